@@ -1,0 +1,1 @@
+"""The data plane: runs in each worker process."""

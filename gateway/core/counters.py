@@ -1,0 +1,102 @@
+"""What a worker counts, cumulative over its own life; the master adds workers up.
+
+Mutable on purpose: the relay adds to these integers for every chunk it moves.
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+from dataclasses import dataclass, field
+
+DIAL_BOUNDS_S: tuple[float, ...] = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+)  # fmt: skip
+"""Upper bounds of ``etcd_gateway_dial_duration_seconds``, seconds; +Inf follows."""
+
+SESSION_BOUNDS_S: tuple[float, ...] = (
+    0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21600.0, 86400.0,
+)  # fmt: skip
+"""Upper bounds of ``etcd_gateway_session_duration_seconds``, seconds; +Inf follows."""
+
+
+class End(enum.StrEnum):
+    """Why a session ended; ``end`` of the access log, ``reason`` of ``sessions_ended_total``."""
+
+    CLIENT = "client"
+    ENDPOINT = "endpoint"
+    RESET = "reset"
+    IDLE = "idle"
+    INACTIVE = "inactive"
+    REMOVED = "removed"
+    DRAINED = "drained"
+    NO_ENDPOINT = "no-endpoint"
+    DIAL_FAILED = "dial-failed"
+    ERROR = "error"
+
+
+class DialResult(enum.StrEnum):
+    """How one dial ended; ``result`` of ``dials_total``."""
+
+    CONNECTED = "connected"
+    REFUSED = "refused"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    RESET = "reset"
+    LOCAL = "local"
+    """Our own host's fault (EMFILE, EADDRNOTAVAIL, ...): never evidence against the endpoint."""
+    ABANDONED = "abandoned"
+    """Lost a hedge, or the client left first: no evidence either way."""
+    ERROR = "error"
+
+
+class Histogram:
+    """Counts per bucket (not cumulative), one more bucket than ``bounds`` for +Inf, and the sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect.bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+@dataclass(slots=True)
+class EndpointCounters:
+    """One endpoint seen from one worker. ``sessions`` is a gauge, all else only grows."""
+
+    sessions: int = 0
+    sessions_total: int = 0
+    bytes_in: int = 0
+    """From client to endpoint."""
+    bytes_out: int = 0
+    """From endpoint to client."""
+    dials: dict[str, int] = field(default_factory=dict)
+    """By :class:`DialResult` value."""
+    dial_seconds: Histogram = field(default_factory=lambda: Histogram(DIAL_BOUNDS_S))
+    """Of dials that connected."""
+
+
+@dataclass(slots=True)
+class WorkerCounters:
+    """Everything one worker counts.
+
+    ``sessions`` counts accepted clients that have not ended, dialing ones included.
+    ``endpoints`` is keyed by endpoint name; an entry may be dropped once the endpoint left the
+    snapshot and its last session ended.
+    """
+
+    sessions: int = 0
+    ended: dict[str, int] = field(default_factory=dict)
+    """By :class:`End` value."""
+    refused: dict[str, int] = field(default_factory=dict)
+    """Clients closed without an endpoint, by ``no-endpoint`` or ``dial-failed``."""
+    session_seconds: Histogram = field(default_factory=lambda: Histogram(SESSION_BOUNDS_S))
+    accept_paused: int = 0
+    log_dropped: int = 0
+    handed_over: int = 0
+    endpoints: dict[str, EndpointCounters] = field(default_factory=dict)

@@ -1,0 +1,18 @@
+"""The logger that both planes are handed: a message, then fields by name."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Log(Protocol):
+    """Never raises and never blocks; what cannot be written is dropped and counted."""
+
+    def debug(self, msg: str, **fields: Any) -> None: ...
+    def info(self, msg: str, **fields: Any) -> None: ...
+    def warn(self, msg: str, **fields: Any) -> None: ...
+    def error(self, msg: str, **fields: Any) -> None: ...
+
+    def bind(self, **fields: Any) -> Log:
+        """A logger that adds these fields to every line."""
+        ...

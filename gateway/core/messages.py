@@ -1,0 +1,180 @@
+"""The whole protocol between master and worker, as types.
+
+Down the pipe (master to worker): :class:`Snapshot`, :class:`Loads`, :class:`Drain`.
+Down the control socket, with descriptors: :class:`Adopt`, :class:`Release`, :class:`Peer`.
+Up the control socket (worker to master): :class:`Bound` (with descriptors), :class:`Ready`, :class:`Failed`,
+:class:`DialFailed`, :class:`DialSucceeded`, :class:`Report`, :class:`Drained`.
+
+One message is one line of JSON, ``{"type": "Snapshot", ...}``; see ``wire``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gateway.core.endpoint import Endpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What of the configuration a worker acts on; all of it may change with a snapshot.
+
+    Durations are seconds; 0 means off where the contract gives 0 that meaning.
+    """
+
+    dial_timeout_s: float = 2.0
+    dial_hedge_s: float = 0.25
+    idle_timeout_s: float = 0.0
+    keepalive_time_s: float = 15.0
+    keepalive_interval_s: float = 15.0
+    keepalive_probes: int = 4
+    tcp_user_timeout_s: float = 30.0
+    balance: str = "round-robin"
+    on_inactive: str = "keep"
+    access_log: bool = False
+    log_level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The complete endpoint list with health at one version; newest wins, no deltas.
+
+    A worker applies it if ``version`` is greater than the one it holds.
+    Sessions of an endpoint that is not in the list are closed with ``end=removed``.
+    """
+
+    version: int
+    endpoints: tuple[Endpoint, ...]
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """Who holds how many sessions, about once a second; lost ones do no harm.
+
+    ``workers`` is indexed by slot, -1 for a slot that cannot take sessions now.
+    ``endpoints`` is the sum over all workers, by endpoint name (sent for least-sessions only).
+    ``max_sessions`` is what this worker may hold until the next Loads; 0 is no limit of ours.
+    """
+
+    workers: tuple[int, ...]
+    endpoints: dict[str, int] = field(default_factory=dict)
+    max_sessions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Stop accepting, let sessions end, cut what is left after ``deadline_s`` seconds.
+
+    ``close_listeners``: False when the sockets live on in another worker (TTOU, recycle, upgrade):
+    just close our duplicates. True at a stop: accept what is queued, shut down, close.
+    """
+
+    deadline_s: float
+    close_listeners: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Accept from slot ``slot``'s listeners too; their descriptors are attached."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Slot ``slot`` is filled again: close our duplicates of its listeners."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Slot ``slot``'s inbox, sending end attached: accepted sockets may be handed over to it."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The worker bound its own listeners; their descriptors are attached.
+
+    One per listen address, in the order of the configuration. Not sent when they were inherited.
+    When slot 0 has sent it, the other slots may bind.
+    """
+
+    listeners: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Listens, holds its first snapshot and accepts."""
+
+    snapshot_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The worker cannot start and says why (``bind``: a listen address is not to be had)."""
+
+    reason: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    """Evidence against an endpoint; never sent for local failures. ``result``: DialResult."""
+
+    endpoint: str
+    address: str
+    result: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialSucceeded:
+    """Evidence for an endpoint that the worker's table called inactive or suspect."""
+
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointReport:
+    """Cumulative counters of one endpoint in one worker; see EndpointCounters."""
+
+    sessions: int = 0
+    sessions_total: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    dials: dict[str, int] = field(default_factory=dict)
+    dial_buckets: tuple[int, ...] = ()
+    dial_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Cumulative counters of one worker's life, and its heartbeat; see WorkerCounters."""
+
+    snapshot_version: int
+    sessions: int
+    loop_lag_s: float
+    rss_bytes: int
+    ended: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    session_buckets: tuple[int, ...] = ()
+    session_seconds: float = 0.0
+    accept_paused: int = 0
+    log_dropped: int = 0
+    handed_over: int = 0
+    endpoints: dict[str, EndpointReport] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """The last session ended (or was cut: ``cut`` of them); the worker exits next."""
+
+    cut: int = 0
+
+
+Down = Snapshot | Loads | Drain | Adopt | Release | Peer
+Up = Ready | Bound | Failed | DialFailed | DialSucceeded | Report | Drained

@@ -1,0 +1,1 @@
+"""The control plane: runs in the master process."""

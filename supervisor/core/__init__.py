@@ -1,0 +1,1 @@
+"""Decides: no sockets, no files, no clock, no dice, no logging."""
