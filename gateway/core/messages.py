@@ -2,8 +2,8 @@
 
 Down the pipe (master to worker): :class:`Snapshot`, :class:`Loads`, :class:`Drain`.
 Down the control socket, with descriptors: :class:`Adopt`, :class:`Release`, :class:`Peer`.
-Up the control socket (worker to master): :class:`Bound` (with descriptors), :class:`Ready`, :class:`Failed`,
-:class:`DialFailed`, :class:`DialSucceeded`, :class:`Report`, :class:`Drained`.
+Up the control socket (worker to master): :class:`Bound` (with descriptors), :class:`Ready`,
+:class:`Failed`, :class:`DialFailed`, :class:`DialSucceeded`, :class:`Report`, :class:`Drained`.
 
 One message is one line of JSON, ``{"type": "Snapshot", ...}``; see ``wire``.
 """
@@ -29,6 +29,10 @@ class Settings:
     keepalive_interval_s: float = 15.0
     keepalive_probes: int = 4
     tcp_user_timeout_s: float = 30.0
+    drain_timeout_s: float = 30.0
+    """How long an orphaned worker (its master died) lets sessions go on."""
+    max_sessions: int = 0
+    """Of the whole gateway; 0 is no limit of ours."""
     balance: str = "round-robin"
     on_inactive: str = "keep"
     access_log: bool = False
@@ -54,12 +58,10 @@ class Loads:
 
     ``workers`` is indexed by slot, -1 for a slot that cannot take sessions now.
     ``endpoints`` is the sum over all workers, by endpoint name (sent for least-sessions only).
-    ``max_sessions`` is what this worker may hold until the next Loads; 0 is no limit of ours.
     """
 
     workers: tuple[int, ...]
     endpoints: dict[str, int] = field(default_factory=dict)
-    max_sessions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,68 @@
+# The two commands of the README are `make run` and `make test`; both set up what they need.
+# Everything lives in .venv; only programs that tests drive (etcd, DNS servers, a browser) come
+# from the system's packages, and only where apt works as root.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help run test unit check format stress bench docs clean
+
+help:
+	@echo "make run      set up and start the demo (Ctrl-C ends it)"
+	@echo "make test     set up and run the tests"
+	@echo "make unit     the unit tests alone, with the coverage of core"
+	@echo "make check    style, types, import contracts"
+	@echo "make format   rewrite the sources in the project's style"
+	@echo "make stress   the long multi-process stress tests"
+	@echo "make bench    the side-by-side benchmark against the peers"
+	@echo "make docs     write the generated pages anew"
+	@echo "make clean    remove everything that was made"
+
+run: $(VENV)/.runtime
+	@$(BIN)/etcd-gateway demo
+
+test: $(VENV)/.tests check
+	@tests/provision.sh test $(BIN)
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=100 tests/unit
+	$(BIN)/python -m pytest tests/integration tests/stress
+
+unit: $(VENV)/.tests
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=100 tests/unit
+
+check: $(VENV)/.tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.tests
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+stress: $(VENV)/.tests
+	@tests/provision.sh test $(BIN)
+	GATEWAY_TESTS_LONG=1 $(BIN)/python -m pytest tests/stress
+
+bench: $(VENV)/.tests
+	@tests/provision.sh bench $(BIN)
+	$(BIN)/python -m tests.benchmarks $(BENCH)
+
+docs: $(VENV)/.tests
+	$(BIN)/python -m tests.generate
+
+clean:
+	rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+	  .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.runtime: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("etcd-gateway needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.tests: $(VENV)/.runtime tests/requirements.txt
+	$(BIN)/pip install --quiet --requirement tests/requirements.txt
+	@touch $@

@@ -1,0 +1,89 @@
+"""The board: one page of memory that all workers share, for what a message would tell too late.
+
+Handing accepted sockets to the least loaded worker and a session limit for the whole gateway need
+the other workers' counts as they are now, not as they were at the last report a second ago.
+Every cell is an aligned 64-bit integer with exactly one writer, so nothing is locked: a reader
+sees the old value or the new one.
+
+Cells of slot s: how many sessions it holds, when it last turned its loop (CLOCK_MONOTONIC,
+nanoseconds), whether it takes sessions, how many sockets it took from its inbox in its slot's
+whole life, and how many sockets each other slot ever put there.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+SLOTS = 256
+"""The most workers a gateway may have; the page is SLOTS * (SLOTS + 4) cells, touched as used."""
+
+_CELL_BYTES = 8
+
+
+class Board:
+    """One process's view of the board; owns its mapping and the memfd behind it.
+
+    The master makes it, forked workers inherit it, ``os.execve`` hands ``fd`` on.
+    """
+
+    def __init__(self, fd: int | None = None) -> None:
+        size = SLOTS * (SLOTS + 4) * _CELL_BYTES
+        if fd is None:
+            fd = os.memfd_create("etcd-gateway-board")
+            os.ftruncate(fd, size)
+        self.fd = fd
+        self._map = mmap.mmap(fd, size)
+        cells = memoryview(self._map).cast("q")
+        self._sessions = cells[0:SLOTS]
+        self._beats_ns = cells[SLOTS : 2 * SLOTS]
+        self._accepting = cells[2 * SLOTS : 3 * SLOTS]
+        self._taken = cells[3 * SLOTS : 4 * SLOTS]
+        self._put = cells[4 * SLOTS :]
+
+    # -- written by the slot's own worker -------------------------------------------------
+
+    def enter(self, slot: int) -> None:
+        """A new worker fills the slot: no sessions yet, not accepting yet."""
+        self._sessions[slot] = 0
+        self._accepting[slot] = 0
+
+    def set_sessions(self, slot: int, count: int) -> None:
+        self._sessions[slot] = count
+
+    def beat(self, slot: int, now_ns: int) -> None:
+        self._beats_ns[slot] = now_ns
+
+    def set_accepting(self, slot: int, accepting: bool) -> None:
+        self._accepting[slot] = accepting
+
+    def took(self, slot: int) -> None:
+        """The slot's worker took one socket from its inbox."""
+        self._taken[slot] += 1
+
+    def put(self, sender: int, receiver: int) -> None:
+        """``sender`` put one socket into the inbox of ``receiver``."""
+        self._put[receiver * SLOTS + sender] += 1
+
+    # -- read by anybody ------------------------------------------------------------------
+
+    def sessions(self, slots: int) -> list[int]:
+        """Sessions of the first ``slots`` slots, sockets in flight not counted."""
+        return self._sessions[:slots].tolist()
+
+    def beat_ns(self, slot: int) -> int:
+        return self._beats_ns[slot]
+
+    def accepting(self, slot: int) -> bool:
+        return bool(self._accepting[slot])
+
+    def load(self, slot: int, slots: int) -> int:
+        """Sessions of one slot and the sockets that wait in its inbox."""
+        start = slot * SLOTS
+        in_flight = sum(self._put[start : start + slots]) - self._taken[slot]
+        return self._sessions[slot] + max(in_flight, 0)
+
+    def leave(self, slot: int) -> None:
+        """The slot's worker is gone (called by the master, the cells have no other writer now)."""
+        self._sessions[slot] = 0
+        self._accepting[slot] = 0

