@@ -1,0 +1,261 @@
+"""Totals: what all workers counted together, the living and the dead, so nothing ever goes back.
+
+A worker reports cumulative counters of its own life; its newest report replaces the one before.
+When the worker is gone, its last report is added to the sum of the dead. What a worker counted
+after its last report and before a SIGKILL is lost: about the last second.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.core.messages import EndpointReport, Report
+
+LATE_REPORTS = 256
+"""How many workers that are gone are remembered, so that a late report of theirs counts once."""
+
+
+@dataclass(slots=True)
+class EndpointSum:
+    """One endpoint over all workers. ``sessions`` is of the living only; all else only grows."""
+
+    sessions: int = 0
+    sessions_total: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    dials: dict[str, int] = field(default_factory=dict)
+    dial_buckets: list[int] = field(default_factory=list)
+    """Per bucket, not cumulative; bounds are ``counters.DIAL_BOUNDS_S``."""
+    dial_seconds: float = 0.0
+
+    def add(self, part: EndpointReport | EndpointSum) -> None:
+        """Add the counters of ``part``, not its gauge."""
+        self.sessions_total += part.sessions_total
+        self.bytes_in += part.bytes_in
+        self.bytes_out += part.bytes_out
+        _add_counts(self.dials, part.dials)
+        _add_buckets(self.dial_buckets, part.dial_buckets)
+        self.dial_seconds += part.dial_seconds
+
+
+@dataclass(slots=True)
+class Sums:
+    """Everything counted, over all workers. ``sessions`` is of the living only.
+
+    ``endpoints`` has those that any worker ever touched and that were not forgotten;
+    ``forgotten`` is the sum of the others, so that the overall figures never go back.
+    """
+
+    sessions: int = 0
+    ended: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    session_buckets: list[int] = field(default_factory=list)
+    session_seconds: float = 0.0
+    accept_paused: int = 0
+    log_dropped: int = 0
+    handed_over: int = 0
+    endpoints: dict[str, EndpointSum] = field(default_factory=dict)
+    forgotten: EndpointSum = field(default_factory=EndpointSum)
+
+    def add(self, part: Report | Sums) -> None:
+        """Add the counters of ``part`` that belong to no endpoint, not its gauges."""
+        _add_counts(self.ended, part.ended)
+        _add_counts(self.refused, part.refused)
+        _add_buckets(self.session_buckets, part.session_buckets)
+        self.session_seconds += part.session_seconds
+        self.accept_paused += part.accept_paused
+        self.log_dropped += part.log_dropped
+        self.handed_over += part.handed_over
+
+    def of(self, name: str) -> EndpointSum:
+        """The sum of endpoint ``name``, made on first use."""
+        if (found := self.endpoints.get(name)) is None:
+            found = self.endpoints[name] = EndpointSum()
+        return found
+
+    def forget(self, name: str) -> None:
+        """Endpoint ``name`` is gone: what it counted stays in the overall figures only."""
+        if (gone := self.endpoints.pop(name, None)) is not None:
+            self.forgotten.add(gone)
+
+    @property
+    def overall(self) -> EndpointSum:
+        """All endpoints together, the forgotten ones included."""
+        whole = EndpointSum(sessions=self.sessions)
+        whole.add(self.forgotten)
+        for each in self.endpoints.values():
+            whole.add(each)
+        return whole
+
+
+@dataclass(slots=True)
+class _Life:
+    """One living worker: its newest report, and sessions of endpoints it does not list any more."""
+
+    report: Report
+    shed: int = 0
+
+
+class Totals:
+    """The master's books. A worker is known by its slot and generation, which never repeat."""
+
+    def __init__(self) -> None:
+        self._dead = Sums()
+        self._living: dict[tuple[int, int], _Life] = {}
+        self._gone: collections.deque[tuple[int, int]] = collections.deque(maxlen=LATE_REPORTS)
+        self._known: frozenset[str] | None = None
+
+    def report(self, slot: int, gen: int, report: Report) -> None:
+        """Take the newest report of a living worker; one that comes after gone() is ignored."""
+        if (slot, gen) in self._gone:
+            return
+        life = self._living.get((slot, gen))
+        if life is None:
+            self._living[slot, gen] = _Life(report)
+            return
+        for name, before in life.report.endpoints.items():
+            now = report.endpoints.get(name)
+            if now is None or _went_back(before, now):
+                self._bury(name, before)
+                life.shed += before.sessions_total
+        life.report = report
+
+    def gone(self, slot: int, gen: int, last: Report | None = None) -> None:
+        """The worker exited: add its life (``last``: a final report, if one came) to the dead."""
+        if last is not None:
+            self.report(slot, gen, last)
+        self._gone.append((slot, gen))
+        if (life := self._living.pop((slot, gen), None)) is not None:
+            self._dead.add(life.report)
+            for name, part in life.report.endpoints.items():
+                self._bury(name, part)
+
+    def forget(self, endpoint: str) -> None:
+        """Drop the series of an endpoint that is gone; see retain(), which is the usual way."""
+        self._dead.forget(endpoint)
+
+    def retain(self, endpoints: Collection[str]) -> None:
+        """These endpoints exist, all others are gone: nothing is kept under their names."""
+        self._known = frozenset(endpoints)
+        for name in [name for name in self._dead.endpoints if name not in self._known]:
+            self._dead.forget(name)
+
+    def sums(self) -> Sums:
+        """The living and the dead together, as a value of its own."""
+        total = Sums()
+        total.add(self._dead)
+        total.forgotten.add(self._dead.forgotten)
+        for name, part in self._dead.endpoints.items():
+            total.of(name).add(part)
+        for life in self._living.values():
+            total.sessions += life.report.sessions
+            total.add(life.report)
+            for name, counted in life.report.endpoints.items():
+                entry = total.of(name)
+                entry.sessions += counted.sessions
+                entry.add(counted)
+        if self._known is not None:
+            for name in [name for name in total.endpoints if name not in self._known]:
+                total.forget(name)
+        return total
+
+    def worker_report(self, slot: int, gen: int) -> Report | None:
+        """The newest report of a living worker; None before its first."""
+        life = self._living.get((slot, gen))
+        return None if life is None else life.report
+
+    def worker_sessions_total(self, slot: int, gen: int) -> int:
+        """Sessions of this worker's life that reached an endpoint."""
+        if (life := self._living.get((slot, gen))) is None:
+            return 0
+        return life.shed + sum(each.sessions_total for each in life.report.endpoints.values())
+
+    def endpoint_sessions(self, name: str) -> int:
+        """Sessions that endpoint ``name`` has now, over all workers."""
+        return sum(
+            each.sessions
+            for life in self._living.values()
+            if (each := life.report.endpoints.get(name)) is not None
+        )
+
+    def export(self) -> dict[str, Any]:
+        """All of it as plain values that JSON can carry, for the next image of the master."""
+        return {
+            "dead": dataclasses.asdict(self._dead),
+            "living": [
+                {
+                    "slot": slot,
+                    "gen": gen,
+                    "shed": life.shed,
+                    "report": dataclasses.asdict(life.report),
+                }
+                for (slot, gen), life in self._living.items()
+            ],
+        }
+
+    @classmethod
+    def restore(cls, document: Mapping[str, Any]) -> Totals:
+        """The reverse of export(). Lenient about fields: the other end may be another release."""
+        totals = cls()
+        totals._dead = _sums(document["dead"])
+        for each in document["living"]:
+            life = _Life(_report(each["report"]), each["shed"])
+            totals._living[each["slot"], each["gen"]] = life
+        return totals
+
+    def _bury(self, name: str, part: EndpointReport) -> None:
+        if self._known is None or name in self._known:
+            self._dead.of(name).add(part)
+        else:
+            self._dead.forgotten.add(part)
+
+
+def _went_back(before: EndpointReport, now: EndpointReport) -> bool:
+    """Whether a worker dropped an endpoint's counters and began anew between two reports."""
+    return (
+        now.sessions_total < before.sessions_total
+        or now.bytes_in < before.bytes_in
+        or now.bytes_out < before.bytes_out
+        or any(now.dials.get(result, 0) < count for result, count in before.dials.items())
+    )
+
+
+def _add_counts(to: dict[str, int], more: Mapping[str, int]) -> None:
+    for key, count in more.items():
+        to[key] = to.get(key, 0) + count
+
+
+def _add_buckets(to: list[int], more: Iterable[int]) -> None:
+    for index, count in enumerate(more):
+        if index < len(to):
+            to[index] += count
+        else:
+            to.append(count)
+
+
+def _fields(kind: type, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Those entries of ``document`` that ``kind`` has."""
+    names = {each.name for each in dataclasses.fields(kind)}
+    return {key: value for key, value in document.items() if key in names}
+
+
+def _sums(document: Mapping[str, Any]) -> Sums:
+    sums = Sums(**_fields(Sums, document))
+    sums.forgotten = EndpointSum(**_fields(EndpointSum, document["forgotten"]))
+    sums.endpoints = {
+        name: EndpointSum(**_fields(EndpointSum, each))
+        for name, each in document["endpoints"].items()
+    }
+    return sums
+
+
+def _report(document: Mapping[str, Any]) -> Report:
+    endpoints = {
+        name: EndpointReport(**_fields(EndpointReport, each))
+        for name, each in document["endpoints"].items()
+    }
+    return Report(**_fields(Report, document) | {"endpoints": endpoints})
