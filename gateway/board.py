@@ -34,7 +34,7 @@ class Board:
             os.ftruncate(fd, size)
         self.fd = fd
         self._map = mmap.mmap(fd, size)
-        cells = memoryview(self._map).cast("q")
+        cells = self._cells = memoryview(self._map).cast("q")
         self._sessions = cells[0:SLOTS]
         self._beats_ns = cells[SLOTS : 2 * SLOTS]
         self._accepting = cells[2 * SLOTS : 3 * SLOTS]
@@ -87,3 +87,11 @@ class Board:
         """The slot's worker is gone (called by the master, the cells have no other writer now)."""
         self._sessions[slot] = 0
         self._accepting[slot] = 0
+
+    def close(self) -> None:
+        """Give the mapping and the descriptor back."""
+        for view in (self._sessions, self._beats_ns, self._accepting, self._taken, self._put):
+            view.release()
+        self._cells.release()
+        self._map.close()
+        os.close(self.fd)

@@ -16,3 +16,7 @@ class Log(Protocol):
     def bind(self, **fields: Any) -> Log:
         """A logger that adds these fields to every line."""
         ...
+
+    def set_level(self, level: str) -> None:
+        """From now on, lines below this level are not written: ``debug`` .. ``error``."""
+        ...

@@ -1,0 +1,357 @@
+"""The worker: composition root of the data plane, entered in the forked child.
+
+Life: bind (or inherit) the listeners, wait for the first snapshot, accept, and report about every
+second; adopt and release other slots' listeners as the master says; drain and leave when it says
+so, or when it died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+import setproctitle
+import uvloop
+
+from gateway.board import Board
+from gateway.control import Control
+from gateway.core import messages
+from gateway.core.address import HostPort
+from gateway.core.counters import End, WorkerCounters
+from gateway.core.log import Log
+from gateway.core.reports import report_of
+from gateway.core.table import Table
+from gateway.handoff import Handoff
+from gateway.listener import Acceptor, open_listener
+from gateway.poller import Poller
+from gateway.session import Sessions
+
+BEAT_INTERVAL_S = 0.1
+"""How often a worker shows on the board that its loop turns; a hang is seen within three."""
+
+REPORT_EVERY_BEATS = 10
+"""Reports, which also are the heartbeat over the control socket: about one a second."""
+
+CUT_LINGER_S = 0.05
+"""After the last session was cut at the deadline, until the process ends: resets get out."""
+
+_IGNORED_SIGNALS = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGPIPE,
+)
+"""Workers take no orders by signal: a terminal or ``pkill`` reaches the whole process group."""
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkerStart:
+    """What a worker is born with; it owns every descriptor in here.
+
+    ``listen`` holds literal IPs, or "" for all interfaces. ``listeners``: inherited sockets in
+    the order of ``listen``, or none: then the worker binds its own and sends Bound.
+    ``exclusive``: the first worker of slot 0 makes sure that nobody else holds the addresses.
+    ``peers``: sending ends of the other slots' inboxes. ``title``: what the process title shows
+    between brackets.
+    """
+
+    slot: int
+    gen: int
+    slots: int
+    listen: tuple[HostPort, ...]
+    listeners: tuple[socket.socket, ...]
+    exclusive: bool
+    pipe_r: int
+    control: socket.socket
+    inbox: socket.socket
+    peers: dict[int, socket.socket]
+    board: Board
+    cpu: int | None
+    log: Log
+    title: str
+
+
+def run(start: WorkerStart) -> int:
+    """Live a worker's whole life; returns the process's exit status."""
+    for number in _IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    setproctitle.setproctitle(f"etcd-gateway: worker {start.slot} [{start.title}]")
+    if start.cpu is not None:
+        os.sched_setaffinity(0, {start.cpu})
+    # Sessions hold no cycles of their own: the collector finds next to nothing and each run of it
+    # is a pause for every session of the worker.
+    gc.set_threshold(100_000, 50, 100)
+    loop = uvloop.new_event_loop()
+    worker = Worker(start, loop)
+    if not worker.listen():
+        return 1
+    loop.run_forever()
+    return 0
+
+
+class Worker:
+    """Owns everything in ``start``, the poller, the sessions and the timers of one worker."""
+
+    def __init__(self, start: WorkerStart, loop: asyncio.AbstractEventLoop) -> None:
+        self._start = start
+        self._loop = loop
+        self._log = start.log
+        self._board = start.board
+        self._board.enter(start.slot)
+        self._listeners = list(start.listeners)
+        self._adopted: dict[int, list[socket.socket]] = {}
+        self._drain: messages.Drain | None = None
+        self._finished = False
+        self._cut = 0
+        self._lag_s = 0.0
+        self._beats = 0
+        self._ended = 0
+        loop.set_exception_handler(self._on_exception)
+        self._control = Control(
+            loop,
+            pipe_r=start.pipe_r,
+            sock=start.control,
+            listeners=len(start.listen),
+            on_message=self._on_message,
+            on_orphaned=self._on_orphaned,
+        )
+        self._counters = WorkerCounters()
+        self._table = Table(start.slot, start.slots)
+        self._poller = Poller(loop)
+        self._sessions = Sessions(
+            loop,
+            self._poller,
+            self._table,
+            self._counters,
+            start.log,
+            on_dial_failed=self._on_dial_failed,
+            on_dial_succeeded=lambda name: self._control.send(messages.DialSucceeded(name)),
+            on_end=self._on_session_end,
+        )
+        self._acceptor = Acceptor(
+            loop, self._poller, self._counters, start.log, on_client=self._on_client
+        )
+        self._handoff = Handoff(
+            start.board,
+            slot=start.slot,
+            slots=start.slots,
+            inbox=start.inbox,
+            peers=start.peers,
+        )
+        loop.add_reader(start.inbox, self._on_inbox)
+
+    def listen(self) -> bool:
+        """Bind unless the listeners were inherited; False: it could not be, the master knows."""
+        if not self._listeners:
+            try:
+                for address in self._start.listen:
+                    listener = open_listener(address, exclusive=self._start.exclusive)
+                    self._listeners.append(listener)
+            except OSError as error:
+                self._control.send(messages.Failed("bind", str(error)))
+                self._control.close()
+                return False
+            self._control.send(
+                messages.Bound(len(self._listeners)), [sock.fileno() for sock in self._listeners]
+            )
+        self._beat_due_at = self._loop.time()
+        self._beat()
+        return True
+
+    # -- orders from the master -------------------------------------------------------------
+
+    def _on_message(self, message: messages.Down, fds: list[int]) -> None:
+        match message:
+            case messages.Snapshot():
+                self._apply(message)
+            case messages.Loads():
+                self._table.loads(message)
+            case messages.Drain():
+                self._begin_drain(message)
+            case messages.Adopt(slot):
+                self._adopt(slot, [socket.socket(fileno=fd) for fd in fds])
+            case messages.Release(slot):
+                self._release(slot)
+            case messages.Peer(slot):
+                self._handoff.add_peer(slot, socket.socket(fileno=fds[0]))
+            case _ as never:
+                assert_never(never)
+        return
+
+    def _apply(self, snapshot: messages.Snapshot) -> None:
+        first = self._table.version == 0
+        if not self._table.apply(snapshot):
+            return
+        self._log.set_level(snapshot.settings.log_level)
+        self._sessions.apply(snapshot)
+        if first and self._drain is None:
+            for sock in self._listeners:
+                self._acceptor.add(sock)
+            self._board.set_accepting(self._start.slot, True)
+            self._control.send(messages.Ready(snapshot.version))
+            self._report()
+
+    def _adopt(self, slot: int, socks: list[socket.socket]) -> None:
+        self._release(slot)
+        if self._drain is not None:
+            for sock in socks:
+                sock.close()
+            return
+        self._adopted[slot] = socks
+        for sock in socks:
+            self._acceptor.add(sock)
+
+    def _release(self, slot: int) -> None:
+        """Close our duplicates; what is queued on them waits for whoever holds the others."""
+        for sock in self._adopted.pop(slot, []):
+            self._acceptor.remove(sock)
+            sock.close()
+
+    # -- clients ----------------------------------------------------------------------------
+
+    def _on_client(self, fd: int, client: str) -> None:
+        own = self._counters.sessions
+        slot = self._handoff.receiver(own, time.monotonic_ns())
+        if slot is not None and self._handoff.send(fd, client, slot):
+            self._counters.handed_over += 1
+            return
+        self._serve(fd, client)
+
+    def _on_inbox(self) -> None:
+        for fd, client in self._handoff.receive():
+            self._serve(fd, client)
+
+    def _serve(self, fd: int, client: str) -> None:
+        self._sessions.serve(fd, client)
+        self._board.set_sessions(self._start.slot, self._counters.sessions)
+
+    def _on_session_end(self) -> None:
+        self._ended += 1
+        self._board.set_sessions(self._start.slot, self._counters.sessions)
+        self._acceptor.session_ended()
+        if self._drain is not None and self._counters.sessions == 0:
+            self._finish()
+
+    def _on_dial_failed(self, endpoint: str, address: str, result: str, error: str) -> None:
+        self._control.send(messages.DialFailed(endpoint, address, result, error))
+
+    # -- heartbeat --------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        now = self._loop.time()
+        self._lag_s = max(self._lag_s, now - self._beat_due_at)
+        self._beat_due_at = now + BEAT_INTERVAL_S
+        self._loop.call_at(self._beat_due_at, self._beat)
+        self._board.beat(self._start.slot, time.monotonic_ns())
+        self._handoff.tick(self._ended, BEAT_INTERVAL_S)
+        self._ended = 0
+        self._beats += 1
+        if self._beats % REPORT_EVERY_BEATS == 0:
+            self._report()
+
+    def _report(self) -> None:
+        self._control.send(
+            report_of(
+                self._counters,
+                snapshot_version=self._table.version,
+                loop_lag_s=max(self._lag_s, 0.0),
+                rss_bytes=_rss_bytes(),
+            )
+        )
+        self._lag_s = 0.0
+
+    # -- the end ----------------------------------------------------------------------------
+
+    def _on_orphaned(self) -> None:
+        """The master died: nobody will fill our slot again, so the listen address goes with us."""
+        snapshot = self._table.snapshot
+        deadline_s = snapshot.settings.drain_timeout_s if snapshot else 0.0
+        self._log.warn("master is gone, draining", deadline_s=deadline_s)
+        self._begin_drain(messages.Drain(deadline_s, close_listeners=True))
+
+    def _begin_drain(self, drain: messages.Drain) -> None:
+        if self._finished:
+            return
+        again = self._drain is not None
+        self._drain = drain
+        if not again:
+            setproctitle.setproctitle(
+                f"etcd-gateway: worker {self._start.slot} [{self._start.title}] draining"
+            )
+            self._board.set_accepting(self._start.slot, False)
+        self._leave_listeners(for_good=drain.close_listeners)
+        self._on_inbox()
+        if self._counters.sessions == 0:
+            self._finish()
+        elif drain.deadline_s <= 0:
+            self._cut_sessions()
+        else:
+            self._loop.call_later(drain.deadline_s, self._on_deadline, drain)
+
+    def _leave_listeners(self, *, for_good: bool) -> None:
+        """Close our duplicates; ``for_good``: nobody else will accept, so take what is queued.
+
+        shutdown takes the socket out of the kernel's group at once, whoever else holds it.
+        """
+        socks = [*self._listeners, *(sock for each in self._adopted.values() for sock in each)]
+        for sock in socks:
+            self._acceptor.remove(sock)
+            if for_good:
+                self._acceptor.drain_queue(sock)
+            sock.close()
+        self._listeners.clear()
+        self._adopted.clear()
+
+    def _on_deadline(self, drain: messages.Drain) -> None:
+        if self._drain is drain:  # else a later order moved the deadline
+            self._cut_sessions()
+
+    def _cut_sessions(self) -> None:
+        self._cut = self._counters.sessions
+        self._sessions.cut_all(End.DRAINED)
+        if not self._finished:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._finished:
+            return
+        self._finished = True
+        self._on_inbox()
+        if self._counters.sessions:  # one was in flight to us
+            self._sessions.cut_all(End.DRAINED)
+        self._report()
+        self._control.send(messages.Drained(self._cut))
+        self._loop.call_later(CUT_LINGER_S if self._cut else 0.0, self._leave)
+
+    def _leave(self) -> None:
+        self._control.close()
+        self._loop.stop()
+
+    def _on_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A bug must cost one event, not the worker and all its sessions."""
+        error = context.get("exception")
+        self._log.error(
+            "internal error",
+            error=repr(error or context.get("message")),
+            trace="".join(traceback.format_exception(error))[-2000:] if error else "",
+        )
+
+
+def _rss_bytes() -> int:
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[1]) * _PAGE_BYTES
+
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,150 @@
+"""Accepted sockets go to the least loaded worker, and none is lost on the way."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.board import Board
+from gateway.handoff import CHURN_LIMIT_PER_S, STALE_NS, Handoff, client_text
+
+
+class Pair:
+    """Two slots with inboxes and a board, as the master would make them."""
+
+    def __init__(self) -> None:
+        self.board = Board()
+        self.ends = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+        self.handoffs = [
+            Handoff(
+                self.board,
+                slot=slot,
+                slots=2,
+                inbox=self.ends[slot][0],
+                peers={1 - slot: self.ends[1 - slot][1]},
+            )
+            for slot in range(2)
+        ]
+        for slot in range(2):
+            self.board.enter(slot)
+            self.board.set_accepting(slot, True)
+            self.board.beat(slot, time.monotonic_ns())
+
+    def close(self) -> None:
+        for ends in self.ends:
+            for end in ends:
+                end.close()
+        self.board.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    yield made
+    made.close()
+
+
+def test_a_client_goes_to_the_worker_with_fewer_sessions(pair: Pair) -> None:
+    """One session more than the other is reason enough while sessions are few."""
+    pair.board.set_sessions(0, 1)
+    assert pair.handoffs[0].receiver(1, time.monotonic_ns()) == 1
+    assert pair.handoffs[1].receiver(0, time.monotonic_ns()) is None
+
+
+def test_sockets_in_flight_count(pair: Pair) -> None:
+    """A burst is not sent to one worker because its count has not moved yet."""
+    pair.board.set_sessions(0, 1)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        assert pair.handoffs[0].send(ours.detach(), "127.0.0.1:1", 1)
+        assert pair.board.load(1, 2) == 1
+        assert pair.handoffs[0].receiver(1, time.monotonic_ns()) is None
+        [(fd, client)] = pair.handoffs[1].receive()
+        socket.close(fd)
+        assert client == "127.0.0.1:1"
+        assert pair.board.load(1, 2) == 0
+
+
+def test_the_socket_lives_on_in_the_inbox(pair: Pair) -> None:
+    """What was handed over works, though the sender closed its descriptor."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        assert pair.handoffs[0].send(ours.detach(), "[::1]:9", 1)
+        [(fd, _)] = pair.handoffs[1].receive()
+        with socket.socket(fileno=fd) as taken:
+            taken.send(b"hello")
+            assert theirs.recv(9) == b"hello"
+    assert pair.handoffs[1].receive() == []
+
+
+@pytest.mark.parametrize("why", ["not accepting", "stale", "churn", "many"])
+def test_reasons_to_keep_a_client(pair: Pair, why: str) -> None:
+    """Nothing goes to a worker that may hang or leaves, nor where it would not pay."""
+    own = 3
+    match why:
+        case "not accepting":
+            pair.board.set_accepting(1, False)
+        case "stale":
+            pair.board.beat(1, time.monotonic_ns() - 2 * STALE_NS)
+        case "churn":
+            for _ in range(50):
+                pair.handoffs[0].tick(int(CHURN_LIMIT_PER_S), 0.1)
+        case "many":
+            own = 160
+            pair.board.set_sessions(1, 151)
+    pair.board.set_sessions(0, own)
+    assert pair.handoffs[0].receiver(own, time.monotonic_ns()) is None
+
+
+def test_a_full_inbox_refuses(pair: Pair) -> None:
+    """A receiver that does not read costs nobody a client: the sender keeps what does not fit."""
+    spare, other = socket.socketpair()
+    with spare, other:
+        while pair.handoffs[0].send(socket.dup(spare.fileno()), "127.0.0.1:1", 1):
+            pass
+        assert pair.board.load(1, 2) > 0
+        taken = pair.handoffs[1].receive()
+        assert len(taken) > 0
+        for fd, _ in taken:
+            socket.close(fd)
+
+
+def test_a_slot_that_came_later_is_a_peer_too(pair: Pair) -> None:
+    """After one worker more was started, its inbox gets clients."""
+    inbox, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with inbox:
+        pair.handoffs[0].add_peer(2, end)
+        pair.board.set_accepting(2, True)
+        pair.board.beat(2, time.monotonic_ns())
+        pair.board.set_sessions(0, 5)
+        pair.board.set_sessions(1, 5)
+        assert pair.handoffs[0].receiver(5, time.monotonic_ns()) == 2
+        replacement = end.dup()
+        pair.handoffs[0].add_peer(2, replacement)
+        assert end.fileno() == -1
+        replacement.close()
+
+
+def test_clients_read_as_operators_write_them() -> None:
+    """IPv4 through a dual-stack listener is IPv4; IPv6 has brackets."""
+    assert client_text(("10.0.0.1", 5)) == "10.0.0.1:5"
+    assert client_text(("::ffff:10.0.0.1", 5, 0, 0)) == "10.0.0.1:5"
+    assert client_text(("fe80::1", 5, 0, 0)) == "[fe80::1]:5"
+
+
+def test_the_board_is_shared_through_its_descriptor() -> None:
+    """A second mapping of the same memory sees what the first wrote."""
+    board = Board()
+    again = Board(os.dup(board.fd))
+    board.set_sessions(7, 3)
+    board.beat(7, 99)
+    assert again.sessions(8)[7] == 3
+    assert again.beat_ns(7) == 99
+    again.leave(7)
+    assert board.sessions(8)[7] == 0
+    again.close()
+    board.close()

@@ -1,0 +1,168 @@
+"""Messages survive the wire, and nothing else gets through it."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core import messages, wire
+from gateway.core.counters import DIAL_BOUNDS_S, EndpointCounters, Histogram, WorkerCounters
+from gateway.core.endpoint import Endpoint, EndpointState
+from gateway.core.reports import report_of
+
+KINDS = typing.get_args(messages.Down) + typing.get_args(messages.Up)
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+st.register_type_strategy(str, _TEXT)
+st.register_type_strategy(int, st.integers(-(2**53), 2**53))
+st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
+
+
+@given(st.one_of([st.from_type(kind) for kind in KINDS]))
+def test_round_trip(message: Any) -> None:
+    """Every message, whatever its values, comes out of the wire as it went in."""
+    line = wire.encode(message)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert wire.decode(line) == message
+
+
+@given(st.binary())
+def test_garbage_is_a_wire_error(line: bytes) -> None:
+    """Bytes that are no message raise WireError and nothing else."""
+    with pytest.raises(wire.WireError):
+        wire.decode(line)
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        ([], "not an object"),
+        ({"type": "Nonsense"}, "unknown message type 'Nonsense'"),
+        ({"type": 7}, "unknown message type 7"),
+        ({"type": "Drained", "cut": "x"}, "Drained.cut: expected int, got 'x'"),
+        ({"type": "Drained", "cut": True}, "Drained.cut: expected int, got True"),
+        ({"type": "Drained", "more": 1}, "unknown field 'more'"),
+        ({"type": "Ready"}, "field 'snapshot_version' is missing"),
+        ({"type": "Drain", "deadline_s": "1"}, "Drain.deadline_s: expected number"),
+        ({"type": "Loads", "workers": {}}, "Loads.workers: expected list"),
+        ({"type": "Loads", "workers": [1, "2"]}, "Loads.workers[1]: expected int"),
+        ({"type": "Loads", "workers": [], "endpoints": {"a": None}}, "Loads.endpoints['a']"),
+        (
+            {
+                "type": "Snapshot",
+                "version": 1,
+                "endpoints": [{"name": "a", "addresses": [], "port": 1, "state": "odd"}],
+            },
+            "Snapshot.endpoints[0].state: 'odd' is no EndpointState",
+        ),
+    ],
+)
+def test_strict_decoding(document: Any, complaint: str) -> None:
+    """A wrong field is named, with what it should have been."""
+    with pytest.raises(wire.WireError) as error:
+        wire.decode(orjson.dumps(document))
+    assert complaint in str(error.value)
+
+
+def test_encode_refuses_a_line_beyond_the_cap() -> None:
+    """What the other end would refuse is not sent in the first place."""
+    failed = messages.Failed("bind", "x" * wire.MAX_LINE_BYTES)
+    with pytest.raises(wire.WireError, match="Failed of"):
+        wire.encode(failed)
+
+
+@given(st.lists(st.binary().map(lambda b: b.replace(b"\n", b""))), st.integers(1, 9))
+def test_lines_are_cut_wherever_the_stream_is(lines: list[bytes], step: int) -> None:
+    """Lines come out whole however the stream was torn into reads."""
+    stream = b"".join(line + b"\n" for line in lines)
+    reader = wire.LineReader()
+    got: list[bytes] = []
+    for start in range(0, len(stream), step):
+        got += reader.feed(stream[start : start + step])
+    assert got == lines
+
+
+def test_a_line_that_never_ends_is_an_error() -> None:
+    """A peer that sends no newline cannot make us keep everything."""
+    reader = wire.LineReader(max_line_bytes=10)
+    with pytest.raises(wire.WireError, match="more than 10 bytes"):
+        list(reader.feed(b"x" * 11))
+
+
+def test_optional_fields_decode() -> None:
+    """``X | None`` takes both."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Sample:
+        value: typing.Optional[int] = None  # noqa: UP045 - the other spelling is tested below
+
+    @dataclasses.dataclass(frozen=True)
+    class Other:
+        value: int | None = None
+
+    for kind in (Sample, Other):
+        convert = wire._dataclass_decoder(kind)
+        assert convert({"value": None}, "S") == kind()
+        assert convert({"value": 3}, "S") == kind(3)
+
+
+def test_report_carries_every_counter() -> None:
+    """What a worker counted is what its report says."""
+    endpoint = EndpointCounters(
+        sessions=1, sessions_total=5, bytes_in=10, bytes_out=20, dials={"connected": 5}
+    )
+    endpoint.dial_seconds.observe(0.0003)
+    counters = WorkerCounters(
+        sessions=2,
+        ended={"client": 4},
+        refused={"no-endpoint": 1},
+        accept_paused=3,
+        log_dropped=6,
+        handed_over=7,
+        endpoints={"a:1": endpoint},
+    )
+    counters.session_seconds.observe(1e9)
+    report = report_of(counters, snapshot_version=9, loop_lag_s=0.5, rss_bytes=11)
+    assert (report.snapshot_version, report.loop_lag_s, report.rss_bytes) == (9, 0.5, 11)
+    assert (report.sessions, report.ended, report.refused) == (
+        2,
+        {"client": 4},
+        {"no-endpoint": 1},
+    )
+    assert (report.accept_paused, report.log_dropped, report.handed_over) == (3, 6, 7)
+    assert report.session_buckets[-1] == 1
+    assert report.session_seconds == 1e9
+    of = report.endpoints["a:1"]
+    assert (of.sessions, of.sessions_total, of.bytes_in, of.bytes_out) == (1, 5, 10, 20)
+    assert of.dials == {"connected": 5}
+    assert of.dial_buckets[DIAL_BOUNDS_S.index(0.0005)] == 1
+    assert of.dial_seconds == 0.0003
+    assert wire.decode(wire.encode(report)) == report
+
+
+@given(st.lists(st.floats(0, 1e6)))
+def test_histogram_counts_each_value_once(values: list[float]) -> None:
+    """Every value falls into exactly one bucket, the first whose bound it does not exceed."""
+    histogram = Histogram((0.1, 1.0, 10.0))
+    for value in values:
+        histogram.observe(value)
+    assert histogram.counts == [
+        sum(v <= 0.1 for v in values),
+        sum(0.1 < v <= 1.0 for v in values),
+        sum(1.0 < v <= 10.0 for v in values),
+        sum(v > 10.0 for v in values),
+    ]
+    assert histogram.total == pytest.approx(sum(values))
+
+
+def test_endpoint_states_are_the_words_of_the_contract() -> None:
+    """The enum's values are what the status document shows."""
+    assert [str(state) for state in EndpointState] == ["active", "inactive", "removed"]
+    assert Endpoint("a:1", ("127.0.0.1",), 1).state is EndpointState.ACTIVE
