@@ -1,0 +1,138 @@
+"""The roster: which endpoints there are, in which state, and at which version of the snapshot.
+
+Resolution says who is in DNS, health says who is active; the roster joins the two into the one
+list that goes to the workers. It is the two-by-two matrix of service discovery: an endpoint that
+is absent from DNS *and* of no use to anybody goes at once, one that is absent but carries sessions
+gets no new ones and lives for its grace, and one that comes back in time is as if it never left.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gateway.core.endpoint import Endpoint, EndpointState
+from gateway.core.messages import Settings, Snapshot
+from supervisor.core.discovery import Change, Discovered, compare
+
+SETTLE_S = 2.0
+"""With a grace of 0 (for ever) an endpoint goes with its last session, but not before this long:
+a worker's report is up to a second old and may not count a session that has just begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One endpoint of the roster. ``removed_at``: when it left DNS, None while it is in.
+
+    ``grace_s`` is how long it may stay after that; 0 is until its last session ended.
+    """
+
+    found: Discovered
+    active: bool = True
+    sessions: int = 0
+    removed_at: float | None = None
+    grace_s: float = 0.0
+
+    @property
+    def state(self) -> EndpointState:
+        if self.removed_at is not None:
+            return EndpointState.REMOVED
+        return EndpointState.ACTIVE if self.active else EndpointState.INACTIVE
+
+    @property
+    def ends_at(self) -> float | None:
+        """When it is to be dropped; None: not yet known."""
+        if self.removed_at is None or (self.grace_s == 0 and self.sessions > 0):
+            return None
+        return self.removed_at + (self.grace_s or SETTLE_S)
+
+
+class Roster:
+    """Time is an argument: ``now`` is monotonic. ``version`` goes on from an earlier master's."""
+
+    def __init__(self, version: int = 0) -> None:
+        self._members: dict[str, Member] = {}
+        self._snapshot = Snapshot(version, ())
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All members, those in DNS first, in the order of their resolution."""
+        return tuple(self._members.values())
+
+    def resolve(self, found: Iterable[Discovered], now: float, grace_s: float) -> Change:
+        """Take what resolution found as the whole truth; returns what that changed.
+
+        A new endpoint starts active. One that left counts as removed here and now, whatever its
+        grace; if it comes back it is among the added.
+        """
+        wanted = {each.name: each for each in found}
+        change = compare(
+            [m.found for m in self._members.values() if m.removed_at is None], wanted.values()
+        )
+        members = {
+            name: dataclasses.replace(
+                self._members.get(name) or Member(each), found=each, removed_at=None
+            )
+            for name, each in wanted.items()
+        }
+        for name, member in self._members.items():
+            if name in wanted:
+                continue
+            if member.removed_at is None and not member.active and not member.sessions:
+                continue  # absent and inactive, nobody would miss it
+            since = now if member.removed_at is None else member.removed_at
+            members[name] = dataclasses.replace(member, removed_at=since, grace_s=grace_s)
+        self._members = members
+        return change
+
+    def judge(self, name: str, active: bool, now: float) -> bool:  # noqa: ARG002 (the interface)
+        """Take health's verdict; True if it changed the endpoint's state for the workers."""
+        member = self._members.get(name)
+        if member is None or member.active == active:
+            return False
+        self._members[name] = dataclasses.replace(member, active=active)
+        return member.removed_at is None
+
+    def sessions(self, name: str, count: int) -> None:
+        """How many sessions the endpoint has over all workers, as last reported."""
+        member = self._members.get(name)
+        if member is not None and member.sessions != count:
+            self._members[name] = dataclasses.replace(member, sessions=count)
+
+    def expire(self, now: float) -> tuple[str, ...]:
+        """Drop the removed whose grace is over; returns their names."""
+        gone = tuple(
+            name
+            for name, member in self._members.items()
+            if member.ends_at is not None and member.ends_at <= now
+        )
+        for name in gone:
+            del self._members[name]
+        return gone
+
+    def next_at(self) -> float | None:
+        """When to call ``expire`` next; None if nothing is due (sessions() may change that)."""
+        return min(
+            (m.ends_at for m in self._members.values() if m.ends_at is not None), default=None
+        )
+
+    def snapshot(self, settings: Settings) -> Snapshot:
+        """The current snapshot; its version is greater than the last one's if anything changed."""
+        endpoints = tuple(_endpoint(member) for member in self._members.values())
+        last = self._snapshot
+        if endpoints != last.endpoints or settings != last.settings:
+            self._snapshot = Snapshot(last.version + 1, endpoints, settings)
+        return self._snapshot
+
+
+def _endpoint(member: Member) -> Endpoint:
+    found = member.found
+    return Endpoint(
+        name=found.name,
+        addresses=found.addresses,
+        port=found.port,
+        priority=found.priority,
+        weight=found.weight,
+        state=member.state,
+    )
