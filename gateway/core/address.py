@@ -1,8 +1,24 @@
-"""Addresses as operators write them: ``host:port``, ``[v6]:port``, ``:port``."""
+"""Addresses as operators write them: ``host:port``, ``[v6]:port``, ``:port``.
+
+Every ``ValueError`` says what was expected; whoever catches it names the flag and the value.
+"""
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass
+
+MAX_NAME_LENGTH = 253
+"""Characters of a DNS name without its trailing dot, RFC 1035 section 2.3.4."""
+
+MAX_UNIX_PATH = 107
+"""Bytes of a UNIX socket's path: ``sun_path`` is 108 with its closing zero, unix(7)."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_PORT = re.compile(r"[0-9]{1,5}")
+_PORT_EXPECTED = "expected a port, a number from 1 to 65535"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +33,128 @@ class HostPort:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_endpoint(text: str) -> tuple[HostPort, bool]:
+    """``host:port`` with an optional scheme, and whether that scheme was ``https``.
+
+    ``http://`` and ``https://`` are stripped (with a lone slash at the end); others are refused.
+    """
+    rest, tls = text, False
+    if scheme := _SCHEME.match(text):
+        name = scheme[1].lower()
+        if name not in ("http", "https"):
+            raise ValueError(f"{name}:// is not supported, expected host:port")
+        rest, tls = text[scheme.end() :].removesuffix("/"), name == "https"
+    address = _split(rest)
+    if not address.host:
+        raise ValueError("the host is missing, expected host:port")
+    return address, tls
+
+
+def parse_listen(text: str) -> HostPort:
+    """``host:port`` or ``:port``, which is all interfaces."""
+    if _SCHEME.match(text):
+        raise ValueError("expected host:port or :port, without a scheme")
+    return _split(text)
+
+
+def parse_nameserver(text: str) -> HostPort:
+    """``ip``, ``ip:port``, ``[v6]:port``; the port is 53 where none is given."""
+    expected = "expected an IP address, ip:port or [v6]:port"
+    host, port = text, "53"
+    if text.startswith("["):
+        inside, bracket, after = text[1:].partition("]")
+        if not bracket or (after and not after.startswith(":")):
+            raise ValueError(expected)
+        host, port = inside, after[1:] if after else port
+        if ":" not in host:
+            raise ValueError(expected)
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    try:
+        literal = _parse_literal(host)
+    except ValueError as error:
+        raise ValueError(f"{error}, {expected}") from None
+    if literal is None:
+        raise ValueError(expected)
+    return HostPort(literal, _parse_port(port))
+
+
+def parse_admin(text: str) -> str:
+    """``host:port``, ``:port`` or ``unix:/path``, in one spelling."""
+    if not text.startswith("unix:"):
+        return str(parse_listen(text))
+    path = "/" + text.removeprefix("unix:").removeprefix("//").lstrip("/")
+    if not text.removeprefix("unix:").startswith("/") or path.endswith("/") or "\0" in path:
+        raise ValueError("expected unix: and the absolute path of a socket, as unix:/run/name.sock")
+    if len(path.encode("utf-8", "surrogateescape")) > MAX_UNIX_PATH:
+        raise ValueError(f"the path is too long, expected at most {MAX_UNIX_PATH} bytes")
+    return f"unix:{path}"
+
+
+def parse_name(text: str) -> str:
+    """A DNS name in lower case without a trailing dot; underscores may begin a label (SRV)."""
+    if not text.isascii():
+        raise ValueError("expected a host name in ASCII; write international names as xn--...")
+    name = text.lower().removesuffix(".")
+    if not name or len(name) > MAX_NAME_LENGTH:
+        raise ValueError(f"expected a host name of 1 to {MAX_NAME_LENGTH} characters")
+    if not all(_LABEL.fullmatch(label) for label in name.split(".")):
+        raise ValueError("expected a host name of letters, digits, dots, dashes and underscores")
+    return name
+
+
+def _split(text: str) -> HostPort:
+    """``host:port``, ``[v6]:port`` or ``:port``; the host may be empty."""
+    if text.startswith("["):
+        inside, bracket, after = text[1:].partition("]")
+        if not bracket or ":" not in inside:
+            raise ValueError("expected an IPv6 address between the brackets, as [::1]:2379")
+        if not after.startswith(":"):
+            raise ValueError(f"{_missing_port(after)}, as [::1]:2379")
+        return HostPort(_parse_host(inside), _parse_port(after[1:]))
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise ValueError("the port is missing, expected host:port")
+    if ":" in host:
+        raise ValueError("an IPv6 address needs brackets, expected [v6]:port")
+    return HostPort(_parse_host(host) if host else "", _parse_port(port))
+
+
+def _missing_port(after: str) -> str:
+    return "expected a colon and a port after the bracket" if after else "the port is missing"
+
+
+def _parse_host(text: str) -> str:
+    literal = _parse_literal(text)
+    if literal is not None:
+        return literal
+    name = parse_name(text)
+    if name.rpartition(".")[2].isdigit():
+        # No top-level domain is a number: 10.0.0.256 and 10.1 are slips, not names to look up.
+        raise ValueError("expected an IPv4 address of four numbers from 0 to 255, or a host name")
+    return name
+
+
+def _parse_literal(text: str) -> str | None:
+    """The one spelling of a literal IP, None if it is not one; an IPv4-mapped one becomes IPv4."""
+    if "%" in text:
+        raise ValueError("a scope id (%interface) is not supported")
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        if ":" in text:
+            raise ValueError("that is not an IPv6 address, expected one such as ::1") from None
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+def _parse_port(text: str) -> int:
+    if not _PORT.fullmatch(text):
+        raise ValueError(_PORT_EXPECTED)
+    port = int(text)
+    if not 1 <= port <= 65535:
+        raise ValueError(_PORT_EXPECTED)
+    return port
