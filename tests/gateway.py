@@ -1,0 +1,157 @@
+"""A real gateway in a process of its own, for tests: start it, read its log, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from tests.support import free_port, wait_until
+
+COMMAND = [str(Path(sys.executable).with_name("etcd-gateway"))]
+READY = "ready to proxy client requests"
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a command under test: nothing of ours leaks into it."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GATEWAY_", "COV_"))}
+    kept.pop("NOTIFY_SOCKET", None)
+    return kept | dict(extra or {})
+
+
+class Gateway:
+    """One ``etcd-gateway start``; owns the process and its log file.
+
+    ``port`` is the listen port on 127.0.0.1 unless ``listen`` was given.
+    """
+
+    def __init__(
+        self,
+        *flags: str,
+        endpoints: list[str] | None = None,
+        listen: str | None = None,
+        workers: int = 2,
+        env: Mapping[str, str] | None = None,
+        prefix: list[str] | None = None,
+    ) -> None:
+        self.port = free_port()
+        self.listen = listen or f"127.0.0.1:{self.port}"
+        self._log = tempfile.NamedTemporaryFile(prefix="gateway-", suffix=".log")  # noqa: SIM115
+        argv = [*(prefix or []), *COMMAND, "start", f"--listen-addr={self.listen}"]
+        argv += [f"--workers={workers}", "--log-format=json", *flags]
+        if endpoints is not None:
+            argv.append("--endpoints=" + ",".join(endpoints))
+        self.process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            env=environment(env),
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return ("127.0.0.1", self.port)
+
+    def text(self) -> str:
+        """Everything it wrote so far, to standard output and error."""
+        return Path(self._log.name).read_text()
+
+    def lines(self, msg: str | None = None) -> list[dict[str, Any]]:
+        """Its log lines, all of them or those with this ``msg``; fails on a torn line."""
+        whole = self.text().rpartition("\n")[0]
+        parsed = [json.loads(line) for line in whole.splitlines()]
+        return [line for line in parsed if msg is None or line["msg"] == msg]
+
+    def wait_line(self, msg: str, deadline_s: float = 15.0, count: int = 1) -> dict[str, Any]:
+        """The ``count``-th log line with this ``msg``, as soon as it is there."""
+
+        def seen() -> bool:
+            if len(self.lines(msg)) >= count:
+                return True
+            assert self.process.poll() is None, f"it ended:\n{self.text()}"
+            return False
+
+        try:
+            wait_until(seen, deadline_s, f"log line {msg!r}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.text()[-4000:]}") from None
+        return self.lines(msg)[count - 1]
+
+    def wait_ready(self, deadline_s: float = 15.0) -> Gateway:
+        self.wait_line(READY, deadline_s)
+        return self
+
+    def workers(self) -> list[int]:
+        """Pids of its child processes."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def stop(self, deadline_s: float = 20.0) -> int:
+        """TERM, and KILL if that does not end it in time; its exit code. Workers end with it."""
+        workers = self.workers() if self.process.poll() is None else []
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            code = self.process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError, AssertionError):
+                wait_until(lambda pid=pid: not _alive(pid), 5)  # type: ignore[misc]
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._log.close()
+        return code
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._log.file.closed:
+            self.stop()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+@contextlib.contextmanager
+def running(*flags: str, **options: Any) -> Iterator[Gateway]:
+    """A gateway that is ready, ended afterwards."""
+    with Gateway(*flags, **options) as gateway:
+        yield gateway.wait_ready()
+
+
+def run_command(
+    *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 30.0
+) -> subprocess.CompletedProcess[str]:
+    """The ``etcd-gateway`` command with these arguments, run to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=environment(env),
+        stdin=subprocess.DEVNULL,
+    )
