@@ -1,0 +1,247 @@
+"""Which endpoint of one priority class is next: exact shares, or fewest sessions.
+
+Both balancers serve the endpoints that are *enabled*, never the others, and agree on what an SRV
+weight means (:func:`shares`). A pick costs O(log n) and does not remember sessions.
+
+:class:`Rotation` is earliest deadline first in a virtual time that runs once round per cycle: an
+endpoint of share w is due at ``(k + phase) / w`` for k = 0..w-1, so each cycle serves it exactly w
+times, evenly apart. Smooth weighted round-robin (nginx) gives the same shares but looks at every
+endpoint for every pick, which 3,000 endpoints make expensive.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+ZERO_WEIGHT_DIVISOR = 100
+"""All endpoints of weight 0 together get one session in this many, beside positive weights.
+
+RFC 2782 asks for "a very small chance"; etcd gateway gives each 1 %.
+"""
+
+SAME_TURN = 1e-6
+"""Two instants less than this part of an endpoint's interval apart are the same turn."""
+
+
+class Balancer(Protocol):
+    """Picks among the enabled endpoints of one priority class."""
+
+    def pick(self, tried: Collection[str]) -> str | None:
+        """The next enabled endpoint that is not in ``tried``; None if there is none."""
+        ...
+
+    def enable(self, name: str) -> None: ...
+    def disable(self, name: str) -> None: ...
+
+    def set_load(self, name: str, sessions: int) -> None:
+        """``sessions`` is the estimate over all workers, 0 or more."""
+        ...
+
+
+def shares(weights: Mapping[str, int]) -> dict[str, int]:
+    """Weights of RFC 2782 as the smallest positive integers with the proportions we serve.
+
+    All zero is all equal; zero beside positive is together 1 in ZERO_WEIGHT_DIVISOR.
+    """
+    positive = sum(weights.values())
+    zeros = sum(1 for weight in weights.values() if weight == 0)
+    if positive == 0:
+        return dict.fromkeys(weights, 1)
+    scaled = dict(weights)
+    if zeros:
+        factor = (ZERO_WEIGHT_DIVISOR - 1) * zeros
+        scaled = {name: weight * factor or positive for name, weight in weights.items()}
+    divisor = math.gcd(*scaled.values())
+    return {name: weight // divisor for name, weight in scaled.items()}
+
+
+class Rotation:
+    """Weighted rotation; every enabled endpoint gets its exact share of every full cycle.
+
+    ``slot`` of ``slots`` says where this worker starts: the starts of all workers cut the line of
+    all weights into equal strips, so the first sessions of all together are spread like one's.
+    An endpoint that is enabled again gets no arrears, and ``at`` continues a replaced rotation.
+    """
+
+    __slots__ = (
+        "_at",
+        "_cycle",
+        "_enabled",
+        "_heap",
+        "_names",
+        "_parked",
+        "_phase",
+        "_rank",
+        "_share",
+    )
+
+    def __init__(
+        self, weights: Mapping[str, int], *, slot: int = 0, slots: int = 1, at: float | None = None
+    ) -> None:
+        parts = shares(weights)
+        self._names = list(parts)
+        self._rank = {name: i for i, name in enumerate(self._names)}
+        self._share = list(parts.values())
+        self._phase = _phases(self._share)
+        self._enabled = [True] * len(self._names)
+        self._parked: set[int] = set()
+        self._cycle = 0
+        self._at, first = self._start(slot, slots) if at is None else (at, len(self._names))
+        self._heap = [
+            self._first_turn(i, -SAME_TURN if i >= first else SAME_TURN)
+            for i in range(len(self._names))
+        ]
+        heapq.heapify(self._heap)
+
+    @property
+    def at(self) -> float:
+        """Where in its cycle the rotation is, 0 to 1."""
+        return self._at
+
+    def pick(self, tried: Collection[str]) -> str | None:
+        """O(log n), and as much again for each tried endpoint that is due before the picked one."""
+        waiting: list[tuple[int, float, int, int]] = []
+        picked = None
+        while self._heap and picked is None:
+            entry = self._heap[0]
+            cycle, due, i, k = entry
+            if not self._enabled[i]:
+                heapq.heappop(self._heap)
+                self._parked.add(i)
+            elif self._names[i] in tried:
+                waiting.append(heapq.heappop(self._heap))
+            else:
+                picked = self._names[i]
+                heapq.heapreplace(self._heap, self._turn(i, cycle, k + 1))
+                self._cycle, self._at = max((self._cycle, self._at), (cycle, due))
+        for entry in waiting:
+            heapq.heappush(self._heap, entry)
+        return picked
+
+    def enable(self, name: str) -> None:
+        i = self._rank[name]
+        self._enabled[i] = True
+        if i in self._parked:
+            self._parked.discard(i)
+            heapq.heappush(self._heap, self._first_turn(i, SAME_TURN))
+
+    def disable(self, name: str) -> None:
+        """Takes effect at the next pick; its entry leaves the heap when it comes up."""
+        self._enabled[self._rank[name]] = False
+
+    def set_load(self, name: str, sessions: int) -> None:
+        """Shares do not depend on it."""
+
+    def _start(self, slot: int, slots: int) -> tuple[float, int]:
+        """The turn, when and whose, that the left edge of our strip points at."""
+        mark = sum(self._share) * slot / slots
+        for i, share in enumerate(self._share):
+            if mark < share:
+                return (int(mark) + self._phase[i]) / share, i
+            mark -= share
+        return 0.0, 0  # no endpoints, or a slot beyond ``slots``: one worker more, not yet told
+
+    def _first_turn(self, i: int, nudge: float) -> tuple[int, float, int, int]:
+        """Endpoint ``i``'s first turn at (``nudge`` below 0) or after (above 0) where we are."""
+        k = math.ceil(self._at * self._share[i] - self._phase[i] + nudge)
+        return self._turn(i, self._cycle, k)
+
+    def _turn(self, i: int, cycle: int, k: int) -> tuple[int, float, int, int]:
+        """Turn ``k`` of ``cycle``; computed from integers every time, so nothing ever drifts."""
+        if k >= self._share[i]:
+            cycle, k = cycle + 1, 0
+        return cycle, (k + self._phase[i]) / self._share[i], i, k
+
+
+def _phases(share: list[int]) -> list[float]:
+    """Where inside its own interval each endpoint is served, spread evenly among its like.
+
+    Like are those whose shares have the same number of bits: a hundred small ones would otherwise
+    all be due at the same instant and come in one burst between the turns of a big one.
+    """
+    like: dict[int, list[int]] = {}
+    for i, each in enumerate(share):
+        like.setdefault(each.bit_length(), []).append(i)
+    phase = [0.5] * len(share)
+    for group in like.values():
+        for j, i in enumerate(group):
+            phase[i] = (j + 0.5) / len(group)
+    return phase
+
+
+class LeastSessions:
+    """The enabled endpoint with the fewest sessions for its share; ties go to the longest unused.
+
+    The order in which ties start is the rotation's, so that workers that know nothing yet do not
+    all choose the same. Loads are told by :meth:`set_load`; a stale heap entry is recognized by
+    its load and dropped when it comes up.
+    """
+
+    __slots__ = ("_enabled", "_heap", "_load", "_parked", "_share", "_turn", "_used")
+
+    def __init__(self, weights: Mapping[str, int], *, slot: int = 0, slots: int = 1) -> None:
+        self._share = shares(weights)
+        self._enabled = dict.fromkeys(self._share, True)
+        self._load = dict.fromkeys(self._share, 0)
+        order = Rotation(dict.fromkeys(weights, 1), slot=slot, slots=slots)
+        self._turn = 0
+        self._used: dict[str, int] = {}
+        for _ in self._share:
+            self._next_turn(order.pick(()) or "")
+        self._parked: set[str] = set()
+        self._heap: list[tuple[float, int, str]] = []
+        self._rebuild()
+
+    def pick(self, tried: Collection[str]) -> str | None:
+        waiting: list[tuple[float, int, str]] = []
+        picked = None
+        while self._heap:
+            entry = heapq.heappop(self._heap)
+            name = entry[2]
+            if entry != self._entry(name):
+                continue
+            if not self._enabled[name]:
+                self._parked.add(name)
+                continue
+            if name in tried:
+                waiting.append(entry)
+                continue
+            self._next_turn(name)
+            waiting.append(self._entry(name))
+            picked = name
+            break
+        for entry in waiting:
+            heapq.heappush(self._heap, entry)
+        return picked
+
+    def set_load(self, name: str, sessions: int) -> None:
+        if self._load[name] == sessions:
+            return
+        self._load[name] = sessions
+        if name not in self._parked:
+            heapq.heappush(self._heap, self._entry(name))
+            if len(self._heap) > 2 * len(self._share) + 64:
+                self._rebuild()
+
+    def enable(self, name: str) -> None:
+        self._enabled[name] = True
+        if name in self._parked:
+            self._parked.discard(name)
+            heapq.heappush(self._heap, self._entry(name))
+
+    def disable(self, name: str) -> None:
+        self._enabled[name] = False
+
+    def _next_turn(self, name: str) -> None:
+        self._turn += 1
+        self._used[name] = self._turn
+
+    def _entry(self, name: str) -> tuple[float, int, str]:
+        return (self._load[name] + 1) / self._share[name], self._used[name], name
+
+    def _rebuild(self) -> None:
+        self._heap = [self._entry(name) for name in self._share if name not in self._parked]
+        heapq.heapify(self._heap)

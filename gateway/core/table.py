@@ -1,0 +1,188 @@
+"""A worker's view of the endpoints: the newest snapshot plus its own suspects."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+
+from gateway.core.endpoint import Endpoint, EndpointState
+from gateway.core.loads import LoadBook
+from gateway.core.messages import Loads, Snapshot
+from gateway.core.selection import Balancer, LeastSessions, Rotation
+
+
+class Table:
+    """Answers which endpoint a client should be dialed to next, and remembers what failed here.
+
+    The order of choice: the lowest priority that has an active endpoint that is no suspect; then
+    active suspects; then, failing open, the inactive ones: trying is never worse than refusing.
+    Removed endpoints get no new session. ``tried`` are the names that this client had already.
+    """
+
+    def __init__(self, slot: int, slots: int) -> None:
+        self._slot = slot
+        self._slots = slots
+        self._snapshot: Snapshot | None = None
+        self._endpoints: dict[str, Endpoint] = {}
+        self._classes: dict[int, _Class] = {}
+        self._suspects: dict[str, int] = {}
+        self._book = LoadBook(slots)
+        self._least = False
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The newest snapshot that was applied; None before the first."""
+        return self._snapshot
+
+    @property
+    def version(self) -> int:
+        """Of the snapshot; 0 before the first."""
+        return 0 if self._snapshot is None else self._snapshot.version
+
+    def apply(self, snapshot: Snapshot) -> bool:
+        """Take the snapshot if it is newer than ours; it clears all suspicion."""
+        if self._snapshot is not None and snapshot.version <= self._snapshot.version:
+            return False
+        self._snapshot = snapshot
+        self._endpoints = {endpoint.name: endpoint for endpoint in snapshot.endpoints}
+        self._suspects.clear()
+        self._least = snapshot.settings.balance == "least-sessions"
+        members: dict[int, list[Endpoint]] = {}
+        for endpoint in self._endpoints.values():
+            if endpoint.state is not EndpointState.REMOVED:
+                members.setdefault(endpoint.priority, []).append(endpoint)
+        self._classes = {
+            priority: self._class(self._classes.get(priority), members[priority])
+            for priority in sorted(members)
+        }
+        return True
+
+    def pick(self, tried: Collection[str] = ()) -> Endpoint | None:
+        """The endpoint to dial next; None when every one that may be dialed was tried."""
+        classes = self._classes.values()
+        for each in classes:
+            if (name := each.balancer.pick(tried)) is not None:
+                return self._picked(name)
+        for queues in ([each.suspects for each in classes], [each.inactive for each in classes]):
+            for queue in queues:
+                if (name := _rotate(queue, tried)) is not None:
+                    return self._picked(name)
+        return None
+
+    def suspect(self, name: str) -> None:
+        """A dial to it failed here: avoid it until the master's verdict arrives.
+
+        The verdict is the next snapshot; a suspicion that two Loads did not confirm is dropped,
+        because the master sends no snapshot when it found nothing wrong.
+        """
+        if self._is(name, EndpointState.ACTIVE) and name not in self._suspects:
+            self._suspects[name] = 0
+            each = self._classes[self._endpoints[name].priority]
+            each.balancer.disable(name)
+            each.suspects[name] = None
+
+    def trust(self, name: str) -> None:
+        """A dial to it succeeded: it is no suspect any more."""
+        if self._suspects.pop(name, None) is not None:
+            each = self._classes[self._endpoints[name].priority]
+            each.balancer.enable(name)
+            del each.suspects[name]
+
+    def loads(self, loads: Loads) -> None:
+        """The master's totals, about once a second."""
+        for name, age in list(self._suspects.items()):
+            self._suspects[name] = age + 1
+            if age:
+                self.trust(name)
+        self._book.workers = max(1, sum(1 for sessions in loads.workers if sessions >= 0))
+        changed = self._book.take(loads.endpoints)
+        if self._least:
+            self._reload(changed)
+
+    def reported(self) -> None:
+        """To be called when a Report is sent: the next Loads know our sessions of now."""
+        self._book.report()
+
+    def session_started(self, name: str) -> None:
+        """The client of a pick reached the endpoint."""
+        self._book.start(name)
+        self._reload((name,))
+
+    def session_ended(self, name: str) -> None:
+        """Once for each session_started, also when the endpoint has left the snapshot."""
+        self._book.end(name)
+        self._reload((name,))
+
+    def endpoint(self, name: str) -> Endpoint | None:
+        """The endpoint as the snapshot has it, removed ones included."""
+        return self._endpoints.get(name)
+
+    def is_trusted(self, name: str) -> bool:
+        """Active and no suspect: a successful dial of it is no news to the master."""
+        return self._is(name, EndpointState.ACTIVE) and name not in self._suspects
+
+    def _is(self, name: str, state: EndpointState) -> bool:
+        endpoint = self._endpoints.get(name)
+        return endpoint is not None and endpoint.state is state
+
+    def _picked(self, name: str) -> Endpoint:
+        if self._least:
+            self._book.pick(name)
+            self._reload((name,))
+        return self._endpoints[name]
+
+    def _reload(self, names: Iterable[str]) -> None:
+        for name in names if self._least else ():
+            endpoint = self._endpoints.get(name)
+            if endpoint is not None and endpoint.state is not EndpointState.REMOVED:
+                load = self._book.estimate(name)
+                self._classes[endpoint.priority].balancer.set_load(name, load)
+
+    def _class(self, old: _Class | None, members: list[Endpoint]) -> _Class:
+        """The old balancer with new states, unless weights, members or the method changed."""
+        weights = {endpoint.name: endpoint.weight for endpoint in members}
+        kind = LeastSessions if self._least else Rotation
+        balancer: Balancer
+        if old is not None and old.weights == weights and isinstance(old.balancer, kind):
+            balancer = old.balancer
+        elif self._least:
+            balancer = LeastSessions(weights, slot=self._slot, slots=self._slots)
+            for name in weights:
+                balancer.set_load(name, self._book.estimate(name))
+        else:
+            at = old.balancer.at if old and isinstance(old.balancer, Rotation) else None
+            balancer = Rotation(weights, slot=self._slot, slots=self._slots, at=at)
+        inactive: OrderedDict[str, None] = OrderedDict()
+        for endpoint in members:
+            if endpoint.state is EndpointState.ACTIVE:
+                balancer.enable(endpoint.name)
+            else:
+                balancer.disable(endpoint.name)
+                inactive[endpoint.name] = None
+        return _Class(weights, balancer, inactive)
+
+
+class _Class:
+    """The endpoints of one priority: balanced if trusted, else queues that are tried in turn."""
+
+    __slots__ = ("balancer", "inactive", "suspects", "weights")
+
+    def __init__(
+        self,
+        weights: dict[str, int],
+        balancer: Balancer,
+        inactive: OrderedDict[str, None],
+    ) -> None:
+        self.weights = weights
+        self.balancer = balancer
+        self.inactive = inactive
+        self.suspects: OrderedDict[str, None] = OrderedDict()
+
+
+def _rotate(queue: OrderedDict[str, None], tried: Collection[str]) -> str | None:
+    """The first that was not tried, which becomes the last; O(1) while one client tries them."""
+    for name in queue:
+        if name not in tried:
+            queue.move_to_end(name)
+            return name
+    return None

@@ -1,0 +1,322 @@
+"""What a worker dials next: priorities, suspects, failing open, and sessions counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gateway.core.endpoint import Endpoint, EndpointState
+from gateway.core.messages import Loads, Settings, Snapshot
+from gateway.core.table import Table
+
+ACTIVE, INACTIVE, REMOVED = EndpointState.ACTIVE, EndpointState.INACTIVE, EndpointState.REMOVED
+
+
+def endpoint(
+    name: str, state: EndpointState = ACTIVE, *, priority: int = 0, weight: int = 0
+) -> Endpoint:
+    return Endpoint(name, ("127.0.0.1",), 1, priority, weight, state)
+
+
+def snapshot(version: int, *endpoints: Endpoint, balance: str = "round-robin") -> Snapshot:
+    return Snapshot(version, endpoints, Settings(balance=balance))
+
+
+def table_of(*endpoints: Endpoint, balance: str = "round-robin", slots: int = 1) -> Table:
+    table = Table(0, slots)
+    table.apply(snapshot(1, *endpoints, balance=balance))
+    return table
+
+
+def names(table: Table, count: int) -> str:
+    return "".join(picked.name for _ in range(count) if (picked := table.pick()))
+
+
+def order(table: Table) -> str:
+    """What one client is dialed to, one after the other, until nothing is left."""
+    tried: list[str] = []
+    while (picked := table.pick(tried)) is not None:
+        tried.append(picked.name)
+    return "".join(tried)
+
+
+def test_empty() -> None:
+    """Before the first snapshot, and with an empty one, there is nothing to pick."""
+    table = Table(0, 1)
+    assert (table.version, table.snapshot, table.pick()) == (0, None, None)
+    assert table.apply(snapshot(3))
+    assert (table.version, table.pick()) == (3, None)
+
+
+def test_only_newer_snapshots_count() -> None:
+    """An older snapshot, or the same again, changes nothing."""
+    table = table_of(endpoint("a"))
+    assert not table.apply(snapshot(1, endpoint("b")))
+    assert names(table, 1) == "a"
+    assert table.apply(snapshot(2, endpoint("b")))
+    assert names(table, 1) == "b"
+
+
+def test_lowest_priority_first() -> None:
+    """The lowest priority with an active endpoint gets everything, whatever the weights."""
+    table = table_of(endpoint("a", priority=20, weight=9), endpoint("b", priority=10))
+    assert names(table, 3) == "bbb"
+    assert order(table) == "ba"
+
+
+def test_order_of_one_client() -> None:
+    """Active by priority, then active suspects, then inactive by priority; removed ones never."""
+    table = table_of(
+        endpoint("r", REMOVED),
+        endpoint("i", INACTIVE),
+        endpoint("j", INACTIVE, priority=1),
+        endpoint("a"),
+        endpoint("s"),
+        endpoint("t", priority=1),
+        endpoint("b", priority=1),
+    )
+    table.suspect("t")
+    table.suspect("s")
+    assert order(table) == "abstij"
+
+
+def test_fails_open_in_turn() -> None:
+    """With nothing active every endpoint is tried, and the next client starts with the next."""
+    table = table_of(endpoint("a", INACTIVE), endpoint("b", INACTIVE), endpoint("c", INACTIVE))
+    assert [order(table), names(table, 3)] == ["abc", "abc"]
+
+
+def test_next_snapshot_clears_suspicion() -> None:
+    """The master's verdict replaces our own."""
+    table = table_of(endpoint("a"), endpoint("b"))
+    table.suspect("a")
+    table.suspect("a")
+    assert not table.is_trusted("a")
+    assert names(table, 2) == "bb"
+    table.apply(snapshot(2, endpoint("a"), endpoint("b")))
+    assert table.is_trusted("a")
+    assert Counter(names(table, 4)) == {"a": 2, "b": 2}
+
+
+def test_suspicion_ends_without_a_verdict() -> None:
+    """The second Loads after the failure drops a suspicion that no snapshot confirmed."""
+    table = table_of(endpoint("a"), endpoint("b"))
+    table.suspect("a")
+    table.loads(Loads((0,)))
+    assert not table.is_trusted("a")
+    table.loads(Loads((0,)))
+    assert table.is_trusted("a")
+
+
+def test_a_good_dial_ends_suspicion() -> None:
+    """A suspect that was dialed after all, with success, is trusted; others are not affected."""
+    table = table_of(endpoint("a"), endpoint("i", INACTIVE))
+    table.suspect("a")
+    table.trust("a")
+    table.trust("i")
+    assert table.is_trusted("a")
+    assert not table.is_trusted("i")
+
+
+def test_only_active_ones_are_suspected() -> None:
+    """Suspecting an inactive, removed or unknown endpoint changes nothing."""
+    table = table_of(endpoint("i", INACTIVE), endpoint("r", REMOVED))
+    for name in ("i", "r", "gone"):
+        table.suspect(name)
+        assert not table.is_trusted(name)
+    assert order(table) == "i"
+
+
+def test_lookup() -> None:
+    """An endpoint is found by name, removed ones too."""
+    table = table_of(endpoint("r", REMOVED))
+    assert table.endpoint("r") == endpoint("r", REMOVED)
+    assert table.endpoint("x") is None
+
+
+def test_a_health_change_keeps_the_rotation() -> None:
+    """A snapshot that only changes states goes on where the rotation was."""
+    table = table_of(*map(endpoint, "abcd"))
+    assert names(table, 2) == "ab"
+    table.apply(snapshot(2, endpoint("a"), endpoint("b"), endpoint("c", INACTIVE), endpoint("d")))
+    assert names(table, 3) == "dab"
+    table.apply(snapshot(3, *map(endpoint, "abcd")))
+    assert names(table, 4) == "cdab"
+
+
+def test_a_new_member_does_not_restart_the_rotation() -> None:
+    """A snapshot with one endpoint more does not send everybody to the head of the list again."""
+    table = table_of(*map(endpoint, "abcd"))
+    assert names(table, 2) == "ab"
+    table.apply(snapshot(2, *map(endpoint, "abcde")))
+    assert names(table, 3) == "cde"
+
+
+def test_changed_weights_count_at_once() -> None:
+    """New weights are shares from the snapshot that brings them."""
+    table = table_of(endpoint("a", weight=1), endpoint("b", weight=1))
+    table.apply(snapshot(2, endpoint("a", weight=1), endpoint("b", weight=3)))
+    assert Counter(names(table, 40)) == {"a": 10, "b": 30}
+
+
+def test_least_sessions_counts_the_burst() -> None:
+    """Clients that were picked for but are not connected yet count, so a burst is spread."""
+    table = table_of(*map(endpoint, "abc"), balance="least-sessions", slots=4)
+    assert Counter(names(table, 30)) == {"a": 10, "b": 10, "c": 10}
+
+
+def test_least_sessions_uses_the_masters_totals() -> None:
+    """Sessions of other workers count, and our own changes since are added."""
+    table = table_of(*map(endpoint, "ab"), balance="least-sessions")
+    table.loads(Loads((0, -1), {"a": 5, "b": 1}))
+    assert names(table, 3) == "bbb"
+    for _ in range(3):
+        table.session_started("b")
+    table.session_ended("b")
+    assert names(table, 1) == "b"
+
+
+def test_least_sessions_follows_ends() -> None:
+    """An endpoint whose sessions end is chosen again."""
+    table = table_of(*map(endpoint, "ab"), balance="least-sessions")
+    for name in "aabb":
+        table.session_started(name)
+    table.session_ended("b")
+    assert names(table, 1) == "b"
+
+
+def test_own_sessions_are_not_counted_twice() -> None:
+    """What our report told is in the next totals; what came after it is added to them."""
+    table = table_of(*map(endpoint, "ab"), balance="least-sessions")
+    for _ in range(4):
+        table.session_started("a")
+    table.reported()
+    table.session_started("a")
+    table.loads(Loads((5,), {"a": 4, "b": 5}))
+    assert names(table, 1) == "a"
+    table.loads(Loads((5,), {"a": 4, "b": 4}))
+    assert names(table, 1) == "b"
+
+
+def test_others_are_taken_to_do_alike() -> None:
+    """With four workers one new session of ours counts as four until the totals tell."""
+    table = table_of(*map(endpoint, "ab"), balance="least-sessions", slots=4)
+    table.loads(Loads((0, 0, 0, 0), {"a": 8}))
+    assert names(table, 3) == "bba"
+
+
+def test_a_change_of_the_method_keeps_the_counts() -> None:
+    """Reloading to least-sessions knows the sessions that began before; and back again works."""
+    table = table_of(*map(endpoint, "ab"), endpoint("r", REMOVED))
+    table.session_started("a")
+    table.session_started("r")
+    table.session_started("gone")
+    table.apply(snapshot(2, *map(endpoint, "ab"), endpoint("r", REMOVED), balance="least-sessions"))
+    table.session_ended("r")
+    table.session_ended("gone")
+    assert names(table, 1) == "b"
+    table.apply(snapshot(3, *map(endpoint, "ab")))
+    assert Counter(names(table, 4)) == {"a": 2, "b": 2}
+
+
+def test_three_thousand_endpoints_that_fail() -> None:
+    """One client that fails on all of 3,000 endpoints is offered each exactly once."""
+    table = table_of(*(endpoint(f"e{i}", weight=i % 7) for i in range(3000)))
+    tried: dict[str, None] = {}
+    while (picked := table.pick(tried)) is not None:
+        assert picked.name not in tried
+        tried[picked.name] = None
+        table.suspect(picked.name)
+    assert len(tried) == 3000
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 3), st.sampled_from(EndpointState)), max_size=8
+    ),
+    st.sampled_from(["round-robin", "least-sessions"]),
+)
+def test_everything_but_removed_is_tried_once(
+    rows: list[tuple[int, int, EndpointState]], balance: str
+) -> None:
+    """One client is offered every endpoint that is not removed, once, active ones first."""
+    endpoints = [
+        endpoint(f"e{i}", state, priority=priority, weight=weight)
+        for i, (priority, weight, state) in enumerate(rows)
+    ]
+    table = table_of(*endpoints, balance=balance)
+    tried: list[Endpoint] = []
+    while (picked := table.pick([each.name for each in tried])) is not None:
+        tried.append(picked)
+    assert set(tried) == {each for each in endpoints if each.state is not REMOVED}
+    keys = [(each.state is INACTIVE, each.priority) for each in tried]
+    assert keys == sorted(keys)
+
+
+class Tables(RuleBasedStateMachine):
+    """Any history of snapshots, suspicions, loads and sessions."""
+
+    @initialize(balance=st.sampled_from(["round-robin", "least-sessions"]))
+    def start(self, balance: str) -> None:
+        self.table = Table(1, 3)
+        self.balance = balance
+        self.states: dict[str, EndpointState] = {}
+        self.suspects: set[str] = set()
+        self.open: list[str] = []
+
+    @rule(states=st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(EndpointState)))
+    def apply(self, states: dict[str, EndpointState]) -> None:
+        endpoints = [endpoint(name, state) for name, state in sorted(states.items())]
+        self.table.apply(snapshot(self.table.version + 1, *endpoints, balance=self.balance))
+        self.states = states
+        self.suspects.clear()
+
+    @rule(name=st.sampled_from("abcdef"))
+    def suspect(self, name: str) -> None:
+        self.table.suspect(name)
+        if self.states.get(name) is ACTIVE:
+            self.suspects.add(name)
+
+    @rule(name=st.sampled_from("abcdef"))
+    def trust(self, name: str) -> None:
+        self.table.trust(name)
+        self.suspects.discard(name)
+
+    @rule(totals=st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 9)))
+    def loads(self, totals: dict[str, int]) -> None:
+        self.table.loads(Loads((1, 2, 3), totals))
+        self.suspects = {name for name in self.suspects if not self.table.is_trusted(name)}
+
+    @rule()
+    def report(self) -> None:
+        self.table.reported()
+
+    @rule(tried=st.sets(st.sampled_from("abcdef")))
+    def pick(self, tried: set[str]) -> None:
+        picked = self.table.pick(tried)
+        untried = {name for name in self.states if name not in tried}
+        active = {name for name in untried if self.states[name] is ACTIVE}
+        inactive = {name for name in untried if self.states[name] is INACTIVE}
+        expected = active - self.suspects or active & self.suspects or inactive
+        assert picked.name in expected if picked else not expected
+        if picked:
+            self.table.session_started(picked.name)
+            self.open.append(picked.name)
+
+    @precondition(lambda self: self.open)
+    @rule()
+    def end(self) -> None:
+        self.table.session_ended(self.open.pop())
+
+    @invariant()
+    def trusted_means_active_and_no_suspect(self) -> None:
+        for name in "abcdef":
+            active = self.states.get(name) is ACTIVE
+            assert self.table.is_trusted(name) == (active and name not in self.suspects)
+
+
+TestTables = Tables.TestCase
+TestTables.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
