@@ -1,0 +1,145 @@
+"""Write everything in ``docs`` that is made from code: ``python -m tests.generate``.
+
+``--check`` writes nothing; it names the pages that are out of date and exits 1 if there are any.
+A page is generated as a whole, or in blocks between two comments that carry the block's name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.core import endpoint, messages
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+
+
+def fill_block(text: str, name: str, content: str) -> str:
+    """``text`` with ``content`` between the comments of block ``name``; they must be there."""
+    begin, end = f"<!-- begin generated: {name} -->", f"<!-- end generated: {name} -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"the page has no block {name!r}: {begin} ... {end}")
+    return f"{before}{begin}\n{content.strip()}\n{end}{after}"
+
+
+# -- protocol.md ------------------------------------------------------------------------------
+
+
+def draw_fields() -> str:
+    """A table of the fields of every message and of what messages are made of."""
+    kinds = [
+        *typing.get_args(messages.Down),
+        *typing.get_args(messages.Up),
+        messages.EndpointReport,
+        messages.Settings,
+        endpoint.Endpoint,
+    ]
+    head = ["| type | field | is a | default |", "|---|---|---|---|"]
+    rows = [
+        f"| `{kind.__name__}` | `{each.name}` | `{_hint_text(each)}` | {_default(each)} |"
+        for kind in kinds
+        for each in dataclasses.fields(kind)
+    ]
+    return "\n".join(head + rows)
+
+
+def _hint_text(field: dataclasses.Field[typing.Any]) -> str:
+    text = field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)
+    return text.replace("|", "\\|")
+
+
+def _default(field: dataclasses.Field[typing.Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        value = getattr(field.default, "value", field.default)
+        return "empty" if value == () else f"`{value}`"
+    if field.default_factory is dataclasses.MISSING:
+        return "required"
+    made = field.default_factory()
+    return "empty" if made == {} else "its defaults"
+
+
+# -- adr/index.md -----------------------------------------------------------------------------
+
+
+def list_decisions() -> str:
+    """Every ADR with its title and status, as a table."""
+    lines = ["| decision | status |", "|---|---|"]
+    for path in sorted((DOCS / "adr").glob("[0-9]*.md")):
+        text = path.read_text()
+        title = text.partition("\n")[0].removeprefix("# ")
+        status = re.search(r"## Status\n+(\w+)", text)
+        lines.append(f"| [{title}]({path.name}) | {status[1] if status else '?'} |")
+    return "\n".join(lines)
+
+
+# -- all of it --------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Block:
+    """One block of a page, by the page's path in ``docs``."""
+
+    page: str
+    name: str
+    render: Callable[[], str]
+
+
+def render_elsewhere(module: str, function: str) -> Callable[[], str]:
+    """A generator that belongs to another module, imported only when it is needed."""
+
+    def render() -> str:
+        made: str = getattr(importlib.import_module(module), function)()
+        return made
+
+    return render
+
+
+BLOCKS = (
+    Block("protocol.md", "fields", draw_fields),
+    Block("adr/index.md", "decisions", list_decisions),
+)
+
+PAGES: dict[str, Callable[[], str]] = {}
+"""Pages that are generated as a whole."""
+
+
+def render_all() -> dict[Path, str]:
+    """What every generated page should hold, by its path."""
+    wanted = {DOCS / page: render() for page, render in PAGES.items()}
+    for block in BLOCKS:
+        path = DOCS / block.page
+        text = wanted.get(path) or path.read_text()
+        wanted[path] = fill_block(text, block.name, block.render())
+    return wanted
+
+
+def find_stale() -> list[Path]:
+    """The pages that do not hold what they should."""
+    return [
+        path for path, text in render_all().items() if not path.exists() or path.read_text() != text
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    stale, wanted = find_stale(), render_all()
+    for path in stale:
+        name = path.relative_to(ROOT)
+        if "--check" in arguments:
+            print(f"out of date: {name}")
+        else:
+            path.write_text(wanted[path])
+            print(f"written: {name}")
+    return 1 if stale and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
