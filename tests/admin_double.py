@@ -1,0 +1,224 @@
+"""A real process that serves an admin address without a gateway behind it.
+
+Its view changes as the lines on its standard input say; it answers each with ``ok``:
+``endpoint NAME STATE``, ``traffic NAME SESSIONS BYTES``, ``remove NAME``, ``worker SLOT STATE``,
+``drain``, ``event TEXT``, ``reload complete|failed``. The first line it prints is its addresses.
+SIGHUP counts as a reload with the result of the last ``reload`` line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import IO, Any, Self
+
+from gateway.core.endpoint import EndpointState
+from gateway.core.log import Log
+from gateway.core.messages import EndpointReport, Report
+from supervisor.admin import Admin
+from supervisor.core.status import (
+    DiscoveryView,
+    EndpointView,
+    GatewayView,
+    ReloadView,
+    WorkerView,
+)
+from supervisor.core.totals import Totals
+
+NAMES = ("infra0.example.com:2379", "infra1.example.com:2379", "infra2.example.com:2379")
+
+
+class SilentLog:
+    """Takes every line and keeps none."""
+
+    def debug(self, msg: str, **fields: Any) -> None: ...
+    def info(self, msg: str, **fields: Any) -> None: ...
+    def warn(self, msg: str, **fields: Any) -> None: ...
+    def error(self, msg: str, **fields: Any) -> None: ...
+
+    def bind(self, **fields: Any) -> Log:
+        return self
+
+    def set_level(self, level: str) -> None: ...
+
+
+class Pretender:
+    """The state that a master would have, changed by words."""
+
+    def __init__(self) -> None:
+        self.began = time.time()
+        self.endpoints = {
+            name: EndpointView(
+                endpoint=name,
+                addresses=(f"10.0.1.{10 + i}",),
+                priority=0 if i < 2 else 10,
+                weight=5,
+                since=self.began,
+            )
+            for i, name in enumerate(NAMES)
+        }
+        self.traffic = {name: EndpointReport() for name in NAMES}
+        self.workers = dict.fromkeys(range(2), "ready")
+        self.draining = False
+        self.events: list[dict[str, Any]] = []
+        self.reload = ReloadView()
+        self.next_reload = "complete"
+
+    def obey(self, line: str) -> None:
+        word, *rest = line.split()
+        match word:
+            case "endpoint":
+                name, state = rest
+                self.endpoints[name] = dataclasses.replace(
+                    self.endpoints[name],
+                    state=EndpointState(state),
+                    since=time.time(),
+                    last_error="dial: connection refused" if state == "inactive" else None,
+                )
+                self.event("deactivated endpoint" if state == "inactive" else "activated", name)
+            case "traffic":
+                name, sessions, moved = rest
+                before = self.traffic[name]
+                self.traffic[name] = EndpointReport(
+                    sessions=int(sessions),
+                    sessions_total=before.sessions_total + int(sessions),
+                    bytes_in=before.bytes_in + int(moved),
+                    bytes_out=before.bytes_out + 3 * int(moved),
+                    dials={"connected": before.sessions_total + int(sessions)},
+                    dial_buckets=(0, 0, before.sessions_total + int(sessions)),
+                )
+            case "remove":
+                del self.endpoints[rest[0]]
+            case "worker":
+                self.workers[int(rest[0])] = rest[1]
+            case "drain":
+                self.draining = True
+            case "event":
+                self.event(" ".join(rest))
+            case "reload":
+                self.next_reload = rest[0]
+
+    def event(self, msg: str, endpoint: str = "") -> None:
+        at = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime())
+        level = "warn" if "deactivated" in msg else "info"
+        more = {"endpoint": endpoint} if endpoint else {}
+        self.events = [*self.events[-49:], {"level": level, "ts": at, "msg": msg, **more}]
+
+    def hang_up(self) -> None:
+        failed = self.next_reload == "failed"
+        self.reload = ReloadView(
+            last_at=time.time(),
+            last_result=self.next_reload,
+            last_error="config file: unknown key 'bogus'" if failed else None,
+            results={self.next_reload: 1},
+        )
+
+    def view(self) -> GatewayView:
+        totals = Totals()
+        for slot in self.workers:
+            mine = {n: t for i, (n, t) in enumerate(self.traffic.items()) if i % 2 == slot}
+            sessions = sum(each.sessions for each in mine.values())
+            totals.report(
+                slot, 1, Report(7, sessions, 0.0004 * (slot + 1), 21_000_000, endpoints=mine)
+            )
+        totals.retain(self.endpoints)
+        return GatewayView(
+            version="1.0.0",
+            pid=os.getpid(),
+            started_at=self.began,
+            uptime_s=time.time() - self.began,
+            started=True,
+            draining=self.draining,
+            slots=2,
+            listen=("127.0.0.1:23790", "[::1]:23790"),
+            snapshot_version=7,
+            discovery=DiscoveryView(
+                srv="example.com",
+                last_success_at=self.began,
+                next_refresh_s=42.0,
+                results={"success": 3},
+            ),
+            reload=self.reload,
+            endpoints=tuple(self.endpoints.values()),
+            workers=tuple(
+                WorkerView(
+                    slot=slot,
+                    gen=1,
+                    pid=os.getpid() + 1 + slot if state != "backoff" else None,
+                    state=state,
+                    snapshot_version=7,
+                    heartbeat_age_s=0.3 if state != "backoff" else None,
+                    report=totals.worker_report(slot, 1),
+                    sessions_total=totals.worker_sessions_total(slot, 1),
+                )
+                for slot, state in self.workers.items()
+            ),
+            sums=totals.sums(),
+            events=tuple(self.events),
+            limits={"max_sessions": 10_000, "open_files": 20_000},
+        )
+
+
+async def serve(addresses: list[str]) -> None:
+    """Serve until standard input ends."""
+    pretender = Pretender()
+    admin = Admin(addresses, pretender.view, SilentLog())
+    await admin.start()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, pretender.hang_up)
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    sys.stdout.write(json.dumps(admin.served) + "\n")
+    sys.stdout.flush()
+    while line := (await reader.readline()).decode():
+        pretender.obey(line)
+        sys.stdout.write("ok\n")
+        sys.stdout.flush()
+    await admin.close()
+
+
+class AdminDouble:
+    """The process, as its parent sees it; a context manager that ends it."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.admin_double", *(addresses or ("127.0.0.1:0",))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.addresses: list[str] = json.loads(_pipe(self.process.stdout).readline() or "[]")
+
+    @property
+    def address(self) -> str:
+        return self.addresses[0]
+
+    def tell(self, line: str) -> None:
+        """Change its state; back when it has."""
+        stdin = _pipe(self.process.stdin)
+        stdin.write(line + "\n")
+        stdin.flush()
+        assert _pipe(self.process.stdout).readline() == "ok\n"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _pipe(self.process.stdin).close()
+        self.process.wait(10)
+        _pipe(self.process.stdout).close()
+
+
+def _pipe(pipe: IO[str] | None) -> IO[str]:
+    assert pipe is not None
+    return pipe
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1:]))
