@@ -1,0 +1,44 @@
+"""What an ``errno`` of a dial says, and of whom: the endpoint or our own host."""
+
+from __future__ import annotations
+
+import errno
+
+from gateway.core.counters import DialResult
+
+DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Our host has nothing left to make a socket of: dialing somebody else does not help."""
+
+LOCAL = DESCRIPTORS | {
+    errno.EADDRNOTAVAIL,  # no free port towards this address, or no address of this family
+    errno.EACCES,
+    errno.EPERM,  # the host's own firewall
+    errno.ENETUNREACH,
+    errno.ENETDOWN,
+    errno.EAFNOSUPPORT,
+    errno.EAGAIN,  # ip_local_port_range used up (AF_INET, connect(2))
+    errno.EADDRINUSE,
+}
+
+_RESULTS = {
+    errno.ECONNREFUSED: DialResult.REFUSED,
+    errno.ETIMEDOUT: DialResult.TIMEOUT,
+    errno.EHOSTUNREACH: DialResult.UNREACHABLE,
+    errno.EHOSTDOWN: DialResult.UNREACHABLE,
+    errno.ECONNRESET: DialResult.RESET,
+    errno.EPIPE: DialResult.RESET,
+    errno.ECONNABORTED: DialResult.RESET,
+}
+
+
+def result_of(code: int, *, answered: bool = False) -> DialResult:
+    """How a dial that failed with ``code`` is counted.
+
+    ``answered``: the code came after the connect was under way, so "network unreachable" is what
+    a router said (ICMP) and not our own host.
+    """
+    if answered and code == errno.ENETUNREACH:
+        return DialResult.UNREACHABLE
+    if code in LOCAL:
+        return DialResult.LOCAL
+    return _RESULTS.get(code, DialResult.ERROR)

@@ -1,0 +1,319 @@
+"""Dialing: from an accepted client to a connected endpoint, with failures hidden.
+
+A dial makes attempts: endpoint after endpoint as the table picks them, address after address of
+each. A failed attempt is followed by the next one at once. One that has not connected after
+``dial_hedge_s`` gets company; the first to connect wins and the others are closed. What is our
+own host's fault is never blamed on an endpoint, and is retried until ``dial_timeout_s``.
+"""
+
+from __future__ import annotations
+
+import _socket
+import asyncio
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from gateway.core.counters import DialResult, End, EndpointCounters
+from gateway.core.endpoint import Endpoint
+from gateway.core.messages import Settings
+from gateway.core.outcome import DESCRIPTORS, result_of
+from gateway.poller import ERR, HUP, OUT, Poller
+from gateway.tcp import ephemeral_ports, met_itself
+
+TICK_S = 0.02
+"""How often unfinished dials are looked at; none unfinished, no tick."""
+
+LOOK_AGAIN_S = 0.1
+"""How long a dial waits that found nothing to try for a reason of our own host's."""
+
+MOST_ATTEMPTS = 4
+"""Attempts of one dial under way at once."""
+
+OnDialFailed = Callable[[str, str, DialResult, str], None]
+"""endpoint, address, result, error text. ABANDONED is a hint (slow to answer), not evidence."""
+
+
+class Table(Protocol):
+    """What dialing needs of ``gateway.core.table``."""
+
+    def pick(self, tried: Collection[str] = ()) -> Endpoint | None: ...
+    def suspect(self, name: str) -> None: ...
+    def is_trusted(self, name: str) -> bool: ...
+    def session_started(self, name: str) -> None: ...
+    def session_ended(self, name: str) -> None: ...
+
+
+class Caller(Protocol):
+    """Who wants the connection: a session."""
+
+    def connected(self, fd: int, endpoint: Endpoint, mask: int) -> None:
+        """The dial won; ``fd`` is registered and now the caller's. ``mask``: its first event."""
+
+    def gave_up(self, end: End) -> None:
+        """No endpoint, or none could be reached."""
+
+    def crashed(self, error: Exception) -> None: ...
+
+
+class Attempt:
+    """One connect under way to one address of one endpoint. Owns its descriptor until it wins."""
+
+    __slots__ = ("address", "dial", "endpoint", "sock", "started_at")
+
+    def __init__(
+        self, dial: Dial, endpoint: Endpoint, address: int, sock: _socket.socket, now: float
+    ) -> None:
+        self.dial = dial
+        self.endpoint = endpoint
+        self.address = address
+        self.sock = sock
+        self.started_at = now
+
+    def on_event(self, mask: int) -> None:
+        if mask & (ERR | HUP):
+            code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self.dial.failed(self, code or errno.ECONNRESET)
+        elif mask & OUT:
+            port = self.endpoint.port
+            if port in self.dial.dialer.ephemeral and met_itself(self.sock):
+                self.dial.failed(self, errno.ECONNREFUSED)
+            else:
+                self.dial.won(self, mask)
+
+    def on_crash(self, error: Exception) -> None:
+        self.dial.caller.crashed(error)
+
+
+class Dialer:
+    """What all dials of a worker share, and the tick that watches the unfinished ones."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
+        table: Table,
+        *,
+        settings: Settings,
+        count: Callable[[str], EndpointCounters],
+        on_failed: OnDialFailed,
+        on_succeeded: Callable[[str], None],
+    ) -> None:
+        self.poller = poller
+        self.table = table
+        self.settings = settings
+        self.count = count
+        self.on_failed = on_failed
+        self.on_succeeded = on_succeeded
+        self.ephemeral = ephemeral_ports()
+        self.unfinished: dict[Dial, None] = {}
+        self._loop = loop
+        self._ticking = False
+
+    def watch(self, dial: Dial) -> None:
+        self.unfinished[dial] = None
+        if not self._ticking:
+            self._ticking = True
+            self._loop.call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        now = time.monotonic()
+        for dial in tuple(self.unfinished):
+            try:
+                dial.check(now)
+            except Exception as error:  # noqa: BLE001 - a session's boundary
+                dial.caller.crashed(error)
+        if self.unfinished and not self._ticking:
+            self._ticking = True
+            self._loop.call_later(TICK_S, self._tick)
+
+
+class Dial:
+    """One session's way to an endpoint; over once the caller was told."""
+
+    __slots__ = (
+        "attempts",
+        "caller",
+        "dialer",
+        "local",
+        "started_at",
+        "starved",
+        "tried",
+        "waits_until",
+    )  # fmt: skip
+
+    def __init__(self, dialer: Dialer, caller: Caller, now: float) -> None:
+        self.dialer = dialer
+        self.caller = caller
+        self.started_at = now
+        self.attempts: list[Attempt] = []
+        self.tried: dict[str, None] = {}
+        self.local = False
+        """Our own host stood in the way of something tried: worth looking again later."""
+        self.starved = False
+        """... with everything: no descriptors, no memory."""
+        self.waits_until = 0.0
+
+    def start(self) -> None:
+        self.dialer.watch(self)
+        self._next(self.started_at)
+
+    def cancel(self) -> None:
+        """The caller left first: no evidence either way."""
+        self.dialer.unfinished.pop(self, None)
+        for attempt in self.attempts:
+            self._drop(attempt, DialResult.ABANDONED)
+        self.attempts.clear()
+
+    def check(self, now: float) -> None:
+        """Called every tick: time out, hedge, or look again."""
+        settings = self.dialer.settings
+        for attempt in tuple(self.attempts):
+            if now - attempt.started_at >= settings.dial_timeout_s and attempt in self.attempts:
+                self.failed(attempt, errno.ETIMEDOUT)
+        if self not in self.dialer.unfinished:
+            return
+        if not self.attempts:
+            if now - self.started_at >= settings.dial_timeout_s:
+                self._give_up(End.DIAL_FAILED)
+            elif now >= self.waits_until:
+                self.local = self.starved = False
+                self.tried.clear()
+                self._next(now)
+        elif 0 < settings.dial_hedge_s <= now - self.attempts[-1].started_at:
+            self._hedge(now)
+
+    def won(self, attempt: Attempt, mask: int) -> None:
+        dialer = self.dialer
+        dialer.unfinished.pop(self, None)
+        self.attempts.remove(attempt)
+        endpoint = attempt.endpoint
+        elapsed = time.monotonic() - attempt.started_at
+        self._count(endpoint.name, DialResult.CONNECTED)
+        dialer.count(endpoint.name).dial_seconds.observe(elapsed)
+        if self.attempts:
+            self._leave_losers(attempt)
+        if not dialer.table.is_trusted(endpoint.name):
+            dialer.on_succeeded(endpoint.name)
+        self.caller.connected(attempt.sock.detach(), endpoint, mask)
+
+    def failed(self, attempt: Attempt, code: int) -> None:
+        """This attempt came to nothing: the endpoint's next address, else the next endpoint."""
+        self.attempts.remove(attempt)
+        result = result_of(code, answered=True)
+        self._drop(attempt, result)
+        endpoint, address = attempt.endpoint, attempt.address
+        self._blame(endpoint, address, code, result)
+        now = time.monotonic()
+        under_way = any(other.endpoint is endpoint for other in self.attempts)
+        if under_way or not self._attempt(endpoint, address + 1, now):
+            self._next(now)
+
+    def _next(self, now: float) -> None:
+        """Start an attempt to the next endpoint that the table has; else wait or give up."""
+        starved = self.starved
+        while not starved:
+            endpoint = self.dialer.table.pick(self.tried)
+            if endpoint is None:
+                break
+            self.tried[endpoint.name] = None
+            if self._attempt(endpoint, 0, now):
+                return
+            starved = self.starved
+        if self.attempts:
+            return
+        if not self.tried:
+            self._give_up(End.NO_ENDPOINT)
+        elif self.local:
+            self.waits_until = now + LOOK_AGAIN_S
+        else:
+            self._give_up(End.DIAL_FAILED)
+
+    def _hedge(self, now: float) -> None:
+        if len(self.attempts) >= MOST_ATTEMPTS:
+            return
+        endpoint = self.dialer.table.pick(self.tried)
+        if endpoint is not None:
+            self.tried[endpoint.name] = None
+            self._attempt(endpoint, 0, now)
+            return
+        last = self.attempts[-1]
+        self._attempt(last.endpoint, last.address + 1, now)
+
+    def _attempt(self, endpoint: Endpoint, first: int, now: float) -> bool:
+        """Connect to the endpoint's addresses from the ``first`` on; whether one is under way."""
+        for address in range(first, len(endpoint.addresses)):
+            code = self._connect(endpoint, address, now)
+            if not code:
+                return True
+            result = result_of(code)
+            self._count(endpoint.name, result)
+            self._blame(endpoint, address, code, result)
+            if self.starved:
+                break
+        return False
+
+    def _connect(self, endpoint: Endpoint, address: int, now: float) -> int:
+        """0 if the connect is under way, else the errno."""
+        host = endpoint.addresses[address]
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            sock = _socket.socket(family, _STREAM, socket.IPPROTO_TCP)
+        except OSError as error:
+            return error.errno or errno.EMFILE
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        code = sock.connect_ex((host, endpoint.port))
+        if code not in (0, errno.EINPROGRESS):
+            sock.close()
+            return code
+        attempt = Attempt(self, endpoint, address, sock, now)
+        self.dialer.poller.add(sock.fileno(), attempt)
+        self.attempts.append(attempt)
+        self.dialer.table.session_started(endpoint.name)
+        return 0
+
+    def _blame(self, endpoint: Endpoint, address: int, code: int, result: DialResult) -> None:
+        if result is DialResult.LOCAL:
+            self.local = True
+            self.starved = code in DESCRIPTORS
+            return
+        dialer = self.dialer
+        if address + 1 >= len(endpoint.addresses):
+            dialer.table.suspect(endpoint.name)
+        dialer.on_failed(endpoint.name, endpoint.addresses[address], result, os.strerror(code))
+
+    def _drop(self, attempt: Attempt, result: DialResult) -> None:
+        self._count(attempt.endpoint.name, result)
+        self.dialer.table.session_ended(attempt.endpoint.name)
+        self.dialer.poller.close(attempt.sock.detach())
+
+    def _count(self, name: str, result: DialResult) -> None:
+        dials = self.dialer.count(name).dials
+        dials[result.value] = dials.get(result.value, 0) + 1
+
+    def _leave_losers(self, winner: Attempt) -> None:
+        """Slow endpoints are avoided from now on by this worker, and the master may look at them.
+
+        Without this, a black-holed endpoint would cost every turn of the rotation a hedge delay:
+        its attempts always lose before they time out.
+        """
+        table = self.dialer.table
+        for loser in self.attempts:
+            self._drop(loser, DialResult.ABANDONED)
+            if loser.started_at < winner.started_at and loser.endpoint is not winner.endpoint:
+                table.suspect(loser.endpoint.name)
+                address = loser.endpoint.addresses[loser.address]
+                error = "slower than the next endpoint, dialed later"
+                self.dialer.on_failed(loser.endpoint.name, address, DialResult.ABANDONED, error)
+        self.attempts.clear()
+
+    def _give_up(self, end: End) -> None:
+        self.dialer.unfinished.pop(self, None)
+        self.caller.gave_up(end)
+
+
+_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK

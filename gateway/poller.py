@@ -1,0 +1,132 @@
+"""The worker's one epoll: edge-triggered, inside the event loop, registered once per descriptor.
+
+uvloop's own readiness costs a callback, a handle and a system call per change of interest; this
+one costs an ``epoll_ctl`` per descriptor and one ``epoll_wait`` per batch (25.5 against 21.9 us of
+CPU per round trip in the prototype). uvloop keeps the timers, the pipes and the signals, and sees
+a single readable descriptor: the epoll itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+from typing import Protocol
+
+IN = select.EPOLLIN
+OUT = select.EPOLLOUT
+ERR = select.EPOLLERR
+HUP = select.EPOLLHUP
+
+STREAM = IN | OUT | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET
+"""What a connection is registered for, once. PRI only so that urgent data cannot hide bytes."""
+
+BATCH = 256
+"""Events taken per ``epoll_wait``."""
+
+ROUNDS = 8
+"""Batches handled before the event loop gets its turn (timers, control messages)."""
+
+
+class Watcher(Protocol):
+    """Whoever owns a registered descriptor."""
+
+    def on_event(self, mask: int) -> None:
+        """Something happened. ``mask`` 0: go on with the work left over from the last turn."""
+
+    def on_crash(self, error: Exception) -> None:
+        """``on_event`` raised, which is a bug; give up what the descriptor belongs to."""
+
+
+class Poller:
+    """Owns the epoll descriptor, and closes descriptors for their owners.
+
+    A descriptor given to :meth:`close` during a batch is closed at the end of it, so that its
+    number cannot be used again while events of the old one are still waiting in the batch.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._epoll = select.epoll(select.EPOLL_CLOEXEC)
+        self._watchers: dict[int, Watcher] = {}
+        self._doomed: list[int] = []
+        self._again: dict[Watcher, None] = {}  # a set that keeps its order
+        self._turning = False
+        self._turn_due = False
+        loop.add_reader(self._epoll.fileno(), self._turn)
+
+    def add(self, fd: int, watcher: Watcher, events: int = STREAM) -> None:
+        """Register ``fd``; what is already pending is reported in the next batch."""
+        self._epoll.register(fd, events)
+        self._watchers[fd] = watcher
+
+    def replace(self, fd: int, watcher: Watcher) -> None:
+        """Another owner for a registered descriptor, without a system call."""
+        self._watchers[fd] = watcher
+
+    def remove(self, fd: int) -> None:
+        """Unregister, leave open. Needed for a descriptor that has duplicates elsewhere."""
+        if self._watchers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor without duplicates (the kernel unregisters it then)."""
+        self._watchers.pop(fd, None)
+        if self._turning:
+            self._doomed.append(fd)
+        else:
+            os.close(fd)
+
+    def again(self, watcher: Watcher) -> None:
+        """Call ``watcher.on_event(0)`` in the next round: its budget is used up, its work not."""
+        self._again[watcher] = None
+        if not self._turning and not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def shut(self) -> None:
+        """Close the epoll; the watchers' descriptors stay with their owners."""
+        if not self._epoll.closed:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
+            self._watchers.clear()
+            self._again.clear()
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        if self._epoll.closed:
+            return
+        self._turning = True
+        try:
+            for _ in range(ROUNDS):
+                if not self._round():
+                    break
+        finally:
+            self._turning = False
+        if self._again and not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _round(self) -> bool:
+        """One batch; whether another one at once is worth its ``epoll_wait``."""
+        again, self._again = self._again, {}
+        events = self._epoll.poll(0, BATCH)
+        watchers = self._watchers
+        for fd, mask in events:
+            watcher = watchers.get(fd)
+            if watcher is not None:
+                try:
+                    watcher.on_event(mask)
+                except Exception as error:  # noqa: BLE001 - a session's boundary
+                    watcher.on_crash(error)
+        for watcher in again:
+            try:
+                watcher.on_event(0)
+            except Exception as error:  # noqa: BLE001 - a session's boundary
+                watcher.on_crash(error)
+        doomed = self._doomed
+        if doomed:
+            for fd in doomed:
+                os.close(fd)
+            doomed.clear()
+        return len(events) > 1 or bool(self._again)

@@ -1,0 +1,249 @@
+"""Copying bytes both ways: two legs, each reading its own descriptor and writing to the other's.
+
+Small traffic goes through one buffer that all sessions of the worker share: read, write at once,
+keep nothing. What the other side does not take is kept (at most one buffer) and stops the reading:
+backpressure is the kernel's. A flow that fills the buffer is bulk and goes through a pipe with
+``splice``, so that its bytes never enter user space.
+
+An end of stream is forwarded as one, a reset as a reset: a cut stream never looks complete.
+"""
+
+from __future__ import annotations
+
+import os
+from os import readv, splice, write
+from typing import TYPE_CHECKING
+
+from gateway.pipes import Pipe, Pipes
+from gateway.poller import ERR, IN, OUT, Poller
+from gateway.tcp import shut_write
+
+if TYPE_CHECKING:
+    from gateway.session import Session
+
+BUFFER_BYTES = 1 << 16
+"""One read of small traffic; a read that fills it is a sign of bulk."""
+
+BULK_READS = 2
+"""Full reads in a row that make a flow bulk."""
+
+COPY_BUDGET = 4
+"""Full reads per event before others get their turn."""
+
+SPLICE_BYTES = 1 << 20
+SPLICE_BUDGET = 4
+"""Pipefuls per event before others get their turn."""
+
+SMALL_BYTES = 1 << 14
+"""A splice that moves less than this was not worth it: the flow is small again."""
+
+PLAIN = IN | OUT
+SPLICE_FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
+
+
+class Relay:
+    """What all sessions of a worker share: the poller, the buffer, the pipes."""
+
+    __slots__ = ("buffers", "pipes", "poller", "view")
+
+    def __init__(self, poller: Poller) -> None:
+        self.poller = poller
+        self.pipes = Pipes()
+        self.view = memoryview(bytearray(BUFFER_BYTES))
+        self.buffers = [self.view]
+
+    def close(self) -> None:
+        self.pipes.close()
+
+
+class Leg:
+    """One side of a session: ``fd`` is read here and written by the peer leg.
+
+    ``moved`` counts bytes read from ``fd`` that the other side's kernel took.
+    ``held`` is the rest that it did not take; while there is one (or the pipe has a fill) the leg
+    is stuck and does not read. ``ended``: the end of stream was read, which happens only when
+    nothing is kept, and was forwarded.
+    """
+
+    __slots__ = ("bulk", "ended", "fd", "held", "moved", "peer", "pipe", "relay", "session")
+
+    peer: Leg
+
+    def __init__(self, fd: int, session: Session, relay: Relay) -> None:
+        self.fd = fd
+        self.session = session
+        self.relay = relay
+        self.moved = 0
+        self.held: memoryview | None = None
+        self.pipe: Pipe | None = None
+        self.bulk = 0
+        self.ended = False
+
+    @property
+    def stuck(self) -> bool:
+        return self.held is not None or self.pipe is not None
+
+    def on_event(self, mask: int) -> None:
+        if self.fd < 0:
+            return  # ended earlier in this batch
+        peer = self.peer
+        if (mask & ~IN) and (peer.held is not None or peer.pipe is not None):
+            peer.go_on()
+            if self.fd < 0:
+                return
+        if self.held is None and self.pipe is None:
+            if mask != OUT and not self.ended:
+                self.pump(mask & ~PLAIN or not mask)
+        elif mask & ERR:
+            self.session.broken(self, None)
+
+    def on_crash(self, error: Exception) -> None:
+        self.session.crashed(error)
+
+    def pump(self, to_the_end: int) -> None:
+        """Read until drained. ``to_the_end``: a short read is not proof (the stream has ended)."""
+        if self.bulk >= BULK_READS and self.pump_pipe():
+            return
+        relay = self.relay
+        view = relay.view
+        buffers = relay.buffers
+        fd = self.fd
+        target = self.peer.fd
+        for _ in range(COPY_BUDGET):
+            try:
+                size = readv(fd, buffers)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.session.broken(self, error)
+                return
+            if not size:
+                self.forward_end()
+                return
+            try:
+                sent = write(target, view[:size])
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self.session.broken(self.peer, error)
+                return
+            self.moved += sent
+            if sent != size:
+                self.held = memoryview(bytes(view[sent:size]))
+                return
+            if size != BUFFER_BYTES:
+                self.bulk = 0
+                if not to_the_end:
+                    return
+            else:
+                self.bulk += 1
+                if self.bulk >= BULK_READS and self.pump_pipe():
+                    return
+        relay.poller.again(self)
+
+    def pump_pipe(self) -> bool:
+        """The same with splice; False if the flow must be copied (no pipe, or small again)."""
+        pipe = self.relay.pipes.take()
+        if pipe is None:
+            return False
+        target = self.peer.fd
+        for _ in range(SPLICE_BUDGET):
+            try:
+                size = splice(self.fd, pipe.w, SPLICE_BYTES, flags=SPLICE_FLAGS)
+            except BlockingIOError:
+                self.relay.pipes.give_back(pipe)
+                return True
+            except OSError as error:
+                self.relay.pipes.give_back(pipe)
+                self.session.broken(self, error)
+                return True
+            if not size:
+                self.relay.pipes.give_back(pipe)
+                self.forward_end()
+                return True
+            if size < SMALL_BYTES:
+                self.bulk = 0
+            pipe.fill = size
+            if not self.empty(pipe, target):
+                return True
+            if not self.bulk:
+                self.relay.pipes.give_back(pipe)
+                return False
+        self.relay.pipes.give_back(pipe)
+        self.relay.poller.again(self)
+        return True
+
+    def empty(self, pipe: Pipe, target: int) -> bool:
+        """Move the pipe's bytes on; False if some stay in it, or the session is over."""
+        while pipe.fill:
+            try:
+                sent = splice(pipe.r, target, pipe.fill, flags=SPLICE_FLAGS)
+            except BlockingIOError:
+                self.pipe = pipe
+                return False
+            except OSError as error:
+                self.pipe = pipe
+                self.session.broken(self.peer, error)
+                return False
+            self.moved += sent
+            pipe.fill -= sent
+        return True
+
+    def go_on(self) -> None:
+        """The other side takes bytes again: first the kept ones, then new ones."""
+        if self.pipe is not None:
+            pipe = self.pipe
+            if not self.empty(pipe, self.peer.fd):
+                return
+            self.pipe = None
+            self.relay.pipes.give_back(pipe)
+        elif self.held is not None:
+            try:
+                sent = write(self.peer.fd, self.held)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.session.broken(self.peer, error)
+                return
+            self.moved += sent
+            if sent < len(self.held):
+                self.held = self.held[sent:]
+                return
+            self.held = None
+        if not self.ended:
+            self.pump(1)
+
+    def forward_end(self) -> None:
+        """Tell the other side that this stream is complete; the second end ends the session."""
+        self.ended = True
+        if self.peer.ended:
+            self.session.completed()
+        else:
+            self.session.first_ended(self)
+            shut_write(self.peer.fd)
+
+    def last_words(self) -> None:
+        """Deliver what this broken side sent before it broke, as far as that goes at once.
+
+        A write error takes the socket's error with it, so a later read would look like a clean
+        end: whoever calls this resets the other side afterwards.
+        """
+        if self.stuck or self.ended:
+            return
+        for _ in range(COPY_BUDGET * 16):
+            try:
+                size = readv(self.fd, self.relay.buffers)
+                if not size:
+                    return
+                self.moved += write(self.peer.fd, self.relay.view[:size])
+            except OSError:
+                return
+
+    def let_go(self) -> None:
+        """Close the descriptor, give the pipe back; the bytes kept go with them."""
+        fd, self.fd = self.fd, -1
+        if self.pipe is not None:
+            self.relay.pipes.give_back(self.pipe)
+            self.pipe = None
+        self.held = None
+        self.relay.poller.close(fd)

@@ -1,0 +1,362 @@
+"""Sessions: from an accepted client to its end, and the worker's register of them all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from gateway.core.counters import End, EndpointCounters, WorkerCounters
+from gateway.core.endpoint import Endpoint, EndpointState
+from gateway.core.log import Log
+from gateway.core.messages import Settings, Snapshot
+from gateway.dialer import Dial, Dialer, OnDialFailed, Table
+from gateway.poller import ERR, HUP, OUT, Poller
+from gateway.relay import Leg, Relay
+from gateway.tcp import arm_reset, borrowed, tune
+
+TUNE_S = 1.0
+"""A session that lives this long gets its keepalive; shorter ones save five system calls."""
+
+SPREAD_S = 1.0
+"""Sessions of an endpoint that is gone are closed over this long, not all at once."""
+
+SPREAD_STEP_S = 0.02
+
+
+class Sessions:
+    """All sessions of one worker. Single-threaded; every method returns at once.
+
+    ``counters`` are kept exact to the byte; call :meth:`settle` before reading them.
+    ``on_dial_failed(endpoint, address, result, error)``: evidence for the master, never for
+    local failures; result ABANDONED is only a hint that the endpoint is slow to answer.
+    ``on_dial_succeeded(endpoint)``: of an endpoint that the table does not trust.
+    ``on_end()``: a session is over, its place is free.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
+        table: Table,
+        counters: WorkerCounters,
+        log: Log,
+        *,
+        settings: Settings,
+        on_dial_failed: OnDialFailed = lambda *_: None,
+        on_dial_succeeded: Callable[[str], None] = lambda _: None,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.counters = counters
+        self.log = log
+        self.settings = settings
+        self.table = table
+        self.poller = poller
+        self.relay = Relay(poller)
+        self.on_end = on_end
+        self.dialer = Dialer(
+            loop,
+            poller,
+            table,
+            settings=settings,
+            count=self.counters_of,
+            on_failed=on_dial_failed,
+            on_succeeded=on_dial_succeeded,
+        )
+        self._loop = loop
+        self._all: dict[Session, None] = {}
+        self._untuned: list[Session] = []
+        self._kept: frozenset[str] = frozenset()
+        self._doomed: dict[Session, End] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(tuple(self._all))
+
+    def serve(self, fd: int, peer: Any) -> None:
+        """Take over an accepted, non-blocking client; ``peer`` is its socket address."""
+        session = Session(self, fd, peer if self.settings.access_log else None)
+        self._all[session] = None
+        self.counters.sessions += 1
+        self.poller.add(fd, session)
+        session.dial = dial = Dial(self.dialer, session, session.started_at)
+        dial.start()
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Act on a new snapshot; the caller has given it to the table already.
+
+        Sessions of endpoints that are gone end with ``removed``, those of inactive ones with
+        ``inactive`` if the settings say so; spread over a second.
+        """
+        settings = snapshot.settings
+        self.settings = self.dialer.settings = settings
+        self._kept = frozenset(endpoint.name for endpoint in snapshot.endpoints)
+        inactive: frozenset[str] = frozenset()
+        if settings.on_inactive == "close":
+            inactive = frozenset(
+                endpoint.name
+                for endpoint in snapshot.endpoints
+                if endpoint.state is EndpointState.INACTIVE
+            )
+        self._doomed = {}
+        for session in self._all:
+            name = session.endpoint
+            if name and name not in self._kept:
+                self._doomed[session] = End.REMOVED
+            elif name in inactive:
+                self._doomed[session] = End.INACTIVE
+        for name in self.counters.endpoints.keys() - self._kept:
+            self._forget(name)
+        if self._doomed:
+            self._schedule("spread", 0.0, self._cut_some, len(self._doomed))
+        if settings.idle_timeout_s:
+            self._schedule("idle", self._idle_step(), self._cut_idle)
+
+    def cut_all(self, end: End) -> int:
+        """End every session now, with a reset on both sides; how many."""
+        cut = tuple(self._all)
+        for session in cut:
+            session.cut(end)
+        return len(cut)
+
+    def settle(self) -> None:
+        """Bring the counters up to date with the live sessions; before each reading."""
+        for session in self._all:
+            session.settle()
+
+    def close(self) -> None:
+        """Cut what is left and stop the timers."""
+        self.cut_all(End.DRAINED)
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self.relay.close()
+
+    def counters_of(self, name: str) -> EndpointCounters:
+        counters = self.counters.endpoints.get(name)
+        if counters is None:
+            counters = self.counters.endpoints[name] = EndpointCounters()
+        return counters
+
+    def established(self, session: Session) -> None:
+        """Give a session its keepalive later: most are over before that could matter."""
+        self._untuned.append(session)
+        if "tune" not in self._timers:
+            self._schedule("tune", TUNE_S, self._tune_some)
+
+    def ended(self, session: Session, end: End) -> None:
+        del self._all[session]
+        self._doomed.pop(session, None)
+        counters = self.counters
+        counters.sessions -= 1
+        counters.ended[end.value] = counters.ended.get(end.value, 0) + 1
+        duration_s = time.monotonic() - session.started_at
+        counters.session_seconds.observe(duration_s)
+        if session.endpoint:
+            if session.endpoint not in self._kept:
+                self._forget(session.endpoint)
+        elif end is End.NO_ENDPOINT or end is End.DIAL_FAILED:
+            counters.refused[end.value] = counters.refused.get(end.value, 0) + 1
+        if self.settings.access_log:
+            self.log.info("session", duration_s=round(duration_s, 6), **session.facts(), end=end)
+        self.on_end()
+
+    def _forget(self, name: str) -> None:
+        """Drop the counters of an endpoint that left, once its last session ended."""
+        counters = self.counters.endpoints.get(name)
+        if self._kept and counters is not None and counters.sessions == 0:
+            del self.counters.endpoints[name]
+
+    def _schedule(self, name: str, delay_s: float, call: Callable[..., None], *args: Any) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+        self._timers[name] = self._loop.call_later(delay_s, call, *args)
+
+    def _tune_some(self) -> None:
+        del self._timers["tune"]
+        due_at = time.monotonic() - TUNE_S
+        later: list[Session] = []
+        for session in self._untuned:
+            if session.started_at > due_at:
+                later.append(session)
+            elif session in self._all:
+                session.tune(self.settings)
+        self._untuned = later
+        if later:
+            self._schedule("tune", TUNE_S, self._tune_some)
+
+    def _cut_some(self, total: int) -> None:
+        del self._timers["spread"]
+        share = max(1, int(total * SPREAD_STEP_S / SPREAD_S + 1))
+        for session in tuple(self._doomed)[:share]:
+            session.cut(self._doomed[session])
+        if self._doomed:
+            self._schedule("spread", SPREAD_STEP_S, self._cut_some, total)
+
+    def _idle_step(self) -> float:
+        return min(max(self.settings.idle_timeout_s / 10, 0.01), 5.0)
+
+    def _cut_idle(self) -> None:
+        del self._timers["idle"]
+        if not self.settings.idle_timeout_s:
+            return
+        now = time.monotonic()
+        for session in tuple(self._all):
+            if session.idle_for(now) >= self.settings.idle_timeout_s:
+                session.cut(End.IDLE)
+        self._schedule("idle", self._idle_step(), self._cut_idle)
+
+
+class Session:
+    """One client connection and its upstream connection, accept to close.
+
+    Owns both descriptors through its legs. While dialing it is itself the client's watcher and
+    only remembers what happened; then the legs take over.
+    """
+
+    __slots__ = (
+        "client", "counted_in", "counted_out", "counters", "dial", "end", "endpoint", "first_end",
+        "moved_at", "peer", "pending", "seen", "sessions", "started_at", "upstream",
+    )  # fmt: skip
+
+    def __init__(self, sessions: Sessions, fd: int, peer: Any) -> None:
+        self.sessions = sessions
+        self.peer = peer
+        self.started_at = self.moved_at = time.monotonic()
+        self.client = Leg(fd, self, sessions.relay)
+        self.upstream: Leg | None = None
+        self.dial: Dial | None = None
+        self.endpoint = ""
+        self.counters: EndpointCounters | None = None
+        self.counted_in = self.counted_out = self.seen = 0
+        self.pending = 0
+        self.first_end: End | None = None
+        self.end: End | None = None
+
+    # The client's watcher, while dialing.
+
+    def on_event(self, mask: int) -> None:
+        self.pending |= mask
+        if mask & (ERR | HUP):
+            self._finish(End.RESET)
+
+    def on_crash(self, error: Exception) -> None:
+        self.crashed(error)
+
+    # The dial's caller.
+
+    def connected(self, fd: int, endpoint: Endpoint, mask: int) -> None:
+        self.dial = None
+        sessions = self.sessions
+        client = self.client
+        self.upstream = upstream = Leg(fd, self, sessions.relay)
+        client.peer = upstream
+        upstream.peer = client
+        poller = sessions.poller
+        poller.replace(fd, upstream)
+        poller.replace(client.fd, client)
+        self.endpoint = endpoint.name
+        self.counters = counters = sessions.counters_of(endpoint.name)
+        counters.sessions += 1
+        counters.sessions_total += 1
+        sessions.established(self)
+        if mask & ~OUT:
+            upstream.on_event(mask)
+        if self.pending and self.end is None:
+            client.on_event(self.pending)
+
+    def gave_up(self, end: End) -> None:
+        arm_reset(self.client.fd)
+        self._finish(end)
+
+    # The legs' session.
+
+    def first_ended(self, leg: Leg) -> None:
+        self.first_end = End.CLIENT if leg is self.client else End.ENDPOINT
+
+    def completed(self) -> None:
+        """Both streams ended and everything was passed on: an orderly close."""
+        self._finish(self.first_end or End.CLIENT)
+
+    def broken(self, leg: Leg, error: OSError | None) -> None:
+        """``leg``'s connection was reset or timed out: the other side gets a reset."""
+        if self.end is None:
+            leg.last_words()
+            arm_reset(leg.peer.fd)
+            reset = error is None or isinstance(error, ConnectionResetError | BrokenPipeError)
+            self._finish(End.RESET if reset else End.ERROR)
+
+    def crashed(self, error: Exception) -> None:
+        """A bug, or memory ran out: this session alone pays for it."""
+        self.sessions.log.error("session failed", error=repr(error), endpoint=self.endpoint)
+        self.cut(End.ERROR)
+
+    # The register's session.
+
+    def cut(self, end: End) -> None:
+        """End it from our side: resets, so that neither side takes its stream for complete."""
+        if self.end is None:
+            arm_reset(self.client.fd)
+            if self.upstream is not None:
+                arm_reset(self.upstream.fd)
+            self._finish(end)
+
+    def settle(self) -> None:
+        counters, upstream = self.counters, self.upstream
+        if counters is not None and upstream is not None:
+            moved_in, moved_out = self.client.moved, upstream.moved
+            counters.bytes_in += moved_in - self.counted_in
+            counters.bytes_out += moved_out - self.counted_out
+            self.counted_in, self.counted_out = moved_in, moved_out
+
+    def tune(self, settings: Settings) -> None:
+        if self.upstream is not None:
+            with borrowed(self.upstream.fd) as sock:
+                tune(sock, settings)
+
+    def idle_for(self, now: float) -> float:
+        """Seconds without a byte, seen at the grain of the calls; 0 while dialing."""
+        if self.upstream is None:
+            return 0.0
+        moved = self.client.moved + self.upstream.moved
+        if moved != self.seen:
+            self.seen = moved
+            self.moved_at = now
+        return now - self.moved_at
+
+    def facts(self) -> dict[str, Any]:
+        """The access log's fields, but for the duration and the end."""
+        return {
+            "client": _address_text(self.peer),
+            "endpoint": self.endpoint,
+            "bytes_in": self.client.moved,
+            "bytes_out": self.upstream.moved if self.upstream is not None else 0,
+        }
+
+    def _finish(self, end: End) -> None:
+        if self.end is not None:
+            return
+        self.end = end
+        if self.dial is not None:
+            self.dial.cancel()
+            self.dial = None
+        self.client.let_go()
+        if self.upstream is not None and self.counters is not None:
+            self.upstream.let_go()
+            self.settle()
+            self.counters.sessions -= 1
+            self.sessions.table.session_ended(self.endpoint)
+            del self.client.peer, self.upstream.peer  # no garbage for the collector to find
+        self.sessions.ended(self, end)
+
+
+def _address_text(peer: Any) -> str:
+    if not peer:
+        return ""
+    host, port = peer[0], peer[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,86 @@
+"""What is done to raw TCP descriptors that ``os`` has no call for.
+
+The data plane holds descriptors, not socket objects: a session is two integers. The socket object
+needed for an option is made on the spot and let go of; the descriptor keeps its owner.
+"""
+
+from __future__ import annotations
+
+import _socket
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from gateway.core.messages import Settings
+
+_LINGER_ZERO = struct.pack("ii", 1, 0)
+
+
+@contextmanager
+def borrowed(fd: int) -> Iterator[_socket.socket]:
+    """A socket object around ``fd`` that does not close it."""
+    sock = _socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+    try:
+        yield sock
+    finally:
+        sock.detach()
+
+
+def shut_write(fd: int) -> None:
+    """Forward an end of stream (half-close); a peer that is gone already is no error."""
+    sock = _socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+    finally:
+        sock.detach()
+
+
+def arm_reset(fd: int) -> None:
+    """Make the coming close send a reset, not an end of stream."""
+    with borrowed(fd) as sock:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+        except OSError:
+            return  # cannot fail on a TCP socket; a session's end is no place to find out
+
+
+def tune(sock: _socket.socket, settings: Settings) -> None:
+    """Keepalive and TCP_USER_TIMEOUT (``man 7 tcp``): find peers that vanished."""
+    option = sock.setsockopt
+    option(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    option(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _whole_seconds(settings.keepalive_time_s))
+    option(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _whole_seconds(settings.keepalive_interval_s))
+    option(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, min(max(settings.keepalive_probes, 1), 127))
+    patience_ms = min(int(settings.tcp_user_timeout_s * 1000), 2**31 - 1)
+    option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience_ms)
+
+
+def _whole_seconds(duration_s: float) -> int:
+    """The kernel takes 1..32767 whole seconds."""
+    return min(max(round(duration_s), 1), 32767)
+
+
+@lru_cache(maxsize=1)
+def ephemeral_ports() -> range:
+    """The local ports the kernel gives to connections; Linux's default if it does not say."""
+    try:
+        low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()
+    except (OSError, ValueError):
+        return range(32768, 61000)
+    return range(int(low), int(high) + 1)
+
+
+def met_itself(sock: _socket.socket) -> bool:
+    """Whether a connection's both ends are the same: TCP's simultaneous open with itself.
+
+    Happens when the kernel gives the dial the very port that it dials and nobody listens there.
+    """
+    try:
+        return bool(sock.getsockname()[:2] == sock.getpeername()[:2])
+    except OSError:
+        return False

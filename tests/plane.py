@@ -1,0 +1,243 @@
+"""A worker's data plane in a thread of the test, and peers that do one thing each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Collection, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import uvloop
+
+from gateway.core.address import HostPort
+from gateway.core.counters import DialResult, WorkerCounters
+from gateway.core.endpoint import Endpoint, EndpointState
+from gateway.core.messages import Settings, Snapshot
+from gateway.listener import Acceptor, open_listener, tune_listener
+from gateway.poller import Poller
+from gateway.session import Sessions
+from tests.support import free_port
+
+T = TypeVar("T")
+
+
+class Lines:
+    """A Log that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, Any]]] = []
+
+    def debug(self, msg: str, **fields: Any) -> None:
+        self.lines.append(("debug", msg, fields))
+
+    def info(self, msg: str, **fields: Any) -> None:
+        self.lines.append(("info", msg, fields))
+
+    def warn(self, msg: str, **fields: Any) -> None:
+        self.lines.append(("warn", msg, fields))
+
+    def error(self, msg: str, **fields: Any) -> None:
+        self.lines.append(("error", msg, fields))
+
+    def bind(self, **_fields: Any) -> Lines:
+        return self
+
+    def said(self, msg: str) -> list[dict[str, Any]]:
+        return [fields for _, text, fields in self.lines if text == msg]
+
+
+class Turns:
+    """A table that serves its endpoints in turn, suspects last."""
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self.endpoints = tuple(endpoints)
+        self.suspects: set[str] = set()
+        self.started: dict[str, int] = {}
+        self._turn = 0
+
+    def pick(self, tried: Collection[str] = ()) -> Endpoint | None:
+        count = len(self.endpoints)
+        order = [self.endpoints[(self._turn + i) % count] for i in range(count)]
+        self._turn += 1
+        usable = [e for e in order if e.name not in tried and e.state is not EndpointState.REMOVED]
+        usable.sort(key=lambda e: e.name in self.suspects)
+        return usable[0] if usable else None
+
+    def suspect(self, name: str) -> None:
+        self.suspects.add(name)
+
+    def is_trusted(self, name: str) -> bool:
+        return name not in self.suspects
+
+    def session_started(self, name: str) -> None:
+        self.started[name] = self.started.get(name, 0) + 1
+
+    def session_ended(self, name: str) -> None:
+        self.started[name] -= 1
+
+
+def endpoint_of(port: int, *addresses: str, host: str = "") -> Endpoint:
+    addresses = addresses or ("127.0.0.1",)
+    return Endpoint(str(HostPort(host or addresses[0], port)), addresses, port)
+
+
+class Plane:
+    """Listener, acceptor, sessions and table of one worker; a context manager.
+
+    Everything of the plane happens in its thread: use :meth:`ask` to call into it.
+    """
+
+    def __init__(
+        self,
+        *endpoints: Endpoint,
+        settings: Settings | None = None,
+        limit: int = 0,
+        listen: str = "127.0.0.1",
+    ) -> None:
+        self.table = Turns(endpoints)
+        self.settings = settings or Settings()
+        self.limit = limit
+        self.address = HostPort(listen, free_port(listen))
+        self.log = Lines()
+        self.counters = WorkerCounters()
+        self.dial_failures: list[tuple[str, str, DialResult, str]] = []
+        self.dial_successes: list[str] = []
+        self.loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="plane")
+
+    def __enter__(self) -> Plane:
+        self.open_before = descriptors()
+        self._thread.start()
+        self.ask(self._open)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.ask(self._close)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(10)
+        self.loop.close()
+
+    def _open(self) -> None:
+        self.poller = Poller(self.loop)
+        self.sessions = Sessions(
+            self.loop,
+            self.poller,
+            self.table,
+            self.counters,
+            self.log,
+            settings=self.settings,
+            on_dial_failed=lambda *failure: self.dial_failures.append(failure),
+            on_dial_succeeded=self.dial_successes.append,
+            on_end=lambda: self.acceptor.ended(),
+        )
+        self.acceptor = Acceptor(
+            self.loop, self.poller, self.sessions.serve, counters=self.counters, log=self.log
+        )
+        self.acceptor.limit = self.limit
+        self.listener = open_listener(self.address, exclusive=True)
+        tune_listener(self.listener, self.settings)
+        self.acceptor.add(self.listener)
+
+    def _close(self) -> None:
+        self.acceptor.close()
+        self.sessions.close()
+        self.poller.shut()
+        self.listener.close()
+
+    def ask(self, call: Callable[[], T]) -> T:
+        """Run ``call`` in the plane's thread."""
+
+        async def run() -> T:
+            return call()
+
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(30)
+
+    def count(self) -> WorkerCounters:
+        """The counters, brought up to date."""
+        self.ask(lambda: self.sessions.settle())
+        return self.counters
+
+    def apply(self, *endpoints: Endpoint, settings: Settings | None = None) -> None:
+        self.table.endpoints = endpoints
+        snapshot = Snapshot(2, endpoints, settings or self.settings)
+        self.ask(lambda: self.sessions.apply(snapshot))
+
+    def connect(self, timeout_s: float = 10.0) -> socket.socket:
+        return socket.create_connection((self.address.host, self.address.port), timeout=timeout_s)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+class Backend:
+    """A listening endpoint; the test accepts by hand and plays the server itself."""
+
+    def __init__(self, host: str = "127.0.0.1", backlog: int = 128) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.sock = socket.socket(family, socket.SOCK_STREAM)
+        self.sock.bind((host, 0))
+        self.sock.listen(backlog)
+        self.sock.settimeout(10)
+        self.endpoint = endpoint_of(self.sock.getsockname()[1], host)
+
+    def accept(self) -> socket.socket:
+        sock, _ = self.sock.accept()
+        sock.settimeout(10)
+        return sock
+
+    def __enter__(self) -> Backend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+
+class BlackHole:
+    """An endpoint whose queue is full: the kernel drops every further SYN."""
+
+    def __init__(self) -> None:
+        self.sock = socket.socket()
+        self.sock.bind(("127.0.0.1", 0))
+        self.sock.listen(0)
+        self.endpoint = endpoint_of(self.sock.getsockname()[1])
+        self.fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(self.sock.getsockname())
+            self.fillers.append(filler)
+
+    def __enter__(self) -> BlackHole:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sock in (self.sock, *self.fillers):
+            sock.close()
+
+
+def closed_endpoint(host: str = "127.0.0.1") -> Endpoint:
+    """An endpoint that refuses."""
+    return endpoint_of(free_port(host), host)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def read_all(sock: socket.socket) -> bytes:
+    parts = []
+    while part := sock.recv(1 << 16):
+        parts.append(part)
+    return b"".join(parts)
