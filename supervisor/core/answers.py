@@ -19,6 +19,9 @@ MIN_TTL_S = 5.0
 MAX_TTL_S = 300.0
 """The clamp of the contract: no zone makes us ask more often, or believe longer, than this."""
 
+CONFIRM_S = 30.0
+"""How long a definite no is distrusted after a good answer, if nothing else is said."""
+
 FIRST_RETRY_S = 0.5
 MAX_RETRY_S = 30.0
 MAX_FIRST_RETRY_S = 5.0
@@ -34,7 +37,7 @@ class Refresh:
 
     mode: str = "ttl"
     interval_s: float = 0.0
-    confirm_s: float = 30.0
+    confirm_s: float = CONFIRM_S
 
     def delay_s(self, ttl_s: float) -> float:
         match self.mode:
@@ -62,6 +65,12 @@ class Answers:
 
     def __init__(self) -> None:
         self._entries: dict[Question, Entry] = {}
+
+    def copy(self) -> Answers:
+        """The same memory, to try a new configuration on."""
+        twin = Answers()
+        twin._entries = dict(self._entries)
+        return twin
 
     def lookup(self, question: Question) -> Outcome | None:
         """What to go by: the last good answer, else the newest outcome, None if never asked."""
@@ -95,6 +104,11 @@ class Answers:
     def keep(self, questions: Collection[Question]) -> None:
         """Forget all other questions."""
         self._entries = {q: e for q, e in self._entries.items() if q in questions}
+
+    def trusted(self, question: Question) -> bool:
+        """Whether the newest outcome is what is held: an answer, or a no that is believed."""
+        entry = self._entries.get(question)
+        return entry is not None and not entry.error and not isinstance(entry.held, Failure)
 
     def errors(self) -> tuple[str, ...]:
         """The newest failures behind answers that are still in use."""

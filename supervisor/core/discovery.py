@@ -126,7 +126,7 @@ Outcome = Answer | Negative | Failure
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that could not be used, in words that name the record; ``definite``: DNS said no."""
+    """Something that cannot be used, in words that name the record; ``definite``: DNS said no."""
 
     error: str
     definite: bool
