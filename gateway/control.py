@@ -25,7 +25,7 @@ _MAX_QUEUED = 4096
 
 
 class Control:
-    """Owns ``pipe_r`` and ``sock``; calls ``on_message(message, fds)`` and, once, ``on_orphaned()``.
+    """Owns ``pipe_r`` and ``sock``; calls ``on_message(message, fds)`` and ``on_orphaned()``, once.
 
     Whoever gets ``fds`` owns them.
     """

@@ -12,8 +12,8 @@ sessions come and go quickly, and where there are so many that the hash is even 
 from __future__ import annotations
 
 import array
+import os
 import socket
-from typing import Any
 
 from gateway.board import Board
 
@@ -26,7 +26,8 @@ CHURN_LIMIT_PER_S = 25.0
 STALE_NS = 350_000_000
 """A worker whose last beat is older (they come every 100 ms) may hang: nothing is sent to it."""
 
-_DATAGRAM_BYTES = 128
+_DATAGRAM = b"+"
+"""A datagram carries a descriptor only if it carries a byte, too (unix(7))."""
 
 
 class Handoff:
@@ -86,38 +87,30 @@ class Handoff:
                 best, best_load = slot, load
         return best
 
-    def send(self, fd: int, client: str, slot: int) -> bool:
+    def send(self, fd: int, slot: int) -> bool:
         """Put the socket into the slot's inbox; True: ``fd`` is closed here, it lives on there."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
         try:
-            self._peers[slot].sendmsg([client.encode()], rights, socket.MSG_NOSIGNAL)
+            self._peers[slot].sendmsg([_DATAGRAM], rights, socket.MSG_NOSIGNAL)
         except OSError:  # its inbox is full, or it is being replaced: the client stays ours
             return False
         self._board.put(self._slot, slot)
-        socket.close(fd)
+        os.close(fd)
         return True
 
-    def receive(self) -> list[tuple[int, str]]:
-        """All sockets that wait in our inbox, each with its client's address; the caller owns them."""
-        taken: list[tuple[int, str]] = []
+    def receive(self) -> list[int]:
+        """All sockets that wait in our inbox; the caller owns them."""
+        taken: list[int] = []
         while True:
             try:
                 data, fds, _flags, _ = socket.recv_fds(
-                    self._inbox, _DATAGRAM_BYTES, 1, socket.MSG_CMSG_CLOEXEC
+                    self._inbox, len(_DATAGRAM), 1, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 return taken
             if not data and not fds:  # every sending end is closed
                 return taken
             self._board.took(self._slot)
-            if fds:
-                taken.append((fds[0], data.decode()))
             # Without a descriptor: none was free here and the kernel dropped the socket. The
             # worker keeps a reserve and reads nothing while it is full, so this is the last resort.
-
-
-def client_text(peer: Any) -> str:
-    """``host:port`` of an accepted client; an IPv4 client of a dual-stack listener reads as IPv4."""
-    host, port = peer[0], peer[1]
-    host = host.removeprefix("::ffff:")
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            taken += fds

@@ -8,6 +8,7 @@ so, or when it died.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -29,9 +30,11 @@ from gateway.core.log import Log
 from gateway.core.reports import report_of
 from gateway.core.table import Table
 from gateway.handoff import Handoff
-from gateway.listener import Acceptor, open_listener
+from gateway.listener import Acceptor, drain_queue, open_listener, tune_listener
 from gateway.poller import Poller
+from gateway.quota import Quota
 from gateway.session import Sessions
+from gateway.tcp import borrowed
 
 BEAT_INTERVAL_S = 0.1
 """How often a worker shows on the board that its loop turns; a hang is seen within three."""
@@ -94,6 +97,7 @@ def run(start: WorkerStart) -> int:
     # is a pause for every session of the worker.
     gc.set_threshold(100_000, 50, 100)
     loop = uvloop.new_event_loop()
+    start.log.attach(loop)
     worker = Worker(start, loop)
     if not worker.listen():
         return 1
@@ -136,12 +140,13 @@ class Worker:
             self._table,
             self._counters,
             start.log,
+            settings=messages.Settings(),
             on_dial_failed=self._on_dial_failed,
             on_dial_succeeded=lambda name: self._control.send(messages.DialSucceeded(name)),
             on_end=self._on_session_end,
         )
         self._acceptor = Acceptor(
-            loop, self._poller, self._counters, start.log, on_client=self._on_client
+            loop, self._poller, self._on_client, counters=self._counters, log=start.log
         )
         self._handoff = Handoff(
             start.board,
@@ -149,6 +154,13 @@ class Worker:
             slots=start.slots,
             inbox=start.inbox,
             peers=start.peers,
+        )
+        self._quota = Quota(
+            start.board,
+            slot=start.slot,
+            slots=start.slots,
+            own=lambda: self._counters.sessions,
+            serve=self._serve,
         )
         loop.add_reader(start.inbox, self._on_inbox)
 
@@ -186,9 +198,9 @@ class Worker:
                 self._release(slot)
             case messages.Peer(slot):
                 self._handoff.add_peer(slot, socket.socket(fileno=fds[0]))
+                self._quota.set_slots(slot + 1)
             case _ as never:
                 assert_never(never)
-        return
 
     def _apply(self, snapshot: messages.Snapshot) -> None:
         first = self._table.version == 0
@@ -196,7 +208,11 @@ class Worker:
             return
         self._log.set_level(snapshot.settings.log_level)
         self._sessions.apply(snapshot)
+        self._quota.max_sessions = snapshot.settings.max_sessions
+        for sock in self._all_listeners():
+            tune_listener(sock, snapshot.settings)
         if first and self._drain is None:
+            self._acceptor.limit = self._quota.limit
             for sock in self._listeners:
                 self._acceptor.add(sock)
             self._board.set_accepting(self._start.slot, True)
@@ -221,27 +237,33 @@ class Worker:
 
     # -- clients ----------------------------------------------------------------------------
 
-    def _on_client(self, fd: int, client: str) -> None:
-        own = self._counters.sessions
-        slot = self._handoff.receiver(own, time.monotonic_ns())
-        if slot is not None and self._handoff.send(fd, client, slot):
+    def _on_client(self, fd: int, peer: Any) -> None:
+        slot = self._handoff.receiver(self._counters.sessions, time.monotonic_ns())
+        if slot is not None and self._handoff.send(fd, slot):
             self._counters.handed_over += 1
-            return
-        self._serve(fd, client)
+        elif self._quota.max_sessions:
+            self._quota.admit(fd)
+            self._acceptor.limit = self._quota.limit
+        else:
+            self._sessions.serve(fd, peer)
+            self._board.set_sessions(self._start.slot, self._counters.sessions)
 
     def _on_inbox(self) -> None:
-        for fd, client in self._handoff.receive():
-            self._serve(fd, client)
+        for fd in self._handoff.receive():
+            os.set_blocking(fd, False)
+            self._quota.admit(fd)
 
-    def _serve(self, fd: int, client: str) -> None:
-        self._sessions.serve(fd, client)
+    def _serve(self, fd: int) -> None:
+        self._sessions.serve(fd, _peer_of(fd) if self._sessions.settings.access_log else None)
         self._board.set_sessions(self._start.slot, self._counters.sessions)
 
     def _on_session_end(self) -> None:
         self._ended += 1
         self._board.set_sessions(self._start.slot, self._counters.sessions)
-        self._acceptor.session_ended()
-        if self._drain is not None and self._counters.sessions == 0:
+        self._acceptor.ended()
+        if self._quota.parked:
+            self._quota.admit_parked()
+        if self._drain is not None and self._counters.sessions == 0 and not self._quota.parked:
             self._finish()
 
     def _on_dial_failed(self, endpoint: str, address: str, result: str, error: str) -> None:
@@ -257,11 +279,17 @@ class Worker:
         self._board.beat(self._start.slot, time.monotonic_ns())
         self._handoff.tick(self._ended, BEAT_INTERVAL_S)
         self._ended = 0
+        if self._quota.max_sessions:  # sessions may have ended in other workers
+            self._quota.admit_parked()
+            self._acceptor.limit = self._quota.limit
         self._beats += 1
         if self._beats % REPORT_EVERY_BEATS == 0:
             self._report()
 
     def _report(self) -> None:
+        self._sessions.settle()
+        self._table.reported()
+        self._counters.log_dropped = self._log.dropped
         self._control.send(
             report_of(
                 self._counters,
@@ -305,14 +333,18 @@ class Worker:
 
         shutdown takes the socket out of the kernel's group at once, whoever else holds it.
         """
-        socks = [*self._listeners, *(sock for each in self._adopted.values() for sock in each)]
-        for sock in socks:
+        for sock in self._all_listeners():
             self._acceptor.remove(sock)
             if for_good:
-                self._acceptor.drain_queue(sock)
+                drain_queue(sock, self._on_client)
+                with contextlib.suppress(OSError):  # another worker was first
+                    sock.shutdown(socket.SHUT_RD)
             sock.close()
         self._listeners.clear()
         self._adopted.clear()
+
+    def _all_listeners(self) -> list[socket.socket]:
+        return [*self._listeners, *(sock for each in self._adopted.values() for sock in each)]
 
     def _on_deadline(self, drain: messages.Drain) -> None:
         if self._drain is drain:  # else a later order moved the deadline
@@ -329,6 +361,7 @@ class Worker:
             return
         self._finished = True
         self._on_inbox()
+        self._quota.close()
         if self._counters.sessions:  # one was in flight to us
             self._sessions.cut_all(End.DRAINED)
         self._report()
@@ -336,7 +369,9 @@ class Worker:
         self._loop.call_later(CUT_LINGER_S if self._cut else 0.0, self._leave)
 
     def _leave(self) -> None:
+        self._sessions.close()
         self._control.close()
+        self._log.close()
         self._loop.stop()
 
     def _on_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -352,6 +387,14 @@ class Worker:
 def _rss_bytes() -> int:
     with open("/proc/self/statm", "rb") as statm:
         return int(statm.read().split()[1]) * _PAGE_BYTES
+
+
+def _peer_of(fd: int) -> Any:
+    with borrowed(fd) as sock:
+        try:
+            return sock.getpeername()
+        except OSError:  # the client is gone already
+            return ("", 0)
 
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+if TYPE_CHECKING:  # core touches no loop; the type is named, nothing is imported
+    from asyncio import AbstractEventLoop
 
 
 class Log(Protocol):
@@ -13,10 +16,23 @@ class Log(Protocol):
     def warn(self, msg: str, **fields: Any) -> None: ...
     def error(self, msg: str, **fields: Any) -> None: ...
 
-    def bind(self, **fields: Any) -> Log:
+    def bind(self, **fields: Any) -> Self:
         """A logger that adds these fields to every line."""
         ...
 
     def set_level(self, level: str) -> None:
         """From now on, lines below this level are not written: ``debug`` .. ``error``."""
+        ...
+
+    def attach(self, loop: AbstractEventLoop) -> None:
+        """Let the loop write what the reader could not take at once."""
+        ...
+
+    def close(self) -> None:
+        """At the end of a process: wait briefly for a late reader, give descriptors back."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Lines lost so far in this process."""
         ...
