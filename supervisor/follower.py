@@ -19,7 +19,7 @@ from gateway.core.log import Log
 from supervisor.core.config import Config
 from supervisor.core.discovery import Answer, Change, Discovered, Kind, Question, compare, literal
 from supervisor.core.system_names import Files
-from supervisor.rounds import BadTarget, Round, Rounds
+from supervisor.rounds import BadTargetError, Round, Rounds
 
 EMERGENCY_S = 5.0
 """Refreshes because every endpoint is inactive keep at least this distance."""
@@ -28,11 +28,11 @@ LONGEST_SLEEP_S = 3600.0
 AFTER_ERROR_S = 5.0
 
 
-class NoEndpoints(Exception):  # noqa: N818 (what it says, not that it errs)
+class NoEndpointsError(Exception):
     """No endpoint, and trying again is pointless; the text says why (exit code 69)."""
 
 
-class ReloadFailed(Exception):  # noqa: N818 (what it says, not that it errs)
+class ReloadFailedError(Exception):
     """The new targets cannot be used, the old ones stay in use; the text says why."""
 
 
@@ -108,7 +108,7 @@ class Follower:
     async def start(self) -> None:
         """Resolve until something was found, and told; then follow in a task of our own.
 
-        Raises NoEndpoints if nothing can be found, and BadTarget for what can never work.
+        Raises NoEndpointsError if nothing can be found, and BadTargetError for what can never work.
         Transient failures are retried with backoff for as long as it takes.
         """
         self._listen = await resolve_listen(self._config.listen_addr, files=self._files)
@@ -134,7 +134,7 @@ class Follower:
     async def reload(self, config: Config) -> None:
         """Follow the targets of a new configuration, and resolve now; returns when that is done.
 
-        Raises ReloadFailed if the new targets yield no endpoint; then the old ones stay.
+        Raises ReloadFailedError if the new targets yield no endpoint; then the old ones stay.
         A DNS failure that leaves the last good endpoints in use is no failed reload.
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -156,7 +156,7 @@ class Follower:
         while True:
             try:
                 result = await self._turn()
-            except BadTarget as error:  # only the first round lets it through
+            except BadTargetError as error:  # only the first round lets it through
                 self._started.set_exception(error)
                 return
             except Exception as error:  # noqa: BLE001 (the boundary of this task)
@@ -165,7 +165,9 @@ class Follower:
                 continue
             if not self._started.done():
                 if result.definite:
-                    self._started.set_exception(NoEndpoints(f"no endpoint found: {result.error}"))
+                    self._started.set_exception(
+                        NoEndpointsError(f"no endpoint found: {result.error}")
+                    )
                     return
                 self._log.warn("no endpoint found yet, trying again", error=result.error)
             await self._wait()
@@ -200,8 +202,8 @@ class Follower:
             self._forced_at, self._emergency_at = now, None
         try:
             result = await self._round(candidate, force)
-        except (BadTarget, ReloadFailed) as error:
-            failure = ReloadFailed(str(error))
+        except (BadTargetError, ReloadFailedError) as error:
+            failure = ReloadFailedError(str(error))
             if not waiters:
                 raise
             for waiter in waiters:
@@ -227,13 +229,13 @@ class Follower:
         result = await rounds.run(force=force, publish=early)
         if not result.srv and result.loops and (candidate is not None or not self._started.done()):
             name, hit = next(iter(result.loops.items()))
-            raise BadTarget(
+            raise BadTargetError(
                 f"--endpoints {name} is the gateway's own listen address {hit},"
                 " expected the address of another program"
             )
         if candidate is not None:
             if not result.endpoints:
-                raise ReloadFailed(f"no endpoint found: {result.error}")
+                raise ReloadFailedError(f"no endpoint found: {result.error}")
             self._config, self._rounds = candidate, rounds
         self._publish(result)
         return result
@@ -285,7 +287,7 @@ async def resolve_listen(
 ) -> tuple[HostPort, ...]:
     """Listen addresses as literals; a name such as ``localhost`` becomes all its addresses.
 
-    An empty host (all interfaces) stays. Raises BadTarget for a name that cannot be resolved.
+    An empty host (all interfaces) stays. Raises BadTargetError for a name that cannot be resolved.
     """
     resolved: dict[HostPort, None] = {}
     for each in listen:
@@ -297,7 +299,7 @@ async def resolve_listen(
 
         outcome = await Resolver(files=files).ask(Question(Kind.SEARCH, each.host))
         if not isinstance(outcome, Answer):
-            raise BadTarget(f"--listen-addr {each}: cannot resolve the host: {outcome.error}")
+            raise BadTargetError(f"--listen-addr {each}: cannot resolve the host: {outcome.error}")
         for found in outcome.addresses:
             resolved[HostPort(found, each.port)] = None
     return tuple(resolved)

@@ -33,7 +33,7 @@ EARLY_S = 0.5
 """Endpoints that passed the TLS check wait no longer than this for those still being checked."""
 
 
-class BadTarget(Exception):  # noqa: N818 (what it says, not that it errs)
+class BadTargetError(Exception):
     """A target that can never work as configured; the text names the flag (exit code 2)."""
 
 
@@ -84,7 +84,7 @@ class Round:
 class Rounds:
     """The rounds of one configuration; ``answers`` may come from an earlier one's.
 
-    Raises BadTarget if a file that the TLS check needs cannot be used.
+    Raises BadTargetError if a file that the TLS check needs cannot be used.
     """
 
     def __init__(
@@ -259,7 +259,7 @@ class Rounds:
                 timeout_s=config.health_timeout_s,
             )
         except ValueError as error:
-            raise BadTarget(str(error)) from None
+            raise BadTargetError(str(error)) from None
 
 
 def is_local(address: str) -> bool:
