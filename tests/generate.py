@@ -6,6 +6,7 @@ A page is generated as a whole, or in blocks between two comments that carry the
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.core import endpoint, messages
+from gateway.core.counters import End
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -81,6 +83,53 @@ def list_decisions() -> str:
     return "\n".join(lines)
 
 
+# -- architecture.md --------------------------------------------------------------------------
+
+PLACES = ("gateway/core", "gateway", "supervisor/core", "supervisor", "supervisor/demo")
+
+
+def list_modules() -> str:
+    """Every module with the first sentence of its docstring, by the folder it is in."""
+    parts: list[str] = []
+    for place in PLACES:
+        rows = [
+            f"| `{path.name}` | {_first_sentence(path)} |"
+            for path in sorted((ROOT / place).glob("*.py"))
+            if path.name != "__init__.py"
+        ]
+        parts += [f"### {place}", "", "| module | what it is |", "|---|---|", *rows, ""]
+    return "\n".join(parts)
+
+
+def _first_sentence(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or "?"
+    paragraph = " ".join(docstring.partition("\n\n")[0].split())
+    sentence = re.split(r"(?<=[.!?])\s", paragraph)[0]
+    return re.sub(r":\w+:`([^`]+)`", r"`\1`", sentence.replace("``", "`")).replace("|", "\\|")
+
+
+# -- life-of-a-session.md ---------------------------------------------------------------------
+
+END_MEANINGS = {
+    End.CLIENT: "both streams ended in good order, the client's first",
+    End.ENDPOINT: "both streams ended in good order, the endpoint's first",
+    End.RESET: "one side reset its connection, and the other side got a reset too",
+    End.IDLE: "no byte moved for `--idle-timeout`",
+    End.INACTIVE: "the endpoint turned inactive, with `--on-inactive=close`",
+    End.REMOVED: "the endpoint left DNS and its `--removal-grace` is over",
+    End.DRAINED: "the gateway or the worker stopped, and the deadline of the drain was over",
+    End.NO_ENDPOINT: "there was no endpoint to dial",
+    End.DIAL_FAILED: "every endpoint was tried and none could be reached",
+    End.ERROR: "a connection failed otherwise, such as by a timeout of TCP, or the gateway did",
+}
+
+
+def explain_ends() -> str:
+    """Every ``end`` of the access log with its meaning; a new one must be explained here."""
+    rows = [f"| `{end.value}` | {END_MEANINGS[end]} |" for end in End]
+    return "\n".join(["| `end` | the session ended because |", "|---|---|", *rows])
+
+
 # -- all of it --------------------------------------------------------------------------------
 
 
@@ -106,6 +155,8 @@ def render_elsewhere(module: str, function: str) -> Callable[[], str]:
 BLOCKS = (
     Block("protocol.md", "fields", draw_fields),
     Block("adr/index.md", "decisions", list_decisions),
+    Block("architecture.md", "modules", list_modules),
+    Block("life-of-a-session.md", "ends", explain_ends),
 )
 
 PAGES: dict[str, Callable[[], str]] = {}

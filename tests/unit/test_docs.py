@@ -1,0 +1,212 @@
+"""The pages: their links, their generated parts, and the names that users rely on."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from supervisor.core.flags import BY_NAME
+from tests import generate
+from tests.generate import DOCS, ROOT
+
+PAGES = sorted(DOCS.rglob("*.md"))
+ENTRANCES = [
+    path
+    for path in (ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))
+    if path.exists()
+]
+DECISIONS = sorted((DOCS / "adr").glob("[0-9]*.md"))
+
+METRICS = (
+    "etcd_gateway_build_info",
+    "etcd_gateway_sessions",
+    "etcd_gateway_sessions_total",
+    "etcd_gateway_sessions_ended_total",
+    "etcd_gateway_session_duration_seconds",
+    "etcd_gateway_bytes_total",
+    "etcd_gateway_dials_total",
+    "etcd_gateway_dial_duration_seconds",
+    "etcd_gateway_endpoint_active",
+    "etcd_gateway_endpoint_transitions_total",
+    "etcd_gateway_probes_total",
+    "etcd_gateway_refused_total",
+    "etcd_gateway_discovery_total",
+    "etcd_gateway_discovery_last_success_timestamp_seconds",
+    "etcd_gateway_endpoints",
+    "etcd_gateway_snapshot_version",
+    "etcd_gateway_reloads_total",
+    "etcd_gateway_workers",
+    "etcd_gateway_worker_restarts_total",
+    "etcd_gateway_worker_sessions",
+    "etcd_gateway_worker_snapshot_version",
+    "etcd_gateway_worker_loop_lag_seconds",
+    "etcd_gateway_accept_paused_total",
+)
+"""Dashboards and alerts of users depend on these; a name may be added, none may change."""
+
+LOG_LINES = (
+    "ready to proxy client requests",
+    "discovered cluster from SRV",
+    "validating discovered SRV endpoints",
+    "using validated discovered SRV endpoints",
+    "deactivated endpoint",
+    "activated",
+    "worker ready",
+    "worker exited",
+    "reload complete",
+    "reload failed",
+    "endpoints changed",
+    "draining",
+    "drained",
+    "session",
+)
+"""People search their logs for these; the first six are those of ``etcd gateway``."""
+
+COMMANDS = {"start", "check", "status", "reload", "demo", "completion"}
+
+OTHER_FLAGS = {"--version", "--help", "--json", "--watch", "--etcd", "--once", "--check"}
+"""Flags of commands other than ``start`` and ``check``, and of ``tests.generate``."""
+
+ABOUT_OUR_FLAGS = [
+    path
+    for path in [*ENTRANCES, *PAGES]
+    if path.name not in {"performance.md", "CONTRIBUTING.md", "CHANGELOG.md"}
+]
+"""Pages whose flags are the gateway's own and not those of some other program."""
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def read_prose(path: Path) -> str:
+    """The page without its code blocks."""
+    return re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def find_links(path: Path) -> list[str]:
+    """What the page links to, without the links that leave the repository."""
+    links = re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", read_prose(path))
+    return [link for link in links if not re.match(r"[a-z]+:", link)]
+
+
+def find_anchors(path: Path) -> set[str]:
+    """The headings of a page as the anchors that hosting sites make of them."""
+    headings = re.findall(r"^#+ (.+)$", read_prose(path), re.MULTILINE)
+    kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.strip().replace(" ", "-") for heading in kept}
+
+
+@pytest.mark.parametrize("page", [*ENTRANCES, *PAGES], ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link to a page, a file or a heading of the repository finds it."""
+    for link in find_links(page):
+        target, _, anchor = link.partition("#")
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), f"{name_of(page)} links to {link}"
+        assert not anchor or anchor in find_anchors(path), f"{name_of(page)} links to {link}"
+
+
+def test_every_page_is_reachable_from_the_index() -> None:
+    """Whoever begins at the index gets to every page."""
+    seen: set[Path] = set()
+    waiting = [DOCS / "index.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in seen or not page.is_file():
+            continue
+        seen.add(page)
+        for link in find_links(page):
+            path = (page.parent / link.partition("#")[0]).resolve()
+            waiting += [path] if path.suffix == ".md" else sorted(path.glob("*.md"))
+    assert sorted(map(name_of, set(PAGES) - seen)) == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in DECISIONS], ids=name_of)
+def test_a_page_says_first_whom_it_is_for(page: Path) -> None:
+    """After its title, a page begins with those who should read it."""
+    title, _, body = page.read_text().partition("\n")
+    assert title.startswith("# ")
+    opening = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL).strip().partition("\n\n")[0]
+    assert re.search(r"\bfor\b", opening), f"{name_of(page)} begins: {opening[:100]}"
+
+
+def test_generated_parts_are_up_to_date() -> None:
+    """What is made from code says what the code says; ``make docs`` brings it up to date."""
+    assert [name_of(path) for path in generate.find_stale()] == []
+
+
+def test_a_block_is_filled_between_its_comments() -> None:
+    """Filling a block leaves everything outside of it alone, and filling it again is no change."""
+    page = "a\n<!-- begin generated: x -->\nold\n<!-- end generated: x -->\nb\n"
+    once = generate.fill_block(page, "x", "new")
+    assert once == "a\n<!-- begin generated: x -->\nnew\n<!-- end generated: x -->\nb\n"
+    assert generate.fill_block(once, "x", "new\n") == once
+
+
+def test_a_page_without_the_block_is_an_error() -> None:
+    """A block that got lost is noticed, and not silently left out."""
+    with pytest.raises(ValueError, match="no block 'x'"):
+        generate.fill_block("a page", "x", "new")
+
+
+def test_every_metric_is_documented() -> None:
+    """Every metric of the contract stands on a page, by its whole name."""
+    text = "\n".join(page.read_text() for page in PAGES)
+    assert [name for name in METRICS if not re.search(rf"{name}(?![a-z_])", text)] == []
+
+
+def test_every_log_line_is_documented() -> None:
+    """Every log line of the contract stands on a page as code."""
+    text = "\n".join(page.read_text() for page in PAGES)
+    assert [line for line in LOG_LINES if f"`{line}`" not in text] == []
+
+
+def test_every_log_line_is_written_by_the_code() -> None:
+    """No log line of the contract is a promise only."""
+    written: set[str] = set()
+    for path in [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "supervisor").rglob("*.py")]:
+        written.update(re.findall(r"\"([^\"\n]+)\"", path.read_text()))
+    assert [line for line in LOG_LINES if line not in written] == []
+
+
+@pytest.mark.parametrize("page", ABOUT_OUR_FLAGS, ids=name_of)
+def test_flags_on_the_pages_exist(page: Path) -> None:
+    """A flag that a page names is one that the gateway has."""
+    code = "\n".join(re.findall(r"`([^`\n]+)`", page.read_text()))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", code))
+    assert sorted(named - {f"--{name}" for name in BY_NAME} - OTHER_FLAGS) == []
+
+
+@pytest.mark.parametrize("page", [*ENTRANCES, *PAGES], ids=name_of)
+def test_commands_on_the_pages_exist(page: Path) -> None:
+    """What a page tells you to type is a command of the gateway."""
+    text = page.read_text()
+    typed = re.findall(r"`etcd-gateway ([a-z]+)", text)
+    for block in re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        typed += re.findall(r"^[+$ ]*(?:\S*/)?etcd-gateway ([a-z]+)", block, re.MULTILINE)
+    assert set(typed) - COMMANDS == set()
+
+
+def test_the_make_targets_of_the_readme_exist() -> None:
+    """The commands of the README are verbs of the Makefile, and both of them are shown."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"^make ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert {"run", "test"} <= named <= targets
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=name_of)
+def test_a_decision_has_its_sections(page: Path) -> None:
+    """Status, context, decision, consequences, in this order, on one page."""
+    text = page.read_text()
+    sections = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert sections == ["Status", "Context", "Decision", "Consequences"]
+    assert text.startswith(f"# {page.name[:4]} ")
+    assert len(text.splitlines()) <= 60
+
+
+def test_decisions_are_numbered_without_gaps() -> None:
+    """Each number stands for one decision, for ever."""
+    assert [int(page.name[:4]) for page in DECISIONS] == list(range(1, len(DECISIONS) + 1))
