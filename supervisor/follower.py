@@ -278,7 +278,7 @@ class Follower:
 
     def _make_rounds(self, config: Config, before: Rounds | None = None) -> Rounds:
         return Rounds(
-            config, self._listen, self._log, before=before, files=self._files, draw=self._draw
+            config, self._listen, log=self._log, before=before, files=self._files, draw=self._draw
         )
 
 

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import dns.asyncbackend
 import dns.asyncresolver
 import dns.exception
+import dns.flags
 import dns.name
 import dns.nameserver
 import dns.rdatatype
@@ -80,6 +82,7 @@ class Resolver:
         self._dns.timeout = conf.timeout_s
         self._dns.rotate = conf.rotate
         self._dns.use_edns(0, payload=EDNS_PAYLOAD_BYTES)
+        self._backend: Any = _ConnectedBackend()
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def ask(self, question: Question) -> Outcome:
@@ -154,8 +157,14 @@ class Resolver:
             for _ in range(MAX_ALIASES):
                 async with self._slots:
                     answer = await self._dns.resolve(
-                        owner, kind, raise_on_no_answer=False, lifetime=self._lifetime_s
+                        owner,
+                        kind,
+                        raise_on_no_answer=False,
+                        lifetime=self._lifetime_s,
+                        backend=self._backend,
                     )
+                if answer.response.flags & dns.flags.TC:
+                    return Failure("truncated answer over TCP")
                 ttl_s = min(ttl_s, answer.chaining_result.minimum_ttl)
                 if answer.rrset is not None:
                     return _Records(tuple(answer.rrset), ttl_s)
@@ -171,6 +180,23 @@ class Resolver:
             return Failure(_describe(error.kwargs.get("errors", [])) or "no nameserver left")
         except (dns.exception.DNSException, OSError, ValueError) as error:
             return Failure(f"{type(error).__name__}: {error}")
+
+
+class _ConnectedBackend:
+    """dnspython's asyncio backend, but with connected datagram sockets.
+
+    A nameserver that is not running is then known at once, by the refusal of its host, instead of
+    after the timeout.
+    """
+
+    def __init__(self) -> None:
+        self._real = dns.asyncbackend.get_backend("asyncio")
+
+    def datagram_connection_required(self) -> bool:
+        return True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
 
 
 @dataclass(frozen=True, slots=True)

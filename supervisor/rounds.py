@@ -91,8 +91,8 @@ class Rounds:
         self,
         config: Config,
         listen: tuple[HostPort, ...],
-        log: Log,
         *,
+        log: Log | None = None,
         before: Rounds | None = None,
         files: Files | None = None,
         draw: Callable[[], float] = random.random,
@@ -150,7 +150,7 @@ class Rounds:
     def _log_discovered(self, endpoints: tuple[Discovered, ...]) -> None:
         """What DNS says, before the TLS check; once for each different answer."""
         names = [endpoint.name for endpoint in endpoints]
-        if not names or names == self._discovered:
+        if self._log is None or not names or names == self._discovered:
             return
         self._discovered = names
         srv = self.config.discovery_srv
@@ -220,8 +220,6 @@ class Rounds:
         assert self._gate is not None  # noqa: S101 (for the type checker)
         now = asyncio.get_running_loop().time
         candidates = self._admission.to_check(result.endpoints, now(), everything=everything)
-        if candidates:
-            self._log.debug("checking TLS", endpoints=[c.name for c in candidates])
 
         async def check(gate: Gate, candidate: Candidate) -> None:
             self._admission.take(candidate, await gate.verify(candidate), now())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 
@@ -69,12 +70,12 @@ class Gate:
                 if sock.getsockname()[:2] == sock.getpeername()[:2]:
                     return Unreachable("nobody listens (connected to itself)")
             except OSError as error:
-                return Unreachable(error.strerror or str(error))
+                return Unreachable(_words(error))
             handshake = _Handshake(sock, self._context, self._server_name)
             try:
                 return await handshake.run()
             except OSError as error:
-                return handshake.hung_up(error.strerror or str(error))
+                return handshake.hung_up(_words(error))
 
 
 class _Handshake:
@@ -129,6 +130,11 @@ class _Handshake:
 
 def _is_second_flight(flight: bytes) -> bool:
     return len(flight) > 5 and flight[0] == HANDSHAKE_RECORD and flight[5] in CLIENT_SECOND_FLIGHT
+
+
+def _words(error: OSError) -> str:
+    # asyncio replaces the system's words by its own, with the address in them.
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _reason(error: ssl.SSLError) -> str:
