@@ -38,11 +38,12 @@ OnDialFailed = Callable[[str, str, DialResult, str], None]
 
 
 class Table(Protocol):
-    """What dialing needs of ``gateway.core.table``."""
+    """What sessions need of ``gateway.core.table``."""
 
     def pick(self, tried: Collection[str] = ()) -> Endpoint | None: ...
     def suspect(self, name: str) -> None: ...
     def is_trusted(self, name: str) -> bool: ...
+    def trust(self, name: str) -> None: ...
     def session_started(self, name: str) -> None: ...
     def session_ended(self, name: str) -> None: ...
 
@@ -198,6 +199,7 @@ class Dial:
         if self.attempts:
             self._leave_losers(attempt)
         if not dialer.table.is_trusted(endpoint.name):
+            dialer.table.trust(endpoint.name)
             dialer.on_succeeded(endpoint.name)
         self.caller.connected(attempt.sock.detach(), endpoint, mask)
 
@@ -273,7 +275,6 @@ class Dial:
         attempt = Attempt(self, endpoint, address, sock, now)
         self.dialer.poller.add(sock.fileno(), attempt)
         self.attempts.append(attempt)
-        self.dialer.table.session_started(endpoint.name)
         return 0
 
     def _blame(self, endpoint: Endpoint, address: int, code: int, result: DialResult) -> None:
@@ -288,7 +289,6 @@ class Dial:
 
     def _drop(self, attempt: Attempt, result: DialResult) -> None:
         self._count(attempt.endpoint.name, result)
-        self.dialer.table.session_ended(attempt.endpoint.name)
         self.dialer.poller.close(attempt.sock.detach())
 
     def _count(self, name: str, result: DialResult) -> None:

@@ -264,6 +264,7 @@ class Session:
         self.counters = counters = sessions.counters_of(endpoint.name)
         counters.sessions += 1
         counters.sessions_total += 1
+        sessions.table.session_started(endpoint.name)
         sessions.established(self)
         if mask & ~OUT:
             upstream.on_event(mask)

@@ -9,7 +9,7 @@ import struct
 import threading
 from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import uvloop
 
@@ -43,8 +43,21 @@ class Lines:
     def error(self, msg: str, **fields: Any) -> None:
         self.lines.append(("error", msg, fields))
 
-    def bind(self, **_fields: Any) -> Lines:
+    def bind(self, **fields: Any) -> Self:
         return self
+
+    def set_level(self, level: str) -> None:
+        pass
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    @property
+    def dropped(self) -> int:
+        return 0
 
     def said(self, msg: str) -> list[dict[str, Any]]:
         return [fields for _, text, fields in self.lines if text == msg]
@@ -72,6 +85,9 @@ class Turns:
 
     def is_trusted(self, name: str) -> bool:
         return name not in self.suspects
+
+    def trust(self, name: str) -> None:
+        self.suspects.discard(name)
 
     def session_started(self, name: str) -> None:
         self.started[name] = self.started.get(name, 0) + 1
@@ -109,7 +125,7 @@ class Plane:
         self.loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="plane")
 
-    def __enter__(self) -> Plane:
+    def __enter__(self) -> Self:
         self.open_before = descriptors()
         self._thread.start()
         self.ask(self._open)
@@ -137,7 +153,7 @@ class Plane:
             settings=self.settings,
             on_dial_failed=lambda *failure: self.dial_failures.append(failure),
             on_dial_succeeded=self.dial_successes.append,
-            on_end=lambda: self.acceptor.ended(),
+            on_end=self._ended,
         )
         self.acceptor = Acceptor(
             self.loop, self.poller, self.sessions.serve, counters=self.counters, log=self.log
@@ -146,6 +162,9 @@ class Plane:
         self.listener = open_listener(self.address, exclusive=True)
         tune_listener(self.listener, self.settings)
         self.acceptor.add(self.listener)
+
+    def _ended(self) -> None:
+        self.acceptor.ended()
 
     def _close(self) -> None:
         self.acceptor.close()
@@ -163,7 +182,7 @@ class Plane:
 
     def count(self) -> WorkerCounters:
         """The counters, brought up to date."""
-        self.ask(lambda: self.sessions.settle())
+        self.ask(self.sessions.settle)
         return self.counters
 
     def apply(self, *endpoints: Endpoint, settings: Settings | None = None) -> None:
@@ -195,7 +214,7 @@ class Backend:
         sock.settimeout(10)
         return sock
 
-    def __enter__(self) -> Backend:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -217,7 +236,7 @@ class BlackHole:
             filler.connect_ex(self.sock.getsockname())
             self.fillers.append(filler)
 
-    def __enter__(self) -> BlackHole:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -48,10 +48,14 @@ def test_round_trip() -> None:
 
 def test_server_speaks_first() -> None:
     """A greeting arrives although the client said nothing."""
-    with Backend() as backend, Plane(backend.endpoint) as plane:
-        with plane.connect() as client, backend.accept() as server:
-            server.sendall(b"220 hello\r\n")
-            assert client.recv(100) == b"220 hello\r\n"
+    with (
+        Backend() as backend,
+        Plane(backend.endpoint) as plane,
+        plane.connect() as client,
+        backend.accept() as server,
+    ):
+        server.sendall(b"220 hello\r\n")
+        assert client.recv(100) == b"220 hello\r\n"
 
 
 @pytest.mark.parametrize("size", [1 << 26])
@@ -113,12 +117,15 @@ def test_endpoint_half_close() -> None:
 
 def test_end_sent_before_the_dial_is_over() -> None:
     """A client that sends everything and half-closes at once loses nothing."""
-    with Backend() as backend, Plane(closed_endpoint(), backend.endpoint) as plane:
-        with plane.connect() as client:
-            client.sendall(b"all")
-            client.shutdown(socket.SHUT_WR)
-            with backend.accept() as server:
-                assert read_all(server) == b"all"
+    with (
+        Backend() as backend,
+        Plane(closed_endpoint(), backend.endpoint) as plane,
+        plane.connect() as client,
+    ):
+        client.sendall(b"all")
+        client.shutdown(socket.SHUT_WR)
+        with backend.accept() as server:
+            assert read_all(server) == b"all"
 
 
 @pytest.mark.parametrize("traffic", [b"", b"some"])
@@ -158,38 +165,41 @@ def test_reset_found_by_writing_is_a_reset_too() -> None:
             wait_until(lambda: plane.count().endpoints[backend.endpoint.name].bytes_in > 0)
             server.close()  # unread bytes: the kernel sends a reset
             with pytest.raises((ConnectionResetError, BrokenPipeError)):
-                while True:
-                    client.sendall(b"x" * 1000)
+                client.sendall(b"x" * (1 << 28))
             client.close()
         wait_until(lambda: plane.counters.ended == {"reset": 1})
 
 
 def test_slow_reader_stops_the_sender() -> None:
     """What a reader does not take is not piled up here: the sender is stopped by its kernel."""
-    with Backend() as backend, Plane(backend.endpoint) as plane:
-        with plane.connect() as client, backend.accept() as server:
-            server.setblocking(False)
-            sent = 0
+    with (
+        Backend() as backend,
+        Plane(backend.endpoint) as plane,
+        plane.connect() as client,
+        backend.accept() as server,
+    ):
+        server.setblocking(False)
+        sent = 0
 
-            def full() -> bool:
-                nonlocal sent
-                try:
-                    while True:
-                        sent += server.send(b"y" * 65536)
-                except BlockingIOError:
-                    name = backend.endpoint.name
-                    return plane.count().endpoints[name].bytes_out == plane_before[0]
-                finally:
-                    plane_before[0] = plane.count().endpoints[backend.endpoint.name].bytes_out
+        def full() -> bool:
+            nonlocal sent
+            try:
+                while True:
+                    sent += server.send(b"y" * 65536)
+            except BlockingIOError:
+                name = backend.endpoint.name
+                return plane.count().endpoints[name].bytes_out == plane_before[0]
+            finally:
+                plane_before[0] = plane.count().endpoints[backend.endpoint.name].bytes_out
 
-            plane_before = [-1]
-            wait_until(full)
-            assert sent < 1 << 26
-            server.setblocking(True)
-            finish = in_background(server.close)
-            received = len(read_all(client))
-            finish.join(10)
-            assert received == sent
+        plane_before = [-1]
+        wait_until(full)
+        assert sent < 1 << 26
+        server.setblocking(True)
+        finish = in_background(server.close)
+        received = len(read_all(client))
+        finish.join(10)
+        assert received == sent
 
 
 def test_descriptors_come_back() -> None:
@@ -222,7 +232,7 @@ def test_next_endpoint_at_once() -> None:
         assert plane.dial_failures[0][:3] == (bad.name, "127.0.0.1", DialResult.REFUSED)
         assert plane.table.suspects == {bad.name}
         assert plane.counters.endpoints[bad.name].dials == {"refused": 1}
-        wait_until(lambda: plane.table.started == {bad.name: 0, backend.endpoint.name: 0})
+        wait_until(lambda: plane.table.started == {backend.endpoint.name: 0})
 
 
 def test_next_address_of_an_endpoint() -> None:
@@ -290,15 +300,22 @@ def test_idle_timeout() -> None:
 
 def test_removed_endpoint() -> None:
     """Sessions of an endpoint that left the snapshot end, others stay; its counters go."""
-    with Backend() as one, Backend() as two, Plane(one.endpoint, two.endpoint) as plane:
-        with plane.connect() as a, plane.connect() as b, one.accept(), two.accept() as kept:
-            plane.apply(two.endpoint)
-            with pytest.raises(ConnectionResetError):
-                a.recv(1)
-            kept.sendall(b"still here")
-            assert b.recv(20) == b"still here"
-            assert plane.counters.ended == {"removed": 1}
-            assert set(plane.counters.endpoints) == {two.endpoint.name}
+    with (
+        Backend() as one,
+        Backend() as two,
+        Plane(one.endpoint, two.endpoint) as plane,
+        plane.connect() as a,
+        plane.connect() as b,
+        one.accept(),
+        two.accept() as kept,
+    ):
+        plane.apply(two.endpoint)
+        with pytest.raises(ConnectionResetError):
+            a.recv(1)
+        kept.sendall(b"still here")
+        assert b.recv(20) == b"still here"
+        assert plane.counters.ended == {"removed": 1}
+        assert set(plane.counters.endpoints) == {two.endpoint.name}
 
 
 def test_limit_leaves_clients_in_the_queue() -> None:
@@ -338,10 +355,14 @@ def test_access_log() -> None:
 
 def test_ipv6() -> None:
     """Both legs speak IPv6."""
-    with Backend("::1") as backend, Plane(backend.endpoint, listen="::1") as plane:
-        with plane.connect() as client, backend.accept() as server:
-            client.sendall(b"six")
-            assert server.recv(3) == b"six"
+    with (
+        Backend("::1") as backend,
+        Plane(backend.endpoint, listen="::1") as plane,
+        plane.connect() as client,
+        backend.accept() as server,
+    ):
+        client.sendall(b"six")
+        assert server.recv(3) == b"six"
 
 
 def test_cut_all_is_a_reset_on_both_sides() -> None:
