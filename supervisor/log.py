@@ -1,7 +1,7 @@
 """The log: one line per event on standard error, JSON for machines or plain for a terminal.
 
 Written here and not with a logging library: importing structlog took 60 ms of the 250 ms that a
-start may take, and a line of ours must fit one atomic write, which none of them knows (ADR 0002).
+start may take, and a line of ours must fit one atomic write, which none of them knows (ADR 0011).
 """
 
 from __future__ import annotations

@@ -1,0 +1,105 @@
+"""The console command's outer edge: whatever happens inside, one line and an exit code.
+
+Nothing else is imported here at first: the checks below have to work when ``gateway`` or
+``supervisor`` turn out to be somebody else's package.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as a shell reports it."""
+
+PROGRAM = "etcd-gateway"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code. Raises nothing but SystemExit."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_missing_streams()
+    try:
+        if stranger := find_stranger():
+            return _fail(stranger, EXIT_FAILURE)
+        from supervisor import commands
+
+        code = commands.run(arguments)
+        sys.stdout.flush()
+        return code
+    except SystemExit:
+        raise
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; keep the interpreter from trying again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_FAILURE
+    except Exception as error:  # noqa: BLE001 - the outermost boundary: no traceback for users
+        return _fail_unexpectedly(error, arguments)
+
+
+def find_stranger() -> str:
+    """What is wrong if ``gateway`` or ``supervisor`` is not ours; empty if both are.
+
+    Both names are generic, and PyPI's process manager is called supervisor too.
+    """
+    home = os.path.dirname(os.path.abspath(__file__))
+    advice = "install etcd-gateway into an environment of its own"
+    if os.path.exists(os.path.join(home, "supervisord.py")):
+        return f"the package supervisor in {home} is mixed with the process manager's; {advice}"
+    import gateway
+
+    found = os.path.dirname(os.path.abspath(gateway.__file__ or "nowhere"))
+    if found != os.path.join(os.path.dirname(home), "gateway"):
+        return f"the package gateway in {found} is not etcd-gateway's; {advice}"
+    return ""
+
+
+def report(text: str) -> None:
+    """One line on standard error, whatever is in the text, if there is anyone to read it."""
+    line = " ".join(text.split())
+    try:
+        os.write(2, f"{PROGRAM}: {line}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        return
+
+
+def _open_missing_streams() -> None:
+    """Open closed streams on nothing: else a client's socket would get one of their numbers."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - lives as long as we do
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _fail(text: str, code: int) -> int:
+    report(text)
+    return code
+
+
+def _fail_unexpectedly(error: Exception, arguments: Sequence[str]) -> int:
+    reason = str(error) or "no further reason"
+    report(f"unexpected {type(error).__name__}: {reason}")
+    if "debug" in (os.environ.get("GATEWAY_LOG_LEVEL"), *_levels(arguments)):
+        import traceback
+
+        traceback.print_exception(error)
+    return EXIT_FAILURE
+
+
+def _levels(arguments: Sequence[str]) -> list[str]:
+    """The log levels that the command line names, in either spelling."""
+    pairs = itertools.pairwise(arguments)
+    return [level for name, level in pairs if name == "--log-level"] + [
+        each.partition("=")[2] for each in arguments if each.startswith("--log-level=")
+    ]

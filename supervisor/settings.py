@@ -1,0 +1,111 @@
+"""Loading the configuration: the config file and the files that flags name, then the decisions.
+
+Used at start and again at each reload, with the same command line.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from supervisor.core.config import Config, ConfigError, build, find_config_file
+from supervisor.core.flags import BY_NAME
+
+MAX_FILE_BYTES = 4 * 1024 * 1024
+"""A config file is some lines, the CAs of the world are 1 MB; what never ends is neither."""
+
+_PEM_FLAGS = ("trusted-ca-file", "health-cert-file", "health-key-file")
+
+
+def load(flags: Mapping[str, Sequence[str]], only: Collection[str] = BY_NAME.keys()) -> Config:
+    """What command line, environment and config file say; raises ConfigError.
+
+    ``flags`` holds the texts of the flags that were given. ``only`` names the flags that matter to
+    the command; what the others say is not looked at.
+    """
+    path = find_config_file(flags, os.environ)
+    document = read_document(path, source=_source_of("config-file", flags)) if path else {}
+    config = build(flags, os.environ, document, document_name=path, only=only)
+    for name in _PEM_FLAGS:
+        if name in only and (pem_path := getattr(config, BY_NAME[name].field)):
+            source = _source_of(name, flags, document, path)
+            _check_pem(name, pem_path, source, config)
+    return config
+
+
+def read_document(path: str, source: str) -> dict[str, Any]:
+    """The config file's keys and values; errors name ``source``, or the line of the file."""
+    import tomllib
+
+    data = _read_file(path, source)
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(source, path, f"expected UTF-8, not so at byte {error.start}") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(source, path, f"expected TOML: {error}") from None
+
+
+def _read_file(path: str, source: str) -> bytes:
+    """A regular file's bytes; never waits for a pipe or a device, and reads no endless one."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ConfigError(source, path, "expected a regular file")
+            data = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ConfigError(source, path, _why_unreadable(error)) from None
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigError(source, path, f"expected at most {MAX_FILE_BYTES} bytes")
+    return data
+
+
+def _why_unreadable(error: OSError | ValueError) -> str:
+    if isinstance(error, ValueError):
+        return "expected the path of a file"
+    if error.errno == errno.EISDIR:
+        return "expected a file, it is a directory"
+    return f"expected a readable file: {os.strerror(error.errno or 0)}"
+
+
+def _check_pem(name: str, path: str, source: str, config: Config) -> None:
+    """Refuse at once what the first TLS handshake would refuse in the middle of the night."""
+    _read_file(path, source)
+    import ssl
+
+    try:
+        if name == "trusted-ca-file":
+            ssl.create_default_context(cafile=path)
+        elif name == "health-key-file":
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_cert_chain(config.health_cert_file, path, password=_no_password)
+    except (ssl.SSLError, OSError, ValueError):
+        expected = (
+            "expected certificates in PEM"
+            if name == "trusted-ca-file"
+            else f"expected an unencrypted PEM key of the certificate in {config.health_cert_file}"
+        )
+        raise ConfigError(source, path, expected) from None
+
+
+def _no_password() -> str:
+    """A key that is encrypted is an error, never a question on the terminal."""
+    raise ValueError("encrypted")
+
+
+def _source_of(
+    name: str,
+    flags: Mapping[str, Sequence[str]],
+    document: Mapping[str, Any] | None = None,
+    document_name: str = "",
+) -> str:
+    """What the operator calls the place that a flag's value came from."""
+    if flags.get(name):
+        return f"--{name}"
+    if os.environ.get(BY_NAME[name].variable) or not (document and name in document):
+        return BY_NAME[name].variable
+    return f"{name} in {document_name}"
