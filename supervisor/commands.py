@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from supervisor import settings
 from supervisor.cli import EXIT_USAGE, PROGRAM, report
 from supervisor.core.config import ConfigError, quote
 from supervisor.core.flags import BY_NAME, FLAGS, Flag, Kind
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMPLETE_VARIABLE = "_ETCD_GATEWAY_COMPLETE"
 
@@ -218,6 +220,8 @@ def _find_admin(flags: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
 def _complete(
     flag: Flag, ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
     del ctx, param
     if flag.metavar == "FILE":
         return [CompletionItem(incomplete, type="file")]
