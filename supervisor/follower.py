@@ -12,12 +12,12 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from gateway.core.address import HostPort
 from gateway.core.log import Log
 from supervisor.core.config import Config
 from supervisor.core.discovery import Answer, Change, Discovered, Kind, Question, compare, literal
+from supervisor.core.status import DiscoveryView
 from supervisor.core.system_names import Files
 from supervisor.rounds import BadTargetError, Round, Rounds
 
@@ -34,22 +34,6 @@ class NoEndpointsError(Exception):
 
 class ReloadFailedError(Exception):
     """The new targets cannot be used, the old ones stay in use; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class DiscoveryView:
-    """What the status document and the metrics say of discovery.
-
-    ``last_success_at`` is wall clock; ``results`` counts rounds that asked something by
-    ``success`` and ``failure``; ``refused``: endpoints left out, with the reason.
-    """
-
-    srv: str | None = None
-    last_success_at: float | None = None
-    last_error: str | None = None
-    next_refresh_s: float | None = None
-    refused: dict[str, str] = field(default_factory=dict)
-    results: dict[str, int] = field(default_factory=dict)
 
 
 OnFound = Callable[[tuple[Discovered, ...]], None]

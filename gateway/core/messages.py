@@ -54,14 +54,12 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Loads:
-    """Who holds how many sessions, about once a second; lost ones do no harm.
+    """Sessions by endpoint name over all workers, about once a second; lost ones do no harm.
 
-    ``workers`` is indexed by slot, -1 for a slot that cannot take sessions now.
-    ``endpoints`` is the sum over all workers, by endpoint name (sent for least-sessions only).
+    Sent for ``least-sessions`` only.
     """
 
-    workers: tuple[int, ...]
-    endpoints: dict[str, int] = field(default_factory=dict)
+    endpoints: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)

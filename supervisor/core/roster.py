@@ -56,6 +56,11 @@ class Roster:
         self._snapshot = Snapshot(version, ())
 
     @property
+    def version(self) -> int:
+        """Of the last snapshot that was made."""
+        return self._snapshot.version
+
+    @property
     def members(self) -> tuple[Member, ...]:
         """All members, those in DNS first, in the order of their resolution."""
         return tuple(self._members.values())

@@ -51,9 +51,9 @@ def test_garbage_is_a_wire_error(line: bytes) -> None:
         ({"type": "Drained", "more": 1}, "unknown field 'more'"),
         ({"type": "Ready"}, "field 'snapshot_version' is missing"),
         ({"type": "Drain", "deadline_s": "1"}, "Drain.deadline_s: expected number"),
-        ({"type": "Loads", "workers": {}}, "Loads.workers: expected list"),
-        ({"type": "Loads", "workers": [1, "2"]}, "Loads.workers[1]: expected int"),
-        ({"type": "Loads", "workers": [], "endpoints": {"a": None}}, "Loads.endpoints['a']"),
+        ({"type": "Snapshot", "version": 1, "endpoints": {}}, "endpoints: expected list"),
+        ({"type": "Loads", "endpoints": []}, "Loads.endpoints: expected dict"),
+        ({"type": "Loads", "endpoints": {"a": None}}, "Loads.endpoints['a']"),
         (
             {
                 "type": "Snapshot",

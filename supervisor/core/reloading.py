@@ -1,0 +1,37 @@
+"""What a reload may change, what it may not, and what of the configuration workers act on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from gateway.core.messages import Settings
+from supervisor.core.config import Config
+
+FIXED = (
+    "listen_addr",
+    "workers",
+    "pin_workers",
+    "handover",
+    "admin_addr",
+    "log_format",
+    "config_file",
+)
+"""Fields that only a restart (or an upgrade) changes: sockets and processes hang on them."""
+
+
+def keep_fixed(running: Config, read: Config) -> tuple[Config, tuple[str, ...]]:
+    """The configuration to run on with, and the flags that were changed in vain."""
+    differing = [name for name in FIXED if getattr(running, name) != getattr(read, name)]
+    kept = {name: getattr(running, name) for name in differing}
+    return dataclasses.replace(read, **kept), tuple(flag_name(name) for name in differing)
+
+
+def flag_name(field: str) -> str:
+    """``removal_grace_s`` is ``--removal-grace``."""
+    return "--" + field.removesuffix("_s").replace("_", "-")
+
+
+def worker_settings(config: Config) -> Settings:
+    """The part that goes to the workers with every snapshot."""
+    names = {field.name for field in dataclasses.fields(Settings)}
+    return Settings(**{name: getattr(config, name) for name in names})

@@ -1,0 +1,65 @@
+"""What this host allows us: CPUs and descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import resource
+from pathlib import Path
+
+
+def raise_open_files() -> int:
+    """Raise the soft limit of open files to the hard one; returns what is in force."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self")) -> int:
+    """The CPUs that this process may use: its affinity, and the quotas of its cgroups, rounded up.
+
+    Cgroup v2 ``cpu.max`` of our group and of each above it, or v1 ``cpu.cfs_quota_us``
+    (kernel documentation, admin-guide/cgroup-v2).
+    """
+    allowed = len(os.sched_getaffinity(0))
+    quotas = [quota for quota in _quotas(cgroup, own) if quota > 0]
+    return max(min([allowed, *(math.ceil(quota) for quota in quotas)]), 1)
+
+
+def _quotas(cgroup: Path, own: Path) -> list[float]:
+    quotas: list[float] = []
+    with contextlib.suppress(OSError):
+        for line in (own / "cgroup").read_text().splitlines():
+            hierarchy, controllers, path = line.split(":", 2)
+            if hierarchy == "0":
+                quotas += _along(cgroup, path, _read_v2)
+                quotas += _along(cgroup / "unified", path, _read_v2)
+            elif "cpu" in controllers.split(","):
+                quotas += _along(cgroup / controllers, path, _read_v1)
+                quotas += _along(cgroup / "cpu", path, _read_v1)
+    return quotas
+
+
+def _along(root: Path, path: str, read: object) -> list[float]:
+    """The quotas of the group and of every group above it, as far as they can be read."""
+    found: list[float] = []
+    group = root / path.lstrip("/")
+    for each in (group, *group.parents):
+        with contextlib.suppress(OSError, ValueError):
+            found.append(read(each))  # type: ignore[operator]
+        if each == root:
+            break
+    return found
+
+
+def _read_v2(group: Path) -> float:
+    quota, period = (group / "cpu.max").read_text().split()
+    return math.inf if quota == "max" else int(quota) / int(period)
+
+
+def _read_v1(group: Path) -> float:
+    quota = int((group / "cpu.cfs_quota_us").read_text())
+    return math.inf if quota < 0 else quota / int((group / "cpu.cfs_period_us").read_text())
