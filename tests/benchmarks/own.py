@@ -1,0 +1,179 @@
+"""What is measured on etcd-gateway alone: many workers, many sessions, many endpoints."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+from gateway.board import Board
+from gateway.handoff import Handoff
+from tests.benchmarks.loads import first_byte_s, load_requests
+from tests.benchmarks.measures import Measure, Metric, Setting
+from tests.benchmarks.processes import Process
+from tests.benchmarks.subjects import Subject
+
+_WORKERS = (1, 4, 16, 64)
+_SESSIONS = (10, 100, 1_000, 9_000)  # the last: what a limit of 20,000 descriptors allows
+_ENDPOINTS = (3, 30, 300, 3_000)
+_START_LIMIT_S = 60.0
+_SETTLE_S = 2.0  # two reports of every worker
+_HANDED = 20_000
+_BATCH = 8
+
+
+def _serve_quietly(subject: Subject, setting: Setting, workers: int, endpoints: int) -> Process:
+    """The gateway with all its workers running and at rest."""
+    process, port = subject.serve(
+        setting.many_endpoints[:endpoints],
+        setting.directory,
+        cpus=setting.places.subject,
+        workers=workers,
+    )
+    process.wait_for(lambda: len(process.tree()) > workers, _START_LIMIT_S, "workers")
+    first_byte_s(process, port, _START_LIMIT_S)
+    time.sleep(_SETTLE_S)
+    return process
+
+
+def _take_idle_workers(subject: Subject, setting: Setting) -> Mapping[str, float]:
+    sample = {}
+    for workers in _WORKERS:
+        process = _serve_quietly(subject, setting, workers, 3)
+        try:
+            sample[f"mb_{workers}"] = process.pss_bytes() / 1e6
+            before_s, began_at = process.cpu_s(), time.monotonic()
+            time.sleep(_SETTLE_S)
+            used_s = process.cpu_s() - before_s
+            sample[f"cpu_share_{workers}"] = 100 * used_s / (time.monotonic() - began_at)
+        finally:
+            process.stop()
+    most, least = _WORKERS[-1], _WORKERS[0]
+    grown = sample[f"mb_{most}"] - sample[f"mb_{least}"]
+    return {"mb_per_worker": grown / (most - least), **sample}
+
+
+def _take_start(subject: Subject, setting: Setting) -> Mapping[str, float]:
+    process, port = subject.start(
+        setting.endpoints, setting.directory, cpus=setting.places.subject, workers=16
+    )
+    try:
+        return {"ms": first_byte_s(process, port, _START_LIMIT_S) * 1e3}
+    finally:
+        process.stop()
+
+
+def _take_endpoint_memory(subject: Subject, setting: Setting) -> Mapping[str, float]:
+    sizes = []
+    for endpoints in (3, 1_003):
+        process = _serve_quietly(subject, setting, 1, endpoints)
+        try:
+            sizes.append((process.pss_bytes(), process.pss_bytes(children_only=True)))
+        finally:
+            process.stop()
+    (few, few_worker), (many, many_worker) = sizes
+    return {
+        "worker_kb": (many_worker - few_worker) / 1e3,
+        "all_kb": (many - few) / 1e3,
+    }
+
+
+def _take_many_sessions(subject: Subject, setting: Setting) -> Mapping[str, float]:
+    sample = {}
+    load = setting.places.load
+    for sessions in _SESSIONS:
+        process, port = subject.serve(
+            setting.endpoints, setting.directory, cpus=setting.places.subject
+        )
+        try:
+            load_requests(port, sessions, 1, load)
+            before_s = process.cpu_s()
+            seen = load_requests(port, sessions, setting.duration_s, load)
+            sample[f"cpu_us_{sessions}"] = (process.cpu_s() - before_s) / seen.count * 1e6
+        finally:
+            process.stop()
+    return sample
+
+
+def _take_many_endpoints(subject: Subject, setting: Setting) -> Mapping[str, float]:
+    sample = {}
+    load = setting.places.load
+    for endpoints in _ENDPOINTS:
+        process, port = subject.serve(
+            setting.many_endpoints[:endpoints], setting.directory, cpus=setting.places.subject
+        )
+        try:
+            load_requests(port, 64, 1, load, reconnect=True)
+            before_s = process.cpu_s()
+            seen = load_requests(port, 64, setting.duration_s, load, reconnect=True)
+            sample[f"cpu_us_{endpoints}"] = (process.cpu_s() - before_s) / seen.count * 1e6
+        finally:
+            process.stop()
+    return sample
+
+
+def _take_handing_over(_subject: Subject, _setting: Setting) -> Mapping[str, float]:
+    """CPU time of both ends in one process: batches are sent, then received, and so on."""
+    board = Board()
+    sender_end, inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    unused_end, unused_inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    carried, kept = socket.socketpair()
+    sender = Handoff(board, slot=0, slots=2, inbox=unused_inbox, peers={1: sender_end})
+    receiver = Handoff(board, slot=1, slots=2, inbox=inbox, peers={})
+    sent_s = received_s = 0.0
+    for _ in range(_HANDED // _BATCH):
+        copies = [carried.dup().detach() for _ in range(_BATCH)]
+        began_at = time.process_time()
+        for fd in copies:
+            sender.send(fd, 1)
+        sent_at = time.process_time()
+        taken = receiver.receive()
+        received_at = time.process_time()
+        for fd in taken:
+            os.close(fd)
+        sent_s += sent_at - began_at
+        received_s += received_at - sent_at
+    for sock in (sender_end, inbox, unused_end, unused_inbox, carried, kept):
+        sock.close()
+    board.close()
+    return {"sender_us": sent_s / _HANDED * 1e6, "receiver_us": received_s / _HANDED * 1e6}
+
+
+OWN_MEASURES = (
+    Measure(
+        "idle-workers",
+        "idle gateway with 1, 4, 16, 64 workers",
+        (
+            Metric("mb_per_worker", "MB per further worker", 2),
+            *(Metric(f"mb_{n}", f"MB, {n} workers") for n in _WORKERS),
+            *(Metric(f"cpu_share_{n}", f"% of a CPU, {n} workers", 2) for n in _WORKERS),
+        ),
+        _take_idle_workers,
+    ),
+    Measure("start-16", "start with 16 workers", (Metric("ms", "ms", 0),), _take_start),
+    Measure(
+        "endpoint-memory",
+        "1,000 endpoints more",
+        (Metric("worker_kb", "kB per worker", 0), Metric("all_kb", "kB, master and worker", 0)),
+        _take_endpoint_memory,
+    ),
+    Measure(
+        "many-sessions",
+        "CPU per round trip as sessions grow",
+        tuple(Metric(f"cpu_us_{n}", f"us, {n} sessions") for n in _SESSIONS),
+        _take_many_sessions,
+    ),
+    Measure(
+        "many-endpoints",
+        "CPU per connection as endpoints grow",
+        tuple(Metric(f"cpu_us_{n}", f"us, {n} endpoints") for n in _ENDPOINTS),
+        _take_many_endpoints,
+    ),
+    Measure(
+        "handing-over",
+        "session handed to another worker",
+        (Metric("sender_us", "us, sender"), Metric("receiver_us", "us, receiver")),
+        _take_handing_over,
+    ),
+)
