@@ -163,7 +163,7 @@ def owners(config: Config) -> tuple[Owner, ...]:
     if not domain:
         return ()
     if domain.startswith("_"):
-        return (Owner(domain, tls="-ssl." in domain.partition(".")[0] + "."),)
+        return (Owner(domain, tls="-ssl-" in domain.partition(".")[0] + "-"),)
     suffix = f"-{config.discovery_srv_name.lower()}" if config.discovery_srv_name else ""
     return (
         Owner(f"_etcd-client-ssl{suffix}._tcp.{domain}", tls=True),

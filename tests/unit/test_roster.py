@@ -1,0 +1,172 @@
+"""The roster: DNS and health joined into one versioned list."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.endpoint import EndpointState
+from gateway.core.messages import Settings
+from supervisor.core.discovery import Change, Discovered
+from supervisor.core.roster import SETTLE_S, Roster
+
+SETTINGS = Settings()
+
+
+def found(name: str, **fields: int) -> Discovered:
+    return replace(Discovered(f"{name}:1", name, 1, ("10.0.0.1",)), **fields)  # type: ignore[arg-type]
+
+
+A, B, C = found("a"), found("b"), found("c")
+
+
+def states(roster: Roster) -> dict[str, EndpointState]:
+    return {e.name: e.state for e in roster.snapshot(SETTINGS).endpoints}
+
+
+def test_new_endpoints_start_active_in_the_order_of_resolution() -> None:
+    """New endpoints are active at once, in the order resolution gave them."""
+    roster = Roster(version=6)
+    assert roster.resolve([B, A], 0, 30) == Change(added=("b:1", "a:1"))
+    snapshot = roster.snapshot(SETTINGS)
+    assert snapshot.version == 7
+    assert [e.name for e in snapshot.endpoints] == ["b:1", "a:1"]
+    assert set(states(roster).values()) == {EndpointState.ACTIVE}
+
+
+def test_version_grows_only_on_change() -> None:
+    """The same endpoints and settings keep the version; a changed setting raises it."""
+    roster = Roster()
+    roster.resolve([A, B], 0, 30)
+    first = roster.snapshot(SETTINGS)
+    assert not roster.resolve([A, B], 1, 30)
+    assert roster.snapshot(SETTINGS) is first
+    assert roster.snapshot(replace(SETTINGS, idle_timeout_s=1)).version == first.version + 1
+
+
+def test_a_changed_weight_keeps_state_and_sessions() -> None:
+    """A changed priority, weight or address is a change of the same endpoint."""
+    roster = Roster()
+    roster.resolve([A], 0, 30)
+    roster.judge("a:1", False, 1)
+    roster.sessions("a:1", 3)
+    assert roster.resolve([replace(A, weight=5)], 2, 30) == Change(changed=("a:1",))
+    (member,) = roster.members
+    assert (member.sessions, member.state) == (3, EndpointState.INACTIVE)
+    assert roster.snapshot(SETTINGS).endpoints[0].weight == 5
+
+
+def test_judge_tells_whether_the_state_changed() -> None:
+    """Health's verdict counts once, and not for unknown endpoints."""
+    roster = Roster()
+    roster.resolve([A], 0, 30)
+    assert not roster.judge("a:1", True, 1)
+    assert roster.judge("a:1", False, 1)
+    assert not roster.judge("a:1", False, 1)
+    assert not roster.judge("nobody:1", False, 1)
+    assert states(roster) == {"a:1": EndpointState.INACTIVE}
+
+
+def test_removed_lives_for_its_grace() -> None:
+    """An endpoint that left DNS is removed, lives for its grace, then is gone."""
+    roster = Roster()
+    roster.resolve([A, B], 0, 30)
+    assert roster.next_at() is None
+    assert roster.resolve([B], 10, 30) == Change(removed=("a:1",))
+    assert states(roster) == {"b:1": EndpointState.ACTIVE, "a:1": EndpointState.REMOVED}
+    assert roster.next_at() == 40
+    assert roster.expire(39.9) == ()
+    roster.resolve([B], 20, 30)
+    assert roster.next_at() == 40, "the grace does not start anew"
+    assert roster.expire(40) == ("a:1",)
+    assert states(roster) == {"b:1": EndpointState.ACTIVE}
+
+
+def test_a_removed_one_that_turns_inactive_stays_for_its_sessions() -> None:
+    """Health has no say over the grace of the sessions of a removed endpoint."""
+    roster = Roster()
+    roster.resolve([A], 0, 30)
+    roster.resolve([], 1, 30)
+    version = roster.snapshot(SETTINGS).version
+    assert not roster.judge("a:1", False, 2)
+    assert roster.snapshot(SETTINGS).version == version
+
+
+def test_absent_and_inactive_goes_at_once_unless_it_has_sessions() -> None:
+    """Absent and inactive without sessions goes at once; sessions get their grace all the same."""
+    roster = Roster()
+    roster.resolve([A, B], 0, 30)
+    roster.judge("a:1", False, 1)
+    roster.judge("b:1", False, 1)
+    roster.sessions("b:1", 1)
+    roster.sessions("b:1", 1)
+    roster.sessions("nobody:1", 1)
+    roster.resolve([], 2, 30)
+    assert states(roster) == {"b:1": EndpointState.REMOVED}
+
+
+def test_one_that_came_back_in_time_is_as_if_it_never_left() -> None:
+    """Coming back within the grace restores state and sessions."""
+    roster = Roster()
+    roster.resolve([A], 0, 30)
+    roster.sessions("a:1", 2)
+    before = roster.snapshot(SETTINGS).endpoints
+    roster.resolve([], 1, 30)
+    roster.snapshot(SETTINGS)
+    assert roster.resolve([A], 2, 30) == Change(added=("a:1",))
+    assert roster.snapshot(SETTINGS).endpoints == before
+    assert roster.members[0].sessions == 2
+    assert roster.next_at() is None
+
+
+def test_grace_zero_waits_for_the_last_session() -> None:
+    """With a grace of 0 a removed endpoint goes when its last session ended, and is settled."""
+    roster = Roster()
+    roster.resolve([A], 0, 0)
+    roster.sessions("a:1", 1)
+    roster.resolve([], 10, 0)
+    assert roster.next_at() is None
+    assert roster.expire(1e9) == ()
+    roster.sessions("a:1", 0)
+    assert roster.next_at() == 10 + SETTLE_S
+    assert roster.expire(10) == ()
+    assert roster.expire(10 + SETTLE_S) == ("a:1",)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("resolve"), st.frozensets(st.sampled_from([A, B, C]))),
+        st.tuples(st.just("judge"), st.sampled_from(["a:1", "b:1", "c:1"]), st.booleans()),
+        st.tuples(st.just("sessions"), st.sampled_from(["a:1", "b:1"]), st.integers(0, 2)),
+        st.tuples(st.just("expire")),
+    )
+)
+
+
+@given(STEPS, st.sampled_from([0.0, 5.0]))
+def test_versions_and_membership_hold_whatever_happens(
+    steps: list[tuple[object, ...]], grace_s: float
+) -> None:
+    """Whatever happens, versions never fall, equal versions mean equal lists, and who is in DNS
+    is a member that is not removed."""
+    roster = Roster()
+    wanted: frozenset[Discovered] = frozenset()
+    last = roster.snapshot(SETTINGS)
+    for now, step in enumerate(steps):
+        match step:
+            case ("resolve", frozenset() as wanted):
+                roster.resolve(wanted, now, grace_s)
+            case ("judge", str(name), bool(active)):
+                roster.judge(name, active, now)
+            case ("sessions", str(name), int(count)):
+                roster.sessions(name, count)
+            case _:
+                roster.expire(now)
+        snapshot = roster.snapshot(SETTINGS)
+        assert snapshot.version >= last.version
+        assert (snapshot.version == last.version) == (snapshot.endpoints == last.endpoints)
+        in_dns = {e.name for e in snapshot.endpoints if e.state is not EndpointState.REMOVED}
+        assert in_dns == {each.name for each in wanted}
+        last = snapshot
