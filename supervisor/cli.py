@@ -1,7 +1,6 @@
 """The console command's outer edge: whatever happens inside, one line and an exit code.
 
-Nothing else is imported here at first: the checks below have to work when ``gateway`` or
-``supervisor`` turn out to be somebody else's package.
+Nothing else is imported here at first, so that an import that fails is inside the edge too.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _open_missing_streams()
     try:
-        if stranger := find_stranger():
-            return _fail(stranger, EXIT_FAILURE)
         from supervisor import commands
 
         code = commands.run(arguments)
@@ -41,23 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILURE
     except Exception as error:  # noqa: BLE001 - the outermost boundary: no traceback for users
         return _fail_unexpectedly(error, arguments)
-
-
-def find_stranger() -> str:
-    """What is wrong if ``gateway`` or ``supervisor`` is not ours; empty if both are.
-
-    Both names are generic, and PyPI's process manager is called supervisor too.
-    """
-    home = os.path.dirname(os.path.abspath(__file__))
-    advice = "install etcd-gateway into an environment of its own"
-    if os.path.exists(os.path.join(home, "supervisord.py")):
-        return f"the package supervisor in {home} is mixed with the process manager's; {advice}"
-    import gateway
-
-    found = os.path.dirname(os.path.abspath(gateway.__file__ or "nowhere"))
-    if found != os.path.join(os.path.dirname(home), "gateway"):
-        return f"the package gateway in {found} is not etcd-gateway's; {advice}"
-    return ""
 
 
 def report(text: str) -> None:
@@ -80,11 +60,6 @@ def _open_missing_streams() -> None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - lives as long as we do
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-
-
-def _fail(text: str, code: int) -> int:
-    report(text)
-    return code
 
 
 def _fail_unexpectedly(error: Exception, arguments: Sequence[str]) -> int:

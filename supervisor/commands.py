@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 COMPLETE_VARIABLE = "_ETCD_GATEWAY_COMPLETE"
 
+SHELLS = ("bash", "zsh", "fish")
+
 _FINDING = ("admin-addr", "config-file")
 """What ``status`` and ``reload`` need to find the running gateway."""
 
@@ -156,7 +158,7 @@ def _reload(**given: tuple[str, ...]) -> int:
 @click.option("--etcd", is_flag=True, help="Three real etcd members instead (needs etcd).")
 @click.option("--once", is_flag=True, help="Leave after the tour; exits 1 if something failed.")
 def demo(etcd: bool, once: bool) -> int:
-    """Try it: small backends, SRV records and a gateway on loopback.
+    """Show the gateway at work, on loopback and with nothing else installed.
 
     Three small backends that say who they are, a DNS server with SRV records for them, and a real
     gateway in front; prints what to try next.
@@ -166,15 +168,24 @@ def demo(etcd: bool, once: bool) -> int:
     return stage.run(etcd=etcd, once=once)
 
 
+def _complete_shell(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    del ctx, param
+    return [CompletionItem(shell) for shell in SHELLS if shell.startswith(incomplete)]
+
+
 @program.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=click.UNPROCESSED, shell_complete=_complete_shell)
 def completion(shell: str) -> int:
     """Print the completion script for SHELL: bash, zsh or fish."""
     from click.shell_completion import get_completion_class
 
-    kind = get_completion_class(shell)
+    kind = get_completion_class(shell) if shell in SHELLS else None
     if kind is None:
-        raise click.UsageError(f"no completion for {shell}")
+        raise click.UsageError(f"SHELL {quote(shell)}: expected {', '.join(SHELLS)}")
     click.echo(kind(program, {}, PROGRAM, COMPLETE_VARIABLE).source())
     return 0
 

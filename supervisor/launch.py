@@ -11,20 +11,32 @@ import importlib.util
 import os
 import sys
 
+PARTS = {"supervisor": "cli.py", "gateway": "sink.py"}
+"""A module of each of our packages, to know them by."""
+
+PROCESS_MANAGER = "supervisord.py"
+"""A module of PyPI's supervisor, which installs itself into the same folder as ours."""
+
 
 def main() -> int:
     """Check whose packages they are, then run the command line; the exit code."""
-    for name, part in (("supervisor", "cli.py"), ("gateway", "sink.py")):
-        spec = importlib.util.find_spec(name)
-        homes = list(spec.submodule_search_locations or ()) if spec is not None else []
-        if not any(os.path.exists(os.path.join(home, part)) for home in homes):
-            found = os.path.dirname(spec.origin) if spec is not None and spec.origin else "nowhere"
-            print(
-                f"etcd-gateway: the package {name} in {found} is not etcd-gateway's; "
-                "install etcd-gateway into an environment of its own",
-                file=sys.stderr,
-            )
+    for name, part in PARTS.items():
+        if reason := find_stranger(name, part):
+            advice = "install etcd-gateway into an environment of its own"
+            print(f"etcd-gateway: {reason}; {advice}", file=sys.stderr)
             return 1
     from supervisor import cli
 
     return cli.main()
+
+
+def find_stranger(name: str, part: str) -> str:
+    """What is wrong with the package that ``import name`` finds; empty if it is ours."""
+    spec = importlib.util.find_spec(name)
+    homes = list(spec.submodule_search_locations or ()) if spec is not None else []
+    found = homes[0] if homes else (spec.origin if spec is not None else None) or "nowhere"
+    if not any(os.path.exists(os.path.join(home, part)) for home in homes):
+        return f"the package {name} in {found} is not etcd-gateway's"
+    if any(os.path.exists(os.path.join(home, PROCESS_MANAGER)) for home in homes):
+        return f"the package {name} in {found} is mixed with the process manager's"
+    return ""

@@ -159,7 +159,9 @@ BLOCKS = (
     Block("life-of-a-session.md", "ends", explain_ends),
 )
 
-PAGES: dict[str, Callable[[], str]] = {}
+PAGES: dict[str, Callable[[], str]] = {
+    "usage.md": render_elsewhere("tests.usage", "render"),
+}
 """Pages that are generated as a whole."""
 
 
