@@ -1,0 +1,134 @@
+"""A real etcd cluster of three members on loopback, for tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+from tests.support import free_port, wait_until
+
+_PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+ETCD = shutil.which("etcd", path=_PATH)
+ETCDCTL = shutil.which("etcdctl", path=_PATH)
+
+needs_etcd = pytest.mark.skipif(
+    not (ETCD and ETCDCTL), reason="etcd and etcdctl are not to be had here"
+)
+
+
+class Cluster:
+    """Three members; owns their processes and data. ``tls``: (ca, certificate, key) for clients.
+
+    ``host`` is what the client URLs are advertised as.
+    """
+
+    def __init__(
+        self, *, tls: tuple[str, str, str] | None = None, client_ports: list[int] | None = None
+    ) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="etcd-")
+        self.tls = tls
+        self.client_ports = client_ports or [free_port() for _ in range(3)]
+        self._peer_ports = [free_port() for _ in range(3)]
+        self.members: list[subprocess.Popen[bytes] | None] = [None, None, None]
+        for index in range(3):
+            self.start(index)
+        self.wait_healthy()
+
+    @property
+    def endpoints(self) -> list[str]:
+        return [f"127.0.0.1:{port}" for port in self.client_ports]
+
+    def start(self, index: int) -> None:
+        """Start a member, or start it again with its data."""
+        assert ETCD is not None
+        scheme = "https" if self.tls else "http"
+        client = f"{scheme}://127.0.0.1:{self.client_ports[index]}"
+        peers = [f"http://127.0.0.1:{port}" for port in self._peer_ports]
+        argv = [
+            ETCD,
+            f"--name=m{index}",
+            f"--data-dir={self._directory.name}/m{index}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peers[index]}",
+            f"--initial-advertise-peer-urls={peers[index]}",
+            "--initial-cluster=" + ",".join(f"m{i}={url}" for i, url in enumerate(peers)),
+            "--heartbeat-interval=100",
+            "--election-timeout=500",
+        ]
+        if self.tls:
+            ca, certificate, key = self.tls
+            argv += [f"--cert-file={certificate}", f"--key-file={key}", f"--trusted-ca-file={ca}"]
+        with open(f"{self._directory.name}/m{index}.log", "ab") as log:
+            self.members[index] = subprocess.Popen(
+                argv, stdout=log, stderr=log, env={**os.environ, "ETCD_UNSUPPORTED_ARCH": "arm64"}
+            )
+
+    def kill(self, index: int) -> None:
+        """SIGKILL one member."""
+        member = self.members[index]
+        assert member is not None
+        member.send_signal(signal.SIGKILL)
+        member.wait()
+        self.members[index] = None
+
+    def log(self, index: int) -> str:
+        return Path(f"{self._directory.name}/m{index}.log").read_text(errors="replace")
+
+    def wait_healthy(self, deadline_s: float = 30.0) -> None:
+        """Until every member that runs answers a linearizable read."""
+        for index, port in enumerate(self.client_ports):
+            if self.members[index] is not None:
+                wait_until(
+                    lambda port=port: self.ctl(f"127.0.0.1:{port}", "get", "x").returncode == 0,  # type: ignore[misc]
+                    deadline_s,
+                    f"etcd member {index} healthy",
+                )
+
+    def ctl(
+        self, endpoint: str, *arguments: str, timeout_s: float = 5.0
+    ) -> subprocess.CompletedProcess[str]:
+        """``etcdctl`` through one endpoint."""
+        return subprocess.run(
+            [*self.ctl_command(endpoint, timeout_s), *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "ETCDCTL_API": "3"},
+            timeout=timeout_s + 20,
+        )
+
+    def ctl_command(self, endpoint: str, timeout_s: float = 5.0) -> list[str]:
+        assert ETCDCTL is not None
+        argv = [
+            ETCDCTL,
+            f"--endpoints={endpoint}",
+            f"--command-timeout={timeout_s}s",
+            "--dial-timeout=2s",
+        ]
+        return [*argv, f"--cacert={self.tls[0]}"] if self.tls else argv
+
+    def close(self) -> None:
+        for index, member in enumerate(self.members):
+            if member is not None:
+                self.kill(index)
+        self._directory.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.close()
