@@ -76,6 +76,7 @@ class Resolver:
             )
         self._conf = conf
         servers = nameservers or [HostPort(address, 53) for address in conf.nameservers]
+        self.nameservers = tuple(map(str, servers))
         self._lifetime_s = min(conf.timeout_s * conf.attempts * len(servers), MAX_LIFETIME_S)
         self._dns = dns.asyncresolver.Resolver(configure=False)
         self._dns.nameservers = [dns.nameserver.Do53Nameserver(s.host, s.port) for s in servers]

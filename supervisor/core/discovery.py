@@ -317,15 +317,12 @@ class _Gathering:
         if address := literal(host):
             return (address,)
         what = f"host {host}" + (f" (SRV {found_under})" if found_under else "")
-        match lookup(Question(kind, host)):
-            case Answer(addresses=addresses):
-                return sort_addresses(addresses)
-            case Negative(error):
-                self.problems.append(Problem(f"{what}: {error}", definite=True))
-            case Failure(error):
-                self.problems.append(Problem(f"{what}: {error}", definite=False))
-            case None:
-                self.problems.append(Problem(f"{what}: not asked yet", definite=False))
+        outcome = lookup(Question(kind, host))
+        if isinstance(outcome, Answer):
+            return sort_addresses(outcome.addresses)
+        error = outcome.error if outcome else "not asked yet"
+        definite = isinstance(outcome, Negative)
+        self.problems.append(Problem(f"{what}: {error}", definite))
         return ()
 
     def add(self, new: Discovered) -> None:

@@ -67,6 +67,7 @@ def test_judge_tells_whether_the_state_changed() -> None:
     assert not roster.judge("a:1", False, 1)
     assert not roster.judge("nobody:1", False, 1)
     assert states(roster) == {"a:1": EndpointState.INACTIVE}
+    assert roster.version == roster.snapshot(SETTINGS).version
 
 
 def test_removed_lives_for_its_grace() -> None:
