@@ -21,7 +21,7 @@ from gateway.core.counters import DialResult, End, EndpointCounters
 from gateway.core.endpoint import Endpoint
 from gateway.core.messages import Settings
 from gateway.core.outcome import DESCRIPTORS, result_of
-from gateway.poller import ERR, HUP, OUT, Poller
+from gateway.poller import DIALING, ERR, HUP, OUT, Poller
 from gateway.tcp import ephemeral_ports, met_itself
 
 TICK_S = 0.02
@@ -51,8 +51,12 @@ class Table(Protocol):
 class Caller(Protocol):
     """Who wants the connection: a session."""
 
-    def connected(self, fd: int, endpoint: Endpoint, mask: int) -> None:
-        """The dial won; ``fd`` is registered and now the caller's. ``mask``: its first event."""
+    def connected(self, fd: int, endpoint: Endpoint, mask: int, sent: int) -> None:
+        """The dial won; ``fd`` is now the caller's.
+
+        ``mask``: its first event, registered as DIALING; 0: not registered yet, but ``sent`` of
+        the early bytes are on their way.
+        """
 
     def gave_up(self, end: End) -> None:
         """No endpoint, or none could be reached."""
@@ -140,6 +144,7 @@ class Dial:
         "attempts",
         "caller",
         "dialer",
+        "early",
         "local",
         "started_at",
         "starved",
@@ -151,6 +156,7 @@ class Dial:
         self.dialer = dialer
         self.caller = caller
         self.started_at = now
+        self.early: memoryview | None = None
         self.attempts: list[Attempt] = []
         self.tried: dict[str, None] = {}
         self.local = False
@@ -159,9 +165,13 @@ class Dial:
         """... with everything: no descriptors, no memory."""
         self.waits_until = 0.0
 
-    def start(self) -> None:
-        self.dialer.watch(self)
+    def start(self, early: memoryview | None) -> None:
+        """``early``: what the client said already; valid during this call only."""
+        self.early = early
         self._next(self.started_at)
+        self.early = None
+        if self.attempts or self.waits_until:
+            self.dialer.watch(self)
 
     def cancel(self) -> None:
         """The caller left first: no evidence either way."""
@@ -193,15 +203,25 @@ class Dial:
         dialer.unfinished.pop(self, None)
         self.attempts.remove(attempt)
         endpoint = attempt.endpoint
-        elapsed = time.monotonic() - attempt.started_at
-        self._count(endpoint.name, DialResult.CONNECTED)
-        dialer.count(endpoint.name).dial_seconds.observe(elapsed)
+        self._reached(endpoint, attempt.started_at)
         if self.attempts:
             self._leave_losers(attempt)
+        self.caller.connected(attempt.sock.detach(), endpoint, mask, 0)
+
+    def _won_at_once(self, endpoint: Endpoint, sock: _socket.socket, now: float, sent: int) -> None:
+        """The early bytes went through, so the connection stands; nobody needs to wait for it."""
+        self.early = None
+        self._reached(endpoint, now)
+        self.caller.connected(sock.detach(), endpoint, 0, sent)
+
+    def _reached(self, endpoint: Endpoint, started_at: float) -> None:
+        dialer = self.dialer
+        counters = dialer.count(endpoint.name)
+        counters.dials["connected"] = counters.dials.get("connected", 0) + 1
+        counters.dial_seconds.observe(time.monotonic() - started_at)
         if not dialer.table.is_trusted(endpoint.name):
             dialer.table.trust(endpoint.name)
             dialer.on_succeeded(endpoint.name)
-        self.caller.connected(attempt.sock.detach(), endpoint, mask)
 
     def failed(self, attempt: Attempt, code: int) -> None:
         """This attempt came to nothing: the endpoint's next address, else the next endpoint."""
@@ -268,12 +288,31 @@ class Dial:
         except OSError as error:
             return error.errno or errno.EMFILE
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        early = self.early
+        if early is not None:
+            # The handshake's last ACK travels with the early bytes: one packet less. Only up to
+            # the first bytes: the kernel goes back to quick ACKs by itself.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
         code = sock.connect_ex((host, endpoint.port))
         if code not in (0, errno.EINPROGRESS):
             sock.close()
             return code
+        if early is not None:
+            if endpoint.port in self.dialer.ephemeral and met_itself(sock):
+                sock.close()
+                return errno.ECONNREFUSED
+            try:
+                sent = os.write(sock.fileno(), early)
+            except BlockingIOError:
+                pass  # still connecting, as it does over a real network
+            except OSError as error:
+                sock.close()
+                return error.errno or errno.ECONNRESET
+            else:
+                self._won_at_once(endpoint, sock, now, sent)
+                return 0
         attempt = Attempt(self, endpoint, address, sock, now)
-        self.dialer.poller.add(sock.fileno(), attempt)
+        self.dialer.poller.add(sock.fileno(), attempt, DIALING)
         self.attempts.append(attempt)
         return 0
 

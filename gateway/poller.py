@@ -18,8 +18,17 @@ OUT = select.EPOLLOUT
 ERR = select.EPOLLERR
 HUP = select.EPOLLHUP
 
-STREAM = IN | OUT | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET
-"""What a connection is registered for, once. PRI only so that urgent data cannot hide bytes."""
+RDHUP = select.EPOLLRDHUP
+
+STREAM = IN | select.EPOLLPRI | RDHUP | select.EPOLLET
+"""What a connected socket is registered for. PRI only so that urgent data cannot hide bytes.
+
+Without OUT, which would be one useless event per socket at its start; who has bytes left over asks
+for it with :meth:`Poller.want_out`, once.
+"""
+
+DIALING = STREAM | OUT
+"""What a connecting socket is registered for."""
 
 BATCH = 256
 """Events taken per ``epoll_wait``."""
@@ -59,6 +68,10 @@ class Poller:
         """Register ``fd``; what is already pending is reported in the next batch."""
         self._epoll.register(fd, events)
         self._watchers[fd] = watcher
+
+    def want_out(self, fd: int) -> None:
+        """Report also when ``fd`` takes bytes (again); at once if it does now."""
+        self._epoll.modify(fd, DIALING)
 
     def replace(self, fd: int, watcher: Watcher) -> None:
         """Another owner for a registered descriptor, without a system call."""

@@ -15,7 +15,7 @@ from os import readv, splice, write
 from typing import TYPE_CHECKING
 
 from gateway.pipes import Pipe, Pipes
-from gateway.poller import ERR, IN, OUT, Poller
+from gateway.poller import ERR, IN, OUT, RDHUP, Poller
 from gateway.tcp import shut_write
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ SMALL_BYTES = 1 << 14
 """A splice that moves less than this was not worth it: the flow is small again."""
 
 PLAIN = IN | OUT
+CAREFUL = -1
+"""Signs that promise nothing: read on until the kernel says that there is no more."""
+
 SPLICE_FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 
 
@@ -62,15 +65,27 @@ class Leg:
     ``moved`` counts bytes read from ``fd`` that the other side's kernel took.
     ``held`` is the rest that it did not take; while there is one (or the pipe has a fill) the leg
     is stuck and does not read. ``ended``: the end of stream was read, which happens only when
-    nothing is kept, and was forwarded.
+    nothing is kept, and was forwarded. ``armed``: registered for OUT events too.
     """
 
-    __slots__ = ("bulk", "ended", "fd", "held", "moved", "peer", "pipe", "relay", "session")
+    __slots__ = (
+        "armed",
+        "bulk",
+        "ended",
+        "fd",
+        "held",
+        "moved",
+        "peer",
+        "pipe",
+        "relay",
+        "session",
+    )
 
     peer: Leg
 
-    def __init__(self, fd: int, session: Session, relay: Relay) -> None:
+    def __init__(self, fd: int, session: Session, relay: Relay, *, armed: bool = False) -> None:
         self.fd = fd
+        self.armed = armed
         self.session = session
         self.relay = relay
         self.moved = 0
@@ -93,15 +108,20 @@ class Leg:
                 return
         if self.held is None and self.pipe is None:
             if mask != OUT and not self.ended:
-                self.pump(mask & ~PLAIN or not mask)
+                self.pump(mask & ~PLAIN if mask else CAREFUL)
         elif mask & ERR:
             self.session.broken(self, None)
 
     def on_crash(self, error: Exception) -> None:
         self.session.crashed(error)
 
-    def pump(self, to_the_end: int) -> None:
-        """Read until drained. ``to_the_end``: a short read is not proof (the stream has ended)."""
+    def pump(self, signs: int) -> None:
+        """Read until drained. ``signs``: what the event said beside IN and OUT.
+
+        Without any, a short read proves that nothing is left. With RDHUP alone, it proves that
+        the stream has ended: its end is queued behind all of its bytes. Otherwise only reading
+        on tells.
+        """
         if self.bulk >= BULK_READS and self.pump_pipe():
             return
         relay = self.relay
@@ -129,11 +149,14 @@ class Leg:
                 return
             self.moved += sent
             if sent != size:
-                self.held = memoryview(bytes(view[sent:size]))
+                self.hold(view[sent:size])
                 return
             if size != BUFFER_BYTES:
                 self.bulk = 0
-                if not to_the_end:
+                if not signs:
+                    return
+                if signs == RDHUP:
+                    self.forward_end()
                     return
             else:
                 self.bulk += 1
@@ -180,6 +203,7 @@ class Leg:
                 sent = splice(pipe.r, target, pipe.fill, flags=SPLICE_FLAGS)
             except BlockingIOError:
                 self.pipe = pipe
+                self.peer.arm()
                 return False
             except OSError as error:
                 self.pipe = pipe
@@ -211,7 +235,17 @@ class Leg:
                 return
             self.held = None
         if not self.ended:
-            self.pump(1)
+            self.pump(CAREFUL)
+
+    def hold(self, rest: memoryview) -> None:
+        """Keep a copy of what the other side did not take, until it does."""
+        self.held = memoryview(bytes(rest))
+        self.peer.arm()
+
+    def arm(self) -> None:
+        if not self.armed:
+            self.armed = True
+            self.relay.poller.want_out(self.fd)
 
     def forward_end(self) -> None:
         """Tell the other side that this stream is complete; the second end ends the session."""
@@ -230,7 +264,7 @@ class Leg:
         """
         if self.stuck or self.ended:
             return
-        for _ in range(COPY_BUDGET * 16):
+        for _ in range(COPY_BUDGET):
             try:
                 size = readv(self.fd, self.relay.buffers)
                 if not size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from os import readv
 from typing import Any
 
 from gateway.core.counters import End, EndpointCounters, WorkerCounters
@@ -12,7 +13,7 @@ from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.log import Log
 from gateway.core.messages import Settings, Snapshot
 from gateway.dialer import Dial, Dialer, OnDialFailed, Table
-from gateway.poller import ERR, HUP, OUT, Poller
+from gateway.poller import ERR, HUP, OUT, RDHUP, Poller
 from gateway.relay import Leg, Relay
 from gateway.tcp import arm_reset, borrowed, tune
 
@@ -82,9 +83,7 @@ class Sessions:
         session = Session(self, fd, peer if self.settings.access_log else None)
         self._all[session] = None
         self.counters.sessions += 1
-        self.poller.add(fd, session)
-        session.dial = dial = Dial(self.dialer, session, session.started_at)
-        dial.start()
+        session.open()
 
     def apply(self, snapshot: Snapshot) -> None:
         """Act on a new snapshot; the caller has given it to the table already.
@@ -238,6 +237,30 @@ class Session:
         self.first_end: End | None = None
         self.end: End | None = None
 
+    def open(self) -> None:
+        """Dial, with what the client said already: most speak first, and at once."""
+        relay = self.sessions.relay
+        client = self.client
+        early: memoryview | None = None
+        try:
+            size = readv(client.fd, relay.buffers)
+            if size:
+                early = relay.view[:size]
+            else:
+                self.pending = RDHUP
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._finish(End.RESET)
+            return
+        self.sessions.poller.add(client.fd, self)
+        self.dial = dial = Dial(self.sessions.dialer, self, self.started_at)
+        dial.start(early)
+        if early is not None and self.end is None and client.moved < len(early):
+            client.held = memoryview(bytes(early[client.moved :]))
+            if self.upstream is not None:
+                self.upstream.arm()
+
     # The client's watcher, while dialing.
 
     def on_event(self, mask: int) -> None:
@@ -250,23 +273,27 @@ class Session:
 
     # The dial's caller.
 
-    def connected(self, fd: int, endpoint: Endpoint, mask: int) -> None:
+    def connected(self, fd: int, endpoint: Endpoint, mask: int, sent: int) -> None:
         self.dial = None
         sessions = self.sessions
         client = self.client
-        self.upstream = upstream = Leg(fd, self, sessions.relay)
+        self.upstream = upstream = Leg(fd, self, sessions.relay, armed=mask != 0)
         client.peer = upstream
         upstream.peer = client
         poller = sessions.poller
-        poller.replace(fd, upstream)
         poller.replace(client.fd, client)
+        if mask:
+            poller.replace(fd, upstream)
+        else:
+            poller.add(fd, upstream)
+            client.moved = sent
         self.endpoint = endpoint.name
         self.counters = counters = sessions.counters_of(endpoint.name)
         counters.sessions += 1
         counters.sessions_total += 1
         sessions.table.session_started(endpoint.name)
         sessions.established(self)
-        if mask & ~OUT:
+        if mask & ~OUT or client.held is not None:
             upstream.on_event(mask)
         if self.pending and self.end is None:
             client.on_event(self.pending)
