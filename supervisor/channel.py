@@ -133,9 +133,7 @@ class Channel:
     def _read(self) -> bool:
         """Read once; False if there was nothing, or nothing more will come."""
         try:
-            data, fds, _flags, _ = socket.recv_fds(
-                self.control, _CHUNK_BYTES, _MAX_FDS, socket.MSG_CMSG_CLOEXEC
-            )
+            data, fds = receive(self.control, _CHUNK_BYTES, _MAX_FDS)
         except BlockingIOError:
             return False
         except OSError:
@@ -174,6 +172,23 @@ class Channel:
                 self._on_message(message, [])
             case other:
                 raise wire.WireError(f"{type(other).__name__} came up; it only goes down")
+
+
+def receive(sock: socket.socket, size: int, most_fds: int) -> tuple[bytes, list[int]]:
+    """Read without waiting; the descriptors are the caller's and close on exec.
+
+    socket.recv_fds takes flags and ignores them (CPython 3.11 to 3.13).
+    """
+    fds = array.array("i")
+    data, ancillary, _, _ = sock.recvmsg(
+        size,
+        socket.CMSG_SPACE(most_fds * fds.itemsize),
+        socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT,
+    )
+    for level, kind, rights in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
+    return data, list(fds)
 
 
 def close_quietly(fds: Sequence[int]) -> None:

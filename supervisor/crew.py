@@ -21,7 +21,7 @@ from gateway.core import messages, wire
 from gateway.core.address import HostPort
 from gateway.core.log import Log
 from gateway.worker import WorkerStart, run
-from supervisor.channel import Channel, close_quietly
+from supervisor.channel import Channel, close_quietly, receive
 from supervisor.core import orders
 from supervisor.core.config import Config
 from supervisor.core.fleet import TICK_S, Fleet
@@ -424,9 +424,7 @@ class Crew:
         slot = self._slots[index]
         with contextlib.suppress(BlockingIOError):
             while True:
-                data, fds, _flags, _ = socket.recv_fds(
-                    slot.inbox_r, 128, 1, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
-                )
+                data, fds = receive(slot.inbox_r, 128, 1)
                 if not data and not fds:
                     break
                 self._board.took(index)
@@ -434,7 +432,9 @@ class Crew:
         while self._stranded:
             origin, data, fd = self._stranded[0]
             try:
-                socket.send_fds(self._slots[to].inbox_w, [data], [fd], socket.MSG_DONTWAIT)
+                socket.send_fds(
+                    self._slots[to].inbox_w, [data], [fd], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+                )
             except OSError:
                 return
             self._board.put(origin, to)
