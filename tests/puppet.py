@@ -69,7 +69,7 @@ class Puppet:
             if self.deadline is None:
                 start.board.beat(start.slot, time.monotonic_ns())
             for key, _ in self.selector.select(0.05):
-                if key.fileobj in self.selector.get_map():
+                if key.fd in self.selector.get_map():
                     key.data(key.fileobj)
         self.say(messages.Drained(len(self.clients)))
         return 0

@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.core import messages
 from gateway.core.address import HostPort
+from gateway.core.log import Log
 from gateway.worker import WorkerStart
 from supervisor.core.config import Config
 from supervisor.core.status import WorkerView
@@ -33,7 +34,7 @@ class Scribe:
 
     info = warn = error = debug
 
-    def bind(self, **fields: Any) -> Scribe:
+    def bind(self, **fields: Any) -> Log:
         del fields
         return Scribe(self.lines)
 
