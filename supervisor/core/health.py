@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from gateway.core.endpoint import EndpointState
 from supervisor.core.backoff import Draw, around_s, delay_s
 
 PROBE_GAP_S = 0.1
@@ -215,3 +217,26 @@ class Health:
                 max(1, self.failures), first_s=PROBE_GAP_S, most_s=rules.retry_delay_s, draw=draw
             )
         self.next_probe_at = now + wait_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthView:
+    """What the status document and the metrics say of one endpoint's health.
+
+    ``since`` is seconds since the epoch: when it came into this state. ``probes`` counts by result,
+    ``transitions`` by the state changed to. ``hold_s``: how long damping still keeps it inactive.
+    """
+
+    active: bool
+    since: float
+    last_error: str | None = None
+    dial_failures: int = 0
+    probe_failures: int = 0
+    probes: Mapping[str, int] = field(default_factory=dict)
+    transitions: Mapping[str, int] = field(default_factory=dict)
+    hold_s: float = 0.0
+    flaps: int = 0
+
+    @property
+    def state(self) -> EndpointState:
+        return EndpointState.ACTIVE if self.active else EndpointState.INACTIVE
