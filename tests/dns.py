@@ -65,6 +65,7 @@ class NameServer:
         self.faults: dict[str | tuple[str, str], Fault] = {}
         self.queries: list[tuple[str, str, str]] = []
         self.follows_aliases = True
+        self.negative_ttl = 5
 
     @property
     def address(self) -> HostPort:
@@ -204,7 +205,8 @@ class NameServer:
         else:
             if not any(owner == name for owner, _ in self._zone):
                 response.set_rcode(dns.rcode.NXDOMAIN)
-            soa = (5, ("ns.test. admin.test. 1 5 5 5 5",))
+            ttl = self.negative_ttl
+            soa = (ttl, (f"ns.test. admin.test. 1 5 5 5 {ttl}",))
             response.authority.append(_rrset(name.rpartition(".")[2] or ".", "SOA", soa))
         try:
             return response.to_wire(max_size=most)
