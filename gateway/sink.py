@@ -17,6 +17,7 @@ import asyncio
 import collections
 import contextlib
 import enum
+import errno
 import os
 import select
 import socket
@@ -35,7 +36,7 @@ class _Kind(enum.Enum):
     OWN = enum.auto()
     """A pipe or terminal, opened again for ourselves with O_NONBLOCK."""
     SHARED = enum.auto()
-    """A pipe or terminal that could not be opened again: asked with poll before each write."""
+    """A pipe or terminal that could not be opened again (no /proc, another user's)."""
     SOCKET = enum.auto()
 
 
@@ -54,6 +55,7 @@ class LineSink:
         self._queue: collections.deque[bytes] = collections.deque()
         self._queued_bytes = 0
         self._torn = False
+        self._can_nowait = True
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting = False
         self.dropped = 0
@@ -154,11 +156,29 @@ class LineSink:
         if self._sock is not None:
             return self._sock.send(line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         if self._kind is _Kind.SHARED:
-            poll = select.poll()
-            poll.register(self._fd, select.POLLOUT)
-            if not poll.poll(0):
-                raise BlockingIOError
+            return self._send_shared(line)
         return os.write(self._fd, line)
+
+    def _send_shared(self, line: bytes) -> int:
+        if self._can_nowait:
+            try:
+                return os.pwritev(self._fd, [line], -1, os.RWF_NOWAIT)
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                    raise
+                self._can_nowait = False  # terminals, and pipes before Linux 6.4
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        # Room in a pipe is room for a page, which is a line; room in a terminal may be one byte.
+        step = 1 if os.isatty(self._fd) else len(line)
+        done = 0
+        while done < len(line) and poll.poll(0):
+            done += os.write(self._fd, line[done : done + step])
+        if not done:
+            raise BlockingIOError
+        return done
 
     def _keep(self, line: bytes) -> None:
         self._queue.append(line)

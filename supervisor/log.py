@@ -145,6 +145,7 @@ class _Output:
         if self._sink is not None:
             self._sink.abandon()
         self._sink = None
+        self._tap = None  # what the parent collects is the parent's
         self._told_dropped = 0
 
     def close(self) -> None:

@@ -326,6 +326,19 @@ def test_a_pipe_nobody_ever_read(tmp_path: Path) -> None:
     os.close(writer_fd)
 
 
+def test_a_terminal_of_somebody_else() -> None:
+    """A terminal that cannot be opened again is asked before each write."""
+    ours_fd, terminal_fd = pty.openpty()
+    sink = SharedSink(terminal_fd)
+    for _ in range(100):
+        sink.write(b"x" * 1000 + b"\n")
+    assert sink.queued > 0
+    assert os.read(ours_fd, 10) == b"x" * 10
+    sink.close()
+    os.close(ours_fd)
+    os.close(terminal_fd)
+
+
 def SharedSink(fd: int) -> LineSink:  # noqa: N802 - reads like the class it makes
     """A sink that is not allowed to open its pipe again, as after a change of user."""
     real_open = os.open
