@@ -2,8 +2,8 @@
 
 Its view changes as the lines on its standard input say; it answers each with ``ok``:
 ``endpoint NAME STATE``, ``traffic NAME SESSIONS BYTES``, ``remove NAME``, ``worker SLOT STATE``,
-``drain``, ``event TEXT``, ``reload complete|failed``. The first line it prints is its addresses.
-SIGHUP counts as a reload with the result of the last ``reload`` line.
+``drain``, ``pid NUMBER``, ``event TEXT``, ``reload complete|failed``. The first line it prints is
+its addresses. SIGHUP counts as a reload with the result of the last ``reload`` line.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import sys
 import time
 from typing import IO, Any, Self
 
+import setproctitle
+
 from gateway.core.endpoint import EndpointState
-from gateway.core.log import Log
 from gateway.core.messages import EndpointReport, Report
 from supervisor.admin import Admin
 from supervisor.core.status import (
@@ -42,10 +43,16 @@ class SilentLog:
     def warn(self, msg: str, **fields: Any) -> None: ...
     def error(self, msg: str, **fields: Any) -> None: ...
 
-    def bind(self, **fields: Any) -> Log:
+    def bind(self, **fields: Any) -> Self:
         return self
 
     def set_level(self, level: str) -> None: ...
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None: ...
+    def close(self) -> None: ...
+
+    @property
+    def dropped(self) -> int:
+        return 0
 
 
 class Pretender:
@@ -66,6 +73,7 @@ class Pretender:
         self.traffic = {name: EndpointReport() for name in NAMES}
         self.workers = dict.fromkeys(range(2), "ready")
         self.draining = False
+        self.pid = os.getpid()
         self.events: list[dict[str, Any]] = []
         self.reload = ReloadView()
         self.next_reload = "complete"
@@ -97,6 +105,8 @@ class Pretender:
                 del self.endpoints[rest[0]]
             case "worker":
                 self.workers[int(rest[0])] = rest[1]
+            case "pid":
+                self.pid = int(rest[0])
             case "drain":
                 self.draining = True
             case "event":
@@ -130,7 +140,7 @@ class Pretender:
         totals.retain(self.endpoints)
         return GatewayView(
             version="1.0.0",
-            pid=os.getpid(),
+            pid=self.pid,
             started_at=self.began,
             uptime_s=time.time() - self.began,
             started=True,
@@ -167,6 +177,7 @@ class Pretender:
 
 async def serve(addresses: list[str]) -> None:
     """Serve until standard input ends."""
+    setproctitle.setproctitle("etcd-gateway: master [double]")
     pretender = Pretender()
     admin = Admin(addresses, pretender.view, SilentLog())
     await admin.start()

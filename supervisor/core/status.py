@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -196,6 +196,20 @@ def document(view: GatewayView) -> dict[str, Any]:
         "limits": dict(view.limits),
         "events": [dict(each) for each in view.events],
     }
+
+
+def log_lines(view: GatewayView) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The document as log lines of bounded length: message and fields, for USR1.
+
+    First the whole without its lists, then one line for each worker and endpoint; the events are
+    in the log already.
+    """
+    whole = document(view)
+    del whole["events"]
+    lists = {"status worker": whole.pop("workers"), "status endpoint": whole.pop("endpoints")}
+    yield "status", whole
+    for msg, entries in lists.items():
+        yield from ((msg, entry) for entry in entries)
 
 
 def instant(at: float | None) -> str | None:

@@ -153,6 +153,15 @@ def test_what_is_not_known_yet_is_null() -> None:
     assert document["workers"][0]["heartbeat_age_s"] is None
 
 
+def test_the_log_gets_it_in_lines_of_bounded_length() -> None:
+    """USR1: the whole without its lists, then a line for each worker and endpoint, no events."""
+    lines = list(status.log_lines(view()))
+    assert [msg for msg, _ in lines] == ["status", "status worker", "status endpoint"]
+    assert lines[0][1]["totals"]["sessions"] == 5
+    assert not {"events", "workers", "endpoints"} & lines[0][1].keys()
+    assert lines[2][1]["endpoint"] == NAME
+
+
 @pytest.mark.parametrize(
     ("change", "state", "reasons"),
     [

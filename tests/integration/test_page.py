@@ -1,0 +1,190 @@
+"""The status page in a real browser: it renders, follows, is silent, and says when it is blind."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.admin_double import NAMES, AdminDouble
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium"),
+    pytest.mark.slow,
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def double() -> Iterator[AdminDouble]:
+    with AdminDouble() as process:
+        yield process
+
+
+class Visit:
+    """An open page and what its console said."""
+
+    def __init__(self, browser: Browser, double: AdminDouble, scheme: str, width: int) -> None:
+        self.context = browser.new_context(
+            color_scheme="dark" if scheme == "dark" else "light",
+            viewport={"width": width, "height": 900},
+        )
+        self.page: Page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(f"http://{double.address}/")
+
+
+@pytest.fixture(params=[("light", 1360), ("dark", 1360), ("dark", 390), ("light", 820)])
+def visit(browser: Browser, double: AdminDouble, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    visit = Visit(browser, double, *request.param)
+    yield visit
+    visit.context.close()
+
+
+def test_it_renders_without_a_complaint_and_fits(visit: Visit, double: AdminDouble) -> None:
+    """Every part has its figures; nothing sticks out sideways; nothing comes from elsewhere."""
+    page = visit.page
+    expect(page.locator("#state")).to_have_text("ready")
+    expect(page.locator("tr[data-endpoint]")).to_have_count(3)
+    expect(page.locator("tr[data-slot]")).to_have_count(2)
+    expect(page.locator("#tile-endpoints")).to_contain_text("3 / 3")
+    expect(page.locator("#discovery")).to_contain_text("SRV records of example.com")
+    expect(page.locator("#identity")).to_contain_text("127.0.0.1:23790")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert visit.complaints == []
+    assert {url.removeprefix(f"http://{double.address}/") for url in visit.requests} <= {
+        "",
+        "status",
+        "data:,",
+    } | {url for url in visit.requests if url.startswith("data:")}
+
+
+def test_it_follows_an_endpoint_down_and_up_again(visit: Visit, double: AdminDouble) -> None:
+    """Row, tile and the word for screen readers change by themselves, in place."""
+    page = visit.page
+    row = page.locator(f'tr[data-endpoint="{NAMES[0]}"]')
+    expect(row).to_have_attribute("data-state", "active")
+    double.tell(f"endpoint {NAMES[0]} inactive")
+    expect(row).to_have_attribute("data-state", "inactive")
+    expect(row).to_contain_text("dial: connection refused")
+    expect(page.locator("#tile-endpoints")).to_contain_text("2 / 3")
+    expect(page.locator("#said")).to_have_text(f"{NAMES[0]} is now inactive")
+    expect(page.locator("#events")).to_contain_text("deactivated endpoint")
+    double.tell(f"endpoint {NAMES[0]} active")
+    expect(row).to_have_attribute("data-state", "active")
+    expect(page.locator("#said")).to_have_text(f"{NAMES[0]} is now active")
+    double.tell(f"remove {NAMES[0]}")
+    expect(row).to_have_count(0)
+    assert visit.complaints == []
+
+
+@pytest.mark.parametrize("visit", [("dark", 1360)], indirect=True)
+def test_it_shows_rates_and_a_degraded_gateway(visit: Visit, double: AdminDouble) -> None:
+    """Traffic becomes a rate; no active endpoint and a lost worker are spelled out."""
+    page = visit.page
+    expect(page.locator("#state")).to_have_text("ready")
+    double.tell(f"traffic {NAMES[0]} 12 5000000")
+    row = page.locator(f'tr[data-endpoint="{NAMES[0]}"]')
+    expect(row).to_contain_text("MiB/s")
+    expect(page.locator("#tile-sessions")).to_contain_text("12")
+    for name in NAMES:
+        double.tell(f"endpoint {name} inactive")
+    double.tell("worker 1 backoff")
+    expect(page.locator("#state")).to_have_text("degraded")
+    expect(page.locator("#why")).to_contain_text("no endpoint is active; no live worker in slot 1")
+    double.tell("drain")
+    expect(page.locator("#state")).to_have_text("draining")
+    assert visit.complaints == []
+
+
+@pytest.mark.parametrize("visit", [("light", 1360)], indirect=True)
+def test_it_says_when_the_gateway_is_out_of_reach(visit: Visit, double: AdminDouble) -> None:
+    """An alert, the word in the title, and the time of what is still shown."""
+    page = visit.page
+    expect(page.locator("#state")).to_have_text("ready")
+    double.process.kill()
+    expect(page.get_by_role("alert")).to_contain_text("The gateway does not answer.")
+    expect(page.get_by_role("alert")).to_contain_text("It was last seen at")
+    expect(page).to_have_title("unreachable · etcd-gateway")
+    expect(page.locator("tr[data-endpoint]")).to_have_count(3)
+
+
+@pytest.mark.parametrize("visit", [("light", 1360)], indirect=True)
+def test_it_needs_no_mouse(visit: Visit, double: AdminDouble) -> None:
+    """Tab reaches the skip link first, then the buttons; they work with the keyboard."""
+    page = visit.page
+    expect(page.locator("#state")).to_have_text("ready")
+    page.keyboard.press("Tab")
+    expect(page.locator(":focus")).to_have_text("Skip to the figures")
+    page.keyboard.press("Tab")
+    expect(page.locator(":focus")).to_have_text("Pause")
+    page.keyboard.press("Enter")
+    expect(page.locator("#link")).to_have_text("paused")
+    expect(page.locator("#pause")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Space")
+    expect(page.locator("#link")).to_have_text("live")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    assert visit.complaints == []
+
+
+@pytest.mark.parametrize("visit", [("light", 1360)], indirect=True)
+def test_names_are_text_and_never_markup(visit: Visit, double: AdminDouble) -> None:
+    """What DNS or a log line holds cannot become part of the page."""
+    double.tell("event <img src=x onerror=alert(1)><b>bold</b>")
+    events = visit.page.locator("#events")
+    expect(events).to_contain_text("<img src=x onerror=alert(1)><b>bold</b>")
+    expect(events.locator("img, b")).to_have_count(0)
+    assert visit.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(
+    browser: Browser, double: AdminDouble, scheme: str
+) -> None:
+    """WCAG AA: 4.5 to 1 for every colour that text is written in, on card and ground."""
+    visit = Visit(browser, double, scheme, 1360)
+    ratios = visit.page.evaluate(
+        """() => {
+            const style = getComputedStyle(document.documentElement);
+            const light = (name) => {
+                const hex = style.getPropertyValue(name).trim();
+                const part = (i) => parseInt(hex.slice(i, i + 2), 16) / 255;
+                const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+                const [r, g, b] = [1, 3, 5].map((i) => linear(part(i)));
+                return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+            };
+            const out = {};
+            for (const ink of ["--text", "--muted", "--good", "--warn", "--bad", "--accent"])
+                for (const ground of ["--card", "--ground", "--raised"]) {
+                    const [a, b] = [light(ink), light(ground)].sort((x, y) => y - x);
+                    out[ink + " on " + ground] = (a + 0.05) / (b + 0.05);
+                }
+            return out;
+        }"""
+    )
+    assert {name: ratio for name, ratio in ratios.items() if ratio < 4.5} == {}
+    visit.context.close()
