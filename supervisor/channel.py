@@ -26,6 +26,7 @@ class Channel:
 
     ``on_message(message, fds)`` owns the descriptors it is given.
     ``on_broken(reason)`` is called once if the worker breaks the protocol.
+    ``inherited``: from a former master, which may have read half of the first line.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Channel:
         control: socket.socket,
         on_message: Callable[[messages.Up, list[int]], None],
         on_broken: Callable[[str], None],
+        inherited: bool = False,
     ) -> None:
         self._loop = loop
         self.pipe_w = pipe_w
@@ -48,6 +50,8 @@ class Channel:
         self._newest: dict[type, bytes] = {}
         self._passing: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._closed = False
+        # The former master may have read the first half of a line.
+        self._torn = inherited
         os.set_blocking(pipe_w, False)
         control.setblocking(False)
         loop.add_reader(control, self._read)
@@ -154,7 +158,15 @@ class Channel:
     def _dispatch(self, line: bytes) -> None:
         if self._closed:
             return
-        match wire.decode(line):
+        try:
+            decoded = wire.decode(line)
+        except wire.WireError:
+            if not self._torn:
+                raise
+            return
+        finally:
+            self._torn = False
+        match decoded:
             case messages.Bound(listeners) as message:
                 if listeners > len(self._fds):
                     raise wire.WireError(

@@ -14,7 +14,7 @@ import socket
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Any, assert_never
 
 from gateway.board import Board
 from gateway.core import messages, wire
@@ -129,7 +129,6 @@ class Crew:
         store.keep("board", self._board.fd)
         for index in sorted(self._estate.slots):
             self._inherit(index)
-        self._estate.close()
         for index in range(self._wanted):
             self._slot(index)
         for hand in self._hands.values():
@@ -144,7 +143,7 @@ class Crew:
             hand.channel.send(self._snapshot, messages.Snapshot)
 
     def push_loads(self, loads: messages.Loads) -> None:
-        """Tell every worker how many sessions each endpoint has."""
+        """Send Loads to every worker; a slow one gets the newest only."""
         line = wire.encode(loads)
         for hand in self._hands.values():
             hand.channel.send(line, messages.Loads)
@@ -338,13 +337,14 @@ class Crew:
         self._watch(who, child)
         self._hands[who].channel.send(self._snapshot, messages.Snapshot)
 
-    def _watch(self, who: WorkerId, child: Child) -> None:
+    def _watch(self, who: WorkerId, child: Child, *, inherited: bool = False) -> None:
         channel = Channel(
             self._loop,
             pipe_w=child.pipe_w,
             control=child.control,
             on_message=lambda message, fds: self._on_message(who, message, fds),
             on_broken=lambda reason: self._on_broken(who, reason),
+            inherited=inherited,
         )
         # A beat of the predecessor in this slot is no sign of life of this one.
         hand = _Hand(child, channel, beat_ns=self._board.beat_ns(who.slot))
@@ -456,7 +456,7 @@ class Crew:
         listeners = tuple(socket.socket(fileno=fd) for _, fd in sorted(left.listeners.items()))
         self._slots[index] = _Slot(inbox_r, inbox_w, listeners)
         for who, child in self._estate.children(index):
-            self._watch(who, child)
+            self._watch(who, child, inherited=True)
 
     def _shut(self) -> None:
         """Nobody is to connect any more, whoever else still holds a duplicate."""
@@ -507,6 +507,18 @@ class Crew:
                 kept = hand.child.control.fileno(), hand.child.pipe_w, hand.child.pidfd
                 named |= dict(zip(worker_names(worker.who), kept, strict=True))
         return named
+
+    def facts(self) -> dict[str, Any]:
+        """What the next master has to know beside the descriptors; JSON."""
+        return {
+            "wanted": self._fleet.wanted,
+            "gens": [[slot.index, slot.gen] for slot in self._fleet.slots],
+            "leaving": [
+                [worker.who.slot, worker.who.gen]
+                for worker in self._fleet.workers()
+                if worker.life in (Life.DRAINING, Life.DYING)
+            ],
+        }
 
     def kill_unready(self) -> None:
         """Kill the workers that are still starting: the next master forks its own."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.core.address import HostPort
 from supervisor.core.orders import Left, WorkerId
@@ -31,7 +32,7 @@ class SlotEstate:
 
 @dataclass(slots=True)
 class Estate:
-    """Owns every descriptor in it until the crew took it over or :meth:`close` gave it back."""
+    """Owns every descriptor in it until the crew takes it over."""
 
     board: int | None = None
     slots: dict[int, SlotEstate] = field(default_factory=dict)
@@ -40,8 +41,13 @@ class Estate:
     """Names whose descriptors were of no use and are closed; the store should forget them."""
 
     @classmethod
-    def from_names(cls, named: Iterable[tuple[str, int]]) -> Estate:
-        """Sort descriptors by the names of :func:`listener_name` and its like."""
+    def from_names(
+        cls, named: Iterable[tuple[str, int]], facts: Mapping[str, Any] | None = None
+    ) -> Estate:
+        """Sort descriptors by the names of :func:`listener_name` and its like.
+
+        ``facts`` are those of ``Crew.facts``, where there is more room than in names.
+        """
         estate = cls()
         for name, fd in named:
             if not estate._take(name, fd):
@@ -50,6 +56,12 @@ class Estate:
             slot.gen = max(slot.workers, default=0)
             # The newest is the one that serves: an older one was told to drain, or will be.
             slot.leaving = set(slot.workers) - {slot.gen}
+        if facts is not None:
+            for index, gen in facts["gens"]:
+                estate._slot(index).gen = gen
+            leaving = {(index, gen) for index, gen in facts["leaving"]}
+            for index, slot in estate.slots.items():
+                slot.leaving = {gen for gen in slot.workers if (index, gen) in leaving}
         return estate
 
     def _take(self, name: str, fd: int) -> bool:
@@ -89,6 +101,9 @@ class Estate:
 
     def settle(self, listen: tuple[HostPort, ...]) -> None:
         """Drop what is of no use: incomplete workers, and listeners of other addresses."""
+        for name, fd in self.unknown.items():
+            self._drop(name, fd)
+        self.unknown.clear()
         for index, slot in self.slots.items():
             for gen in [gen for gen, parts in slot.workers.items() if len(parts) < 3]:
                 for kind, fd in slot.workers.pop(gen).items():
@@ -117,12 +132,6 @@ class Estate:
                     ours=is_our_child(parts["pid"]),
                 ),
             )
-
-    def close(self) -> None:
-        """Close what nobody knows."""
-        for fd in self.unknown.values():
-            os.close(fd)
-        self.unknown.clear()
 
 
 def listener_name(slot: int, index: int) -> str:

@@ -1,0 +1,120 @@
+"""USR2: the master executes the program anew, in place; the pid and the sockets stay.
+
+A child tries the new image first, so one that does not start leaves the old one serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, NoReturn
+
+from supervisor.estate import Estate
+from supervisor.process import SYSTEMD_VARIABLES
+
+ESTATE_VARIABLE = "ETCD_GATEWAY_ESTATE"
+"""JSON: ``fds`` (name to descriptor) and ``facts`` for the next image."""
+PREFLIGHT_VARIABLE = "ETCD_GATEWAY_PREFLIGHT"
+"""Set: import everything, build the configuration, and exit 0 without starting anything."""
+PREFLIGHT_S = 15.0
+
+
+def command() -> list[str]:
+    """The command line that started this process, to execute again.
+
+    A script that was executed itself is executed again, so that a new one may name another
+    interpreter; ``python -m`` and the like are repeated as they were.
+    """
+    script = sys.orig_argv[1] if len(sys.orig_argv) > 1 else ""
+    if os.path.sep in script and os.access(script, os.X_OK):
+        return sys.orig_argv[1:]
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+async def preflight(deadline_s: float = PREFLIGHT_S) -> str | None:
+    """Start the new image in a child that only tries; None if it would work, else why not."""
+    argv = command()
+    try:
+        pidfd = _spawn_preflight(argv)
+    except OSError as error:
+        return f"{argv[0]}: {error.strerror}"
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(pidfd, _settle, over)
+    why = None
+    try:
+        await asyncio.wait_for(over, deadline_s)
+    except TimeoutError:
+        why = f"not done within {deadline_s:g} s"
+    finally:
+        loop.remove_reader(pidfd)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # one that exited does not mind
+        ended = _wait(pidfd)
+    return why or ended
+
+
+def _spawn_preflight(argv: list[str]) -> int:
+    """The pidfd of a child that runs the new image."""
+    environ = {**os.environ, PREFLIGHT_VARIABLE: "1"}
+    for name in SYSTEMD_VARIABLES:
+        environ.pop(name, None)
+    return os.pidfd_open(os.posix_spawn(argv[0], argv, environ, setsigmask=[]))
+
+
+def _wait(pidfd: int) -> str | None:
+    status = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    os.close(pidfd)
+    if status is None or (status.si_code, status.si_status) != (os.CLD_EXITED, 0):
+        return f"exit status {status.si_status if status else '?'}"
+    return None
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def is_preflight(environ: Mapping[str, str]) -> bool:
+    """Whether this process only tries whether the program would start."""
+    return bool(environ.get(PREFLIGHT_VARIABLE))
+
+
+def execute(fds: Mapping[str, int], facts: Mapping[str, Any]) -> NoReturn:
+    """Become the new image; OSError: we are still the old one and nothing has changed.
+
+    Signals stay blocked until the new image calls :func:`unblock_signals`: one that arrives in
+    between would kill it.
+    """
+    document = json.dumps({"fds": dict(fds), "facts": dict(facts)})
+    argv = command()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    for fd in fds.values():
+        os.set_inheritable(fd, True)
+    try:
+        os.execve(argv[0], argv, {**os.environ, ESTATE_VARIABLE: document})  # noqa: S606 - ourselves
+    finally:
+        for fd in fds.values():
+            os.set_inheritable(fd, False)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def unblock_signals() -> None:
+    """To be called once the handlers are installed; does nothing in a first image."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def take_inherited(environ: MutableMapping[str, str]) -> tuple[Estate, dict[str, Any]] | None:
+    """What the image before us left; None if we are the first. The caller owns the estate."""
+    document = environ.pop(ESTATE_VARIABLE, "")
+    if not document:
+        return None
+    left = json.loads(document)
+    for fd in left["fds"].values():
+        os.set_inheritable(fd, False)
+    return Estate.from_names(left["fds"].items(), left["facts"]), left["facts"]
