@@ -19,7 +19,7 @@ from gateway.core.log import Log
 from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery import Discovered
-from supervisor.core.health import Change, Health, HealthView
+from supervisor.core.health import PROBE_GAP_S, Change, Health, HealthView
 from supervisor.core.probing import Plan, plan, rules
 from supervisor.probe import Probe, Result, Trust, Verdict
 
@@ -94,15 +94,25 @@ class Prober:
             self._change(watch, watch.found)
 
     def dial_failed(self, name: str, error: str, result: str = "") -> None:
-        """A worker could not dial the endpoint on any address; never called for local failures.
+        """A worker could not dial one address of the endpoint; never called for local failures.
 
-        ``result`` is the DialResult: a timeout says how the endpoint was when the dial began.
+        ``result`` is the DialResult. Abandoned means slower than another endpoint: a hint, no
+        evidence. So is one address of several that failed: the others may work, and a probe asks
+        them all. A timeout says how the endpoint was when the dial began.
         """
         watch = self._watches.get(name)
         if watch is None:
             return
-        watch.dial_failures += 1
         now = self._loop.time()
+        if result == DialResult.ABANDONED:
+            watch.health.hint(now)
+            self._arm(watch)
+            return
+        watch.dial_failures += 1
+        if len(watch.found.addresses) > 1:
+            watch.health.hint(now, gap_s=PROBE_GAP_S)
+            self._arm(watch)
+            return
         ago_s = self._config.dial_timeout_s if result == DialResult.TIMEOUT else 0.0
         self._took(watch, watch.health.dial_failed(error, now, began_at=now - ago_s))
 

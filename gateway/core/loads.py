@@ -16,10 +16,10 @@ class LoadBook:
     all accepted before the first dial ends, does not choose one endpoint either.
     """
 
-    __slots__ = ("_own", "_picked", "_reported", "_seen", "_totals", "workers")
+    __slots__ = ("_own", "_picked", "_reported", "_seen", "_totals", "_workers")
 
     def __init__(self, workers: int) -> None:
-        self.workers = workers
+        self._workers = workers
         self._totals: Mapping[str, int] = {}
         self._own: Counter[str] = Counter()
         self._reported: dict[str, int] | None = None
@@ -29,7 +29,7 @@ class LoadBook:
     def estimate(self, name: str) -> int:
         """Sessions of ``name`` over all workers, 0 or more."""
         ours = self._own[name] - self._seen.get(name, 0) + self._picked[name]
-        return max(0, self._totals.get(name, 0) + self.workers * ours)
+        return max(0, self._totals.get(name, 0) + self._workers * ours)
 
     def pick(self, name: str) -> None:
         self._picked[name] += 1

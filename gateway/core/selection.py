@@ -22,9 +22,6 @@ ZERO_WEIGHT_DIVISOR = 100
 RFC 2782 asks for "a very small chance"; etcd gateway gives each 1 %.
 """
 
-SAME_TURN = 1e-6
-"""Two instants less than this part of an endpoint's interval apart are the same turn."""
-
 
 class Balancer(Protocol):
     """Picks among the enabled endpoints of one priority class."""
@@ -90,10 +87,7 @@ class Rotation:
         self._parked: set[int] = set()
         self._cycle = 0
         self._at, first = self._start(slot, slots) if at is None else (at, len(self._names))
-        self._heap = [
-            self._first_turn(i, -SAME_TURN if i >= first else SAME_TURN)
-            for i in range(len(self._names))
-        ]
+        self._heap = [self._first_turn(i, first) for i in range(len(self._names))]
         heapq.heapify(self._heap)
 
     @property
@@ -126,7 +120,7 @@ class Rotation:
         self._enabled[i] = True
         if i in self._parked:
             self._parked.discard(i)
-            heapq.heappush(self._heap, self._first_turn(i, SAME_TURN))
+            heapq.heappush(self._heap, self._first_turn(i, len(self._names)))
 
     def disable(self, name: str) -> None:
         """Takes effect at the next pick; its entry leaves the heap when it comes up."""
@@ -144,9 +138,16 @@ class Rotation:
             mark -= share
         return 0.0, 0  # no endpoints, or a slot beyond ``slots``: one worker more, not yet told
 
-    def _first_turn(self, i: int, nudge: float) -> tuple[int, float, int, int]:
-        """Endpoint ``i``'s first turn at (``nudge`` below 0) or after (above 0) where we are."""
-        k = math.ceil(self._at * self._share[i] - self._phase[i] + nudge)
+    def _first_turn(self, i: int, first: int) -> tuple[int, float, int, int]:
+        """Endpoint ``i``'s first turn from where we are; of those due right now, from ``first`` on.
+
+        The same order, and the same floats, as the heap's: otherwise two endpoints that are due
+        almost together would be one turn off for ever.
+        """
+        share, phase = self._share[i], self._phase[i]
+        k = max(0, int(self._at * share - phase) - 1)
+        while ((k + phase) / share, i) < (self._at, first):
+            k += 1
         return self._turn(i, self._cycle, k)
 
     def _turn(self, i: int, cycle: int, k: int) -> tuple[int, float, int, int]:

@@ -10,6 +10,9 @@ from gateway.core.loads import LoadBook
 from gateway.core.messages import Loads, Snapshot
 from gateway.core.selection import Balancer, LeastSessions, Rotation
 
+SUSPICION_REPORTS = 4
+"""More than a probe into a black hole takes (``--health-timeout``, 2 s), at a report a second."""
+
 
 class Table:
     """Answers which endpoint a client should be dialed to next, and remembers what failed here.
@@ -72,8 +75,8 @@ class Table:
     def suspect(self, name: str) -> None:
         """A dial to it failed here: avoid it until the master's verdict arrives.
 
-        The verdict is the next snapshot; a suspicion that two Loads did not confirm is dropped,
-        because the master sends no snapshot when it found nothing wrong.
+        The verdict is the next snapshot; without one the suspicion ends after SUSPICION_REPORTS,
+        because the master sends none if it found nothing wrong.
         """
         if self._is(name, EndpointState.ACTIVE) and name not in self._suspects:
             self._suspects[name] = 0
@@ -89,19 +92,21 @@ class Table:
             del each.suspects[name]
 
     def loads(self, loads: Loads) -> None:
-        """The master's totals, about once a second."""
-        for name, age in list(self._suspects.items()):
-            self._suspects[name] = age + 1
-            if age:
-                self.trust(name)
-        self._book.workers = max(1, sum(1 for sessions in loads.workers if sessions >= 0))
+        """The master's totals, about once a second; sent for least-sessions only."""
         changed = self._book.take(loads.endpoints)
         if self._least:
             self._reload(changed)
 
     def reported(self) -> None:
-        """To be called when a Report is sent: the next Loads know our sessions of now."""
+        """To be called when a Report is sent, about once a second.
+
+        The next Loads know our sessions of now; and suspicions grow old.
+        """
         self._book.report()
+        for name, reports in tuple(self._suspects.items()):
+            self._suspects[name] = reports + 1
+            if reports + 1 >= SUSPICION_REPORTS:
+                self.trust(name)
 
     def session_started(self, name: str) -> None:
         """The client of a pick reached the endpoint."""

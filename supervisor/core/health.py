@@ -151,12 +151,19 @@ class Health:
         """
         if not self.rules.dials_prove:
             if not self.active:
-                self._hurry(now)
+                self.hint(now)
             return None
         change = self._take_good(now)
         if change is not None and not self.probing:
             self._schedule(now, draw)
         return change
+
+    def hint(self, now: float, *, gap_s: float = SETTLE_S) -> None:
+        """Something that proves nothing, but is worth a look: probe soon, ``gap_s`` after the last.
+
+        The gap is longer than after evidence: hints may come from every worker all the time.
+        """
+        self._hurry(now, gap_s)
 
     def follow(self, rules: Rules, now: float) -> None:
         """New rules, or a changed endpoint: probe at once what is probed at all."""
@@ -196,10 +203,10 @@ class Health:
         self.probing = False
         self._probed_at = now
 
-    def _hurry(self, now: float) -> None:
+    def _hurry(self, now: float, gap_s: float = PROBE_GAP_S) -> None:
         """Probe at once, but neither beside a running probe nor within the gap after the last."""
         if not self.probing:
-            soon = max(now, self._probed_at + PROBE_GAP_S)
+            soon = max(now, self._probed_at + gap_s)
             self.next_probe_at = min(self.next_probe_at, soon)
 
     def _schedule(self, now: float, draw: Draw) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gateway.core.endpoint import EndpointState
 from supervisor.core.health import (
     FREE_FLAPS,
     PROBE_GAP_S,
@@ -16,6 +17,7 @@ from supervisor.core.health import (
     STABLE_S,
     Change,
     Health,
+    HealthView,
     Rules,
 )
 
@@ -203,6 +205,28 @@ def test_good_dial_proves_nothing_about_service() -> None:
     assert health.dial_succeeded(2.0, even) is None
     assert not health.active
     assert health.next_probe_at == 2.0
+
+
+def test_hints() -> None:
+    """A hint brings the next probe forward, but not close to the last one."""
+    health = born()
+    passed(health, 1.0)
+    health.hint(1.5)
+    assert health.next_probe_at == pytest.approx(1.0 + SETTLE_S)
+    passed(health, 2.0)
+    health.hint(4.0)
+    assert health.next_probe_at == 4.0
+    health.hint(4.5)
+    assert health.next_probe_at == 4.0
+    passed(health, 5.0)
+    health.hint(5.0, gap_s=PROBE_GAP_S)
+    assert health.next_probe_at == pytest.approx(5.0 + PROBE_GAP_S)
+
+
+def test_state_of_the_view() -> None:
+    """The view speaks the words of the status document."""
+    assert HealthView(active=True, since=0.0).state is EndpointState.ACTIVE
+    assert HealthView(active=False, since=0.0).state is EndpointState.INACTIVE
 
 
 def test_our_own_failures_are_no_evidence() -> None:

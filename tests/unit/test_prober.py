@@ -230,6 +230,41 @@ def test_late_timeout_is_no_evidence() -> None:
         play(lambda: scene(server))
 
 
+def test_slow_dial_is_a_hint() -> None:
+    """An endpoint that lost a hedge is looked at, not deactivated."""
+
+    async def scene(server: Server) -> None:
+        async with staged(SLOW) as stage:
+            name = f"e{server.port}:1"
+            stage.prober.set_endpoints(found(server.port))
+            await eventually(lambda: stage.view(name).probes == {"passed": 1})
+            stage.prober.dial_failed(name, "slower than the next endpoint", "abandoned")
+            await eventually(lambda: stage.view(name).probes == {"passed": 2})
+            assert stage.changes == []
+            assert stage.view(name).dial_failures == 0
+
+    with serving(servers.silent) as server:
+        play(lambda: scene(server))
+
+
+def test_one_failed_address_of_several_is_a_hint() -> None:
+    """A dial that failed on one address deactivates nobody whose other address works."""
+
+    async def scene(server: Server) -> None:
+        async with staged(SLOW) as stage:
+            name = f"e{server.port}:1"
+            both = ("127.0.0.9", "127.0.0.1")
+            stage.prober.set_endpoints(found(server.port, addresses=both))
+            await eventually(lambda: stage.view(name).probes == {"passed": 1})
+            stage.prober.dial_failed(name, "127.0.0.9: connection refused", "refused")
+            await eventually(lambda: stage.view(name).probes == {"passed": 2})
+            assert stage.changes == []
+            assert stage.view(name).dial_failures == 1
+
+    with serving(servers.silent) as server:
+        play(lambda: scene(server))
+
+
 def test_good_dial_activates() -> None:
     """A worker that failed open and got through makes it active without waiting for a probe."""
     port = free_port()

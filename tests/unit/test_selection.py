@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.core.selection import Balancer, LeastSessions, Rotation, shares
@@ -69,6 +69,7 @@ def test_shares_keep_proportions(weights: dict[str, int]) -> None:
 
 
 @given(weight_maps, st.integers(0, 7), st.integers(1, 8))
+@example(dict(zip(NAMES, [15, 25, 35, 16, 16, 32, 32], strict=False)), 2, 7)
 def test_cycles_are_exact(weights: dict[str, int], slot: int, slots: int) -> None:
     """From wherever a worker starts, each full cycle gives every endpoint exactly its share."""
     parts = shares(weights)
