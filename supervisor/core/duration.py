@@ -24,7 +24,7 @@ MAX_NS = 2**63 - 1
 EXPECTED = "expected a duration such as 300ms, 1m30s or 1.5h"
 
 _PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)")
-_NUMBER = re.compile(r"[0-9]*\.?[0-9]*")
+_NUMBER = re.compile(r"[0-9]*(\.[0-9]*)?")
 
 
 def parse_duration(text: str) -> float:
