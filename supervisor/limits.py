@@ -25,7 +25,7 @@ def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
     (kernel documentation, admin-guide/cgroup-v2).
     """
     allowed = len(os.sched_getaffinity(0))
-    quotas = [quota for quota in _quotas(cgroup, own) if quota > 0]
+    quotas = [quota for quota in _quotas(cgroup, own) if 0 < quota < math.inf]
     return max(min([allowed, *(math.ceil(quota) for quota in quotas)]), 1)
 
 
