@@ -140,10 +140,8 @@ class Fleet:
         self._ever_ready = True
         worker.ready_at = worker.beat_at = now
         slot = self.slots[who.slot]
-        if worker is slot.successor:
-            old, slot.occupant, slot.successor = slot.occupant, worker, None
-            if old is not None:
-                self._retire(old, now, deadline_s=self.limits.drain_timeout_s)
+        if worker is slot.successor and slot.occupant is not None:
+            self._retire(slot.occupant, now, deadline_s=self.limits.drain_timeout_s)
 
     def _beat(self, who: WorkerId, now: float) -> None:
         worker = self.find(who)
@@ -340,13 +338,15 @@ class Fleet:
         soon = slot.wanted and slot.retry_at <= now and not slot.hangs
         if soon and now - slot.unserved_at < ADOPT_AFTER_S:
             return
-        survivors = [each for each in self.slots if each.serving and each is not slot]
+        survivors = [
+            each.occupant.who
+            for each in self.slots
+            if each.serving and each.occupant is not None and each is not slot
+        ]
         if survivors:
             taken = [each.adopter.slot for each in self.slots if each.adopter is not None]
-            least = min(survivors, key=lambda each: taken.count(each.index))
-            if least.occupant is not None:
-                slot.adopter = least.occupant.who
-                self._out.append(orders.Adopt(slot.adopter, slot.index))
+            slot.adopter = min(survivors, key=lambda who: taken.count(who.slot))
+            self._out.append(orders.Adopt(slot.adopter, slot.index))
 
     def _release(self, slot: Slot) -> None:
         """End an adoption; a draining or dead adopter has let go already."""
