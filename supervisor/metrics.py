@@ -139,7 +139,7 @@ def _gateway(view: GatewayView) -> tuple[Metric, ...]:
             "discovery_total",
             "Resolutions of the targets, by result.",
             "result",
-            (),
+            ("success", "failure"),
             view.discovery.results,
         ),
         _gauge(
@@ -216,7 +216,11 @@ def _workers(view: GatewayView) -> tuple[Metric, ...]:
         versions.add_metric(label, newest.snapshot_version)
         lags.add_metric(label, newest.report.loop_lag_s if newest.report else 0.0)
     restarts = _counts(
-        "worker_restarts_total", "Workers replaced, by reason.", "reason", (), view.worker_restarts
+        "worker_restarts_total",
+        "Workers replaced, by reason.",
+        "reason",
+        ("exit", "timeout", "start-timeout"),
+        view.worker_restarts,
     )
     return states, restarts, sessions, versions, lags
 
@@ -313,7 +317,7 @@ def _probes_total(chunk: Chunk, _sums: Sums) -> Metric:
         PREFIX + "probes_total", "Probes of an endpoint, by result.", labels=["endpoint", "result"]
     )
     for each in chunk:
-        for result, count in ({"ok": 0, "failed": 0} | dict(each.probes)).items():
+        for result, count in ({"passed": 0, "failed": 0} | dict(each.probes)).items():
             family.add_metric([each.endpoint, result], count)
     return family
 

@@ -102,7 +102,9 @@ def view(endpoints: int = 2) -> GatewayView:
         discovery=DiscoveryView(last_success_at=1767225600.25, results={"success": 3}),
         reload=ReloadView(results={"complete": 2}),
         endpoints=(
-            EndpointView(endpoint=A, probes={"ok": 9}, transitions={"inactive": 1, "active": 1}),
+            EndpointView(
+                endpoint=A, probes={"passed": 9}, transitions={"inactive": 1, "active": 1}
+            ),
             EndpointView(endpoint=B, state=EndpointState.INACTIVE),
             *more,
         ),
@@ -119,7 +121,7 @@ def view(endpoints: int = 2) -> GatewayView:
             WorkerView(slot=1, gen=5, pid=None, state="backoff"),
         ),
         sums=totals.sums(),
-        worker_restarts={"exited": 4},
+        worker_restarts={"exit": 4},
     )
 
 
@@ -167,7 +169,7 @@ def test_the_values_are_the_views() -> None:
     assert value(got, "endpoint_active", endpoint=A) == 1
     assert value(got, "endpoint_active", endpoint=B) == 0
     assert value(got, "endpoint_transitions_total", endpoint=A, result="inactive") == 1
-    assert value(got, "probes_total", endpoint=A, result="ok") == 9
+    assert value(got, "probes_total", endpoint=A, result="passed") == 9
     assert value(got, "probes_total", endpoint=B, result="failed") == 0
     assert value(got, "discovery_total", result="success") == 3
     assert value(got, "discovery_last_success_timestamp_seconds") == 1767225600.25
@@ -175,7 +177,7 @@ def test_the_values_are_the_views() -> None:
     assert value(got, "reloads_total", result="failed") == 0
     assert value(got, "workers", state="draining") == 1
     assert value(got, "workers", state="starting") == 0
-    assert value(got, "worker_restarts_total", reason="exited") == 4
+    assert value(got, "worker_restarts_total", reason="exit") == 4
     assert value(got, "accept_paused_total") == 2
     assert value(got, "build_info", version="1.0.0") == 1
 
