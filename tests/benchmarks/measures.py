@@ -58,9 +58,11 @@ class Measure:
     take: Callable[[Subject, Setting], Mapping[str, float]] = field(repr=False)
 
 
-def serve(subject: Subject, setting: Setting, endpoints: Sequence[str]) -> tuple[Process, int]:
+def serve(
+    subject: Subject, setting: Setting, endpoints: Sequence[str], *, bulk: bool = False
+) -> tuple[Process, int]:
     """The subject in front of ``endpoints``, on its CPU."""
-    return subject.serve(endpoints, setting.directory, cpus=setting.places.subject)
+    return subject.serve(endpoints, setting.directory, cpus=setting.places.subject, bulk=bulk)
 
 
 def _take_requests(
@@ -84,7 +86,7 @@ def _take_requests(
 
 
 def _take_bulk(subject: Subject, setting: Setting, *, streams: int) -> Mapping[str, float]:
-    process, port = serve(subject, setting, [setting.sink])
+    process, port = serve(subject, setting, [setting.sink], bulk=True)
     try:
         before_s = process.cpu_s()
         carried = load_bulk(port, streams, setting.duration_s, setting.places.load)
