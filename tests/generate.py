@@ -18,6 +18,7 @@ from pathlib import Path
 
 from gateway.core import endpoint, messages
 from gateway.core.counters import End
+from supervisor.core.life import draw_diagram
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -152,11 +153,17 @@ def render_elsewhere(module: str, function: str) -> Callable[[], str]:
     return render
 
 
+def draw_worker_life() -> str:
+    """The state diagram of a worker, from its table of transitions."""
+    return f"```mermaid\n{draw_diagram()}\n```"
+
+
 BLOCKS = (
     Block("protocol.md", "fields", draw_fields),
     Block("adr/index.md", "decisions", list_decisions),
     Block("architecture.md", "modules", list_modules),
     Block("life-of-a-session.md", "ends", explain_ends),
+    Block("life-of-a-worker.md", "diagram", draw_worker_life),
 )
 
 PAGES: dict[str, Callable[[], str]] = {
