@@ -24,6 +24,13 @@ from gateway.core.outcome import DESCRIPTORS, result_of
 from gateway.poller import DIALING, ERR, HUP, OUT, Poller
 from gateway.tcp import ephemeral_ports, met_itself
 
+# Plain integers: every look into the socket module's enums costs, and a dial makes eight.
+_STREAM = int(socket.SOCK_STREAM) | int(socket.SOCK_NONBLOCK)
+_INET, _INET6 = int(socket.AF_INET), int(socket.AF_INET6)
+_TCP, _NODELAY, _QUICKACK = (
+    int(socket.IPPROTO_TCP), int(socket.TCP_NODELAY), int(socket.TCP_QUICKACK)
+)  # fmt: skip
+
 TICK_S = 0.02
 """How often unfinished dials are looked at; none unfinished, no tick."""
 
@@ -51,7 +58,9 @@ class Table(Protocol):
 class Caller(Protocol):
     """Who wants the connection: a session."""
 
-    def connected(self, fd: int, endpoint: Endpoint, mask: int, sent: int) -> None:
+    def connected(
+        self, fd: int, endpoint: Endpoint, mask: int, sent: int, dialed_at: float
+    ) -> None:
         """The dial won; ``fd`` is now the caller's.
 
         ``mask``: its first event, registered as DIALING; 0: not registered yet, but ``sent`` of
@@ -105,18 +114,70 @@ class Dialer:
         settings: Settings,
         count: Callable[[str], EndpointCounters],
         on_failed: OnDialFailed,
-        on_succeeded: Callable[[str], None],
     ) -> None:
         self.poller = poller
         self.table = table
         self.settings = settings
         self.count = count
         self.on_failed = on_failed
-        self.on_succeeded = on_succeeded
         self.ephemeral = ephemeral_ports()
         self.unfinished: dict[Dial, None] = {}
         self._loop = loop
         self._ticking = False
+
+    def call(self, caller: Caller, early: bytes | None, now: float) -> Dial | None:
+        """Dial; None if it is over already, one way or the other. ``early``: see :meth:`reach`.
+
+        With early bytes and an endpoint on this host or next door it usually is: no event, no
+        dial object.
+        """
+        endpoint = self.table.pick(())
+        if endpoint is None:
+            caller.gave_up(End.NO_ENDPOINT)
+            return None
+        code, sock, sent = self.reach(endpoint, 0, early)
+        if sent >= 0 and sock is not None:
+            caller.connected(sock.detach(), endpoint, 0, sent, now)
+            return None
+        dial = Dial(self, caller, now)
+        return dial if dial.start(endpoint, code, sock) else None
+
+    def reach(
+        self, endpoint: Endpoint, address: int, early: bytes | None
+    ) -> tuple[int, _socket.socket | None, int]:
+        """Connect to one address: an errno, or 0 and the socket.
+
+        ``early`` is what the client said already. If it is not None, its bytes are written at
+        once, and how many went through comes third; -1 if the connect is still under way.
+        """
+        host = endpoint.addresses[address]
+        port = endpoint.port
+        family = _INET6 if ":" in host else _INET
+        try:
+            sock = _socket.socket(family, _STREAM, _TCP)
+        except OSError as error:
+            return error.errno or errno.EMFILE, None, -1
+        sock.setsockopt(_TCP, _NODELAY, 1)
+        if early is not None:
+            # The handshake's last ACK travels with the early bytes: one packet less. Only that
+            # one: the kernel goes back to quick ACKs by itself (tcp_rcv_synsent_state_process).
+            sock.setsockopt(_TCP, _QUICKACK, 0)
+        code = sock.connect_ex((host, port))
+        if code and code != errno.EINPROGRESS:
+            sock.close()
+            return code, None, -1
+        if early is None:
+            return 0, sock, -1
+        if port in self.ephemeral and met_itself(sock):
+            sock.close()
+            return errno.ECONNREFUSED, None, -1
+        try:
+            return 0, sock, os.write(sock.fileno(), early)
+        except BlockingIOError:
+            return 0, sock, -1  # as over any real network: it takes a while
+        except OSError as error:
+            sock.close()
+            return error.errno or errno.ECONNRESET, None, -1
 
     def watch(self, dial: Dial) -> None:
         self.unfinished[dial] = None
@@ -144,7 +205,6 @@ class Dial:
         "attempts",
         "caller",
         "dialer",
-        "early",
         "local",
         "started_at",
         "starved",
@@ -156,7 +216,6 @@ class Dial:
         self.dialer = dialer
         self.caller = caller
         self.started_at = now
-        self.early: memoryview | None = None
         self.attempts: list[Attempt] = []
         self.tried: dict[str, None] = {}
         self.local = False
@@ -165,13 +224,20 @@ class Dial:
         """... with everything: no descriptors, no memory."""
         self.waits_until = 0.0
 
-    def start(self, early: memoryview | None) -> None:
-        """``early``: what the client said already; valid during this call only."""
-        self.early = early
-        self._next(self.started_at)
-        self.early = None
-        if self.attempts or self.waits_until:
-            self.dialer.watch(self)
+    def start(self, endpoint: Endpoint, code: int, sock: _socket.socket | None) -> bool:
+        """Go on from the first attempt: failed with ``code``, or under way as ``sock``.
+
+        False: that was all, the caller gave up.
+        """
+        self.dialer.watch(self)
+        self.tried[endpoint.name] = None
+        if sock is not None:
+            self._add(endpoint, 0, sock, self.started_at)
+        else:
+            self._could_not(endpoint, 0, code)
+            if self.starved or not self._attempt(endpoint, 1, self.started_at):
+                self._next(self.started_at)
+        return self in self.dialer.unfinished
 
     def cancel(self) -> None:
         """The caller left first: no evidence either way."""
@@ -203,25 +269,9 @@ class Dial:
         dialer.unfinished.pop(self, None)
         self.attempts.remove(attempt)
         endpoint = attempt.endpoint
-        self._reached(endpoint, attempt.started_at)
         if self.attempts:
             self._leave_losers(attempt)
-        self.caller.connected(attempt.sock.detach(), endpoint, mask, 0)
-
-    def _won_at_once(self, endpoint: Endpoint, sock: _socket.socket, now: float, sent: int) -> None:
-        """The early bytes went through, so the connection stands; nobody needs to wait for it."""
-        self.early = None
-        self._reached(endpoint, now)
-        self.caller.connected(sock.detach(), endpoint, 0, sent)
-
-    def _reached(self, endpoint: Endpoint, started_at: float) -> None:
-        dialer = self.dialer
-        counters = dialer.count(endpoint.name)
-        counters.dials["connected"] = counters.dials.get("connected", 0) + 1
-        counters.dial_seconds.observe(time.monotonic() - started_at)
-        if not dialer.table.is_trusted(endpoint.name):
-            dialer.table.trust(endpoint.name)
-            dialer.on_succeeded(endpoint.name)
+        self.caller.connected(attempt.sock.detach(), endpoint, mask, 0, attempt.started_at)
 
     def failed(self, attempt: Attempt, code: int) -> None:
         """This attempt came to nothing: the endpoint's next address, else the next endpoint."""
@@ -269,52 +319,24 @@ class Dial:
     def _attempt(self, endpoint: Endpoint, first: int, now: float) -> bool:
         """Connect to the endpoint's addresses from the ``first`` on; whether one is under way."""
         for address in range(first, len(endpoint.addresses)):
-            code = self._connect(endpoint, address, now)
-            if not code:
+            code, sock, _ = self.dialer.reach(endpoint, address, None)
+            if sock is not None:
+                self._add(endpoint, address, sock, now)
                 return True
-            result = result_of(code)
-            self._count(endpoint.name, result)
-            self._blame(endpoint, address, code, result)
+            self._could_not(endpoint, address, code)
             if self.starved:
                 break
         return False
 
-    def _connect(self, endpoint: Endpoint, address: int, now: float) -> int:
-        """0 if the connect is under way, else the errno."""
-        host = endpoint.addresses[address]
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            sock = _socket.socket(family, _STREAM, socket.IPPROTO_TCP)
-        except OSError as error:
-            return error.errno or errno.EMFILE
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        early = self.early
-        if early is not None:
-            # The handshake's last ACK travels with the early bytes: one packet less. Only up to
-            # the first bytes: the kernel goes back to quick ACKs by itself.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
-        code = sock.connect_ex((host, endpoint.port))
-        if code not in (0, errno.EINPROGRESS):
-            sock.close()
-            return code
-        if early is not None:
-            if endpoint.port in self.dialer.ephemeral and met_itself(sock):
-                sock.close()
-                return errno.ECONNREFUSED
-            try:
-                sent = os.write(sock.fileno(), early)
-            except BlockingIOError:
-                pass  # still connecting, as it does over a real network
-            except OSError as error:
-                sock.close()
-                return error.errno or errno.ECONNRESET
-            else:
-                self._won_at_once(endpoint, sock, now, sent)
-                return 0
+    def _add(self, endpoint: Endpoint, address: int, sock: _socket.socket, now: float) -> None:
         attempt = Attempt(self, endpoint, address, sock, now)
         self.dialer.poller.add(sock.fileno(), attempt, DIALING)
         self.attempts.append(attempt)
-        return 0
+
+    def _could_not(self, endpoint: Endpoint, address: int, code: int) -> None:
+        result = result_of(code)
+        self._count(endpoint.name, result)
+        self._blame(endpoint, address, code, result)
 
     def _blame(self, endpoint: Endpoint, address: int, code: int, result: DialResult) -> None:
         if result is DialResult.LOCAL:
@@ -353,6 +375,3 @@ class Dial:
     def _give_up(self, end: End) -> None:
         self.dialer.unfinished.pop(self, None)
         self.caller.gave_up(end)
-
-
-_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK

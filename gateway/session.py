@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
-from os import readv
+from os import read
+from time import monotonic
 from typing import Any
 
 from gateway.core.counters import End, EndpointCounters, WorkerCounters
@@ -14,7 +14,7 @@ from gateway.core.log import Log
 from gateway.core.messages import Settings, Snapshot
 from gateway.dialer import Dial, Dialer, OnDialFailed, Table
 from gateway.poller import ERR, HUP, OUT, RDHUP, Poller
-from gateway.relay import Leg, Relay
+from gateway.relay import READ_BYTES, Leg, Relay
 from gateway.tcp import arm_reset, borrowed, tune
 
 TUNE_S = 1.0
@@ -63,11 +63,11 @@ class Sessions:
             settings=settings,
             count=self.counters_of,
             on_failed=on_dial_failed,
-            on_succeeded=on_dial_succeeded,
         )
+        self._on_dial_succeeded = on_dial_succeeded
         self._loop = loop
         self._all: dict[Session, None] = {}
-        self._untuned: list[Session] = []
+        self._tuning = False
         self._kept: frozenset[str] = frozenset()
         self._doomed: dict[Session, End] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -141,10 +141,14 @@ class Sessions:
             counters = self.counters.endpoints[name] = EndpointCounters()
         return counters
 
-    def established(self, session: Session) -> None:
-        """Give a session its keepalive later: most are over before that could matter."""
-        self._untuned.append(session)
-        if "tune" not in self._timers:
+    def established(self, name: str) -> None:
+        table = self.table
+        table.session_started(name)
+        if not table.is_trusted(name):
+            table.trust(name)
+            self._on_dial_succeeded(name)
+        if not self._tuning:
+            self._tuning = True
             self._schedule("tune", TUNE_S, self._tune_some)
 
     def ended(self, session: Session, end: End) -> None:
@@ -153,7 +157,7 @@ class Sessions:
         counters = self.counters
         counters.sessions -= 1
         counters.ended[end.value] = counters.ended.get(end.value, 0) + 1
-        duration_s = time.monotonic() - session.started_at
+        duration_s = monotonic() - session.started_at
         counters.session_seconds.observe(duration_s)
         if session.endpoint:
             if session.endpoint not in self._kept:
@@ -177,16 +181,20 @@ class Sessions:
         self._timers[name] = self._loop.call_later(delay_s, call, *args)
 
     def _tune_some(self) -> None:
-        del self._timers["tune"]
-        due_at = time.monotonic() - TUNE_S
-        later: list[Session] = []
-        for session in self._untuned:
-            if session.started_at > due_at:
-                later.append(session)
-            elif session in self._all:
+        """Give sessions their keepalive once they are a second old: most are over before that.
+
+        The register keeps the order of arrival, so the newest are looked at and no others.
+        """
+        self._tuning = False
+        due_at = monotonic() - TUNE_S
+        for session in reversed(self._all):
+            if session.tuned:
+                break
+            if session.started_at <= due_at:
                 session.tune(self.settings)
-        self._untuned = later
-        if later:
+            else:
+                self._tuning = True
+        if self._tuning:
             self._schedule("tune", TUNE_S, self._tune_some)
 
     def _cut_some(self, total: int) -> None:
@@ -204,7 +212,7 @@ class Sessions:
         del self._timers["idle"]
         if not self.settings.idle_timeout_s:
             return
-        now = time.monotonic()
+        now = monotonic()
         for session in tuple(self._all):
             if session.idle_for(now) >= self.settings.idle_timeout_s:
                 session.cut(End.IDLE)
@@ -220,13 +228,14 @@ class Session:
 
     __slots__ = (
         "client", "counted_in", "counted_out", "counters", "dial", "end", "endpoint", "first_end",
-        "moved_at", "peer", "pending", "seen", "sessions", "started_at", "upstream",
+        "moved_at", "peer", "pending", "seen", "sessions", "started_at", "tuned",
+        "upstream",
     )  # fmt: skip
 
     def __init__(self, sessions: Sessions, fd: int, peer: Any) -> None:
         self.sessions = sessions
         self.peer = peer
-        self.started_at = self.moved_at = time.monotonic()
+        self.started_at = self.moved_at = monotonic()
         self.client = Leg(fd, self, sessions.relay)
         self.upstream: Leg | None = None
         self.dial: Dial | None = None
@@ -234,30 +243,30 @@ class Session:
         self.counters: EndpointCounters | None = None
         self.counted_in = self.counted_out = self.seen = 0
         self.pending = 0
+        self.tuned = False
         self.first_end: End | None = None
         self.end: End | None = None
 
     def open(self) -> None:
         """Dial, with what the client said already: most speak first, and at once."""
-        relay = self.sessions.relay
         client = self.client
-        early: memoryview | None = None
+        early: bytes | None = None
         try:
-            size = readv(client.fd, relay.buffers)
-            if size:
-                early = relay.view[:size]
-            else:
-                self.pending = RDHUP
+            early = read(client.fd, READ_BYTES)
         except BlockingIOError:
             pass
         except OSError:
             self._finish(End.RESET)
             return
-        self.sessions.poller.add(client.fd, self)
-        self.dial = dial = Dial(self.sessions.dialer, self, self.started_at)
-        dial.start(early)
-        if early is not None and self.end is None and client.moved < len(early):
-            client.held = memoryview(bytes(early[client.moved :]))
+        if early == b"":
+            self.pending = RDHUP
+            early = None
+        sessions = self.sessions
+        sessions.poller.add(client.fd, self)
+        self.dial = sessions.dialer.call(self, early, self.started_at)
+        if early is not None and client.moved < len(early) and self.end is None:
+            client.held = memoryview(early)[client.moved :]
+            client.plain = False
             if self.upstream is not None:
                 self.upstream.arm()
 
@@ -273,11 +282,13 @@ class Session:
 
     # The dial's caller.
 
-    def connected(self, fd: int, endpoint: Endpoint, mask: int, sent: int) -> None:
+    def connected(
+        self, fd: int, endpoint: Endpoint, mask: int, sent: int, dialed_at: float
+    ) -> None:
         self.dial = None
         sessions = self.sessions
         client = self.client
-        self.upstream = upstream = Leg(fd, self, sessions.relay, armed=mask != 0)
+        self.upstream = upstream = Leg(fd, self, sessions.relay, mask != 0)
         client.peer = upstream
         upstream.peer = client
         poller = sessions.poller
@@ -287,12 +298,15 @@ class Session:
         else:
             poller.add(fd, upstream)
             client.moved = sent
-        self.endpoint = endpoint.name
-        self.counters = counters = sessions.counters_of(endpoint.name)
+        self.endpoint = name = endpoint.name
+        self.counters = counters = sessions.counters_of(name)
         counters.sessions += 1
         counters.sessions_total += 1
-        sessions.table.session_started(endpoint.name)
-        sessions.established(self)
+        counters.dials["connected"] = counters.dials.get("connected", 0) + 1
+        counters.dial_seconds.observe(monotonic() - dialed_at)
+        sessions.established(name)
+        if self.tuned:  # dialed for so long that its turn is over
+            self.tune(sessions.settings)
         if mask & ~OUT or client.held is not None:
             upstream.on_event(mask)
         if self.pending and self.end is None:
@@ -343,6 +357,7 @@ class Session:
             self.counted_in, self.counted_out = moved_in, moved_out
 
     def tune(self, settings: Settings) -> None:
+        self.tuned = True
         if self.upstream is not None:
             with borrowed(self.upstream.fd) as sock:
                 tune(sock, settings)

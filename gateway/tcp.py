@@ -16,13 +16,14 @@ from pathlib import Path
 
 from gateway.core.messages import Settings
 
+_INET, _STREAM, _SHUT_WR = int(socket.AF_INET), int(socket.SOCK_STREAM), int(socket.SHUT_WR)
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
 @contextmanager
 def borrowed(fd: int) -> Iterator[_socket.socket]:
     """A socket object around ``fd`` that does not close it."""
-    sock = _socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+    sock = _socket.socket(_INET, _STREAM, 0, fd)
     try:
         yield sock
     finally:
@@ -31,9 +32,9 @@ def borrowed(fd: int) -> Iterator[_socket.socket]:
 
 def shut_write(fd: int) -> None:
     """Forward an end of stream (half-close); a peer that is gone already is no error."""
-    sock = _socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+    sock = _socket.socket(_INET, _STREAM, 0, fd)
     try:
-        sock.shutdown(socket.SHUT_WR)
+        sock.shutdown(_SHUT_WR)
     except OSError:
         pass
     finally:
