@@ -181,7 +181,8 @@ class _Stage:
         """Print a line of the gateway's log as people like to read it."""
         try:
             entry = json.loads(line)
-            extra = " ".join(f"{k}={v}" for k, v in entry.items() if k not in _LOG_KEYS_LEFT_OUT)
+            known = {k: v for k, v in entry.items() if k not in _LOG_KEYS_LEFT_OUT}
+            extra = " ".join(f"{key}={_brief(value)}" for key, value in known.items())
             text = f"{entry['msg']}  {extra}"
         except (ValueError, KeyError, AttributeError):
             text = line
@@ -283,6 +284,11 @@ class _Stage:
         await asyncio.gather(*backends)
         self._nameserver.close()
         self._reservation.close()
+
+
+def _brief(value: object) -> str:
+    """A value of a log line, without the brackets and quotes of a list."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _command() -> list[str]:
