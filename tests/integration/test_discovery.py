@@ -1,0 +1,234 @@
+"""The gateway and DNS: found, followed, kept, guarded."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.backends import Backend, greet
+from tests.dns import Fault, NameServer
+from tests.gateway import Gateway, run_command, running
+from tests.support import wait_until
+
+PLAIN = "_etcd-client._tcp.example.test"
+
+
+@pytest.fixture
+def ns() -> Iterator[NameServer]:
+    with NameServer() as server:
+        server.set("host.example.test", "A", "127.0.0.1")
+        yield server
+
+
+@pytest.fixture
+def backends() -> Iterator[list[Backend]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(Backend(greet, name=f"b{n}")) for n in range(3)]
+
+
+def flags(ns: NameServer, *more: str) -> tuple[str, ...]:
+    return (
+        "--discovery-srv=example.test",
+        "--insecure-discovery",
+        f"--nameserver={ns.address}",
+        *more,
+    )
+
+
+def publish(ns: NameServer, *records: tuple[int, int, Backend], ttl: int = 5) -> None:
+    texts = (f"{priority} {weight} {b.port} host.example.test." for priority, weight, b in records)
+    ns.set(PLAIN, "SRV", *texts, ttl=ttl)
+
+
+def session(gateway: Gateway) -> tuple[socket.socket, str]:
+    """A session, and the name of the backend that greeted it."""
+    sock = socket.create_connection(gateway.address, timeout=10)
+    return sock, sock.recv(100).decode().strip()
+
+
+def greeting(gateway: Gateway) -> str:
+    sock, name = session(gateway)
+    sock.close()
+    return name
+
+
+def ended(sock: socket.socket) -> Callable[[], bool]:
+    sock.setblocking(False)
+
+    def look() -> bool:
+        try:
+            return sock.recv(100) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
+
+    return look
+
+
+def test_a_changed_zone_is_followed(ns: NameServer, backends: list[Backend]) -> None:
+    """New sessions go to the new endpoints after the TTL; nobody is restarted."""
+    one, two, _ = backends
+    publish(ns, (0, 0, one))
+    with running(*flags(ns)) as gateway:
+        assert greeting(gateway) == "b0"
+        workers = gateway.workers()
+        publish(ns, (0, 0, two))
+        wait_until(lambda: greeting(gateway) == "b1", 10)
+        (line,) = gateway.lines("endpoints changed")
+        assert line["added"] == [f"host.example.test:{two.port}"]
+        assert line["removed"] == [f"host.example.test:{one.port}"]
+        assert gateway.workers() == workers
+
+
+def test_sighup_follows_at_once_and_keeps_workers_and_sessions(
+    ns: NameServer, backends: list[Backend]
+) -> None:
+    """HUP resolves now, whatever the TTL; workers and sessions stay."""
+    one, two, _ = backends
+    publish(ns, (0, 0, one), ttl=300)
+    with running(*flags(ns)) as gateway:
+        sock, name = session(gateway)
+        assert name == "b0"
+        workers = gateway.workers()
+        publish(ns, (0, 0, two), ttl=300)
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_line("reload complete")
+        wait_until(lambda: greeting(gateway) == "b1", 2)
+        assert gateway.workers() == workers
+        sock.sendall(b"still here")
+        assert sock.recv(100) == b"still here"
+        sock.close()
+
+
+def test_a_removed_endpoint_keeps_its_sessions_for_the_grace(
+    ns: NameServer, backends: list[Backend]
+) -> None:
+    """Sessions of an endpoint that left live for --removal-grace, then end as removed."""
+    one, two, _ = backends
+    publish(ns, (0, 0, one))
+    with running(*flags(ns, "--removal-grace=2s", "--access-log")) as gateway:
+        sock, _name = session(gateway)
+        publish(ns, (0, 0, two))
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_line("endpoints changed")
+        sock.sendall(b"ping")
+        assert sock.recv(100) == b"ping"
+        wait_until(ended(sock), 10)
+        sock.close()
+        assert gateway.wait_line("session")["end"] == "removed"
+
+
+def test_dns_dead_at_start_comes_back(ns: NameServer, backends: list[Backend]) -> None:
+    """Started with DNS dead, the gateway becomes ready by itself when DNS returns."""
+    publish(ns, (0, 0, backends[0]))
+    ns.stop()
+    with Gateway(*flags(ns)) as gateway:
+        gateway.wait_line("no endpoint found yet, trying again")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(gateway.address)
+        ns.start()
+        gateway.wait_ready()
+        assert greeting(gateway) == "b0"
+
+
+@pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.NXDOMAIN])
+def test_dns_that_fails_later_takes_nothing_away(
+    ns: NameServer, backends: list[Backend], fault: Fault
+) -> None:
+    """After a good start the endpoints outlive DNS, and a reload then is no failure."""
+    publish(ns, (0, 0, backends[0]))
+    with running(*flags(ns)) as gateway:
+        ns.faults[""] = fault
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_line("reload complete")
+        assert greeting(gateway) == "b0"
+        assert gateway.lines("endpoints changed") == []
+
+
+def test_sessions_ask_no_dns(ns: NameServer, backends: list[Backend]) -> None:
+    """200 sessions cause no DNS query at all."""
+    publish(ns, *((0, 0, b) for b in backends), ttl=300)
+    ns.set("host.example.test", "A", "127.0.0.1", ttl=300)
+    ns.set("host.example.test", "AAAA", "::1", ttl=300)
+    ns.negative_ttl = 300
+    with running(*flags(ns)) as gateway:
+        asked = len(ns.queries)
+        for _ in range(200):
+            greeting(gateway)
+        assert len(ns.queries) == asked
+
+
+@pytest.mark.parametrize(
+    ("records", "shares"),
+    [
+        (((0, 1), (0, 1), None), (200, 200, 0)),
+        (((0, 1), (0, 3), None), (100, 300, 0)),
+        (((0, 0), (0, 5), None), (4, 396, 0)),
+        (((0, 0), (10, 0), (20, 0)), (400, 0, 0)),
+        (((20, 9), (10, 5), (10, 5)), (0, 200, 200)),
+    ],
+)
+def test_shares_over_all_workers(
+    ns: NameServer,
+    backends: list[Backend],
+    records: tuple[tuple[int, int] | None, ...],
+    shares: tuple[int, ...],
+) -> None:
+    """RFC 2782 weights and priorities hold within 2 % over 400 sessions and four workers."""
+    published = [
+        (*record, backend) for record, backend in zip(records, backends, strict=True) if record
+    ]
+    publish(ns, *published, ttl=300)
+    with running(*flags(ns, "--health-check=off"), workers=4) as gateway:
+        counts = Counter(greeting(gateway) for _ in range(400))
+    for backend, share in zip(backends, shares, strict=True):
+        assert abs(counts[backend.name] - share) <= 8, counts
+        assert share or not counts[backend.name], counts
+
+
+def test_a_definite_no_is_69(ns: NameServer) -> None:
+    """NXDOMAIN at start is exit code 69 with one line; 127.0.0.1:2379 is no silent fallback."""
+    done = run_command("start", *flags(ns, "--listen-addr=127.0.0.1:1"))
+    assert done.returncode == 69, done.stderr
+    assert f"SRV {PLAIN}: NXDOMAIN" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_static_loop_is_2() -> None:
+    """An endpoint that is the gateway itself is exit code 2, wildcards and names counted."""
+    for listen, endpoint in ((":23791", "127.0.0.1:23791"), ("127.0.0.1:23791", "localhost:23791")):
+        done = run_command("start", f"--listen-addr={listen}", f"--endpoints={endpoint}")
+        assert done.returncode == 2, done.stderr
+        assert f"--endpoints {endpoint}" in done.stderr
+
+
+def test_plaintext_endpoints_are_69_without_insecure_discovery(
+    ns: NameServer, backends: list[Backend]
+) -> None:
+    """If all endpoints fail the TLS check the gateway does not start, and says which and why."""
+    publish(ns, (0, 0, backends[0]))
+    done = run_command(
+        "start",
+        "--discovery-srv=example.test",
+        f"--nameserver={ns.address}",
+        "--listen-addr=127.0.0.1:1",
+    )
+    assert done.returncode == 69, done.stderr
+    assert f"host.example.test:{backends[0].port}" in done.stderr
+
+
+def test_the_master_has_one_thread(ns: NameServer, backends: list[Backend]) -> None:
+    """Resolving, following and reloading start no thread."""
+    publish(ns, (0, 0, backends[0]))
+    with running(*flags(ns)) as gateway:
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_line("reload complete")
+        for pid in (gateway.pid, *gateway.workers()):
+            assert len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
