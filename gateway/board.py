@@ -5,9 +5,10 @@ the other workers' counts as they are now, not as they were at the last report a
 Every cell is an aligned 64-bit integer with exactly one writer, so nothing is locked: a reader
 sees the old value or the new one.
 
-Cells of slot s: how many sessions it holds, when it last turned its loop (CLOCK_MONOTONIC,
-nanoseconds), whether it takes sessions, how many sockets it took from its inbox in its slot's
-whole life, and how many sockets each other slot ever put there.
+Cells of slot s: which process fills it, how many sessions it holds, when it last turned its loop
+(CLOCK_MONOTONIC, nanoseconds), whether it takes sessions, how many sockets it took from its inbox
+in its slot's whole life, and how many sockets each other slot ever put there.
+Where a worker and its successor overlap, the slot's cells belong to the one that entered last.
 """
 
 from __future__ import annotations
@@ -16,37 +17,49 @@ import mmap
 import os
 
 SLOTS = 256
-"""The most workers a gateway may have; the page is SLOTS * (SLOTS + 4) cells, touched as used."""
+"""The most workers a gateway may have; pages are touched as slots are used."""
+
+LAYOUT = 1
+"""Changes with the meaning of any cell: a master of another release makes a board of its own."""
 
 _CELL_BYTES = 8
+_CELLS = 1 + SLOTS * (SLOTS + 5)
 
 
 class Board:
     """One process's view of the board; owns its mapping and the memfd behind it.
 
-    The master makes it, forked workers inherit it, ``os.execve`` hands ``fd`` on.
+    The master makes it, forked workers inherit it, ``os.execve`` hands ``fd`` on; an inherited one
+    of another layout is closed and replaced.
     """
 
     def __init__(self, fd: int | None = None) -> None:
-        size = SLOTS * (SLOTS + 4) * _CELL_BYTES
+        size = _CELLS * _CELL_BYTES
+        if fd is not None and not _fits(fd, size):
+            os.close(fd)
+            fd = None
         if fd is None:
             fd = os.memfd_create("etcd-gateway-board")
             os.ftruncate(fd, size)
         self.fd = fd
         self._map = mmap.mmap(fd, size)
         cells = self._cells = memoryview(self._map).cast("q")
-        self._sessions = cells[0:SLOTS]
-        self._beats_ns = cells[SLOTS : 2 * SLOTS]
-        self._accepting = cells[2 * SLOTS : 3 * SLOTS]
-        self._taken = cells[3 * SLOTS : 4 * SLOTS]
-        self._put = cells[4 * SLOTS :]
+        cells[0] = LAYOUT
+        columns = [cells[1 + n * SLOTS : 1 + (n + 1) * SLOTS] for n in range(5)]
+        self._owner, self._sessions, self._beats_ns, self._accepting, self._taken = columns
+        self._put = cells[1 + 5 * SLOTS :]
 
     # -- written by the slot's own worker -------------------------------------------------
 
-    def enter(self, slot: int) -> None:
+    def enter(self, slot: int, pid: int) -> None:
         """A new worker fills the slot: no sessions yet, not accepting yet."""
+        self._owner[slot] = pid
         self._sessions[slot] = 0
         self._accepting[slot] = 0
+
+    def is_owner(self, slot: int, pid: int) -> bool:
+        """Whether the slot is still this worker's, and no successor has entered it."""
+        return self._owner[slot] == pid
 
     def set_sessions(self, slot: int, count: int) -> None:
         self._sessions[slot] = count
@@ -90,8 +103,22 @@ class Board:
 
     def close(self) -> None:
         """Give the mapping and the descriptor back."""
-        for view in (self._sessions, self._beats_ns, self._accepting, self._taken, self._put):
+        for view in (
+            self._owner,
+            self._sessions,
+            self._beats_ns,
+            self._accepting,
+            self._taken,
+            self._put,
+        ):
             view.release()
         self._cells.release()
         self._map.close()
         os.close(self.fd)
+
+
+def _fits(fd: int, size: int) -> bool:
+    """Whether this is a board of our layout."""
+    if os.fstat(fd).st_size != size:
+        return False
+    return int.from_bytes(os.pread(fd, _CELL_BYTES, 0), "little") == LAYOUT

@@ -113,7 +113,8 @@ class Worker:
         self._loop = loop
         self._log = start.log
         self._board = start.board
-        self._board.enter(start.slot)
+        self._board.enter(start.slot, os.getpid())
+        self._owns_slot = True
         self._listeners = list(start.listeners)
         self._adopted: dict[int, list[socket.socket]] = {}
         self._drain: messages.Drain | None = None
@@ -246,20 +247,26 @@ class Worker:
             self._acceptor.limit = self._quota.limit
         else:
             self._sessions.serve(fd, peer)
-            self._board.set_sessions(self._start.slot, self._counters.sessions)
+            if self._owns_slot:
+                self._board.set_sessions(self._start.slot, self._counters.sessions)
 
     def _on_inbox(self) -> None:
+        if not self._check_owner():
+            self._loop.remove_reader(self._start.inbox)
+            return
         for fd in self._handoff.receive():
             os.set_blocking(fd, False)
             self._quota.admit(fd)
 
     def _serve(self, fd: int) -> None:
         self._sessions.serve(fd, _peer_of(fd) if self._sessions.settings.access_log else None)
-        self._board.set_sessions(self._start.slot, self._counters.sessions)
+        if self._owns_slot:
+            self._board.set_sessions(self._start.slot, self._counters.sessions)
 
     def _on_session_end(self) -> None:
         self._ended += 1
-        self._board.set_sessions(self._start.slot, self._counters.sessions)
+        if self._owns_slot:
+            self._board.set_sessions(self._start.slot, self._counters.sessions)
         self._acceptor.ended()
         if self._quota.parked:
             self._quota.admit_parked()
@@ -276,7 +283,9 @@ class Worker:
         self._lag_s = max(self._lag_s, now - self._beat_due_at)
         self._beat_due_at = now + BEAT_INTERVAL_S
         self._loop.call_at(self._beat_due_at, self._beat)
-        self._board.beat(self._start.slot, time.monotonic_ns())
+        if self._check_owner():
+            self._board.beat(self._start.slot, time.monotonic_ns())
+            self._board.set_sessions(self._start.slot, self._counters.sessions)
         self._handoff.tick(self._ended, BEAT_INTERVAL_S)
         self._ended = 0
         if self._quota.max_sessions:  # sessions may have ended in other workers
@@ -285,6 +294,11 @@ class Worker:
         self._beats += 1
         if self._beats % REPORT_EVERY_BEATS == 0:
             self._report()
+
+    def _check_owner(self) -> bool:
+        """Whether the slot's cells and inbox are still ours; a successor takes them over."""
+        self._owns_slot = self._board.is_owner(self._start.slot, os.getpid())
+        return self._owns_slot
 
     def _report(self) -> None:
         self._sessions.settle()
@@ -318,7 +332,8 @@ class Worker:
             setproctitle.setproctitle(
                 f"etcd-gateway: worker {self._start.slot} [{self._start.title}] draining"
             )
-            self._board.set_accepting(self._start.slot, False)
+            if self._check_owner():
+                self._board.set_accepting(self._start.slot, False)
         self._leave_listeners(for_good=drain.close_listeners)
         self._on_inbox()
         if self._counters.sessions == 0:

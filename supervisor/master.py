@@ -9,38 +9,44 @@ and admin. One thread, the standard asyncio loop, nothing that blocks.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import os
 import signal
-import time
-from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, assert_never
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, assert_never
 
 import setproctitle
 
 from gateway.core import messages
 from gateway.core.address import HostPort
 from gateway.core.endpoint import EndpointState
-from supervisor import limits
-from supervisor.core.config import Config, ConfigError
+from supervisor import limits, upgrade
+from supervisor.core.config import Config
 from supervisor.core.discovery import Discovered
 from supervisor.core.health import HealthView
-from supervisor.core.reloading import keep_fixed, worker_settings
+from supervisor.core.reloading import worker_settings
 from supervisor.core.roster import Roster
-from supervisor.core.status import GatewayView, ReloadView, document
-from supervisor.core.totals import Totals
+from supervisor.core.status import GatewayView, document, summary
 from supervisor.crew import Crew, Handlers
-from supervisor.follower import Follower, NoEndpointsError, ReloadFailedError, resolve_listen
+from supervisor.follower import Follower, NoEndpointsError, resolve_listen
 from supervisor.log import make_log
 from supervisor.overview import Events, Overview
 from supervisor.prober import Prober
+from supervisor.reloader import Reloader
 from supervisor.rounds import BadTargetError
+from supervisor.succession import facts_for_the_next, take_over
+from supervisor.systemd import Notify, watchdog_interval_s
 
 if TYPE_CHECKING:
     from supervisor.admin import Admin
 
 TICK_S = 1.0
-"""Loads to the workers, the roster's expiries, the status line."""
+"""Loads to the workers, the roster's expiries, the status line, more time for a long stop."""
+
+PATIENCE_S = 15.0
+"""How much time the service manager is asked for while something takes long, every tick anew."""
+
+RETRY_S = 5.0
+"""With endpoints taken over from the image before us, a failed resolution is tried again."""
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_NO_ENDPOINT = 1, 2, 69
 
@@ -53,6 +59,8 @@ def run(config: Config, reread: Callable[[], Config]) -> int:
     ``reread`` makes the configuration anew from the same command line, the environment and the
     file; it raises ConfigError.
     """
+    if upgrade.is_preflight(os.environ):
+        return 0
     with asyncio.Runner() as runner:
         return runner.run(Master(config, reread).main())
 
@@ -62,19 +70,26 @@ class Master:
 
     def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
         self._config = config
-        self._reread = reread
         self._events = Events()
         self._log = make_log(config.log_level, config.log_format, tap=self._events.take)
-        self._overview = Overview()
-        self._roster = Roster()
-        self._totals = Totals()
+        self._left = left = take_over(os.environ)
+        self._overview = Overview(left.started_at)
+        self._totals = left.totals
+        self._roster = Roster(left.version)
         self._listen: tuple[HostPort, ...] = ()
-        self._reload = ReloadView()
-        self._reloads: Counter[str] = Counter()
-        self._reload_wanted = False
-        self._reload_task: asyncio.Task[None] | None = None
+        self._reloader = Reloader(
+            reread,
+            self._log,
+            apply=self._apply,
+            on_begin=self._on_reload,
+            on_end=self._on_reloaded,
+            results=left.reloads,
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._ready = False
         self._draining = False
+        self._failed_with = 0
         self._crew: Crew | None = None
         self._admin: Admin | None = None
 
@@ -84,35 +99,70 @@ class Master:
         self._done: asyncio.Future[int] = self._loop.create_future()
         self._log.attach(self._loop)
         self._loop.set_exception_handler(self._on_exception)
+        self._notify = Notify(os.environ.get("NOTIFY_SOCKET"))
         self._watch_signals()
         self._follower = Follower(self._config, self._log, self._on_found)
         self._prober = Prober(self._config, self._log, self._on_health)
-        begin = asyncio.create_task(self._begin(), name="begin")
-        begin.add_done_callback(self._on_begun)
+        self._spawn(self._begin(), "begin")
         try:
             return await self._done
         finally:
-            begin.cancel()
             await self._close()
 
     # -- the beginning ----------------------------------------------------------------------
 
     async def _begin(self) -> None:
-        """Resolve, then open the listen address, then be ready."""
-        self._listen = await resolve_listen(self._config.listen_addr)
-        title = ",".join(str(address) for address in self._listen)
-        setproctitle.setproctitle(f"etcd-gateway: master [{title}]")
-        slots = self._config.workers or limits.usable_cpus()
-        open_files = limits.raise_open_files()
-        self._log.info(
-            "starting",
-            listen=[str(address) for address in self._listen],
-            workers=slots,
-            open_files=open_files,
-            max_sessions=self._config.max_sessions,
-        )
-        await self._follower.start()
-        self._crew = Crew(
+        """Resolve, then open the listen address; the rest follows when the workers are ready."""
+        try:
+            self._listen = await resolve_listen(self._config.listen_addr)
+            title = ",".join(str(address) for address in self._listen)
+            setproctitle.setproctitle(f"etcd-gateway: master [{title}]")
+            open_files = limits.raise_open_files()
+            slots = self._left.workers or self._config.workers or limits.usable_cpus()
+            self._tick()
+            self._log.info(
+                "starting",
+                listen=[str(address) for address in self._listen],
+                workers=slots,
+                open_files=open_files,
+                max_sessions=self._config.max_sessions,
+            )
+            if self._left.found:
+                self._take_over_endpoints()
+                self._start_crew(slots)
+            await self._start_following()
+            if self._crew is None:
+                self._start_crew(slots)
+        except NoEndpointsError as error:
+            self._fail(str(error), EXIT_NO_ENDPOINT)
+        except BadTargetError as error:
+            self._fail(str(error), EXIT_USAGE)
+        except OSError as error:
+            self._fail(str(error), EXIT_FAILURE)
+
+    async def _start_following(self) -> None:
+        """The first resolution; with endpoints already at hand its failure is no reason to end."""
+        while True:
+            try:
+                await self._follower.start()
+            except (NoEndpointsError, BadTargetError) as error:
+                if self._crew is None:
+                    raise
+                self._log.error("discovery failed, endpoints stay as they were", error=str(error))
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    def _take_over_endpoints(self) -> None:
+        """The image before us knew them a moment ago: serve with them until DNS answers."""
+        now = self._loop.time()
+        self._roster.resolve(self._left.found, now, self._config.removal_grace_s)
+        self._prober.set_endpoints(self._left.found)
+        for name in self._left.inactive:
+            self._prober.dial_failed(name, "was inactive before the upgrade")
+
+    def _start_crew(self, slots: int) -> None:
+        self._crew = crew = Crew(
             self._config,
             self._listen,
             self._log,
@@ -120,29 +170,17 @@ class Master:
                 on_message=self._on_message,
                 on_ready=self._on_ready,
                 on_worker_gone=self._totals.gone,
-                on_change=self._on_crew_change,
+                on_change=self._show_status,
                 on_end=self._end,
             ),
             slots=slots,
+            estate=self._left.estate,
+            store=self._notify,
         )
-        self._crew.start(self._roster.snapshot(worker_settings(self._config)))
-        self._tick()
-
-    def _on_begun(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled():
-            return
-        match task.exception():
-            case None:
-                pass
-            case NoEndpointsError() as error:
-                self._fail(str(error), EXIT_NO_ENDPOINT)
-            case BadTargetError() | ConfigError() as error:
-                self._fail(str(error), EXIT_USAGE)
-            case OSError() as error:
-                self._fail(str(error), EXIT_FAILURE)
-            case error:
-                self._log.error("internal error", error=repr(error))
-                self._end(EXIT_FAILURE)
+        crew.restarts.update(self._left.restarts)
+        snapshot = self._roster.snapshot(worker_settings(self._config))
+        self._totals.retain([each.name for each in snapshot.endpoints])
+        crew.start(snapshot)
 
     def _on_ready(self) -> None:
         self._ready = True
@@ -152,7 +190,14 @@ class Master:
             listen=[str(address) for address in self._listen],
             workers=self._crew.wanted if self._crew else 0,
         )
-        self._loop.create_task(self._open_admin(), name="open admin")
+        self._spawn(self._after_ready(), "after ready")
+
+    async def _after_ready(self) -> None:
+        await self._notify.barrier()
+        self._notify.ready(summary(self.view()))
+        if interval_s := watchdog_interval_s(os.environ):
+            self._feed_watchdog(interval_s)
+        await self._open_admin()
 
     async def _open_admin(self) -> None:
         """Only now: its libraries are imported by nobody else, and the workers are up."""
@@ -178,19 +223,21 @@ class Master:
         self._push()
 
     def _on_health(self, name: str, view: HealthView) -> None:
-        active = view.state is EndpointState.ACTIVE
-        if self._roster.judge(name, active, self._loop.time()):
+        if self._roster.judge(name, view.active, self._loop.time()):
             self._push()
         if not any(m.state is EndpointState.ACTIVE for m in self._roster.members):
             self._follower.refresh("all-inactive")
 
     def _push(self) -> None:
         """Send the workers what they do not have yet; nothing if nothing changed."""
+        if self._crew is None:
+            return
         before = self._roster.version
         snapshot = self._roster.snapshot(worker_settings(self._config))
-        if self._crew is not None and snapshot.version != before:
+        if snapshot.version != before:
             self._totals.retain([each.name for each in snapshot.endpoints])
             self._crew.push(snapshot)
+            self._show_status()
 
     def _on_message(self, slot: int, gen: int, message: messages.Up) -> None:
         match message:
@@ -207,90 +254,110 @@ class Master:
 
     def _tick(self) -> None:
         """What is due about once a second."""
-        self._ticker = self._loop.call_later(TICK_S, self._tick)
+        self._timers["tick"] = self._loop.call_later(TICK_S, self._tick)
+        if self._draining or not self._ready:
+            self._notify.extend(PATIENCE_S)
+        if self._crew is None:
+            return
         sums = self._totals.sums()
         for member in self._roster.members:
             entry = sums.endpoints.get(member.found.name)
             self._roster.sessions(member.found.name, entry.sessions if entry else 0)
         self._roster.expire(self._loop.time())
         self._push()
-        if self._config.balance == "least-sessions" and self._crew is not None:
+        if self._config.balance == "least-sessions":
             sessions = {name: entry.sessions for name, entry in sums.endpoints.items()}
             self._crew.push_loads(messages.Loads(sessions))
+        self._show_status()
 
     # -- signals ----------------------------------------------------------------------------
 
     def _watch_signals(self) -> None:
+        handle = self._loop.add_signal_handler
         for number in STOP_SIGNALS:
-            self._loop.add_signal_handler(number, self._stop, number)
-        self._loop.add_signal_handler(signal.SIGHUP, self._want_reload)
-        self._loop.add_signal_handler(signal.SIGUSR1, self._log_status)
-        self._loop.add_signal_handler(signal.SIGTTIN, self._resize, +1)
-        self._loop.add_signal_handler(signal.SIGTTOU, self._resize, -1)
+            handle(number, self._stop, number)
+        handle(signal.SIGHUP, self._ask_reload)
+        handle(signal.SIGUSR1, self._log_status)
+        handle(signal.SIGUSR2, lambda: self._spawn(self._upgrade(), "upgrade"))
+        handle(signal.SIGTTIN, self._resize, +1)
+        handle(signal.SIGTTOU, self._resize, -1)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        upgrade.unblock_signals()
 
     def _stop(self, number: signal.Signals) -> None:
         """The first one drains, the second one stops at once."""
-        if self._crew is None:
+        crew = self._crew
+        if crew is None:
             self._end(0)
-        elif self._draining:
+            return
+        if self._draining:
             self._log.info("stopping at once", signal=number.name)
-            self._crew.stop_now()
-        else:
-            self._draining = True
-            self._log.info(
-                "draining", signal=number.name, drain_timeout_s=self._config.drain_timeout_s
-            )
-            self._crew.drain(self._config.drain_timeout_s)
+            crew.stop_now()
+            return
+        self._draining = True
+        self._notify.stopping()
+        if self._config.handover and number is signal.SIGTERM and self._notify.enabled:
+            self._log.info("leaving, the workers go on for the next master", signal=number.name)
+            self._spawn(self._leave(crew), "leave")
+            return
+        self._log.info("draining", signal=number.name, drain_timeout_s=self._config.drain_timeout_s)
+        crew.drain(self._config.drain_timeout_s)
+
+    async def _leave(self, crew: Crew) -> None:
+        await self._notify.barrier()
+        crew.leave()
 
     def _resize(self, by: int) -> None:
         if self._crew is not None and not self._draining:
             self._log.info("number of workers changed", workers=self._crew.resize(by))
 
     def _log_status(self) -> None:
-        self._log.info("status", **document(self.view()))
+        for msg, fields in log_lines(self.view()):
+            self._log.info(msg, **fields)
+
+    async def _upgrade(self) -> None:
+        """Become a new image of the program, with everything that this one holds."""
+        crew = self._crew
+        if crew is None or self._draining or not self._ready:
+            self._log.warn("no upgrade now", reason="draining" if self._draining else "starting")
+            return
+        if why := await upgrade.preflight():
+            self._log.error("upgrade failed, the old image goes on", error=why)
+            return
+        crew.kill_unready()
+        self._log.info("upgrading")
+        facts = facts_for_the_next(
+            crew=crew,
+            totals=self._totals,
+            roster=self._roster,
+            started_at=self._overview.started_at,
+            reloads=self._reloader.results,
+        )
+        try:
+            upgrade.execute(crew.heirlooms(), facts)
+        except OSError as error:
+            self._log.error("upgrade failed, the old image goes on", error=str(error))
 
     # -- reload -----------------------------------------------------------------------------
 
-    def _want_reload(self) -> None:
-        """Signals that come while a reload is at work ask for one more, and only one."""
-        self._reload_wanted = True
-        if self._reload_task is None and self._crew is not None and not self._draining:
-            self._reload_task = self._loop.create_task(self._reload_all(), name="reload")
+    def _ask_reload(self) -> None:
+        if self._crew is not None and not self._draining:
+            self._reloader.ask(lambda: self._config, self._follower)
 
-    async def _reload_all(self) -> None:
-        try:
-            while self._reload_wanted:
-                self._reload_wanted = False
-                await self._reload_once()
-        finally:
-            self._reload_task = None
+    def _on_reload(self) -> None:
+        self._notify.reloading()
 
-    async def _reload_once(self) -> None:
-        try:
-            config, in_vain = keep_fixed(self._config, self._reread())
-            await self._follower.reload(config)
-        except (ConfigError, ReloadFailedError) as error:
-            self._log.error("reload failed", error=str(error))
-            self._reloaded("failed", str(error))
-            return
+    def _apply(self, config: Config) -> None:
         self._config = config
         self._log.set_level(config.log_level)
         self._prober.reconfigure(config)
         if self._crew is not None:
             self._crew.reconfigure(config)
         self._push()
-        self._log.info("reload complete", **({"needs_restart": list(in_vain)} if in_vain else {}))
-        self._reloaded("complete", None)
 
-    def _reloaded(self, result: str, error: str | None) -> None:
-        self._reloads[result] += 1
-        self._reload = ReloadView(
-            last_at=time.time(),
-            last_result=result,
-            last_error=error,
-            results=dict(self._reloads),
-        )
+    async def _on_reloaded(self, error: str | None) -> None:
+        text = summary(self.view())
+        self._notify.ready(text if error is None else f"reload failed: {error}; {text}")
 
     # -- what others see --------------------------------------------------------------------
 
@@ -305,7 +372,7 @@ class Master:
             slots=crew.wanted if crew else 0,
             snapshot_version=self._roster.version,
             discovery=self._follower.view,
-            reload=self._reload,
+            reload=self._reloader.view,
             members=self._roster.members,
             health=self._prober.view,
             workers=crew.view() if crew else (),
@@ -314,33 +381,55 @@ class Master:
             events=self._events.all(),
         )
 
-    def _on_crew_change(self) -> None:
-        pass
+    def _show_status(self) -> None:
+        if self._ready and self._notify.enabled:
+            self._notify.status(summary(self.view()))
+
+    def _feed_watchdog(self, interval_s: float) -> None:
+        """That this runs proves that the loop turns; the workers' part is asked for."""
+        self._timers["watchdog"] = self._loop.call_later(
+            interval_s, self._feed_watchdog, interval_s
+        )
+        if self._draining or (self._crew is not None and self._crew.any_live):
+            self._notify.watchdog()
 
     # -- the end ----------------------------------------------------------------------------
 
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = self._loop.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap_task)
+
+    def _reap_task(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(f"internal error in {task.get_name()}: {error!r}", EXIT_FAILURE)
+
     def _fail(self, text: str, code: int) -> None:
         self._log.error(text)
+        self._failed_with = code
         if self._crew is None:
             self._end(code)
         else:
-            self._code = code
             self._crew.stop_now()
 
     def _end(self, code: int) -> None:
         if not self._done.done():
-            self._done.set_result(code)
+            self._done.set_result(code or self._failed_with)
 
     async def _close(self) -> None:
-        with contextlib.suppress(AttributeError):
-            self._ticker.cancel()
-        if self._reload_task is not None:
-            self._reload_task.cancel()
+        for timer in self._timers.values():
+            timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        self._reloader.cancel()
         if self._admin is not None:
             await self._admin.close()
         await self._follower.close()
         await self._prober.close()
-        self._log.info("drained") if self._draining else None
+        self._notify.close()
+        if self._draining:
+            self._log.info("drained")
         self._log.close()
 
     def _on_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

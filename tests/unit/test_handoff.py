@@ -30,7 +30,7 @@ class Pair:
             for slot in range(2)
         ]
         for slot in range(2):
-            self.board.enter(slot)
+            self.board.enter(slot, os.getpid())
             self.board.set_accepting(slot, True)
             self.board.beat(slot, time.monotonic_ns())
 
@@ -138,5 +138,20 @@ def test_the_board_is_shared_through_its_descriptor() -> None:
     assert again.beat_ns(7) == 99
     again.leave(7)
     assert board.sessions(8)[7] == 0
+    again.enter(7, 1)
+    assert board.is_owner(7, 1)
+    assert not board.is_owner(7, 2)
     again.close()
     board.close()
+
+
+def test_a_board_of_another_release_is_not_used() -> None:
+    """An upgraded master does not read cells whose meaning may have changed."""
+    old = Board()
+    fd = os.dup(old.fd)
+    os.pwrite(fd, (99).to_bytes(8, "little"), 0)
+    new = Board(fd)
+    old.set_sessions(3, 9)
+    assert new.sessions(4) == [0, 0, 0, 0]
+    new.close()
+    old.close()

@@ -1,0 +1,84 @@
+"""From one master to the next: what is taken over at the start, and what is left at the end.
+
+A next image of ours (USR2) gets every descriptor and the facts; a next process under a service
+manager that keeps descriptors gets what their names say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from supervisor import systemd, upgrade
+from supervisor.core.discovery import Discovered
+from supervisor.core.roster import Roster
+from supervisor.core.totals import Totals
+from supervisor.crew import Crew
+from supervisor.estate import Estate
+
+
+@dataclass(slots=True)
+class Inheritance:
+    """What this master starts with; empty if it is the first.
+
+    ``workers``: how many there were to be, 0 if nobody says. ``found``: the last good endpoints.
+    """
+
+    estate: Estate = field(default_factory=Estate)
+    totals: Totals = field(default_factory=Totals)
+    started_at: float | None = None
+    workers: int = 0
+    version: int = 0
+    found: tuple[Discovered, ...] = ()
+    inactive: frozenset[str] = frozenset()
+    reloads: dict[str, int] = field(default_factory=dict)
+    restarts: dict[str, int] = field(default_factory=dict)
+
+
+def take_over(environ: MutableMapping[str, str]) -> Inheritance:
+    """What the image before us left, else what the service manager kept, else nothing."""
+    if (inherited := upgrade.take_inherited(environ)) is not None:
+        estate, facts = inherited
+        return Inheritance(
+            estate=estate,
+            totals=Totals.restore(facts["totals"]),
+            started_at=facts["started_at"],
+            workers=facts["wanted"],
+            version=facts["version"],
+            found=tuple(_discovered(each) for each in facts["found"]),
+            inactive=frozenset(facts["inactive"]),
+            reloads=facts["reloads"],
+            restarts=facts["restarts"],
+        )
+    if stored := systemd.take_stored(environ):
+        return Inheritance(estate=Estate.from_names(stored))
+    return Inheritance()
+
+
+def facts_for_the_next(
+    *,
+    crew: Crew,
+    totals: Totals,
+    roster: Roster,
+    started_at: float,
+    reloads: dict[str, int],
+) -> dict[str, Any]:
+    """Everything that an image of ours wants to know of the one before it, as JSON values."""
+    present = [member for member in roster.members if member.removed_at is None]
+    return crew.facts() | {
+        "totals": totals.export(),
+        "started_at": started_at,
+        "version": roster.version,
+        "found": [dataclasses.asdict(member.found) for member in present],
+        "inactive": [member.found.name for member in present if not member.active],
+        "reloads": reloads,
+        "restarts": dict(crew.restarts),
+    }
+
+
+def _discovered(document: dict[str, Any]) -> Discovered:
+    known = {each.name for each in dataclasses.fields(Discovered)}
+    kept = {key: value for key, value in document.items() if key in known}
+    return Discovered(**kept | {"addresses": tuple(document["addresses"])})
