@@ -23,6 +23,7 @@ import select
 import socket
 import stat
 import time
+from collections.abc import Callable
 
 MAX_LINE_BYTES = 4096
 """PIPE_BUF on Linux: a write of at most this many bytes into a pipe is never torn, pipe(7)."""
@@ -44,7 +45,8 @@ class LineSink:
     """Writes whole lines to ``fd`` with one write each; never blocks, never raises.
 
     Owns what it opens (``close``), never ``fd`` itself. One per process: a child makes its own.
-    ``dropped`` counts lines that were lost, over the sink's life.
+    ``dropped`` counts lines that were lost, over the sink's life. ``on_room`` is called each time
+    the queue has been written to its end.
     """
 
     def __init__(self, fd: int) -> None:
@@ -57,8 +59,9 @@ class LineSink:
         self._torn = False
         self._can_nowait = True
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting = False
+        self._room: select.epoll | None = None
         self.dropped = 0
+        self.on_room: Callable[[], None] | None = None
         with contextlib.suppress(OSError):
             self._open(fd)
 
@@ -124,7 +127,14 @@ class LineSink:
             self._own_fd = -1
 
     def abandon(self) -> None:
-        """In a forked child: the descriptors and the queue are the parent's, touch neither."""
+        """In a child, right after the fork: the descriptors and the queue are the parent's.
+
+        The numbers are left to whoever closes what a child does not need; only the epoll is closed
+        here, because its object would close its number at some later time.
+        """
+        if self._room is not None:
+            self._room.close()
+            self._room = None
         if self._sock is not None:
             self._sock.detach()
         self._own_fd = -1
@@ -193,15 +203,27 @@ class LineSink:
                 self._queued_bytes += len(rest)
                 return
         self._stop_waiting()
+        if self.on_room is not None:
+            self.on_room()
 
     def _await_room(self) -> None:
-        if self._loop is not None and not self._waiting and not self._loop.is_closed():
-            # A descriptor that cannot be watched waits for the next line instead.
-            with contextlib.suppress(OSError, ValueError, RuntimeError):
-                self._loop.add_writer(self._fd, self._write_queued)
-                self._waiting = True
+        if self._loop is None or self._room is not None or self._loop.is_closed():
+            return
+        # Not loop.add_writer(fd): libuv would make the description non-blocking, and a socket's is
+        # shared. What the loop watches is an epoll of our own that watches the descriptor.
+        room = select.epoll()
+        try:
+            room.register(self._fd, select.EPOLLOUT)
+            self._loop.add_reader(room.fileno(), self._write_queued)
+        except (OSError, RuntimeError):
+            room.close()  # what cannot be watched is tried again at the next line
+        else:
+            self._room = room
 
     def _stop_waiting(self) -> None:
-        if self._waiting and self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_writer(self._fd)
-        self._waiting = False
+        if self._room is None:
+            return
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._room.fileno())
+        self._room.close()
+        self._room = None

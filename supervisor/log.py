@@ -113,6 +113,7 @@ class _Output:
         self._journal = _is_journal(stream_fd)
         self._sink: LineSink | None = None
         self._told_dropped = 0
+        self._last_bound: Mapping[str, Any] = {}
         self._second = -1
         self._second_text = ""
         _outputs.add(self)
@@ -121,15 +122,15 @@ class _Output:
         """Opened at the first line, so that a child opens its own after its checklist."""
         if self._sink is None:
             self._sink = LineSink(self._stream_fd)
+            self._sink.on_room = self._tell_dropped
         return self._sink
 
     def emit(
         self, level: str, msg: str, bound: Mapping[str, Any], fields: Mapping[str, Any]
     ) -> None:
         sink = self.sink()
-        if sink.dropped != self._told_dropped and not sink.queued:
-            dropped, self._told_dropped = sink.dropped - self._told_dropped, sink.dropped
-            self.emit("warn", "log lines dropped", bound, {"dropped": dropped})
+        self._last_bound = bound
+        self._tell_dropped()
         record = {"level": level, "ts": self._timestamp(), "msg": msg, **bound, **fields}
         if self._tap is not None:
             self._tap(record)
@@ -137,6 +138,13 @@ class _Output:
         room = MAX_LINE_BYTES - len(prefix)
         line = self._plain(record, room) if self._console else to_json_line(record, room)
         sink.write(prefix + line)
+
+    def _tell_dropped(self) -> None:
+        """As soon as the reader can be told what it missed, in the name of who logged last."""
+        sink = self.sink()
+        if sink.dropped != self._told_dropped and not sink.queued:
+            dropped, self._told_dropped = sink.dropped - self._told_dropped, sink.dropped
+            self.emit("warn", "log lines dropped", self._last_bound, {"dropped": dropped})
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         self.sink().attach(loop)

@@ -1,0 +1,96 @@
+"""Real workers that log into one stream that nobody reads: sessions go on, lines stay whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.backends import Backend, echo
+from tests.gateway import COMMAND, environment
+from tests.support import free_port, wait_until
+
+SESSIONS = 6000
+"""More lines than the stream and the queues of three workers hold together."""
+
+
+@pytest.fixture(params=["pipe", "socket"])
+def stream(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
+    """A reading end that does not block, and what becomes standard error."""
+    if request.param == "pipe":
+        reader_fd, writer_fd = os.pipe()
+    else:
+        ours, theirs = socket.socketpair()
+        reader_fd, writer_fd = ours.detach(), theirs.detach()
+    os.set_blocking(reader_fd, False)
+    yield reader_fd, writer_fd
+    os.close(reader_fd)
+    os.close(writer_fd)
+
+
+def read(fd: int) -> bytes:
+    data = b""
+    try:
+        while chunk := os.read(fd, 1 << 20):
+            data += chunk
+    except BlockingIOError:
+        pass
+    return data
+
+
+def say_hello(port: int) -> bool:
+    """One whole session; whether the echo came back."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 10) as client:
+            client.sendall(b"hello")
+            client.shutdown(socket.SHUT_WR)
+            answer = b""
+            while data := client.recv(100):
+                answer += data
+            return answer == b"hello"
+    except ConnectionRefusedError:
+        return False
+
+
+def test_nobody_reads_the_log(stream: tuple[int, int]) -> None:
+    """Every session works; every one of them is a whole line or counted as dropped."""
+    reader_fd, writer_fd = stream
+    port = free_port()
+    with Backend(echo) as backend:
+        flags = [f"--endpoints={backend.address}", f"--listen-addr=127.0.0.1:{port}"]
+        gateway = subprocess.Popen(
+            [*COMMAND, "start", *flags, "--workers=3", "--access-log", "--log-format=json"],
+            stderr=writer_fd,
+            env=environment(),
+        )
+        try:
+            wait_until(lambda: say_hello(port), 15, "the first session")
+            assert all(say_hello(port) for _ in range(SESSIONS))
+            assert os.get_blocking(writer_fd)
+            data = b""
+            while chunk := read(reader_fd):  # the workers' queues follow as there is room
+                data += chunk
+            gateway.terminate()
+
+            def ended() -> bool:
+                nonlocal data
+                data += read(reader_fd)
+                return gateway.poll() is not None
+
+            wait_until(ended, 20, "the gateway has stopped")
+        finally:
+            gateway.kill()
+            gateway.wait()
+    data += read(reader_fd)
+    lines: list[dict[str, Any]] = [json.loads(line) for line in data.splitlines()]
+    counted = Counter(line["msg"] for line in lines)
+    dropped = sum(line["dropped"] for line in lines if line["msg"] == "log lines dropped")
+    assert gateway.returncode == 0
+    assert dropped > 0
+    assert counted["session"] + dropped == SESSIONS + 1
