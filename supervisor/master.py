@@ -25,7 +25,7 @@ from supervisor.core.discovery import Discovered
 from supervisor.core.health import HealthView
 from supervisor.core.reloading import worker_settings
 from supervisor.core.roster import Roster
-from supervisor.core.status import GatewayView, document, summary
+from supervisor.core.status import GatewayView, log_lines, summary
 from supervisor.crew import Crew, Handlers
 from supervisor.follower import Follower, NoEndpointsError, resolve_listen
 from supervisor.log import make_log
@@ -83,7 +83,7 @@ class Master:
             apply=self._apply,
             on_begin=self._on_reload,
             on_end=self._on_reloaded,
-            results=left.reloads,
+            view=left.reload,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -331,7 +331,7 @@ class Master:
             totals=self._totals,
             roster=self._roster,
             started_at=self._overview.started_at,
-            reloads=self._reloader.results,
+            reload=self._reloader.view,
         )
         try:
             upgrade.execute(crew.heirlooms(), facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 from gateway.core.log import Log
 from supervisor.core.config import Config, ConfigError
@@ -18,7 +18,8 @@ class Reloader:
     """Reads the configuration again, has everything resolved, then has it applied.
 
     ``apply(config)`` is called only for a configuration that can be used. ``on_begin()`` and
-    ``on_end(error)`` frame every reload; ``error`` is None for one that worked.
+    ``on_end(error)`` frame every reload; ``error`` is None for one that worked. ``view`` is what
+    is known of earlier reloads.
     """
 
     def __init__(
@@ -29,26 +30,17 @@ class Reloader:
         apply: Callable[[Config], None],
         on_begin: Callable[[], None],
         on_end: Callable[[str | None], Awaitable[None]],
-        results: Mapping[str, int],
+        view: ReloadView,
     ) -> None:
         self._reread = reread
         self._log = log
         self._apply = apply
         self._on_begin = on_begin
         self._on_end = on_end
-        self._results = Counter(results)
+        self._results = Counter(view.results)
         self._wanted = False
         self._task: asyncio.Task[None] | None = None
-        self.view = ReloadView(results=dict(results))
-
-    @property
-    def busy(self) -> bool:
-        return self._task is not None
-
-    @property
-    def results(self) -> dict[str, int]:
-        """How many reloads had which result."""
-        return dict(self._results)
+        self.view = view
 
     def ask(self, running: Callable[[], Config], follower: Follower) -> None:
         """Reload now, or once more after the reload at work."""
@@ -73,7 +65,7 @@ class Reloader:
                     last_at=time.time(),
                     last_result=result,
                     last_error=error,
-                    results=self.results,
+                    results=dict(self._results),
                 )
                 await self._on_end(error)
         finally:

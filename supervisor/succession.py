@@ -14,6 +14,7 @@ from typing import Any
 from supervisor import systemd, upgrade
 from supervisor.core.discovery import Discovered
 from supervisor.core.roster import Roster
+from supervisor.core.status import ReloadView
 from supervisor.core.totals import Totals
 from supervisor.crew import Crew
 from supervisor.estate import Estate
@@ -33,7 +34,7 @@ class Inheritance:
     version: int = 0
     found: tuple[Discovered, ...] = ()
     inactive: frozenset[str] = frozenset()
-    reloads: dict[str, int] = field(default_factory=dict)
+    reload: ReloadView = field(default_factory=ReloadView)
     restarts: dict[str, int] = field(default_factory=dict)
 
 
@@ -49,7 +50,7 @@ def take_over(environ: MutableMapping[str, str]) -> Inheritance:
             version=facts["version"],
             found=tuple(_discovered(each) for each in facts["found"]),
             inactive=frozenset(facts["inactive"]),
-            reloads=facts["reloads"],
+            reload=ReloadView(**facts["reload"]),
             restarts=facts["restarts"],
         )
     if stored := systemd.take_stored(environ):
@@ -63,7 +64,7 @@ def facts_for_the_next(
     totals: Totals,
     roster: Roster,
     started_at: float,
-    reloads: dict[str, int],
+    reload: ReloadView,
 ) -> dict[str, Any]:
     """Everything that an image of ours wants to know of the one before it, as JSON values."""
     present = [member for member in roster.members if member.removed_at is None]
@@ -73,7 +74,7 @@ def facts_for_the_next(
         "version": roster.version,
         "found": [dataclasses.asdict(member.found) for member in present],
         "inactive": [member.found.name for member in present if not member.active],
-        "reloads": reloads,
+        "reload": dataclasses.asdict(reload),
         "restarts": dict(crew.restarts),
     }
 
