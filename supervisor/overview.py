@@ -30,14 +30,14 @@ DISTRIBUTION = "etcd-gateway"
 
 
 class Events:
-    """The last log lines, for the status page; sessions are no events."""
+    """The last log lines, for the status page; neither sessions nor the status itself are."""
 
     def __init__(self) -> None:
         self._kept: collections.deque[dict[str, Any]] = collections.deque(maxlen=EVENTS_KEPT)
 
     def take(self, record: dict[str, Any]) -> None:
         """The log's tap."""
-        if record["level"] != "debug":
+        if record["level"] != "debug" and not record["msg"].startswith("status"):
             self._kept.append(dict(record))
 
     def all(self) -> tuple[Mapping[str, Any], ...]:
@@ -113,9 +113,7 @@ class Overview:
             snapshot_version=snapshot_version,
             discovery=discovery,
             reload=reload,
-            endpoints=tuple(
-                endpoint_view(member, health(member.found.name)) for member in members
-            ),
+            endpoints=tuple(endpoint_view(member, health(member.found.name)) for member in members),
             workers=workers,
             sums=sums,
             worker_restarts=worker_restarts,
