@@ -414,10 +414,24 @@ class Crew:
                 self._store.remove(name)
         level = self._log.info if how in ("exit 0", "gone") else self._log.warn
         level("worker exited", slot=who.slot, gen=who.gen, pid=hand.child.pid, how=how)
-        if not any(each.slot == who.slot for each in self._hands):
-            self._board.leave(who.slot)
-        self._feed(orders.Exited(who))
         self._handlers.on_worker_gone(who.slot, who.gen, hand.report)
+        self._feed(orders.Exited(who))
+        if self._slots:  # else that was the last one, and everything is closed
+            self._give_cells(who.slot)
+
+    def _give_cells(self, index: int) -> None:
+        """Whose the slot's cells on the board are, now that one of its workers is gone."""
+        occupant = self._fleet.slots[index].occupant
+        if occupant is None:
+            self._board.leave(index)
+            return
+        hand = self._hands.get(occupant.who)
+        if occupant.life is not Life.READY or hand is None:
+            return
+        # Its successor may have entered, and died before it was ready.
+        if not self._board.is_owner(index, hand.child.pid):
+            self._board.enter(index, hand.child.pid)
+            self._board.set_accepting(index, True)
 
     def _rescue(self, index: int, to: int) -> None:
         """Accepted sockets in the inbox of a slot without a live worker go to its adopter's."""

@@ -50,7 +50,7 @@ class Puppet:
 
     def live(self) -> int:
         start = self.start
-        start.board.enter(start.slot)
+        start.board.enter(start.slot, os.getpid())
         if not self.listeners:
             try:
                 self.listeners = [

@@ -1,0 +1,98 @@
+"""Whatever is done to the gateway, no client is lost that it had not accepted.
+
+An open-loop client at 300 sessions a second through a wire with a round trip of 20 ms.
+STRESS_SECONDS sets how long each test disturbs (default 5; ``make stress``: 30).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stress.field import Field, pace, prepared
+from tests.support import wait_until
+
+SECONDS = float(os.environ.get("STRESS_SECONDS", "5"))
+RATE = float(os.environ.get("STRESS_RATE", "300"))
+
+pytestmark = [
+    pytest.mark.skipif(
+        os.geteuid() != 0 or not os.path.exists("/dev/net/tun"),
+        reason="needs root and /dev/net/tun for namespaces",
+    ),
+    pytest.mark.timeout(300),
+]
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Iterator[Field]:
+    """A gateway with four workers, 20 ms away from the client."""
+    with prepared(tmp_path, 0.010) as ground:
+        ground.start_gateway("--drain-timeout=3s")
+        yield ground
+
+
+def check(ground: Field, client: subprocess.Popen[str], most_ms: float | None = None) -> None:
+    figures = ground.outcome(client)
+    assert figures["lost"] == [], (ground.folder / "gateway.log").read_text()[-4000:]
+    assert figures["outcomes"].get("refused", 0) == 0
+    assert figures["outcomes"]["ok"] > RATE * SECONDS / 2
+    if most_ms is not None:
+        assert figures["max_ms"] < most_ms
+
+
+def test_undisturbed(ground: Field) -> None:
+    """The client alone loses nothing: the yardstick for the others."""
+    check(ground, ground.client(RATE, SECONDS))
+
+
+def test_kill_9_of_a_worker_every_half_second(ground: Field) -> None:
+    """Only sessions that the dying worker had accepted are lost."""
+    client = ground.client(RATE, SECONDS)
+    for _ in pace(SECONDS, 0.5):
+        if workers := ground.workers():
+            ground.kill_worker(random.choice(workers)["pid"])
+    check(ground, client)
+
+
+def test_scaling_4_2_4(ground: Field) -> None:
+    """Fewer and more workers, again and again: nobody is lost."""
+    client = ground.client(RATE, SECONDS)
+    for number in pace(SECONDS, 0.4):
+        order = signal.SIGTTOU if number % 2 == 0 else signal.SIGTTIN
+        for wanted in (3, 2) if number % 2 == 0 else (3, 4):
+            ground.signal(order)
+            wait_until(lambda wanted=wanted: len(ground.workers()) == wanted)
+    check(ground, client)
+
+
+def test_a_hang(ground: Field) -> None:
+    """A worker that is stopped for two seconds delays nobody for more than half a second."""
+    client = ground.client(RATE, SECONDS)
+    for _ in pace(SECONDS - 2.5, 0.3):
+        victim = random.choice(ground.workers())["pid"]
+        ground.accepted |= set()
+        os.kill(victim, signal.SIGSTOP)
+        for _ in pace(2.0, 0.5):
+            pass
+        os.kill(victim, signal.SIGCONT)
+    figures = ground.outcome(client)
+    # What the stopped worker had accepted waits until it wakes; all others must not.
+    assert figures["lost"] == []
+    assert figures["p99_ms"] < 550
+
+
+def test_a_storm_of_reloads(ground: Field) -> None:
+    """HUP after HUP: same workers, nobody lost."""
+    before = {each["pid"] for each in ground.workers()}
+    client = ground.client(RATE, SECONDS)
+    for _ in pace(SECONDS, 0.05):
+        ground.signal(signal.SIGHUP)
+    check(ground, client)
+    assert {each["pid"] for each in ground.workers()} == before
