@@ -1,0 +1,38 @@
+"""What an errno of a dial says."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from gateway.core.counters import DialResult
+from gateway.core.outcome import LOCAL, result_of
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        (errno.ECONNREFUSED, DialResult.REFUSED),
+        (errno.ETIMEDOUT, DialResult.TIMEOUT),
+        (errno.EHOSTUNREACH, DialResult.UNREACHABLE),
+        (errno.ECONNRESET, DialResult.RESET),
+        (errno.EINVAL, DialResult.ERROR),
+    ],
+)
+def test_the_endpoints_fault(code: int, result: DialResult) -> None:
+    """An errno that the far side caused is counted as what it was."""
+    assert result_of(code) is result
+    assert result_of(code, answered=True) is result
+
+
+@pytest.mark.parametrize("code", sorted(LOCAL))
+def test_our_own_fault(code: int) -> None:
+    """What our own host lacks or forbids is never evidence against an endpoint."""
+    assert result_of(code) is DialResult.LOCAL
+
+
+def test_a_router_said_unreachable() -> None:
+    """The same errno after the connect was under way came from the network."""
+    assert result_of(errno.ENETUNREACH, answered=True) is DialResult.UNREACHABLE
+    assert result_of(errno.EMFILE, answered=True) is DialResult.LOCAL
