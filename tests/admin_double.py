@@ -1,9 +1,10 @@
 """A real process that serves an admin address without a gateway behind it.
 
 Its view changes as the lines on its standard input say; it answers each with ``ok``:
-``endpoint NAME STATE``, ``traffic NAME SESSIONS BYTES``, ``remove NAME``, ``worker SLOT STATE``,
-``drain``, ``pid NUMBER``, ``event TEXT``, ``reload complete|failed``. The first line it prints is
-its addresses. SIGHUP counts as a reload with the result of the last ``reload`` line.
+``endpoint NAME STATE``, ``traffic NAME SESSIONS BYTES``, ``remove NAME``, ``many COUNT``,
+``worker SLOT STATE``, ``drain``, ``pid NUMBER``, ``event TEXT``, ``reload complete|failed``. The
+first line it prints is its addresses. SIGHUP counts as a reload with the result of the last
+``reload`` line.
 """
 
 from __future__ import annotations
@@ -103,6 +104,10 @@ class Pretender:
                 )
             case "remove":
                 del self.endpoints[rest[0]]
+            case "many":
+                for number in range(int(rest[0])):
+                    name = f"member{number}.example.com:2379"
+                    self.endpoints[name] = EndpointView(endpoint=name, since=self.began)
             case "worker":
                 self.workers[int(rest[0])] = rest[1]
             case "pid":

@@ -161,6 +161,22 @@ def test_names_are_text_and_never_markup(visit: Visit, double: AdminDouble) -> N
     assert visit.complaints == []
 
 
+@pytest.mark.parametrize("visit", [("light", 1360)], indirect=True)
+def test_thousands_of_endpoints_are_found_by_name(visit: Visit, double: AdminDouble) -> None:
+    """Fifty rows of a class are shown, what is inactive first; the rest by search or a button."""
+    page = visit.page
+    expect(page.locator("#state")).to_have_text("ready")
+    double.tell("many 3000")
+    expect(page.locator("#tile-endpoints")).to_contain_text("3003 / 3003", timeout=15_000)
+    rows = page.locator("tr[data-endpoint]")
+    expect(rows).to_have_count(51)
+    double.tell("endpoint member2999.example.com:2379 inactive")
+    expect(rows.first).to_have_attribute("data-endpoint", "member2999.example.com:2379")
+    page.get_by_role("searchbox", name="Find an endpoint").fill("member1234.")
+    expect(rows).to_have_count(1)
+    assert visit.complaints == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(
     browser: Browser, double: AdminDouble, scheme: str
