@@ -38,6 +38,7 @@ _RESTART_AFTER_S = 5.0
 _POLL_S = 0.05
 _LISTEN_PORT, _ADMIN_PORT = 23790, 23791  # if they are free
 _WORKERS = 2
+_READY = "ready to proxy client requests"
 _LOG_KEYS_LEFT_OUT = {"ts", "level", "msg", "pid", "gen"}
 
 
@@ -89,6 +90,7 @@ class _Stage:
         self._gateway: Child | None = None
         self._names: dict[str, str] = {}
         self._listen_port = 0
+        self._ready = asyncio.Event()
         self._leave = asyncio.Event()
         self._leaving = False
         self._failure = ""
@@ -121,7 +123,11 @@ class _Stage:
         self._write_zone()
         dns_port = await self._nameserver.start()
         admin_port = await self._start_gateway(dns_port)
-        await self._first_answer(self._listen_port, "the gateway did not become ready")
+        try:
+            async with asyncio.timeout(_START_LIMIT_S):
+                await self._ready.wait()
+        except TimeoutError:
+            raise DemoError(f"the gateway is not ready after {_START_LIMIT_S:g} s") from None
         self._introduce(dns_port)
         held = await self._tour().guide()
         if once:
@@ -184,6 +190,8 @@ class _Stage:
             known = {k: v for k, v in entry.items() if k not in _LOG_KEYS_LEFT_OUT}
             extra = " ".join(f"{key}={_brief(value)}" for key, value in known.items())
             text = f"{entry['msg']}  {extra}"
+            if entry["msg"] == _READY:
+                self._ready.set()
         except (ValueError, KeyError, AttributeError):
             text = line
         self._say(f"  gateway | {text.rstrip()}")
