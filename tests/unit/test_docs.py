@@ -66,8 +66,11 @@ LOG_LINES = (
 
 COMMANDS = {"start", "check", "status", "reload", "demo", "completion"}
 
-OTHER_FLAGS = {"--version", "--help", "--json", "--watch", "--etcd", "--once", "--check"}
-"""Flags of commands other than ``start`` and ``check``, and of ``tests.generate``."""
+OTHER_FLAGS = {
+    *("--version", "--help", "--json", "--watch", "--etcd", "--once", "--check"),
+    "--client-cert-auth",
+}
+"""Flags of our other commands, of ``tests.generate``, and of etcd itself."""
 
 ABOUT_OUR_FLAGS = [
     path
