@@ -1,0 +1,89 @@
+"""A real TLS etcd cluster, found by SRV, with etcdctl through the gateway."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.dns import NameServer
+from tests.etcd import Cluster, needs_etcd
+from tests.gateway import run_command, running
+from tests.tls import Authority
+
+pytestmark = [needs_etcd, pytest.mark.timeout(180)]
+
+SSL = "_etcd-client-ssl._tcp.example.test"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    directory = tmp_path_factory.mktemp("tls")
+    authority = Authority(directory)
+    leaf = authority.ca.issue_cert("example.test", "127.0.0.1", "localhost")
+    certificate, key = directory / "server.pem", directory / "server.key"
+    leaf.cert_chain_pems[0].write_to_path(str(certificate))
+    leaf.private_key_pem.write_to_path(str(key))
+    with Cluster(tls=(authority.file, str(certificate), str(key))) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def ns(cluster: Cluster) -> Iterator[NameServer]:
+    with NameServer() as server:
+        server.set("infra.example.test", "A", "127.0.0.1")
+        records = (f"0 0 {port} infra.example.test." for port in cluster.client_ports)
+        server.set(SSL, "SRV", *records)
+        yield server
+
+
+def test_a_tls_cluster_is_found_verified_and_used(cluster: Cluster, ns: NameServer) -> None:
+    """Members are verified for the discovery domain and used; the client's TLS is untouched, and
+    neither the TLS check nor the probes leave a trace in etcd's log."""
+    assert cluster.tls is not None
+    with running(
+        "--discovery-srv=example.test",
+        f"--trusted-ca-file={cluster.tls[0]}",
+        f"--nameserver={ns.address}",
+    ) as gateway:
+        (line,) = gateway.lines("using validated discovered SRV endpoints")
+        assert len(line["endpoints"]) == 3
+        for n in range(6):
+            done = cluster.ctl(gateway.listen, "put", "key", f"value {n}")
+            assert done.returncode == 0, done.stderr
+            got = cluster.ctl(gateway.listen, "get", "--print-value-only", "key")
+            assert got.stdout.strip() == f"value {n}"
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_line("reload complete")
+    for index in range(3):
+        assert "rejected connection" not in cluster.log(index)
+
+
+def test_the_wrong_authority_lets_none_pass(
+    cluster: Cluster, ns: NameServer, tmp_path: Path
+) -> None:
+    """With another CA all members are refused: exit code 69, and no fallback."""
+    done = run_command(
+        "start",
+        "--discovery-srv=example.test",
+        f"--trusted-ca-file={Authority(tmp_path).file}",
+        f"--nameserver={ns.address}",
+        "--listen-addr=127.0.0.1:1",
+    )
+    assert done.returncode == 69, done.stderr
+    assert "certificate" in done.stderr
+
+
+def test_check_shows_the_cluster(cluster: Cluster, ns: NameServer) -> None:
+    """check finds, verifies and dials all three members."""
+    assert cluster.tls is not None
+    done = run_command(
+        "check",
+        "--discovery-srv=example.test",
+        f"--trusted-ca-file={cluster.tls[0]}",
+        f"--nameserver={ns.address}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 endpoints can be used" in done.stdout
