@@ -106,17 +106,3 @@ def answer(status: str, body: bytes = b"", *, framed: bool = True) -> Script:
             conn.shutdown(socket.SHUT_WR)
 
     return script
-
-
-@contextlib.contextmanager
-def black_hole() -> Iterator[int]:
-    """A port where SYNs are dropped: a listener whose backlog is full and that never accepts."""
-    with contextlib.ExitStack() as stack:
-        sock = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        address = sock.getsockname()
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                filler.connect(address)
-        yield address[1]

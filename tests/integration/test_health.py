@@ -10,6 +10,7 @@ from pathlib import Path
 
 import trustme
 
+from supervisor.admin_client import fetch_status
 from tests import servers
 from tests.clients import many, read_line
 from tests.gateway import Gateway, running
@@ -169,6 +170,29 @@ def test_flapping_is_damped() -> None:
             last = gateway.lines("deactivated endpoint")[-1]
             assert last["flaps"] == 4
             assert last["hold_s"] > 0
+
+
+def test_one_workers_failed_dial_is_enough_for_eight() -> None:
+    """Probes are an hour apart, so a dial finds the death; then no other worker dials the dead."""
+    with members(2) as (_, parts), contextlib.ExitStack() as late:
+        server = late.enter_context(serving(Member("dead")))
+        dead = names([server])[0]
+        admin = f"127.0.0.1:{free_port()}"
+        flags = ("--health-interval=1h", f"--admin-addr={admin}")
+        with running(*flags, endpoints=[*names(parts), dead], workers=8) as gateway:
+            gateway.wait_line("admin address is open")
+            wait_until(lambda: server.accepted == 1 and server.open == 0, what="the first probe")
+            assert "dead" in sessions(gateway, 24)
+            server.close()
+            served = 24
+            while not gateway.lines("deactivated endpoint"):
+                assert "" not in sessions(gateway, 1)
+                served += 1
+            assert "" not in sessions(gateway, 80)
+            wait_until(lambda: fetch_status([admin])["totals"]["sessions_total"] >= served + 80)
+            rows = {row["endpoint"]: row for row in fetch_status([admin])["endpoints"]}
+            assert 1 <= rows[dead]["dial_failures"] <= 3
+            assert rows[dead]["state"] == "inactive"
 
 
 def test_fifty_endpoints_half_of_them_dead() -> None:

@@ -16,6 +16,7 @@ import trustme
 from supervisor.core.probing import Kind, Plan
 from supervisor.probe import Probe, Result, Trust, Verdict, is_reflection
 from tests import servers
+from tests.clients import black_hole
 from tests.servers import Server, serving
 from tests.support import free_port, wait_until
 
@@ -157,7 +158,7 @@ def test_own_reflection() -> None:
 @pytest.mark.parametrize("kind", list(Kind))
 def test_black_hole(kind: Kind, files: Path) -> None:
     """SYNs into nothing end at the timeout, whatever the kind."""
-    with servers.black_hole() as port:
+    with black_hole() as (_, port):
         result = probed(port, tls_plan(files, kind=kind), timeout_s=0.2)
     assert result == Result(Verdict.FAILED, "timeout: no connect within 0.2 s")
 

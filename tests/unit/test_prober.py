@@ -15,6 +15,7 @@ from supervisor.core.discovery import Discovered
 from supervisor.core.health import HealthView
 from supervisor.prober import Prober
 from tests import servers
+from tests.clients import black_hole
 from tests.servers import Server, serving
 from tests.support import free_port
 
@@ -172,7 +173,7 @@ def test_black_hole_is_found() -> None:
             await eventually(lambda: stage.changes == [(f"e{port}:1", False)])
             assert str(stage.view(f"e{port}:1").last_error).startswith("timeout: no connect")
 
-    with servers.black_hole() as port:
+    with black_hole() as (_, port):
         play(lambda: scene(port))
 
 
@@ -451,7 +452,7 @@ def test_many_endpoints_are_bounded() -> None:
 
             await eventually(judged, 30.0)
 
-    with servers.black_hole() as port:
+    with black_hole() as (_, port):
         play(lambda: scene(port))
     assert most[0] == module.MAX_CONCURRENT
 
