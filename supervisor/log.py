@@ -13,18 +13,13 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
-
 from gateway.sink import MAX_LINE_BYTES, LineSink
+from supervisor.core.logline import to_console_line, to_json_line
 
 LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40}
 
 _SYSLOG_PRIORITY = {"debug": b"<7>", "info": b"<6>", "warn": b"<4>", "error": b"<3>"}
 """The journal reads these off the line's start and removes them, sd-daemon(3)."""
-
-_COLOURS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warn": "\x1b[33m", "error": "\x1b[31m"}
-
-_JSON = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_NON_STR_KEYS
 
 _FLUSH_S = 0.5
 """How long the end of a process waits for a late reader of its log."""
@@ -136,7 +131,10 @@ class _Output:
             self._tap(record)
         prefix = _SYSLOG_PRIORITY[level] if self._journal else b""
         room = MAX_LINE_BYTES - len(prefix)
-        line = self._plain(record, room) if self._console else to_json_line(record, room)
+        if self._console:  # the journal stamps lines itself
+            line = to_console_line(record, room, stamp=not self._journal, colour=self._colour)
+        else:
+            line = to_json_line(record, room)
         sink.write(prefix + line)
 
     def _tell_dropped(self) -> None:
@@ -168,109 +166,6 @@ class _Output:
             self._second = second
             self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         return f"{self._second_text}.{rest_ns // 1000:06d}Z"
-
-    def _plain(self, record: dict[str, Any], room: int) -> bytes:
-        start, end = (_COLOURS[record["level"]], "\x1b[0m") if self._colour else ("", "")
-        level = f"{start}{record['level']:<5}{end}"
-        words = [level, _printable(str(record["msg"]))]
-        if not self._journal:  # which stamps lines itself
-            words.insert(0, record["ts"])
-        words += [
-            f"{key}={_quoted(value)}"
-            for key, value in record.items()
-            if key not in ("level", "ts", "msg")
-        ]
-        return _cut(" ".join(words), room - 1).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def to_json_line(record: dict[str, Any], room: int = MAX_LINE_BYTES) -> bytes:
-    """The record as one line of JSON of at most ``room`` bytes; the longest fields are cut."""
-    line = _dump(record)
-    if len(line) <= room:
-        return line
-    sizes = {key: len(_dump({key: value})) - 2 for key, value in record.items()}
-    share = max(_share(sorted(sizes.values()), room - 2), 64)  # level and ts are never cut
-    cut = {
-        key: value if sizes[key] <= share else _shorten(value, share - len(key) - 4)
-        for key, value in record.items()
-    }
-    while len(line := _dump(cut)) > room:  # a great many fields: those at the end go
-        cut.popitem()
-    return line
-
-
-def _share(sizes: list[int], room: int) -> int:
-    """The most that each may have, so that together they have at most ``room``."""
-    for i, size in enumerate(sizes):
-        share = room // (len(sizes) - i)
-        if size > share:
-            return share
-        room -= size
-    return room
-
-
-def _shorten(value: Any, room: int) -> Any:
-    """As much of it as fits ``room`` bytes of JSON: the first items, the first characters."""
-    if isinstance(value, list | tuple):
-        left = room - len('["and 1000000 more"]')
-        for kept, item in enumerate(value):
-            left -= len(_dump(item))  # the newline counts for the comma
-            if left < 0 and kept:
-                return [*value[:kept], f"and {len(value) - kept} more"]
-            if left < 0:
-                break
-    text = value if isinstance(value, str) else _dump(value).decode()
-    text = text[: max(room, 0)]
-    while text and (size := len(_dump(text + "…")) - 1) > room:
-        text = text[: int(len(text) * max(room, 0) / size)]
-    return text + "…"
-
-
-def _dump(value: Any) -> bytes:
-    try:
-        return orjson.dumps(value, default=str, option=_JSON)
-    except TypeError:
-        # Surrogates from the command line, integers beyond 64 bits: as text, but never lost.
-        return orjson.dumps(_as_text(value), option=_JSON)
-
-
-def _as_text(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_as_text(str(key)): _as_text(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_as_text(each) for each in value]
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, int) and abs(value) < 2**53:
-        return value
-    return str(value).encode("utf-8", "backslashreplace").decode()
-
-
-def _quoted(value: Any) -> str:
-    text = value if isinstance(value, str) else str(value)
-    if isinstance(value, list | tuple):
-        text = ",".join(str(each) for each in value)
-    if text and text.isprintable() and not any(mark in text for mark in ' "='):
-        return text
-    return '"' + _printable(text).replace('"', '\\"') + '"'
-
-
-def _printable(text: str) -> str:
-    """Without anything that could move a terminal's cursor or begin a line."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-
-
-def _cut(text: str, room: int) -> str:
-    if len(text) * 4 <= room:
-        return text
-    data = text.encode("utf-8", "backslashreplace")
-    if len(data) <= room:
-        return text
-    return data[: room - 3].decode("utf-8", "ignore") + "…"
 
 
 def _is_terminal(fd: int) -> bool:

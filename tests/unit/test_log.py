@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from gateway.core.address import HostPort
 from gateway.sink import MAX_LINE_BYTES, MAX_QUEUED_BYTES, LineSink
-from supervisor.log import LineLog, make_log, to_json_line
+from supervisor.core.logline import to_json_line
+from supervisor.log import LineLog, make_log
 from tests.support import wait_until
 
 
@@ -125,7 +126,9 @@ def test_tap(pipe: Pipe) -> None:
 def test_a_list_is_cut_to_the_line() -> None:
     """A list keeps the items that fit and says how many do not."""
     names = [f"infra{i}.example.com:2379" for i in range(3000)]
-    line = to_json_line({"level": "info", "msg": "m", "endpoints": names, "short": [1, 2]})
+    line = to_json_line(
+        {"level": "info", "msg": "m", "endpoints": names, "short": [1, 2]}, MAX_LINE_BYTES
+    )
     assert len(line) <= MAX_LINE_BYTES
     record = json.loads(line)
     *kept, more = record["endpoints"]
@@ -138,7 +141,9 @@ def test_a_list_is_cut_to_the_line() -> None:
 def test_fields_beyond_counting_are_dropped_from_the_end() -> None:
     """Thousands of fields lose the last ones, never level and message."""
     record = json.loads(
-        to_json_line({"level": "info", "msg": "m"} | {f"k{i}": i for i in range(3000)})
+        to_json_line(
+            {"level": "info", "msg": "m"} | {f"k{i}": i for i in range(3000)}, MAX_LINE_BYTES
+        )
     )
     assert record["level"] == "info"
     assert record["k0"] == 0
@@ -162,7 +167,8 @@ _VALUES = st.recursive(
 def test_any_record_is_one_line(fields: dict[str, Any]) -> None:
     """Whatever the fields hold, a record is one line of JSON that fits an atomic write."""
     line = to_json_line(
-        {"level": "info", "msg": "m", **{f"f{key}": v for key, v in fields.items()}}
+        {"level": "info", "msg": "m", **{f"f{key}": v for key, v in fields.items()}},
+        MAX_LINE_BYTES,
     )
     assert len(line) <= MAX_LINE_BYTES
     assert line.count(b"\n") == 1
