@@ -13,33 +13,14 @@ from typing import Any
 
 from gateway.core import messages
 from gateway.core.address import HostPort
-from gateway.core.log import Log
 from gateway.worker import WorkerStart
 from supervisor.core.config import Config
 from supervisor.core.status import WorkerView
 from supervisor.crew import Crew, Handlers
 from supervisor.estate import Estate
+from tests.logbook import Logbook
 from tests.puppet import mute, puppet, stillborn
 from tests.support import free_port
-
-
-class Scribe:
-    """A log that keeps its lines."""
-
-    def __init__(self, lines: list[dict[str, Any]] | None = None) -> None:
-        self.lines: list[dict[str, Any]] = [] if lines is None else lines
-
-    def debug(self, msg: str, **fields: Any) -> None:
-        self.lines.append({"msg": msg, **fields})
-
-    info = warn = error = debug
-
-    def bind(self, **fields: Any) -> Log:
-        del fields
-        return Scribe(self.lines)
-
-    def set_level(self, level: str) -> None:
-        del level
 
 
 class Stage:
@@ -47,7 +28,7 @@ class Stage:
 
     def __init__(self, config: Config, slots: int, entry: Callable[[WorkerStart], int]) -> None:
         self.address = HostPort("127.0.0.1", free_port())
-        self.log = Scribe()
+        self.log = Logbook()
         self.messages: list[messages.Up] = []
         self.ready = 0
         self.gone: list[tuple[int, int]] = []

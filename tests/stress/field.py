@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from tests.support import wait_until
 
@@ -106,10 +106,50 @@ class Field:
         print(figures)
         return figures
 
+    def has_workers(self, count: int) -> bool:
+        return len(self.workers()) == count
+
+    def is_replaced(self, before: set[int]) -> bool:
+        """Whether all workers are others than these, and ready."""
+        try:
+            status = self.status()
+        except OSError:
+            return False
+        ready = {each["pid"] for each in status["workers"] if each["state"] == "ready"}
+        return bool(status["state"] == "ready" and len(ready) == 4 and not ready & before)
+
     @contextlib.contextmanager
-    def long_sessions(self, count: int) -> Iterator[list[socket.socket]]:
-        """Sessions that live through whatever happens; made inside the gateway's namespace."""
-        raise NotImplementedError
+    def long_sessions(self, count: int) -> Iterator[list[BinaryIO]]:
+        """Sessions that are to live through whatever happens, greeted already."""
+        with contextlib.ExitStack() as stack:
+            streams = []
+            for sock in _connect_in(self.near, (HOST, PORT), count):
+                stack.enter_context(sock)
+                stream = stack.enter_context(sock.makefile("rwb", buffering=0))
+                assert stream.read(1) == b"!"
+                streams.append(cast("BinaryIO", stream))
+            yield streams
+
+
+def _connect_in(netns: str, address: tuple[str, int], count: int) -> list[socket.socket]:
+    """Sockets made inside the namespace by a helper that hands them to us."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        script = (
+            "import socket,sys\n"
+            "s=[socket.create_connection((sys.argv[1],int(sys.argv[2])),5)"
+            " for _ in range(int(sys.argv[3]))]\n"
+            "up=socket.socket(fileno=int(sys.argv[4]))\n"
+            "socket.send_fds(up,[b'x'],[each.fileno() for each in s])\n"
+        )
+        command = ["ip", "netns", "exec", netns, sys.executable, "-c", script]
+        numbers = [address[0], str(address[1]), str(count), str(theirs.fileno())]
+        subprocess.run([*command, *numbers], check=True, pass_fds=[theirs.fileno()], timeout=20)
+        _, fds, _, _ = socket.recv_fds(ours, 1, count)
+    sockets = [socket.socket(fileno=fd) for fd in fds]
+    for sock in sockets:
+        sock.settimeout(10)
+    return sockets
 
 
 def _state(pid: int) -> str:

@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ pytestmark = [
 def ground(tmp_path: Path) -> Iterator[Field]:
     """A gateway with four workers, 20 ms away from the client."""
     with prepared(tmp_path, 0.010) as ground:
-        ground.start_gateway("--drain-timeout=3s")
+        ground.start_gateway("--drain-timeout=60s")
         yield ground
 
 
@@ -68,7 +69,7 @@ def test_scaling_4_2_4(ground: Field) -> None:
         order = signal.SIGTTOU if number % 2 == 0 else signal.SIGTTIN
         for wanted in (3, 2) if number % 2 == 0 else (3, 4):
             ground.signal(order)
-            wait_until(lambda wanted=wanted: len(ground.workers()) == wanted)
+            wait_until(partial(ground.has_workers, wanted))
     check(ground, client)
 
 
@@ -77,7 +78,6 @@ def test_a_hang(ground: Field) -> None:
     client = ground.client(RATE, SECONDS)
     for _ in pace(SECONDS - 2.5, 0.3):
         victim = random.choice(ground.workers())["pid"]
-        ground.accepted |= set()
         os.kill(victim, signal.SIGSTOP)
         for _ in pace(2.0, 0.5):
             pass
@@ -86,6 +86,20 @@ def test_a_hang(ground: Field) -> None:
     # What the stopped worker had accepted waits until it wakes; all others must not.
     assert figures["lost"] == []
     assert figures["p99_ms"] < 550
+
+
+def test_usr2(ground: Field) -> None:
+    """The master executes itself anew: same pid, new workers, long sessions live, nobody lost."""
+    with ground.long_sessions(10) as sessions:
+        client = ground.client(RATE, SECONDS)
+        for _ in pace(SECONDS - 1.0, 1.5):
+            before = {each["pid"] for each in ground.workers()}
+            ground.signal(signal.SIGUSR2)
+            wait_until(partial(ground.is_replaced, before), 10, "new workers serve")
+        check(ground, client)
+        for session in sessions:
+            session.write(b"still here\n")
+            assert session.readline() == b"still here\n"
 
 
 def test_a_storm_of_reloads(ground: Field) -> None:
