@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
+import random
 import socket
 import threading
 from collections.abc import Callable
@@ -295,7 +297,7 @@ def test_idle_timeout() -> None:
                 client.recv(1)
             with pytest.raises(ConnectionResetError):
                 server.recv(1)
-        assert plane.counters.ended == {"idle": 1}
+        wait_until(lambda: plane.counters.ended == {"idle": 1})
 
 
 def test_removed_endpoint() -> None:
@@ -314,7 +316,7 @@ def test_removed_endpoint() -> None:
             a.recv(1)
         kept.sendall(b"still here")
         assert b.recv(20) == b"still here"
-        assert plane.counters.ended == {"removed": 1}
+        wait_until(lambda: plane.counters.ended == {"removed": 1})
         assert set(plane.counters.endpoints) == {two.endpoint.name}
 
 
@@ -377,3 +379,77 @@ def test_cut_all_is_a_reset_on_both_sides() -> None:
             with pytest.raises(ConnectionResetError):
                 server.recv(1)
         assert plane.counters.ended == {"drained": 1}
+
+
+def test_many_sessions_of_every_size() -> None:
+    """500 sessions at once, each with its own amount both ways: every byte and every end right."""
+
+    async def session(plane: Plane, size: int) -> None:
+        reader, writer = await asyncio.open_connection(plane.address.host, plane.address.port)
+        data = random.Random(size).randbytes(size)
+        writer.write(data)
+        writer.write_eof()
+        assert await reader.read(-1) == data
+        writer.close()
+        await writer.wait_closed()
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def run() -> None:
+        server = await asyncio.start_server(echo, "127.0.0.1", 0, backlog=1000)
+        endpoint = endpoint_of(server.sockets[0].getsockname()[1])
+        with Plane(endpoint) as plane:
+            sizes = [0, 1, 65535, 65536, 65537, 3 << 20, *(i * 37 for i in range(494))]
+            await asyncio.gather(*(session(plane, size) for size in sizes))
+            await asyncio.to_thread(wait_until, lambda: plane.counters.sessions == 0)
+            count = plane.counters.endpoints[endpoint.name]
+            assert count.bytes_in == count.bytes_out == sum(sizes)
+            assert plane.counters.ended == {"client": len(sizes)}
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(run())
+
+
+def test_reset_while_the_other_side_does_not_read() -> None:
+    """A reset gets through although bytes are waiting: the reader learns that they are not all."""
+    with Backend() as backend, Plane(backend.endpoint) as plane, plane.connect() as client:
+        server = backend.accept()
+        server.setblocking(False)
+        name = backend.endpoint.name
+        counted = -1
+
+        def full() -> bool:
+            nonlocal counted
+            try:
+                while True:
+                    server.send(b"y" * 65536)
+            except BlockingIOError:
+                before, counted = counted, plane.count().endpoints[name].bytes_out
+                return before == counted
+
+        wait_until(full)
+        reset(server)
+        wait_until(lambda: plane.counters.ended == {"reset": 1})
+        with pytest.raises(ConnectionResetError):
+            read_all(client)
+
+
+def test_urgent_byte_does_not_stop_the_stream() -> None:
+    """Out-of-band data is passed on as an ordinary byte, and what follows it arrives too."""
+    with (
+        Backend() as backend,
+        Plane(backend.endpoint) as plane,
+        plane.connect() as client,
+        backend.accept() as server,
+    ):
+        client.sendall(b"abc")
+        client.send(b"!", socket.MSG_OOB)
+        client.sendall(b"def")
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(server) == b"abc!def"
