@@ -186,17 +186,16 @@ class Follower:
             self._forced_at, self._emergency_at = now, None
         try:
             result = await self._round(candidate, force)
-        except (BadTargetError, ReloadFailedError) as error:
-            failure = ReloadFailedError(str(error))
-            if not waiters:
-                raise
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(failure)
-            return self._last
-        except BaseException:
+        except asyncio.CancelledError:
             for waiter in waiters:
                 waiter.cancel()
+            raise
+        except Exception as error:
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(ReloadFailedError(str(error)))
+            if waiters and isinstance(error, BadTargetError | ReloadFailedError):
+                return self._last
             raise
         for waiter in waiters:
             if not waiter.done():

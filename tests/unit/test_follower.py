@@ -381,6 +381,24 @@ def test_a_reload_that_finds_nothing_changes_nothing(
     asyncio.run(main())
 
 
+def test_a_bug_ends_neither_following_nor_waiting(
+    config: Config, files: Files, ns: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unexpected error is logged, fails the reload that waits, and following goes on."""
+    monkeypatch.setattr(follower_module, "AFTER_ERROR_S", 0.01)
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            with monkeypatch.context() as patch:
+                patch.setattr("supervisor.core.discovery.find_srv", lambda *_: 1 // 0)
+                with pytest.raises(ReloadFailedError, match="division"):
+                    await f.it.reload(config)
+                await until(lambda: f.log.lines_of("discovery failed"))
+            await f.it.reload(config)
+
+    asyncio.run(main())
+
+
 def test_two_hundred_reloads_are_coalesced(config: Config, files: Files, ns: NameServer) -> None:
     """200 reloads at once ask DNS twice at most, and all of them are answered."""
 
