@@ -305,3 +305,31 @@ def test_a_full_disk() -> None:
     assert shown.returncode == 1
     assert shown.stderr.count(b"\n") == 1
     assert b"No space left" in shown.stderr
+
+
+def test_an_unexpected_error_when_debugging() -> None:
+    """With the log level debug the traceback follows the line, from flag or variable."""
+    for arguments, environ in (
+        (["--version"], {"GATEWAY_LOG_LEVEL": "debug"}),
+        (["start", "--log-level=debug", "--help"], {}),
+        (["start", "--log-level", "debug", "--help"], {}),
+    ):
+        with Path("/dev/full").open("w") as full:
+            shown = subprocess.run(
+                [COMMAND, *arguments],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                timeout=60,
+                env={**os.environ, **environ},
+            )
+        first, second, *_ = shown.stderr.splitlines()
+        assert first.startswith(b"etcd-gateway: unexpected OSError: ")
+        assert second.startswith(b"Traceback")
+
+
+def test_help_fits_a_terminal() -> None:
+    """No line of any help is wider than 80 columns, and each command has one."""
+    for command in ("start", "check", "status", "reload", "demo", "completion"):
+        shown = run(command, "-h", COLUMNS="80")
+        assert shown.returncode == 0
+        assert max(len(line) for line in shown.stdout.splitlines()) <= 80

@@ -163,7 +163,7 @@ _VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=20), _VALUES, max_size=20))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_any_record_is_one_line(fields: dict[str, Any]) -> None:
     """Whatever the fields hold, a record is one line of JSON that fits an atomic write."""
     line = to_json_line(
