@@ -22,7 +22,7 @@ from gateway.core.endpoint import Endpoint
 from gateway.core.messages import Settings
 from gateway.core.outcome import DESCRIPTORS, result_of
 from gateway.poller import DIALING, ERR, HUP, OUT, Poller
-from gateway.tcp import ephemeral_ports, met_itself
+from gateway.tcp import arm_reset, ephemeral_ports, met_itself
 
 # Plain integers: every look into the socket module's enums costs, and a dial makes eight.
 _STREAM = int(socket.SOCK_STREAM) | int(socket.SOCK_NONBLOCK)
@@ -350,6 +350,9 @@ class Dial:
 
     def _drop(self, attempt: Attempt, result: DialResult) -> None:
         self._count(attempt.endpoint.name, result)
+        if result is DialResult.ABANDONED:
+            # It may have connected just now: nobody was there, which is not an empty stream.
+            arm_reset(attempt.sock.fileno())
         self.dialer.poller.close(attempt.sock.detach())
 
     def _count(self, name: str, result: DialResult) -> None:
