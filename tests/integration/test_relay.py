@@ -262,7 +262,7 @@ def test_black_hole_costs_a_hedge_once() -> None:
 def test_dial_timeout() -> None:
     """Only a silent endpoint: the client gets a reset after the dial timeout."""
     with BlackHole() as hole, Plane(hole.endpoint, settings=Settings(dial_timeout_s=0.2)) as plane:
-        with plane.connect() as client, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), plane.connect() as client:
             client.recv(1)
         assert plane.dial_failures[0][2] is DialResult.TIMEOUT
         wait_until(lambda: plane.counters.refused == {"dial-failed": 1})
@@ -271,7 +271,7 @@ def test_dial_timeout() -> None:
 def test_no_endpoint() -> None:
     """Without any endpoint the client gets a reset at once."""
     with Plane() as plane:
-        with plane.connect() as client, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), plane.connect() as client:
             client.recv(1)
         wait_until(lambda: plane.counters.refused == {"no-endpoint": 1})
         assert plane.counters.ended == {"no-endpoint": 1}
