@@ -19,14 +19,18 @@ class Server:
     """
 
     def __init__(
-        self, script: Script, context: ssl.SSLContext | None = None, port: int = 0
+        self,
+        script: Script,
+        context: ssl.SSLContext | None = None,
+        port: int = 0,
+        listener: socket.socket | None = None,
     ) -> None:
         self.ends: list[str] = []
         self.accepted = 0
         self.open = 0
         self._script = script
         self._context = context
-        self._sock = socket.create_server(("127.0.0.1", port))
+        self._sock = listener or socket.create_server(("127.0.0.1", port))
         self.port: int = self._sock.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
@@ -73,9 +77,13 @@ class Server:
 
 @contextlib.contextmanager
 def serving(
-    script: Script, context: ssl.SSLContext | None = None, port: int = 0
+    script: Script,
+    context: ssl.SSLContext | None = None,
+    port: int = 0,
+    listener: socket.socket | None = None,
 ) -> Iterator[Server]:
-    server = Server(script, context, port)
+    """The server, closed afterwards; ``listener``: use that socket, and own it."""
+    server = Server(script, context, port, listener)
     try:
         yield server
     finally:
