@@ -16,8 +16,10 @@ from __future__ import annotations
 import mmap
 import os
 
-SLOTS = 256
-"""The most workers a gateway may have; pages are touched as slots are used."""
+from gateway.core.messages import MAX_SLOTS
+
+SLOTS = MAX_SLOTS
+"""Memory is touched as slots are used."""
 
 LAYOUT = 1
 """Changes with the meaning of any cell: a master of another release makes a board of its own."""

@@ -27,7 +27,7 @@ _MAX_QUEUED = 4096
 class Control:
     """Owns ``pipe_r`` and ``sock``; calls ``on_message(message, fds)`` and ``on_orphaned()``, once.
 
-    Whoever gets ``fds`` owns them.
+    Whoever gets ``fds`` owns them. ``on_garbage(error)``: a line was no message and is left out.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Control:
         listeners: int,
         on_message: Callable[[messages.Down, list[int]], None],
         on_orphaned: Callable[[], None],
+        on_garbage: Callable[[str], None],
     ) -> None:
         self._loop = loop
         self._pipe_r = pipe_r
@@ -46,6 +47,7 @@ class Control:
         self._listeners = listeners
         self._on_message = on_message
         self._on_orphaned = on_orphaned
+        self._on_garbage = on_garbage
         self._pipe_lines = wire.LineReader()
         self._sock_lines = wire.LineReader()
         self._fds: deque[int] = deque()
@@ -123,7 +125,11 @@ class Control:
             self._dispatch(line)
 
     def _dispatch(self, line: bytes) -> None:
-        message = wire.decode(line)
+        try:
+            message = wire.decode(line)
+        except wire.WireError as error:  # of a master of another release, after an upgrade
+            self._on_garbage(str(error))
+            return
         match message:
             case messages.Adopt():
                 wanted = self._listeners

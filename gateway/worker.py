@@ -131,6 +131,7 @@ class Worker:
             listeners=len(start.listen),
             on_message=self._on_message,
             on_orphaned=self._on_orphaned,
+            on_garbage=lambda error: start.log.error("message not understood", error=error),
         )
         self._counters = WorkerCounters()
         self._table = Table(start.slot, start.slots)
@@ -163,7 +164,8 @@ class Worker:
             own=lambda: self._counters.sessions,
             serve=self._serve,
         )
-        loop.add_reader(start.inbox, self._on_inbox)
+        self._reading_inbox = False
+        self._read_inbox(True)
 
     def listen(self) -> bool:
         """Bind unless the listeners were inherited; False: it could not be, the master knows."""
@@ -252,7 +254,7 @@ class Worker:
 
     def _on_inbox(self) -> None:
         if not self._check_owner():
-            self._loop.remove_reader(self._start.inbox)
+            self._read_inbox(False)
             return
         for fd in self._handoff.receive():
             os.set_blocking(fd, False)
@@ -279,11 +281,14 @@ class Worker:
     # -- heartbeat --------------------------------------------------------------------------
 
     def _beat(self) -> None:
+        if self._finished:
+            return
         now = self._loop.time()
         self._lag_s = max(self._lag_s, now - self._beat_due_at)
         self._beat_due_at = now + BEAT_INTERVAL_S
         self._loop.call_at(self._beat_due_at, self._beat)
         if self._check_owner():
+            self._read_inbox(True)
             self._board.beat(self._start.slot, time.monotonic_ns())
             self._board.set_sessions(self._start.slot, self._counters.sessions)
         self._handoff.tick(self._ended, BEAT_INTERVAL_S)
@@ -294,6 +299,14 @@ class Worker:
         self._beats += 1
         if self._beats % REPORT_EVERY_BEATS == 0:
             self._report()
+
+    def _read_inbox(self, reading: bool) -> None:
+        """The inbox is its slot owner's; where a successor died it becomes ours again."""
+        if reading and not self._reading_inbox:
+            self._loop.add_reader(self._start.inbox, self._on_inbox)
+        elif self._reading_inbox and not reading:
+            self._loop.remove_reader(self._start.inbox)
+        self._reading_inbox = reading
 
     def _check_owner(self) -> bool:
         """Whether the slot's cells and inbox are still ours; a successor takes them over."""

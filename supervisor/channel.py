@@ -26,7 +26,8 @@ class Channel:
 
     ``on_message(message, fds)`` owns the descriptors it is given.
     ``on_broken(reason)`` is called once if the worker breaks the protocol.
-    ``inherited``: from a former master, which may have read half of the first line.
+    ``inherited``: from a former master, which may have read half of the first line, and whose
+    workers may be of another release: what they say is left out where it is not understood.
     """
 
     def __init__(
@@ -50,8 +51,7 @@ class Channel:
         self._newest: dict[type, bytes] = {}
         self._passing: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._closed = False
-        # The former master may have read the first half of a line.
-        self._torn = inherited
+        self._inherited = inherited
         os.set_blocking(pipe_w, False)
         control.setblocking(False)
         loop.add_reader(control, self._read)
@@ -161,11 +161,9 @@ class Channel:
         try:
             decoded = wire.decode(line)
         except wire.WireError:
-            if not self._torn:
+            if not self._inherited:
                 raise
             return
-        finally:
-            self._torn = False
         match decoded:
             case messages.Bound(listeners) as message:
                 if listeners > len(self._fds):

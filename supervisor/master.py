@@ -119,6 +119,7 @@ class Master:
             setproctitle.setproctitle(f"etcd-gateway: master [{title}]")
             open_files = limits.raise_open_files()
             slots = self._left.workers or self._config.workers or limits.usable_cpus()
+            slots = min(slots, messages.MAX_SLOTS)
             self._tick()
             self._log.info(
                 "starting",

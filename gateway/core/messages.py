@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 
 from gateway.core.endpoint import Endpoint
 
+MAX_SLOTS = 256
+"""The most workers a gateway may have."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:

@@ -20,6 +20,7 @@ from gateway.core.address import (
     parse_name,
     parse_nameserver,
 )
+from gateway.core.messages import MAX_SLOTS
 from supervisor.core.duration import format_duration, parse_duration
 
 Read = Callable[[str], Any]
@@ -106,7 +107,7 @@ def _workers(text: str) -> int:
     if text == "auto":
         return 0
     try:
-        return int(_whole(1, MAX_WORKERS)(text))
+        return int(_whole(1, MAX_SLOTS)(text))
     except ValueError as error:
         raise ValueError(f"{error}, or auto") from None
 
@@ -157,8 +158,6 @@ def _http_path(text: str) -> str:
         raise ValueError("expected a path that begins with a slash, in ASCII without spaces")
     return text
 
-
-MAX_WORKERS = 1024
 
 _KEEPALIVE = _duration(1, 32767)  # whole seconds from 1 to 32767, MAX_TCP_KEEPIDLE in Linux
 

@@ -11,6 +11,7 @@ import enum
 from collections.abc import Iterator
 from typing import assert_never
 
+from gateway.core import messages
 from supervisor.core import orders
 from supervisor.core.life import Life, Turn, turn
 from supervisor.core.orders import Command, Event, WorkerId
@@ -177,6 +178,8 @@ class Fleet:
     def _resize(self, by: int, now: float) -> None:
         for _ in range(abs(by)):
             count = self.wanted
+            if by > 0 and count == messages.MAX_SLOTS:
+                return
             if by > 0 and count == len(self.slots):
                 self.slots.append(Slot(count, retry_at=now))
             elif by > 0:

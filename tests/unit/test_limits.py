@@ -1,0 +1,64 @@
+"""How many CPUs this process may use, whatever the cgroup says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from supervisor.limits import usable_cpus
+
+ALLOWED = len(os.sched_getaffinity(0))
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    path = tmp_path / "proc"
+    path.mkdir()
+    (path / "cgroup").write_text("0::/a/b\n")
+    return path
+
+
+def write(root: Path, group: str, text: str) -> None:
+    path = root / group
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "cpu.max").write_text(text)
+
+
+def test_no_quota_is_the_affinity(tmp_path: Path, own: Path) -> None:
+    """Without any quota all CPUs of the affinity mask count."""
+    write(tmp_path / "fs", "a/b", "max 100000\n")
+    assert usable_cpus(tmp_path / "fs", own) == ALLOWED
+    assert usable_cpus(tmp_path / "nothing", own) == ALLOWED
+
+
+def test_the_quota_of_a_group_above_counts(tmp_path: Path, own: Path) -> None:
+    """A slice's quota bounds everything in it; half a CPU is one worker."""
+    write(tmp_path / "fs", "a/b", "max 100000\n")
+    write(tmp_path / "fs", "a", "50000 100000\n")
+    assert usable_cpus(tmp_path / "fs", own) == 1
+
+
+def test_a_part_of_a_cpu_is_rounded_up(tmp_path: Path, own: Path) -> None:
+    """1.5 CPUs are two workers, where there are two."""
+    write(tmp_path / "fs", "a/b", "150000 100000\n")
+    assert usable_cpus(tmp_path / "fs", own) == min(2, ALLOWED)
+
+
+def test_the_old_hierarchy_counts_too(tmp_path: Path, own: Path) -> None:
+    """Cgroup v1 says it in two files; -1 is no limit."""
+    (own / "cgroup").write_text("4:cpu,cpuacct:/x\n")
+    group = tmp_path / "fs" / "cpu,cpuacct" / "x"
+    group.mkdir(parents=True)
+    (group / "cpu.cfs_quota_us").write_text("-1\n")
+    (group / "cpu.cfs_period_us").write_text("100000\n")
+    assert usable_cpus(tmp_path / "fs", own) == ALLOWED
+    (group / "cpu.cfs_quota_us").write_text("100000\n")
+    assert usable_cpus(tmp_path / "fs", own) == 1
+
+
+def test_garbage_is_no_quota(tmp_path: Path, own: Path) -> None:
+    """What cannot be read bounds nothing."""
+    write(tmp_path / "fs", "a/b", "nonsense\n")
+    assert usable_cpus(tmp_path / "fs", own) == ALLOWED

@@ -1,0 +1,99 @@
+"""The limit on sessions holds for the whole gateway, and nobody who waits is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.board import Board
+from gateway.quota import Quota
+
+
+class Worker:
+    """One worker's quota with a count of sessions that the test moves."""
+
+    def __init__(self, board: Board, slot: int, most: int) -> None:
+        self.held: list[int] = []
+        self._board, self._slot = board, slot
+        board.enter(slot, 1000 + slot)
+        self.quota = Quota(board, slot=slot, slots=2, own=lambda: len(self.held), serve=self._serve)
+        self.quota.max_sessions = most
+
+    def _serve(self, fd: int) -> None:
+        self.held.append(fd)
+        self._board.set_sessions(self._slot, len(self.held))
+
+    def end_one(self) -> None:
+        self.held.pop()
+        self._board.set_sessions(self._slot, len(self.held))
+
+
+@pytest.fixture
+def board() -> Iterator[Board]:
+    made = Board()
+    yield made
+    made.close()
+
+
+def test_the_limit_is_of_all_workers_together(board: Board) -> None:
+    """What one holds the other may not; a place that is free anywhere is free for both."""
+    first, second = Worker(board, 0, 3), Worker(board, 1, 3)
+    for fd in (1, 2):
+        first.quota.admit(fd)
+    second.quota.admit(3)
+    assert (first.held, second.held) == ([1, 2], [3])
+    assert (first.quota.limit, second.quota.limit) == (2, 1)
+    first.end_one()
+    assert (first.quota.limit, second.quota.limit) == (2, 2)
+
+
+def test_a_client_too_many_is_parked_and_served_in_its_turn(board: Board) -> None:
+    """Accepted too early is as good as queued: it waits, and in order."""
+    first, second = Worker(board, 0, 1), Worker(board, 1, 1)
+    first.quota.admit(1)
+    second.quota.admit(2)
+    second.quota.admit(3)
+    assert second.held == []
+    assert second.quota.parked == 2
+    assert board.sessions(2) == [1, 0]
+    first.end_one()
+    second.quota.admit_parked()
+    assert second.held == [2]
+    second.end_one()
+    second.quota.admit_parked()
+    assert second.held == [3]
+    assert second.quota.parked == 0
+
+
+def test_a_limit_that_was_lifted_lets_everybody_in(board: Board) -> None:
+    """After a reload without --max-sessions the parked are served at once."""
+    worker = Worker(board, 0, 1)
+    worker.quota.admit(1)
+    worker.quota.admit(2)
+    worker.quota.max_sessions = 0
+    worker.quota.admit_parked()
+    worker.quota.admit(3)
+    assert worker.held == [1, 2, 3]
+    assert worker.quota.limit == worker.quota.most_by_descriptors > 0
+
+
+def test_the_parked_are_closed_at_the_end(board: Board) -> None:
+    """A worker that leaves leaves no descriptor."""
+    worker = Worker(board, 0, 1)
+    worker.quota.admit(1)
+    fd = os.dup(0)
+    worker.quota.admit(fd)
+    worker.quota.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_more_slots_count_when_they_come(board: Board) -> None:
+    """A third worker's sessions count for the limit once it exists."""
+    first = Worker(board, 0, 2)
+    board.set_sessions(2, 2)
+    assert first.quota.limit == 2
+    first.quota.set_slots(3)
+    assert first.quota.limit == 0

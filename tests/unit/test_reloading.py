@@ -1,0 +1,42 @@
+"""What a reload may change, and what the workers are told of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.core.address import HostPort
+from gateway.core.messages import Settings
+from supervisor.core.config import Config
+from supervisor.core.reloading import flag_name, keep_fixed, worker_settings
+
+
+def test_what_sockets_and_processes_hang_on_stays() -> None:
+    """The listen address and the number of workers stay as they were, and are named."""
+    running = Config(workers=2)
+    read = replace(running, workers=4, listen_addr=(HostPort("", 1),), retry_delay_s=5.0)
+    config, in_vain = keep_fixed(running, read)
+    assert config == replace(running, retry_delay_s=5.0)
+    assert in_vain == ("--listen-addr", "--workers")
+
+
+def test_nothing_is_named_where_nothing_was_changed_in_vain() -> None:
+    """A reload of what may change says nothing of restarts."""
+    running = Config()
+    assert keep_fixed(running, replace(running, balance="least-sessions"))[1] == ()
+
+
+def test_fields_are_named_as_flags() -> None:
+    """The log speaks of flags, which operators know, and not of fields."""
+    assert flag_name("removal_grace_s") == "--removal-grace"
+    assert flag_name("admin_addr") == "--admin-addr"
+
+
+def test_workers_are_told_what_they_act_on() -> None:
+    """Every setting of a worker comes from the configuration of the same name."""
+    config = Config(dial_timeout_s=1.5, max_sessions=7, balance="least-sessions", access_log=True)
+    settings = worker_settings(config)
+    assert settings.dial_timeout_s == 1.5
+    assert settings.max_sessions == 7
+    assert settings.balance == "least-sessions"
+    assert settings.access_log
+    assert worker_settings(Config()) == Settings()
