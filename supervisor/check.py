@@ -22,6 +22,7 @@ from supervisor.core.discovery import Discovered
 from supervisor.core.system_names import Files
 from supervisor.follower import resolve_listen
 from supervisor.rounds import BadTargetError, Round, Rounds
+from supervisor.tlsgate import part_politely
 
 EXIT_USABLE = 0
 EXIT_USAGE = 2
@@ -113,30 +114,41 @@ async def _check(config: Config, files: Files | None) -> tuple[Round, tuple[Chec
     slots = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def check(endpoint: Discovered) -> Checked:
-        dials = [dial(a, endpoint.port, config.dial_timeout_s, slots) for a in endpoint.addresses]
+        tls = endpoint.tls or (endpoint.srv and not config.insecure_discovery)
+        dials = (
+            dial(address, endpoint.port, config.dial_timeout_s, slots, tls=tls)
+            for address in endpoint.addresses
+        )
         return Checked(endpoint, tuple(await asyncio.gather(*dials)))
 
     return result, tuple(await asyncio.gather(*map(check, result.endpoints)))
 
 
-async def dial(address: str, port: int, timeout_s: float, slots: asyncio.Semaphore) -> Dial:
-    """Connect once and hang up."""
+async def dial(
+    address: str, port: int, timeout_s: float, slots: asyncio.Semaphore, *, tls: bool = False
+) -> Dial:
+    """Connect once and hang up; if it speaks TLS, after a handshake that is not measured."""
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     async with slots:
         started_at = loop.time()
         error = ""
+        connected_at = None
         with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
             try:
                 async with asyncio.timeout(timeout_s):
                     await loop.sock_connect(sock, (address, port))
+                connected_at = loop.time()
                 if sock.getsockname()[:2] == sock.getpeername()[:2]:
                     error = "nobody listens (connected to itself)"
             except TimeoutError:
                 error = f"timeout after {timeout_s:g} s"
             except OSError as failure:
                 error = os.strerror(failure.errno) if failure.errno else str(failure)
-        return Dial(address, loop.time() - started_at, error)
+            time_s = (connected_at or loop.time()) - started_at
+            if tls and not error:
+                await part_politely(sock, timeout_s)
+        return Dial(address, time_s, error)
 
 
 def _print_table(result: Round, checked: tuple[Checked, ...]) -> None:

@@ -78,10 +78,26 @@ class Gate:
                 return handshake.hung_up(_words(error))
 
 
+async def part_politely(sock: socket.socket, timeout_s: float) -> None:
+    """Shake hands over a connected socket, verifying nothing, and say goodbye.
+
+    For whoever only wanted to know whether a TLS server can be dialed: etcd logs every connection
+    that ends before its handshake.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with contextlib.suppress(OSError):
+        async with asyncio.timeout(timeout_s):
+            await _Handshake(sock, context, None).run()
+
+
 class _Handshake:
     """One handshake over a connected socket, which stays the caller's."""
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, server_name: str) -> None:
+    def __init__(
+        self, sock: socket.socket, context: ssl.SSLContext, server_name: str | None
+    ) -> None:
         self._sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
@@ -98,7 +114,7 @@ class _Handshake:
             if not data:
                 return self.hung_up("closed the connection")
             self._incoming.write(data)
-        await self._leave()
+        await self._leave(verdict)
         return verdict
 
     def _step(self) -> Verdict | None:
@@ -119,10 +135,11 @@ class _Handshake:
             return Passed()
         return Refused(f"does not speak TLS ({error.lower()})", hung_up=True)
 
-    async def _leave(self) -> None:
+    async def _leave(self, verdict: Verdict) -> None:
         """Finish our flight and close orderly: an endpoint's log is not ours to fill."""
-        with contextlib.suppress(OSError):
-            self._tls.unwrap()
+        if isinstance(verdict, Passed):
+            with contextlib.suppress(OSError):
+                self._tls.unwrap()
         with contextlib.suppress(OSError):
             loop = asyncio.get_running_loop()
             await loop.sock_sendall(self._sock, self._outgoing.read())
