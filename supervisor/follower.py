@@ -89,6 +89,11 @@ class Follower:
             results=dict(self._results),
         )
 
+    def remember(self, view: DiscoveryView) -> None:
+        """Go on counting from what an earlier master had."""
+        self._results = Counter(view.results)
+        self._last_success_at = view.last_success_at
+
     async def start(self) -> None:
         """Resolve until something was found, and told; then follow in a task of our own.
 

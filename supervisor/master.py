@@ -9,6 +9,7 @@ and admin. One thread, the standard asyncio loop, nothing that blocks.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -47,6 +48,25 @@ PATIENCE_S = 15.0
 
 RETRY_S = 5.0
 """With endpoints taken over from the image before us, a failed resolution is tried again."""
+
+ADMIN_IMPORTS = (
+    "multidict",
+    "yarl",
+    "http.cookies",
+    "email.parser",
+    "zlib",
+    "ssl",
+    "aiohttp.hdrs",
+    "aiohttp.helpers",
+    "aiohttp.http",
+    "aiohttp.client_reqrep",
+    "aiohttp.client",
+    "aiohttp.multipart",
+    "aiohttp.web_protocol",
+    "aiohttp.web",
+    "prometheus_client",
+)
+"""What the admin address needs, in pieces that the loop can bear."""
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_NO_ENDPOINT = 1, 2, 69
 
@@ -156,11 +176,10 @@ class Master:
 
     def _take_over_endpoints(self) -> None:
         """The image before us knew them a moment ago: serve with them until DNS answers."""
-        now = self._loop.time()
-        self._roster.resolve(self._left.found, now, self._config.removal_grace_s)
-        self._prober.set_endpoints(self._left.found)
-        for name in self._left.inactive:
-            self._prober.dial_failed(name, "was inactive before the upgrade")
+        self._on_found(self._left.found)
+        self._prober.remember(self._left.health)
+        if self._left.discovery is not None:
+            self._follower.remember(self._left.discovery)
 
     def _start_crew(self, slots: int) -> None:
         self._crew = crew = Crew(
@@ -204,6 +223,9 @@ class Master:
         """Only now: its libraries are imported by nobody else, and the workers are up."""
         if not self._config.admin_addr:
             return
+        for module in ADMIN_IMPORTS:  # 0.3 s in one piece is too long for the loop
+            importlib.import_module(module)
+            await asyncio.sleep(0)
         from supervisor.admin import Admin
         from supervisor.admin_socket import AdminError
 
@@ -220,12 +242,17 @@ class Master:
 
     def _on_found(self, found: tuple[Discovered, ...]) -> None:
         self._roster.resolve(found, self._loop.time(), self._config.removal_grace_s)
-        self._prober.set_endpoints(found)
+        self._watch_members()
         self._push()
 
+    def _watch_members(self) -> None:
+        """Those that left are watched to the end of their grace: they may come back, or fail."""
+        self._prober.set_endpoints(member.found for member in self._roster.members)
+
     def _on_health(self, name: str, view: HealthView) -> None:
-        if self._roster.judge(name, view.active, self._loop.time()):
-            self._push()
+        self._roster.judge(name, view.active)
+        self._roster.expire(self._loop.time())
+        self._push()
         if not any(m.state is EndpointState.ACTIVE for m in self._roster.members):
             self._follower.refresh("all-inactive")
 
@@ -265,6 +292,7 @@ class Master:
             entry = sums.endpoints.get(member.found.name)
             self._roster.sessions(member.found.name, entry.sessions if entry else 0)
         self._roster.expire(self._loop.time())
+        self._watch_members()
         self._push()
         if self._config.balance == "least-sessions":
             sessions = {name: entry.sessions for name, entry in sums.endpoints.items()}
@@ -333,6 +361,8 @@ class Master:
             roster=self._roster,
             started_at=self._overview.started_at,
             reload=self._reloader.view,
+            discovery=self._follower.view,
+            health=self._prober.view,
         )
         try:
             upgrade.execute(crew.heirlooms(), facts)

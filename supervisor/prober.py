@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.core.counters import DialResult
@@ -86,6 +86,23 @@ class Prober:
                 self._arm(watch)
             elif watch.found != found:
                 self._change(watch, found)
+
+    def remember(self, views: Mapping[str, HealthView]) -> None:
+        """Go on from what an earlier master held of the endpoints that are watched."""
+        for name, view in views.items():
+            watch = self._watches.get(name)
+            if watch is None:
+                continue
+            watch.dial_failures = view.dial_failures
+            watch.probes = Counter(view.probes)
+            watch.transitions = Counter(view.transitions)
+            watch.since = view.since
+            watch.health.last_error = view.last_error
+            if not view.active:
+                now = self._loop.time()
+                watch.health.dial_failed(view.last_error or "unknown", now, began_at=now)
+                self._arm(watch)
+                self._on_change(name, self._view(watch))
 
     def reconfigure(self, config: Config) -> None:
         """New kind, intervals or files of probes; the endpoints keep their state."""

@@ -7,14 +7,15 @@ manager that keeps descriptors gets what their names say.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from supervisor import systemd, upgrade
 from supervisor.core.discovery import Discovered
+from supervisor.core.health import HealthView
 from supervisor.core.roster import Roster
-from supervisor.core.status import ReloadView
+from supervisor.core.status import DiscoveryView, ReloadView
 from supervisor.core.totals import Totals
 from supervisor.crew import Crew
 from supervisor.estate import Estate
@@ -33,7 +34,8 @@ class Inheritance:
     workers: int = 0
     version: int = 0
     found: tuple[Discovered, ...] = ()
-    inactive: frozenset[str] = frozenset()
+    health: dict[str, HealthView] = field(default_factory=dict)
+    discovery: DiscoveryView | None = None
     reload: ReloadView = field(default_factory=ReloadView)
     restarts: dict[str, int] = field(default_factory=dict)
 
@@ -49,7 +51,8 @@ def take_over(environ: MutableMapping[str, str]) -> Inheritance:
             workers=facts["wanted"],
             version=facts["version"],
             found=tuple(_discovered(each) for each in facts["found"]),
-            inactive=frozenset(facts["inactive"]),
+            health={name: HealthView(**each) for name, each in facts["health"].items()},
+            discovery=DiscoveryView(**facts["discovery"]),
             reload=ReloadView(**facts["reload"]),
             restarts=facts["restarts"],
         )
@@ -65,6 +68,8 @@ def facts_for_the_next(
     roster: Roster,
     started_at: float,
     reload: ReloadView,
+    discovery: DiscoveryView,
+    health: Callable[[str], HealthView | None],
 ) -> dict[str, Any]:
     """Everything that an image of ours wants to know of the one before it, as JSON values."""
     present = [member for member in roster.members if member.removed_at is None]
@@ -73,7 +78,12 @@ def facts_for_the_next(
         "started_at": started_at,
         "version": roster.version,
         "found": [dataclasses.asdict(member.found) for member in present],
-        "inactive": [member.found.name for member in present if not member.active],
+        "health": {
+            member.found.name: dataclasses.asdict(view)
+            for member in present
+            if (view := health(member.found.name)) is not None
+        },
+        "discovery": dataclasses.asdict(discovery),
         "reload": dataclasses.asdict(reload),
         "restarts": dict(crew.restarts),
     }

@@ -2,8 +2,9 @@
 
 Resolution says who is in DNS, health says who is active; the roster joins the two into the one
 list that goes to the workers. It is the two-by-two matrix of service discovery: an endpoint that
-is absent from DNS *and* of no use to anybody goes at once, one that is absent but carries sessions
-gets no new ones and lives for its grace, and one that comes back in time is as if it never left.
+is absent from DNS *and* of no use to anybody (inactive, no sessions) goes at once, one that is
+absent but active or carries sessions gets no new ones and lives for its grace, and one that comes
+back in time is as if it never left.
 """
 
 from __future__ import annotations
@@ -43,7 +44,11 @@ class Member:
     @property
     def ends_at(self) -> float | None:
         """When it is to be dropped; None: not yet known."""
-        if self.removed_at is None or (self.grace_s == 0 and self.sessions > 0):
+        if self.removed_at is None:
+            return None
+        if self.sessions == 0 and not self.active:
+            return self.removed_at
+        if self.sessions > 0 and self.grace_s == 0:
             return None
         return self.removed_at + (self.grace_s or SETTLE_S)
 
@@ -91,13 +96,11 @@ class Roster:
         self._members = members
         return change
 
-    def judge(self, name: str, active: bool, now: float) -> bool:  # noqa: ARG002 (the interface)
-        """Take health's verdict; True if it changed the endpoint's state for the workers."""
+    def judge(self, name: str, active: bool) -> None:
+        """Take health's verdict; one that left DNS is watched for the rest of its grace, too."""
         member = self._members.get(name)
-        if member is None or member.active == active:
-            return False
-        self._members[name] = dataclasses.replace(member, active=active)
-        return member.removed_at is None
+        if member is not None and member.active != active:
+            self._members[name] = dataclasses.replace(member, active=active)
 
     def sessions(self, name: str, count: int) -> None:
         """How many sessions the endpoint has over all workers, as last reported."""

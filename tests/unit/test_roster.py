@@ -50,7 +50,7 @@ def test_a_changed_weight_keeps_state_and_sessions() -> None:
     """A changed priority, weight or address is a change of the same endpoint."""
     roster = Roster()
     roster.resolve([A], 0, 30)
-    roster.judge("a:1", False, 1)
+    roster.judge("a:1", False)
     roster.sessions("a:1", 3)
     assert roster.resolve([replace(A, weight=5)], 2, 30) == Change(changed=("a:1",))
     (member,) = roster.members
@@ -58,14 +58,14 @@ def test_a_changed_weight_keeps_state_and_sessions() -> None:
     assert roster.snapshot(SETTINGS).endpoints[0].weight == 5
 
 
-def test_judge_tells_whether_the_state_changed() -> None:
-    """Health's verdict counts once, and not for unknown endpoints."""
+def test_healths_verdict_is_the_state() -> None:
+    """Inactive is inactive until health says otherwise; unknown endpoints are no matter."""
     roster = Roster()
     roster.resolve([A], 0, 30)
-    assert not roster.judge("a:1", True, 1)
-    assert roster.judge("a:1", False, 1)
-    assert not roster.judge("a:1", False, 1)
-    assert not roster.judge("nobody:1", False, 1)
+    roster.judge("a:1", True)
+    roster.judge("nobody:1", False)
+    assert states(roster) == {"a:1": EndpointState.ACTIVE}
+    roster.judge("a:1", False)
     assert states(roster) == {"a:1": EndpointState.INACTIVE}
     assert roster.version == roster.snapshot(SETTINGS).version
 
@@ -85,22 +85,38 @@ def test_removed_lives_for_its_grace() -> None:
     assert states(roster) == {"b:1": EndpointState.ACTIVE}
 
 
-def test_a_removed_one_that_turns_inactive_stays_for_its_sessions() -> None:
-    """Health has no say over the grace of the sessions of a removed endpoint."""
+def test_a_removed_one_that_turns_inactive_stays_for_its_sessions_only() -> None:
+    """Absent and failing is gone at once, but sessions that still live have their grace."""
+    roster = Roster()
+    roster.resolve([A, B], 0, 30)
+    roster.sessions("a:1", 1)
+    roster.resolve([], 1, 30)
+    roster.judge("a:1", False)
+    roster.judge("b:1", False)
+    assert roster.expire(2) == ("b:1",)
+    roster.sessions("a:1", 0)
+    assert roster.expire(3) == ("a:1",)
+
+
+def test_one_that_failed_in_its_grace_and_came_back_is_what_health_says() -> None:
+    """Coming back does not make it active; health's next verdict does."""
     roster = Roster()
     roster.resolve([A], 0, 30)
+    roster.sessions("a:1", 1)
     roster.resolve([], 1, 30)
-    version = roster.snapshot(SETTINGS).version
-    assert not roster.judge("a:1", False, 2)
-    assert roster.snapshot(SETTINGS).version == version
+    roster.judge("a:1", False)
+    roster.resolve([A], 2, 30)
+    assert states(roster) == {"a:1": EndpointState.INACTIVE}
+    roster.judge("a:1", True)
+    assert states(roster) == {"a:1": EndpointState.ACTIVE}
 
 
 def test_absent_and_inactive_goes_at_once_unless_it_has_sessions() -> None:
     """Absent and inactive without sessions goes at once; sessions get their grace all the same."""
     roster = Roster()
     roster.resolve([A, B], 0, 30)
-    roster.judge("a:1", False, 1)
-    roster.judge("b:1", False, 1)
+    roster.judge("a:1", False)
+    roster.judge("b:1", False)
     roster.sessions("b:1", 1)
     roster.sessions("b:1", 1)
     roster.sessions("nobody:1", 1)
@@ -160,7 +176,7 @@ def test_versions_and_membership_hold_whatever_happens(
             case ("resolve", frozenset() as wanted):
                 roster.resolve(wanted, now, grace_s)
             case ("judge", str(name), bool(active)):
-                roster.judge(name, active, now)
+                roster.judge(name, active)
             case ("sessions", str(name), int(count)):
                 roster.sessions(name, count)
             case _:
