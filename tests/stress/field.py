@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from tests.stress.manager import Manager
 from tests.support import wait_until
 
 HOST, PORT, ENDPOINT_PORT = "10.99.0.2", 23790, 2379
@@ -54,6 +55,18 @@ class Field:
                 stderr=log,
             )
         wait_until(self.is_ready, 20, "the gateway is ready")
+
+    def managed(self, *flags: str) -> Manager:
+        """A service manager with a gateway under it, in the gateway's namespace."""
+        argv = [
+            *("ip", "netns", "exec", self.far, str(GATEWAY), "start"),
+            f"--endpoints=127.0.0.1:{ENDPOINT_PORT}",
+            f"--listen-addr={HOST}:{PORT}",
+            f"--admin-addr=unix:{self.folder}/admin",
+            "--workers=4",
+            *flags,
+        ]
+        return Manager(self.folder, argv, self.folder / "gateway.log")
 
     def status(self) -> dict[str, Any]:
         connection = http.client.HTTPConnection("gateway", timeout=5)
