@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gateway.core.messages import MAX_SLOTS
 from supervisor.core import orders
 from supervisor.core.fleet import (
     ADOPT_AFTER_S,
@@ -211,6 +212,13 @@ def test_fewer_workers() -> None:
     assert play.do(orders.Resize(+1)) == [orders.Spawn(WorkerId(1, 2), False, "start")]
     assert play.do(orders.Ready(WorkerId(1, 2))) == [orders.Release(A, 1)]
     assert play.do(orders.Resize(+1)) == [orders.Spawn(C, False, "start")]
+
+
+def test_no_more_workers_than_there_are_slots() -> None:
+    """TTIN beyond the most changes nothing."""
+    play = Play(MAX_SLOTS)
+    assert play.do(orders.Resize(+1)) == []
+    assert play.fleet.wanted == MAX_SLOTS
 
 
 def test_a_worker_retired_while_it_starts() -> None:
