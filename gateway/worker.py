@@ -241,7 +241,9 @@ class Worker:
     # -- clients ----------------------------------------------------------------------------
 
     def _on_client(self, fd: int, peer: Any) -> None:
-        slot = self._handoff.receiver(self._counters.sessions, time.monotonic_ns())
+        slot = None
+        if self._drain is None:  # at a stop the others leave as well
+            slot = self._handoff.receiver(self._counters.sessions, time.monotonic_ns())
         if slot is not None and self._handoff.send(fd, slot):
             self._counters.handed_over += 1
         elif self._quota.max_sessions:
@@ -330,13 +332,16 @@ class Worker:
     # -- the end ----------------------------------------------------------------------------
 
     def _on_orphaned(self) -> None:
-        """The master died: nobody will fill our slot again, so the listen address goes with us."""
+        """The master died: nobody will fill our slot again, so the listen address goes with us.
+
+        Unless a service manager keeps duplicates for the next master: so nothing is shut down.
+        """
         snapshot = self._table.snapshot
         deadline_s = snapshot.settings.drain_timeout_s if snapshot else 0.0
         self._log.warn("master is gone, draining", deadline_s=deadline_s)
-        self._begin_drain(messages.Drain(deadline_s, close_listeners=True))
+        self._begin_drain(messages.Drain(deadline_s), accept_rest=True)
 
-    def _begin_drain(self, drain: messages.Drain) -> None:
+    def _begin_drain(self, drain: messages.Drain, *, accept_rest: bool = False) -> None:
         if self._finished:
             return
         again = self._drain is not None
@@ -347,7 +352,7 @@ class Worker:
             )
             if self._check_owner():
                 self._board.set_accepting(self._start.slot, False)
-        self._leave_listeners(for_good=drain.close_listeners)
+        self._leave_listeners(accept_rest or drain.close_listeners, shut=drain.close_listeners)
         self._on_inbox()
         if self._counters.sessions == 0:
             self._finish()
@@ -356,15 +361,17 @@ class Worker:
         else:
             self._loop.call_later(drain.deadline_s, self._on_deadline, drain)
 
-    def _leave_listeners(self, *, for_good: bool) -> None:
-        """Close our duplicates; ``for_good``: nobody else will accept, so take what is queued.
+    def _leave_listeners(self, accept_rest: bool, *, shut: bool) -> None:
+        """Close our duplicates; ``accept_rest``: nobody else will accept, so take what is queued.
 
-        shutdown takes the socket out of the kernel's group at once, whoever else holds it.
+        ``shut``: nobody is to connect any more. It takes the socket out of the kernel's group at
+        once, whoever else holds it.
         """
         for sock in self._all_listeners():
             self._acceptor.remove(sock)
-            if for_good:
+            if accept_rest:
                 drain_queue(sock, self._on_client)
+            if shut:
                 with contextlib.suppress(OSError):  # another worker was first
                     sock.shutdown(socket.SHUT_RD)
             sock.close()
