@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO, cast
 from tests.stress.manager import Manager
 from tests.support import wait_until
 
+_numbers = itertools.count()
 HOST, PORT, ENDPOINT_PORT = "10.99.0.2", 23790, 2379
 GATEWAY = Path(sys.executable).with_name("etcd-gateway")
 
@@ -190,10 +192,18 @@ def _ip(*argv: str) -> None:
     subprocess.run(["ip", *argv], check=True, capture_output=True)
 
 
+def _has_address(netns: str) -> bool:
+    """Whether a socket may be bound to HOST there; the kernel needs a moment."""
+    show = ["ip", "-n", netns, "route", "get", HOST]
+    return "local" in subprocess.run(show, capture_output=True, text=True).stdout
+
+
 @contextlib.contextmanager
 def prepared(folder: Path, delay_s: float) -> Iterator[Field]:
     """Namespaces, wire and endpoint; everything is gone afterwards."""
-    near, far = f"near{os.getpid()}", f"far{os.getpid()}"
+    # Never a name twice: the kernel takes its time to give a namespace and its devices back.
+    number = next(_numbers)
+    near, far = f"near{os.getpid()}-{number}", f"far{os.getpid()}-{number}"
     ground = Field(folder, near, far)
     try:
         for netns in (near, far):
@@ -210,6 +220,7 @@ def prepared(folder: Path, delay_s: float) -> Iterator[Field]:
         for netns, address in ((near, "10.99.0.1/30"), (far, f"{HOST}/30")):
             _ip("-n", netns, "addr", "add", address, "dev", "wire0")
             _ip("-n", netns, "link", "set", "wire0", "up", "txqueuelen", "10000")
+        wait_until(lambda: _has_address(far), 5, "the address is there")
         endpoint = ground.run(
             far,
             sys.executable,
