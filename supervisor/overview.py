@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import importlib.metadata
 import os
 import resource
@@ -122,6 +123,7 @@ class Overview:
         )
 
 
+@functools.cache
 def version() -> str:
-    """Of the installed distribution."""
+    """Of the installed distribution; read once, for it may be replaced while we run."""
     return importlib.metadata.version(DISTRIBUTION)
