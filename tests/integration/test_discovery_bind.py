@@ -15,7 +15,7 @@ import pytest
 
 from tests.backends import Backend, greet
 from tests.gateway import Gateway, running
-from tests.support import wait_until
+from tests.support import free_port, wait_until
 
 NAMED = shutil.which("named", path="/usr/sbin:/usr/bin")
 
@@ -65,9 +65,7 @@ class Bind:
             self._process.send_signal(signal.SIGHUP)
 
     def __enter__(self) -> Self:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         configuration = CONFIGURATION.format(directory=self._directory, port=self.port)
         (self._directory / "named.conf").write_text(configuration)
         self._log = (self._directory / "log").open("wb")
