@@ -49,13 +49,19 @@ SPLICE_FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 
 
 class Relay:
-    """What all sessions of a worker share: the poller and the pipes."""
+    """What all sessions of a worker share: the poller, the pipes, and who has something to report.
 
-    __slots__ = ("pipes", "poller")
+    ``stirred`` holds the sessions that moved bytes since the last report, so that a report costs
+    by these and not by all. The fast path pays nothing for it: a session that has just been
+    reported is made not plain, and its next event comes by :meth:`Leg.pump`, which enters it here.
+    """
+
+    __slots__ = ("pipes", "poller", "stirred")
 
     def __init__(self, poller: Poller) -> None:
         self.poller = poller
         self.pipes = Pipes()
+        self.stirred: set[Session] = set()
 
     def close(self) -> None:
         self.pipes.close()
@@ -68,7 +74,8 @@ class Leg:
     ``held`` is the rest that it did not take; while there is one (or the pipe has a fill) the leg
     is stuck and does not read. ``ended``: the end of stream was read, which happens only when
     nothing is kept, and was forwarded. ``armed``: registered for OUT events too.
-    ``plain``: none of this, and no bulk: the fast path of :meth:`on_event` will do.
+    ``plain``: none of this, no bulk, and the session is in ``Relay.stirred`` already: the fast path
+    of :meth:`on_event` will do.
     """
 
     __slots__ = (
@@ -151,6 +158,7 @@ class Leg:
         the stream has ended: its end is queued behind all of its bytes. Otherwise only reading
         on tells. ``data`` was read already.
         """
+        self.relay.stirred.add(self.session)
         if self.bulk >= BULK_READS and data is None and self.pump_pipe():
             return
         for _ in range(COPY_BUDGET):
@@ -247,6 +255,7 @@ class Leg:
 
     def go_on(self) -> None:
         """The other side takes bytes again: first the kept ones, then new ones."""
+        self.relay.stirred.add(self.session)
         if self.pipe is not None:
             pipe = self.pipe
             if not self.empty(pipe, self.peer.fd):

@@ -71,6 +71,7 @@ class Sessions:
         self._kept: frozenset[str] = frozenset()
         self._doomed: dict[Session, End] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._leaving: dict[str, EndpointCounters] = {}
 
     def __len__(self) -> int:
         return len(self._all)
@@ -108,8 +109,6 @@ class Sessions:
                 self._doomed[session] = End.REMOVED
             elif name in inactive:
                 self._doomed[session] = End.INACTIVE
-        for name in self.counters.endpoints.keys() - self._kept:
-            self._forget(name)
         if self._doomed:
             self._schedule("spread", 0.0, self._cut_some, len(self._doomed))
         if settings.idle_timeout_s:
@@ -123,9 +122,28 @@ class Sessions:
         return len(cut)
 
     def settle(self) -> None:
-        """Bring the counters up to date with the live sessions; before each reading."""
-        for session in self._all:
+        """Bring the counters up to date with the live sessions; before each reading.
+
+        Costs by those that moved bytes since the last time: 0.5 us each, and nothing for the rest.
+        """
+        stirred = self.relay.stirred
+        for session in stirred:
             session.settle()
+        stirred.clear()
+
+    def reported(self) -> None:
+        """The counters were read: those of endpoints that left, and have no session, may go.
+
+        Not before, or what they counted since the report before would be lost; and for good only
+        when a report without them was sent, so that one that comes back meanwhile counts on from
+        where it was. The reader tells neither from a counter that began anew.
+        """
+        self._leaving.clear()
+        endpoints = self.counters.endpoints
+        if self._kept:
+            for name in endpoints.keys() - self._kept:
+                if endpoints[name].sessions == 0:
+                    self._leaving[name] = endpoints.pop(name)
 
     def close(self) -> None:
         """Cut what is left and stop the timers."""
@@ -138,7 +156,8 @@ class Sessions:
     def counters_of(self, name: str) -> EndpointCounters:
         counters = self.counters.endpoints.get(name)
         if counters is None:
-            counters = self.counters.endpoints[name] = EndpointCounters()
+            counters = self._leaving.pop(name, None) or EndpointCounters()
+            self.counters.endpoints[name] = counters
         return counters
 
     def established(self, name: str) -> None:
@@ -159,20 +178,11 @@ class Sessions:
         counters.ended[end.value] = counters.ended.get(end.value, 0) + 1
         duration_s = monotonic() - session.started_at
         counters.session_seconds.observe(duration_s)
-        if session.endpoint:
-            if session.endpoint not in self._kept:
-                self._forget(session.endpoint)
-        elif end is End.NO_ENDPOINT or end is End.DIAL_FAILED:
+        if not session.endpoint and (end is End.NO_ENDPOINT or end is End.DIAL_FAILED):
             counters.refused[end.value] = counters.refused.get(end.value, 0) + 1
         if self.settings.access_log:
             self.log.info("session", duration_s=round(duration_s, 6), **session.facts(), end=end)
         self.on_end()
-
-    def _forget(self, name: str) -> None:
-        """Drop the counters of an endpoint that left, once its last session ended."""
-        counters = self.counters.endpoints.get(name)
-        if self._kept and counters is not None and counters.sessions == 0:
-            del self.counters.endpoints[name]
 
     def _schedule(self, name: str, delay_s: float, call: Callable[..., None], *args: Any) -> None:
         timer = self._timers.pop(name, None)
@@ -304,6 +314,7 @@ class Session:
         counters.sessions_total += 1
         counters.dials["connected"] = counters.dials.get("connected", 0) + 1
         counters.dial_seconds.observe(monotonic() - dialed_at)
+        sessions.relay.stirred.add(self)
         sessions.established(name)
         if self.tuned:  # dialed for so long that its turn is over
             self.tune(sessions.settings)
@@ -349,12 +360,14 @@ class Session:
             self._finish(end)
 
     def settle(self) -> None:
+        """Count what moved; the legs' next bytes take the road that enters us as stirred."""
         counters, upstream = self.counters, self.upstream
         if counters is not None and upstream is not None:
             moved_in, moved_out = self.client.moved, upstream.moved
             counters.bytes_in += moved_in - self.counted_in
             counters.bytes_out += moved_out - self.counted_out
             self.counted_in, self.counted_out = moved_in, moved_out
+            self.client.plain = upstream.plain = False
 
     def tune(self, settings: Settings) -> None:
         self.tuned = True
@@ -392,6 +405,7 @@ class Session:
         if self.upstream is not None and self.counters is not None:
             self.upstream.let_go()
             self.settle()
+            self.sessions.relay.stirred.discard(self)
             self.counters.sessions -= 1
             self.sessions.table.session_ended(self.endpoint)
             del self.client.peer, self.upstream.peer  # no garbage for the collector to find

@@ -327,6 +327,7 @@ class Worker:
                 rss_bytes=_rss_bytes(),
             )
         )
+        self._sessions.reported()
         self._lag_s = 0.0
 
     # -- the end ----------------------------------------------------------------------------

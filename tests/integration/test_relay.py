@@ -301,7 +301,7 @@ def test_idle_timeout() -> None:
 
 
 def test_removed_endpoint() -> None:
-    """Sessions of an endpoint that left the snapshot end, others stay; its counters go."""
+    """Sessions of an endpoint that left the snapshot end, others stay."""
     with (
         Backend() as one,
         Backend() as two,
@@ -317,7 +317,88 @@ def test_removed_endpoint() -> None:
         kept.sendall(b"still here")
         assert b.recv(20) == b"still here"
         wait_until(lambda: plane.counters.ended == {"removed": 1})
-        assert set(plane.counters.endpoints) == {two.endpoint.name}
+
+
+def test_counters_of_a_removed_endpoint_stay_until_they_were_reported() -> None:
+    """What its sessions did at the very last is in one more report, and only then do they go."""
+    with (
+        Backend() as one,
+        Backend() as two,
+        Plane(one.endpoint, two.endpoint) as plane,
+        plane.connect() as client,
+        one.accept() as server,
+    ):
+        name = one.endpoint.name
+        client.sendall(b"last words")
+        assert server.recv(20) == b"last words"
+        plane.apply(two.endpoint)
+        wait_until(lambda: plane.counters.sessions == 0)
+        counted = plane.count().endpoints[name]
+        assert (counted.sessions, counted.sessions_total, counted.bytes_in) == (0, 1, 10)
+        plane.ask(plane.sessions.reported)
+        assert name not in plane.counters.endpoints
+
+
+def test_an_endpoint_that_comes_back_between_two_reports_counts_on() -> None:
+    """Its counters begin anew only after a report without them, or some would go missing."""
+    with Backend() as one, Backend() as two, Plane(one.endpoint, two.endpoint) as plane:
+        name = one.endpoint.name
+        with plane.connect(), one.accept():
+            pass
+        wait_until(lambda: plane.counters.sessions == 0)
+        plane.apply(two.endpoint)
+        plane.ask(plane.sessions.reported)
+        assert name not in plane.counters.endpoints
+        plane.apply(one.endpoint)
+        with plane.connect(), one.accept():
+            pass
+        wait_until(lambda: plane.counters.endpoints[name].sessions_total == 2)
+        plane.apply(two.endpoint)
+        wait_until(lambda: plane.counters.sessions == 0)
+        plane.ask(plane.sessions.reported)
+        plane.ask(plane.sessions.reported)
+        assert plane.sessions.counters_of(name).sessions_total == 0
+
+
+def test_only_sessions_that_moved_bytes_cost_a_report() -> None:
+    """Small talk, bulk and the other direction: each is counted, and nothing is looked at twice."""
+    with (
+        Backend() as backend,
+        Plane(backend.endpoint) as plane,
+        plane.connect() as silent,
+        backend.accept() as mute,
+        plane.connect() as client,
+        backend.accept() as server,
+    ):
+        counted = plane.count().endpoints[backend.endpoint.name]
+        for number in range(1, 4):
+            assert not plane.sessions.relay.stirred
+            client.sendall(b"to")
+            assert server.recv(2) == b"to"
+            client.sendall(b"to")
+            assert server.recv(2) == b"to"
+            assert len(plane.sessions.relay.stirred) == 1
+            plane.count()
+            assert (counted.bytes_in, counted.bytes_out) == (number * 4, (number - 1) * 5)
+            server.sendall(b"there")
+            assert client.recv(5) == b"there"
+            plane.count()
+            assert (counted.bytes_in, counted.bytes_out) == (number * 4, number * 5)
+        sender = threading.Thread(target=server.sendall, args=(bytes(10_000_000),))
+        sender.start()
+        left = 10_000_000
+        while left:
+            left -= len(client.recv(1 << 20))
+            if left % 5 == 0:
+                plane.count()
+        sender.join()
+        plane.count()
+        assert counted.bytes_out == 10_000_000 + 15
+        assert not plane.sessions.relay.stirred
+        mute.sendall(b"!")
+        assert silent.recv(1) == b"!"
+        plane.count()
+        assert counted.bytes_out == 10_000_000 + 16
 
 
 def test_limit_leaves_clients_in_the_queue() -> None:
