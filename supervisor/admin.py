@@ -47,12 +47,11 @@ class Admin:
     """The server. ``source`` gives the view of this moment; it is called at most every 0.1 s."""
 
     def __init__(
-        self, addresses: Sequence[str], source: Callable[[], GatewayView], log: Log
+        self, sockets: Sequence[AdminSocket], source: Callable[[], GatewayView], log: Log
     ) -> None:
-        self._addresses = tuple(addresses)
+        self._sockets = list(sockets)
         self._source = source
         self._log = log
-        self._sockets: list[AdminSocket] = []
         self._servers: list[asyncio.Server] = []
         self._connections: dict[_Connection, None] = {}
         self._view: tuple[float, GatewayView] | None = None
@@ -62,7 +61,7 @@ class Admin:
         self._http: web.Server | None = None
 
     async def start(self) -> None:
-        """Bind and serve every address; AdminError (and nothing left open) if one cannot be had."""
+        """Serve every socket; who connected before is served, too."""
         loop = asyncio.get_running_loop()
         self._http = http = web.Server(
             self._handle,
@@ -74,17 +73,11 @@ class Admin:
             max_field_size=4096,
             max_headers=64,
         )
-        try:
-            for address in self._addresses:
-                self._sockets.append(AdminSocket(address))
-            for each in self._sockets:
-                server = await loop.create_server(
-                    lambda: _Connection(self._connections, http()), sock=each.sock
-                )
-                self._servers.append(server)
-        except BaseException:
-            await self.close()
-            raise
+        for each in self._sockets:
+            server = await loop.create_server(
+                lambda: _Connection(self._connections, http()), sock=each.sock
+            )
+            self._servers.append(server)
 
     @property
     def served(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Sequence
 
 UNIX_MODE = 0o660
 
@@ -53,6 +54,18 @@ class AdminSocket:
                 found = os.lstat(path)
                 if (found.st_dev, found.st_ino) == (device, inode):
                     os.unlink(path)
+
+
+def bind_all(addresses: Sequence[str]) -> list[AdminSocket]:
+    """All of them, or AdminError and none."""
+    bound: list[AdminSocket] = []
+    try:
+        bound.extend(map(AdminSocket, addresses))
+    except AdminError:
+        for each in bound:
+            each.close()
+        raise
+    return bound
 
 
 def _bind_tcp(address: str) -> socket.socket:

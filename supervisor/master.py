@@ -21,6 +21,7 @@ from gateway.core import messages
 from gateway.core.address import HostPort
 from gateway.core.endpoint import EndpointState
 from supervisor import limits, upgrade
+from supervisor.admin_socket import AdminError, AdminSocket, bind_all
 from supervisor.core.config import Config
 from supervisor.core.discovery import Discovered
 from supervisor.core.health import HealthView
@@ -39,6 +40,9 @@ from supervisor.systemd import Notify, watchdog_interval_s
 
 if TYPE_CHECKING:
     from supervisor.admin import Admin
+
+ADMIN_PATIENCE_S = 1.0
+"""A start that takes longer than this is worth a look: the admin address answers meanwhile."""
 
 TICK_S = 1.0
 """Loads to the workers, the roster's expiries, the status line, more time for a long stop."""
@@ -111,6 +115,8 @@ class Master:
         self._draining = False
         self._failed_with = 0
         self._crew: Crew | None = None
+        self._admin_sockets: list[AdminSocket] = []
+        self._admin_opening = False
         self._admin: Admin | None = None
 
     async def main(self) -> int:
@@ -134,6 +140,10 @@ class Master:
     async def _begin(self) -> None:
         """Resolve, then open the listen address; the rest follows when the workers are ready."""
         try:
+            self._admin_sockets = bind_all(self._config.admin_addr)
+            self._timers["admin"] = self._loop.call_later(
+                ADMIN_PATIENCE_S, lambda: self._spawn(self._open_admin(), "admin")
+            )
             self._listen = await resolve_listen(self._config.listen_addr)
             title = ",".join(str(address) for address in self._listen)
             setproctitle.setproctitle(f"etcd-gateway: master [{title}]")
@@ -158,7 +168,7 @@ class Master:
             self._fail(str(error), EXIT_NO_ENDPOINT)
         except BadTargetError as error:
             self._fail(str(error), EXIT_USAGE)
-        except OSError as error:
+        except (AdminError, OSError) as error:
             self._fail(str(error), EXIT_FAILURE)
 
     async def _start_following(self) -> None:
@@ -220,22 +230,17 @@ class Master:
         await self._open_admin()
 
     async def _open_admin(self) -> None:
-        """Only now: its libraries are imported by nobody else, and the workers are up."""
-        if not self._config.admin_addr:
+        """Once the workers are up, or late: its libraries would make every start slower."""
+        if not self._admin_sockets or self._admin_opening:
             return
+        self._admin_opening = True
         for module in ADMIN_IMPORTS:  # 0.3 s in one piece is too long for the loop
             importlib.import_module(module)
             await asyncio.sleep(0)
         from supervisor.admin import Admin
-        from supervisor.admin_socket import AdminError
 
-        admin = Admin(self._config.admin_addr, self.view, self._log)
-        try:
-            await admin.start()
-        except AdminError as error:
-            self._fail(str(error), EXIT_FAILURE)
-            return
-        self._admin = admin
+        self._admin = admin = Admin(self._admin_sockets, self.view, self._log)
+        await admin.start()
         self._log.info("admin address is open", admin=list(admin.served))
 
     # -- endpoints --------------------------------------------------------------------------
@@ -372,7 +377,9 @@ class Master:
     # -- reload -----------------------------------------------------------------------------
 
     def _ask_reload(self) -> None:
-        if self._crew is not None and not self._draining:
+        if self._crew is None or self._draining:
+            self._log.warn("no reload now", reason="draining" if self._draining else "starting")
+        else:
             self._reloader.ask(lambda: self._config, self._follower)
 
     def _on_reload(self) -> None:
@@ -456,6 +463,8 @@ class Master:
         self._reloader.cancel()
         if self._admin is not None:
             await self._admin.close()
+        for each in self._admin_sockets:
+            each.close()
         await self._follower.close()
         await self._prober.close()
         self._notify.close()

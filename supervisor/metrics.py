@@ -219,7 +219,7 @@ def _workers(view: GatewayView) -> tuple[Metric, ...]:
         "worker_restarts_total",
         "Workers replaced, by reason.",
         "reason",
-        ("exit", "timeout", "start-timeout"),
+        ("exit", "timeout", "start-timeout", "age", "upgrade"),
         view.worker_restarts,
     )
     return states, restarts, sessions, versions, lags

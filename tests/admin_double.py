@@ -24,6 +24,7 @@ import setproctitle
 from gateway.core.endpoint import EndpointState
 from gateway.core.messages import EndpointReport, Report
 from supervisor.admin import Admin
+from supervisor.admin_socket import bind_all
 from supervisor.core.status import (
     DiscoveryView,
     EndpointView,
@@ -184,7 +185,7 @@ async def serve(addresses: list[str]) -> None:
     """Serve until standard input ends."""
     setproctitle.setproctitle("etcd-gateway: master [double]")
     pretender = Pretender()
-    admin = Admin(addresses, pretender.view, SilentLog())
+    admin = Admin(bind_all(addresses), pretender.view, SilentLog())
     await admin.start()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, pretender.hang_up)

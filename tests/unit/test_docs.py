@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -167,6 +168,26 @@ def test_every_log_line_is_documented() -> None:
     """Every log line of the contract stands on a page as code."""
     text = "\n".join(page.read_text() for page in PAGES)
     assert [line for line in LOG_LINES if f"`{line}`" not in text] == []
+
+
+def test_every_line_that_the_code_logs_is_documented() -> None:
+    """Whoever finds a line in the log finds it on the page of operations."""
+    logged: set[str] = set()
+    for path in [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "supervisor").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(
+                        value=ast.Name(id="log") | ast.Attribute(attr="log" | "_log"),
+                        attr="info" | "warn" | "error",
+                    ),
+                    args=[ast.Constant(value=str(line)), *_],
+                ):
+                    logged.add(line)
+    assert len(logged) > len(LOG_LINES)
+    page = (DOCS / "operations.md").read_text()
+    table = "".join(line for line in page.splitlines() if line.startswith("| `"))
+    assert sorted(line for line in logged if f"`{line}`" not in table) == []
 
 
 def test_every_log_line_is_written_by_the_code() -> None:
