@@ -76,6 +76,15 @@ EXIT_FAILURE, EXIT_USAGE, EXIT_NO_ENDPOINT = 1, 2, 69
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
+HANDLED_SIGNALS = (
+    *STOP_SIGNALS,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+
 
 def run(config: Config, reread: Callable[[], Config]) -> int:
     """Run the gateway until a signal or a failure ends it; returns the exit code.
@@ -471,6 +480,9 @@ class Master:
         if self._draining:
             self._log.info("drained")
         self._log.close()
+        # The loop gives the signals their default actions back when it is closed: one that comes
+        # after that must not turn the exit code into a death by signal.
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
 
     def _on_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """A bug must cost one event, not the gateway."""

@@ -459,3 +459,15 @@ def test_silent_resetting_and_greedy_clients_cost_nobody_anything() -> None:
             for _ in range(20):
                 assert asked(gateway.address)
         assert not gateway.lines("internal error")
+
+
+def test_signals_until_the_very_end_do_not_change_the_exit_code() -> None:
+    """Whoever sends TERM again and again still gets exit code 0."""
+    with greeters(1) as backends:
+        for _ in range(5):
+            with running(endpoints=addresses(backends)) as gateway:
+                while gateway.process.poll() is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        gateway.signal(signal.SIGTERM)
+                    time.sleep(0.001)
+                assert gateway.process.returncode == 0
