@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Iterator
 from os import read
 from time import monotonic
@@ -24,6 +25,9 @@ SPREAD_S = 1.0
 """Sessions of an endpoint that is gone are closed over this long, not all at once."""
 
 SPREAD_STEP_S = 0.02
+
+OUR_ERRORS = (errno.ENOMEM, errno.ENOBUFS, errno.EBADF, errno.EINVAL)
+"""Errors of a connection that are no news from its other end: of memory, or of our own making."""
 
 
 class Sessions:
@@ -341,8 +345,8 @@ class Session:
         if self.end is None:
             leg.last_words()
             arm_reset(leg.peer.fd)
-            reset = error is None or isinstance(error, ConnectionResetError | BrokenPipeError)
-            self._finish(End.RESET if reset else End.ERROR)
+            ours = error is not None and error.errno in OUR_ERRORS
+            self._finish(End.ERROR if ours else End.RESET)
 
     def crashed(self, error: Exception) -> None:
         """A bug, or memory ran out: this session alone pays for it."""

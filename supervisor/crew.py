@@ -24,7 +24,7 @@ from gateway.worker import WorkerStart, run
 from supervisor.channel import Channel, close_quietly, receive
 from supervisor.core import orders
 from supervisor.core.config import Config
-from supervisor.core.fleet import TICK_S, Fleet
+from supervisor.core.fleet import TICK_S, Fleet, Phase
 from supervisor.core.life import IllegalTurnError, Life
 from supervisor.core.orders import WorkerId
 from supervisor.core.slot import Limits, Worker
@@ -196,12 +196,15 @@ class Crew:
         return any(slot.serving for slot in self._fleet.slots)
 
     def view(self) -> tuple[WorkerView, ...]:
-        """All workers, and the slots that wait for one, by slot and generation."""
+        """All workers, and the slots that wait for one, by slot and generation.
+
+        What a worker served in all is in the books of the master, not here.
+        """
         views = [self._view_of(worker) for worker in self._fleet.workers()]
         views += [
             WorkerView(slot=slot.index, gen=slot.gen, pid=None, state=WorkerState.BACKOFF)
             for slot in self._fleet.slots
-            if slot.wanted and slot.occupant is None
+            if slot.wanted and slot.occupant is None and self._fleet.phase is Phase.RUNNING
         ]
         return tuple(sorted(views, key=lambda view: (view.slot, view.gen)))
 
@@ -217,9 +220,6 @@ class Crew:
             snapshot_version=hand.version if hand is not None else 0,
             heartbeat_age_s=None if heard_at is None else max(self._loop.time() - heard_at, 0.0),
             report=report,
-            sessions_total=0
-            if report is None
-            else sum(each.sessions_total for each in report.endpoints.values()),
         )
 
     # Events in, commands out

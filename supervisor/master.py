@@ -9,6 +9,7 @@ and admin. One thread, the standard asyncio loop, nothing that blocks.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import importlib
 import os
 import signal
@@ -411,6 +412,7 @@ class Master:
     def view(self) -> GatewayView:
         """All of it at this moment."""
         crew = self._crew
+        workers = crew.view() if crew else ()
         return self._overview.view(
             config=self._config,
             listen=self._listen,
@@ -422,7 +424,12 @@ class Master:
             reload=self._reloader.view,
             members=self._roster.members,
             health=self._prober.view,
-            workers=crew.view() if crew else (),
+            workers=tuple(
+                dataclasses.replace(
+                    each, sessions_total=self._totals.worker_sessions_total(each.slot, each.gen)
+                )
+                for each in workers
+            ),
             sums=self._totals.sums(),
             worker_restarts=crew.restarts if crew else {},
             events=self._events.all(),

@@ -138,12 +138,10 @@ def gateway_state(view: GatewayView) -> GatewayState:
 
 def unreadiness(view: GatewayView) -> tuple[str, ...]:
     """Why clients should be sent elsewhere, as ``/readyz`` says it; empty if they should not."""
+    if view.draining:  # whatever is missing, it will not come again
+        return ("draining",)
     reasons = _shortcomings(view)
-    if not view.started:
-        reasons = ("starting", *reasons)
-    if view.draining:
-        reasons = ("draining", *reasons)
-    return reasons
+    return reasons if view.started else ("starting", *reasons)
 
 
 def summary(view: GatewayView) -> str:

@@ -277,6 +277,24 @@ def test_no_endpoint() -> None:
         assert plane.counters.ended == {"no-endpoint": 1}
 
 
+def test_an_error_of_ours_costs_one_session() -> None:
+    """Both sides get a reset, the log says what it was, and it counts as ``error``."""
+    with (
+        Backend() as backend,
+        Plane(backend.endpoint) as plane,
+        plane.connect() as client,
+        backend.accept() as server,
+    ):
+        wait_until(lambda: plane.count().endpoints[backend.endpoint.name].sessions == 1)
+        (session,) = plane.ask(lambda: tuple(plane.sessions))
+        plane.ask(lambda: session.crashed(ValueError("a bug")))
+        for sock in (client, server):
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+        assert plane.counters.ended == {"error": 1}
+        assert "a bug" in plane.log.said("session failed")[0]["error"]
+
+
 def test_client_that_leaves_while_dialing() -> None:
     """A client that resets during the dial ends the dial; nobody is blamed."""
     with BlackHole() as hole, Plane(hole.endpoint) as plane:

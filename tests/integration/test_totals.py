@@ -160,6 +160,8 @@ def test_the_series_of_a_removed_endpoint_vanish(tmp_path: Path) -> None:
                 what="series are gone",
             )
             expect(admin, 10, 10 * len(MESSAGE))
+            workers = fetch_status([admin])["workers"]
+            assert sum(each["sessions_total"] for each in workers) == 10
 
 
 def test_the_commands_tell_how_a_real_gateway_is(tmp_path: Path) -> None:

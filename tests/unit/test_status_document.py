@@ -178,7 +178,12 @@ def test_the_log_gets_it_in_lines_of_bounded_length() -> None:
                 "endpoints": (EndpointView(endpoint=NAME, state=EndpointState.INACTIVE),),
             },
             GatewayState.DRAINING,
-            ("draining", "starting", "no endpoint is active", "no live worker in slot 0"),
+            ("draining",),
+        ),
+        (
+            {"started": False, "workers": ()},
+            GatewayState.STARTING,
+            ("starting", "no live worker in slot 0"),
         ),
     ],
 )
