@@ -63,6 +63,10 @@ class Board:
         """Whether the slot is still this worker's, and no successor has entered it."""
         return self._owner[slot] == pid
 
+    def owner(self, slot: int) -> int:
+        """The process that entered the slot last; 0 if none ever did."""
+        return self._owner[slot]
+
     def set_sessions(self, slot: int, count: int) -> None:
         self._sessions[slot] = count
 

@@ -417,10 +417,12 @@ class Crew:
         self._handlers.on_worker_gone(who.slot, who.gen, hand.report)
         self._feed(orders.Exited(who))
         if self._slots:  # else that was the last one, and everything is closed
-            self._give_cells(who.slot)
+            self._give_cells(who.slot, hand.child.pid)
 
-    def _give_cells(self, index: int) -> None:
-        """Whose the slot's cells on the board are, now that one of its workers is gone."""
+    def _give_cells(self, index: int, gone_pid: int) -> None:
+        """Whose the slot's cells on the board are, now that their owner is gone."""
+        if not self._board.is_owner(index, gone_pid):
+            return  # a leaver: a successor that is still starting keeps what it entered
         occupant = self._fleet.slots[index].occupant
         if occupant is None:
             self._board.leave(index)
@@ -428,10 +430,9 @@ class Crew:
         hand = self._hands.get(occupant.who)
         if occupant.life is not Life.READY or hand is None:
             return
-        # Its successor may have entered, and died before it was ready.
-        if not self._board.is_owner(index, hand.child.pid):
-            self._board.enter(index, hand.child.pid)
-            self._board.set_accepting(index, True)
+        # Its successor had entered, and died before it was ready.
+        self._board.enter(index, hand.child.pid)
+        self._board.set_accepting(index, True)
 
     def _rescue(self, index: int, to: int) -> None:
         """Accepted sockets in the inbox of a slot without a live worker go to its adopter's."""
@@ -469,8 +470,15 @@ class Crew:
             inbox_r, inbox_w = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listeners = tuple(socket.socket(fileno=fd) for _, fd in sorted(left.listeners.items()))
         self._slots[index] = _Slot(inbox_r, inbox_w, listeners)
+        pids = {}
         for who, child in self._estate.children(index):
             self._watch(who, child, inherited=True)
+            pids[who.gen] = child.pid
+        serving = max(set(pids) - left.leaving, default=None)
+        if serving is not None and self._board.owner(index) not in pids.values():
+            # A worker that was starting when the master before us died had entered the slot.
+            self._board.enter(index, pids[serving])
+            self._board.set_accepting(index, True)
 
     def _shut(self) -> None:
         """Nobody is to connect any more, whoever else still holds a duplicate."""

@@ -35,6 +35,10 @@ class Field:
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
     accepted: set[int] = field(default_factory=set)
     gateway: subprocess.Popen[str] | None = None
+    admin: Path = Path()
+
+    def __post_init__(self) -> None:
+        self.admin = self.folder / "admin"
 
     def run(self, netns: str, *argv: str, **options: Any) -> subprocess.Popen[str]:
         command = ["ip", "netns", "exec", netns, *argv]
@@ -51,7 +55,7 @@ class Field:
                 "start",
                 f"--endpoints=127.0.0.1:{ENDPOINT_PORT}",
                 f"--listen-addr={HOST}:{PORT}",
-                f"--admin-addr=unix:{self.folder}/admin",
+                f"--admin-addr=unix:{self.admin}",
                 "--workers=4",
                 *flags,
                 stderr=log,
@@ -64,7 +68,7 @@ class Field:
             *("ip", "netns", "exec", self.far, str(GATEWAY), "start"),
             f"--endpoints=127.0.0.1:{ENDPOINT_PORT}",
             f"--listen-addr={HOST}:{PORT}",
-            f"--admin-addr=unix:{self.folder}/admin",
+            f"--admin-addr=unix:{self.admin}",
             "--workers=4",
             *flags,
         ]
@@ -75,7 +79,7 @@ class Field:
         connection.sock = socket.socket(socket.AF_UNIX)
         with contextlib.closing(connection):
             connection.sock.settimeout(5)
-            connection.sock.connect(f"{self.folder}/admin")
+            connection.sock.connect(str(self.admin))
             connection.request("GET", "/status")
             document: dict[str, Any] = json.loads(connection.getresponse().read())
             return document

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.stress.field import Field, prepared
+from tests.stress.machine import why_not
 from tests.stress.manager import Manager
-from tests.stress.test_disturbances import RATE, SECONDS, check, pytestmark  # noqa: F401
+from tests.stress.test_disturbances import LONG, RATE, SECONDS, check, needs_namespaces
 from tests.support import wait_until
 
-TIMES = 3
+TIMES = 6 if LONG else 3
+pytestmark = [needs_namespaces, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -43,6 +45,7 @@ def disturb(wired: Field, manager: Manager, number: signal.Signals) -> None:
             assert session.readline() == b"still here\n"
 
 
+@pytest.mark.skipif(not LONG and not why_not(), reason="a real systemd shows it")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_with_handover_nothing_is_lost(wired: Field, number: signal.Signals) -> None:
     """A restart and a crash of the master: no client lost, 40 of 40 long sessions live."""

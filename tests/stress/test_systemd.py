@@ -1,0 +1,236 @@
+"""The shipped unit under a real systemd, with the package installed as operators have it.
+
+Where no systemd can be booted, ``test_service_manager`` shows the same with an emulator.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.stress.field import HOST, PORT, Field, prepared
+from tests.stress.machine import UNIT, Machine, booted, why_not
+from tests.stress.test_disturbances import LONG, RATE, SECONDS, check, needs_namespaces
+from tests.support import wait_until
+
+TIMES = 6 if LONG else 3
+CONFIG = "/etc/etcd-gateway.toml"
+SETTINGS = {
+    "LISTEN_ADDR": f"{HOST}:{PORT}",
+    "WORKERS": "4",
+    "CONFIG_FILE": CONFIG,
+    "DRAIN_TIMEOUT": "20s",
+}
+
+pytestmark = [
+    needs_namespaces,
+    pytest.mark.skipif(bool(why_not()), reason=why_not()),
+    pytest.mark.timeout(300),
+]
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+    """An endpoint, 20 ms away from the client."""
+    with prepared(tmp_path_factory.mktemp("field"), 0.010) as ground:
+        yield ground
+
+
+@pytest.fixture(scope="module")
+def booted_machine(ground: Field) -> Iterator[Machine]:
+    with booted(ground.folder, ground.far, SETTINGS) as machine:
+        ground.admin = machine.path("/run/etcd-gateway/admin.sock")
+        yield machine
+
+
+@pytest.fixture
+def machine(booted_machine: Machine) -> Iterator[Machine]:
+    """With the unit as it is shipped, stopped."""
+    configure(booted_machine, ["127.0.0.1:2379"])
+    booted_machine.use()
+    yield booted_machine
+    booted_machine.ctl("stop", UNIT)
+    booted_machine.run("systemctl", "kill", "--kill-whom=all", "-s", "KILL", UNIT, check=False)
+    booted_machine.run("systemctl", "reset-failed", UNIT, check=False)
+    wait_until(lambda: processes(booted_machine) == [], 10, "nothing is left of the unit")
+
+
+def configure(machine: Machine, endpoints: list[str]) -> None:
+    machine.path(CONFIG).write_text(f"endpoints = {endpoints}\n")
+
+
+def processes(machine: Machine) -> list[int]:
+    """Of the unit; their ids as we see them."""
+    group = machine.path(f"/sys/fs/cgroup/system.slice/{UNIT}/cgroup.procs")
+    try:
+        return [int(pid) for pid in group.read_text().split()]
+    except OSError:  # removed with its last process
+        return []
+
+
+def shows(machine: Machine, name: str, what: str) -> bool:
+    return what in machine.show(name)
+
+
+def is_ready_again(machine: Machine, before: str) -> bool:
+    """Whether another master than this serves."""
+    return machine.show("MainPID") not in ("0", before) and machine.show("SubState") == "running"
+
+
+def restart(machine: Machine) -> None:
+    machine.ctl("restart", UNIT)
+
+
+def kill_master(machine: Machine) -> None:
+    before = machine.show("MainPID")
+    machine.ctl("kill", "--kill-whom=main", "-s", "KILL", UNIT)
+    wait_until(partial(is_ready_again, machine, before), 20, "the next master is ready")
+
+
+def upgrade(machine: Machine, ground: Field) -> None:
+    before = {each["pid"] for each in ground.workers()}
+    machine.ctl("kill", "--kill-whom=main", "-s", "USR2", UNIT)
+    wait_until(partial(ground.is_replaced, before), 20, "new workers serve")
+
+
+def test_start_and_status(machine: Machine, ground: Field) -> None:
+    """systemctl start returns when clients can connect, and systemctl status says how it goes."""
+    machine.ctl("start", UNIT)
+    with ground.long_sessions(3):
+        assert machine.show("StatusText").startswith("1/1 endpoints active, 4 workers")
+        wait_until(partial(shows, machine, "StatusText", "4 workers, 3 sessions"))
+
+
+def test_reload_waits_and_tells(machine: Machine, ground: Field) -> None:
+    """When systemctl reload returns, the new configuration is in use; a bad one fails it."""
+    machine.ctl("start", UNIT)
+    wait_until(ground.is_ready)
+    workers = {each["pid"] for each in ground.workers()}
+    for number in range(5):
+        configure(machine, ["127.0.0.1:2379", f"127.0.0.1:{3000 + number}"])
+        machine.ctl("reload", UNIT)
+        found = [each["endpoint"] for each in ground.status()["endpoints"]]
+        assert f"127.0.0.1:{3000 + number}" in found
+        assert machine.show("ActiveState") == "active"
+    machine.path(CONFIG).write_text("endpoints = 5\n")
+    with pytest.raises(AssertionError):
+        machine.ctl("reload", UNIT)
+    wait_until(partial(shows, machine, "StatusText", "reload failed"))
+    assert machine.show("ActiveState") == "active"
+    assert {each["pid"] for each in ground.workers()} == workers
+
+
+@pytest.mark.parametrize("what", ["restart", "kill -9 of the master", "USR2"])
+def test_nothing_is_lost(machine: Machine, ground: Field, what: str) -> None:
+    """Neither a client nor one of 40 long sessions is lost, whatever replaces the master."""
+    disturbances: dict[str, Callable[[], None]] = {
+        "restart": partial(restart, machine),
+        "kill -9 of the master": partial(kill_master, machine),
+        "USR2": partial(upgrade, machine, ground),
+    }
+    machine.ctl("start", UNIT)
+    wait_until(ground.is_ready)
+    with ground.long_sessions(40) as sessions:
+        client = ground.client(RATE, SECONDS)
+        for _ in range(TIMES):
+            disturbances[what]()
+        check(ground, client)
+        for session in sessions:
+            session.write(b"still here\n")
+            assert session.readline() == b"still here\n"
+    wait_until(lambda: len(processes(machine)) == 5, 25, "the old workers left")
+
+
+def test_stop_closes_the_address_and_drains(machine: Machine, ground: Field) -> None:
+    """systemctl stop refuses new clients at once; a session may go on, its worker with it."""
+    machine.ctl("start", UNIT)
+    with ground.long_sessions(1) as (session,):
+        machine.ctl("stop", UNIT)
+        wait_until(lambda: refuses(ground), 5, "the listen address is closed")
+        session.write(b"still here\n")
+        assert session.readline() == b"still here\n"
+    wait_until(lambda: processes(machine) == [], 10, "the last worker left")
+
+
+def refuses(ground: Field) -> bool:
+    try:
+        with ground.long_sessions(1):
+            return False
+    except subprocess.CalledProcessError:
+        return True
+
+
+def test_the_watchdog_replaces_a_master_that_hangs(machine: Machine, ground: Field) -> None:
+    """A stopped master is killed; clients and sessions do not notice."""
+    drop_in = machine.path("/run/systemd/system/etcd-gateway.service.d/quick.conf")
+    drop_in.write_text("[Service]\nWatchdogSec=2\n")
+    machine.ctl("daemon-reload")
+    machine.ctl("start", UNIT)
+    before = machine.show("MainPID")
+    with ground.long_sessions(10) as sessions:
+        client = ground.client(RATE, SECONDS)
+        machine.ctl("kill", "--kill-whom=main", "-s", "STOP", UNIT)
+        wait_until(partial(is_ready_again, machine, before), 30, "the next master is ready")
+        check(ground, client)
+        for session in sessions:
+            session.write(b"still here\n")
+            assert session.readline() == b"still here\n"
+    assert "watchdog" in machine.journal(200).lower()
+
+
+@pytest.mark.parametrize(
+    ("drop_ins", "most"),
+    [((), 1.6), (("no-capabilities",), 1.4), (("no-capabilities", "pin-workers"), 1.5)],
+)
+def test_hardening(machine: Machine, ground: Field, drop_ins: tuple[str, ...], most: float) -> None:
+    """The unit gets along with next to nothing, and still serves."""
+    machine.use(*drop_ins)
+    text = machine.run("systemd-analyze", "security", "--no-pager", UNIT, check=False)
+    exposure = float(text.rpartition("exposure level for ")[2].split()[1])
+    assert exposure <= most, text
+    machine.ctl("start", UNIT)
+    with ground.long_sessions(8):
+        workers = [pid for pid in processes(machine) if b"worker" in comm(pid)]
+        assert len(workers) == 4
+        for pid in workers:
+            assert os.stat(f"/proc/{pid}").st_uid != 0
+            if "no-capabilities" in drop_ins:
+                assert capabilities(pid) == 0
+        if "pin-workers" in drop_ins:
+            assert all(len(os.sched_getaffinity(pid)) == 1 for pid in workers)
+    # The sockets that were made under one user id serve under the next.
+    machine.ctl("restart", UNIT)
+    with ground.long_sessions(8):
+        pass
+
+
+def comm(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def capabilities(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("CapEff:")[2].split()[0], 16)
+
+
+def test_it_is_refused_where_another_program_listens(machine: Machine, ground: Field) -> None:
+    """The start fails and steals nothing from a stranger on the listen address."""
+    script = (
+        "import socket,sys\n"
+        f"s=socket.create_server(('{HOST}',{PORT}),reuse_port=True)\n"
+        "print('up',flush=True)\nsys.stdin.read()"
+    )
+    argv = ["nsenter", "-t", str(machine.pid), "-a", "-r", "-w", "/opt/python/bin/python3"]
+    with subprocess.Popen(
+        [*argv, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as stranger:
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == "up\n"
+        with pytest.raises(AssertionError, match="already"):
+            machine.ctl("start", UNIT)
+        stranger.communicate()
