@@ -175,7 +175,7 @@ class Worker:
                     listener = open_listener(address, exclusive=self._start.exclusive)
                     self._listeners.append(listener)
             except OSError as error:
-                self._control.send(messages.Failed("bind", str(error)))
+                self._control.send(messages.Failed("bind", error.strerror or str(error)))
                 self._control.close()
                 return False
             self._control.send(

@@ -24,7 +24,14 @@ from gateway.worker import WorkerStart, run
 from supervisor.channel import Channel, close_quietly, receive
 from supervisor.core import orders
 from supervisor.core.config import Config
-from supervisor.core.fleet import TICK_S, Fleet, Phase
+from supervisor.core.fleet import (
+    EXIT_CRASH_LOOP,
+    GIVING_UP,
+    STILLBORN_MOST,
+    TICK_S,
+    Fleet,
+    Phase,
+)
 from supervisor.core.life import IllegalTurnError, Life
 from supervisor.core.orders import WorkerId
 from supervisor.core.slot import Limits, Worker
@@ -78,6 +85,7 @@ class _Hand:
     heard_at: float | None = None
     beat_ns: int = 0
     told_why: bool = field(default=False)
+    """Whether the log says already why it ends, other than by ``exit 0``."""
 
 
 class Crew:
@@ -251,7 +259,9 @@ class Crew:
                 self._spawn(who, exclusive=exclusive, reason=reason)
             case orders.Kill(who, reason):
                 if hand := self._hands.get(who):
-                    self._log.warn(
+                    hand.told_why = hand.told_why or reason == GIVING_UP
+                    level = self._log.debug if reason == GIVING_UP else self._log.warn
+                    level(
                         "killing worker", slot=who.slot, gen=who.gen, pid=hand.child.pid, why=reason
                     )
                     hand.child.kill()
@@ -367,6 +377,7 @@ class Crew:
                 self._log.info("worker ready", slot=who.slot, gen=who.gen, pid=hand.child.pid)
                 self._feed(orders.Ready(who))
             case messages.Failed(reason, error):
+                hand.told_why = True
                 self._log.error(
                     "worker cannot start", slot=who.slot, gen=who.gen, reason=reason, error=error
                 )
@@ -412,7 +423,8 @@ class Crew:
         if self._config.handover:
             for name in worker_names(who):
                 self._store.remove(name)
-        level = self._log.info if how in ("exit 0", "gone") else self._log.warn
+        expected = how in ("exit 0", "gone") or hand.told_why
+        level = self._log.info if expected else self._log.warn
         level("worker exited", slot=who.slot, gen=who.gen, pid=hand.child.pid, how=how)
         self._handlers.on_worker_gone(who.slot, who.gen, hand.report)
         self._feed(orders.Exited(who))
@@ -491,6 +503,10 @@ class Crew:
             slot.listeners = ()
 
     def _finish(self, code: int) -> None:
+        if code == EXIT_CRASH_LOOP:
+            self._log.error(
+                "giving up, workers keep dying before they are ready", attempts=STILLBORN_MOST
+            )
         self.close()
         self._handlers.on_end(code)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from gateway.core.address import HostPort
 from gateway.core.log import Log
+from gateway.core.messages import MAX_LISTEN
 from supervisor.core.config import Config
 from supervisor.core.discovery import Answer, Change, Discovered, Kind, Question, compare, literal
 from supervisor.core.status import DiscoveryView
@@ -290,4 +291,8 @@ async def resolve_listen(
             raise BadTargetError(f"--listen-addr {each}: cannot resolve the host: {outcome.error}")
         for found in outcome.addresses:
             resolved[HostPort(found, each.port)] = None
+    if len(resolved) > MAX_LISTEN:
+        raise BadTargetError(
+            f"--listen-addr: {len(resolved)} addresses, expected at most {MAX_LISTEN}"
+        )
     return tuple(resolved)

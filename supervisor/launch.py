@@ -9,17 +9,50 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 
 PARTS = {"supervisor": "cli.py", "gateway": "sink.py"}
 """A module of each of our packages, to know them by."""
 
+HELD_SIGNALS = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+
 PROCESS_MANAGER = "supervisord.py"
 """A module of PyPI's supervisor, which installs itself into the same folder as ours."""
 
 
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as a shell reports it."""
+
+
 def main() -> int:
     """Check whose packages they are, then run the command line; the exit code."""
+    if sys.argv[1:2] == ["start"]:
+        hold_signals()
+    try:
+        return _run()
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def hold_signals() -> None:
+    """Let signals wait until the master handles them: its imports take a tenth of a second.
+
+    A reload that came early would otherwise kill what it is to reload.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+
+
+def _run() -> int:
     for name, part in PARTS.items():
         if reason := find_stranger(name, part):
             advice = "install etcd-gateway into an environment of its own"

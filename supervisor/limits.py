@@ -18,6 +18,28 @@ def raise_open_files() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+_OWN_FILES = 32
+"""Descriptors of the master besides those per worker: 22, and room for probes and lookups."""
+
+_FILES_PER_WORKER = 6
+"""Pipe, control socket, pidfd, both ends of the inbox, one more while it is forked."""
+
+
+def find_obstacle(
+    open_files: int, *, workers: int, listen: int, own: Path = Path("/proc/self")
+) -> str | None:
+    """Why so many workers cannot run here, or None. ``listen``: listen addresses."""
+    needed = _OWN_FILES + workers * (_FILES_PER_WORKER + listen)
+    if open_files < needed:
+        return (
+            f"the limit of open files is {open_files}, expected at least {needed} "
+            f"for {workers} workers and {listen} listen addresses"
+        )
+    if not (own / "fd").exists():
+        return "/proc is not there, expected it to be mounted"
+    return None
+
+
 def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self")) -> int:
     """The CPUs that this process may use: its affinity, and the quotas of its cgroups, rounded up.
 

@@ -32,7 +32,7 @@ from supervisor.core.status import GatewayView, log_lines, summary
 from supervisor.crew import Crew, Handlers
 from supervisor.follower import Follower, NoEndpointsError, resolve_listen
 from supervisor.log import make_log
-from supervisor.overview import Events, Overview
+from supervisor.overview import Events, Overview, version
 from supervisor.prober import Prober
 from supervisor.reloader import Reloader
 from supervisor.rounds import BadTargetError
@@ -74,6 +74,9 @@ ADMIN_IMPORTS = (
 """What the admin address needs, in pieces that the loop can bear."""
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_NO_ENDPOINT = 1, 2, 69
+
+FATAL_TASKS = ("begin", "leave")
+"""Without these there is no gateway, or no end of it; others may fail without a session lost."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -124,6 +127,7 @@ class Master:
         self._ready = False
         self._draining = False
         self._failed_with = 0
+        self._sessions_cut = 0
         self._crew: Crew | None = None
         self._admin_sockets: list[AdminSocket] = []
         self._admin_opening = False
@@ -168,6 +172,10 @@ class Master:
                 open_files=open_files,
                 max_sessions=self._config.max_sessions,
             )
+            listen = len(self._listen)
+            if obstacle := limits.find_obstacle(open_files, workers=slots, listen=listen):
+                self._fail(obstacle, EXIT_FAILURE)
+                return
             if self._left.found:
                 self._take_over_endpoints()
                 self._start_crew(slots)
@@ -221,6 +229,7 @@ class Master:
         snapshot = self._roster.snapshot(worker_settings(self._config))
         self._totals.retain([each.name for each in snapshot.endpoints])
         crew.start(snapshot)
+        version()  # read while descriptors are to be had
 
     def _on_ready(self) -> None:
         self._ready = True
@@ -290,7 +299,9 @@ class Master:
                 self._prober.dial_failed(endpoint, f"{address}: {error}", result)
             case messages.DialSucceeded(endpoint):
                 self._prober.dial_succeeded(endpoint)
-            case messages.Bound() | messages.Ready() | messages.Failed() | messages.Drained():
+            case messages.Drained(cut):
+                self._sessions_cut += cut if self._draining else 0
+            case messages.Bound() | messages.Ready() | messages.Failed():
                 pass  # the crew's business
             case _:
                 assert_never(message)
@@ -456,8 +467,12 @@ class Master:
 
     def _reap_task(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if task.get_name() in FATAL_TASKS:
             self._fail(f"internal error in {task.get_name()}: {error!r}", EXIT_FAILURE)
+        else:
+            self._log.error("internal error", task=task.get_name(), error=repr(error))
 
     def _fail(self, text: str, code: int) -> None:
         self._log.error(text)
@@ -485,7 +500,7 @@ class Master:
         await self._prober.close()
         self._notify.close()
         if self._draining:
-            self._log.info("drained")
+            self._log.info("drained", sessions_cut=self._sessions_cut)
         self._log.close()
         # The loop gives the signals their default actions back when it is closed: one that comes
         # after that must not turn the exit code into a death by signal.

@@ -107,26 +107,36 @@ class Child:
 
 def fork_worker(birth: Birth) -> Child:
     """Fork; returns in the master only. OSError: there is no worker, nothing is left open."""
-    pipe_r, pipe_w = os.pipe()
-    control, control_child = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with contextlib.ExitStack() as undo:
+        pipe_r, pipe_w = os.pipe()
+        undo.callback(os.close, pipe_r)
+        undo.callback(os.close, pipe_w)
+        control, control_child = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        undo.callback(control.close)
+        undo.callback(control_child.close)
+        # Room for the pidfd, kept until the worker lives: without one it could not be watched.
+        room = os.dup(pipe_r)
+        undo.callback(os.close, room)
+        pid = _fork(birth, pipe_r, control_child)
+        undo.pop_all()
+    for fd in (room, pipe_r):
+        os.close(fd)
+    control_child.close()
+    return Child(pid, os.pidfd_open(pid), pipe_w, control)
+
+
+def _fork(birth: Birth, pipe_r: int, control_child: socket.socket) -> int:
+    """The worker's pid; the child never returns."""
     # Blocked around the fork: a signal that came in between would reach the master's handlers
     # in the child.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
-    except OSError:
+        if pid == 0:
+            _live(birth, pipe_r, control_child)
+    finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.close(pipe_r)
-        os.close(pipe_w)
-        control.close()
-        control_child.close()
-        raise
-    if pid == 0:
-        _live(birth, pipe_r, control_child)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    os.close(pipe_r)
-    control_child.close()
-    return Child(pid, os.pidfd_open(pid), pipe_w, control)
+    return pid
 
 
 def _live(birth: Birth, pipe_r: int, control: socket.socket) -> NoReturn:

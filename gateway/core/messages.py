@@ -17,6 +17,9 @@ from gateway.core.endpoint import Endpoint
 MAX_SLOTS = 256
 """The most workers a gateway may have."""
 
+MAX_LISTEN = 253
+"""The most listen addresses: a worker's listeners travel in one message (unix(7), SCM_MAX_FD)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:

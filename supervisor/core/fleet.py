@@ -33,6 +33,8 @@ SHUT_AFTER_S = 0.5
 """Workers shut their listeners at a stop; this is for those of workers that hang."""
 
 EXIT_BIND, EXIT_CRASH_LOOP = 1, 70
+GIVING_UP = "giving-up"
+"""Why a worker is killed when the gateway cannot start."""
 
 
 class Phase(enum.Enum):
@@ -202,7 +204,7 @@ class Fleet:
         self._shut_at = now
         for worker in list(self.workers()):
             if worker.life not in (Life.DYING, Life.REAPED):
-                self._kill(worker, "giving-up")
+                self._kill(worker, GIVING_UP)
 
     # What time brings
 

@@ -271,7 +271,7 @@ def test_a_drain_ends_when_the_last_session_does() -> None:
 
 
 def test_the_drain_deadline_cuts_what_is_left() -> None:
-    """--drain-timeout bounds the stop; sessions cut are no failure."""
+    """--drain-timeout bounds the stop; sessions cut are counted in the log and no failure."""
     with (
         greeters(1) as backends,
         running("--drain-timeout=300ms", endpoints=addresses(backends)) as gateway,
@@ -282,6 +282,7 @@ def test_the_drain_deadline_cuts_what_is_left() -> None:
         with pytest.raises(ConnectionResetError):
             client.recv(1)
         assert gateway.process.wait(5) == 0
+        assert gateway.lines("drained")[0]["sessions_cut"] == 1
 
 
 def test_running_out_of_descriptors_pauses_and_loses_nobody() -> None:
@@ -327,6 +328,40 @@ def test_a_listen_address_in_use_is_exit_1() -> None:
             assert other.address in gateway.text()
             assert "Traceback" not in gateway.text()
         assert asked((other.host, other.port)) == "other"
+
+
+def test_too_few_descriptors_for_the_workers_is_exit_1() -> None:
+    """What could not work is said at once, with what would be enough; nobody is left behind."""
+    with Gateway(endpoints=["127.0.0.1:1"], workers=4, prefix=["prlimit", "--nofile=40:40"]) as few:
+        assert few.process.wait(10) == 1
+        [error] = [line["msg"] for line in few.lines() if line["level"] == "error"]
+        assert "limit of open files is 40, expected at least 60 for 4 workers" in error
+
+
+def test_more_listen_addresses_than_possible_is_exit_2() -> None:
+    """The listeners of a worker travel in one message, and the kernel bounds it."""
+    listen = ",".join(f"127.0.0.1:{port}" for port in range(10_000, 10_254))
+    with Gateway(endpoints=["127.0.0.1:1"], listen=listen) as gateway:
+        assert gateway.process.wait(10) == 2
+        assert "--listen-addr: 254 addresses, expected at most 253" in gateway.text()
+
+
+def test_a_signal_that_comes_before_the_start_is_over_waits_for_it() -> None:
+    """A reload while Python still imports does not kill the gateway; a stop then ends it well."""
+    with greeters(1) as backends, Gateway(endpoints=addresses(backends)) as gateway:
+        wait_until(lambda: holds_back(gateway.pid, signal.SIGHUP), 10, "it holds signals back")
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_ready()
+        assert asked(gateway.address) == "b0"
+    with Gateway(endpoints=["127.0.0.1:1"]) as gateway:
+        wait_until(lambda: holds_back(gateway.pid, signal.SIGTERM), 10, "it holds signals back")
+        gateway.signal(signal.SIGTERM)
+        assert gateway.process.wait(10) == 0
+
+
+def holds_back(pid: int, number: signal.Signals) -> bool:
+    blocked = re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return blocked is not None and bool(int(blocked[1], 16) >> (number - 1) & 1)
 
 
 def test_a_second_gateway_on_the_same_address_is_exit_1() -> None:

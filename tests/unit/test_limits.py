@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.limits import usable_cpus
+from supervisor.limits import find_obstacle, usable_cpus
 
 ALLOWED = len(os.sched_getaffinity(0))
 
@@ -62,3 +62,12 @@ def test_garbage_is_no_quota(tmp_path: Path, own: Path) -> None:
     """What cannot be read bounds nothing."""
     write(tmp_path / "fs", "a/b", "nonsense\n")
     assert usable_cpus(tmp_path / "fs", own) == ALLOWED
+
+
+def test_descriptors_for_all_workers_are_asked_for_at_start(tmp_path: Path) -> None:
+    """The answer says how many would do; without /proc a child could close nothing."""
+    own = tmp_path / "self"
+    (own / "fd").mkdir(parents=True)
+    assert find_obstacle(60, workers=4, listen=1, own=own) is None
+    assert "expected at least 60" in str(find_obstacle(59, workers=4, listen=1, own=own))
+    assert "/proc" in str(find_obstacle(60, workers=4, listen=1, own=tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -120,3 +121,49 @@ def test_the_masters_signals_come_back_after_the_fork() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert last_words(born(lambda _: 0))[1] == "exit 0"
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+def test_no_descriptor_for_a_worker_leaves_nothing_open_and_no_process() -> None:
+    """Whichever descriptor is the one too many: the fork fails as a whole."""
+    free = len(os.listdir("/proc/self/fd"))
+    children = _children()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    board = Board()
+    inbox, other = socket.socketpair()
+    birth = Birth(
+        who=WorkerId(0, 1),
+        slots=1,
+        listen=(),
+        listeners=(),
+        exclusive=False,
+        inbox=inbox,
+        peers={},
+        board=board,
+        cpu=None,
+        title="x",
+        make_log=lambda _: Logbook(),
+        entry=lambda _: 0,
+    )
+    top = max(map(int, os.listdir("/proc/self/fd")))
+    fillers: list[int] = []
+    with inbox, other:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (top + 8, hard))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    fillers.append(os.open(os.devnull, os.O_RDONLY))
+            for _ in range(5):
+                with pytest.raises(OSError, match="Too many open files"):
+                    fork_worker(birth)
+                os.close(fillers.pop())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for fd in fillers:
+                os.close(fd)
+    board.close()
+    assert len(os.listdir("/proc/self/fd")) == free
+    assert _children() == children
+
+
+def _children() -> str:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
