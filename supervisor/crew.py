@@ -40,6 +40,11 @@ from supervisor.estate import Estate, listener_name, worker_names
 from supervisor.process import Birth, Child, fork_worker
 from supervisor.store import NO_STORE, Store
 
+HANGS = "worker hangs"
+GOES_ON = "worker goes on"
+HANG_TOLD_AFTER_S = 1.0
+"""Others accept in its place much earlier; the log is spared what a busy host does to all."""
+
 _SHOWN = {
     Life.STARTING: WorkerState.STARTING,
     Life.READY: WorkerState.READY,
@@ -86,6 +91,7 @@ class _Hand:
     beat_ns: int = 0
     told_why: bool = field(default=False)
     """Whether the log says already why it ends, other than by ``exit 0``."""
+    told_hang: bool = False
 
 
 class Crew:
@@ -227,6 +233,7 @@ class Crew:
             state=_SHOWN[worker.life],
             snapshot_version=hand.version if hand is not None else 0,
             heartbeat_age_s=None if heard_at is None else max(self._loop.time() - heard_at, 0.0),
+            hangs=worker.life is Life.HUNG,
             report=report,
         )
 
@@ -301,6 +308,18 @@ class Crew:
                 self._rescue(slot.index, slot.adopter.slot)
         alive, self._alive = self._alive, set()
         self._feed(orders.Tick(tuple(alive)))
+        for slot in self._fleet.slots:
+            if slot.occupant is not None and (hand := self._hands.get(slot.occupant.who)):
+                silent_s = now - slot.occupant.beat_at
+                self._tell_hang(
+                    slot.occupant.who, hand, slot.hangs and silent_s > HANG_TOLD_AFTER_S
+                )
+
+    def _tell_hang(self, who: WorkerId, hand: _Hand, hangs: bool) -> None:
+        if hangs != hand.told_hang:
+            hand.told_hang = hangs
+            tell, msg = (self._log.warn, HANGS) if hangs else (self._log.info, GOES_ON)
+            tell(msg, slot=who.slot, gen=who.gen, pid=hand.child.pid)
 
     # Workers
 

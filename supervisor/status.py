@@ -28,7 +28,7 @@ PIPE_COLUMNS = 200
 
 COLORS = {
     "ready": "green", "active": "green", "degraded": "red", "inactive": "red", "backoff": "red",
-    "starting": "yellow", "draining": "yellow", "removed": "bright_black",
+    "hangs": "red", "starting": "yellow", "draining": "yellow", "removed": "bright_black",
 }  # fmt: skip
 
 
@@ -129,9 +129,10 @@ def _workers(document: Mapping[str, Any]) -> Table:
     table.add_column("LIST", justify="right")
     for each in sorted(document["workers"], key=lambda each: (each["slot"], -each["gen"])):
         age = each["heartbeat_age_s"]
+        state = _state("hangs" if each["hangs"] else each["state"])
         table.add_row(
-            f"slot {each['slot']}", _state(each["state"]), str(each["pid"] or "-"),
-            str(each["gen"]), str(each["sessions"]), str(each["sessions_total"]),
+            f"slot {each['slot']}", state, str(each["pid"] or "-"), str(each["gen"]),
+            str(each["sessions"]), str(each["sessions_total"]),
             f"{each['loop_lag_s'] * 1000:.1f} ms", "-" if age is None else f"{age:.1f} s",
             size(each["rss_bytes"]), f"v{each['snapshot_version']}",
         )  # fmt: skip

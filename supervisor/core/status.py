@@ -95,6 +95,8 @@ class WorkerView:
     snapshot_version: int = 0
     heartbeat_age_s: float | None = None
     """None before the first heartbeat."""
+    hangs: bool = False
+    """It was ready and its loop does not turn; ``state`` has no word of its own for that."""
     report: Report | None = None
     sessions_total: int = 0
 
@@ -275,6 +277,7 @@ def _worker(view: WorkerView) -> dict[str, Any]:
         "gen": view.gen,
         "pid": view.pid,
         "state": str(view.state),
+        "hangs": view.hangs,
         "snapshot_version": view.snapshot_version,
         "sessions": report.sessions if report else 0,
         "sessions_total": view.sessions_total,

@@ -185,6 +185,26 @@ def test_the_commands_tell_how_a_real_gateway_is(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_worker_that_hangs_is_seen() -> None:
+    """In the log, in the document and by the status command; and that it goes on."""
+    with (
+        Backend(echo) as backend,
+        observed(endpoints=[backend.address], workers=2) as (gateway, admin),
+    ):
+        victim = gateway.workers()[0]
+        os.kill(victim, signal.SIGSTOP)
+        try:
+            assert gateway.wait_line("worker hangs")["pid"] == victim
+            hangs = {each["pid"]: each["hangs"] for each in fetch_status([admin])["workers"]}
+            assert hangs[victim]
+            assert sum(hangs.values()) == 1
+            shown = run_command("status", f"--admin-addr={admin}")
+            assert (shown.returncode, "hangs" in shown.stdout) == (3, True)
+        finally:
+            os.kill(victim, signal.SIGCONT)
+        assert gateway.wait_line("worker goes on")["pid"] == victim
+
+
 def test_usr1_writes_the_status_to_the_log_however_often() -> None:
     """Lines of bounded length for the whole, each worker and each endpoint."""
     with (

@@ -118,6 +118,7 @@ def test_the_document_has_the_contracts_keys_and_values() -> None:
             "gen": 1,
             "pid": 4712,
             "state": "ready",
+            "hangs": False,
             "snapshot_version": 7,
             "sessions": 5,
             "sessions_total": 99,
