@@ -93,9 +93,10 @@ class Attempt:
             self.dial.failed(self, code or errno.ECONNRESET)
         elif mask & OUT:
             port = self.endpoint.port
-            if port in self.dial.dialer.ephemeral and met_itself(self.sock):
+            if port in self.dial.dialer.ephemeral and met_itself(self.sock, port):
                 self.dial.failed(self, errno.ECONNREFUSED)
             else:
+                self.sock.setsockopt(_TCP, _QUICKACK, 0)
                 self.dial.won(self, mask)
 
     def on_crash(self, error: Exception) -> None:
@@ -168,9 +169,10 @@ class Dialer:
             return code, None, -1
         if early is None:
             return 0, sock, -1
-        if port in self.ephemeral and met_itself(sock):
+        if port in self.ephemeral and met_itself(sock, port):
             sock.close()
             return errno.ECONNREFUSED, None, -1
+        sock.setsockopt(_TCP, _QUICKACK, 0)
         try:
             return 0, sock, os.write(sock.fileno(), early)
         except BlockingIOError:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from gateway.pipes import Pipe, Pipes
 from gateway.poller import ERR, IN, OUT, RDHUP, Poller
-from gateway.tcp import shut_write
+from gateway.tcp import shut_write, write_last
 
 if TYPE_CHECKING:
     from gateway.session import Session
@@ -174,8 +174,9 @@ class Leg:
             if not size:
                 self.forward_end()
                 return
+            last = signs == RDHUP and size != READ_BYTES
             try:
-                sent = write(self.peer.fd, data)
+                sent = (write_last if last else write)(self.peer.fd, data)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
@@ -185,14 +186,14 @@ class Leg:
             if sent != size:
                 self.hold(memoryview(data)[sent:])
                 return
+            if last:
+                self.forward_end(told=True)
+                return
             data = None
             if size != READ_BYTES:
                 self.bulk = 0
                 self.plain = True
                 if not signs:
-                    return
-                if signs == RDHUP:
-                    self.forward_end()
                     return
             else:
                 self.bulk += 1
@@ -289,15 +290,19 @@ class Leg:
             self.armed = True
             self.relay.poller.want_out(self.fd)
 
-    def forward_end(self) -> None:
-        """Tell the other side that this stream is complete; the second end ends the session."""
+    def forward_end(self, *, told: bool = False) -> None:
+        """Tell the other side that this stream is complete; the second end ends the session.
+
+        ``told``: it went with the last bytes.
+        """
         self.ended = True
         self.plain = False
         if self.peer.ended:
             self.session.completed()
         else:
             self.session.first_ended(self)
-            shut_write(self.peer.fd)
+            if not told:
+                shut_write(self.peer.fd)
 
     def last_words(self) -> None:
         """Deliver what this broken side sent before it broke, as far as that goes at once.
