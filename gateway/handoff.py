@@ -34,6 +34,8 @@ class Handoff:
     """Decides for each accepted client, and carries sockets to and from inboxes.
 
     Borrows ``inbox`` and ``peers`` (slot to sending end); the worker owns them.
+    ``pays``: whether asking for a :meth:`receiver` is worth it at all just now; it costs nothing
+    to look at, unlike the board.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Handoff:
         self._inbox = inbox
         self._peers = peers
         self._churn_per_s = 0.0
+        self.pays = bool(peers)
         inbox.setblocking(False)
         for peer in peers.values():
             peer.setblocking(False)
@@ -62,15 +65,20 @@ class Handoff:
             old.close()
         self._peers[slot] = sock
         self._slots = max(self._slots, slot + 1)
+        self._judge()
 
     def tick(self, ended: int, interval_s: float) -> None:
         """``ended`` sessions ended here in the last ``interval_s`` seconds."""
         weight = min(interval_s, 1.0)
         self._churn_per_s += weight * (ended / interval_s - self._churn_per_s)
+        self._judge()
+
+    def _judge(self) -> None:
+        self.pays = bool(self._peers) and self._churn_per_s <= CHURN_LIMIT_PER_S
 
     def receiver(self, own: int, now_ns: int) -> int | None:
         """The slot that should get a client accepted here, where ``own`` sessions are; None: us."""
-        if self._churn_per_s > CHURN_LIMIT_PER_S or not self._peers or own == 0:
+        if not self.pays or own == 0:
             return None
         counts = self._board.sessions(self._slots)
         least_that_pays = own - own // MARGIN_DIVISOR

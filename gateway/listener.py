@@ -121,8 +121,13 @@ class _Door:
         # accept4 and nothing else: no getsockname, no socket object, no address lookups.
         self.accept: Callable[[], tuple[int, Any]] = sock._accept  # type: ignore[attr-defined]
 
-    def on_event(self, mask: int) -> None:  # noqa: ARG002 - a listener knows one kind of event
-        self.acceptor.accept_from(self)
+    def on_event(self, mask: int) -> None:
+        if mask:
+            # At the end of the round: until then the client's first words have arrived, and its
+            # session needs no event for them.
+            self.acceptor.poller.last(self)
+        else:
+            self.acceptor.accept_from(self)
 
     def on_crash(self, error: Exception) -> None:
         self.acceptor.log.error("accepting failed", error=repr(error))
@@ -146,7 +151,7 @@ class Acceptor:
     ) -> None:
         self.log = log
         self._loop = loop
-        self._poller = poller
+        self.poller = poller
         self._on_client = on_client
         self._counters = counters
         self._doors: dict[int, _Door] = {}
@@ -174,18 +179,18 @@ class Acceptor:
         door = _Door(self, sock)
         self._doors[sock.fileno()] = door
         if not self._paused:
-            self._poller.add(sock.fileno(), door, select.EPOLLIN)
+            self.poller.add(sock.fileno(), door, select.EPOLLIN)
 
     def remove(self, sock: socket.socket) -> None:
         """Stop accepting from ``sock``; does nothing for one that was not added."""
         if self._doors.pop(sock.fileno(), None) is not None:
-            self._poller.remove(sock.fileno())
+            self.poller.remove(sock.fileno())
 
     def pause(self, reason: str) -> None:
         """Leave clients in the kernel's queue until every reason was resumed."""
         if not self._paused:
             for fd in self._doors:
-                self._poller.remove(fd)
+                self.poller.remove(fd)
         self._paused.add(reason)
 
     def resume(self, reason: str) -> None:
@@ -194,7 +199,7 @@ class Acceptor:
         self._paused.discard(reason)
         if not self._paused:
             for fd, door in self._doors.items():
-                self._poller.add(fd, door, select.EPOLLIN)
+                self.poller.add(fd, door, select.EPOLLIN)
 
     def ended(self) -> None:
         """A session is over: its place and its descriptors are free."""

@@ -72,6 +72,7 @@ class Poller:
         self._watchers: dict[int, Watcher] = {}
         self._doomed: list[int] = []
         self._again: dict[Watcher, None] = {}  # a set that keeps its order
+        self._last: list[Watcher] = []
         self._turning = False
         self._turn_due = False
         self._awake = False
@@ -111,6 +112,10 @@ class Poller:
         if not self._turning and not self._turn_due:
             self._turn_due = True
             self._loop.call_soon(self._turn)
+
+    def last(self, watcher: Watcher) -> None:
+        """Call ``watcher.on_event(0)`` at the end of this very round."""
+        self._last.append(watcher)
 
     def shut(self) -> None:
         """Close the epoll; the watchers' descriptors stay with their owners."""
@@ -169,9 +174,9 @@ class Poller:
         """One batch; how many events it had."""
         again, self._again = self._again, {}
         events = self._epoll.poll(wait_s, BATCH)
-        watchers = self._watchers
+        watcher_of = self._watchers.get
         for fd, mask in events:
-            watcher = watchers.get(fd)
+            watcher = watcher_of(fd)
             if watcher is not None:
                 try:
                     watcher.on_event(mask)
@@ -182,6 +187,14 @@ class Poller:
                 watcher.on_event(0)
             except Exception as error:  # noqa: BLE001 - a session's boundary
                 watcher.on_crash(error)
+        last = self._last
+        if last:
+            self._last = []
+            for watcher in last:
+                try:
+                    watcher.on_event(0)
+                except Exception as error:  # noqa: BLE001 - a session's boundary
+                    watcher.on_crash(error)
         doomed = self._doomed
         if doomed:
             for fd in doomed:

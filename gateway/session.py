@@ -179,11 +179,12 @@ class Sessions:
         self._doomed.pop(session, None)
         counters = self.counters
         counters.sessions -= 1
-        counters.ended[end.value] = counters.ended.get(end.value, 0) + 1
+        reason = end._value_  # a third of the time that ``value`` takes
+        counters.ended[reason] = counters.ended.get(reason, 0) + 1
         duration_s = monotonic() - session.started_at
         counters.session_seconds.observe(duration_s)
         if not session.endpoint and (end is End.NO_ENDPOINT or end is End.DIAL_FAILED):
-            counters.refused[end.value] = counters.refused.get(end.value, 0) + 1
+            counters.refused[reason] = counters.refused.get(reason, 0) + 1
         if self.settings.access_log:
             self.log.info("session", duration_s=round(duration_s, 6), **session.facts(), end=end)
         self.on_end()

@@ -10,7 +10,7 @@ import _socket
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -51,8 +51,10 @@ def write_last(fd: int, data: bytes) -> int:
     try:
         sent = sock.send(data, _MORE)
         if sent == len(data):
-            with suppress(OSError):  # a peer that is gone already
+            try:
                 sock.shutdown(_SHUT_WR)
+            except OSError:
+                return sent  # a peer that is gone already
         return sent
     finally:
         sock.detach()

@@ -243,8 +243,12 @@ class Worker:
     def _on_client(self, fd: int, peer: Any) -> None:
         slot = None
         if self._drain is None:  # at a stop the others leave as well
-            slot = self._handoff.receiver(self._counters.sessions, time.monotonic_ns())
-        if slot is not None and self._handoff.send(fd, slot):
+            handoff = self._handoff
+        if (
+            handoff.pays
+            and (slot := handoff.receiver(self._counters.sessions, time.monotonic_ns())) is not None
+            and handoff.send(fd, slot)
+        ):
             self._counters.handed_over += 1
         elif self._quota.max_sessions:
             self._quota.admit(fd)

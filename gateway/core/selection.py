@@ -97,22 +97,25 @@ class Rotation:
 
     def pick(self, tried: Collection[str]) -> str | None:
         """O(log n), and as much again for each tried endpoint that is due before the picked one."""
+        heap = self._heap
         waiting: list[tuple[int, float, int, int]] = []
         picked = None
-        while self._heap and picked is None:
-            entry = self._heap[0]
-            cycle, due, i, k = entry
+        while heap:
+            cycle, due, i, k = heap[0]
             if not self._enabled[i]:
-                heapq.heappop(self._heap)
+                heapq.heappop(heap)
                 self._parked.add(i)
-            elif self._names[i] in tried:
-                waiting.append(heapq.heappop(self._heap))
+            elif tried and self._names[i] in tried:
+                waiting.append(heapq.heappop(heap))
             else:
                 picked = self._names[i]
-                heapq.heapreplace(self._heap, self._turn(i, cycle, k + 1))
-                self._cycle, self._at = max((self._cycle, self._at), (cycle, due))
-        for entry in waiting:
-            heapq.heappush(self._heap, entry)
+                heapq.heapreplace(heap, self._turn(i, cycle, k + 1))
+                if cycle > self._cycle or (due > self._at and cycle == self._cycle):
+                    self._cycle, self._at = cycle, due
+                break
+        if waiting:
+            for entry in waiting:
+                heapq.heappush(heap, entry)
         return picked
 
     def enable(self, name: str) -> None:

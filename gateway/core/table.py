@@ -29,6 +29,7 @@ class Table:
         self._endpoints: dict[str, Endpoint] = {}
         self._classes: dict[int, _Class] = {}
         self._suspects: dict[str, int] = {}
+        self._trusted: set[str] = set()
         self._book = LoadBook(slots)
         self._least = False
 
@@ -49,6 +50,11 @@ class Table:
         self._snapshot = snapshot
         self._endpoints = {endpoint.name: endpoint for endpoint in snapshot.endpoints}
         self._suspects.clear()
+        self._trusted = {
+            name
+            for name, endpoint in self._endpoints.items()
+            if endpoint.state is EndpointState.ACTIVE
+        }
         self._least = snapshot.settings.balance == "least-sessions"
         members: dict[int, list[Endpoint]] = {}
         for endpoint in self._endpoints.values():
@@ -62,10 +68,10 @@ class Table:
 
     def pick(self, tried: Collection[str] = ()) -> Endpoint | None:
         """The endpoint to dial next; None when every one that may be dialed was tried."""
-        classes = self._classes.values()
-        for each in classes:
+        for each in self._classes.values():
             if (name := each.balancer.pick(tried)) is not None:
-                return self._picked(name)
+                return self._picked(name) if self._least else self._endpoints[name]
+        classes = self._classes.values()
         for queues in ([each.suspects for each in classes], [each.inactive for each in classes]):
             for queue in queues:
                 if (name := _rotate(queue, tried)) is not None:
@@ -78,7 +84,8 @@ class Table:
         The verdict is the next snapshot; without one the suspicion ends after SUSPICION_REPORTS,
         because the master sends none if it found nothing wrong.
         """
-        if self._is(name, EndpointState.ACTIVE) and name not in self._suspects:
+        if name in self._trusted:
+            self._trusted.discard(name)
             self._suspects[name] = 0
             each = self._classes[self._endpoints[name].priority]
             each.balancer.disable(name)
@@ -87,6 +94,7 @@ class Table:
     def trust(self, name: str) -> None:
         """A dial to it succeeded: it is no suspect any more."""
         if self._suspects.pop(name, None) is not None:
+            self._trusted.add(name)
             each = self._classes[self._endpoints[name].priority]
             each.balancer.enable(name)
             del each.suspects[name]
@@ -111,12 +119,14 @@ class Table:
     def session_started(self, name: str) -> None:
         """The client of a pick reached the endpoint."""
         self._book.start(name)
-        self._reload((name,))
+        if self._least:
+            self._reload((name,))
 
     def session_ended(self, name: str) -> None:
         """Once for each session_started, also when the endpoint has left the snapshot."""
         self._book.end(name)
-        self._reload((name,))
+        if self._least:
+            self._reload((name,))
 
     def endpoint(self, name: str) -> Endpoint | None:
         """The endpoint as the snapshot has it, removed ones included."""
@@ -124,11 +134,7 @@ class Table:
 
     def is_trusted(self, name: str) -> bool:
         """Active and no suspect: a successful dial of it is no news to the master."""
-        return self._is(name, EndpointState.ACTIVE) and name not in self._suspects
-
-    def _is(self, name: str, state: EndpointState) -> bool:
-        endpoint = self._endpoints.get(name)
-        return endpoint is not None and endpoint.state is state
+        return name in self._trusted
 
     def _picked(self, name: str) -> Endpoint:
         if self._least:
