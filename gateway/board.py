@@ -7,7 +7,9 @@ sees the old value or the new one.
 
 Cells of slot s: which process fills it, how many sessions it holds, when it last turned its loop
 (CLOCK_MONOTONIC, nanoseconds), whether it takes sessions, how many sockets it took from its inbox
-in its slot's whole life, and how many sockets each other slot ever put there.
+in its slot's whole life, since when clients wait there for the limit of sessions to let them in,
+when it last told the log that the limit is reached, and how many sockets each other slot ever put
+into its inbox.
 Where a worker and its successor overlap, the slot's cells belong to the one that entered last.
 """
 
@@ -21,11 +23,12 @@ from gateway.core.messages import MAX_SLOTS
 SLOTS = MAX_SLOTS
 """Memory is touched as slots are used."""
 
-LAYOUT = 1
+LAYOUT = 2
 """Changes with the meaning of any cell: a master of another release makes a board of its own."""
 
 _CELL_BYTES = 8
-_CELLS = 1 + SLOTS * (SLOTS + 5)
+_COLUMNS = 7
+_CELLS = 1 + SLOTS * (SLOTS + _COLUMNS)
 
 
 class Board:
@@ -47,17 +50,17 @@ class Board:
         self._map = mmap.mmap(fd, size)
         cells = self._cells = memoryview(self._map).cast("q")
         cells[0] = LAYOUT
-        columns = [cells[1 + n * SLOTS : 1 + (n + 1) * SLOTS] for n in range(5)]
-        self._owner, self._sessions, self._beats_ns, self._accepting, self._taken = columns
-        self._put = cells[1 + 5 * SLOTS :]
+        columns = [cells[1 + n * SLOTS : 1 + (n + 1) * SLOTS] for n in range(_COLUMNS)]
+        self._owner, self._sessions, self._beats_ns, self._accepting, self._taken = columns[:5]
+        self._waits_ns, self._told_ns = columns[5:]
+        self._put = cells[1 + _COLUMNS * SLOTS :]
 
     # -- written by the slot's own worker -------------------------------------------------
 
     def enter(self, slot: int, pid: int) -> None:
         """A new worker fills the slot: no sessions yet, not accepting yet."""
         self._owner[slot] = pid
-        self._sessions[slot] = 0
-        self._accepting[slot] = 0
+        self.leave(slot)
 
     def is_owner(self, slot: int, pid: int) -> bool:
         """Whether the slot is still this worker's, and no successor has entered it."""
@@ -75,6 +78,14 @@ class Board:
 
     def set_accepting(self, slot: int, accepting: bool) -> None:
         self._accepting[slot] = accepting
+
+    def set_waiting(self, slot: int, since_ns: int) -> None:
+        """Clients wait in the slot for a place since then; 0: none."""
+        self._waits_ns[slot] = since_ns
+
+    def tell(self, slot: int, now_ns: int) -> None:
+        """The slot's worker tells the log that the limit of sessions is reached."""
+        self._told_ns[slot] = now_ns
 
     def took(self, slot: int) -> None:
         """The slot's worker took one socket from its inbox."""
@@ -102,10 +113,24 @@ class Board:
         in_flight = sum(self._put[start : start + slots]) - self._taken[slot]
         return self._sessions[slot] + max(in_flight, 0)
 
+    def in_flight(self, slots: int) -> int:
+        """Sockets that wait in any of the inboxes."""
+        put = sum(sum(self._put[slot * SLOTS : slot * SLOTS + slots]) for slot in range(slots))
+        return max(put - sum(self._taken[:slots]), 0)
+
+    def waiting(self, slots: int) -> list[int]:
+        """Since when clients wait for a place, by slot; 0: none do."""
+        return self._waits_ns[:slots].tolist()
+
+    def told_ns(self, slots: int) -> int:
+        """When a worker last told the log that the limit of sessions is reached."""
+        return max(self._told_ns[:slots].tolist())
+
     def leave(self, slot: int) -> None:
         """The slot's worker is gone (called by the master, the cells have no other writer now)."""
         self._sessions[slot] = 0
         self._accepting[slot] = 0
+        self._waits_ns[slot] = 0
 
     def close(self) -> None:
         """Give the mapping and the descriptor back."""
@@ -115,6 +140,8 @@ class Board:
             self._beats_ns,
             self._accepting,
             self._taken,
+            self._waits_ns,
+            self._told_ns,
             self._put,
         ):
             view.release()

@@ -29,6 +29,9 @@ STALE_NS = 350_000_000
 _DATAGRAM = b"+"
 """A datagram carries a descriptor only if it carries a byte, too (unix(7))."""
 
+_TURN = b"!"
+"""Without a descriptor: a place is free, and the receiver's clients are next (see ``quota``)."""
+
 
 class Handoff:
     """Decides for each accepted client, and carries sockets to and from inboxes.
@@ -106,18 +109,29 @@ class Handoff:
         os.close(fd)
         return True
 
-    def receive(self) -> list[int]:
-        """All sockets that wait in our inbox; the caller owns them."""
+    def give_turn(self, slot: int) -> bool:
+        """Tell the slot that a place is free and its clients are next."""
+        try:
+            return bool(self._peers[slot].send(_TURN, socket.MSG_NOSIGNAL))
+        except (KeyError, OSError):  # being replaced: whoever looks next takes the place
+            return False
+
+    def receive(self) -> tuple[list[int], bool]:
+        """All sockets that wait in our inbox, the caller's from now on; and: is it our turn?"""
         taken: list[int] = []
+        turn = False
         while True:
             try:
                 data, fds, _flags, _ = socket.recv_fds(
                     self._inbox, len(_DATAGRAM), 1, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
-                return taken
+                return taken, turn
             if not data and not fds:  # every sending end is closed
-                return taken
+                return taken, turn
+            if data == _TURN:
+                turn = True
+                continue
             self._board.took(self._slot)
             # Without a descriptor: none was free here and the kernel dropped the socket. The
             # worker keeps a reserve and reads nothing while it is full, so this is the last resort.

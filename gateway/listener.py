@@ -136,8 +136,9 @@ class _Door:
 class Acceptor:
     """Accepts for one worker, from its own slot's sockets and from adopted ones.
 
-    ``limit`` is the most sessions at once (0: none of ours): :meth:`ended` tells it that one is
+    ``limit`` is the most sessions at once (None: no limit): :meth:`ended` tells it that one is
     over. Clients beyond it, and while descriptors are short, wait in the kernel's queue.
+    ``on_limit()``: accepting paused because the limit was reached.
     """
 
     def __init__(
@@ -148,30 +149,44 @@ class Acceptor:
         *,
         counters: WorkerCounters,
         log: Log,
+        on_limit: Callable[[], None] = lambda: None,
     ) -> None:
         self.log = log
+        self._on_limit = on_limit
         self._loop = loop
         self.poller = poller
         self._on_client = on_client
         self._counters = counters
         self._doors: dict[int, _Door] = {}
         self._paused: set[str] = set()
-        self._limit = 0
+        self._limit: int | None = None
         self._breath: asyncio.TimerHandle | None = None
         self._complained = False
 
     @property
-    def limit(self) -> int:
+    def limit(self) -> int | None:
         return self._limit
 
     @limit.setter
-    def limit(self, sessions: int) -> None:
+    def limit(self, sessions: int | None) -> None:
         self._limit = sessions
         self._check_limit()
 
     @property
     def accepting(self) -> bool:
         return not self._paused
+
+    @property
+    def limited(self) -> bool:
+        """Whether it is the limit that makes clients wait."""
+        return LIMIT in self._paused
+
+    def has_clients(self) -> bool:
+        """Whether anybody waits in the kernel's queues; a system call, for while it is paused."""
+        poll = select.poll()
+        for fd in self._doors:
+            poll.register(fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def add(self, sock: socket.socket) -> None:
         """Accept from ``sock`` too; it stays the caller's to close, after :meth:`remove`."""
@@ -232,14 +247,16 @@ class Acceptor:
                 continue  # that client left already, or its network did (man 2 accept)
             os.set_blocking(fd, False)
             on_client(fd, peer)
-            if self._limit and self._counters.sessions >= self._limit:
+            if self._limit is not None and self._counters.sessions >= self._limit:
                 self._check_limit()
 
     def _check_limit(self) -> None:
-        if self._limit and self._counters.sessions >= self._limit:
-            self.pause(LIMIT)
-        else:
+        if self._limit is None or self._counters.sessions < self._limit:
             self.resume(LIMIT)
+        elif LIMIT not in self._paused:
+            self.pause(LIMIT)
+            self._counters.accept_paused += 1
+            self._on_limit()
 
     def _hold_breath(self, error: OSError) -> None:
         self._counters.accept_paused += 1

@@ -4,6 +4,9 @@ The limit of the whole gateway is kept over the board. A worker first counts the
 own, then adds up everybody's cells: two that race for the last place both see one too many and
 both step back, so the limit is never passed. A client that was accepted too early is parked: to
 it that is the same as waiting in the kernel's queue.
+
+A place that becomes free belongs to the slot where clients have waited longest, wherever the
+session ended: a busy worker would otherwise serve its own queue for ever while others wait.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ SPARE_FDS = 12
 """Kept free for dials that are hedged, handed sockets in flight, a pipe pair, the log."""
 
 FDS_PER_SESSION = 2
+
+QUIET_NS = 60_000_000_000
+"""The log hears of a limit that stays reached once a minute, from one worker."""
 
 
 class Quota:
@@ -55,12 +61,40 @@ class Quota:
         return len(self._parked)
 
     @property
-    def limit(self) -> int:
-        """The most sessions that the acceptor may let us reach as things stand."""
+    def limit(self) -> int | None:
+        """The most sessions that the acceptor may let us reach as things stand; None: any."""
         if not self.max_sessions:
             return self.most_by_descriptors
-        room = self.max_sessions - sum(self._board.sessions(self._slots))
-        return max(min(self._own() + room, self.most_by_descriptors), 0)
+        board, slots = self._board, self._slots
+        taken = sum(board.sessions(slots)) + board.in_flight(slots) + len(self._parked)
+        most = max(self._own() + self.max_sessions - taken, 0)
+        return most if self.most_by_descriptors is None else min(most, self.most_by_descriptors)
+
+    def note(self, waiting: bool, now_ns: int) -> None:
+        """Whether clients wait here for a place; who waits already keeps its place in the line."""
+        since_ns = self._board.waiting(self._slot + 1)[self._slot]
+        if (waiting or bool(self._parked)) != bool(since_ns):
+            self._board.set_waiting(self._slot, 0 if since_ns else now_ns)
+
+    def served(self) -> None:
+        """We had our turn: whoever still waits here is last in the line."""
+        self._board.set_waiting(self._slot, 0)
+
+    def next_in_line(self) -> int | None:
+        """The slot that a place that became free here belongs to; None: us."""
+        if not self.max_sessions:
+            return None
+        waiting = self._board.waiting(self._slots)
+        line = [(since_ns, slot) for slot, since_ns in enumerate(waiting) if since_ns]
+        first = min(line)[1] if line else self._slot
+        return None if first == self._slot else first
+
+    def may_tell(self, now_ns: int) -> bool:
+        """Whether the log should hear from us that the limit is reached."""
+        if now_ns - self._board.told_ns(self._slots) < QUIET_NS:
+            return False
+        self._board.tell(self._slot, now_ns)
+        return True
 
     def admit(self, fd: int) -> None:
         """Serve the client now, or park it until there is room; takes ``fd`` over."""
@@ -90,10 +124,10 @@ class Quota:
         return False
 
 
-def _most_by_descriptors() -> int:
-    """What RLIMIT_NOFILE leaves for sessions after everything that is open now."""
+def _most_by_descriptors() -> int | None:
+    """What RLIMIT_NOFILE leaves for sessions after everything that is open now; None: any."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return 0
+        return None
     used = len(os.listdir("/proc/self/fd"))
     return max((soft - used - SPARE_FDS) // FDS_PER_SESSION, 1)

@@ -13,9 +13,11 @@ from gateway.core.counters import End, EndpointCounters, WorkerCounters
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.log import Log
 from gateway.core.messages import Settings, Snapshot
+from gateway.core.stall import step_s
 from gateway.dialer import Dial, Dialer, OnDialFailed, Table
 from gateway.poller import ERR, HUP, OUT, RDHUP, Poller
 from gateway.relay import READ_BYTES, Leg, Relay
+from gateway.stalls import Stalls
 from gateway.tcp import arm_reset, borrowed, tune
 
 TUNE_S = 1.0
@@ -76,6 +78,8 @@ class Sessions:
         self._doomed: dict[Session, End] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._leaving: dict[str, EndpointCounters] = {}
+        self.stalls = Stalls(lambda leg: leg.session.cut(End.RESET))
+        self._settled_at = 0.0
 
     def __len__(self) -> int:
         return len(self._all)
@@ -115,8 +119,11 @@ class Sessions:
                 self._doomed[session] = End.INACTIVE
         if self._doomed:
             self._schedule("spread", 0.0, self._cut_some, len(self._doomed))
-        if settings.idle_timeout_s:
+        # Timers under way stay: snapshots that follow each other closely must not put them off.
+        if settings.idle_timeout_s and "idle" not in self._timers:
             self._schedule("idle", self._idle_step(), self._cut_idle)
+        if settings.tcp_user_timeout_s and "stalls" not in self._timers:
+            self._schedule("stalls", step_s(settings.tcp_user_timeout_s), self._look_for_stalls)
 
     def cut_all(self, end: End) -> int:
         """End every session now, with a reset on both sides; how many."""
@@ -130,9 +137,10 @@ class Sessions:
 
         Costs by those that moved bytes since the last time: 0.5 us each, and nothing for the rest.
         """
+        self._settled_at = monotonic()
         stirred = self.relay.stirred
         for session in stirred:
-            session.settle()
+            session.settle(self.stalls)
         stirred.clear()
 
     def reported(self) -> None:
@@ -219,6 +227,19 @@ class Sessions:
             session.cut(self._doomed[session])
         if self._doomed:
             self._schedule("spread", SPREAD_STEP_S, self._cut_some, total)
+
+    def _look_for_stalls(self) -> None:
+        """Tell peers that are paused or slow from those that vanished; see ``core.stall``."""
+        del self._timers["stalls"]
+        timeout_s = self.settings.tcp_user_timeout_s
+        if not timeout_s:
+            return
+        now = monotonic()
+        wait_s = step_s(timeout_s)
+        if now - self._settled_at > wait_s * 1.25:  # reports do it every second, for nothing more
+            self.settle()
+        self.stalls.look(now, timeout_s)
+        self._schedule("stalls", wait_s, self._look_for_stalls)
 
     def _idle_step(self) -> float:
         return min(max(self.settings.idle_timeout_s / 10, 0.01), 5.0)
@@ -364,14 +385,24 @@ class Session:
                 arm_reset(self.upstream.fd)
             self._finish(end)
 
-    def settle(self) -> None:
-        """Count what moved; the legs' next bytes take the road that enters us as stirred."""
+    def settle(self, stalls: Stalls | None = None) -> None:
+        """Count what moved; the legs' next bytes take the road that enters us as stirred.
+
+        ``stalls`` is told of the legs that bytes were written to.
+        """
         counters, upstream = self.counters, self.upstream
         if counters is not None and upstream is not None:
             moved_in, moved_out = self.client.moved, upstream.moved
-            counters.bytes_in += moved_in - self.counted_in
-            counters.bytes_out += moved_out - self.counted_out
-            self.counted_in, self.counted_out = moved_in, moved_out
+            if moved_in != self.counted_in:
+                counters.bytes_in += moved_in - self.counted_in
+                self.counted_in = moved_in
+                if stalls is not None:
+                    stalls.moved(upstream)
+            if moved_out != self.counted_out:
+                counters.bytes_out += moved_out - self.counted_out
+                self.counted_out = moved_out
+                if stalls is not None:
+                    stalls.moved(self.client)
             self.client.plain = upstream.plain = False
 
     def tune(self, settings: Settings) -> None:
@@ -406,6 +437,10 @@ class Session:
         if self.dial is not None:
             self.dial.cancel()
             self.dial = None
+        stalls = self.sessions.stalls
+        if stalls and self.upstream is not None and end in (End.CLIENT, End.ENDPOINT):
+            stalls.deliver(self.client)
+            stalls.deliver(self.upstream)
         self.client.let_go()
         if self.upstream is not None and self.counters is not None:
             self.upstream.let_go()

@@ -15,10 +15,15 @@ from functools import lru_cache
 from pathlib import Path
 
 from gateway.core.messages import Settings
+from gateway.core.stall import Signs
 
 _INET, _STREAM, _SHUT_WR = int(socket.AF_INET), int(socket.SOCK_STREAM), int(socket.SHUT_WR)
 _MORE = int(socket.MSG_MORE) | int(socket.MSG_NOSIGNAL)
 _LINGER_ZERO = struct.pack("ii", 1, 0)
+
+_TCP_INFO = struct.Struct("=2x3B19x1I24x2I84x1I")
+"""struct tcp_info (linux/tcp.h) up to what was not sent: retransmits, probes, backoff; unacked;
+last_data_recv, last_ack_recv (milliseconds); notsent_bytes (since Linux 4.6)."""
 
 
 @contextmanager
@@ -76,8 +81,31 @@ def tune(sock: _socket.socket, settings: Settings) -> None:
     option(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _whole_seconds(settings.keepalive_time_s))
     option(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _whole_seconds(settings.keepalive_interval_s))
     option(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, min(max(settings.keepalive_probes, 1), 127))
-    patience_ms = min(int(settings.tcp_user_timeout_s * 1000), 2**31 - 1)
-    option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience_ms)
+    _set_user_timeout(sock, settings.tcp_user_timeout_s)
+
+
+def set_user_timeout(fd: int, timeout_s: float) -> None:
+    """TCP_USER_TIMEOUT alone; 0 leaves the kernel's default."""
+    with borrowed(fd) as sock:
+        _set_user_timeout(sock, timeout_s)
+
+
+def _set_user_timeout(sock: _socket.socket, timeout_s: float) -> None:
+    patience_ms = min(int(timeout_s * 1000), 2**31 - 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience_ms)
+
+
+def read_signs(fd: int) -> Signs:
+    """What the kernel knows of the peer."""
+    with borrowed(fd) as sock:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    retransmits, probes, backoff, unacked, data_ms, ack_ms, unsent = _TCP_INFO.unpack(info)
+    return Signs(
+        waiting=unacked + unsent > 0,
+        silent_s=min(data_ms, ack_ms) / 1000,
+        unanswered=retransmits + probes,
+        backoff=backoff,
+    )
 
 
 def _whole_seconds(duration_s: float) -> int:

@@ -148,7 +148,12 @@ class Worker:
             on_end=self._on_session_end,
         )
         self._acceptor = Acceptor(
-            loop, self._poller, self._on_client, counters=self._counters, log=start.log
+            loop,
+            self._poller,
+            self._on_client,
+            counters=self._counters,
+            log=start.log,
+            on_limit=self._on_limit,
         )
         self._handoff = Handoff(
             start.board,
@@ -214,8 +219,9 @@ class Worker:
         self._quota.max_sessions = snapshot.settings.max_sessions
         for sock in self._all_listeners():
             tune_listener(sock, snapshot.settings)
+        self._acceptor.limit = self._quota.limit
+        self._quota.admit_parked()
         if first and self._drain is None:
-            self._acceptor.limit = self._quota.limit
             for sock in self._listeners:
                 self._acceptor.add(sock)
             self._board.set_accepting(self._start.slot, True)
@@ -250,8 +256,12 @@ class Worker:
             and handoff.send(fd, slot)
         ):
             self._counters.handed_over += 1
+            if self._quota.max_sessions:
+                self._quota.served()
+                self._acceptor.limit = self._quota.limit
         elif self._quota.max_sessions:
             self._quota.admit(fd)
+            self._quota.served()
             self._acceptor.limit = self._quota.limit
         else:
             self._sessions.serve(fd, peer)
@@ -262,9 +272,36 @@ class Worker:
         if not self._check_owner():
             self._read_inbox(False)
             return
-        for fd in self._handoff.receive():
+        fds, turn = self._handoff.receive()
+        for fd in fds:
             os.set_blocking(fd, False)
             self._quota.admit(fd)
+        if turn:
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        """A place may be free: for the parked first, then for who waits in the kernel's queue."""
+        if self._quota.parked:
+            self._quota.admit_parked()
+            self._quota.served()
+        self._acceptor.limit = self._quota.limit
+
+    def _on_limit(self) -> None:
+        now_ns = time.monotonic_ns()
+        self._note_waiting(now_ns)
+        if self._quota.may_tell(now_ns):
+            limit = "--max-sessions" if self._quota.max_sessions else "the limit of open files"
+            self._log.warn(
+                "accepting paused",
+                error=f"{limit} is reached: further clients wait",
+                sessions=sum(self._board.sessions(self._start.slots)),
+            )
+
+    def _note_waiting(self, now_ns: int) -> None:
+        """Keep our place in the line of slots whose clients wait for the limit."""
+        if self._owns_slot:
+            waiting = self._acceptor.limited and self._acceptor.has_clients()
+            self._quota.note(waiting, now_ns)
 
     def _serve(self, fd: int) -> None:
         self._sessions.serve(fd, _peer_of(fd) if self._sessions.settings.access_log else None)
@@ -275,9 +312,11 @@ class Worker:
         self._ended += 1
         if self._owns_slot:
             self._board.set_sessions(self._start.slot, self._counters.sessions)
-        self._acceptor.ended()
-        if self._quota.parked:
-            self._quota.admit_parked()
+        slot = self._quota.next_in_line()
+        if slot is None or not self._handoff.give_turn(slot):
+            self._acceptor.ended()
+            if self._quota.parked:
+                self._quota.admit_parked()
         if self._drain is not None and self._counters.sessions == 0 and not self._quota.parked:
             self._finish()
 
@@ -299,9 +338,9 @@ class Worker:
             self._board.set_sessions(self._start.slot, self._counters.sessions)
         self._handoff.tick(self._ended, BEAT_INTERVAL_S)
         self._ended = 0
-        if self._quota.max_sessions:  # sessions may have ended in other workers
-            self._quota.admit_parked()
-            self._acceptor.limit = self._quota.limit
+        if self._quota.max_sessions:  # what no turn told us: places that others left, new clients
+            self._take_turn()
+            self._note_waiting(time.monotonic_ns())
         self._beats += 1
         if self._beats % REPORT_EVERY_BEATS == 0:
             self._report()

@@ -1,4 +1,4 @@
-"""A real etcd cluster of three members on loopback, for tests."""
+"""A real etcd cluster of three members for tests: on loopback, or each on a host of its own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Self
 import pytest
 
 from tests.support import free_port, wait_until
+from tests.wires import prefix
 
 _PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 ETCD = shutil.which("etcd", path=_PATH)
@@ -28,12 +29,20 @@ needs_etcd = pytest.mark.skipif(
 class Cluster:
     """Three members; owns their processes and data. ``tls``: (ca, certificate, key) for clients.
 
-    ``host`` is what the client URLs are advertised as.
+    ``homes``: each member's network namespace and its address there (see ``tests.wires``);
+    ``near``: the namespace that ``etcdctl`` runs in.
     """
 
     def __init__(
-        self, *, tls: tuple[str, str, str] | None = None, client_ports: list[int] | None = None
+        self,
+        *,
+        tls: tuple[str, str, str] | None = None,
+        client_ports: list[int] | None = None,
+        homes: list[tuple[str, str]] | None = None,
+        near: str = "",
     ) -> None:
+        self._homes = homes or [("", "127.0.0.1")] * 3
+        self._near = near
         self._directory = tempfile.TemporaryDirectory(prefix="etcd-")
         self.tls = tls
         self.client_ports = client_ports or [free_port() for _ in range(3)]
@@ -45,15 +54,18 @@ class Cluster:
 
     @property
     def endpoints(self) -> list[str]:
-        return [f"127.0.0.1:{port}" for port in self.client_ports]
+        places = zip(self._homes, self.client_ports, strict=True)
+        return [f"{address}:{port}" for (_, address), port in places]
 
     def start(self, index: int) -> None:
         """Start a member, or start it again with its data."""
         assert ETCD is not None
         scheme = "https" if self.tls else "http"
-        client = f"{scheme}://127.0.0.1:{self.client_ports[index]}"
-        peers = [f"http://127.0.0.1:{port}" for port in self._peer_ports]
+        client = f"{scheme}://{self.endpoints[index]}"
+        places = zip(self._homes, self._peer_ports, strict=True)
+        peers = [f"http://{address}:{port}" for (_, address), port in places]
         argv = [
+            *prefix(self._homes[index][0]),
             ETCD,
             f"--name=m{index}",
             f"--data-dir={self._directory.name}/m{index}",
@@ -86,10 +98,10 @@ class Cluster:
 
     def wait_healthy(self, deadline_s: float = 30.0) -> None:
         """Until every member that runs answers a linearizable read."""
-        for index, port in enumerate(self.client_ports):
+        for index, name in enumerate(self.endpoints):
             if self.members[index] is not None:
                 wait_until(
-                    lambda port=port: self.ctl(f"127.0.0.1:{port}", "get", "x").returncode == 0,  # type: ignore[misc]
+                    lambda name=name: self.ctl(name, "get", "x").returncode == 0,  # type: ignore[misc]
                     deadline_s,
                     f"etcd member {index} healthy",
                 )
@@ -109,6 +121,7 @@ class Cluster:
     def ctl_command(self, endpoint: str, timeout_s: float = 5.0) -> list[str]:
         assert ETCDCTL is not None
         argv = [
+            *prefix(self._near),
             ETCDCTL,
             f"--endpoints={endpoint}",
             f"--command-timeout={timeout_s}s",

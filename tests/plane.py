@@ -111,7 +111,7 @@ class Plane:
         self,
         *endpoints: Endpoint,
         settings: Settings | None = None,
-        limit: int = 0,
+        limit: int | None = None,
         listen: str = "127.0.0.1",
     ) -> None:
         self.table = Turns(endpoints)

@@ -135,7 +135,7 @@ def _take_handing_over(_subject: Subject, _setting: Setting) -> Mapping[str, flo
         for fd in copies:
             sender.send(fd, 1)
         sent_at = time.process_time()
-        taken = receiver.receive()
+        taken, _ = receiver.receive()
         received_at = time.process_time()
         for fd in taken:
             os.close(fd)

@@ -63,7 +63,7 @@ def test_sockets_in_flight_count(pair: Pair) -> None:
         assert pair.handoffs[0].send(ours.detach(), 1)
         assert pair.board.load(1, 2) == 1
         assert pair.handoffs[0].receiver(1, time.monotonic_ns()) is None
-        [fd] = pair.handoffs[1].receive()
+        [fd], _ = pair.handoffs[1].receive()
         os.close(fd)
         assert pair.board.load(1, 2) == 0
 
@@ -73,11 +73,11 @@ def test_the_socket_lives_on_in_the_inbox(pair: Pair) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         assert pair.handoffs[0].send(ours.detach(), 1)
-        [fd] = pair.handoffs[1].receive()
+        [fd], _ = pair.handoffs[1].receive()
         with socket.socket(fileno=fd) as taken:
             taken.send(b"hello")
             assert theirs.recv(9) == b"hello"
-    assert pair.handoffs[1].receive() == []
+    assert pair.handoffs[1].receive() == ([], False)
 
 
 @pytest.mark.parametrize("why", ["not accepting", "stale", "churn", "many"])
@@ -106,7 +106,7 @@ def test_a_full_inbox_refuses(pair: Pair) -> None:
         while pair.handoffs[0].send(os.dup(spare.fileno()), 1):
             pass
         assert pair.board.load(1, 2) > 0
-        taken = pair.handoffs[1].receive()
+        taken, _ = pair.handoffs[1].receive()
         assert len(taken) > 0
         for fd in taken:
             os.close(fd)
@@ -155,3 +155,16 @@ def test_a_board_of_another_release_is_not_used() -> None:
     assert new.sessions(4) == [0, 0, 0, 0]
     new.close()
     old.close()
+
+
+def test_a_turn_travels_without_a_socket(pair: Pair) -> None:
+    """The other slot learns that it is its turn; nothing counts as in flight for that."""
+    assert pair.handoffs[0].give_turn(1)
+    assert pair.handoffs[1].receive() == ([], True)
+    assert pair.handoffs[1].receive() == ([], False)
+    assert pair.board.load(1, 2) == 0
+
+
+def test_a_turn_for_nobody_stays_with_us(pair: Pair) -> None:
+    """A slot that is not known here cannot be told."""
+    assert not pair.handoffs[0].give_turn(7)

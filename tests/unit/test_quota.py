@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 
 import pytest
 
 from gateway.board import Board
-from gateway.quota import Quota
+from gateway.quota import QUIET_NS, Quota
 
 
 class Worker:
@@ -76,7 +77,7 @@ def test_a_limit_that_was_lifted_lets_everybody_in(board: Board) -> None:
     worker.quota.admit_parked()
     worker.quota.admit(3)
     assert worker.held == [1, 2, 3]
-    assert worker.quota.limit == worker.quota.most_by_descriptors > 0
+    assert worker.quota.limit == worker.quota.most_by_descriptors != 0
 
 
 def test_the_parked_are_closed_at_the_end(board: Board) -> None:
@@ -97,3 +98,66 @@ def test_more_slots_count_when_they_come(board: Board) -> None:
     assert first.quota.limit == 2
     first.quota.set_slots(3)
     assert first.quota.limit == 0
+
+
+def test_no_place_is_not_no_limit(board: Board) -> None:
+    """A worker without sessions accepts nobody while others hold every place."""
+    first, second = Worker(board, 0, 1), Worker(board, 1, 1)
+    first.quota.admit(1)
+    assert second.quota.limit == 0
+
+
+def test_without_any_limit(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unlimited descriptors and no --max-sessions: everybody is accepted."""
+    infinity = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: infinity)
+    worker = Worker(board, 0, 0)
+    assert worker.quota.limit is None
+    worker.quota.max_sessions = 5
+    assert worker.quota.limit == 5
+
+
+def test_sockets_on_their_way_hold_a_place(board: Board) -> None:
+    """Nobody is accepted for the place of a client that was just handed over."""
+    first = Worker(board, 0, 2)
+    board.put(0, 1)
+    assert first.quota.limit == 1
+    board.took(1)
+    assert first.quota.limit == 2
+
+
+def test_a_free_place_goes_to_who_waited_longest(board: Board) -> None:
+    """Wherever a session ends, the slot first in the line is next; after its turn it is last."""
+    first, second = Worker(board, 0, 1), Worker(board, 1, 1)
+    assert first.quota.next_in_line() is None
+    second.quota.note(True, 10)
+    first.quota.note(True, 20)
+    second.quota.note(True, 30)
+    assert first.quota.next_in_line() == 1
+    assert second.quota.next_in_line() is None
+    second.quota.served()
+    second.quota.note(True, 40)
+    assert first.quota.next_in_line() is None
+    assert second.quota.next_in_line() == 0
+    first.quota.note(False, 50)
+    assert first.quota.next_in_line() == 1
+    first.quota.max_sessions = 0
+    assert first.quota.next_in_line() is None
+
+
+def test_the_parked_stand_in_the_line(board: Board) -> None:
+    """A client that was accepted too early waits like those in the kernel's queue."""
+    first, second = Worker(board, 0, 1), Worker(board, 1, 1)
+    first.quota.admit(1)
+    second.quota.admit(2)
+    second.quota.note(False, 10)
+    assert first.quota.next_in_line() == 1
+
+
+def test_the_log_hears_of_the_limit_once_a_minute_from_one_worker(board: Board) -> None:
+    """Eight workers that reach the limit together are one line."""
+    first, second = Worker(board, 0, 1), Worker(board, 1, 1)
+    assert first.quota.may_tell(QUIET_NS)
+    assert not second.quota.may_tell(QUIET_NS + 1)
+    assert not first.quota.may_tell(QUIET_NS + 1)
+    assert second.quota.may_tell(2 * QUIET_NS)

@@ -1,0 +1,71 @@
+"""Network namespaces for tests: hosts on one wire, each with an address of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+CLONE_NEWNET = 0x40000000
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+def inside(namespace: str, make: Callable[[], socket.socket]) -> socket.socket:
+    """A socket made in the namespace; it stays there, whoever uses it."""
+    made: list[socket.socket] = []
+
+    def enter() -> None:
+        with open(f"/run/netns/{namespace}", "rb") as file:
+            if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+        made.append(make())
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    return made[0]
+
+
+def prefix(namespace: str) -> list[str]:
+    """What to put in front of a command to run it there; "" is where we are."""
+    return ["ip", "netns", "exec", namespace] if namespace else []
+
+
+@contextlib.contextmanager
+def hosts(*addresses: str) -> Iterator[list[str]]:
+    """One namespace per address, all on a switch in the first one; their names.
+
+    Skips the test where namespaces cannot be made.
+    """
+    names = [f"gw{n}-{os.getpid()}" for n in range(len(addresses))]
+    first, made = names[0], []
+    try:
+        for name in names:
+            try:
+                ip("netns", "add", name)
+            except (subprocess.CalledProcessError, FileNotFoundError):
+                pytest.skip("needs root and ip(8)")
+            made.append(name)
+            ip("-n", name, "link", "set", "lo", "up")
+        ip("-n", first, "link", "add", "eth0", "type", "bridge")
+        for n, (name, address) in enumerate(zip(names, addresses, strict=True)):
+            if name != first:
+                ip("-n", first, "link", "add", f"port{n}", "type", "veth",
+                   "peer", "name", "eth0", "netns", name)  # fmt: skip
+                ip("-n", first, "link", "set", f"port{n}", "master", "eth0", "up")
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
+            ip("-n", name, "link", "set", "eth0", "up")
+        yield names
+    finally:
+        for name in made:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                ip("netns", "del", name)
