@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
@@ -37,7 +38,7 @@ from supervisor.core.orders import WorkerId
 from supervisor.core.slot import Limits, Worker
 from supervisor.core.status import WorkerState, WorkerView
 from supervisor.estate import Estate, listener_name, worker_names
-from supervisor.process import Birth, Child, fork_worker
+from supervisor.process import Birth, Child, fork_workers
 from supervisor.store import NO_STORE, Store
 
 HANGS = "worker hangs"
@@ -53,6 +54,17 @@ _SHOWN = {
     Life.DRAINING: WorkerState.DRAINING,
     Life.DYING: WorkerState.DRAINING,
 }
+
+
+_OneByOne = (
+    orders.Kill
+    | orders.Retire
+    | orders.Adopt
+    | orders.Release
+    | orders.Announce
+    | orders.Shut
+    | orders.Finish
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +151,10 @@ class Crew:
     def start(self, snapshot: messages.Snapshot) -> None:
         """Fork the workers; ``on_ready`` follows once every slot is filled."""
         self._snapshot = wire.encode(snapshot)
+        wire.prepare()
+        # What exists now is for good. Else each full collection would write to all of it, and the
+        # workers' shared copy of it would be a second one.
+        gc.freeze()
         store = self._store
         store.keep("board", self._board.fd)
         for index in sorted(self._estate.slots):
@@ -253,17 +269,28 @@ class Crew:
                 except IllegalTurnError as error:
                     self._condemn(event, str(error))
                     continue
-                for command in commands:
-                    self._perform(command)
+                self._perform(commands)
                 if commands or not isinstance(event, orders.Tick):
                     self._handlers.on_change()
         finally:
             self._stepping = False
 
-    def _perform(self, command: orders.Command) -> None:
+    def _perform(self, commands: Sequence[orders.Command]) -> None:
+        """In their order; spawns that follow each other are one."""
+        spawns: list[orders.Spawn] = []
+        for command in commands:
+            if isinstance(command, orders.Spawn):
+                spawns.append(command)
+                continue
+            if spawns:
+                self._spawn(spawns)
+                spawns = []
+            self._carry_out(command)
+        if spawns:
+            self._spawn(spawns)
+
+    def _carry_out(self, command: _OneByOne) -> None:
         match command:
-            case orders.Spawn(who, exclusive, reason):
-                self._spawn(who, exclusive=exclusive, reason=reason)
             case orders.Kill(who, reason):
                 if hand := self._hands.get(who):
                     hand.told_why = hand.told_why or reason == GIVING_UP
@@ -339,11 +366,26 @@ class Crew:
             self._store.keep(f"inbox-r.{index}", slot.inbox_r.fileno())
             self._store.keep(f"inbox-w.{index}", slot.inbox_w.fileno())
 
-    def _spawn(self, who: WorkerId, *, exclusive: bool, reason: str) -> None:
-        slot = self._slot(who.slot)
-        if reason != "start":
-            self.restarts[reason] += 1
-        birth = Birth(
+    def _spawn(self, spawns: Sequence[orders.Spawn]) -> None:
+        """Fork these workers in one go."""
+        for spawn in spawns:  # each is born with the inboxes of all
+            self._slot(spawn.who.slot)
+            if spawn.reason != "start":
+                self.restarts[spawn.reason] += 1
+        births = [self._birth(spawn.who, exclusive=spawn.exclusive) for spawn in spawns]
+        for spawn, child in zip(spawns, fork_workers(births), strict=True):
+            who = spawn.who
+            if isinstance(child, OSError):
+                error = str(child)
+                self._log.error("cannot start worker", slot=who.slot, gen=who.gen, error=error)
+                self._feed(orders.Exited(who))
+            else:
+                self._watch(who, child)
+                self._hands[who].channel.send(self._snapshot, messages.Snapshot)
+
+    def _birth(self, who: WorkerId, *, exclusive: bool) -> Birth:
+        slot = self._slots[who.slot]
+        return Birth(
             who=who,
             slots=max(self._fleet.wanted, 1),
             listen=self._listen,
@@ -357,14 +399,6 @@ class Crew:
             make_log=lambda who: self._log.bind(slot=who.slot, gen=who.gen, pid=os.getpid()),
             entry=self._entry,
         )
-        try:
-            child = fork_worker(birth)
-        except OSError as error:
-            self._log.error("cannot start worker", slot=who.slot, gen=who.gen, error=str(error))
-            self._feed(orders.Exited(who))
-            return
-        self._watch(who, child)
-        self._hands[who].channel.send(self._snapshot, messages.Snapshot)
 
     def _watch(self, who: WorkerId, child: Child, *, inherited: bool = False) -> None:
         channel = Channel(

@@ -105,47 +105,89 @@ class Child:
         return signal.Signals(status.si_status).name
 
 
-def fork_worker(birth: Birth) -> Child:
-    """Fork; returns in the master only. OSError: there is no worker, nothing is left open."""
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """What connects a worker to the master: two ends for each of them.
+
+    ``room`` keeps a number for the pidfd until the worker lives: without one it could not be
+    watched.
+    """
+
+    pipe_r: int
+    pipe_w: int
+    control: socket.socket
+    control_child: socket.socket
+    room: int
+
+    def close(self) -> None:
+        os.close(self.pipe_r)
+        os.close(self.pipe_w)
+        self.control.close()
+        self.control_child.close()
+        os.close(self.room)
+
+
+def fork_workers(births: Sequence[Birth]) -> list[Child | OSError]:
+    """Fork one worker each; returns in the master only. OSError: that one does not exist.
+
+    All of them in one go: every page that the master writes to between two forks is one more page
+    that the child forked in between has for itself (0.5 MB each when the channels were set up
+    after each fork).
+    """
+    ends = [_open_ends() for _ in births]
+    # Blocked around the forks: a signal that came in between would reach the master's handlers
+    # in the child. Listed here, once: asking for all 64 copies 0.1 MB in each child.
+    handled = [number for number in signal.valid_signals() if callable(signal.getsignal(number))]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+    pids: list[int | OSError] = []
+    for birth, end in zip(births, ends, strict=True):
+        try:
+            pids.append(os.fork() if isinstance(end, _Ends) else end)
+        except OSError as error:
+            pids.append(error)
+        if pids[-1] == 0 and isinstance(end, _Ends):
+            _live(birth, end.pipe_r, end.control_child, handled)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return [_child_of(pid, end) for pid, end in zip(pids, ends, strict=True)]
+
+
+def _open_ends() -> _Ends | OSError:
     with contextlib.ExitStack() as undo:
-        pipe_r, pipe_w = os.pipe()
-        undo.callback(os.close, pipe_r)
-        undo.callback(os.close, pipe_w)
-        control, control_child = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        undo.callback(control.close)
-        undo.callback(control_child.close)
-        # Room for the pidfd, kept until the worker lives: without one it could not be watched.
-        room = os.dup(pipe_r)
-        undo.callback(os.close, room)
-        pid = _fork(birth, pipe_r, control_child)
+        try:
+            pipe_r, pipe_w = os.pipe()
+            undo.callback(os.close, pipe_r)
+            undo.callback(os.close, pipe_w)
+            control, control_child = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            undo.callback(control.close)
+            undo.callback(control_child.close)
+            room = os.dup(pipe_r)
+        except OSError as error:
+            return error
         undo.pop_all()
-    for fd in (room, pipe_r):
-        os.close(fd)
-    control_child.close()
-    return Child(pid, os.pidfd_open(pid), pipe_w, control)
+    return _Ends(pipe_r, pipe_w, control, control_child, room)
 
 
-def _fork(birth: Birth, pipe_r: int, control_child: socket.socket) -> int:
-    """The worker's pid; the child never returns."""
-    # Blocked around the fork: a signal that came in between would reach the master's handlers
-    # in the child.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        pid = os.fork()
-        if pid == 0:
-            _live(birth, pipe_r, control_child)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return pid
+def _child_of(pid: int | OSError, ends: _Ends | OSError) -> Child | OSError:
+    if isinstance(ends, OSError):
+        return ends
+    if isinstance(pid, OSError):
+        ends.close()
+        return pid
+    os.close(ends.room)
+    os.close(ends.pipe_r)
+    ends.control_child.close()
+    return Child(pid, os.pidfd_open(pid), ends.pipe_w, ends.control)
 
 
-def _live(birth: Birth, pipe_r: int, control: socket.socket) -> NoReturn:
+def _live(
+    birth: Birth, pipe_r: int, control: socket.socket, handled: Sequence[signal.Signals]
+) -> NoReturn:
     """The child's whole life; exceptions end here, and never in the master's stack."""
     status = EXIT_WORKER_BUG
     try:
         kept = [pipe_r, birth.board.fd, birth.inbox.fileno(), control.fileno()]
         kept += [sock.fileno() for sock in (*birth.listeners, *birth.peers.values())]
-        go_through_checklist(kept)
+        go_through_checklist(kept, handled)
         status = birth.entry(
             WorkerStart(
                 slot=birth.who.slot,
@@ -170,16 +212,16 @@ def _live(birth: Birth, pipe_r: int, control: socket.socket) -> NoReturn:
         os._exit(status)
 
 
-def go_through_checklist(kept_fds: Sequence[int]) -> None:
+def go_through_checklist(kept_fds: Sequence[int], handled: Sequence[signal.Signals]) -> None:
     """Make a forked copy of the master a process of its own; the order matters.
 
-    Called with all signals blocked; ``kept_fds`` and the standard streams stay open.
+    Called with the ``handled`` signals blocked, those for which the master has a handler;
+    ``kept_fds`` and the standard streams stay open.
     """
     # First of all: else our signals are written into the master's wake-up socket.
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        if number not in (signal.SIGKILL, signal.SIGSTOP) and callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_DFL)
+    for number in handled:
+        signal.signal(number, signal.SIG_DFL)
     for number in IGNORED_BY_WORKERS:
         signal.signal(number, signal.SIG_IGN)
     # Inherited objects are never collected: none closes a descriptor number that is in use again.

@@ -18,7 +18,7 @@ from gateway.core import messages, wire
 from gateway.core.address import HostPort
 from gateway.worker import WorkerStart
 from supervisor.core.orders import WorkerId
-from supervisor.process import Birth, Child, fork_worker
+from supervisor.process import Birth, Child, fork_workers
 from tests.logbook import Logbook
 
 
@@ -41,7 +41,8 @@ def born(entry: Callable[[WorkerStart], int]) -> Child:
         entry=entry,
     )
     with inbox, other:
-        child = fork_worker(birth)
+        (child,) = fork_workers([birth])
+    assert isinstance(child, Child)
     board.close()
     return child
 
@@ -153,8 +154,8 @@ def test_no_descriptor_for_a_worker_leaves_nothing_open_and_no_process() -> None
                 while True:
                     fillers.append(os.open(os.devnull, os.O_RDONLY))
             for _ in range(5):
-                with pytest.raises(OSError, match="Too many open files"):
-                    fork_worker(birth)
+                (error,) = fork_workers([birth])
+                assert "Too many open files" in str(error)
                 os.close(fillers.pop())
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
