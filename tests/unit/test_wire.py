@@ -178,3 +178,10 @@ def test_endpoint_states_are_the_words_of_the_contract() -> None:
     """The enum's values are what the status document shows."""
     assert [str(state) for state in EndpointState] == ["active", "inactive", "removed"]
     assert Endpoint("a:1", ("127.0.0.1",), 1).state is EndpointState.ACTIVE
+
+
+def test_a_whole_number_is_a_number() -> None:
+    """JSON writes 1.0 as 1 now and then; an int never comes out where a float belongs."""
+    message = wire.decode(b'{"type": "Drain", "deadline_s": 1}')
+    assert isinstance(message, messages.Drain)
+    assert isinstance(message.deadline_s, float)
