@@ -6,6 +6,7 @@ Each imports what it runs when it runs: a start pays for nothing but its own mod
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,10 @@ beats the variable, the variable beats the file. Durations are written as 300ms,
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Usage errors are reported here, as one line."""
+    if COMPLETE_VARIABLE in os.environ:
+        from supervisor import bash_completion
+
+        bash_completion.install()
     try:
         code = program.main(
             list(arguments),

@@ -288,7 +288,7 @@ class _Stage:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._gateway is not None:
             await self._gateway.stop(_STOP_LIMIT_S)
-        backends = [child.stop(_STOP_LIMIT_S) for child in self._children.values()]
+        backends = [child.kill() for child in self._children.values()]
         await asyncio.gather(*backends)
         self._nameserver.close()
         self._reservation.close()

@@ -237,6 +237,9 @@ def test_completion_scripts(shell: str) -> None:
         ("etcd-gateway st", "start"),
         ("etcd-gateway start --access", "--access-log"),
         ("etcd-gateway start --balance l", "least-sessions"),
+        ("etcd-gateway start --balance = l", "least-sessions"),  # as bash cuts --balance=l
+        ("etcd-gateway start --workers = 4 --balance = l", "least-sessions"),
+        ("etcd-gateway start --listen-addr =: 23790 --acc", "--access-log"),
         ("etcd-gateway status --wa", "--watch"),
         ("etcd-gateway completion z", "zsh"),
     ],
