@@ -26,6 +26,9 @@ REFRESH_S = 2.0
 
 PIPE_COLUMNS = 200
 
+NARROW_COLUMNS = 110
+"""Fewer than these have no room for all figures beside a name of usual length."""
+
 COLORS = {
     "ready": "green", "active": "green", "degraded": "red", "inactive": "red", "backoff": "red",
     "hangs": "red", "starting": "yellow", "draining": "yellow", "removed": "bright_black",
@@ -44,7 +47,8 @@ def run(admin_addrs: Sequence[str], *, as_json: bool = False, watch: bool = Fals
     if as_json:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
-        _console().print(render(document))
+        console = _console()
+        console.print(render(document, console.width))
     return exit_code(document)
 
 
@@ -63,7 +67,9 @@ def _watch(admin_addrs: Sequence[str], *, as_json: bool) -> int:
             try:
                 document = fetch_status(admin_addrs)
                 code = exit_code(document)
-                shown: RenderableType = json.dumps(document) if as_json else render(document)
+                shown: RenderableType = (
+                    json.dumps(document) if as_json else render(document, console.width)
+                )
             except UnreachableError as error:
                 code = EXIT_UNREACHABLE
                 shown = json.dumps({"error": str(error)}) if as_json else Text(str(error), "red")
@@ -84,11 +90,15 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=PIPE_COLUMNS)
 
 
-def render(document: Mapping[str, Any]) -> RenderableType:
-    """The document as people read it: a headline, then endpoints, workers and what happened."""
+def render(document: Mapping[str, Any], width: int = PIPE_COLUMNS) -> RenderableType:
+    """The document as people read it: a headline, then endpoints, workers and what happened.
+
+    Where ``width`` columns are too few, what matters least is left out.
+    """
+    small = width < NARROW_COLUMNS
     parts: list[RenderableType] = [_headline(document), Text()]
-    parts += [_endpoints(document), Text(), _workers(document), Text(), *_facts(document)]
-    return Group(*parts)
+    parts += [_endpoints(document, small=small), Text(), _workers(document, small=small), Text()]
+    return Group(*parts, *_facts(document))
 
 
 def _headline(document: Mapping[str, Any]) -> Text:
@@ -107,34 +117,40 @@ def _headline(document: Mapping[str, Any]) -> Text:
     return text
 
 
-def _endpoints(document: Mapping[str, Any]) -> Table:
-    table = _table("ENDPOINT", "STATE", "SINCE", "PRIO", "WEIGHT", "SESSIONS", "TOTAL", "IN", "OUT")
+def _endpoints(document: Mapping[str, Any], *, small: bool) -> Table:
+    columns = ("PRIO", "WEIGHT", "SESSIONS", "TOTAL", "IN", "OUT")
+    table = _table("ENDPOINT", "STATE", "SINCE", *(("SESSIONS",) if small else columns))
     table.add_column("LAST ERROR", overflow="fold")
     now = _now(document)
     for each in sorted(document["endpoints"], key=lambda each: each["priority"]):
         since = "" if each["since"] is None else lasting(now - _seconds(each["since"]))
+        sessions = str(each["sessions"])
+        figures = (
+            str(each["priority"]), str(each["weight"]), sessions, str(each["sessions_total"]),
+            size(each["bytes_in"]), size(each["bytes_out"]),
+        )  # fmt: skip
         table.add_row(
             Text(each["endpoint"]), _state(each["state"]), since,
-            str(each["priority"]), str(each["weight"]), str(each["sessions"]),
-            str(each["sessions_total"]), size(each["bytes_in"]), size(each["bytes_out"]),
-            Text(each["last_error"] or ""),
+            *((sessions,) if small else figures), Text(each["last_error"] or ""),
         )  # fmt: skip
     return table
 
 
-def _workers(document: Mapping[str, Any]) -> Table:
-    table = _table(
-        "WORKER", "STATE", "PID", "GEN", "SESSIONS", "TOTAL", "LAG", "HEARTBEAT", "MEMORY"
-    )
-    table.add_column("LIST", justify="right")
+def _workers(document: Mapping[str, Any], *, small: bool) -> Table:
+    table = _table("WORKER", "STATE", "PID", "SESSIONS", "LAG", "HEARTBEAT")
+    for column in () if small else ("GEN", "TOTAL", "MEMORY", "LIST"):
+        table.add_column(column, justify="right", no_wrap=True)
     for each in sorted(document["workers"], key=lambda each: (each["slot"], -each["gen"])):
         age = each["heartbeat_age_s"]
         state = _state("hangs" if each["hangs"] else each["state"])
-        table.add_row(
-            f"slot {each['slot']}", state, str(each["pid"] or "-"), str(each["gen"]),
-            str(each["sessions"]), str(each["sessions_total"]),
-            f"{each['loop_lag_s'] * 1000:.1f} ms", "-" if age is None else f"{age:.1f} s",
+        more = (
+            str(each["gen"]), str(each["sessions_total"]),
             size(each["rss_bytes"]), f"v{each['snapshot_version']}",
+        )  # fmt: skip
+        table.add_row(
+            f"slot {each['slot']}", state, str(each["pid"] or "-"), str(each["sessions"]),
+            f"{each['loop_lag_s'] * 1000:.1f} ms", "-" if age is None else f"{age:.1f} s",
+            *(() if small else more),
         )  # fmt: skip
     return table
 
@@ -161,7 +177,7 @@ def _table(*columns: str) -> Table:
     """No lines and no padding outside: as greppable as ``ps``. Figures stand to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < 2 else "right", no_wrap=number < 2)
+        table.add_column(column, justify="left" if number < 2 else "right", no_wrap=True)
     return table
 
 

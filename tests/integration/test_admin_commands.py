@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from supervisor import reload, status
+from supervisor import admin_client, reload, status
 from tests.admin_double import NAMES, AdminDouble
 from tests.support import free_port, wait_until
 
@@ -161,3 +163,18 @@ def test_lengths_of_time_in_two_units(seconds: float, text: str) -> None:
 def test_sizes_in_binary_units(count: float, text: str) -> None:
     """Three figures before the unit changes."""
     assert status.size(count) == text
+
+
+def test_a_narrow_terminal_shows_what_matters_most(double: AdminDouble) -> None:
+    """No figure is cut short at 80 columns; the rest is there where there is room."""
+    double.tell(f"endpoint {NAMES[1]} inactive")
+    document = admin_client.fetch_status([double.address])
+    texts = {}
+    for width in (80, 130):
+        console = Console(width=width, file=io.StringIO())
+        console.print(status.render(document, width))
+        texts[width] = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in texts[80] + texts[130]
+    assert all(name in texts[80] for name in ("SINCE", "LAST ERROR", "LAG", "HEARTBEAT"))
+    assert "WEIGHT" not in texts[80]
+    assert "WEIGHT" in texts[130]
