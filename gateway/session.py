@@ -448,8 +448,12 @@ class Session:
             self.sessions.relay.stirred.discard(self)
             self.counters.sessions -= 1
             self.sessions.table.session_ended(self.endpoint)
-            del self.client.peer, self.upstream.peer  # no garbage for the collector to find
+            del self.client.peer, self.upstream.peer
         self.sessions.ended(self, end)
+        # The legs know us: without this every session would be a cycle, half a kilobyte that waits
+        # for the collector.
+        del self.client
+        self.upstream = None
 
 
 def _address_text(peer: Any) -> str:

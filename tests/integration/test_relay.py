@@ -370,7 +370,8 @@ def test_an_endpoint_that_comes_back_between_two_reports_counts_on() -> None:
         plane.apply(one.endpoint)
         with plane.connect(), one.accept():
             pass
-        wait_until(lambda: plane.counters.endpoints[name].sessions_total == 2)
+        seen = plane.counters.endpoints
+        wait_until(lambda: name in seen and seen[name].sessions_total == 2)
         plane.apply(two.endpoint)
         wait_until(lambda: plane.counters.sessions == 0)
         plane.ask(plane.sessions.reported)
