@@ -6,6 +6,7 @@ import asyncio
 import errno
 from collections.abc import Callable, Iterator
 from os import read
+from random import random
 from time import monotonic
 from typing import Any
 
@@ -24,7 +25,10 @@ TUNE_S = 1.0
 """A session that lives this long gets its keepalive; shorter ones save five system calls."""
 
 SPREAD_S = 1.0
-"""Sessions of an endpoint that is gone are closed over this long, not all at once."""
+"""Sessions of an endpoint that is gone are closed over this long, not all at once.
+
+Each at a time of its own by chance: workers that each hold a few do not close them together.
+"""
 
 SPREAD_STEP_S = 0.02
 
@@ -75,7 +79,8 @@ class Sessions:
         self._all: dict[Session, None] = {}
         self._tuning = False
         self._kept: frozenset[str] = frozenset()
-        self._doomed: dict[Session, End] = {}
+        self._inactive: frozenset[str] = frozenset()
+        self._doomed: dict[Session, tuple[float, End]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._leaving: dict[str, EndpointCounters] = {}
         self.stalls = Stalls(lambda leg: leg.session.cut(End.RESET))
@@ -110,15 +115,23 @@ class Sessions:
                 for endpoint in snapshot.endpoints
                 if endpoint.state is EndpointState.INACTIVE
             )
-        self._doomed = {}
+        turned = inactive - self._inactive
+        self._inactive = inactive
+        now = monotonic()
+        doomed, self._doomed = self._doomed, {}
         for session in self._all:
             name = session.endpoint
             if name and name not in self._kept:
-                self._doomed[session] = End.REMOVED
-            elif name in inactive:
-                self._doomed[session] = End.INACTIVE
-        if self._doomed:
-            self._schedule("spread", 0.0, self._cut_some, len(self._doomed))
+                end = End.REMOVED
+            elif name in turned or (name in inactive and session in doomed):
+                end = End.INACTIVE
+            else:
+                continue
+            # Who is doomed already keeps its time, or snapshot after snapshot would put it off.
+            at, _ = doomed.get(session) or (now + random() * SPREAD_S, end)  # noqa: S311 (no secret)
+            self._doomed[session] = (at, end)
+        if self._doomed and "spread" not in self._timers:
+            self._schedule("spread", 0.0, self._cut_some)
         # Timers under way stay: snapshots that follow each other closely must not put them off.
         if settings.idle_timeout_s and "idle" not in self._timers:
             self._schedule("idle", self._idle_step(), self._cut_idle)
@@ -220,13 +233,15 @@ class Sessions:
         if self._tuning:
             self._schedule("tune", TUNE_S, self._tune_some)
 
-    def _cut_some(self, total: int) -> None:
+    def _cut_some(self) -> None:
+        """Cut those of the doomed whose time has come."""
         del self._timers["spread"]
-        share = max(1, int(total * SPREAD_STEP_S / SPREAD_S + 1))
-        for session in tuple(self._doomed)[:share]:
-            session.cut(self._doomed[session])
+        now = monotonic()
+        for session, (at, end) in tuple(self._doomed.items()):
+            if at <= now:
+                session.cut(end)
         if self._doomed:
-            self._schedule("spread", SPREAD_STEP_S, self._cut_some, total)
+            self._schedule("spread", SPREAD_STEP_S, self._cut_some)
 
     def _look_for_stalls(self) -> None:
         """Tell peers that are paused or slow from those that vanished; see ``core.stall``."""

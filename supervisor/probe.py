@@ -34,6 +34,17 @@ CLIENT_SECOND_FLIGHT = (11, 16)
 """Certificate, ClientKeyExchange: a TLS 1.2 client sends them once the server has verified."""
 
 
+CLIENT_CERTIFICATE_ALERTS = frozenset(
+    {
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "TLSV1_ALERT_UNKNOWN_CA",
+    }
+)
+"""How servers say that they want a client certificate, or another one (OpenSSL's names)."""
+
+
 class Verdict(enum.StrEnum):
     """``result`` of ``probes_total``."""
 
@@ -113,7 +124,7 @@ class Probe:
         except _UnhealthyError as error:
             return Result(Verdict.FAILED, str(error))
         except ssl.SSLError as error:
-            return Result(Verdict.FAILED, f"TLS: {_reason(error)}")
+            return Result(Verdict.FAILED, f"TLS: {_reason(error, self._plan)}")
         except OSError as error:
             return Result(Verdict.FAILED, _words(error))
         except h11.RemoteProtocolError as error:
@@ -306,9 +317,13 @@ def _words(error: OSError) -> str:
     return (os.strerror(error.errno) if error.errno else str(error)).lower()
 
 
-def _reason(error: ssl.SSLError) -> str:
-    """OpenSSL's words for an operator."""
+def _reason(error: ssl.SSLError, plan: Plan) -> str:
+    """OpenSSL's words for an operator, and what they mean where that is known."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate: {error.verify_message}"
     reason = error.reason or str(error)
-    return reason.lower().replace("_", " ")
+    words = reason.lower().replace("_", " ")
+    if reason not in CLIENT_CERTIFICATE_ALERTS:
+        return words
+    verb = "does not accept" if plan.cert_file else "wants a client certificate:"
+    return f"{words} (the endpoint {verb} --health-cert-file)"

@@ -29,6 +29,7 @@ needs_etcd = pytest.mark.skipif(
 class Cluster:
     """Three members; owns their processes and data. ``tls``: (ca, certificate, key) for clients.
 
+    ``client_files``: (certificate, key) of etcdctl; members then demand client certificates.
     ``homes``: each member's network namespace and its address there (see ``tests.wires``);
     ``near``: the namespace that ``etcdctl`` runs in.
     """
@@ -37,6 +38,7 @@ class Cluster:
         self,
         *,
         tls: tuple[str, str, str] | None = None,
+        client_files: tuple[str, str] | None = None,
         client_ports: list[int] | None = None,
         homes: list[tuple[str, str]] | None = None,
         near: str = "",
@@ -45,6 +47,7 @@ class Cluster:
         self._near = near
         self._directory = tempfile.TemporaryDirectory(prefix="etcd-")
         self.tls = tls
+        self._client_files = client_files
         self.client_ports = client_ports or [free_port() for _ in range(3)]
         self._peer_ports = [free_port() for _ in range(3)]
         self.members: list[subprocess.Popen[bytes] | None] = [None, None, None]
@@ -78,8 +81,10 @@ class Cluster:
             "--election-timeout=500",
         ]
         if self.tls:
-            _, certificate, key = self.tls  # its own CA would mean: demand client certificates
+            authority, certificate, key = self.tls
             argv += [f"--cert-file={certificate}", f"--key-file={key}"]
+            if self._client_files:  # not without: naming a CA means to demand them, too
+                argv += [f"--trusted-ca-file={authority}", "--client-cert-auth"]
         with open(f"{self._directory.name}/m{index}.log", "ab") as log:
             self.members[index] = subprocess.Popen(
                 argv, stdout=log, stderr=log, env={**os.environ, "ETCD_UNSUPPORTED_ARCH": "arm64"}
@@ -127,7 +132,11 @@ class Cluster:
             f"--command-timeout={timeout_s}s",
             "--dial-timeout=2s",
         ]
-        return [*argv, f"--cacert={self.tls[0]}"] if self.tls else argv
+        if self.tls:
+            argv.append(f"--cacert={self.tls[0]}")
+        if self._client_files:
+            argv += [f"--cert={self._client_files[0]}", f"--key={self._client_files[1]}"]
+        return argv
 
     def close(self) -> None:
         for index, member in enumerate(self.members):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import os
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
 from gateway.core.counters import DialResult, End
+from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings
 from tests.plane import (
     Backend,
@@ -553,3 +556,49 @@ def test_urgent_byte_does_not_stop_the_stream() -> None:
         client.sendall(b"def")
         client.shutdown(socket.SHUT_WR)
         assert read_all(server) == b"abc!def"
+
+
+def inactive(endpoint: Endpoint) -> Endpoint:
+    return dataclasses.replace(endpoint, state=EndpointState.INACTIVE)
+
+
+def test_sessions_of_an_endpoint_that_turned_inactive_end_one_by_one() -> None:
+    """Spread over a second, whatever snapshots come in between."""
+    settings = Settings(on_inactive="close")
+    with Backend() as one, Backend() as two, Plane(one.endpoint, settings=settings) as plane:
+        clients = [plane.connect() for _ in range(30)]
+        servers = [one.accept() for _ in clients]
+        wait_until(lambda: plane.count().endpoints[one.endpoint.name].sessions == 30)
+        plane.apply(inactive(one.endpoint), two.endpoint)
+        wait_until(lambda: plane.counters.ended.get("inactive", 0) >= 3)
+        assert plane.counters.ended["inactive"] < 30
+        while plane.counters.sessions:
+            plane.apply(inactive(one.endpoint), two.endpoint)
+        assert plane.counters.ended == {"inactive": 30}
+        for sock in (*clients, *servers):
+            sock.close()
+
+
+def test_sessions_begun_with_an_inactive_endpoint_stay() -> None:
+    """No endpoint was active, so it was tried and served: the next snapshot does not end that."""
+    settings = Settings(on_inactive="close", idle_timeout_s=3600)
+    with Backend() as one, Backend() as two, Plane(one.endpoint, settings=settings) as plane:
+        plane.apply(inactive(one.endpoint))
+        with plane.connect() as client, one.accept() as server:
+            plane.apply(inactive(one.endpoint), inactive(two.endpoint))
+            plane.apply(inactive(one.endpoint), two.endpoint)
+            assert plane.ask(lambda: list(plane.sessions._doomed)) == []
+            client.sendall(b"still here")
+            assert server.recv(20) == b"still here"
+
+
+def test_frequent_snapshots_do_not_put_off_the_idle_timeout() -> None:
+    """Endpoints that change all the time keep no idle session alive."""
+    settings = Settings(idle_timeout_s=0.2)
+    with Backend() as backend, Plane(backend.endpoint, settings=settings) as plane:
+        with plane.connect(), backend.accept():
+            wait_until(lambda: plane.counters.sessions == 1)
+            deadline = time.monotonic() + 20
+            while plane.counters.sessions and time.monotonic() < deadline:
+                plane.apply(backend.endpoint)
+            assert plane.counters.ended == {"idle": 1}

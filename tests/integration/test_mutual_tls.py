@@ -1,0 +1,87 @@
+"""A real etcd cluster that demands client certificates, probed with and without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.etcd import Cluster, needs_etcd
+from tests.gateway import running
+from tests.tls import Authority
+
+pytestmark = [needs_etcd, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def files(authority: Authority) -> tuple[str, str]:
+    return authority.client_files()
+
+
+@pytest.fixture(scope="module")
+def cluster(authority: Authority, files: tuple[str, str]) -> Iterator[Cluster]:
+    directory = Path(authority.file).parent
+    leaf = authority.ca.issue_cert("127.0.0.1", "localhost")
+    certificate, key = str(directory / "server.pem"), str(directory / "server.key")
+    leaf.cert_chain_pems[0].write_to_path(certificate)
+    leaf.private_key_pem.write_to_path(key)
+    with Cluster(tls=(authority.file, certificate, key), client_files=files) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("kind", ["tls", "https"])
+def test_probes_with_a_certificate_leave_no_trace(
+    cluster: Cluster, authority: Authority, files: tuple[str, str], kind: str
+) -> None:
+    """Members are active, etcd logs no rejected connection, clients are served."""
+    before = [complaints(cluster, index) for index in range(3)]
+    with running(
+        f"--health-check={kind}",
+        "--health-interval=100ms",
+        f"--trusted-ca-file={authority.file}",
+        f"--health-cert-file={files[0]}",
+        f"--health-key-file={files[1]}",
+        endpoints=[f"https://{name}" for name in cluster.endpoints],
+    ) as gateway:
+        for n in range(6):
+            done = cluster.ctl(gateway.listen, "put", "key", f"value {n}")
+            assert done.returncode == 0, done.stderr
+        assert gateway.lines("deactivated endpoint") == []
+    assert [complaints(cluster, index) for index in range(3)] == before
+
+
+def test_https_probes_without_a_certificate_say_so(cluster: Cluster, authority: Authority) -> None:
+    """The member refuses to answer: inactive, with the reason; clients are served all the same."""
+    with running(
+        "--health-check=https",
+        f"--trusted-ca-file={authority.file}",
+        endpoints=[f"https://{cluster.endpoints[0]}"],
+    ) as gateway:
+        line = gateway.wait_line("deactivated endpoint")
+        assert "--health-cert-file" in line["error"]
+        done = cluster.ctl(gateway.listen, "put", "key", "value")
+        assert done.returncode == 0, done.stderr
+
+
+def test_tls_probes_without_a_certificate(cluster: Cluster, authority: Authority) -> None:
+    """The member has shown that it lives: active."""
+    with running(
+        "--health-interval=100ms",
+        f"--trusted-ca-file={authority.file}",
+        endpoints=[f"https://{cluster.endpoints[0]}"],
+    ) as gateway:
+        for n in range(6):
+            done = cluster.ctl(gateway.listen, "put", "key", f"value {n}")
+            assert done.returncode == 0, done.stderr
+        assert gateway.lines("deactivated endpoint") == []
+
+
+def complaints(cluster: Cluster, index: int) -> int:
+    """How often the member logged a connection that it did not like."""
+    return cluster.log(index).count("rejected connection")
