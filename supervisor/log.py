@@ -128,12 +128,14 @@ class _Output:
         self._tell_dropped()
         record = {"level": level, "ts": self._timestamp(), "msg": msg, **bound, **fields}
         if self._tap is not None:
-            self._tap(record)
+            self._tap(dict(record))
         prefix = _SYSLOG_PRIORITY[level] if self._journal else b""
         room = MAX_LINE_BYTES - len(prefix)
-        if self._console:  # the journal stamps lines itself
+        if self._console:
             line = to_console_line(record, room, stamp=not self._journal, colour=self._colour)
         else:
+            if self._journal:  # it stamps lines itself
+                del record["ts"]
             line = to_json_line(record, room)
         sink.write(prefix + line)
 

@@ -208,7 +208,10 @@ def test_console_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     plain.info("hello")
     log.close()
     plain.close()
-    coloured, bare = os.read(ours_fd, 4096).decode().splitlines()
+    said = b""
+    while said.count(b"\n") < 2:  # a terminal hands lines over as it likes
+        said += os.read(ours_fd, 4096)
+    coloured, bare = said.decode().splitlines()
     os.close(ours_fd)
     os.close(terminal_fd)
     assert "\x1b[32minfo \x1b[0m hello a=1" in coloured
@@ -216,7 +219,7 @@ def test_console_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_journal_stamps_lines_itself(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under the journal a line begins with its priority, and a console line has no time."""
+    """Under the journal a line begins with its priority and has no time, in either format."""
     status = os.fstat(pipe.w)
     monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
     for line_format in ("console", "json"):
@@ -225,7 +228,7 @@ def test_the_journal_stamps_lines_itself(pipe: Pipe, monkeypatch: pytest.MonkeyP
         log.close()
     console, line = pipe.read().splitlines()
     assert console == b"<3>error no"
-    assert line.startswith(b'<3>{"level":"error","ts":"20')
+    assert line == b'<3>{"level":"error","msg":"no"}'
 
 
 # -- the sink ------------------------------------------------------------------------------------
