@@ -170,7 +170,6 @@ class Worker:
             serve=self._serve,
         )
         self._reading_inbox = False
-        self._read_inbox(True)
 
     def listen(self) -> bool:
         """Bind unless the listeners were inherited; False: it could not be, the master knows."""
@@ -222,6 +221,7 @@ class Worker:
         self._acceptor.limit = self._quota.limit
         self._quota.admit_parked()
         if first and self._drain is None:
+            self._read_inbox(self._check_owner())
             for sock in self._listeners:
                 self._acceptor.add(sock)
             self._board.set_accepting(self._start.slot, True)
@@ -269,6 +269,8 @@ class Worker:
                 self._board.set_sessions(self._start.slot, self._counters.sessions)
 
     def _on_inbox(self) -> None:
+        if self._table.version == 0:
+            return  # what waits there is for a worker that knows the endpoints
         if not self._check_owner():
             self._read_inbox(False)
             return
@@ -333,7 +335,7 @@ class Worker:
         self._beat_due_at = now + BEAT_INTERVAL_S
         self._loop.call_at(self._beat_due_at, self._beat)
         if self._check_owner():
-            self._read_inbox(True)
+            self._read_inbox(self._table.version > 0)
             self._board.beat(self._start.slot, time.monotonic_ns())
             self._board.set_sessions(self._start.slot, self._counters.sessions)
         self._handoff.tick(self._ended, BEAT_INTERVAL_S)

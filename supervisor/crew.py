@@ -225,6 +225,14 @@ class Crew:
         """Whether at least one worker is alive and not late."""
         return any(slot.serving for slot in self._fleet.slots)
 
+    def listener_inodes(self) -> set[int]:
+        """Of all listening sockets that are ours."""
+        return {
+            os.fstat(sock.fileno()).st_ino
+            for slot in self._slots.values()
+            for sock in slot.listeners
+        }
+
     def view(self) -> tuple[WorkerView, ...]:
         """All workers, and the slots that wait for one, by slot and generation.
 

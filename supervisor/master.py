@@ -32,6 +32,7 @@ from supervisor.core.status import GatewayView, log_lines, summary
 from supervisor.crew import Crew, Handlers
 from supervisor.follower import Follower, NoEndpointsError, resolve_listen
 from supervisor.log import make_log
+from supervisor.lookout import Lookout
 from supervisor.overview import Events, Overview, version
 from supervisor.prober import Prober
 from supervisor.reloader import Reloader
@@ -125,10 +126,11 @@ class Master:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._ready = False
-        self._draining = False
+        self._draining = self._upgrading = False
         self._failed_with = 0
         self._sessions_cut = 0
         self._crew: Crew | None = None
+        self._lookout: Lookout | None = None
         self._admin_sockets: list[AdminSocket] = []
         self._admin_opening = False
         self._admin: Admin | None = None
@@ -210,6 +212,7 @@ class Master:
             self._follower.remember(self._left.discovery)
 
     def _start_crew(self, slots: int) -> None:
+        self._lookout = Lookout(self._listen, self._log)
         self._crew = crew = Crew(
             self._config,
             self._listen,
@@ -313,6 +316,8 @@ class Master:
             self._notify.extend(PATIENCE_S)
         if self._crew is None:
             return
+        if self._lookout is not None and not self._draining:
+            self._lookout.tick(self._crew.listener_inodes())
         sums = self._totals.sums()
         for member in self._roster.members:
             entry = sums.endpoints.get(member.found.name)
@@ -373,12 +378,26 @@ class Master:
     async def _upgrade(self) -> None:
         """Become a new image of the program, with everything that this one holds."""
         crew = self._crew
-        if crew is None or self._draining or not self._ready:
-            self._log.warn("no upgrade now", reason="draining" if self._draining else "starting")
+        if crew is None or self._draining or self._upgrading or not self._ready:
+            reason = "draining" if self._draining else "starting"
+            self._log.warn("no upgrade now", reason="one is on" if self._upgrading else reason)
             return
-        if why := await upgrade.preflight():
-            self._log.error("upgrade failed, the old image goes on", error=why)
-            return
+        self._upgrading = True
+        try:
+            if why := await upgrade.preflight():
+                self._log.error("upgrade failed, the old image goes on", error=why)
+                return
+            upgrade.block_signals()
+            for _ in range(3):  # one that came before is ours, and the loop has yet to hear of it
+                await asyncio.sleep(0)
+            if not self._draining:
+                self._execute(crew)
+        finally:
+            self._upgrading = False
+            upgrade.unblock_signals()
+
+    def _execute(self, crew: Crew) -> None:
+        """Returns only if the new image could not be executed."""
         crew.kill_unready()
         self._log.info("upgrading")
         facts = facts_for_the_next(
@@ -444,6 +463,7 @@ class Master:
             sums=self._totals.sums(),
             worker_restarts=crew.restarts if crew else {},
             events=self._events.all(),
+            strangers=self._lookout.strangers if self._lookout else (),
         )
 
     def _show_status(self) -> None:

@@ -101,6 +101,7 @@ class Overview:
         sums: Sums,
         worker_restarts: Mapping[str, int],
         events: tuple[Mapping[str, Any], ...],
+        strangers: tuple[Mapping[str, Any], ...],
     ) -> GatewayView:
         return GatewayView(
             version=version(),
@@ -119,6 +120,7 @@ class Overview:
             sums=sums,
             worker_restarts=worker_restarts,
             events=events,
+            strangers=strangers,
             limits=limits(config, slots),
         )
 

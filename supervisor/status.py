@@ -166,6 +166,10 @@ def _facts(document: Mapping[str, Any]) -> list[Text]:
     if found["last_error"]:
         lines.append(f"discovery error: {found['last_error']}")
     lines += [f"refused: {name}: {why}" for name, why in found["refused"].items()]
+    lines += [
+        f"error: another program (uid {each['uid']}) listens on {each['address']}, too"
+        for each in document.get("strangers", ())
+    ]
     if again["last_at"]:
         ago = lasting(now - _seconds(again["last_at"]))
         why = f": {again['last_error']}" if again["last_error"] else ""

@@ -88,12 +88,11 @@ def is_preflight(environ: Mapping[str, str]) -> bool:
 def execute(fds: Mapping[str, int], facts: Mapping[str, Any]) -> NoReturn:
     """Become the new image; OSError: we are still the old one and nothing has changed.
 
-    Signals stay blocked until the new image calls :func:`unblock_signals`: one that arrives in
-    between would kill it.
+    Call :func:`block_signals` first: they stay blocked until the new image calls
+    :func:`unblock_signals`, for one that arrives in between would kill it.
     """
     document = json.dumps({"fds": dict(fds), "facts": dict(facts)})
     argv = command()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     for fd in fds.values():
         os.set_inheritable(fd, True)
     try:
@@ -101,7 +100,11 @@ def execute(fds: Mapping[str, int], facts: Mapping[str, Any]) -> NoReturn:
     finally:
         for fd in fds.values():
             os.set_inheritable(fd, False)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def block_signals() -> None:
+    """From now on they wait, for the new image or until :func:`unblock_signals`."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
 def unblock_signals() -> None:

@@ -127,6 +127,8 @@ class GatewayView:
     """Workers replaced, by reason, ever."""
     events: tuple[Mapping[str, Any], ...] = ()
     limits: Mapping[str, int] = field(default_factory=dict)
+    strangers: tuple[Mapping[str, Any], ...] = ()
+    """Sockets of other programs that listen where we do."""
 
 
 def gateway_state(view: GatewayView) -> GatewayState:
@@ -151,9 +153,10 @@ def summary(view: GatewayView) -> str:
     active = sum(each.state is EndpointState.ACTIVE for each in view.endpoints)
     present = sum(each.state is not EndpointState.REMOVED for each in view.endpoints)
     workers = len(_live_slots(view))
+    strangers = ", another program listens here too" if view.strangers else ""
     return (
         f"{active}/{present} endpoints active, {workers} worker{'s' * (workers != 1)}, "
-        f"{view.sums.sessions} session{'s' * (view.sums.sessions != 1)}"
+        f"{view.sums.sessions} session{'s' * (view.sums.sessions != 1)}{strangers}"
     )
 
 
@@ -194,6 +197,7 @@ def document(view: GatewayView) -> dict[str, Any]:
         "handed_over": view.sums.handed_over,
         "accept_paused": view.sums.accept_paused,
         "limits": dict(view.limits),
+        "strangers": [dict(each) for each in view.strangers],
         "events": [dict(each) for each in view.events],
     }
 
