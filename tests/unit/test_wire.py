@@ -125,6 +125,29 @@ def test_optional_fields_decode() -> None:
         assert convert({"value": 3}) == kind(3)
 
 
+def test_snapshots_that_follow_each_other() -> None:
+    """What did not change is not made again; what did is, wherever it stands."""
+    one, two, three = (Endpoint(f"{n}:1", ("10.0.0.1",), 1) for n in "abc")
+    worse = dataclasses.replace(two, state=EndpointState.INACTIVE)
+    for endpoints in ((one, two), (one, worse, three), (worse,), (), (three, two, one)):
+        snapshot = messages.Snapshot(1, endpoints)
+        assert wire.decode(wire.encode(snapshot)) == snapshot
+    again = [wire.decode(wire.encode(messages.Snapshot(n, (one, two)))) for n in (1, 2)]
+    assert isinstance(again[0], messages.Snapshot)
+    assert isinstance(again[1], messages.Snapshot)
+    assert again[0].endpoints[1] is again[1].endpoints[1]
+    good = {"name": "a:1", "addresses": ["::1"], "port": 1}
+    for wrong, where in (
+        ("x", r"Snapshot.endpoints: expected list"),
+        ([good, {"name": 1}], r"Snapshot.endpoints\[1\]: field"),
+        ([good | {"addresses": "::1"}], r"Snapshot.endpoints\[0\].addresses: expected list"),
+        ([good | {"addresses": ["::1", 1]}], r"Snapshot.endpoints\[0\].addresses\[1\]: expected"),
+    ):
+        line = wire.encode(messages.Snapshot(1, ())).replace(b"[]", orjson.dumps(wrong))
+        with pytest.raises(wire.WireError, match=where):
+            wire.decode(line)
+
+
 def test_report_carries_every_counter() -> None:
     """What a worker counted is what its report says."""
     endpoint = EndpointCounters(
