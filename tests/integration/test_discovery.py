@@ -138,6 +138,20 @@ def test_dns_dead_at_start_comes_back(ns: NameServer, backends: list[Backend]) -
         assert greeting(gateway) == "b0"
 
 
+def test_sighup_hurries_a_start_that_waits(ns: NameServer, backends: list[Backend]) -> None:
+    """HUP before there is anything to reload says so, and resolves again at once."""
+    publish(ns, (0, 0, backends[0]))
+    ns.faults[""] = Fault.SERVFAIL
+    with Gateway(*flags(ns)) as gateway:
+        wait_until(lambda: ns.asked(PLAIN, "SRV") >= 4, 20)  # retries are seconds apart by now
+        assert len(gateway.lines("no endpoint found yet, trying again")) == 1
+        ns.faults.clear()
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_line("no reload now")
+        gateway.wait_ready()
+        assert not gateway.lines("reload complete")
+
+
 @pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.NXDOMAIN])
 def test_dns_that_fails_later_takes_nothing_away(
     ns: NameServer, backends: list[Backend], fault: Fault
