@@ -28,6 +28,9 @@ EMERGENCY_S = 5.0
 LONGEST_SLEEP_S = 3600.0
 AFTER_ERROR_S = 5.0
 
+COMPLAIN_S = 30.0
+"""A gateway that waits for its first endpoint says so this often."""
+
 
 class NoEndpointsError(Exception):
     """No endpoint, and trying again is pointless; the text says why (exit code 69)."""
@@ -74,6 +77,7 @@ class Follower:
         self._last = Round()
         self._last_success_at: float | None = None
         self._results: Counter[str] = Counter()
+        self._complaint = ("", float("-inf"))
         self._task: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -159,8 +163,16 @@ class Follower:
                         NoEndpointsError(f"no endpoint found: {result.error}")
                     )
                     return
-                self._log.warn("no endpoint found yet, trying again", error=result.error)
+                self._complain(result.error)
             await self._wait()
+
+    def _complain(self, error: str) -> None:
+        """That nothing was found at start: when the reason is a new one, and again from time to
+        time."""
+        now = asyncio.get_running_loop().time()
+        if self._complaint[0] != error or now - self._complaint[1] >= COMPLAIN_S:
+            self._complaint = (error, now)
+            self._log.warn("no endpoint found yet, trying again", error=error)
 
     async def _wait(self) -> None:
         """Until a round is due, or somebody asked for one."""
@@ -239,8 +251,8 @@ class Follower:
         for name, reason in result.left_out.items():
             if last.left_out.get(name) != reason:
                 self._log.warn("endpoint left out", endpoint=name, reason=reason)
-        if result.error and result.error != last.error and result.endpoints:
-            self._log.warn("discovery incomplete", error=result.error)
+        if result.incomplete and result.incomplete != last.incomplete and result.endpoints:
+            self._log.warn("discovery incomplete", error=result.incomplete)
         before, self._found = self._found, result.endpoints
         change = compare(before, self._found)
         if not change:

@@ -7,6 +7,7 @@ Every question gets an outcome; nothing raises.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,9 @@ from supervisor.core.system_names import (
 
 HOSTS_TTL_S = 5.0
 """How long an entry of the hosts file is believed; reading it again costs nothing."""
+
+HOSTS_AGE_S = 0.1
+"""The hosts file is read once for the many questions of one round, not for each of them."""
 
 EDNS_PAYLOAD_BYTES = 1232
 """Fits one unfragmented packet everywhere (DNS flag day 2020); longer answers come over TCP."""
@@ -85,6 +89,7 @@ class Resolver:
         self._dns.use_edns(0, payload=EDNS_PAYLOAD_BYTES)
         self._backend: Any = _ConnectedBackend()
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
+        self._hosts_read: tuple[float, dict[str, tuple[str, ...]]] = (float("-inf"), {})
 
     async def ask(self, question: Question) -> Outcome:
         """One question, one outcome; cancellation is the only way out without one."""
@@ -115,7 +120,10 @@ class Resolver:
 
     def _hosts(self, name: str) -> Outcome | None:
         """The hosts file; ``localhost`` needs no entry (RFC 6761, 6.3)."""
-        addresses = parse_hosts(_read(self._files.hosts)).get(name, ())
+        now = asyncio.get_running_loop().time()
+        if now - self._hosts_read[0] > HOSTS_AGE_S:
+            self._hosts_read = (now, parse_hosts(_read(self._files.hosts)))
+        addresses = self._hosts_read[1].get(name, ())
         if not addresses and (name == "localhost" or name.endswith(".localhost")):
             addresses = ("127.0.0.1", "::1")
         return Answer(HOSTS_TTL_S, addresses=addresses) if addresses else None
@@ -179,7 +187,9 @@ class Resolver:
             return Failure(_describe(error.kwargs.get("errors", [])) or "timeout")
         except dns.resolver.NoNameservers as error:
             return Failure(_describe(error.kwargs.get("errors", [])) or "no nameserver left")
-        except (dns.exception.DNSException, OSError, ValueError) as error:
+        except OSError as error:
+            return Failure(os.strerror(error.errno) if error.errno else str(error))
+        except (dns.exception.DNSException, ValueError) as error:
             return Failure(f"{type(error).__name__}: {error}")
 
 
@@ -241,14 +251,18 @@ def _negative_ttl(error: dns.resolver.NXDOMAIN) -> float:
     return 60.0
 
 
-def _describe(errors: Sequence[tuple[object, ...]]) -> str:
+def _describe(errors: Sequence[tuple[Any, ...]]) -> str:
     """dnspython's trace of attempts, each nameserver with its newest error."""
     newest = {}
     for server, _tcp, _port, error, _response in errors:
+        known = isinstance(server, dns.nameserver.AddressAndPortNameserver)
+        name = str(HostPort(server.address, server.port) if known else server)
         if isinstance(error, dns.exception.Timeout):
-            newest[str(server)] = "timeout"
+            newest[name] = "timeout"
+        elif isinstance(error, OSError) and error.errno:
+            newest[name] = os.strerror(error.errno)
         else:
-            newest[str(server)] = str(error) or type(error).__name__
+            newest[name] = str(error) or type(error).__name__
     return "; ".join(f"{error} from {server}" for server, error in newest.items())
 
 

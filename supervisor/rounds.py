@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 EARLY_S = 0.5
 """Endpoints that passed the TLS check wait no longer than this for those still being checked."""
 
+MAX_QUESTIONS = 64
+"""Under way at once. A nameserver that is dead costs each its time, but starting the questions of
+thousands of targets in one go stops the loop for half a second."""
+
+MAX_ERRORS = 5
+"""So many errors are spelled out in one line, the others counted."""
+
 
 class BadTargetError(Exception):
     """A target that can never work as configured; the text names the flag (exit code 2)."""
@@ -78,7 +85,12 @@ class Round:
         texts = [problem.error for problem in self.problems]
         texts += self.stale
         texts += [f"{name}: {reason}" for name, reason in self.left_out.items()]
-        return "; ".join(texts)
+        return _in_one_line(texts)
+
+    @property
+    def incomplete(self) -> str:
+        """The part of ``error`` that is about DNS; "" if it answered everything."""
+        return _in_one_line([*(problem.error for problem in self.problems), *self.stale])
 
 
 class Rounds:
@@ -170,22 +182,25 @@ class Rounds:
         )
 
     async def _ask(self, questions: Iterable[Question], force: bool) -> list[Question]:
-        """Ask those that are due, all at once; returns them."""
+        """Ask those that are due, MAX_QUESTIONS at once; returns them."""
         now = asyncio.get_running_loop().time
         asked = list(questions) if force else list(self._answers.due(questions, now()))
         if not asked:
             return []
         resolver = self._current_resolver()
 
-        async def ask(question: Question) -> None:
-            outcome = await resolver.ask(question)
-            self._answers.take(
-                question, outcome, now=now(), refresh=self._refresh, draw=self._draw()
-            )
+        waiting = iter(asked)
+
+        async def ask() -> None:
+            for question in waiting:
+                outcome = await resolver.ask(question)
+                self._answers.take(
+                    question, outcome, now=now(), refresh=self._refresh, draw=self._draw()
+                )
 
         async with asyncio.TaskGroup() as group:
-            for question in asked:
-                group.create_task(ask(question), name=str(question))
+            for number in range(min(len(asked), MAX_QUESTIONS)):
+                group.create_task(ask(), name=f"ask {number}")
         return asked
 
     def _current_resolver(self) -> Resolver:
@@ -258,6 +273,11 @@ class Rounds:
             )
         except ValueError as error:
             raise BadTargetError(str(error)) from None
+
+
+def _in_one_line(texts: list[str]) -> str:
+    left = len(texts) - MAX_ERRORS
+    return "; ".join(texts[:MAX_ERRORS]) + (f"; and {left} more" if left > 0 else "")
 
 
 def is_local(address: str) -> bool:

@@ -107,12 +107,15 @@ class Admission:
         self._standings[candidate] = standing
 
     def admitted(self, endpoints: Iterable[Discovered]) -> tuple[Discovered, ...]:
-        """The endpoints that may be used, with those of their addresses that may be."""
+        """The endpoints that may be used, with those of their addresses that may be.
+
+        They speak TLS, under whatever name they were found: they proved it.
+        """
         kept = []
         for each in endpoints:
             addresses = tuple(c.address for c in _candidates(each) if self._may_be_used(c))
             if addresses:
-                kept.append(dataclasses.replace(each, addresses=addresses))
+                kept.append(dataclasses.replace(each, addresses=addresses, tls=True))
         return tuple(kept)
 
     def refused(self) -> dict[str, str]:

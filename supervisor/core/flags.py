@@ -141,6 +141,10 @@ def _srv_domain(text: str) -> str:
     if not text:
         return ""
     name = parse_name(text)
+    if re.fullmatch(r"[0-9.]+", name):
+        raise ValueError("expected a domain; IP addresses go to --endpoints")
+    if all(label.startswith("_") for label in name.removesuffix(".").split(".")):
+        raise ValueError("expected a domain behind it, as in _postgresql._tcp.example.com")
     longest = MAX_NAME_LENGTH - len("_etcd-client-ssl._tcp.")
     if not name.startswith("_") and len(name) > longest:
         raise ValueError(f"expected a domain of at most {longest} characters")

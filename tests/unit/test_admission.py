@@ -34,6 +34,7 @@ def test_only_addresses_that_passed_are_used() -> None:
     admission.take(TWO, Refused("certificate: expired"), 0)
     (used,) = admission.admitted([E])
     assert used.addresses == ("10.0.0.1",)
+    assert used.tls, "found under whatever name, it proved to speak TLS"
     assert admission.refused() == {"a:1": "certificate: expired"}
     assert admission.to_check([E], 0.5, everything=False) == ()
     assert admission.to_check([E], FIRST_RETRY_S, everything=False) == (TWO,)

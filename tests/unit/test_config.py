@@ -225,6 +225,8 @@ def test_empty_texts() -> None:
         ("access-log", "", "a value is missing"),
         ("discovery-srv", "a b", "letters, digits"),
         ("discovery-srv", "a." * 120, "at most 231"),
+        ("discovery-srv", "10.0.0.1", "IP addresses go to --endpoints"),
+        ("discovery-srv", "_postgresql._tcp", "expected a domain behind it"),
         ("discovery-srv-name", "a.b", "letters, digits"),
         ("trusted-ca-file", "a\0b", "path of a file"),
         ("health-cert-file", "c", "expected --health-key-file beside it"),

@@ -200,6 +200,35 @@ def test_a_dead_dns_at_start_is_waited_for(
     asyncio.run(main())
 
 
+def test_many_problems_are_told_in_one_line_that_can_be_read(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """A few errors are spelled out and the others counted; each refusal has a line of its own."""
+    ports = [free_port() for _ in range(8)]
+    ns.set(PLAIN, "SRV", *(f"0 0 0 n{n}.test." for n in range(8)), "0 0 2379 n1.test.")
+
+    async def main() -> None:
+        async with started(config, files) as gateway:
+            error = gateway.it.view.last_error or ""
+            assert error.count("port 0") == 5
+            assert error.endswith("; and 3 more")
+            (line,) = gateway.log.lines_of("discovery incomplete")
+            assert line["error"] == error
+
+    asyncio.run(main())
+    listen = tuple(HostPort("127.0.0.1", port) for port in ports)
+    records = (f"0 0 {port} n1.test." for port in ports)
+    ns.set(PLAIN, "SRV", *records, "0 0 2379 n1.test.")
+
+    async def guarded() -> None:
+        async with started(replace(config, listen_addr=listen), files) as gateway:
+            assert (gateway.it.view.last_error or "").endswith("; and 3 more")
+            assert len(gateway.log.lines_of("endpoint left out")) == 8
+            assert not gateway.log.lines_of("discovery incomplete")
+
+    asyncio.run(guarded())
+
+
 def test_start_can_be_cancelled(config: Config, files: Files, ns: NameServer) -> None:
     """A stop while DNS is dead ends the wait and leaves no task behind."""
     ns.faults[""] = Fault.SERVFAIL
