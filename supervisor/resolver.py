@@ -251,19 +251,23 @@ def _negative_ttl(error: dns.resolver.NXDOMAIN) -> float:
     return 60.0
 
 
-def _describe(errors: Sequence[tuple[Any, ...]]) -> str:
+def _describe(errors: Sequence[tuple[object, ...]]) -> str:
     """dnspython's trace of attempts, each nameserver with its newest error."""
     newest = {}
     for server, _tcp, _port, error, _response in errors:
-        known = isinstance(server, dns.nameserver.AddressAndPortNameserver)
-        name = str(HostPort(server.address, server.port) if known else server)
         if isinstance(error, dns.exception.Timeout):
-            newest[name] = "timeout"
+            newest[_spelled(server)] = "timeout"
         elif isinstance(error, OSError) and error.errno:
-            newest[name] = os.strerror(error.errno)
+            newest[_spelled(server)] = os.strerror(error.errno)
         else:
-            newest[name] = str(error) or type(error).__name__
+            newest[_spelled(server)] = str(error) or type(error).__name__
     return "; ".join(f"{error} from {server}" for server, error in newest.items())
+
+
+def _spelled(server: object) -> str:
+    """A nameserver as operators write it; dnspython's way is ``Do53:127.0.0.1@53``."""
+    address, at, port = str(server).removeprefix("Do53:").rpartition("@")
+    return str(HostPort(address, int(port))) if at and port.isdecimal() else str(server)
 
 
 def _read(path: str) -> str:

@@ -150,7 +150,7 @@ def test_nobody_at_the_nameserver_is_known_at_once(ns: NameServer, files: Files)
     ns.stop()
     outcome = ask(ns, files, Kind.HOST, "web.test")
     assert isinstance(outcome, Failure)
-    assert "refused" in outcome.error
+    assert outcome.error == f"Connection refused from {ns.address}"
 
 
 def test_the_next_nameserver_is_asked(ns: NameServer, files: Files) -> None:
