@@ -13,7 +13,7 @@ import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from gateway.core import messages, wire
 
@@ -53,6 +53,8 @@ class Control:
         self._fds: deque[int] = deque()
         self._unsent: deque[tuple[bytes, Sequence[int]]] = deque()
         self._orphaned = False
+        self._waiting: deque[bytes] = deque()
+        self._steps: Generator[None, None, messages.Down | messages.Up] | None = None
         os.set_blocking(pipe_r, False)
         sock.setblocking(False)
         loop.add_reader(pipe_r, self._read_pipe)
@@ -103,10 +105,36 @@ class Control:
         except BlockingIOError:
             return
         if not data:
+            while self._advance():
+                pass
             self._orphan()
             return
-        for line in self._pipe_lines.feed(data):
-            self._dispatch(line)
+        self._waiting.extend(self._pipe_lines.feed(data))
+        if self._steps is None:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Decode what came down the pipe, in its order; a big snapshot takes several turns."""
+        while self._advance():
+            if self._steps is not None:
+                self._loop.call_soon(self._go_on)
+                return
+
+    def _advance(self) -> bool:
+        """One step of the message at hand or of the next one; False if there is none."""
+        if self._steps is None:
+            if not self._waiting:
+                return False
+            self._steps = wire.decode_in_steps(self._waiting.popleft())
+        try:
+            next(self._steps)
+        except StopIteration as done:
+            self._steps = None
+            self._deliver(done.value)
+        except wire.WireError as error:  # of a master of another release, after an upgrade
+            self._steps = None
+            self._on_garbage(str(error))
+        return True
 
     def _read_sock(self) -> None:
         try:
@@ -127,9 +155,12 @@ class Control:
     def _dispatch(self, line: bytes) -> None:
         try:
             message = wire.decode(line)
-        except wire.WireError as error:  # of a master of another release, after an upgrade
+        except wire.WireError as error:
             self._on_garbage(str(error))
             return
+        self._deliver(message)
+
+    def _deliver(self, message: messages.Down | messages.Up) -> None:
         match message:
             case messages.Adopt():
                 wanted = self._listeners

@@ -26,6 +26,10 @@ CHURN_LIMIT_PER_S = 25.0
 STALE_NS = 350_000_000
 """A worker whose last beat is older (they come every 100 ms) may hang: nothing is sent to it."""
 
+_SEND_FLAGS = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
+"""Not setblocking: it would write to each of the sockets inherited from the master, and so copy
+their pages in every worker."""
+
 _DATAGRAM = b"+"
 """A datagram carries a descriptor only if it carries a byte, too (unix(7))."""
 
@@ -58,12 +62,9 @@ class Handoff:
         self._churn_per_s = 0.0
         self.pays = bool(peers)
         inbox.setblocking(False)
-        for peer in peers.values():
-            peer.setblocking(False)
 
     def add_peer(self, slot: int, sock: socket.socket) -> None:
         """Slot ``slot`` exists now; a sending end that we had for it is closed."""
-        sock.setblocking(False)
         if old := self._peers.get(slot):
             old.close()
         self._peers[slot] = sock
@@ -102,7 +103,7 @@ class Handoff:
         """Put the socket into the slot's inbox; True: ``fd`` is closed here, it lives on there."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
         try:
-            self._peers[slot].sendmsg([_DATAGRAM], rights, socket.MSG_NOSIGNAL)
+            self._peers[slot].sendmsg([_DATAGRAM], rights, _SEND_FLAGS)
         except OSError:  # its inbox is full, or it is being replaced: the client stays ours
             return False
         self._board.put(self._slot, slot)
@@ -112,7 +113,7 @@ class Handoff:
     def give_turn(self, slot: int) -> bool:
         """Tell the slot that a place is free and its clients are next."""
         try:
-            return bool(self._peers[slot].send(_TURN, socket.MSG_NOSIGNAL))
+            return bool(self._peers[slot].send(_TURN, _SEND_FLAGS))
         except (KeyError, OSError):  # being replaced: whoever looks next takes the place
             return False
 

@@ -28,7 +28,7 @@ from supervisor.core.discovery import Discovered
 from supervisor.core.health import HealthView
 from supervisor.core.reloading import worker_settings
 from supervisor.core.roster import Roster
-from supervisor.core.status import GatewayView, log_lines, summary
+from supervisor.core.status import GatewayView, log_lines, summary, summary_of
 from supervisor.crew import Crew, Handlers
 from supervisor.follower import Follower, NoEndpointsError, resolve_listen
 from supervisor.log import make_log
@@ -340,15 +340,13 @@ class Master:
             return
         if self._lookout is not None and not self._draining:
             self._lookout.tick(self._crew.listener_inodes())
-        sums = self._totals.sums()
+        sessions = self._totals.sessions()
         for member in self._roster.members:
-            entry = sums.endpoints.get(member.found.name)
-            self._roster.sessions(member.found.name, entry.sessions if entry else 0)
+            self._roster.sessions(member.found.name, sessions.get(member.found.name, 0))
         self._roster.expire(self._loop.time())
         self._watch_members()
         self._push()
         if self._config.balance == "least-sessions":
-            sessions = {name: entry.sessions for name, entry in sums.endpoints.items()}
             self._crew.push_loads(messages.Loads(sessions))
         self._show_status()
 
@@ -492,7 +490,12 @@ class Master:
 
     def _show_status(self) -> None:
         if self._ready and self._notify.enabled:
-            self._notify.status(summary(self.view()))
+            states = [member.state for member in self._roster.members]
+            workers = self._crew.view() if self._crew else ()
+            strangers = self._lookout is not None and bool(self._lookout.strangers)
+            self._notify.status(
+                summary_of(states, workers, self._totals.live_sessions, strangers=strangers)
+            )
 
     def _feed_watchdog(self, interval_s: float) -> None:
         """That this runs proves that the loop turns; the workers' part is asked for."""

@@ -84,7 +84,7 @@ class Prober:
             if watch is None:
                 self._watches[name] = watch = self._begin(found)
                 self._arm(watch)
-            elif watch.found != found:
+            elif watch.found is not found and watch.found != found:
                 self._change(watch, found)
 
     def remember(self, views: Mapping[str, HealthView]) -> None:

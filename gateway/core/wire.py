@@ -11,15 +11,20 @@ import enum
 import functools
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import orjson
 
 from gateway.core import messages
+from gateway.core.endpoint import Endpoint
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """One message at most; 3,000 endpoints with eight addresses each are about 1 MB."""
+
+
+STEP = 400
+"""Endpoints decoded in one go: 1.6 ms."""
 
 
 class WireError(Exception):
@@ -55,6 +60,17 @@ def encode(message: messages.Down | messages.Up) -> bytes:
 
 def decode(line: bytes) -> messages.Down | messages.Up:
     """One line back to its message; raises WireError, never anything else."""
+    steps = decode_in_steps(line)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            message: messages.Down | messages.Up = done.value
+            return message
+
+
+def decode_in_steps(line: bytes) -> Generator[None, None, messages.Down | messages.Up]:
+    """The same, pausing after each STEP of a snapshot's endpoints: a worker has others to serve."""
     try:
         document = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -66,10 +82,26 @@ def decode(line: bytes) -> messages.Down | messages.Up:
     if kind is None:
         raise WireError(f"unknown message type {name!r}")
     try:
+        if kind is messages.Snapshot:
+            yield from _decode_ahead(document.get("endpoints"))
         message: messages.Down | messages.Up = _decoder(kind)(document)
     except _MismatchError as error:
         raise WireError(f"{name}{error.path}{error.problem}") from None
     return message
+
+
+def _decode_ahead(endpoints: Any) -> Iterator[None]:
+    """Decode these in their place, step by step; what is wrong is found when its turn comes."""
+    if type(endpoints) is not list or len(endpoints) <= STEP:
+        return
+    convert = _decoder(Endpoint)
+    for start in range(0, len(endpoints), STEP):
+        for index, each in enumerate(endpoints[start : start + STEP], start):
+            try:
+                endpoints[index] = convert(each)
+            except _MismatchError as error:
+                raise _MismatchError(error.problem, f".endpoints[{index}]{error.path}") from None
+        yield
 
 
 class LineReader:
@@ -221,6 +253,8 @@ def _dataclass_decoder(kind: type) -> Decoder:
 
     def convert(value: Any) -> Any:
         if type(value) is not dict:
+            if type(value) is kind:  # decoded ahead
+                return value
             raise _mismatch("dict", value)
         if missing := required - value.keys():
             raise _MismatchError(f": field {min(missing)!r} is missing")

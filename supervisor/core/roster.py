@@ -59,6 +59,8 @@ class Roster:
     def __init__(self, version: int = 0) -> None:
         self._members: dict[str, Member] = {}
         self._snapshot = Snapshot(version, ())
+        self._moved = True
+        """Whether anything happened since that snapshot that a worker could notice."""
 
     @property
     def version(self) -> int:
@@ -94,6 +96,7 @@ class Roster:
             since = now if member.removed_at is None else member.removed_at
             members[name] = dataclasses.replace(member, removed_at=since, grace_s=grace_s)
         self._members = members
+        self._moved = True
         return change
 
     def judge(self, name: str, active: bool) -> None:
@@ -101,6 +104,7 @@ class Roster:
         member = self._members.get(name)
         if member is not None and member.active != active:
             self._members[name] = dataclasses.replace(member, active=active)
+            self._moved = True
 
     def sessions(self, name: str, count: int) -> None:
         """How many sessions the endpoint has over all workers, as last reported."""
@@ -117,6 +121,7 @@ class Roster:
         )
         for name in gone:
             del self._members[name]
+            self._moved = True
         return gone
 
     def next_at(self) -> float | None:
@@ -127,8 +132,11 @@ class Roster:
 
     def snapshot(self, settings: Settings) -> Snapshot:
         """The current snapshot; its version is greater than the last one's if anything changed."""
-        endpoints = tuple(_endpoint(member) for member in self._members.values())
         last = self._snapshot
+        if not self._moved and settings == last.settings:
+            return last
+        self._moved = False
+        endpoints = tuple(_endpoint(member) for member in self._members.values())
         if endpoints != last.endpoints or settings != last.settings:
             self._snapshot = Snapshot(last.version + 1, endpoints, settings)
         return self._snapshot

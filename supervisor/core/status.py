@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import datetime
 import enum
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,13 +151,30 @@ def unreadiness(view: GatewayView) -> tuple[str, ...]:
 
 def summary(view: GatewayView) -> str:
     """The line for the service manager: ``3/3 endpoints active, 8 workers, 412 sessions``."""
-    active = sum(each.state is EndpointState.ACTIVE for each in view.endpoints)
-    present = sum(each.state is not EndpointState.REMOVED for each in view.endpoints)
-    workers = len(_live_slots(view))
-    strangers = ", another program listens here too" if view.strangers else ""
+    return summary_of(
+        (each.state for each in view.endpoints),
+        view.workers,
+        view.sums.sessions,
+        strangers=bool(view.strangers),
+    )
+
+
+def summary_of(
+    states: Iterable[EndpointState],
+    workers: Iterable[WorkerView],
+    sessions: int,
+    *,
+    strangers: bool,
+) -> str:
+    """The same from its parts: a whole view every second would be dear with 3,000 endpoints."""
+    counts = Counter(states)
+    active = counts[EndpointState.ACTIVE]
+    present = active + counts[EndpointState.INACTIVE]
+    live = len(_live_slots(workers))
+    beside = ", another program listens here too" if strangers else ""
     return (
-        f"{active}/{present} endpoints active, {workers} worker{'s' * (workers != 1)}, "
-        f"{view.sums.sessions} session{'s' * (view.sums.sessions != 1)}{strangers}"
+        f"{active}/{present} endpoints active, {live} worker{'s' * (live != 1)}, "
+        f"{sessions} session{'s' * (sessions != 1)}{beside}"
     )
 
 
@@ -229,15 +247,15 @@ def dial_failures(traffic: EndpointSum) -> int:
     return sum(n for result, n in traffic.dials.items() if result not in NOT_THE_ENDPOINTS_FAULT)
 
 
-def _live_slots(view: GatewayView) -> set[int]:
-    return {each.slot for each in view.workers if each.state == WorkerState.READY}
+def _live_slots(workers: Iterable[WorkerView]) -> set[int]:
+    return {each.slot for each in workers if each.state == WorkerState.READY}
 
 
 def _shortcomings(view: GatewayView) -> tuple[str, ...]:
     reasons: list[str] = []
     if not any(each.state is EndpointState.ACTIVE for each in view.endpoints):
         reasons.append("no endpoint is active")
-    live = _live_slots(view)
+    live = _live_slots(view.workers)
     if waiting := [str(slot) for slot in range(view.slots) if slot not in live]:
         reasons.append(f"no live worker in slot {', '.join(waiting)}")
     return tuple(reasons)

@@ -13,6 +13,7 @@ import uvloop
 
 from gateway.control import Control
 from gateway.core import messages, wire
+from gateway.core.endpoint import Endpoint
 
 
 class Ends:
@@ -53,6 +54,44 @@ def ends() -> Iterator[Ends]:
     made = Ends()
     yield made
     made.close()
+
+
+def _crowd(version: int) -> messages.Snapshot:
+    names = [f"e{i}:1" for i in range(3 * wire.STEP)]
+    return messages.Snapshot(version, tuple(Endpoint(name, ("127.0.0.1",), 1) for name in names))
+
+
+def test_a_big_snapshot_lets_others_have_their_turn(ends: Ends) -> None:
+    """It takes several turns of the loop, and what came after it still comes after it."""
+    lines = wire.encode(_crowd(1)) + wire.encode(messages.Drain(1.0))
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if len(ends.got) < 2:
+            ends.loop.call_soon(turn)
+
+    ends.loop.call_soon(turn)
+    while lines:
+        lines = lines[os.write(ends.pipe_w, lines[:4096]) :]
+        ends.turn()
+    while len(ends.got) < 2:
+        ends.turn()
+    assert [message for message, _ in ends.got] == [_crowd(1), messages.Drain(1.0)]
+    assert turns > 3
+
+
+def test_what_came_before_the_end_counts(ends: Ends) -> None:
+    """A master that sent a big snapshot and died: the snapshot first, then the orphan."""
+    line = wire.encode(_crowd(1))
+    while line:
+        line = line[os.write(ends.pipe_w, line[:4096]) :]
+        ends.turn()
+    os.close(ends.pipe_w)
+    ends.turn()
+    assert [message for message, _ in ends.got] == [_crowd(1)]
+    assert ends.orphaned == 1
 
 
 def test_messages_come_down_both_ways(ends: Ends) -> None:

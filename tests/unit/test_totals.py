@@ -174,7 +174,9 @@ def test_sessions_of_one_endpoint_over_all_workers() -> None:
     totals.report(0, 1, report(a=moved(3, sessions=2)))
     totals.report(1, 1, report(a=moved(3, sessions=1), b=moved(1)))
     assert totals.endpoint_sessions(A) == 3
+    assert totals.sessions()[A] == 3
     assert totals.endpoint_sessions("c.test:1") == 0
+    assert totals.live_sessions == totals.sums().sessions
 
 
 def test_the_books_survive_a_new_image_of_the_master() -> None:

@@ -208,3 +208,28 @@ def test_a_whole_number_is_a_number() -> None:
     message = wire.decode(b'{"type": "Drain", "deadline_s": 1}')
     assert isinstance(message, messages.Drain)
     assert isinstance(message.deadline_s, float)
+
+
+def _crowd(count: int) -> messages.Snapshot:
+    return messages.Snapshot(7, tuple(Endpoint(f"e{i}:1", ("127.0.0.1",), 1) for i in range(count)))
+
+
+@pytest.mark.parametrize("count", [0, wire.STEP, wire.STEP + 1, 3 * wire.STEP])
+def test_a_big_snapshot_is_decoded_in_steps(count: int) -> None:
+    """It pauses after each step, and is the same in the end."""
+    decoded: list[Any] = []
+
+    def drive() -> typing.Iterator[None]:
+        decoded.append((yield from wire.decode_in_steps(wire.encode(_crowd(count)))))
+
+    pauses = len(list(drive()))
+    assert decoded == [_crowd(count)]
+    assert pauses == (-(-count // wire.STEP) if count > wire.STEP else 0)
+
+
+def test_what_is_wrong_in_a_big_snapshot_is_named() -> None:
+    """By its place in the whole list."""
+    document = orjson.loads(wire.encode(_crowd(2 * wire.STEP)))
+    document["endpoints"][wire.STEP + 1]["port"] = "1"
+    with pytest.raises(wire.WireError, match=rf"Snapshot.endpoints\[{wire.STEP + 1}\].port: exp"):
+        wire.decode(orjson.dumps(document))
