@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from supervisor.resolver import Resolver
 
 EARLY_S = 0.5
-"""Endpoints that passed the TLS check wait no longer than this for those still being checked."""
+"""What is found and may be used waits no longer than this for names that are still asked for, and
+for endpoints whose TLS is still being checked."""
 
 MAX_QUESTIONS = 64
 """Under way at once. A nameserver that is dead costs each its time, but starting the questions of
@@ -136,28 +137,41 @@ class Rounds:
     async def run(self, *, force: bool, publish: Callable[[Round], None] | None = None) -> Round:
         """One round; ``force`` asks everything, due or not.
 
-        ``publish`` gets an early round if the TLS check of some endpoints takes long.
+        ``publish`` gets an early round if some names or the TLS check of some endpoints take long.
         """
+
+        def tell(result: Round) -> None:
+            if publish is not None and result.endpoints and not result.loops:
+                publish(dataclasses.replace(result, final=False))
+
         owners = [owner.question for owner in self._owners]
         renewed = await self._ask(owners, force)
         hosts = discovery.targets(self._owners, self._answers.lookup)
-        asked = renewed + await self._ask(hosts, force)
-        found = discovery.find_srv(self._owners, self._answers.lookup)
-        result = self._guard(Round(found.endpoints, found.problems, srv=True))
-        self._log_discovered(found.endpoints)
+        unchecked = self._gate is None
+        asked = renewed + await self._ask(
+            hosts, force, late=lambda: tell(self._find_srv()) if unchecked else None
+        )
+        result = self._find_srv()
         if self._gate is not None and result.endpoints:
             result = await self._check_tls(result, force or bool(renewed), publish)
         statics: tuple[Question, ...] = ()
         if not self._owners or self.config.endpoints_given:
             statics = discovery.static_questions(self.config)
         if not result.endpoints and (not self._owners or self.config.endpoints_given):
-            asked += await self._ask(statics, force)
-            result = self._fall_back(result)
+            by_srv = result
+            asked += await self._ask(statics, force, late=lambda: tell(self._fall_back(by_srv)))
+            result = self._fall_back(by_srv)
         self._answers.keep({*owners, *hosts, *statics})
         ok = all(map(self._answers.trusted, renewed)) if renewed else None
         if not renewed and asked:
             ok = any(map(self._answers.trusted, asked))
         return dataclasses.replace(result, stale=self._answers.errors(), ok=ok)
+
+    def _find_srv(self) -> Round:
+        """What the SRV records held name, but for ourselves; before the TLS check."""
+        found = discovery.find_srv(self._owners, self._answers.lookup)
+        self._log_discovered(found.endpoints)
+        return self._guard(Round(found.endpoints, found.problems, srv=True))
 
     def _log_discovered(self, endpoints: tuple[Discovered, ...]) -> None:
         """What DNS says, before the TLS check; once for each different answer."""
@@ -181,8 +195,16 @@ class Rounds:
             waiting=result.waiting,
         )
 
-    async def _ask(self, questions: Iterable[Question], force: bool) -> list[Question]:
-        """Ask those that are due, MAX_QUESTIONS at once; returns them."""
+    async def _ask(
+        self,
+        questions: Iterable[Question],
+        force: bool,
+        late: Callable[[], None] | None = None,
+    ) -> list[Question]:
+        """Ask those that are due, MAX_QUESTIONS at once; returns them.
+
+        ``late`` is called if some take long.
+        """
         now = asyncio.get_running_loop().time
         asked = list(questions) if force else list(self._answers.due(questions, now()))
         if not asked:
@@ -199,8 +221,12 @@ class Rounds:
                 )
 
         async with asyncio.TaskGroup() as group:
-            for number in range(min(len(asked), MAX_QUESTIONS)):
+            tasks = [
                 group.create_task(ask(), name=f"ask {number}")
+                for number in range(min(len(asked), MAX_QUESTIONS))
+            ]
+            if late is not None and (await asyncio.wait(tasks, timeout=EARLY_S))[1]:
+                late()
         return asked
 
     def _current_resolver(self) -> Resolver:

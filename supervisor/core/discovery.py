@@ -240,7 +240,7 @@ def usable_records(owner: Owner, outcome: Outcome | None) -> tuple[list[SrvRecor
     """The records that can become endpoints, and for each of the others why it cannot."""
     match outcome:
         case None:
-            return [], [Problem(f"{owner.question}: not asked yet", definite=False)]
+            return [], [Problem(f"{owner.question}: no answer yet", definite=False)]
         case Failure(error):
             return [], [Problem(f"{owner.question}: {error}", definite=False)]
         case Negative(error):
@@ -320,7 +320,7 @@ class _Gathering:
         outcome = lookup(Question(kind, host))
         if isinstance(outcome, Answer):
             return sort_addresses(outcome.addresses)
-        error = outcome.error if outcome else "not asked yet"
+        error = outcome.error if outcome else "no answer yet"
         definite = isinstance(outcome, Negative)
         self.problems.append(Problem(f"{what}: {error}", definite))
         return ()

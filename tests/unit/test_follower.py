@@ -153,6 +153,39 @@ def test_literal_endpoints_need_no_dns(config: Config, files: Files, ns: NameSer
     assert ns.queries == []
 
 
+def test_names_that_resolve_are_used_at_once(config: Config, files: Files, ns: NameServer) -> None:
+    """A name that gets no answer delays nobody else; it joins when it is found."""
+    ns.faults["n1.test"] = Fault.TIMEOUT
+    both = static(replace(config, discovery_srv=""), "n1.test:1", "n2.test:2", "127.0.0.1:3")
+
+    async def main() -> None:
+        async with started(both, files) as f:
+            assert f.told.names == ["n2.test:2", "127.0.0.1:3"]
+            assert f.it.view.results == {}  # the round goes on
+            assert "n1.test" in str(f.it.view.last_error)
+            ns.faults.clear()
+            await until(lambda: f.told.names == ["n1.test:1", "n2.test:2", "127.0.0.1:3"])
+
+    asyncio.run(main())
+
+
+def test_srv_targets_that_resolve_are_used_at_once(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """Where no TLS check follows, an SRV target without an answer delays nobody else."""
+    ns.set(PLAIN, "SRV", "0 0 2379 n1.test.", "0 0 2379 n2.test.")
+    ns.faults["n1.test"] = Fault.TIMEOUT
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            assert f.told.names == ["n2.test:2379"]
+            assert f.it.view.results == {}  # the round goes on
+            ns.faults.clear()
+            await until(lambda: f.told.names == ["n1.test:2379", "n2.test:2379"])
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     "records", [(), ("0 0 0 .",), ("0 0 2379 gone.test.",), ("0 0 0 n1.test.",)]
 )
