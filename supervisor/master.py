@@ -388,8 +388,13 @@ class Master:
         crew.leave()
 
     def _resize(self, by: int) -> None:
-        if self._crew is not None and not self._draining:
-            self._log.info("number of workers changed", workers=self._crew.resize(by))
+        if self._crew is None or self._draining:
+            return
+        before, after = self._crew.wanted, self._crew.resize(by)
+        if after == before:
+            self._log.warn("number of workers stays", workers=after, most=messages.MAX_SLOTS)
+        else:
+            self._log.info("number of workers changed", workers=after)
 
     def _log_status(self) -> None:
         for msg, fields in log_lines(self.view()):
