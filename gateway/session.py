@@ -253,8 +253,8 @@ class Sessions:
         wait_s = step_s(timeout_s)
         if now - self._settled_at > wait_s * 1.25:  # reports do it every second, for nothing more
             self.settle()
-        self.stalls.look(now, timeout_s)
         self._schedule("stalls", wait_s, self._look_for_stalls)
+        self.stalls.look(now, timeout_s)
 
     def _idle_step(self) -> float:
         return min(max(self.settings.idle_timeout_s / 10, 0.01), 5.0)
