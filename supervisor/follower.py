@@ -17,7 +17,16 @@ from gateway.core.address import HostPort
 from gateway.core.log import Log
 from gateway.core.messages import MAX_LISTEN
 from supervisor.core.config import Config
-from supervisor.core.discovery import Answer, Change, Discovered, Kind, Question, compare, literal
+from supervisor.core.discovery import (
+    Answer,
+    Change,
+    Discovered,
+    Kind,
+    Question,
+    compare,
+    literal,
+    tls_domain,
+)
 from supervisor.core.status import DiscoveryView
 from supervisor.core.system_names import Files
 from supervisor.rounds import BadTargetError, Round, Rounds
@@ -159,9 +168,7 @@ class Follower:
                 continue
             if not self._started.done():
                 if result.definite:
-                    self._started.set_exception(
-                        NoEndpointsError(f"no endpoint found: {result.error}")
-                    )
+                    self._started.set_exception(NoEndpointsError(_nothing(self._config, result)))
                     return
                 self._complain(result.error)
             await self._wait()
@@ -236,7 +243,7 @@ class Follower:
             )
         if candidate is not None:
             if not result.endpoints:
-                raise ReloadFailedError(f"no endpoint found: {result.error}")
+                raise ReloadFailedError(_nothing(candidate, result))
             self._config, self._rounds = candidate, rounds
         self._publish(result)
         return result
@@ -281,6 +288,15 @@ class Follower:
         return Rounds(
             config, self._listen, log=self._log, before=before, files=self._files, draw=self._draw
         )
+
+
+def _nothing(config: Config, result: Round) -> str:
+    """Why there is no endpoint; with what the TLS check expected, if that is what failed."""
+    text = f"no endpoint found: {result.error}"
+    if result.refused:
+        text += f"; expected TLS with a certificate for {tls_domain(config)}"
+        text += " from the CAs of --trusted-ca-file, unless --insecure-discovery is given"
+    return text
 
 
 async def resolve_listen(
