@@ -8,7 +8,11 @@ import time
 from collections.abc import Mapping
 
 from gateway.board import Board
+from gateway.core import messages, wire
+from gateway.core.endpoint import Endpoint
+from gateway.core.table import Table
 from gateway.handoff import Handoff
+from supervisor.core.totals import Totals
 from tests.benchmarks.loads import first_byte_s, load_requests
 from tests.benchmarks.measures import Measure, Metric, Setting
 from tests.benchmarks.processes import BenchmarkError, Process
@@ -22,6 +26,8 @@ _LEAST_LOAD_S = 5  # 9,000 sessions need more than a second to begin
 _SETTLE_S = 2.0  # two reports of every worker
 _HANDED = 20_000
 _BATCH = 8
+_PICKS = 10_000
+_SIMULATED = 128
 
 
 def _serve_quietly(subject: Subject, setting: Setting, workers: int, endpoints: int) -> Process:
@@ -147,6 +153,39 @@ def _take_handing_over(_subject: Subject, _setting: Setting) -> Mapping[str, flo
     return {"sender_us": sent_s / _HANDED * 1e6, "receiver_us": received_s / _HANDED * 1e6}
 
 
+def _take_bookkeeping(_subject: Subject, _setting: Setting) -> Mapping[str, float]:
+    """CPU time of the parts that grow with endpoints and workers, without processes."""
+    sample = {}
+    for count in _ENDPOINTS:
+        names = [f"node-{i}.example.org:2379" for i in range(count)]
+        crowd = tuple(Endpoint(name, ("192.0.2.1",), 2379, 0, 10) for name in names)
+        line = wire.encode(messages.Snapshot(1, crowd))
+        table = Table(0, 8)
+        began_at = time.process_time()
+        snapshot = wire.decode(line)
+        decoded_at = time.process_time()
+        assert isinstance(snapshot, messages.Snapshot)
+        table.apply(snapshot)
+        applied_at = time.process_time()
+        for _ in range(_PICKS):
+            table.pick()
+        sample[f"pick_us_{count}"] = (time.process_time() - applied_at) / _PICKS * 1e6
+        sample[f"decode_ms_{count}"] = (decoded_at - began_at) * 1e3
+        sample[f"apply_ms_{count}"] = (applied_at - decoded_at) * 1e3
+    for count in (3, 30, 300):
+        each = messages.EndpointReport(3, 100, 10, 20, {"connected": 9}, tuple(range(12)), 1.0)
+        report = messages.Report(1, 9, 0.0, 1, endpoints={f"e{i}:1": each for i in range(count)})
+        line, totals = wire.encode(report), Totals()
+        began_at = time.process_time()
+        for slot in range(_SIMULATED):
+            taken = wire.decode(line)
+            assert isinstance(taken, messages.Report)
+            totals.report(slot, 1, taken)
+        totals.sessions()
+        sample[f"master_share_{count}"] = 100 * (time.process_time() - began_at)
+    return sample
+
+
 OWN_MEASURES = (
     Measure(
         "idle-workers",
@@ -182,5 +221,19 @@ OWN_MEASURES = (
         "session handed to another worker",
         (Metric("sender_us", "us, sender"), Metric("receiver_us", "us, receiver")),
         _take_handing_over,
+    ),
+    Measure(
+        "bookkeeping",
+        "what grows with endpoints and workers",
+        (
+            *(Metric(f"pick_us_{n}", f"us per selection, {n} endpoints", 2) for n in _ENDPOINTS),
+            *(Metric(f"decode_ms_{n}", f"ms to decode {n} endpoints", 2) for n in _ENDPOINTS),
+            *(Metric(f"apply_ms_{n}", f"ms to apply {n} endpoints", 2) for n in _ENDPOINTS),
+            *(
+                Metric(f"master_share_{n}", f"% of a CPU, reports of 128 workers, {n} endpoints")
+                for n in (3, 30, 300)
+            ),
+        ),
+        _take_bookkeeping,
     ),
 )
