@@ -46,6 +46,8 @@ GOES_ON = "worker goes on"
 HANG_TOLD_AFTER_S = 1.0
 """Others accept in its place much earlier; the log is spared what a busy host does to all."""
 
+EXPECTED_ADDRESS = "in --listen-addr an address of this host on which no other program listens"
+
 _SHOWN = {
     Life.STARTING: WorkerState.STARTING,
     Life.READY: WorkerState.READY,
@@ -439,8 +441,14 @@ class Crew:
                 self._feed(orders.Ready(who))
             case messages.Failed(reason, error):
                 hand.told_why = True
+                hint = {"expected": EXPECTED_ADDRESS} if reason == "bind" else {}
                 self._log.error(
-                    "worker cannot start", slot=who.slot, gen=who.gen, reason=reason, error=error
+                    "worker cannot start",
+                    slot=who.slot,
+                    gen=who.gen,
+                    reason=reason,
+                    error=error,
+                    **hint,
                 )
                 self._feed(orders.Failed(who, reason))
             case messages.Report():

@@ -325,6 +325,7 @@ def test_a_listen_address_in_use_is_exit_1() -> None:
         with Gateway(endpoints=addresses(backends), listen=other.address) as gateway:
             assert gateway.process.wait(10) == 1
             assert "Address already in use" in gateway.text()
+            assert "expected" in gateway.lines("worker cannot start")[0]
             assert other.address in gateway.text()
             assert "Traceback" not in gateway.text()
         assert asked((other.host, other.port)) == "other"
