@@ -96,7 +96,6 @@ class Attempt:
             if port in self.dial.dialer.ephemeral and met_itself(self.sock, port):
                 self.dial.failed(self, errno.ECONNREFUSED)
             else:
-                self.sock.setsockopt(_TCP, _QUICKACK, 0)
                 self.dial.won(self, mask)
 
     def on_crash(self, error: Exception) -> None:
@@ -160,8 +159,7 @@ class Dialer:
             return error.errno or errno.EMFILE, None, -1
         sock.setsockopt(_TCP, _NODELAY, 1)
         if early is not None:
-            # The handshake's last ACK travels with the early bytes: one packet less. Only that
-            # one: the kernel goes back to quick ACKs by itself (tcp_rcv_synsent_state_process).
+            # The handshake's last ACK travels with the early bytes: one packet less.
             sock.setsockopt(_TCP, _QUICKACK, 0)
         code = sock.connect_ex((host, port))
         if code and code != errno.EINPROGRESS:
@@ -172,14 +170,17 @@ class Dialer:
         if port in self.ephemeral and met_itself(sock, port):
             sock.close()
             return errno.ECONNREFUSED, None, -1
-        sock.setsockopt(_TCP, _QUICKACK, 0)
         try:
-            return 0, sock, os.write(sock.fileno(), early)
+            sent = os.write(sock.fileno(), early)
+            # Only that one: an endpoint that answers in two small parts waits for the next ACK.
+            sock.setsockopt(_TCP, _QUICKACK, 1)
         except BlockingIOError:
+            sock.setsockopt(_TCP, _QUICKACK, 1)
             return 0, sock, -1  # as over any real network: it takes a while
         except OSError as error:
             sock.close()
             return error.errno or errno.ECONNRESET, None, -1
+        return 0, sock, sent
 
     def watch(self, dial: Dial) -> None:
         self.unfinished[dial] = None

@@ -68,9 +68,6 @@ def _open(address: HostPort, exclusive: bool) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         sock.bind((host, address.port))
         sock.listen(BACKLOG)
-        # Only after listen, which resets it: the ACK of a client's first words travels with the
-        # answer, one packet less. The first ACK that is late turns it off (tcp_delack_timer).
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
         if exclusive:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     except BaseException:

@@ -58,6 +58,9 @@ def test_accepted_sockets_inherit() -> None:
         with listener.accept()[0] as client:
             assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert client.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            # Delayed from the beginning, an ACK keeps a client that writes its first words in two
+            # parts waiting for 40 ms (Nagle's algorithm).
+            assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
 
 
 def test_drain_queue() -> None:
