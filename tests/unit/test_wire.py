@@ -126,16 +126,12 @@ def test_optional_fields_decode() -> None:
 
 
 def test_snapshots_that_follow_each_other() -> None:
-    """What did not change is not made again; what did is, wherever it stands."""
+    """Each is decoded as it is, whatever came before; what is wrong is named with its place."""
     one, two, three = (Endpoint(f"{n}:1", ("10.0.0.1",), 1) for n in "abc")
     worse = dataclasses.replace(two, state=EndpointState.INACTIVE)
     for endpoints in ((one, two), (one, worse, three), (worse,), (), (three, two, one)):
         snapshot = messages.Snapshot(1, endpoints)
         assert wire.decode(wire.encode(snapshot)) == snapshot
-    again = [wire.decode(wire.encode(messages.Snapshot(n, (one, two)))) for n in (1, 2)]
-    assert isinstance(again[0], messages.Snapshot)
-    assert isinstance(again[1], messages.Snapshot)
-    assert again[0].endpoints[1] is again[1].endpoints[1]
     good = {"name": "a:1", "addresses": ["::1"], "port": 1}
     for wrong, where in (
         ("x", r"Snapshot.endpoints: expected list"),
