@@ -10,7 +10,8 @@ from supervisor.core.orders import WorkerId
 
 LATE_AFTER_S = 0.3
 """Three heartbeats of 0.1 s missed: with the tick and the hand-over that stays below 0.5 s."""
-BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 10.0
+BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 2.0
+"""Where no worker lives, clients wait as long as this; a fork every two seconds costs nothing."""
 KILL_MARGIN_S = 2.0
 """A draining worker cuts its sessions at the deadline itself; after this long it is killed."""
 

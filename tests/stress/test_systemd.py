@@ -24,7 +24,7 @@ SETTINGS = {
     "LISTEN_ADDR": f"{HOST}:{PORT}",
     "WORKERS": "4",
     "CONFIG_FILE": CONFIG,
-    "DRAIN_TIMEOUT": "20s",
+    "DRAIN_TIMEOUT": "60s",
 }
 
 pytestmark = [
