@@ -61,6 +61,8 @@ class Handoff:
         self._peers = peers
         self._churn_per_s = 0.0
         self.pays = bool(peers)
+        self.cut_off = False
+        """Every sending end of the inbox is closed: the others are gone, and so is the master."""
         inbox.setblocking(False)
 
     def add_peer(self, slot: int, sock: socket.socket) -> None:
@@ -128,7 +130,8 @@ class Handoff:
                 )
             except BlockingIOError:
                 return taken, turn
-            if not data and not fds:  # every sending end is closed
+            if not data and not fds:
+                self.cut_off = True
                 return taken, turn
             if data == _TURN:
                 turn = True

@@ -278,6 +278,8 @@ class Worker:
         for fd in fds:
             os.set_blocking(fd, False)
             self._quota.admit(fd)
+        if self._handoff.cut_off:
+            self._read_inbox(False)
         if turn:
             self._take_turn()
 
@@ -349,6 +351,7 @@ class Worker:
 
     def _read_inbox(self, reading: bool) -> None:
         """The inbox is its slot owner's; where a successor died it becomes ours again."""
+        reading = reading and not self._handoff.cut_off  # else its end would wake us for ever
         if reading and not self._reading_inbox:
             self._loop.add_reader(self._start.inbox, self._on_inbox)
         elif self._reading_inbox and not reading:

@@ -1,10 +1,90 @@
-"""USR2 under hostile hands: twice, with TERM on its heels, with a program that does not start."""
+"""USR2 and the master's death under hostile hands."""
 
 from __future__ import annotations
 
 import signal
+import socket
+import time
 from pathlib import Path
 
-from tests.backends import EchoServer
-from tests.gateway import running
+from tests.backends import Backend, echo
+from tests.gateway import Gateway, running
 from tests.support import wait_until
+
+
+def talk(sock: socket.socket) -> None:
+    sock.sendall(b"hello")
+    assert sock.recv(5) == b"hello"
+
+
+def zombies(gateway: Gateway) -> list[int]:
+    stats = {pid: Path(f"/proc/{pid}/stat").read_text() for pid in gateway.workers()}
+    return [pid for pid, stat in stats.items() if stat.rpartition(")")[2].split()[0] == "Z"]
+
+
+def test_usr2_three_times_at_once_is_one_upgrade() -> None:
+    """Nothing is left of the others, and sessions live."""
+    with (
+        Backend(echo) as backend,
+        running(endpoints=[backend.address]) as gateway,
+        socket.create_connection(gateway.address, 5) as session,
+    ):
+        talk(session)
+        for _ in range(3):
+            gateway.signal(signal.SIGUSR2)
+            time.sleep(0.02)  # else the kernel makes one signal of them
+        gateway.wait_line("ready to proxy client requests", count=2)
+        wait_until(lambda: zombies(gateway) == [])
+        talk(session)
+        assert len(gateway.lines("upgrading")) == 1
+        assert gateway.lines("no upgrade now")[0]["reason"] == "one is on"
+
+
+def test_term_on_the_heels_of_usr2_stops_the_gateway() -> None:
+    """Whichever image hears of it."""
+    for again in range(3):
+        with running("--drain-timeout=1s") as gateway:
+            gateway.signal(signal.SIGUSR2)
+            if again:
+                gateway.wait_line("upgrading")
+            gateway.signal(signal.SIGTERM)
+            assert gateway.process.wait(15) == 0
+
+
+def test_a_new_image_that_does_not_start_leaves_the_old_one(tmp_path: Path) -> None:
+    """Its configuration is tried before anything is given up."""
+    config = tmp_path / "gateway.toml"
+    config.write_text('drain-timeout = "1s"\n')
+    with running(f"--config-file={config}") as gateway:
+        workers = gateway.workers()
+        config.write_text("nonsense = 1\n")
+        gateway.signal(signal.SIGUSR2)
+        # Beside the log line, the new image says on standard error what is wrong.
+        wait_until(lambda: "upgrade failed, the old image goes on" in gateway.text())
+        assert "nonsense" in gateway.text()
+        assert gateway.workers() == workers
+
+
+def test_orphans_are_idle() -> None:
+    """Workers whose master and peers are gone wait for their last session without a turn."""
+    with (
+        Backend(echo) as backend,
+        running("--drain-timeout=60s", endpoints=[backend.address]) as gateway,
+        socket.create_connection(gateway.address, 5) as session,
+    ):
+        talk(session)
+        workers = gateway.workers()
+        gateway.process.kill()
+        gateway.process.wait(5)
+        wait_until(lambda: sum(Path(f"/proc/{pid}").exists() for pid in workers) == 1)
+        [last] = [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+        talk(session)
+        before = cpu_ticks(last)
+        time.sleep(1.0)
+        assert cpu_ticks(last) - before < 50
+        talk(session)
+
+
+def cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
