@@ -13,6 +13,7 @@ import dataclasses
 import importlib
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -303,9 +304,9 @@ class Master:
             timer.cancel()
         if self._crew is None:
             return
-        began_at = self._loop.time()
+        began_s = time.process_time()  # not the clock: waiting for a CPU is no cost
         before = self._roster.version
-        self._roster.expire(began_at)
+        self._roster.expire(self._loop.time())
         snapshot = self._roster.snapshot(worker_settings(self._config))
         if snapshot.version != before:
             self._totals.retain([each.name for each in snapshot.endpoints])
@@ -313,8 +314,8 @@ class Master:
             self._show_status()
             if not any(each.state is EndpointState.ACTIVE for each in snapshot.endpoints):
                 self._follower.refresh("all-inactive")
-        done_at = self._loop.time()
-        self._push_at = done_at + min(PUSH_REST * (done_at - began_at), MAX_PUSH_REST_S)
+        rest_s = PUSH_REST * (time.process_time() - began_s)
+        self._push_at = self._loop.time() + min(rest_s, MAX_PUSH_REST_S)
 
     def _on_message(self, slot: int, gen: int, message: messages.Up) -> None:
         match message:
