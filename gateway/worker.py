@@ -247,11 +247,10 @@ class Worker:
     # -- clients ----------------------------------------------------------------------------
 
     def _on_client(self, fd: int, peer: Any) -> None:
-        slot = None
-        if self._drain is None:  # at a stop the others leave as well
-            handoff = self._handoff
+        handoff = self._handoff
         if (
             handoff.pays
+            and self._drain is None  # at a stop the others leave as well
             and (slot := handoff.receiver(self._counters.sessions, time.monotonic_ns())) is not None
             and handoff.send(fd, slot)
         ):
