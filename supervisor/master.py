@@ -29,7 +29,7 @@ from supervisor.core.discovery import Discovered
 from supervisor.core.health import HealthView
 from supervisor.core.reloading import worker_settings
 from supervisor.core.roster import Roster
-from supervisor.core.status import GatewayView, log_lines, summary, summary_of
+from supervisor.core.status import GatewayView, log_lines, summary_of
 from supervisor.crew import Crew, Handlers
 from supervisor.follower import Follower, NoEndpointsError, resolve_listen
 from supervisor.log import make_log
@@ -255,7 +255,7 @@ class Master:
 
     async def _after_ready(self) -> None:
         await self._notify.barrier()
-        self._notify.ready(summary(self.view()))
+        self._notify.ready(self._summary())
         if interval_s := watchdog_interval_s(os.environ):
             self._feed_watchdog(interval_s)
         await self._open_admin()
@@ -462,7 +462,7 @@ class Master:
         self._push_now()
 
     async def _on_reloaded(self, error: str | None) -> None:
-        text = summary(self.view())
+        text = self._summary()
         self._notify.ready(text if error is None else f"reload failed: {error}; {text}")
 
     # -- what others see --------------------------------------------------------------------
@@ -496,12 +496,13 @@ class Master:
 
     def _show_status(self) -> None:
         if self._ready and self._notify.enabled:
-            states = [member.state for member in self._roster.members]
-            workers = self._crew.view() if self._crew else ()
-            strangers = self._lookout is not None and bool(self._lookout.strangers)
-            self._notify.status(
-                summary_of(states, workers, self._totals.live_sessions, strangers=strangers)
-            )
+            self._notify.status(self._summary())
+
+    def _summary(self) -> str:
+        states = [member.state for member in self._roster.members]
+        workers = self._crew.view() if self._crew else ()
+        strangers = self._lookout is not None and bool(self._lookout.strangers)
+        return summary_of(states, workers, self._totals.live_sessions, strangers=strangers)
 
     def _feed_watchdog(self, interval_s: float) -> None:
         """That this runs proves that the loop turns; the workers' part is asked for."""
