@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib
 import os
 import signal
-import time
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, assert_never
 
 import setproctitle
 
@@ -23,7 +21,7 @@ from gateway.core import messages
 from gateway.core.address import HostPort
 from gateway.core.endpoint import EndpointState
 from supervisor import limits, upgrade
-from supervisor.admin_socket import AdminError, AdminSocket, bind_all
+from supervisor.admin_socket import AdminError
 from supervisor.core.config import Config
 from supervisor.core.discovery import Discovered
 from supervisor.core.health import HealthView
@@ -32,55 +30,23 @@ from supervisor.core.roster import Roster
 from supervisor.core.status import GatewayView, log_lines, summary_of
 from supervisor.crew import Crew, Handlers
 from supervisor.follower import Follower, NoEndpointsError, resolve_listen
+from supervisor.herald import Herald
+from supervisor.late_admin import PATIENCE_S, LateAdmin
 from supervisor.log import make_log
 from supervisor.lookout import Lookout
 from supervisor.overview import Events, Overview, version
 from supervisor.prober import Prober
+from supervisor.pusher import Pusher
 from supervisor.reloader import Reloader
 from supervisor.rounds import BadTargetError
 from supervisor.succession import facts_for_the_next, take_over
 from supervisor.systemd import Notify, watchdog_interval_s
 
-if TYPE_CHECKING:
-    from supervisor.admin import Admin
-
-ADMIN_PATIENCE_S = 1.0
-"""A start that takes longer than this is worth a look: the admin address answers meanwhile."""
-
 TICK_S = 1.0
 """Loads to the workers, the roster's expiries, the status line, more time for a long stop."""
 
-PATIENCE_S = 15.0
-"""How much time the service manager is asked for while something takes long, every tick anew."""
-
-PUSH_REST = 9.0
-"""After a push the next one waits for this many times what it cost, so that pushing never takes
-more than a tenth of the loop: one with 3,000 endpoints costs 10 ms, and when a network dies there
-are 3,000 reasons for one."""
-
-MAX_PUSH_REST_S = 0.1
-
 RETRY_S = 5.0
 """With endpoints taken over from the image before us, a failed resolution is tried again."""
-
-ADMIN_IMPORTS = (
-    "multidict",
-    "yarl",
-    "http.cookies",
-    "email.parser",
-    "zlib",
-    "ssl",
-    "aiohttp.hdrs",
-    "aiohttp.helpers",
-    "aiohttp.http",
-    "aiohttp.client_reqrep",
-    "aiohttp.client",
-    "aiohttp.multipart",
-    "aiohttp.web_protocol",
-    "aiohttp.web",
-    "prometheus_client",
-)
-"""What the admin address needs, in pieces that the loop can bear."""
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_NO_ENDPOINT = 1, 2, 69
 
@@ -133,16 +99,14 @@ class Master:
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._push_at = 0.0
         self._ready = False
         self._draining = self._upgrading = False
         self._failed_with = 0
         self._sessions_cut = 0
         self._crew: Crew | None = None
         self._lookout: Lookout | None = None
-        self._admin_sockets: list[AdminSocket] = []
-        self._admin_opening = False
-        self._admin: Admin | None = None
+        self._pusher: Pusher | None = None
+        self._admin = LateAdmin(self.view, self._log)
 
     async def main(self) -> int:
         """The whole life; the exit code."""
@@ -151,6 +115,7 @@ class Master:
         self._log.attach(self._loop)
         self._loop.set_exception_handler(self._on_exception)
         self._notify = Notify(os.environ.get("NOTIFY_SOCKET"))
+        self._herald = Herald(self._notify, summary=self._summary, healthy=self._is_healthy)
         self._watch_signals()
         self._follower = Follower(self._config, self._log, self._on_found)
         self._prober = Prober(self._config, self._log, self._on_health)
@@ -165,9 +130,9 @@ class Master:
     async def _begin(self) -> None:
         """Resolve, then open the listen address; the rest follows when the workers are ready."""
         try:
-            self._admin_sockets = bind_all(self._config.admin_addr)
+            self._admin.bind(self._config.admin_addr)
             self._timers["admin"] = self._loop.call_later(
-                ADMIN_PATIENCE_S, lambda: self._spawn(self._open_admin(), "admin")
+                PATIENCE_S, lambda: self._spawn(self._admin.open(), "admin")
             )
             self._listen = await resolve_listen(self._config.listen_addr)
             title = ",".join(str(address) for address in self._listen)
@@ -230,7 +195,7 @@ class Master:
                 on_message=self._on_message,
                 on_ready=self._on_ready,
                 on_worker_gone=self._totals.gone,
-                on_change=self._show_status,
+                on_change=self._herald.show_status,
                 on_end=self._end,
             ),
             slots=slots,
@@ -240,6 +205,9 @@ class Master:
         crew.restarts.update(self._left.restarts)
         snapshot = self._roster.snapshot(worker_settings(self._config))
         self._totals.retain([each.name for each in snapshot.endpoints])
+        self._pusher = Pusher(
+            self._loop, make=self._make_snapshot, send=self._send, version=snapshot.version
+        )
         crew.start(snapshot)
         version()  # read while descriptors are to be had
 
@@ -254,25 +222,8 @@ class Master:
         self._spawn(self._after_ready(), "after ready")
 
     async def _after_ready(self) -> None:
-        await self._notify.barrier()
-        self._notify.ready(self._summary())
-        if interval_s := watchdog_interval_s(os.environ):
-            self._feed_watchdog(interval_s)
-        await self._open_admin()
-
-    async def _open_admin(self) -> None:
-        """Once the workers are up, or late: its libraries would make every start slower."""
-        if not self._admin_sockets or self._admin_opening:
-            return
-        self._admin_opening = True
-        for module in ADMIN_IMPORTS:  # 0.3 s in one piece is too long for the loop
-            importlib.import_module(module)
-            await asyncio.sleep(0)
-        from supervisor.admin import Admin
-
-        self._admin = admin = Admin(self._admin_sockets, self.view, self._log)
-        await admin.start()
-        self._log.info("admin address is open", admin=list(admin.served))
+        await self._herald.tell_ready(watchdog_interval_s(os.environ))
+        await self._admin.open()
 
     # -- endpoints --------------------------------------------------------------------------
 
@@ -290,32 +241,22 @@ class Master:
         self._push()
 
     def _push(self) -> None:
-        """Send the workers what they do not have yet: at once, or when the last push has rested."""
-        if self._crew is None or "push" in self._timers:
-            return
-        if self._loop.time() < self._push_at:
-            self._timers["push"] = self._loop.call_at(self._push_at, self._push_now)
-        else:
-            self._push_now()
+        """Something that the workers should know may have changed."""
+        if self._pusher is not None:
+            self._pusher.ask()
 
-    def _push_now(self) -> None:
-        """Nothing is sent if nothing changed."""
-        if timer := self._timers.pop("push", None):
-            timer.cancel()
+    def _make_snapshot(self) -> messages.Snapshot:
+        self._roster.expire(self._loop.time())
+        return self._roster.snapshot(worker_settings(self._config))
+
+    def _send(self, snapshot: messages.Snapshot) -> None:
         if self._crew is None:
             return
-        began_s = time.process_time()  # not the clock: waiting for a CPU is no cost
-        before = self._roster.version
-        self._roster.expire(self._loop.time())
-        snapshot = self._roster.snapshot(worker_settings(self._config))
-        if snapshot.version != before:
-            self._totals.retain([each.name for each in snapshot.endpoints])
-            self._crew.push(snapshot)
-            self._show_status()
-            if not any(each.state is EndpointState.ACTIVE for each in snapshot.endpoints):
-                self._follower.refresh("all-inactive")
-        rest_s = PUSH_REST * (time.process_time() - began_s)
-        self._push_at = self._loop.time() + min(rest_s, MAX_PUSH_REST_S)
+        self._totals.retain([each.name for each in snapshot.endpoints])
+        self._crew.push(snapshot)
+        self._herald.show_status()
+        if not any(each.state is EndpointState.ACTIVE for each in snapshot.endpoints):
+            self._follower.refresh("all-inactive")
 
     def _on_message(self, slot: int, gen: int, message: messages.Up) -> None:
         match message:
@@ -336,7 +277,7 @@ class Master:
         """What is due about once a second."""
         self._timers["tick"] = self._loop.call_later(TICK_S, self._tick)
         if self._draining or not self._ready:
-            self._notify.extend(PATIENCE_S)
+            self._herald.ask_patience()
         if self._crew is None:
             return
         if self._lookout is not None and not self._draining:
@@ -349,7 +290,7 @@ class Master:
         self._push()
         if self._config.balance == "least-sessions":
             self._crew.push_loads(messages.Loads(sessions))
-        self._show_status()
+        self._herald.show_status()
 
     # -- signals ----------------------------------------------------------------------------
 
@@ -459,11 +400,11 @@ class Master:
         self._prober.reconfigure(config)
         if self._crew is not None:
             self._crew.reconfigure(config)
-        self._push_now()
+        if self._pusher is not None:
+            self._pusher.push()
 
     async def _on_reloaded(self, error: str | None) -> None:
-        text = self._summary()
-        self._notify.ready(text if error is None else f"reload failed: {error}; {text}")
+        self._herald.tell_reloaded(error)
 
     # -- what others see --------------------------------------------------------------------
 
@@ -494,23 +435,15 @@ class Master:
             strangers=self._lookout.strangers if self._lookout else (),
         )
 
-    def _show_status(self) -> None:
-        if self._ready and self._notify.enabled:
-            self._notify.status(self._summary())
-
     def _summary(self) -> str:
         states = [member.state for member in self._roster.members]
         workers = self._crew.view() if self._crew else ()
         strangers = self._lookout is not None and bool(self._lookout.strangers)
         return summary_of(states, workers, self._totals.live_sessions, strangers=strangers)
 
-    def _feed_watchdog(self, interval_s: float) -> None:
-        """That this runs proves that the loop turns; the workers' part is asked for."""
-        self._timers["watchdog"] = self._loop.call_later(
-            interval_s, self._feed_watchdog, interval_s
-        )
-        if self._draining or (self._crew is not None and self._crew.any_live):
-            self._notify.watchdog()
+    def _is_healthy(self) -> bool:
+        """That this is asked proves that the loop turns; the rest is the workers' part."""
+        return self._draining or (self._crew is not None and self._crew.any_live)
 
     # -- the end ----------------------------------------------------------------------------
 
@@ -546,13 +479,12 @@ class Master:
         for task in self._tasks:
             task.cancel()
         self._reloader.cancel()
-        if self._admin is not None:
-            await self._admin.close()
-        for each in self._admin_sockets:
-            each.close()
+        if self._pusher is not None:
+            self._pusher.cancel()
+        await self._admin.close()
         await self._follower.close()
         await self._prober.close()
-        self._notify.close()
+        self._herald.close()
         if self._draining:
             self._log.info("drained", sessions_cut=self._sessions_cut)
         self._log.close()

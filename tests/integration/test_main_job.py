@@ -508,3 +508,18 @@ def test_signals_until_the_very_end_do_not_change_the_exit_code() -> None:
                         gateway.signal(signal.SIGTERM)
                     time.sleep(0.001)
                 assert gateway.process.returncode == 0
+
+
+def test_clients_that_were_queued_when_the_stop_came_are_served() -> None:
+    """The kernel had accepted them already: a drain takes them, and closes the address then."""
+    with greeters(1) as backends, running(endpoints=addresses(backends), workers=1) as gateway:
+        [worker] = gateway.workers()
+        os.kill(worker, signal.SIGSTOP)
+        with many(gateway.address, 5) as clients:
+            gateway.signal(signal.SIGTERM)
+            gateway.wait_line("draining")
+            os.kill(worker, signal.SIGCONT)
+            assert [read_line(client) for client in clients] == ["b0"] * 5
+            assert refused(gateway.address)
+        assert gateway.process.wait(10) == 0
+        assert not gateway.lines("internal error")
