@@ -60,6 +60,7 @@ class Handoff:
         self._inbox = inbox
         self._peers = peers
         self._churn_per_s = 0.0
+        self._received = 0
         self.pays = bool(peers)
         self.cut_off = False
         """Every sending end of the inbox is closed: the others are gone, and so is the master."""
@@ -84,7 +85,11 @@ class Handoff:
 
     def receiver(self, own: int, now_ns: int) -> int | None:
         """The slot that should get a client accepted here, where ``own`` sessions are; None: us."""
-        if not self.pays or own == 0:
+        if not self.pays:
+            return None
+        # What waits in our inbox is ours already.
+        own = max(own, self._board.load(self._slot, self._slots))
+        if own == 0:
             return None
         counts = self._board.sessions(self._slots)
         least_that_pays = own - own // MARGIN_DIVISOR
@@ -120,7 +125,11 @@ class Handoff:
             return False
 
     def receive(self) -> tuple[list[int], bool]:
-        """All sockets that wait in our inbox, the caller's from now on; and: is it our turn?"""
+        """All sockets that wait in our inbox, the caller's from now on; and: is it our turn?
+
+        They count as waiting until :meth:`received_are_served`: counted twice for a moment, and
+        never not at all, they draw no more clients here.
+        """
         taken: list[int] = []
         turn = False
         while True:
@@ -136,7 +145,13 @@ class Handoff:
             if data == _TURN:
                 turn = True
                 continue
-            self._board.took(self._slot)
+            self._received += 1
             # Without a descriptor: none was free here and the kernel dropped the socket. The
             # worker keeps a reserve and reads nothing while it is full, so this is the last resort.
             taken += fds
+
+    def received_are_served(self) -> None:
+        """What was received is among the slot's sessions now."""
+        for _ in range(self._received):
+            self._board.took(self._slot)
+        self._received = 0

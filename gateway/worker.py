@@ -277,6 +277,7 @@ class Worker:
         for fd in fds:
             os.set_blocking(fd, False)
             self._quota.admit(fd)
+        self._handoff.received_are_served()
         if self._handoff.cut_off:
             self._read_inbox(False)
         if turn:

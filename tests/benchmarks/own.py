@@ -142,6 +142,7 @@ def _take_handing_over(_subject: Subject, _setting: Setting) -> Mapping[str, flo
             sender.send(fd, 1)
         sent_at = time.process_time()
         taken, _ = receiver.receive()
+        receiver.received_are_served()
         received_at = time.process_time()
         for fd in taken:
             os.close(fd)

@@ -65,7 +65,19 @@ def test_sockets_in_flight_count(pair: Pair) -> None:
         assert pair.handoffs[0].receiver(1, time.monotonic_ns()) is None
         [fd], _ = pair.handoffs[1].receive()
         os.close(fd)
+        assert pair.board.load(1, 2) == 1, "until it is served it waits"
+        pair.handoffs[1].received_are_served()
         assert pair.board.load(1, 2) == 0
+
+
+def test_what_waits_in_our_own_inbox_is_ours(pair: Pair) -> None:
+    """In a burst a worker that was given clients passes its own on before it has served them."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        assert pair.handoffs[0].send(ours.detach(), 1)
+        assert pair.handoffs[1].receiver(0, time.monotonic_ns()) == 0
+        [fd], _ = pair.handoffs[1].receive()
+        os.close(fd)
 
 
 def test_the_socket_lives_on_in_the_inbox(pair: Pair) -> None:
