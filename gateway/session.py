@@ -19,7 +19,7 @@ from gateway.dialer import Dial, Dialer, OnDialFailed, Table
 from gateway.poller import ERR, HUP, OUT, RDHUP, Poller
 from gateway.relay import READ_BYTES, Leg, Relay
 from gateway.stalls import Stalls
-from gateway.tcp import arm_reset, borrowed, tune
+from gateway.tcp import arm_reset, borrowed, disarm_reset, tune
 
 TUNE_S = 1.0
 """A session that lives this long gets its keepalive; shorter ones save five system calls."""
@@ -375,6 +375,9 @@ class Session:
 
     def completed(self) -> None:
         """Both streams ended and everything was passed on: an orderly close."""
+        if self.tuned and self.upstream is not None:
+            disarm_reset(self.client.fd)
+            disarm_reset(self.upstream.fd)
         self._finish(self.first_end or End.CLIENT)
 
     def broken(self, leg: Leg, error: OSError | None) -> None:
@@ -421,10 +424,14 @@ class Session:
             self.client.plain = upstream.plain = False
 
     def tune(self, settings: Settings) -> None:
+        """Find peers that vanished; and should this process be killed, let the kernel reset both
+        sides, so that neither takes its stream for complete."""
         self.tuned = True
         if self.upstream is not None:
             with borrowed(self.upstream.fd) as sock:
                 tune(sock, settings)
+            arm_reset(self.client.fd)
+            arm_reset(self.upstream.fd)
 
     def idle_for(self, now: float) -> float:
         """Seconds without a byte, seen at the grain of the calls; 0 while dialing."""

@@ -20,6 +20,7 @@ _INET, _STREAM, _SHUT_WR = int(socket.AF_INET), int(socket.SOCK_STREAM), int(soc
 _MORE = int(socket.MSG_MORE) | int(socket.MSG_NOSIGNAL)
 _PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 _LINGER_ZERO = struct.pack("ii", 1, 0)
+_LINGER_NOT = struct.pack("ii", 0, 0)
 
 _TCP_INFO = struct.Struct("=2x3B19x1I24x2I84x1I")
 """struct tcp_info (linux/tcp.h) up to what was not sent: retransmits, probes, backoff; unacked;
@@ -66,10 +67,19 @@ def write_last(fd: int, data: bytes) -> int:
 
 
 def arm_reset(fd: int) -> None:
-    """Make the coming close send a reset, not an end of stream."""
+    """Make the coming close send a reset, not an end of stream; ours or the kernel's."""
+    _set_linger(fd, _LINGER_ZERO)
+
+
+def disarm_reset(fd: int) -> None:
+    """Make the coming close an orderly one: what was written is delivered."""
+    _set_linger(fd, _LINGER_NOT)
+
+
+def _set_linger(fd: int, value: bytes) -> None:
     with borrowed(fd) as sock:
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, value)
         except OSError:
             return  # cannot fail on a TCP socket; a session's end is no place to find out
 

@@ -523,3 +523,52 @@ def test_clients_that_were_queued_when_the_stop_came_are_served() -> None:
             assert refused(gateway.address)
         assert gateway.process.wait(10) == 0
         assert not gateway.lines("internal error")
+
+
+def test_a_killed_worker_leaves_resets_and_no_complete_looking_streams() -> None:
+    """The kernel closes what a killed worker held: both sides of its sessions see a reset."""
+    seen: list[str] = []
+
+    async def note_the_end(backend, reader, writer):  # type: ignore[no-untyped-def]
+        writer.write(b"hello\n")
+        try:
+            while await reader.read(100):
+                pass
+            seen.append("end of stream")
+        except ConnectionResetError:
+            seen.append("reset")
+
+    with (
+        Backend(note_the_end) as backend,
+        running("--health-check=off", endpoints=[backend.address], workers=1) as gateway,
+        connect(gateway.address) as client,
+    ):
+        assert read_line(client) == "hello"
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began > 2.5, what="it is no short session any more")
+        os.kill(gateway.workers()[0], signal.SIGKILL)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        wait_until(lambda: seen, 5, "the endpoint sees the end")
+        assert seen == ["reset"]
+
+
+def test_a_long_session_that_ends_in_order_delivers_its_last_bytes() -> None:
+    """What an endpoint sends before it closes arrives whole, however slowly it is read."""
+    size = 8 << 20
+
+    async def answer_late(backend, reader, writer):  # type: ignore[no-untyped-def]
+        await reader.read(1)
+        writer.write(b"z" * size)
+        await writer.drain()
+
+    with (
+        Backend(answer_late) as backend,
+        running(endpoints=[backend.address], workers=1) as gateway,
+        connect(gateway.address, 20) as client,
+    ):
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began > 2.5, what="it is no short session any more")
+        client.sendall(b"?")
+        client.shutdown(socket.SHUT_WR)
+        assert len(read_exactly(client, size + 1)) == size
