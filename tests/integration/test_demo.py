@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.etcd import ETCD, needs_etcd
 from tests.support import wait_until
 
 PROGRAM = (
@@ -19,6 +20,7 @@ PROGRAM = (
     "sys.exit(run(etcd='--etcd' in sys.argv, once='--once' in sys.argv))"
 )
 LIMIT_S = 60.0
+PATH = os.pathsep.join(["/usr/sbin:/usr/bin:/bin", *([os.path.dirname(ETCD)] if ETCD else [])])
 
 
 class Demo:
@@ -32,7 +34,7 @@ class Demo:
                 [sys.executable, "-c", PROGRAM, *flags],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={"TMPDIR": str(directory), "PATH": "/usr/sbin:/usr/bin:/bin", **(env or {})},
+                env={"TMPDIR": str(directory), "PATH": PATH, **(env or {})},
             )
 
     @property
@@ -90,7 +92,7 @@ def test_tour_holds(tmp_path: Path, demos: list[Demo]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("etcd") is None, reason="needs the etcd program")
+@needs_etcd
 def test_tour_holds_in_front_of_etcd(tmp_path: Path, demos: list[Demo]) -> None:
     """The same tour works in front of a real three-member cluster."""
     demo = Demo(tmp_path, "--once", "--etcd")

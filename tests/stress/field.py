@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import itertools
 import json
@@ -100,7 +101,7 @@ class Field:
     def kill_worker(self, pid: int) -> None:
         """kill -9, after noting which clients it had accepted: that loss nobody can prevent."""
         os.kill(pid, signal.SIGSTOP)
-        wait_until(lambda: _state(pid) == "T", 2)
+        wait_until(lambda: _state(pid) == "T")
         self.accepted |= _clients_of(pid)
         os.kill(pid, signal.SIGKILL)
 
@@ -200,6 +201,23 @@ def _has_address(netns: str) -> bool:
     """Whether a socket may be bound to HOST there; the kernel needs a moment."""
     show = ["ip", "-n", netns, "route", "get", HOST]
     return "local" in subprocess.run(show, capture_output=True, text=True).stdout
+
+
+@functools.cache
+def why_no_field() -> str:
+    """Why no field can be prepared here; empty if one can. Tries, for root is not always root."""
+    netns = f"probe{os.getpid()}"
+    try:
+        _ip("netns", "add", netns)
+    except (OSError, subprocess.CalledProcessError):
+        return "needs ip(8), and the right to make network namespaces"
+    try:
+        _ip("-n", netns, "tuntap", "add", "wire0", "mode", "tun")
+    except subprocess.CalledProcessError:
+        return "needs /dev/net/tun"
+    finally:
+        _ip("netns", "del", netns)
+    return ""
 
 
 @contextlib.contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,7 +76,23 @@ def why_not() -> str:
         return f"needs {', '.join(missing)}"
     if _cgroup2() is None:
         return "needs a cgroup2 file system that can be written to"
-    return ""
+    return _why_no_root()
+
+
+@functools.cache
+def _why_no_root() -> str:
+    """What boot.sh begins with, tried: containers may refuse any of it, even to root."""
+    with tempfile.TemporaryDirectory(prefix="etcd-gateway-probe-") as folder:
+        probe = (
+            'mount -t tmpfs memory "$0" && cd "$0" && mkdir upper work root proc cgroup && '
+            "mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root && "
+            "mount -t proc proc proc && mount -t cgroup2 cgroup2 cgroup"
+        )
+        spaces = ["--pid", "--fork", "--mount", "--uts", "--ipc", "--net", "--cgroup"]
+        argv = ["unshare", *spaces, "--propagation", "private", "sh", "-c", probe, folder]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+    said = (done.stderr.strip().splitlines() or ["?"])[-1]
+    return f"needs the right to mount a root of its own: {said}" if done.returncode else ""
 
 
 @contextlib.contextmanager

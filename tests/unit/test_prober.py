@@ -331,7 +331,7 @@ def test_changed_address_is_probed_at_once() -> None:
     """The verdict on an old address does not count for the new one."""
 
     async def scene(server: Server) -> None:
-        async with staged(replace(SLOW, health_check="http", health_timeout_s=0.5)) as stage:
+        async with staged(replace(SLOW, health_check="http")) as stage:
             name = f"e{server.port}:1"
             stage.prober.set_endpoints(found(server.port))
             await eventually(lambda: server.open == 1)
