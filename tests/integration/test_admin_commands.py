@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -20,8 +21,9 @@ from tests.admin_double import NAMES, AdminDouble
 from tests.support import free_port, wait_until
 
 WATCH = """
-import sys
+import signal, sys
 from supervisor import status
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 sys.exit(status.run(sys.argv[1:], as_json=True, watch=True))
 """
 
@@ -95,18 +97,13 @@ def test_nobody_there_is_one_clear_line(capsys: pytest.CaptureFixture[str], tmp_
 
 def test_watch_goes_on_until_interrupted(double: AdminDouble) -> None:
     """One document a line; an interrupt ends it with the code of what it saw last."""
-    watching = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            WATCH,
-            double.address,
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert watching.stdout is not None
-    with watching.stdout:
+    argv = [sys.executable, "-c", WATCH, double.address]
+    with (
+        subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as watching,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(watching.kill)
+        assert watching.stdout is not None
         assert json.loads(watching.stdout.readline())["state"] == "ready"
         double.tell("drain")
         wait_until(lambda: json.loads(watching.stdout.readline())["state"] == "draining")  # type: ignore[union-attr]
