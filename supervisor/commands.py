@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from supervisor import settings
+from supervisor import __version__, settings
 from supervisor.cli import EXIT_USAGE, PROGRAM, report
 from supervisor.core.config import ConfigError, quote
 from supervisor.core.flags import BY_NAME, FLAGS, Flag, Kind
@@ -118,7 +118,7 @@ def spell_out_switches(arguments: Sequence[str]) -> list[str]:
 
 
 @click.group(context_settings=_CONTEXT)
-@click.version_option(package_name=PROGRAM, prog_name=PROGRAM, message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 def program() -> None:
     """The TCP gateway in front of an etcd cluster, or of any service found by SRV records."""
 

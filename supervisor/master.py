@@ -34,7 +34,7 @@ from supervisor.herald import Herald
 from supervisor.late_admin import PATIENCE_S, LateAdmin
 from supervisor.log import make_log
 from supervisor.lookout import Lookout
-from supervisor.overview import Events, Overview, version
+from supervisor.overview import Events, Overview
 from supervisor.prober import Prober
 from supervisor.pusher import Pusher
 from supervisor.reloader import Reloader
@@ -209,7 +209,6 @@ class Master:
             self._loop, make=self._make_snapshot, send=self._send, version=snapshot.version
         )
         crew.start(snapshot)
-        version()  # read while descriptors are to be had
 
     def _on_ready(self) -> None:
         self._ready = True

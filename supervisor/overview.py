@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import functools
 import os
 import resource
 import time
@@ -11,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.core.address import HostPort
+from supervisor import __version__
 from supervisor.core.config import Config
 from supervisor.core.health import HealthView
 from supervisor.core.roster import Member
@@ -25,8 +25,6 @@ from supervisor.core.totals import Sums
 
 EVENTS_KEPT = 50
 """Log lines that the status page shows."""
-
-DISTRIBUTION = "etcd-gateway"
 
 
 class Events:
@@ -103,7 +101,7 @@ class Overview:
         strangers: tuple[Mapping[str, Any], ...],
     ) -> GatewayView:
         return GatewayView(
-            version=version(),
+            version=__version__,
             pid=os.getpid(),
             started_at=self.started_at,
             uptime_s=max(time.time() - self.started_at, 0.0),
@@ -122,12 +120,3 @@ class Overview:
             strangers=strangers,
             limits=limits(config, slots),
         )
-
-
-@functools.cache
-def version() -> str:
-    """Of the installed distribution; read once, for it may be replaced while we run."""
-    # Only when somebody asks: it takes 5 % of the start and brings half a megabyte of libraries.
-    from importlib import metadata
-
-    return metadata.version(DISTRIBUTION)
