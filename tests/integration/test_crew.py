@@ -155,7 +155,7 @@ def test_a_worker_that_stays_hung_is_killed_and_replaced() -> None:
     """After --worker-timeout a worker without heartbeat is killed."""
 
     async def play() -> None:
-        async with staged(2, worker_timeout_s=1.0) as stage:
+        async with staged(2, worker_timeout_s=3.0) as stage:
             await stage.until(lambda: stage.ready)
             victim = stage.workers()[1]
             assert victim.pid is not None

@@ -212,7 +212,7 @@ def test_a_killed_worker_is_replaced_and_costs_the_others_nothing() -> None:
 def test_workers_leave_when_the_master_is_killed() -> None:
     """kill -9 of the master: sessions may end, nobody new is accepted, no process is left."""
     with greeters() as backends:
-        gateway = Gateway("--drain-timeout=1s", endpoints=addresses(backends)).wait_ready()
+        gateway = Gateway("--drain-timeout=3s", endpoints=addresses(backends)).wait_ready()
         with gateway:
             workers = gateway.workers()
             with connect(gateway.address) as client:

@@ -44,6 +44,7 @@ def test_a_member_without_a_leader_is_found_and_used_again_when_healed() -> None
             Gateway(
                 "--health-check=http",
                 "--health-interval=500ms",
+                "--health-timeout=10s",
                 endpoints=cluster.endpoints,
                 listen=f"{GATEWAY}:23790",
                 prefix=prefix(near),

@@ -19,7 +19,7 @@ from tests.clients import black_hole
 from tests.servers import Server, serving
 from tests.support import free_port
 
-QUICK = Config(health_interval_s=0.1, health_timeout_s=0.3, retry_delay_s=0.2)
+QUICK = Config(health_interval_s=0.1, health_timeout_s=1.0, retry_delay_s=0.2)
 SLOW = Config(health_interval_s=1000.0, retry_delay_s=1000.0, health_timeout_s=5.0)
 
 
@@ -331,7 +331,7 @@ def test_changed_address_is_probed_at_once() -> None:
     """The verdict on an old address does not count for the new one."""
 
     async def scene(server: Server) -> None:
-        async with staged(replace(SLOW, health_check="http")) as stage:
+        async with staged(replace(SLOW, health_check="http", health_timeout_s=2.0)) as stage:
             name = f"e{server.port}:1"
             stage.prober.set_endpoints(found(server.port))
             await eventually(lambda: server.open == 1)
