@@ -33,7 +33,7 @@ from gateway.handoff import Handoff
 from gateway.listener import Acceptor, drain_queue, open_listener, tune_listener
 from gateway.poller import Poller
 from gateway.quota import Quota
-from gateway.session import Sessions
+from gateway.sessions import Sessions
 from gateway.tcp import borrowed
 
 BEAT_INTERVAL_S = 0.1

@@ -19,7 +19,7 @@ from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings, Snapshot
 from gateway.listener import Acceptor, open_listener, tune_listener
 from gateway.poller import Poller
-from gateway.session import Sessions
+from gateway.sessions import Sessions
 from tests.support import free_port
 
 T = TypeVar("T")
@@ -84,7 +84,8 @@ class Turns:
         self.suspects.add(name)
 
     def is_trusted(self, name: str) -> bool:
-        return name not in self.suspects
+        active = [e.name for e in self.endpoints if e.state is EndpointState.ACTIVE]
+        return name in active and name not in self.suspects
 
     def trust(self, name: str) -> None:
         self.suspects.discard(name)
@@ -235,6 +236,10 @@ class BlackHole:
             filler.setblocking(False)
             filler.connect_ex(self.sock.getsockname())
             self.fillers.append(filler)
+
+    def open(self) -> None:
+        """Let everybody in from now on: the next SYN is answered."""
+        self.sock.listen(64)
 
     def __enter__(self) -> Self:
         return self

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import hashlib
 import os
 import random
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 
 from gateway.core.counters import DialResult, End
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings
+from gateway.dial import Attempt
+from gateway.poller import STREAM, Watcher
+from gateway.relay import Leg
 from tests.plane import (
     Backend,
     BlackHole,
@@ -271,6 +275,20 @@ def test_dial_timeout() -> None:
         wait_until(lambda: plane.counters.refused == {"dial-failed": 1})
 
 
+def test_each_address_is_dialed_once() -> None:
+    """While a silent address is waited for, one that refused is not dialed over and over."""
+    settings = Settings(dial_timeout_s=0.5, dial_hedge_s=0.05)
+    with BlackHole() as hole:
+        endpoint = endpoint_of(hole.endpoint.port, "127.0.0.1", "127.0.0.9", host="two")
+        with Plane(endpoint, settings=settings) as plane:
+            with pytest.raises(ConnectionResetError), plane.connect() as client:
+                client.recv(1)
+            assert [failure[1:3] for failure in plane.dial_failures] == [
+                ("127.0.0.9", DialResult.REFUSED),
+                ("127.0.0.1", DialResult.TIMEOUT),
+            ]
+
+
 def test_no_endpoint() -> None:
     """Without any endpoint the client gets a reset at once."""
     with Plane() as plane:
@@ -296,6 +314,35 @@ def test_an_error_of_ours_costs_one_session() -> None:
                 sock.recv(1)
         assert plane.counters.ended == {"error": 1}
         assert "a bug" in plane.log.said("session failed")[0]["error"]
+
+
+@pytest.mark.parametrize("broken", ["pick", "watch"])
+def test_a_crash_at_the_start_costs_one_session(broken: str) -> None:
+    """Whatever goes wrong before the bytes flow: the client gets a reset, nothing is left over."""
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        before = descriptors()
+        watch = plane.poller.add
+
+        def fail_to_pick(tried: Collection[str] = ()) -> Endpoint | None:
+            raise MemoryError(f"to pick beside {tried}")
+
+        def fail_to_watch(fd: int, watcher: Watcher, events: int = STREAM) -> None:
+            if isinstance(watcher, Leg | Attempt):
+                raise OSError(errno.ENOSPC, "max_user_watches is reached")
+            watch(fd, watcher, events)
+
+        if broken == "pick":
+            plane.table.pick = fail_to_pick  # type: ignore[method-assign]
+        else:
+            plane.poller.add = fail_to_watch  # type: ignore[method-assign]
+        for first_words in (b"", b"hi"):
+            with pytest.raises(ConnectionResetError), plane.connect() as client:
+                client.sendall(first_words)
+                client.recv(1)
+        wait_until(lambda: plane.counters.ended == {"error": 2})
+        assert plane.counters.sessions == 0
+        assert plane.dial_failures == []
+        wait_until(lambda: descriptors() == before)
 
 
 def test_client_that_leaves_while_dialing() -> None:
@@ -338,6 +385,20 @@ def test_removed_endpoint() -> None:
         kept.sendall(b"still here")
         assert b.recv(20) == b"still here"
         wait_until(lambda: plane.counters.ended == {"removed": 1})
+
+
+def test_endpoint_removed_while_it_is_dialed() -> None:
+    """A session that reaches an endpoint which left meanwhile ends like its other sessions."""
+    with BlackHole() as hole, Backend() as other:
+        settings = Settings(dial_timeout_s=10.0, dial_hedge_s=0.0)
+        with Plane(hole.endpoint, settings=settings) as plane, plane.connect() as client:
+            wait_until(lambda: plane.counters.sessions == 1)
+            plane.apply(other.endpoint)
+            hole.open()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            wait_until(lambda: plane.counters.ended == {"removed": 1})
+            assert plane.dial_successes == []
 
 
 def test_counters_of_a_removed_endpoint_stay_until_they_were_reported() -> None:
