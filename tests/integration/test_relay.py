@@ -316,6 +316,12 @@ def test_an_error_of_ours_costs_one_session() -> None:
         assert "a bug" in plane.log.said("session failed")[0]["error"]
 
 
+def speak(plane: Plane, first_words: bytes) -> bytes:
+    with plane.connect() as client:
+        client.sendall(first_words)
+        return client.recv(1)
+
+
 @pytest.mark.parametrize("broken", ["pick", "watch"])
 def test_a_crash_at_the_start_costs_one_session(broken: str) -> None:
     """Whatever goes wrong before the bytes flow: the client gets a reset, nothing is left over."""
@@ -336,9 +342,8 @@ def test_a_crash_at_the_start_costs_one_session(broken: str) -> None:
         else:
             plane.poller.add = fail_to_watch  # type: ignore[method-assign]
         for first_words in (b"", b"hi"):
-            with pytest.raises(ConnectionResetError), plane.connect() as client:
-                client.sendall(first_words)
-                client.recv(1)
+            with pytest.raises(ConnectionResetError):
+                speak(plane, first_words)
         wait_until(lambda: plane.counters.ended == {"error": 2})
         assert plane.counters.sessions == 0
         assert plane.dial_failures == []

@@ -1,0 +1,89 @@
+"""The heartbeat of a worker: a sign on the board that its loop turns, and the report it sends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from gateway.control import Control
+from gateway.core.counters import WorkerCounters
+from gateway.core.log import Log
+from gateway.core.reports import report_of
+from gateway.core.table import Table
+from gateway.intake import Intake
+from gateway.sessions import Sessions
+
+INTERVAL_S = 0.1
+"""How often a worker shows on the board that its loop turns; a hang is seen within three."""
+
+REPORT_EVERY_BEATS = 10
+"""Reports, which are signs of life too where the board is a successor's: about one a second."""
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Heartbeat:
+    """Beats from :meth:`start` to :meth:`stop`; reports when it is due, and when it is asked."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        intake: Intake,
+        sessions: Sessions,
+        table: Table,
+        counters: WorkerCounters,
+        control: Control,
+        log: Log,
+    ) -> None:
+        self._loop = loop
+        self._intake = intake
+        self._sessions = sessions
+        self._table = table
+        self._counters = counters
+        self._control = control
+        self._log = log
+        self._due_at = 0.0
+        self._lag_s = 0.0
+        self._beats = 0
+        self._stopped = False
+
+    def start(self) -> None:
+        self._due_at = self._loop.time()
+        self._beat()
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def report(self) -> None:
+        """Tell the master what was counted so far."""
+        self._sessions.settle()
+        self._table.reported()
+        self._counters.log_dropped = self._log.dropped
+        self._control.send(
+            report_of(
+                self._counters,
+                snapshot_version=self._table.version,
+                loop_lag_s=max(self._lag_s, 0.0),
+                rss_bytes=_rss_bytes(),
+            )
+        )
+        self._sessions.reported()
+        self._lag_s = 0.0
+
+    def _beat(self) -> None:
+        if self._stopped:
+            return
+        now = self._loop.time()
+        self._lag_s = max(self._lag_s, now - self._due_at)
+        self._due_at = now + INTERVAL_S
+        self._loop.call_at(self._due_at, self._beat)
+        self._intake.tick(INTERVAL_S)
+        self._beats += 1
+        if self._beats % REPORT_EVERY_BEATS == 0:
+            self.report()
+
+
+def _rss_bytes() -> int:
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[1]) * _PAGE_BYTES
