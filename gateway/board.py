@@ -1,4 +1,4 @@
-"""The board: one page of memory that all workers share, for what a message would tell too late.
+"""The board: memory that all workers share, for what a message would tell too late.
 
 Handing accepted sockets to the least loaded worker and a session limit for the whole gateway need
 the other workers' counts as they are now, not as they were at the last report a second ago.
@@ -21,7 +21,7 @@ import os
 from gateway.core.messages import MAX_SLOTS
 
 SLOTS = MAX_SLOTS
-"""Memory is touched as slots are used."""
+"""Room for all that there may be; the kernel gives memory only to the pages of slots in use."""
 
 LAYOUT = 2
 """Changes with the meaning of any cell: a master of another release makes a board of its own."""
@@ -62,14 +62,6 @@ class Board:
         self._owner[slot] = pid
         self.leave(slot)
 
-    def is_owner(self, slot: int, pid: int) -> bool:
-        """Whether the slot is still this worker's, and no successor has entered it."""
-        return self._owner[slot] == pid
-
-    def owner(self, slot: int) -> int:
-        """The process that entered the slot last; 0 if none ever did."""
-        return self._owner[slot]
-
     def set_sessions(self, slot: int, count: int) -> None:
         self._sessions[slot] = count
 
@@ -95,7 +87,23 @@ class Board:
         """``sender`` put one socket into the inbox of ``receiver``."""
         self._put[receiver * SLOTS + sender] += 1
 
+    # -- written by the master, while nobody fills the slot ---------------------------------
+
+    def leave(self, slot: int) -> None:
+        """The slot's worker is gone: its cells have no other writer now."""
+        self._sessions[slot] = 0
+        self._accepting[slot] = 0
+        self._waits_ns[slot] = 0
+
     # -- read by anybody ------------------------------------------------------------------
+
+    def is_owner(self, slot: int, pid: int) -> bool:
+        """Whether the slot is still this worker's, and no successor has entered it."""
+        return self._owner[slot] == pid
+
+    def owner(self, slot: int) -> int:
+        """The process that entered the slot last; 0 if none ever did."""
+        return self._owner[slot]
 
     def sessions(self, slots: int) -> list[int]:
         """Sessions of the first ``slots`` slots, sockets in flight not counted."""
@@ -125,12 +133,6 @@ class Board:
     def told_ns(self, slots: int) -> int:
         """When a worker last told the log that the limit of sessions is reached."""
         return max(self._told_ns[:slots].tolist())
-
-    def leave(self, slot: int) -> None:
-        """The slot's worker is gone (called by the master, the cells have no other writer now)."""
-        self._sessions[slot] = 0
-        self._accepting[slot] = 0
-        self._waits_ns[slot] = 0
 
     def close(self) -> None:
         """Give the mapping and the descriptor back."""

@@ -1,8 +1,8 @@
 """The worker's end of the channel: messages come down, reports and evidence go up.
 
 Down the pipe come snapshots, loads and the order to drain; down the UNIX socket come the messages
-that carry descriptors. Everything up goes through the UNIX socket. Descriptors and messages each
-keep their order, so a message takes as many descriptors from the front as its type has.
+that carry descriptors or concern them. Everything up goes through the UNIX socket. Descriptors and
+messages each keep their order, so a message takes as many from the front as its type has.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import socket
 from gateway.board import Board
 
 MARGIN_DIVISOR = 16
-"""A difference of one in sixteen is even enough: no handing over below 16 sessions' worth of it."""
+"""A difference of a sixteenth is even enough; below 16 sessions every difference counts."""
 
 CHURN_LIMIT_PER_S = 25.0
 """Above this many sessions ended per second in this worker, sessions are short: leave them."""
@@ -40,7 +40,7 @@ _TURN = b"!"
 class Handoff:
     """Decides for each accepted client, and carries sockets to and from inboxes.
 
-    Borrows ``inbox`` and ``peers`` (slot to sending end); the worker owns them.
+    Borrows ``inbox``; owns ``peers`` (slot to sending end).
     ``pays``: whether asking for a :meth:`receiver` is worth it at all just now; it costs nothing
     to look at, unlike the board.
     """

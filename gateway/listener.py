@@ -170,10 +170,6 @@ class Acceptor:
         self._check_limit()
 
     @property
-    def accepting(self) -> bool:
-        return not self._paused
-
-    @property
     def limited(self) -> bool:
         """Whether it is the limit that makes clients wait."""
         return LIMIT in self._paused

@@ -1,9 +1,8 @@
 """Copying bytes both ways: two legs, each reading its own descriptor and writing to the other's.
 
 Small traffic is read, written at once and forgotten. What the other side does not take is kept
-(at most one read) and stops the reading: backpressure is the kernel's.
-A flow that fills its reads is bulk and goes through a pipe with
-``splice``, so that its bytes never enter user space.
+(at most one read) and stops the reading: backpressure is the kernel's. A flow that fills its reads
+is bulk and goes through a pipe with ``splice``, so that its bytes never enter user space.
 
 An end of stream is forwarded as one, a reset as a reset: a cut stream never looks complete.
 """

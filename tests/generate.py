@@ -114,14 +114,14 @@ def _first_sentence(path: Path) -> str:
 END_MEANINGS = {
     End.CLIENT: "both streams ended in good order, the client's first",
     End.ENDPOINT: "both streams ended in good order, the endpoint's first",
-    End.RESET: "one side reset its connection, and the other side got a reset too",
+    End.RESET: "one side reset its connection or vanished, and the other side got a reset",
     End.IDLE: "no byte moved for `--idle-timeout`",
     End.INACTIVE: "the endpoint turned inactive, with `--on-inactive=close`",
     End.REMOVED: "the endpoint left DNS and its `--removal-grace` is over",
     End.DRAINED: "the gateway or the worker stopped, and the deadline of the drain was over",
     End.NO_ENDPOINT: "there was no endpoint to dial",
     End.DIAL_FAILED: "every endpoint was tried and none could be reached",
-    End.ERROR: "a connection failed otherwise, such as by a timeout of TCP, or the gateway did",
+    End.ERROR: "the host had no memory left for it, or the gateway failed",
 }
 
 

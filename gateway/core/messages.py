@@ -1,7 +1,7 @@
 """The whole protocol between master and worker, as types.
 
 Down the pipe (master to worker): :class:`Snapshot`, :class:`Loads`, :class:`Drain`.
-Down the control socket, with descriptors: :class:`Adopt`, :class:`Release`, :class:`Peer`.
+Down the control socket: :class:`Adopt` and :class:`Peer` (with descriptors), :class:`Release`.
 Up the control socket (worker to master): :class:`Bound` (with descriptors), :class:`Ready`,
 :class:`Failed`, :class:`DialFailed`, :class:`DialSucceeded`, :class:`Report`, :class:`Drained`.
 

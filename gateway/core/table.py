@@ -128,10 +128,6 @@ class Table:
         if self._least:
             self._reload((name,))
 
-    def endpoint(self, name: str) -> Endpoint | None:
-        """The endpoint as the snapshot has it, removed ones included."""
-        return self._endpoints.get(name)
-
     def is_trusted(self, name: str) -> bool:
         """Active and no suspect: a successful dial of it is no news to the master."""
         return name in self._trusted

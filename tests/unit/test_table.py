@@ -130,13 +130,6 @@ def test_only_active_ones_are_suspected() -> None:
     assert order(table) == "i"
 
 
-def test_lookup() -> None:
-    """An endpoint is found by name, removed ones too."""
-    table = table_of(endpoint("r", REMOVED))
-    assert table.endpoint("r") == endpoint("r", REMOVED)
-    assert table.endpoint("x") is None
-
-
 def test_a_health_change_keeps_the_rotation() -> None:
     """A snapshot that only changes states goes on where the rotation was."""
     table = table_of(*map(endpoint, "abcd"))
