@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from supervisor.admin_client import fetch_status
 from tests.support import free_port, wait_until
 
 COMMAND = [str(Path(sys.executable).with_name("etcd-gateway"))]
@@ -126,6 +127,14 @@ class Gateway:
     def __exit__(self, *_: object) -> None:
         if not self._log.file.closed:
             self.stop()
+
+
+def all_know(admin: str, before: int) -> bool:
+    """Whether all workers have the newest snapshot, and it is newer than the one of ``before``."""
+    document = fetch_status([admin])
+    newest = document["snapshot_version"]
+    known = {worker["snapshot_version"] for worker in document["workers"]}
+    return bool(newest > before and known == {newest})
 
 
 def _alive(pid: int) -> bool:
