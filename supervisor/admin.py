@@ -97,6 +97,11 @@ class Admin:
             await self._http.shutdown(0)
             self._http = None
 
+    def forget_view(self) -> None:
+        """What was gathered is out of date; the next request gets what is true now."""
+        self._view = None
+        self._metrics.clear()
+
     def _current(self) -> GatewayView:
         now = asyncio.get_running_loop().time()
         if self._view is None or now - self._view[0] > VIEW_LIFE_S:

@@ -1,6 +1,6 @@
 """What one master leaves to the next: descriptors by name, and a few facts.
 
-The same names serve both ways: through ``execve`` (USR2, with the facts in the environment) and
+The same names serve both ways: through ``execve`` (USR2, with the facts in a file in memory) and
 through the service manager's descriptor store (FDNAME= allows no more than a name).
 """
 

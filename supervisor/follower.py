@@ -38,7 +38,10 @@ LONGEST_SLEEP_S = 3600.0
 AFTER_ERROR_S = 5.0
 
 COMPLAIN_S = 30.0
-"""A gateway that waits for its first endpoint says so this often."""
+"""A gateway that waits for its first answer says so this often."""
+
+WAITING = "no endpoint found yet, trying again"
+STAYING = "discovery failed, endpoints stay as they were"
 
 
 class NoEndpointsError(Exception):
@@ -87,6 +90,7 @@ class Follower:
         self._last_success_at: float | None = None
         self._results: Counter[str] = Counter()
         self._complaint = ("", float("-inf"))
+        self._has_former = False
         self._task: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -104,7 +108,8 @@ class Follower:
         )
 
     def remember(self, view: DiscoveryView) -> None:
-        """Go on counting from what an earlier master had."""
+        """Go on from what an earlier image had, whose endpoints are in use until DNS answers."""
+        self._has_former = True
         self._results = Counter(view.results)
         self._last_success_at = view.last_success_at
 
@@ -112,8 +117,10 @@ class Follower:
         """Resolve until something was found, and told; then follow in a task of our own.
 
         Raises NoEndpointsError if nothing can be found, and BadTargetError for what can never work.
-        Transient failures are retried with backoff for as long as it takes.
+        Transient failures are retried with backoff for as long as it takes; every failure is, if
+        there are endpoints of an earlier image to go on with. May be called again after an error.
         """
+        self._started = asyncio.get_running_loop().create_future()
         self._listen = await resolve_listen(self._config.listen_addr, files=self._files)
         self._rounds = self._make_rounds(self._config)
         self._task = asyncio.create_task(self._follow(), name="follow discovery")
@@ -167,19 +174,21 @@ class Follower:
                 await asyncio.sleep(AFTER_ERROR_S)
                 continue
             if not self._started.done():
-                if result.definite:
+                if result.definite and not self._has_former:
                     self._started.set_exception(NoEndpointsError(_nothing(self._config, result)))
                     return
                 self._complain(result.error)
             await self._wait()
 
     def _complain(self, error: str) -> None:
-        """That nothing was found at start: when the reason is a new one, and again from time to
-        time."""
+        """Of a first round in vain: when the reason is a new one, and again from time to time."""
         now = asyncio.get_running_loop().time()
         if self._complaint[0] != error or now - self._complaint[1] >= COMPLAIN_S:
             self._complaint = (error, now)
-            self._log.warn("no endpoint found yet, trying again", error=error)
+            if self._has_former:
+                self._log.error(STAYING, error=error)
+            else:
+                self._log.warn(WAITING, error=error)
 
     async def _wait(self) -> None:
         """Until a round is due, or somebody asked for one."""

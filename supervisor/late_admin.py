@@ -65,6 +65,11 @@ class LateAdmin:
         await admin.start()
         self._log.info("admin address is open", admin=list(admin.served))
 
+    def forget_view(self) -> None:
+        """Something changed that nobody is to miss by a moment."""
+        if self._admin is not None:
+            self._admin.forget_view()
+
     async def close(self) -> None:
         """Stop serving and give the addresses back."""
         if self._admin is not None:

@@ -29,7 +29,7 @@ from supervisor.core.reloading import worker_settings
 from supervisor.core.roster import Roster
 from supervisor.core.status import GatewayView, log_lines, summary_of
 from supervisor.crew import Crew, Handlers
-from supervisor.follower import Follower, NoEndpointsError, resolve_listen
+from supervisor.follower import STAYING, Follower, NoEndpointsError, resolve_listen
 from supervisor.herald import Herald
 from supervisor.late_admin import PATIENCE_S, LateAdmin
 from supervisor.log import make_log
@@ -46,7 +46,7 @@ TICK_S = 1.0
 """Loads to the workers, the roster's expiries, the status line, more time for a long stop."""
 
 RETRY_S = 5.0
-"""With endpoints taken over from the image before us, a failed resolution is tried again."""
+"""With endpoints taken over from the image before us, unusable targets are tried again."""
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_NO_ENDPOINT = 1, 2, 69
 
@@ -82,9 +82,9 @@ class Master:
 
     def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
         self._config = config
-        self._events = Events()
-        self._log = make_log(config.log_level, config.log_format, tap=self._events.take)
         self._left = left = take_over(os.environ)
+        self._events = Events(left.events)
+        self._log = make_log(config.log_level, config.log_format, tap=self._events.take)
         self._overview = Overview(left.started_at)
         self._totals = left.totals
         self._roster = Roster(left.version)
@@ -170,10 +170,10 @@ class Master:
         while True:
             try:
                 await self._follower.start()
-            except (NoEndpointsError, BadTargetError) as error:
+            except BadTargetError as error:
                 if self._crew is None:
                     raise
-                self._log.error("discovery failed, endpoints stay as they were", error=str(error))
+                self._log.error(STAYING, error=str(error))
                 await asyncio.sleep(RETRY_S)
             else:
                 return
@@ -374,6 +374,7 @@ class Master:
             reload=self._reloader.view,
             discovery=self._follower.view,
             health=self._prober.view,
+            events=self._events.all(),
         )
         try:
             upgrade.execute(crew.heirlooms(), facts)
@@ -402,7 +403,8 @@ class Master:
         if self._pusher is not None:
             self._pusher.push()
 
-    async def _on_reloaded(self, error: str | None) -> None:
+    def _on_reloaded(self, error: str | None) -> None:
+        self._admin.forget_view()
         self._herald.tell_reloaded(error)
 
     # -- what others see --------------------------------------------------------------------

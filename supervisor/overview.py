@@ -6,7 +6,7 @@ import collections
 import os
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gateway.core.address import HostPort
@@ -30,8 +30,9 @@ EVENTS_KEPT = 50
 class Events:
     """The last log lines, for the status page; neither sessions nor the status itself are."""
 
-    def __init__(self) -> None:
-        self._kept: collections.deque[dict[str, Any]] = collections.deque(maxlen=EVENTS_KEPT)
+    def __init__(self, before: Iterable[Mapping[str, Any]] = ()) -> None:
+        """``before``: those of an earlier image."""
+        self._kept = collections.deque(map(dict, before), maxlen=EVENTS_KEPT)
 
     def take(self, record: dict[str, Any]) -> None:
         """The log's tap."""

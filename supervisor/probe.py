@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import enum
 import os
+import re
 import socket
 import ssl
 from dataclasses import dataclass
@@ -128,7 +129,9 @@ class Probe:
         except OSError as error:
             return Result(Verdict.FAILED, _words(error))
         except h11.RemoteProtocolError as error:
-            return Result(Verdict.FAILED, f"no HTTP: {error}")
+            # h11 quotes what it got as Python would spell it.
+            text = re.sub(r"bytearray\(b(.*)\)", r"\1", str(error))
+            return Result(Verdict.FAILED, f"no HTTP: {text}")
 
     async def leave(self) -> None:
         """Say goodbye and wait, for a while, until the endpoint has closed too."""

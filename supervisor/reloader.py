@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from gateway.core.log import Log
 from supervisor.core.config import Config, ConfigError
@@ -29,7 +29,7 @@ class Reloader:
         *,
         apply: Callable[[Config], None],
         on_begin: Callable[[], None],
-        on_end: Callable[[str | None], Awaitable[None]],
+        on_end: Callable[[str | None], None],
         view: ReloadView,
     ) -> None:
         self._reread = reread
@@ -67,7 +67,7 @@ class Reloader:
                     last_error=error,
                     results=dict(self._results),
                 )
-                await self._on_end(error)
+                self._on_end(error)
         finally:
             self._task = None
 

@@ -7,7 +7,7 @@ manager that keeps descriptors gets what their names say.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,7 @@ class Inheritance:
     discovery: DiscoveryView | None = None
     reload: ReloadView = field(default_factory=ReloadView)
     restarts: dict[str, int] = field(default_factory=dict)
+    events: tuple[Mapping[str, Any], ...] = ()
 
 
 def take_over(environ: MutableMapping[str, str]) -> Inheritance:
@@ -55,6 +56,7 @@ def take_over(environ: MutableMapping[str, str]) -> Inheritance:
             discovery=DiscoveryView(**facts["discovery"]),
             reload=ReloadView(**facts["reload"]),
             restarts=facts["restarts"],
+            events=tuple(facts["events"]),
         )
     if stored := systemd.take_stored(environ):
         return Inheritance(estate=Estate.from_names(stored))
@@ -70,6 +72,7 @@ def facts_for_the_next(
     reload: ReloadView,
     discovery: DiscoveryView,
     health: Callable[[str], HealthView | None],
+    events: tuple[Mapping[str, Any], ...],
 ) -> dict[str, Any]:
     """Everything that an image of ours wants to know of the one before it, as JSON values."""
     present = [member for member in roster.members if member.removed_at is None]
@@ -86,6 +89,7 @@ def facts_for_the_next(
         "discovery": dataclasses.asdict(discovery),
         "reload": dataclasses.asdict(reload),
         "restarts": dict(crew.restarts),
+        "events": list(events),
     }
 
 

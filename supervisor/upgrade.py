@@ -18,7 +18,7 @@ from supervisor.estate import Estate
 from supervisor.process import SYSTEMD_VARIABLES
 
 ESTATE_VARIABLE = "ETCD_GATEWAY_ESTATE"
-"""JSON: ``fds`` (name to descriptor) and ``facts`` for the next image."""
+"""A descriptor; in it JSON: ``fds`` (name to descriptor) and ``facts`` for the next image."""
 PREFLIGHT_VARIABLE = "ETCD_GATEWAY_PREFLIGHT"
 """Set: import everything, build the configuration, and exit 0 without starting anything."""
 PREFLIGHT_S = 15.0
@@ -91,15 +91,26 @@ def execute(fds: Mapping[str, int], facts: Mapping[str, Any]) -> NoReturn:
     Call :func:`block_signals` first: they stay blocked until the new image calls
     :func:`unblock_signals`, for one that arrives in between would kill it.
     """
-    document = json.dumps({"fds": dict(fds), "facts": dict(facts)})
+    document = _write_down({"fds": dict(fds), "facts": dict(facts)})
     argv = command()
     for fd in fds.values():
         os.set_inheritable(fd, True)
     try:
-        os.execve(argv[0], argv, {**os.environ, ESTATE_VARIABLE: document})  # noqa: S606 - ourselves
+        os.execve(argv[0], argv, {**os.environ, ESTATE_VARIABLE: str(document)})  # noqa: S606 - ourselves
     finally:
         for fd in fds.values():
             os.set_inheritable(fd, False)
+        os.close(document)
+
+
+def _write_down(left: Mapping[str, Any]) -> int:
+    """A descriptor that outlives ``execve``; a variable itself holds 128 KiB at most (execve(2)),
+    which the facts about 200 endpoints fill."""
+    document = os.memfd_create("estate", 0)
+    with open(document, "w", encoding="utf-8", closefd=False) as file:
+        json.dump(left, file, default=str)
+    os.lseek(document, 0, os.SEEK_SET)
+    return document
 
 
 def block_signals() -> None:
@@ -117,7 +128,8 @@ def take_inherited(environ: MutableMapping[str, str]) -> tuple[Estate, dict[str,
     document = environ.pop(ESTATE_VARIABLE, "")
     if not document:
         return None
-    left = json.loads(document)
+    with open(int(document), encoding="utf-8") as file:
+        left = json.load(file)
     for fd in left["fds"].values():
         os.set_inheritable(fd, False)
     return Estate.from_names(left["fds"].items(), left["facts"]), left["facts"]

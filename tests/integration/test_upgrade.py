@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import time
+import urllib.request
 from pathlib import Path
 
 from tests.backends import Backend, echo
 from tests.gateway import Gateway, running
-from tests.support import wait_until
+from tests.support import free_port, wait_until
 
 
 def talk(sock: socket.socket) -> None:
@@ -45,6 +47,19 @@ def test_usr2_three_times_at_once_is_one_upgrade() -> None:
         talk(session)
         assert len(gateway.lines("upgrading")) == 1
         assert {line["reason"] for line in gateway.lines("no upgrade now")} == {"one is on"}
+
+
+def test_the_status_page_goes_on_after_usr2() -> None:
+    """The next image shows the log lines of the one before, and its own after them."""
+    admin = free_port()
+    with running(f"--admin-addr=127.0.0.1:{admin}") as gateway:
+        gateway.signal(signal.SIGUSR2)
+        gateway.wait_line("ready to proxy client requests", count=2)
+        gateway.wait_line("admin address is open", count=2)
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin}/status", timeout=5) as answer:
+            shown = [event["msg"] for event in json.load(answer)["events"]]
+        assert shown.count("ready to proxy client requests") == 2
+        assert shown.index("upgrading") < len(shown) - 1
 
 
 def test_term_on_the_heels_of_usr2_stops_the_gateway() -> None:

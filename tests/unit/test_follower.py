@@ -15,6 +15,7 @@ from gateway.core.address import HostPort
 from supervisor import follower as follower_module
 from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery import Discovered
+from supervisor.core.status import DiscoveryView
 from supervisor.core.system_names import Files
 from supervisor.follower import Follower, NoEndpointsError, ReloadFailedError, resolve_listen
 from supervisor.rounds import BadTargetError
@@ -201,6 +202,52 @@ def test_a_definite_no_at_start_ends_it(
         with pytest.raises(NoEndpointsError, match=r"SRV _etcd-client\._tcp\.test"):
             await fixture.it.start()
         assert fixture.told.lists == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.NXDOMAIN])
+def test_after_an_upgrade_a_failing_dns_leaves_the_endpoints_in_use(
+    config: Config, files: Files, ns: NameServer, fault: Fault
+) -> None:
+    """Whatever DNS says, the start goes on trying, says that they stay, and counts on."""
+    ns.faults[""] = fault
+    before = DiscoveryView(srv="test", last_success_at=1.0, results={"success": 7})
+
+    async def main() -> None:
+        fixture = Fixture(config, files)
+        fixture.it.remember(before)
+        task = asyncio.create_task(fixture.it.start())
+        await until(lambda: fixture.log.lines_of("discovery failed, endpoints stay as they were"))
+        assert not fixture.log.lines_of("no endpoint found yet, trying again")
+        assert not task.done()
+        assert fixture.told.lists == []
+        ns.faults.clear()
+        fixture.it.refresh("signal")
+        await until(task.done)
+        await task
+        assert fixture.told.names == ["n1.test:2379", "n2.test:2379"]
+        assert fixture.it.view.results["success"] > 7
+        assert (fixture.it.view.last_success_at or 0) > 1.0
+        await fixture.it.close()
+
+    asyncio.run(main())
+
+
+def test_a_start_that_failed_may_be_tried_again(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """The second try asks DNS anew."""
+    ns.faults[""] = Fault.NXDOMAIN
+
+    async def main() -> None:
+        fixture = Fixture(config, files)
+        with pytest.raises(NoEndpointsError):
+            await fixture.it.start()
+        ns.faults.clear()
+        await fixture.it.start()
+        assert fixture.told.names == ["n1.test:2379", "n2.test:2379"]
+        await fixture.it.close()
 
     asyncio.run(main())
 

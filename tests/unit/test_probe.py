@@ -217,7 +217,7 @@ def test_http_sends_path_and_host() -> None:
 @pytest.mark.parametrize(
     ("said", "error"),
     [
-        (b"220 hello\r\n\r\n", "no HTTP"),
+        (b"220 hello\r\n\r\n", "no HTTP: illegal status line: '220 hello'"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", "no HTTP"),
         (b"", "no HTTP"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", "no HTTP"),
