@@ -1,6 +1,6 @@
 """The console command's outer edge: whatever happens inside, one line and an exit code.
 
-Nothing else is imported here at first, so that an import that fails is inside the edge too.
+Next to nothing is imported here at first, so that an import that fails is inside the edge too.
 """
 
 from __future__ import annotations
@@ -10,12 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-EXIT_FAILURE = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
-"""128 + SIGINT, as a shell reports it."""
-
-PROGRAM = "etcd-gateway"
+from supervisor.console import EXIT_FAILURE, EXIT_INTERRUPTED, report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,15 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILURE
     except Exception as error:  # noqa: BLE001 - the outermost boundary: no traceback for users
         return _fail_unexpectedly(error, arguments)
-
-
-def report(text: str) -> None:
-    """One line on standard error, whatever is in the text, if there is anyone to read it."""
-    line = " ".join(text.split())
-    try:
-        os.write(2, f"{PROGRAM}: {line}\n".encode("utf-8", "backslashreplace"))
-    except OSError:
-        return
 
 
 def _open_missing_streams() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from supervisor import __version__, settings
-from supervisor.cli import EXIT_USAGE, PROGRAM, report
+from supervisor.console import EXIT_USAGE, PROGRAM, report
 from supervisor.core.config import ConfigError, quote
 from supervisor.core.flags import BY_NAME, FLAGS, Flag, Kind
 
@@ -138,25 +138,25 @@ def _check(*, as_json: bool, **given: tuple[str, ...]) -> int:
     Exits 0 if at least one endpoint can be dialed, 69 if none can, 2 on wrong usage.
     """
     config = settings.load(_by_flag(given))
-    from supervisor import check
+    from supervisor import check_command
 
-    return check.run(config, as_json=as_json)
+    return check_command.run(config, as_json=as_json)
 
 
 def _status(*, as_json: bool, watch: bool, **given: tuple[str, ...]) -> int:
     """Show the workers, endpoints and sessions of a running gateway."""
     admin_addrs = _find_admin(_by_flag(given))
-    from supervisor import status
+    from supervisor import status_command
 
-    return status.run(admin_addrs, as_json=as_json, watch=watch)
+    return status_command.run(admin_addrs, as_json=as_json, watch=watch)
 
 
 def _reload(**given: tuple[str, ...]) -> int:
     """Make a running gateway reload; waits for the outcome and exits 0 if it worked, else 1."""
     admin_addrs = _find_admin(_by_flag(given))
-    from supervisor import reload
+    from supervisor import reload_command
 
-    return reload.run(admin_addrs)
+    return reload_command.run(admin_addrs)
 
 
 @program.command()

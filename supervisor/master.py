@@ -22,6 +22,7 @@ from gateway.core.address import HostPort
 from gateway.core.endpoint import EndpointState
 from supervisor import limits, upgrade
 from supervisor.admin_socket import AdminError
+from supervisor.console import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAGE
 from supervisor.core.config import Config
 from supervisor.core.discovery import Discovered
 from supervisor.core.health import HealthView
@@ -47,8 +48,6 @@ TICK_S = 1.0
 
 RETRY_S = 5.0
 """With endpoints taken over from the image before us, unusable targets are tried again."""
-
-EXIT_FAILURE, EXIT_USAGE, EXIT_NO_ENDPOINT = 1, 2, 69
 
 FATAL_TASKS = ("begin", "leave")
 """Without these there is no gateway, or no end of it; others may fail without a session lost."""

@@ -1,4 +1,4 @@
-"""Reloads: one at a time, and however many were asked for meanwhile, one more."""
+"""Reloads in the master: one at a time, and however many were asked for meanwhile, one more."""
 
 from __future__ import annotations
 

@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from supervisor import admin_client, reload, status
+from supervisor import admin_client, reload_command, status_command
 from tests.admin_double import NAMES, AdminDouble
 from tests.support import free_port, wait_until
 
 WATCH = """
 import signal, sys
-from supervisor import status
+from supervisor import status_command
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
-sys.exit(status.run(sys.argv[1:], as_json=True, watch=True))
+sys.exit(status_command.run(sys.argv[1:], as_json=True, watch=True))
 """
 
 
@@ -39,7 +39,7 @@ def test_status_prints_who_serves_what(
 ) -> None:
     """Endpoints, workers, sessions and discovery on whole lines, exit 0 when ready."""
     double.tell(f"traffic {NAMES[0]} 12 5000000")
-    assert status.run([double.address]) == 0
+    assert status_command.run([double.address]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("etcd-gateway ready on 127.0.0.1:23790, [::1]:23790, version 1.0.0")
     endpoint = next(line for line in lines if line.startswith(NAMES[0]))
@@ -56,8 +56,10 @@ def test_status_says_what_is_down(double: AdminDouble, capsys: pytest.CaptureFix
     double.tell("worker 1 backoff")
     double.tell("reload failed")
     os.kill(double.process.pid, signal.SIGHUP)
-    wait_until(lambda: (status.run([double.address]), "unknown key" in capsys.readouterr().out)[1])
-    assert status.run([double.address]) == 3
+    wait_until(
+        lambda: (status_command.run([double.address]), "unknown key" in capsys.readouterr().out)[1]
+    )
+    assert status_command.run([double.address]) == 3
     text = capsys.readouterr().out
     assert "not ready: no endpoint is active" in text
     assert "dial: connection refused" in text
@@ -68,7 +70,7 @@ def test_status_as_json_is_the_document(
     double: AdminDouble, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing but the document."""
-    assert status.run([double.address], as_json=True) == 0
+    assert status_command.run([double.address], as_json=True) == 0
     assert json.loads(capsys.readouterr().out)["listen"] == ["127.0.0.1:23790", "[::1]:23790"]
 
 
@@ -76,7 +78,7 @@ def test_status_takes_the_first_address_that_answers(
     double: AdminDouble, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A gateway may have several admin addresses, and one of them may be out of reach."""
-    assert status.run([f"127.0.0.1:{free_port()}", double.address], as_json=True) == 0
+    assert status_command.run([f"127.0.0.1:{free_port()}", double.address], as_json=True) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "ready"
 
 
@@ -85,13 +87,13 @@ def test_nobody_there_is_one_clear_line(capsys: pytest.CaptureFixture[str], tmp_
     gone = f"127.0.0.1:{free_port()}"
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.listen()
-        assert status.run([gone, f"unix:{tmp_path / 'x'}"]) == 4
+        assert status_command.run([gone, f"unix:{tmp_path / 'x'}"]) == 4
     error = capsys.readouterr().err
     assert error == (
         f"etcd-gateway: no gateway answers at {gone}: Connection refused; "
         f"unix:{tmp_path / 'x'}: No such file or directory\n"
     )
-    assert status.run([]) == 4
+    assert status_command.run([]) == 4
     assert "GATEWAY_ADMIN_ADDR" in capsys.readouterr().err
 
 
@@ -115,10 +117,10 @@ def test_reload_waits_for_the_outcome(
     double: AdminDouble, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit 0 and a line when it is complete, exit 1 and the reason when it failed."""
-    assert reload.run([double.address]) == 0
+    assert reload_command.run([double.address]) == 0
     assert capsys.readouterr().out == "reload complete\n"
     double.tell("reload failed")
-    assert reload.run([double.address]) == 1
+    assert reload_command.run([double.address]) == 1
     assert capsys.readouterr().err == (
         "etcd-gateway: reload failed: config file: unknown key 'bogus'\n"
     )
@@ -128,10 +130,10 @@ def test_reload_of_nobody_or_of_a_draining_gateway_fails(
     double: AdminDouble, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit 1 with the reason, at once."""
-    assert reload.run([f"127.0.0.1:{free_port()}"]) == 1
+    assert reload_command.run([f"127.0.0.1:{free_port()}"]) == 1
     assert "no gateway answers" in capsys.readouterr().err
     double.tell("drain")
-    wait_until(lambda: reload.run([double.address]) == 1)
+    wait_until(lambda: reload_command.run([double.address]) == 1)
     assert "draining" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -140,7 +142,7 @@ def test_reload_never_signals_a_stranger(
 ) -> None:
     """The process must be a master on this host; SIGHUP ends most other programs."""
     double.tell("pid 1")
-    wait_until(lambda: reload.run([double.address]) == 1)
+    wait_until(lambda: reload_command.run([double.address]) == 1)
     assert "process 1, which is no etcd-gateway master here" in capsys.readouterr().err
 
 
@@ -150,7 +152,7 @@ def test_reload_never_signals_a_stranger(
 )
 def test_lengths_of_time_in_two_units(seconds: float, text: str) -> None:
     """As people say them."""
-    assert status.lasting(seconds) == text
+    assert status_command.lasting(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ def test_lengths_of_time_in_two_units(seconds: float, text: str) -> None:
 )
 def test_sizes_in_binary_units(count: float, text: str) -> None:
     """Three figures before the unit changes."""
-    assert status.size(count) == text
+    assert status_command.size(count) == text
 
 
 def test_a_narrow_terminal_shows_what_matters_most(double: AdminDouble) -> None:
@@ -169,7 +171,7 @@ def test_a_narrow_terminal_shows_what_matters_most(double: AdminDouble) -> None:
     texts = {}
     for width in (80, 130):
         console = Console(width=width, file=io.StringIO())
-        console.print(status.render(document, width))
+        console.print(status_command.render(document, width))
         texts[width] = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in texts[80] + texts[130]
     assert all(name in texts[80] for name in ("SINCE", "LAST ERROR", "LAG", "HEARTBEAT"))

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from supervisor.admin_client import UnreachableError, fetch_status
+from supervisor.console import PROGRAM
 
 EXIT_READY = 0
 EXIT_DEGRADED = 3
@@ -42,7 +43,7 @@ def run(admin_addrs: Sequence[str], *, as_json: bool = False, watch: bool = Fals
     try:
         document = fetch_status(admin_addrs)
     except UnreachableError as error:
-        sys.stderr.write(f"etcd-gateway: {error}\n")
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
         return EXIT_UNREACHABLE
     if as_json:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")

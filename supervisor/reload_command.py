@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.admin_client import UnreachableError, fetch_status
+from supervisor.console import EXIT_FAILURE, PROGRAM
 
 WAIT_S = 90.0
 """A reload resolves every name again; dead nameservers make that slow."""
@@ -68,5 +69,5 @@ def _is_master(pid: int) -> bool:
 
 
 def _fail(text: str) -> int:
-    sys.stderr.write(f"etcd-gateway: {text}\n")
-    return 1
+    sys.stderr.write(f"{PROGRAM}: {text}\n")
+    return EXIT_FAILURE

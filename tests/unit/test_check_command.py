@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.address import HostPort
-from supervisor import check
+from supervisor import check_command
 from supervisor.core.config import Config, StaticTarget
 from supervisor.core.system_names import Files
 from tests.dns import NameServer
@@ -43,7 +43,9 @@ def test_one_good_endpoint_is_enough(files: Files, capsys: Capture) -> None:
     """With one endpoint that can be dialed the exit code is 0; the table names them all."""
     dead = free_port()
     with Server(silent) as backend:
-        assert check.run(static(f"127.0.0.1:{backend.port}", f"::1:{dead}"), files=files) == 0
+        assert (
+            check_command.run(static(f"127.0.0.1:{backend.port}", f"::1:{dead}"), files=files) == 0
+        )
     out = capsys.readouterr().out
     assert "connected in" in out
     assert f"[::1]:{dead}" in out
@@ -54,7 +56,7 @@ def test_one_good_endpoint_is_enough(files: Files, capsys: Capture) -> None:
 def test_no_endpoint_can_be_dialed(files: Files, ns: NameServer, capsys: Capture) -> None:
     """Without any the exit code is 69, and names that do not resolve are told."""
     config = static(f"127.0.0.1:{free_port()}", "gone.test:1")
-    assert check.run(replace(config, nameserver=(ns.address,)), files=files) == 69
+    assert check_command.run(replace(config, nameserver=(ns.address,)), files=files) == 69
     assert "problem: host gone.test: NXDOMAIN" in capsys.readouterr().out
 
 
@@ -67,7 +69,7 @@ def test_json(files: Files, ns: NameServer, tmp_path: Path, capsys: Capture) -> 
         config = Config(
             discovery_srv="test", trusted_ca_file=authority.file, nameserver=(ns.address,)
         )
-        assert check.run(config, as_json=True, files=files) == 0
+        assert check_command.run(config, as_json=True, files=files) == 0
     document = json.loads(capsys.readouterr().out)
     (endpoint,) = document["endpoints"]
     (dial,) = endpoint.pop("dials")
@@ -95,7 +97,7 @@ def test_what_was_left_out_is_in_the_table(files: Files, ns: NameServer, capsys:
     with Server(plaintext) as plain:
         ns.set("_etcd-client._tcp.test", "SRV", f"0 0 {plain.port} n1.test.")
         config = Config(discovery_srv="test", nameserver=(ns.address,))
-        assert check.run(config, files=files) == 69
+        assert check_command.run(config, files=files) == 69
     assert "left out: does not speak TLS" in capsys.readouterr().out
 
 
@@ -104,14 +106,14 @@ def test_several_addresses_are_dialed(files: Files, ns: NameServer, capsys: Capt
     ns.set("n1.test", "A", "127.0.0.1", "127.0.0.77")
     with Server(silent) as backend:
         config = replace(static(f"n1.test:{backend.port}"), nameserver=(ns.address,))
-        assert check.run(config, as_json=True, files=files) == 0
+        assert check_command.run(config, as_json=True, files=files) == 0
     (endpoint,) = json.loads(capsys.readouterr().out)["endpoints"]
     assert [dial["error"] for dial in endpoint["dials"]] == [None, "Connection refused"]
 
 
 def test_a_loop_is_wrong_usage(files: Files, capsys: Capture) -> None:
     """An endpoint that is our own listen address is wrong usage: exit code 2, one line."""
-    assert check.run(static("127.0.0.1:23790"), files=files) == 2
+    assert check_command.run(static("127.0.0.1:23790"), files=files) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "--endpoints 127.0.0.1:23790 is the gateway's own listen address" in err
@@ -120,12 +122,12 @@ def test_a_loop_is_wrong_usage(files: Files, capsys: Capture) -> None:
 def test_a_missing_ca_file_is_wrong_usage(files: Files, capsys: Capture) -> None:
     """A CA file that cannot be read is wrong usage, and named."""
     config = Config(discovery_srv="test", trusted_ca_file="/nonexistent/ca.pem")
-    assert check.run(config, files=files) == 2
+    assert check_command.run(config, files=files) == 2
     assert "/nonexistent/ca.pem" in capsys.readouterr().err
 
 
 def test_a_dial_times_out(files: Files, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dial takes no longer than --dial-timeout."""
     config = replace(static("127.0.0.1:1"), dial_timeout_s=0.0)
-    assert check.run(config, files=files) == 69
+    assert check_command.run(config, files=files) == 69
     assert "refused" in (out := capsys.readouterr().out) or "timeout" in out

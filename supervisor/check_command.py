@@ -1,4 +1,4 @@
-"""``etcd-gateway check``: resolve every target, verify TLS, dial every endpoint once, tell.
+"""The command ``check``: resolve every target, verify TLS, dial every endpoint once, tell.
 
 It starts nothing and listens on nothing.
 """
@@ -17,6 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from supervisor.console import EXIT_NO_ENDPOINT, EXIT_USAGE, PROGRAM
 from supervisor.core.config import Config
 from supervisor.core.discovery import Discovered
 from supervisor.core.system_names import Files
@@ -25,8 +26,6 @@ from supervisor.rounds import BadTargetError, Round, Rounds
 from supervisor.tlsgate import part_politely
 
 EXIT_USABLE = 0
-EXIT_USAGE = 2
-EXIT_NO_ENDPOINT = 69
 
 MAX_CONCURRENT = 64
 """Dials under way at once."""
@@ -58,7 +57,7 @@ def run(config: Config, as_json: bool = False, files: Files | None = None) -> in
     try:
         result, checked = asyncio.run(_check(config, files))
     except BadTargetError as error:
-        print(f"etcd-gateway: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
         return EXIT_USAGE
     if as_json:
         document = describe(config, result, checked)
@@ -68,7 +67,7 @@ def run(config: Config, as_json: bool = False, files: Files | None = None) -> in
     if not result.srv and result.loops:
         name, hit = next(iter(result.loops.items()))
         print(
-            f"etcd-gateway: --endpoints {name} is the gateway's own listen address {hit},"
+            f"{PROGRAM}: --endpoints {name} is the gateway's own listen address {hit},"
             " expected the address of another program",
             file=sys.stderr,
         )
