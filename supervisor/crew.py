@@ -174,11 +174,6 @@ class Crew:
         return self._fleet.wanted
 
     @property
-    def all_live(self) -> bool:
-        """Whether every slot's own worker accepts and its heartbeats come in time."""
-        return all(slot.serving for slot in self._fleet.slots if slot.wanted)
-
-    @property
     def any_live(self) -> bool:
         """Whether at least one worker is alive and not late."""
         return any(slot.serving for slot in self._fleet.slots)
