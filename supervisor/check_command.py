@@ -21,7 +21,7 @@ from supervisor.console import EXIT_NO_ENDPOINT, EXIT_USAGE, PROGRAM
 from supervisor.core.config import Config
 from supervisor.core.discovery import Discovered
 from supervisor.core.system_names import Files
-from supervisor.follower import resolve_listen
+from supervisor.listen_addresses import resolve_listen
 from supervisor.rounds import BadTargetError, Round, Rounds
 from supervisor.tlsgate import part_politely
 

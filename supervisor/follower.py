@@ -15,20 +15,11 @@ from collections.abc import Callable
 
 from gateway.core.address import HostPort
 from gateway.core.log import Log
-from gateway.core.messages import MAX_LISTEN
 from supervisor.core.config import Config
-from supervisor.core.discovery import (
-    Answer,
-    Change,
-    Discovered,
-    Kind,
-    Question,
-    compare,
-    literal,
-    tls_domain,
-)
+from supervisor.core.discovery import Change, Discovered, compare, tls_domain
 from supervisor.core.status import DiscoveryView
 from supervisor.core.system_names import Files
+from supervisor.listen_addresses import resolve_listen
 from supervisor.rounds import BadTargetError, Round, Rounds
 
 EMERGENCY_S = 5.0
@@ -306,30 +297,3 @@ def _nothing(config: Config, result: Round) -> str:
         text += f"; expected TLS with a certificate for {tls_domain(config)}"
         text += " from the CAs of --trusted-ca-file, unless --insecure-discovery is given"
     return text
-
-
-async def resolve_listen(
-    listen: tuple[HostPort, ...], *, files: Files | None = None
-) -> tuple[HostPort, ...]:
-    """Listen addresses as literals; a name such as ``localhost`` becomes all its addresses.
-
-    An empty host (all interfaces) stays. Raises BadTargetError for a name that cannot be resolved.
-    """
-    resolved: dict[HostPort, None] = {}
-    for each in listen:
-        address = literal(each.host)
-        if address or not each.host:
-            resolved[HostPort(address or "", each.port)] = None
-            continue
-        from supervisor.resolver import Resolver  # 40 ms to import: not for literal addresses
-
-        outcome = await Resolver(files=files).ask(Question(Kind.SEARCH, each.host))
-        if not isinstance(outcome, Answer):
-            raise BadTargetError(f"--listen-addr {each}: cannot resolve the host: {outcome.error}")
-        for found in outcome.addresses:
-            resolved[HostPort(found, each.port)] = None
-    if len(resolved) > MAX_LISTEN:
-        raise BadTargetError(
-            f"--listen-addr: {len(resolved)} addresses, expected at most {MAX_LISTEN}"
-        )
-    return tuple(resolved)

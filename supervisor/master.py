@@ -30,9 +30,10 @@ from supervisor.core.reloading import worker_settings
 from supervisor.core.roster import Roster
 from supervisor.core.status import GatewayView, log_lines, summary_of
 from supervisor.crew import Crew, Handlers
-from supervisor.follower import STAYING, Follower, NoEndpointsError, resolve_listen
+from supervisor.follower import STAYING, Follower, NoEndpointsError
 from supervisor.herald import Herald
 from supervisor.late_admin import PATIENCE_S, LateAdmin
+from supervisor.listen_addresses import resolve_listen
 from supervisor.log import make_log
 from supervisor.lookout import Lookout
 from supervisor.overview import Events, Overview
@@ -96,10 +97,13 @@ class Master:
             on_end=self._on_reloaded,
             view=left.reload,
         )
+        self._upgrade = upgrade.Upgrade(
+            self._log, obstacle=self._find_obstacle, bequeath=self._bequeath
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._ready = False
-        self._draining = self._upgrading = False
+        self._draining = False
         self._failed_with = 0
         self._sessions_cut = 0
         self._crew: Crew | None = None
@@ -298,7 +302,7 @@ class Master:
             handle(number, self._stop, number)
         handle(signal.SIGHUP, self._ask_reload)
         handle(signal.SIGUSR1, self._log_status)
-        handle(signal.SIGUSR2, lambda: self._spawn(self._upgrade(), "upgrade"))
+        handle(signal.SIGUSR2, lambda: self._spawn(self._upgrade.attempt(), "upgrade"))
         handle(signal.SIGTTIN, self._resize, +1)
         handle(signal.SIGTTOU, self._resize, -1)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -340,31 +344,17 @@ class Master:
         for msg, fields in log_lines(self.view()):
             self._log.info(msg, **fields)
 
-    async def _upgrade(self) -> None:
-        """Become a new image of the program, with everything that this one holds."""
-        crew = self._crew
-        if crew is None or self._draining or self._upgrading or not self._ready:
-            reason = "draining" if self._draining else "starting"
-            self._log.warn("no upgrade now", reason="one is on" if self._upgrading else reason)
-            return
-        self._upgrading = True
-        try:
-            if why := await upgrade.preflight():
-                self._log.error("upgrade failed, the old image goes on", error=why)
-                return
-            upgrade.block_signals()
-            for _ in range(3):  # one that came before is ours, and the loop has yet to hear of it
-                await asyncio.sleep(0)
-            if not self._draining:
-                self._execute(crew)
-        finally:
-            self._upgrading = False
-            upgrade.unblock_signals()
+    def _find_obstacle(self) -> str:
+        """What is in the way of an upgrade; "" if nothing is."""
+        if self._draining:
+            return "draining"
+        return "" if self._ready else "starting"
 
-    def _execute(self, crew: Crew) -> None:
-        """Returns only if the new image could not be executed."""
+    def _bequeath(self) -> upgrade.Heritage:
+        """Everything that this image holds and knows, for the next one."""
+        crew = self._crew
+        assert crew is not None  # noqa: S101 (for the type checker: it is ready)
         crew.kill_unready()
-        self._log.info("upgrading")
         facts = facts_for_the_next(
             crew=crew,
             totals=self._totals,
@@ -375,10 +365,7 @@ class Master:
             health=self._prober.view,
             events=self._events.all(),
         )
-        try:
-            upgrade.execute(crew.heirlooms(), facts)
-        except OSError as error:
-            self._log.error("upgrade failed, the old image goes on", error=str(error))
+        return crew.heirlooms(), facts
 
     # -- reload -----------------------------------------------------------------------------
 

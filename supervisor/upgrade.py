@@ -11,17 +11,61 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, NoReturn
 
+from gateway.core.log import Log
 from supervisor.estate import Estate
 from supervisor.process import SYSTEMD_VARIABLES
+
+FAILED = "upgrade failed, the old image goes on"
 
 ESTATE_VARIABLE = "ETCD_GATEWAY_ESTATE"
 """A descriptor; in it JSON: ``fds`` (name to descriptor) and ``facts`` for the next image."""
 PREFLIGHT_VARIABLE = "ETCD_GATEWAY_PREFLIGHT"
 """Set: import everything, build the configuration, and exit 0 without starting anything."""
 PREFLIGHT_S = 15.0
+
+Heritage = tuple[Mapping[str, int], Mapping[str, Any]]
+"""Descriptors by name, and facts."""
+
+
+class Upgrade:
+    """One upgrade at a time.
+
+    ``obstacle()`` says why there can be none at the moment, "" if nothing is in the way.
+    ``bequeath()`` gives what the next image gets, at the last moment; descriptors stay its own.
+    """
+
+    def __init__(
+        self, log: Log, *, obstacle: Callable[[], str], bequeath: Callable[[], Heritage]
+    ) -> None:
+        self._log = log
+        self._obstacle = obstacle
+        self._bequeath = bequeath
+        self._under_way = False
+
+    async def attempt(self) -> None:
+        """Become a new image of the program; returns only if that is not to be."""
+        if reason := "one is on" if self._under_way else self._obstacle():
+            self._log.warn("no upgrade now", reason=reason)
+            return
+        self._under_way = True
+        try:
+            if why := await preflight():
+                self._log.error(FAILED, error=why)
+                return
+            block_signals()
+            for _ in range(3):  # one that came before is ours, and the loop has yet to hear of it
+                await asyncio.sleep(0)
+            if not self._obstacle():
+                self._log.info("upgrading")
+                execute(*self._bequeath())
+        except OSError as error:
+            self._log.error(FAILED, error=str(error))
+        finally:
+            self._under_way = False
+            unblock_signals()
 
 
 def command() -> list[str]:

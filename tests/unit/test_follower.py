@@ -17,7 +17,8 @@ from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery import Discovered
 from supervisor.core.status import DiscoveryView
 from supervisor.core.system_names import Files
-from supervisor.follower import Follower, NoEndpointsError, ReloadFailedError, resolve_listen
+from supervisor.follower import Follower, NoEndpointsError, ReloadFailedError
+from supervisor.listen_addresses import resolve_listen
 from supervisor.rounds import BadTargetError
 from tests.dns import Fault, NameServer
 from tests.logbook import Logbook
