@@ -27,7 +27,7 @@ GOES_ON = "worker goes on"
 _SHOWN = {
     Life.STARTING: WorkerState.STARTING,
     Life.READY: WorkerState.READY,
-    # No word of its own in the contract: a slot whose worker hangs is not live.
+    # Not live, so no state of its own; ``hangs`` says the rest.
     Life.HUNG: WorkerState.STARTING,
     Life.DRAINING: WorkerState.DRAINING,
     Life.DYING: WorkerState.DRAINING,

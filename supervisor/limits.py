@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -65,13 +66,13 @@ def _quotas(cgroup: Path, own: Path) -> list[float]:
     return quotas
 
 
-def _along(root: Path, path: str, read: object) -> list[float]:
+def _along(root: Path, path: str, read: Callable[[Path], float]) -> list[float]:
     """The quotas of the group and of every group above it, as far as they can be read."""
     found: list[float] = []
     group = root / path.lstrip("/")
     for each in (group, *group.parents):
         with contextlib.suppress(OSError, ValueError):
-            found.append(read(each))  # type: ignore[operator]
+            found.append(read(each))
         if each == root:
             break
     return found

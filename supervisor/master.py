@@ -2,8 +2,8 @@
 
 Everything that happens (signals, child exits, messages, DNS answers, probe results, timers)
 arrives here as a call on the one loop; what is to be done about it is decided in ``core`` and done
-by the parts: crew (workers), follower (discovery), prober (health), notify (the service manager)
-and admin. One thread, the standard asyncio loop, nothing that blocks.
+by the parts: crew (workers), follower (discovery), prober (health), herald (the service
+manager) and admin. One thread, the standard asyncio loop, nothing that blocks.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ MAX_LISTEN = 253
 class Settings:
     """What of the configuration a worker acts on; all of it may change with a snapshot.
 
-    Durations are seconds; 0 means off where the contract gives 0 that meaning.
+    Durations are seconds; 0 means off where the flag says so.
     """
 
     dial_timeout_s: float = 2.0

@@ -17,7 +17,7 @@ from supervisor.core.discovery import Answer, Failure, Negative, Outcome, Questi
 
 MIN_TTL_S = 5.0
 MAX_TTL_S = 300.0
-"""The clamp of the contract: no zone makes us ask more often, or believe longer, than this."""
+"""The clamp: no zone makes us ask more often, or believe longer, than this."""
 
 CONFIRM_S = 30.0
 """How long a definite no is distrusted after a good answer, if nothing else is said."""

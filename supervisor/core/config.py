@@ -1,4 +1,4 @@
-"""The configuration: every flag of the contract as one typed, validated value.
+"""The configuration: every flag as one typed, validated value.
 
 Each flag is taken from the first source that has it: command line, environment, config file.
 """

@@ -26,9 +26,9 @@ GAP_S = 0.25
 SHORT_LIFE_S = 1.0
 """A worker that dies this soon after Ready is respawned with backoff like one that never was."""
 STILLBORN_MOST = 5
-"""The contract's "five in a row, none ever became ready"."""
+"""So many workers in a row that never became ready, in a gateway that never had one: exit 70."""
 STOP_MARGIN_S = 1.0
-"""The same at a stop that does not wait for sessions."""
+"""KILL_MARGIN_S at a stop that does not wait for sessions."""
 SHUT_AFTER_S = 0.5
 """Workers shut their listeners at a stop; this is for those of workers that hang."""
 

@@ -179,7 +179,7 @@ def summary_of(
 
 
 def document(view: GatewayView) -> dict[str, Any]:
-    """The status document, ready for JSON; keys in the order of the contract, ours at the end."""
+    """The status document, ready for JSON; what people look at first comes first."""
     overall = view.sums.overall
     return {
         "version": view.version,
