@@ -20,6 +20,10 @@ def talk(sock: socket.socket) -> None:
     assert sock.recv(5) == b"hello"
 
 
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def zombies(gateway: Gateway) -> list[int]:
     stats = {pid: Path(f"/proc/{pid}/stat").read_text() for pid in gateway.workers()}
     return [pid for pid, stat in stats.items() if stat.rpartition(")")[2].split()[0] == "Z"]
@@ -37,6 +41,8 @@ def test_usr2_three_times_at_once_is_one_upgrade() -> None:
         gateway.signal(signal.SIGUSR2)
         wait_until(lambda: set(gateway.workers()) - set(workers), what="the new image is tried")
         [trial] = set(gateway.workers()) - set(workers)
+        # Stopped before it executes anything, it would hold the master in vfork(2).
+        wait_until(lambda: command_line(trial) != command_line(gateway.pid))
         os.kill(trial, signal.SIGSTOP)
         for count in (1, 2):
             gateway.signal(signal.SIGUSR2)
