@@ -64,12 +64,12 @@ class Rotation:
     """
 
     __slots__ = (
+        "_absent",
         "_at",
         "_cycle",
         "_enabled",
         "_heap",
         "_names",
-        "_parked",
         "_phase",
         "_rank",
         "_share",
@@ -84,7 +84,7 @@ class Rotation:
         self._share = list(parts.values())
         self._phase = _phases(self._share)
         self._enabled = [True] * len(self._names)
-        self._parked: set[int] = set()
+        self._absent: set[int] = set()  # disabled ones that have left the heap
         self._cycle = 0
         self._at, first = self._start(slot, slots) if at is None else (at, len(self._names))
         self._heap = [self._first_turn(i, first) for i in range(len(self._names))]
@@ -104,7 +104,7 @@ class Rotation:
             cycle, due, i, k = heap[0]
             if not self._enabled[i]:
                 heapq.heappop(heap)
-                self._parked.add(i)
+                self._absent.add(i)
             elif tried and self._names[i] in tried:
                 waiting.append(heapq.heappop(heap))
             else:
@@ -121,8 +121,8 @@ class Rotation:
     def enable(self, name: str) -> None:
         i = self._rank[name]
         self._enabled[i] = True
-        if i in self._parked:
-            self._parked.discard(i)
+        if i in self._absent:
+            self._absent.discard(i)
             heapq.heappush(self._heap, self._first_turn(i, len(self._names)))
 
     def disable(self, name: str) -> None:
@@ -184,7 +184,7 @@ class LeastSessions:
     its load and dropped when it comes up.
     """
 
-    __slots__ = ("_enabled", "_heap", "_load", "_parked", "_share", "_turn", "_used")
+    __slots__ = ("_absent", "_enabled", "_heap", "_load", "_share", "_turn", "_used")
 
     def __init__(self, weights: Mapping[str, int], *, slot: int = 0, slots: int = 1) -> None:
         self._share = shares(weights)
@@ -195,7 +195,7 @@ class LeastSessions:
         self._used: dict[str, int] = {}
         for _ in self._share:
             self._next_turn(order.pick(()) or "")
-        self._parked: set[str] = set()
+        self._absent: set[str] = set()  # disabled ones that have left the heap
         self._heap: list[tuple[float, int, str]] = []
         self._rebuild()
 
@@ -208,7 +208,7 @@ class LeastSessions:
             if entry != self._entry(name):
                 continue
             if not self._enabled[name]:
-                self._parked.add(name)
+                self._absent.add(name)
                 continue
             if name in tried:
                 waiting.append(entry)
@@ -225,15 +225,15 @@ class LeastSessions:
         if self._load[name] == sessions:
             return
         self._load[name] = sessions
-        if name not in self._parked:
+        if name not in self._absent:
             heapq.heappush(self._heap, self._entry(name))
             if len(self._heap) > 2 * len(self._share) + 64:
                 self._rebuild()
 
     def enable(self, name: str) -> None:
         self._enabled[name] = True
-        if name in self._parked:
-            self._parked.discard(name)
+        if name in self._absent:
+            self._absent.discard(name)
             heapq.heappush(self._heap, self._entry(name))
 
     def disable(self, name: str) -> None:
@@ -247,5 +247,5 @@ class LeastSessions:
         return (self._load[name] + 1) / self._share[name], self._used[name], name
 
     def _rebuild(self) -> None:
-        self._heap = [self._entry(name) for name in self._share if name not in self._parked]
+        self._heap = [self._entry(name) for name in self._share if name not in self._absent]
         heapq.heapify(self._heap)

@@ -247,7 +247,7 @@ def test_least_sessions_forgets_stale_entries() -> None:
     assert len(balancer._heap) < 100
 
 
-def test_least_sessions_load_of_a_parked_one() -> None:
+def test_least_sessions_load_of_a_disabled_one() -> None:
     """The load of an endpoint that is off is known when it comes back."""
     balancer = LeastSessions(dict.fromkeys("ab", 0))
     balancer.disable("a")
