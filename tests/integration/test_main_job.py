@@ -515,7 +515,7 @@ def test_clients_that_were_queued_when_the_stop_came_are_served() -> None:
             gateway.wait_line("draining")
             os.kill(worker, signal.SIGCONT)
             assert [read_line(client) for client in clients] == ["b0"] * 5
-            assert refused(gateway.address)
+            wait_until(lambda: refused(gateway.address))
         assert gateway.process.wait(10) == 0
         assert not gateway.lines("internal error")
 
