@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
 import socket
 import traceback
 from dataclasses import dataclass
@@ -33,19 +32,6 @@ from gateway.sessions import Sessions
 
 CUT_LINGER_S = 0.05
 """After the last session was cut at the deadline, until the process ends: resets get out."""
-
-_IGNORED_SIGNALS = (
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGPIPE,
-)
-"""Workers take no orders by signal: a terminal or ``pkill`` reaches the whole process group."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,8 +63,6 @@ class WorkerStart:
 
 def run(start: WorkerStart) -> int:
     """Live a worker's whole life; returns the process's exit status."""
-    for number in _IGNORED_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
     setproctitle.setproctitle(f"etcd-gateway: worker {start.slot} [{start.title}]")
     if start.cpu is not None:
         os.sched_setaffinity(0, {start.cpu})
