@@ -23,6 +23,13 @@ class Logbook:
     def lines_of(self, msg: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line["msg"] == msg]
 
+    def said(self, msg: str) -> list[dict[str, Any]]:
+        """The fields of the lines with this message, and nothing else of them."""
+        return [
+            {key: value for key, value in line.items() if key not in ("level", "msg")}
+            for line in self.lines_of(msg)
+        ]
+
     def debug(self, msg: str, **fields: Any) -> None:
         self.lines.append({"level": "debug", "msg": msg} | fields)
 

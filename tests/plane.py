@@ -9,7 +9,7 @@ import struct
 import threading
 from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import uvloop
 
@@ -20,47 +20,10 @@ from gateway.core.messages import Settings, Snapshot
 from gateway.listener import Acceptor, open_listener, tune_listener
 from gateway.poller import Poller
 from gateway.sessions import Sessions
+from tests.logbook import Logbook
 from tests.support import free_port
 
 T = TypeVar("T")
-
-
-class Lines:
-    """A Log that keeps what it was told."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str, dict[str, Any]]] = []
-
-    def debug(self, msg: str, **fields: Any) -> None:
-        self.lines.append(("debug", msg, fields))
-
-    def info(self, msg: str, **fields: Any) -> None:
-        self.lines.append(("info", msg, fields))
-
-    def warn(self, msg: str, **fields: Any) -> None:
-        self.lines.append(("warn", msg, fields))
-
-    def error(self, msg: str, **fields: Any) -> None:
-        self.lines.append(("error", msg, fields))
-
-    def bind(self, **fields: Any) -> Self:
-        return self
-
-    def set_level(self, level: str) -> None:
-        pass
-
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    @property
-    def dropped(self) -> int:
-        return 0
-
-    def said(self, msg: str) -> list[dict[str, Any]]:
-        return [fields for _, text, fields in self.lines if text == msg]
 
 
 class Turns:
@@ -119,7 +82,7 @@ class Plane:
         self.settings = settings or Settings()
         self.limit = limit
         self.address = HostPort(listen, free_port(listen))
-        self.log = Lines()
+        self.log = Logbook()
         self.counters = WorkerCounters()
         self.dial_failures: list[tuple[str, str, DialResult, str]] = []
         self.dial_successes: list[str] = []

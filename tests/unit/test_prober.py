@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 from supervisor import prober as module
 from supervisor.core.config import Config
@@ -16,6 +16,7 @@ from supervisor.core.health import HealthView
 from supervisor.prober import Prober
 from tests import servers
 from tests.clients import black_hole
+from tests.logbook import Logbook
 from tests.servers import Server, serving
 from tests.support import free_port
 
@@ -23,46 +24,11 @@ QUICK = Config(health_interval_s=0.1, health_timeout_s=1.0, retry_delay_s=0.2)
 SLOW = Config(health_interval_s=1000.0, retry_delay_s=1000.0, health_timeout_s=5.0)
 
 
-class Lines:
-    """A log that remembers its lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str, dict[str, Any]]] = []
-
-    def debug(self, msg: str, **fields: Any) -> None:
-        self.lines.append(("debug", msg, fields))
-
-    def info(self, msg: str, **fields: Any) -> None:
-        self.lines.append(("info", msg, fields))
-
-    def warn(self, msg: str, **fields: Any) -> None:
-        self.lines.append(("warn", msg, fields))
-
-    def error(self, msg: str, **fields: Any) -> None:
-        self.lines.append(("error", msg, fields))
-
-    def bind(self, **fields: Any) -> Self:
-        return self
-
-    def set_level(self, level: str) -> None: ...
-
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None: ...
-
-    def close(self) -> None: ...
-
-    @property
-    def dropped(self) -> int:
-        return 0
-
-    def said(self, msg: str) -> list[dict[str, Any]]:
-        return [fields for _, text, fields in self.lines if text == msg]
-
-
 class Stage:
     """A prober with everything it said."""
 
     def __init__(self, config: Config) -> None:
-        self.log = Lines()
+        self.log = Logbook()
         self.changes: list[tuple[str, bool]] = []
         self.prober = Prober(config, self.log, self.changed, wall=lambda: 1000.0)
 
