@@ -59,7 +59,7 @@ clean:
 	  .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/.runtime: pyproject.toml
+$(VENV)/.runtime: pyproject.toml supervisor/launch.py
 	@$(PYTHON) -c 'import sys; sys.exit("etcd-gateway needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable .

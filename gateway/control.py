@@ -121,7 +121,7 @@ class Control:
                 return
 
     def _advance(self) -> bool:
-        """One step of the message at hand or of the next one; False if there is none."""
+        """One step of the message at handle or of the next one; False if there is none."""
         if self._steps is None:
             if not self._waiting:
                 return False

@@ -1,4 +1,4 @@
-"""The heartbeat of a worker: a sign on the board that its loop turns, and the report it sends."""
+"""The heartbeat: a worker shows on the scoreboard that its loop turns, and sends its reports."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from gateway.core.counters import WorkerCounters
 from gateway.core.log import Log
 from gateway.core.reports import report_of
 from gateway.core.table import Table
-from gateway.intake import Intake
-from gateway.sessions import Sessions
+from gateway.ingress.ingress import Ingress
+from gateway.sessions.register import Sessions
 
 INTERVAL_S = 0.1
-"""How often a worker shows on the board that its loop turns; a hang is seen within three."""
+"""How often a worker shows on the scoreboard that its loop turns; a hang is seen within three."""
 
 REPORT_EVERY_BEATS = 10
-"""Reports, which are signs of life too where the board is a successor's: about one a second."""
+"""A worker reports about once a second. A report is a heartbeat too: a worker whose scoreboard row
+belongs to its successor has no other."""
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -29,7 +30,7 @@ class Heartbeat:
         self,
         loop: asyncio.AbstractEventLoop,
         *,
-        intake: Intake,
+        ingress: Ingress,
         sessions: Sessions,
         table: Table,
         counters: WorkerCounters,
@@ -37,7 +38,7 @@ class Heartbeat:
         log: Log,
     ) -> None:
         self._loop = loop
-        self._intake = intake
+        self._ingress = ingress
         self._sessions = sessions
         self._table = table
         self._counters = counters
@@ -78,7 +79,7 @@ class Heartbeat:
         self._lag_s = max(self._lag_s, now - self._due_at)
         self._due_at = now + INTERVAL_S
         self._loop.call_at(self._due_at, self._beat)
-        self._intake.tick(INTERVAL_S)
+        self._ingress.tick(INTERVAL_S)
         self._beats += 1
         if self._beats % REPORT_EVERY_BEATS == 0:
             self.report()

@@ -70,7 +70,7 @@ class Poller:
         self._loop = loop
         self._epoll = select.epoll(select.EPOLL_CLOEXEC)
         self._watchers: dict[int, Watcher] = {}
-        self._doomed: list[int] = []
+        self._closing: list[int] = []
         self._again: dict[Watcher, None] = {}  # a set that keeps its order
         self._last: list[Watcher] = []
         self._turning = False
@@ -102,7 +102,7 @@ class Poller:
         """Close a descriptor without duplicates (the kernel unregisters it then)."""
         self._watchers.pop(fd, None)
         if self._turning:
-            self._doomed.append(fd)
+            self._closing.append(fd)
         else:
             os.close(fd)
 
@@ -195,9 +195,9 @@ class Poller:
                     watcher.on_event(0)
                 except Exception as error:  # noqa: BLE001 - a session's boundary
                     watcher.on_crash(error)
-        doomed = self._doomed
-        if doomed:
-            for fd in doomed:
+        closing = self._closing
+        if closing:
+            for fd in closing:
                 os.close(fd)
-            doomed.clear()
+            closing.clear()
         return len(events)

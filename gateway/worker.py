@@ -15,10 +15,8 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-import setproctitle
 import uvloop
 
-from gateway.board import Board
 from gateway.control import Control
 from gateway.core import messages
 from gateway.core.address import HostPort
@@ -26,9 +24,11 @@ from gateway.core.counters import End, WorkerCounters
 from gateway.core.log import Log
 from gateway.core.table import Table
 from gateway.heartbeat import Heartbeat
-from gateway.intake import Intake
+from gateway.ingress.ingress import Ingress
 from gateway.poller import Poller
-from gateway.sessions import Sessions
+from gateway.process_title import set_title
+from gateway.scoreboard import Scoreboard
+from gateway.sessions.register import Sessions
 
 CUT_LINGER_S = 0.05
 """After the last session was cut at the deadline, until the process ends: resets get out."""
@@ -55,7 +55,7 @@ class WorkerStart:
     control: socket.socket
     inbox: socket.socket
     peers: dict[int, socket.socket]
-    board: Board
+    scoreboard: Scoreboard
     cpu: int | None
     log: Log
     title: str
@@ -63,7 +63,7 @@ class WorkerStart:
 
 def run(start: WorkerStart) -> int:
     """Live a worker's whole life; returns the process's exit status."""
-    setproctitle.setproctitle(f"etcd-gateway: worker {start.slot} [{start.title}]")
+    set_title(f"worker {start.slot}", start.title)
     if start.cpu is not None:
         os.sched_setaffinity(0, {start.cpu})
     # Sessions hold no cycles of their own: the collector finds next to nothing and each run of it
@@ -111,10 +111,10 @@ class Worker:
             on_dial_failed=self._on_dial_failed,
             on_dial_succeeded=lambda name: self._control.send(messages.DialSucceeded(name)),
         )
-        self._intake = Intake(
+        self._ingress = Ingress(
             loop,
             poller,
-            start.board,
+            start.scoreboard,
             self._sessions,
             counters,
             start.log,
@@ -125,10 +125,10 @@ class Worker:
             peers=start.peers,
             on_empty=self._finish,
         )
-        self._sessions.on_end = self._intake.session_ended
+        self._sessions.on_end = self._ingress.session_ended
         self._heartbeat = Heartbeat(
             loop,
-            intake=self._intake,
+            ingress=self._ingress,
             sessions=self._sessions,
             table=self._table,
             counters=counters,
@@ -140,7 +140,7 @@ class Worker:
         """Bind unless the listeners were inherited; False: it could not be, the master knows."""
         if not self._start.listeners:
             try:
-                fds = self._intake.bind(self._start.listen, exclusive=self._start.exclusive)
+                fds = self._ingress.bind(self._start.listen, exclusive=self._start.exclusive)
             except OSError as error:
                 self._control.send(messages.Failed("bind", error.strerror or str(error)))
                 self._control.close()
@@ -160,11 +160,11 @@ class Worker:
             case messages.Drain():
                 self._begin_drain(message)
             case messages.Adopt(slot):
-                self._intake.adopt(slot, [socket.socket(fileno=fd) for fd in fds])
+                self._ingress.adopt(slot, [socket.socket(fileno=fd) for fd in fds])
             case messages.Release(slot):
-                self._intake.release(slot)
+                self._ingress.release(slot)
             case messages.Peer(slot):
-                self._intake.add_peer(slot, socket.socket(fileno=fds[0]))
+                self._ingress.add_peer(slot, socket.socket(fileno=fds[0]))
             case _ as never:
                 assert_never(never)
 
@@ -174,9 +174,9 @@ class Worker:
             return
         self._log.set_level(snapshot.settings.log_level)
         self._sessions.apply(snapshot)
-        self._intake.apply(snapshot.settings)
+        self._ingress.apply(snapshot.settings)
         if first and self._drain is None:
-            self._intake.start()
+            self._ingress.start()
             self._control.send(messages.Ready(snapshot.version))
             self._heartbeat.report()
 
@@ -199,14 +199,12 @@ class Worker:
         if self._finished:
             return
         if self._drain is None:
-            setproctitle.setproctitle(
-                f"etcd-gateway: worker {self._start.slot} [{self._start.title}] draining"
-            )
+            set_title(f"worker {self._start.slot}", self._start.title, "draining")
         self._drain = drain
-        self._intake.leave(
+        self._ingress.leave(
             accept_rest=accept_rest or drain.close_listeners, shut=drain.close_listeners
         )
-        if self._intake.empty:
+        if self._ingress.empty:
             self._finish()
         elif drain.deadline_s <= 0:
             self._cut_sessions()
@@ -228,7 +226,7 @@ class Worker:
             return
         self._finished = True
         self._heartbeat.stop()
-        self._intake.close()
+        self._ingress.close()
         if self._counters.sessions:  # one was in flight to us
             self._sessions.cut_all(End.DRAINED)
         self._heartbeat.report()

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-PARTS = {"supervisor": "cli.py", "gateway": "sink.py"}
+PARTS = {"supervisor": "master.py", "gateway": "log_sink.py"}
 """A module of each of our packages, to know them by."""
 
 HELD_SIGNALS = (
@@ -54,16 +54,16 @@ def hold_signals() -> None:
 
 def _run() -> int:
     for name, part in PARTS.items():
-        if reason := find_stranger(name, part):
+        if reason := find_foreign_package(name, part):
             advice = "install etcd-gateway into an environment of its own"
             print(f"etcd-gateway: {reason}; {advice}", file=sys.stderr)
             return 1
-    from supervisor import cli
+    from supervisor.cli import main as cli
 
     return cli.main()
 
 
-def find_stranger(name: str, part: str) -> str:
+def find_foreign_package(name: str, part: str) -> str:
     """What is wrong with the package that ``import name`` finds; empty if it is ours."""
     spec = importlib.util.find_spec(name)
     homes = list(spec.submodule_search_locations or ()) if spec is not None else []

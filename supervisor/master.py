@@ -1,9 +1,9 @@
 """The master: composition root of the control plane.
 
 Everything that happens (signals, child exits, messages, DNS answers, probe results, timers)
-arrives here as a call on the one loop; what is to be done about it is decided in ``core`` and done
-by the parts: crew (workers), follower (discovery), prober (health), herald (the service
-manager) and admin. One thread, the standard asyncio loop, nothing that blocks.
+arrives here as a call on the one loop. ``core`` decides what is to be done about it; the parts do
+it: worker pool, discovery loop, prober, service notifier and admin address. The master has one
+thread, the standard asyncio loop, and nothing in it blocks.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, assert_never
 
-import setproctitle
-
 from gateway.core import messages
 from gateway.core.address import HostPort
 from gateway.core.endpoint import EndpointState
-from supervisor import limits, upgrade
-from supervisor.admin_socket import AdminError
-from supervisor.console import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAGE
+from gateway.process_title import set_title
+from supervisor.admin.lifecycle import PATIENCE_S, AdminLifecycle
+from supervisor.admin.overview import Events, Overview
+from supervisor.admin.port_monitor import PortMonitor
+from supervisor.admin.sockets import AdminError
+from supervisor.core.admin.status import GatewayView, log_lines, summary_of
 from supervisor.core.config import Config
-from supervisor.core.discovery import Discovered
-from supervisor.core.health import HealthView
-from supervisor.core.reloading import worker_settings
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAGE
+from supervisor.core.health.machine import HealthView
+from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Roster
-from supervisor.core.status import GatewayView, log_lines, summary_of
-from supervisor.crew import Crew, Handlers
-from supervisor.follower import STAYING, Follower, NoEndpointsError
-from supervisor.herald import Herald
-from supervisor.late_admin import PATIENCE_S, LateAdmin
-from supervisor.listen_addresses import resolve_listen
-from supervisor.log import make_log
-from supervisor.lookout import Lookout
-from supervisor.overview import Events, Overview
-from supervisor.prober import Prober
-from supervisor.pusher import Pusher
+from supervisor.discovery.listen_addresses import resolve_listen
+from supervisor.discovery.loop import STAYING, DiscoveryLoop, NoEndpointsError
+from supervisor.discovery.resolution import BadTargetError
+from supervisor.handover import upgrade
+from supervisor.handover.service_notifier import ServiceNotifier
+from supervisor.handover.state import facts_for_the_next, take_over
+from supervisor.handover.systemd import Notify, watchdog_interval_s
+from supervisor.health.prober import Prober
 from supervisor.reloader import Reloader
-from supervisor.rounds import BadTargetError
-from supervisor.succession import facts_for_the_next, take_over
-from supervisor.systemd import Notify, watchdog_interval_s
+from supervisor.snapshot_publisher import SnapshotPublisher
+from supervisor.system import limits
+from supervisor.system.log import make_log
+from supervisor.workers.pool import Handlers, WorkerPool
 
 TICK_S = 1.0
 """Loads to the workers, the roster's expiries, the status line, more time for a long stop."""
@@ -98,7 +98,7 @@ class Master:
             view=left.reload,
         )
         self._upgrade = upgrade.Upgrade(
-            self._log, obstacle=self._find_obstacle, bequeath=self._bequeath
+            self._log, obstacle=self._find_obstacle, hand_over=self._hand_over
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -106,10 +106,10 @@ class Master:
         self._draining = False
         self._failed_with = 0
         self._sessions_cut = 0
-        self._crew: Crew | None = None
-        self._lookout: Lookout | None = None
-        self._pusher: Pusher | None = None
-        self._admin = LateAdmin(self.view, self._log)
+        self._pool: WorkerPool | None = None
+        self._port_monitor: PortMonitor | None = None
+        self._publisher: SnapshotPublisher | None = None
+        self._admin = AdminLifecycle(self.view, self._log)
 
     async def main(self) -> int:
         """The whole life; the exit code."""
@@ -118,9 +118,11 @@ class Master:
         self._log.attach(self._loop)
         self._loop.set_exception_handler(self._on_exception)
         self._notify = Notify(os.environ.get("NOTIFY_SOCKET"))
-        self._herald = Herald(self._notify, summary=self._summary, healthy=self._is_healthy)
+        self._service_notifier = ServiceNotifier(
+            self._notify, summary=self._summary, healthy=self._is_healthy
+        )
         self._watch_signals()
-        self._follower = Follower(self._config, self._log, self._on_found)
+        self._discovery_loop = DiscoveryLoop(self._config, self._log, self._on_found)
         self._prober = Prober(self._config, self._log, self._on_health)
         self._spawn(self._begin(), "begin")
         try:
@@ -139,7 +141,7 @@ class Master:
             )
             self._listen = await resolve_listen(self._config.listen_addr)
             title = ",".join(str(address) for address in self._listen)
-            setproctitle.setproctitle(f"etcd-gateway: master [{title}]")
+            set_title("master", title)
             open_files = limits.raise_open_files()
             slots = self._left.workers or self._config.workers or limits.usable_cpus()
             slots = min(slots, messages.MAX_SLOTS)
@@ -157,10 +159,10 @@ class Master:
                 return
             if self._left.found:
                 self._take_over_endpoints()
-                self._start_crew(slots)
+                self._start_pool(slots)
             await self._start_following()
-            if self._crew is None:
-                self._start_crew(slots)
+            if self._pool is None:
+                self._start_pool(slots)
         except NoEndpointsError as error:
             self._fail(str(error), EXIT_NO_ENDPOINT)
         except BadTargetError as error:
@@ -172,9 +174,9 @@ class Master:
         """The first resolution; with endpoints already at hand its failure is no reason to end."""
         while True:
             try:
-                await self._follower.start()
+                await self._discovery_loop.start()
             except BadTargetError as error:
-                if self._crew is None:
+                if self._pool is None:
                     raise
                 self._log.error(STAYING, error=str(error))
                 await asyncio.sleep(RETRY_S)
@@ -186,11 +188,11 @@ class Master:
         self._on_found(self._left.found)
         self._prober.remember(self._left.health)
         if self._left.discovery is not None:
-            self._follower.remember(self._left.discovery)
+            self._discovery_loop.remember(self._left.discovery)
 
-    def _start_crew(self, slots: int) -> None:
-        self._lookout = Lookout(self._listen, self._log)
-        self._crew = crew = Crew(
+    def _start_pool(self, slots: int) -> None:
+        self._port_monitor = PortMonitor(self._listen, self._log)
+        self._pool = pool = WorkerPool(
             self._config,
             self._listen,
             self._log,
@@ -198,20 +200,20 @@ class Master:
                 on_message=self._on_message,
                 on_ready=self._on_ready,
                 on_worker_gone=self._totals.gone,
-                on_change=self._herald.show_status,
+                on_change=self._service_notifier.show_status,
                 on_end=self._end,
             ),
             slots=slots,
-            estate=self._left.estate,
+            inherited=self._left.inherited,
             store=self._notify,
         )
-        crew.restarts.update(self._left.restarts)
+        pool.restarts.update(self._left.restarts)
         snapshot = self._roster.snapshot(worker_settings(self._config))
         self._totals.retain([each.name for each in snapshot.endpoints])
-        self._pusher = Pusher(
+        self._publisher = SnapshotPublisher(
             self._loop, make=self._make_snapshot, send=self._send, version=snapshot.version
         )
-        crew.start(snapshot)
+        pool.start(snapshot)
 
     def _on_ready(self) -> None:
         self._ready = True
@@ -219,12 +221,12 @@ class Master:
             "ready to proxy client requests",
             endpoints=[member.found.name for member in self._roster.members],
             listen=[str(address) for address in self._listen],
-            workers=self._crew.wanted if self._crew else 0,
+            workers=self._pool.wanted if self._pool else 0,
         )
         self._spawn(self._after_ready(), "after ready")
 
     async def _after_ready(self) -> None:
-        await self._herald.tell_ready(watchdog_interval_s(os.environ))
+        await self._service_notifier.tell_ready(watchdog_interval_s(os.environ))
         await self._admin.open()
 
     # -- endpoints --------------------------------------------------------------------------
@@ -244,21 +246,21 @@ class Master:
 
     def _push(self) -> None:
         """Something that the workers should know may have changed."""
-        if self._pusher is not None:
-            self._pusher.ask()
+        if self._publisher is not None:
+            self._publisher.ask()
 
     def _make_snapshot(self) -> messages.Snapshot:
         self._roster.expire(self._loop.time())
         return self._roster.snapshot(worker_settings(self._config))
 
     def _send(self, snapshot: messages.Snapshot) -> None:
-        if self._crew is None:
+        if self._pool is None:
             return
         self._totals.retain([each.name for each in snapshot.endpoints])
-        self._crew.push(snapshot)
-        self._herald.show_status()
+        self._pool.push(snapshot)
+        self._service_notifier.show_status()
         if not any(each.state is EndpointState.ACTIVE for each in snapshot.endpoints):
-            self._follower.refresh("all-inactive")
+            self._discovery_loop.refresh("all-inactive")
 
     def _on_message(self, slot: int, gen: int, message: messages.Up) -> None:
         match message:
@@ -271,7 +273,7 @@ class Master:
             case messages.Drained(cut):
                 self._sessions_cut += cut if self._draining else 0
             case messages.Bound() | messages.Ready() | messages.Failed():
-                pass  # the crew's business
+                pass  # the pool's business
             case _:
                 assert_never(message)
 
@@ -279,11 +281,11 @@ class Master:
         """What is due about once a second."""
         self._timers["tick"] = self._loop.call_later(TICK_S, self._tick)
         if self._draining or not self._ready:
-            self._herald.ask_patience()
-        if self._crew is None:
+            self._service_notifier.ask_patience()
+        if self._pool is None:
             return
-        if self._lookout is not None and not self._draining:
-            self._lookout.tick(self._crew.listener_inodes())
+        if self._port_monitor is not None and not self._draining:
+            self._port_monitor.tick(self._pool.listener_inodes())
         sessions = self._totals.sessions()
         for member in self._roster.members:
             self._roster.sessions(member.found.name, sessions.get(member.found.name, 0))
@@ -291,8 +293,8 @@ class Master:
         self._watch_members()
         self._push()
         if self._config.balance == "least-sessions":
-            self._crew.push_loads(messages.Loads(sessions))
-        self._herald.show_status()
+            self._pool.push_loads(messages.Loads(sessions))
+        self._service_notifier.show_status()
 
     # -- signals ----------------------------------------------------------------------------
 
@@ -310,31 +312,31 @@ class Master:
 
     def _stop(self, number: signal.Signals) -> None:
         """The first one drains, the second one stops at once."""
-        crew = self._crew
-        if crew is None:
+        pool = self._pool
+        if pool is None:
             self._end(0)
             return
         if self._draining:
             self._log.info("stopping at once", signal=number.name)
-            crew.stop_now()
+            pool.stop_now()
             return
         self._draining = True
         self._notify.stopping()
         if self._config.handover and number is signal.SIGTERM and self._notify.enabled:
             self._log.info("leaving, the workers go on for the next master", signal=number.name)
-            self._spawn(self._leave(crew), "leave")
+            self._spawn(self._leave(pool), "leave")
             return
         self._log.info("draining", signal=number.name, drain_timeout_s=self._config.drain_timeout_s)
-        crew.drain(self._config.drain_timeout_s)
+        pool.drain(self._config.drain_timeout_s)
 
-    async def _leave(self, crew: Crew) -> None:
+    async def _leave(self, pool: WorkerPool) -> None:
         await self._notify.barrier()
-        crew.leave()
+        pool.leave()
 
     def _resize(self, by: int) -> None:
-        if self._crew is None or self._draining:
+        if self._pool is None or self._draining:
             return
-        before, after = self._crew.wanted, self._crew.resize(by)
+        before, after = self._pool.wanted, self._pool.resize(by)
         if after == before:
             self._log.warn("number of workers stays", workers=after, most=messages.MAX_SLOTS)
         else:
@@ -350,32 +352,32 @@ class Master:
             return "draining"
         return "" if self._ready else "starting"
 
-    def _bequeath(self) -> upgrade.Heritage:
+    def _hand_over(self) -> upgrade.HandoverState:
         """Everything that this image holds and knows, for the next one."""
-        crew = self._crew
-        assert crew is not None  # noqa: S101 (for the type checker: it is ready)
-        crew.kill_unready()
+        pool = self._pool
+        assert pool is not None  # noqa: S101 (for the type checker: it is ready)
+        pool.kill_unready()
         facts = facts_for_the_next(
-            crew=crew,
+            pool=pool,
             totals=self._totals,
             roster=self._roster,
             started_at=self._overview.started_at,
             reload=self._reloader.view,
-            discovery=self._follower.view,
+            discovery=self._discovery_loop.view,
             health=self._prober.view,
             events=self._events.all(),
         )
-        return crew.heirlooms(), facts
+        return pool.named_descriptors(), facts
 
     # -- reload -----------------------------------------------------------------------------
 
     def _ask_reload(self) -> None:
-        if self._crew is None or self._draining:
+        if self._pool is None or self._draining:
             self._log.warn("no reload now", reason="draining" if self._draining else "starting")
-            if self._crew is None:  # a start that waits for DNS need not wait any longer
-                self._follower.refresh("signal")
+            if self._pool is None:  # a start that waits for DNS need not wait any longer
+                self._discovery_loop.refresh("signal")
         else:
-            self._reloader.ask(lambda: self._config, self._follower)
+            self._reloader.ask(lambda: self._config, self._discovery_loop)
 
     def _on_reload(self) -> None:
         self._notify.reloading()
@@ -384,29 +386,29 @@ class Master:
         self._config = config
         self._log.set_level(config.log_level)
         self._prober.reconfigure(config)
-        if self._crew is not None:
-            self._crew.reconfigure(config)
-        if self._pusher is not None:
-            self._pusher.push()
+        if self._pool is not None:
+            self._pool.reconfigure(config)
+        if self._publisher is not None:
+            self._publisher.push()
 
     def _on_reloaded(self, error: str | None) -> None:
         self._admin.forget_view()
-        self._herald.tell_reloaded(error)
+        self._service_notifier.tell_reloaded(error)
 
     # -- what others see --------------------------------------------------------------------
 
     def view(self) -> GatewayView:
         """All of it at this moment."""
-        crew = self._crew
-        workers = crew.view() if crew else ()
+        pool = self._pool
+        workers = pool.view() if pool else ()
         return self._overview.view(
             config=self._config,
             listen=self._listen,
             started=self._ready,
             draining=self._draining,
-            slots=crew.wanted if crew else 0,
+            slots=pool.wanted if pool else 0,
             snapshot_version=self._roster.version,
-            discovery=self._follower.view,
+            discovery=self._discovery_loop.view,
             reload=self._reloader.view,
             members=self._roster.members,
             health=self._prober.view,
@@ -417,20 +419,24 @@ class Master:
                 for each in workers
             ),
             sums=self._totals.sums(),
-            worker_restarts=crew.restarts if crew else {},
+            worker_restarts=pool.restarts if pool else {},
             events=self._events.all(),
-            strangers=self._lookout.strangers if self._lookout else (),
+            foreign_listeners=self._port_monitor.foreign_listeners if self._port_monitor else (),
         )
 
     def _summary(self) -> str:
         states = [member.state for member in self._roster.members]
-        workers = self._crew.view() if self._crew else ()
-        strangers = self._lookout is not None and bool(self._lookout.strangers)
-        return summary_of(states, workers, self._totals.live_sessions, strangers=strangers)
+        workers = self._pool.view() if self._pool else ()
+        foreign_listeners = self._port_monitor is not None and bool(
+            self._port_monitor.foreign_listeners
+        )
+        return summary_of(
+            states, workers, self._totals.live_sessions, foreign_listeners=foreign_listeners
+        )
 
     def _is_healthy(self) -> bool:
         """That this is asked proves that the loop turns; the rest is the workers' part."""
-        return self._draining or (self._crew is not None and self._crew.any_live)
+        return self._draining or (self._pool is not None and self._pool.any_live)
 
     # -- the end ----------------------------------------------------------------------------
 
@@ -451,10 +457,10 @@ class Master:
     def _fail(self, text: str, code: int) -> None:
         self._log.error(text)
         self._failed_with = code
-        if self._crew is None:
+        if self._pool is None:
             self._end(code)
         else:
-            self._crew.stop_now()
+            self._pool.stop_now()
 
     def _end(self, code: int) -> None:
         if not self._done.done():
@@ -466,12 +472,12 @@ class Master:
         for task in self._tasks:
             task.cancel()
         self._reloader.cancel()
-        if self._pusher is not None:
-            self._pusher.cancel()
+        if self._publisher is not None:
+            self._publisher.cancel()
         await self._admin.close()
-        await self._follower.close()
+        await self._discovery_loop.close()
         await self._prober.close()
-        self._herald.close()
+        self._service_notifier.close()
         if self._draining:
             self._log.info("drained", sessions_cut=self._sessions_cut)
         self._log.close()

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable
 
 from gateway.core.log import Log
+from supervisor.core.admin.status import ReloadView
 from supervisor.core.config import Config, ConfigError
-from supervisor.core.reloading import keep_fixed
-from supervisor.core.status import ReloadView
-from supervisor.follower import Follower, ReloadFailedError
+from supervisor.core.reload_rules import keep_fixed
+from supervisor.discovery.loop import DiscoveryLoop, ReloadFailedError
 
 
 class Reloader:
@@ -42,23 +42,23 @@ class Reloader:
         self._task: asyncio.Task[None] | None = None
         self.view = view
 
-    def ask(self, running: Callable[[], Config], follower: Follower) -> None:
+    def ask(self, running: Callable[[], Config], discovery_loop: DiscoveryLoop) -> None:
         """Reload now, or once more after the reload at work."""
         self._wanted = True
         if self._task is None:
-            self._task = asyncio.create_task(self._work(running, follower), name="reload")
+            self._task = asyncio.create_task(self._work(running, discovery_loop), name="reload")
 
     def cancel(self) -> None:
         """The gateway ends: a reload at work is of no use any more."""
         if self._task is not None:
             self._task.cancel()
 
-    async def _work(self, running: Callable[[], Config], follower: Follower) -> None:
+    async def _work(self, running: Callable[[], Config], discovery_loop: DiscoveryLoop) -> None:
         try:
             while self._wanted:
                 self._wanted = False
                 self._on_begin()
-                error = await self._once(running(), follower)
+                error = await self._once(running(), discovery_loop)
                 result = "complete" if error is None else "failed"
                 self._results[result] += 1
                 self.view = ReloadView(
@@ -71,11 +71,11 @@ class Reloader:
         finally:
             self._task = None
 
-    async def _once(self, running: Config, follower: Follower) -> str | None:
+    async def _once(self, running: Config, discovery_loop: DiscoveryLoop) -> str | None:
         """One reload; what went wrong, or None."""
         try:
             config, in_vain = keep_fixed(running, self._reread())
-            await follower.reload(config)
+            await discovery_loop.reload(config)
         except (ConfigError, ReloadFailedError) as error:
             self._log.error("reload failed", error=str(error))
             return str(error)

@@ -23,16 +23,16 @@ import setproctitle
 
 from gateway.core.endpoint import EndpointState
 from gateway.core.messages import EndpointReport, Report
-from supervisor.admin import Admin
-from supervisor.admin_socket import bind_all
-from supervisor.core.status import (
+from supervisor.admin.server import Admin
+from supervisor.admin.sockets import bind_all
+from supervisor.core.admin.status import (
     DiscoveryView,
     EndpointView,
     GatewayView,
     ReloadView,
     WorkerView,
 )
-from supervisor.core.totals import Totals
+from supervisor.core.admin.totals import Totals
 
 NAMES = ("infra0.example.com:2379", "infra1.example.com:2379", "infra2.example.com:2379")
 

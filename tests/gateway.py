@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from supervisor.admin_client import fetch_status
+from supervisor.cli.admin_client import fetch_status
 from tests.support import free_port, wait_until
 
 COMMAND = [str(Path(sys.executable).with_name("etcd-gateway"))]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gateway.core import endpoint, messages
 from gateway.core.counters import End
-from supervisor.core.life import draw_diagram
+from supervisor.core.workers.worker_state import draw_diagram
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -86,7 +86,26 @@ def list_decisions() -> str:
 
 # -- architecture.md --------------------------------------------------------------------------
 
-PLACES = ("gateway/core", "gateway", "supervisor/core", "supervisor", "supervisor/demo")
+PLACES = (
+    "gateway/core",
+    "gateway",
+    "gateway/ingress",
+    "gateway/sessions",
+    "supervisor/core",
+    "supervisor/core/discovery",
+    "supervisor/core/health",
+    "supervisor/core/workers",
+    "supervisor/core/admin",
+    "supervisor",
+    "supervisor/cli",
+    "supervisor/workers",
+    "supervisor/discovery",
+    "supervisor/health",
+    "supervisor/handover",
+    "supervisor/admin",
+    "supervisor/system",
+    "supervisor/demo",
+)
 
 
 def list_modules() -> str:

@@ -17,9 +17,9 @@ from gateway.core.address import HostPort
 from gateway.core.counters import DialResult, WorkerCounters
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings, Snapshot
-from gateway.listener import Acceptor, open_listener, tune_listener
+from gateway.ingress.listener import Acceptor, open_listener, tune_listener
 from gateway.poller import Poller
-from gateway.sessions import Sessions
+from gateway.sessions.register import Sessions
 from tests.logbook import Logbook
 from tests.support import free_port
 
@@ -163,7 +163,7 @@ def descriptors() -> int:
 
 
 class Backend:
-    """A listening endpoint; the test accepts by hand and plays the server itself."""
+    """A listening endpoint; the test accepts by handle and plays the server itself."""
 
     def __init__(self, host: str = "127.0.0.1", backlog: int = 128) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

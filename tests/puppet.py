@@ -1,4 +1,4 @@
-"""A small worker to test the crew with: says who it is to every client, then echoes.
+"""A small worker to test the pool with: says who it is to every client, then echoes.
 
 It speaks the real protocol over the real channel and knows nothing of endpoints.
 """
@@ -15,7 +15,7 @@ from gateway.worker import WorkerStart
 
 
 def puppet(start: WorkerStart) -> int:
-    """The entry function to hand to the crew."""
+    """The entry function to handle to the pool."""
     return Puppet(start).live()
 
 
@@ -50,7 +50,7 @@ class Puppet:
 
     def live(self) -> int:
         start = self.start
-        start.board.enter(start.slot, os.getpid())
+        start.scoreboard.enter(start.slot, os.getpid())
         if not self.listeners:
             try:
                 self.listeners = [
@@ -67,7 +67,7 @@ class Puppet:
         self.selector.register(start.inbox, selectors.EVENT_READ, self.read_inbox)
         while self.deadline is None or (time.monotonic() < self.deadline and self.clients):
             if self.deadline is None:
-                start.board.beat(start.slot, time.monotonic_ns())
+                start.scoreboard.beat(start.slot, time.monotonic_ns())
             for key, _ in self.selector.select(0.05):
                 if key.fd in self.selector.get_map():
                     key.data(key.fileobj)

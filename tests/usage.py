@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import click
 
-from supervisor.commands import program
-from supervisor.core.flags import FLAGS, Flag, Kind, Topic
+from supervisor.cli.commands import program
+from supervisor.core.flags import FLAGS, Flag, FlagKind, Topic
 
 OPENING = """\
 # Usage
@@ -124,6 +124,6 @@ def _topic(topic: Topic) -> str:
 
 def _row(flag: Flag) -> str:
     value = flag.metavar.replace("|", "\\|")
-    name = f"`--{flag.name}`" if flag.kind is Kind.SWITCH else f"`--{flag.name}={value}`"
+    name = f"`--{flag.name}`" if flag.kind is FlagKind.SWITCH else f"`--{flag.name}={value}`"
     default = f"`{flag.default}`" if flag.default else ""
     return f"| {name} | {default} | `{flag.variable}` | {flag.help.replace('|', chr(92) + '|')} |"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, Self
-
-if TYPE_CHECKING:  # core touches no loop; the type is named, nothing is imported
-    from asyncio import AbstractEventLoop
+from typing import Any, Protocol, Self
 
 
 class Log(Protocol):
@@ -24,8 +21,8 @@ class Log(Protocol):
         """From now on, lines below this level are not written: ``debug`` .. ``error``."""
         ...
 
-    def attach(self, loop: AbstractEventLoop) -> None:
-        """Let the loop write what the reader could not take at once."""
+    def attach(self, loop: Any) -> None:
+        """Let ``loop``, an asyncio event loop, write what the reader could not take at once."""
         ...
 
     def close(self) -> None:

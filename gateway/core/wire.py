@@ -14,9 +14,7 @@ import typing
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-import orjson
-
-from gateway.core import messages
+from gateway.core import json_codec, messages
 from gateway.core.endpoint import Endpoint
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -52,7 +50,7 @@ def encode(message: messages.Down | messages.Up) -> bytes:
     fields: dict[str, Any] = {"type": kind.__name__}
     for name in _FIELDS[kind]:
         fields[name] = getattr(message, name)
-    line = orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+    line = json_codec.dumps_line(fields)
     if len(line) > MAX_LINE_BYTES:
         raise WireError(f"{kind.__name__} of {len(line)} bytes, at most {MAX_LINE_BYTES}")
     return line
@@ -72,8 +70,8 @@ def decode(line: bytes) -> messages.Down | messages.Up:
 def decode_in_steps(line: bytes) -> Generator[None, None, messages.Down | messages.Up]:
     """The same, pausing after each STEP of a snapshot's endpoints: a worker has others to serve."""
     try:
-        document = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
+        document = json_codec.loads(line)
+    except json_codec.DecodeError as error:
         raise WireError(f"not JSON ({error}): {line[:80]!r}") from None
     if not isinstance(document, dict):
         raise WireError(f"not an object: {line[:80]!r}")

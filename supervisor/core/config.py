@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.address import HostPort
-from supervisor.core.flags import BY_NAME, FLAGS, Flag, Kind
+from supervisor.core.flags import BY_NAME, FLAGS, Flag, FlagKind
 
 MAX_SHOWN = 200
 """Characters of a wrong value that an error shows."""
@@ -169,18 +169,20 @@ def _texts_of(flag: Flag, source: str, value: Any) -> tuple[str, ...]:
             return (str(value).lower(),)
         case str() | int() | float():
             return (str(value),)
-        case list() if flag.kind is Kind.MANY:
+        case list() if flag.kind is FlagKind.MANY:
             for each in value:
                 if not isinstance(each, str):
                     raise ConfigError(source, str(each), "expected a list of strings")
             return tuple(value) or ("",)
         case _:
-            expected = "a string or a list of strings" if flag.kind is Kind.MANY else "one value"
+            expected = (
+                "a string or a list of strings" if flag.kind is FlagKind.MANY else "one value"
+            )
             raise ConfigError(source, str(value), f"expected {expected}")
 
 
 def _read(flag: Flag, source: _Source) -> Any:
-    if flag.kind is not Kind.MANY:
+    if flag.kind is not FlagKind.MANY:
         text = source.texts[-1]
         if not text and not flag.may_be_empty:
             raise ConfigError(source.name, text, f"a value is missing, as {flag.default}")

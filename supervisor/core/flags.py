@@ -37,7 +37,7 @@ class Topic(enum.StrEnum):
     OBSERVING = "Observing and configuring"
 
 
-class Kind(enum.Enum):
+class FlagKind(enum.Enum):
     """How often a flag may be given, and whether it takes a value."""
 
     ONE = enum.auto()
@@ -58,7 +58,7 @@ class Flag:
     metavar: str
     help: str
     topic: Topic
-    kind: Kind = Kind.ONE
+    kind: FlagKind = FlagKind.ONE
     choices: tuple[str, ...] = ()
     may_be_empty: bool = False
     """An empty text is a value: nothing."""
@@ -169,7 +169,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="endpoints",
         field="endpoints",
-        kind=Kind.MANY,
+        kind=FlagKind.MANY,
         read=parse_endpoint,
         default="127.0.0.1:2379",
         metavar="HOST:PORT,...",
@@ -222,7 +222,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="nameserver",
         field="nameserver",
-        kind=Kind.MANY,
+        kind=FlagKind.MANY,
         read=parse_nameserver,
         default="",
         may_be_empty=True,
@@ -233,7 +233,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="insecure-discovery",
         field="insecure_discovery",
-        kind=Kind.SWITCH,
+        kind=FlagKind.SWITCH,
         read=_switch,
         default="false",
         metavar="",
@@ -255,7 +255,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="listen-addr",
         field="listen_addr",
-        kind=Kind.MANY,
+        kind=FlagKind.MANY,
         read=parse_listen,
         default="127.0.0.1:23790",
         metavar="HOST:PORT,...",
@@ -465,7 +465,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="pin-workers",
         field="pin_workers",
-        kind=Kind.SWITCH,
+        kind=FlagKind.SWITCH,
         read=_switch,
         default="false",
         metavar="",
@@ -493,7 +493,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="handover",
         field="handover",
-        kind=Kind.SWITCH,
+        kind=FlagKind.SWITCH,
         read=_switch,
         default="false",
         metavar="",
@@ -504,7 +504,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="admin-addr",
         field="admin_addr",
-        kind=Kind.MANY,
+        kind=FlagKind.MANY,
         read=parse_admin,
         default="",
         may_be_empty=True,
@@ -535,7 +535,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="access-log",
         field="access_log",
-        kind=Kind.SWITCH,
+        kind=FlagKind.SWITCH,
         read=_switch,
         default="false",
         metavar="",

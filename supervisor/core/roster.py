@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings, Snapshot
-from supervisor.core.discovery import Change, Discovered, compare
+from supervisor.core.discovery.endpoints import Discovered, EndpointsChange, compare
 
 SETTLE_S = 2.0
 """With a grace of 0 (for ever) an endpoint goes with its last session, but not before this long:
@@ -72,7 +72,7 @@ class Roster:
         """All members, those in DNS first, in the order of their resolution."""
         return tuple(self._members.values())
 
-    def resolve(self, found: Iterable[Discovered], now: float, grace_s: float) -> Change:
+    def resolve(self, found: Iterable[Discovered], now: float, grace_s: float) -> EndpointsChange:
         """Take what resolution found as the whole truth; returns what that changed.
 
         A new endpoint starts active. One that left counts as removed here and now, whatever its

@@ -304,7 +304,7 @@ def _command() -> list[str]:
     script = Path(sysconfig.get_path("scripts")) / "etcd-gateway"
     if script.exists():
         return [str(script)]
-    return [sys.executable, "-P", "-c", "from supervisor.cli import main; main()"]
+    return [sys.executable, "-P", "-c", "from supervisor.cli.main import main; main()"]
 
 
 def _choose_port(preferred: int) -> int:

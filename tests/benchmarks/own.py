@@ -7,12 +7,12 @@ import socket
 import time
 from collections.abc import Mapping
 
-from gateway.board import Board
 from gateway.core import messages, wire
 from gateway.core.endpoint import Endpoint
 from gateway.core.table import Table
-from gateway.handoff import Handoff
-from supervisor.core.totals import Totals
+from gateway.ingress.handoff import Handoff
+from gateway.scoreboard import Scoreboard
+from supervisor.core.admin.totals import Totals
 from tests.benchmarks.loads import first_byte_s, load_requests
 from tests.benchmarks.measures import Measure, Metric, Setting
 from tests.benchmarks.processes import BenchmarkError, Process
@@ -128,12 +128,12 @@ def _take_many_endpoints(subject: Subject, setting: Setting) -> Mapping[str, flo
 
 def _take_handing_over(_subject: Subject, _setting: Setting) -> Mapping[str, float]:
     """CPU time of both ends in one process: batches are sent, then received, and so on."""
-    board = Board()
+    scoreboard = Scoreboard()
     sender_end, inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     unused_end, unused_inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     carried, kept = socket.socketpair()
-    sender = Handoff(board, slot=0, slots=2, inbox=unused_inbox, peers={1: sender_end})
-    receiver = Handoff(board, slot=1, slots=2, inbox=inbox, peers={})
+    sender = Handoff(scoreboard, slot=0, slots=2, inbox=unused_inbox, peers={1: sender_end})
+    receiver = Handoff(scoreboard, slot=1, slots=2, inbox=inbox, peers={})
     sent_s = received_s = 0.0
     for _ in range(_HANDED // _BATCH):
         copies = [carried.dup().detach() for _ in range(_BATCH)]
@@ -150,7 +150,7 @@ def _take_handing_over(_subject: Subject, _setting: Setting) -> Mapping[str, flo
         received_s += received_at - sent_at
     for sock in (sender_end, inbox, unused_end, unused_inbox, carried, kept):
         sock.close()
-    board.close()
+    scoreboard.close()
     return {"sender_us": sent_s / _HANDED * 1e6, "receiver_us": received_s / _HANDED * 1e6}
 
 

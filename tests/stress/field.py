@@ -152,7 +152,7 @@ class Field:
 
 
 def _connect_in(netns: str, address: tuple[str, int], count: int) -> list[socket.socket]:
-    """Sockets made inside the namespace by a helper that hands them to us."""
+    """Sockets made inside the namespace by a helper that handles them to us."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         script = (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.limits import find_obstacle, usable_cpus
+from supervisor.system.limits import find_obstacle, usable_cpus
 
 ALLOWED = len(os.sched_getaffinity(0))
 

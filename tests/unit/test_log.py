@@ -21,9 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.address import HostPort
-from gateway.sink import MAX_LINE_BYTES, MAX_QUEUED_BYTES, LineSink
-from supervisor.core.logline import to_json_line
-from supervisor.log import LineLog, make_log
+from gateway.log_sink import MAX_LINE_BYTES, MAX_QUEUED_BYTES, LineSink
+from supervisor.core.log_line import to_json_line
+from supervisor.system.log import LineLog, make_log
 from tests.support import wait_until
 
 
@@ -209,7 +209,7 @@ def test_console_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     log.close()
     plain.close()
     said = b""
-    while said.count(b"\n") < 2:  # a terminal hands lines over as it likes
+    while said.count(b"\n") < 2:  # a terminal handles lines over as it likes
         said += os.read(ours_fd, 4096)
     coloured, bare = said.decode().splitlines()
     os.close(ours_fd)
@@ -441,7 +441,7 @@ def test_a_cut_line_does_not_spoil_the_next(tmp_path: Path) -> None:
     """After a write that a file took in part, the next line starts on a line of its own."""
     code = """if True:
         import os, resource, signal, sys
-        from gateway.sink import LineSink
+        from gateway.log_sink import LineSink
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
         sink = LineSink(fd)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from gateway.core.address import HostPort
 from gateway.core.messages import Settings
 from supervisor.core.config import Config
-from supervisor.core.reloading import flag_name, keep_fixed, worker_settings
+from supervisor.core.reload_rules import flag_name, keep_fixed, worker_settings
 
 
 def test_what_sockets_and_processes_hang_on_stays() -> None:

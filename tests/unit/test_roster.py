@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.core.endpoint import EndpointState
 from gateway.core.messages import Settings
-from supervisor.core.discovery import Change, Discovered
+from supervisor.core.discovery.endpoints import Discovered, EndpointsChange
 from supervisor.core.roster import SETTLE_S, Roster
 
 SETTINGS = Settings()
@@ -29,7 +29,7 @@ def states(roster: Roster) -> dict[str, EndpointState]:
 def test_new_endpoints_start_active_in_the_order_of_resolution() -> None:
     """New endpoints are active at once, in the order resolution gave them."""
     roster = Roster(version=6)
-    assert roster.resolve([B, A], 0, 30) == Change(added=("b:1", "a:1"))
+    assert roster.resolve([B, A], 0, 30) == EndpointsChange(added=("b:1", "a:1"))
     snapshot = roster.snapshot(SETTINGS)
     assert snapshot.version == 7
     assert [e.name for e in snapshot.endpoints] == ["b:1", "a:1"]
@@ -52,7 +52,7 @@ def test_a_changed_weight_keeps_state_and_sessions() -> None:
     roster.resolve([A], 0, 30)
     roster.judge("a:1", False)
     roster.sessions("a:1", 3)
-    assert roster.resolve([replace(A, weight=5)], 2, 30) == Change(changed=("a:1",))
+    assert roster.resolve([replace(A, weight=5)], 2, 30) == EndpointsChange(changed=("a:1",))
     (member,) = roster.members
     assert (member.sessions, member.state) == (3, EndpointState.INACTIVE)
     assert roster.snapshot(SETTINGS).endpoints[0].weight == 5
@@ -75,7 +75,7 @@ def test_removed_lives_for_its_grace() -> None:
     roster = Roster()
     roster.resolve([A, B], 0, 30)
     assert roster.next_at() is None
-    assert roster.resolve([B], 10, 30) == Change(removed=("a:1",))
+    assert roster.resolve([B], 10, 30) == EndpointsChange(removed=("a:1",))
     assert states(roster) == {"b:1": EndpointState.ACTIVE, "a:1": EndpointState.REMOVED}
     assert roster.next_at() == 40
     assert roster.expire(39.9) == ()
@@ -132,7 +132,7 @@ def test_one_that_came_back_in_time_is_as_if_it_never_left() -> None:
     before = roster.snapshot(SETTINGS).endpoints
     roster.resolve([], 1, 30)
     roster.snapshot(SETTINGS)
-    assert roster.resolve([A], 2, 30) == Change(added=("a:1",))
+    assert roster.resolve([A], 2, 30) == EndpointsChange(added=("a:1",))
     assert roster.snapshot(SETTINGS).endpoints == before
     assert roster.members[0].sessions == 2
     assert roster.next_at() is None

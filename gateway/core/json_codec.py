@@ -1,0 +1,30 @@
+"""JSON as bytes: the one place that knows which library encodes and decodes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+DecodeError = orjson.JSONDecodeError
+"""What :func:`loads` raises; a ValueError whose text says where the document is wrong."""
+
+_RECORD = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_NON_STR_KEYS
+
+
+def dumps_line(value: Any) -> bytes:
+    """``value`` as one line, newline included; dataclasses and enums are encoded too."""
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def dumps_record(value: Any) -> bytes:
+    """``value`` as one line; what JSON has no type for becomes its ``str``.
+
+    Raises TypeError for what cannot be encoded at all: surrogates, integers beyond 64 bits.
+    """
+    return orjson.dumps(value, default=str, option=_RECORD)
+
+
+def loads(line: bytes) -> Any:
+    """The value that ``line`` encodes; raises :data:`DecodeError`."""
+    return orjson.loads(line)

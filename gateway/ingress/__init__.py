@@ -1,0 +1,1 @@
+"""Ingress: where a client is accepted, handed over, or held back."""

@@ -1,0 +1,274 @@
+"""Listening sockets, and the accepting that never refuses a client by our own doing."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import select
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from gateway.core.address import HostPort
+from gateway.core.counters import WorkerCounters
+from gateway.core.log import Log
+from gateway.core.messages import Settings
+from gateway.poller import Poller
+from gateway.tcp import tune
+
+BACKLOG = 4096
+"""Clients that may wait to be accepted; the kernel caps it at net.core.somaxconn."""
+
+ACCEPTS = 16
+"""Clients accepted per event: bursts are taken at once, sessions still get their turn."""
+
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+RESUME_AFTER_S = 0.1
+"""How long accepting rests when descriptors or memory ran out, unless a session ends first."""
+
+LIMIT = "limit"
+"""The acceptor's own reasons to pause, beside those of its owner."""
+NO_DESCRIPTORS = "no descriptors"
+
+OnClient = Callable[[int, Any], None]
+"""Takes over an accepted, non-blocking descriptor and its peer's address."""
+
+
+def open_listener(address: HostPort, *, exclusive: bool) -> socket.socket:
+    """Bind and listen; an OSError says the address in its text.
+
+    ``exclusive``: listen without SO_REUSEPORT first, so that another program on the address is an
+    error and not a silent sharer, then set it so that the other workers may join.
+    An empty host means all interfaces, both families in one socket where the host has IPv6.
+    TCP_NODELAY and keepalive are set here because accepted sockets inherit them; see
+    :func:`tune_listener` for the rest.
+    """
+    try:
+        return _open(address, exclusive)
+    except OSError as error:
+        text = f"cannot listen on {address}: {error.strerror or error}"
+        raise OSError(error.errno, text) from error
+
+
+def _open(address: HostPort, exclusive: bool) -> socket.socket:
+    family, host = _family(address)
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
+    try:
+        if family == socket.AF_INET6:
+            only_v6 = 1 if address.host else 0
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_v6)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if not exclusive:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # Urgent data travels as ordinary bytes: nothing of a stream is lost in between.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        sock.bind((host, address.port))
+        sock.listen(BACKLOG)
+        if exclusive:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _family(address: HostPort) -> tuple[socket.AddressFamily, str]:
+    if address.host:
+        return (socket.AF_INET6 if ":" in address.host else socket.AF_INET), address.host
+    return (socket.AF_INET6, "::") if _has_ipv6() else (socket.AF_INET, "0.0.0.0")  # noqa: S104
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+def drain_queue(sock: socket.socket, on_client: OnClient) -> int:
+    """Accept what is queued, without waiting; how many. For a stop, before the socket closes."""
+    taken = 0
+    while True:
+        try:
+            fd, peer = sock._accept()  # type: ignore[attr-defined]
+        except ConnectionAbortedError:
+            continue
+        except OSError:
+            return taken
+        os.set_blocking(fd, False)
+        taken += 1
+        on_client(fd, peer)
+
+
+class ListenerWatcher:
+    """One listening socket as the poller's watcher."""
+
+    __slots__ = ("accept", "acceptor", "sock")
+
+    def __init__(self, acceptor: Acceptor, sock: socket.socket) -> None:
+        self.acceptor = acceptor
+        self.sock = sock
+        # accept4 and nothing else: no getsockname, no socket object, no address lookups.
+        self.accept: Callable[[], tuple[int, Any]] = sock._accept  # type: ignore[attr-defined]
+
+    def on_event(self, mask: int) -> None:
+        if mask:
+            # At the end of the round: until then the client's first words have arrived, and its
+            # session needs no event for them.
+            self.acceptor.poller.last(self)
+        else:
+            self.acceptor.accept_from(self)
+
+    def on_crash(self, error: Exception) -> None:
+        self.acceptor.log.error("accepting failed", error=repr(error))
+
+
+class Acceptor:
+    """Accepts for one worker, from its own slot's sockets and from adopted ones.
+
+    ``limit`` is the most sessions at once (None: no limit): :meth:`ended` tells it that one is
+    over. Clients beyond it, and while descriptors are short, wait in the kernel's queue.
+    ``on_limit()``: accepting paused because the limit was reached.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
+        on_client: OnClient,
+        *,
+        counters: WorkerCounters,
+        log: Log,
+        on_limit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.log = log
+        self._on_limit = on_limit
+        self._loop = loop
+        self.poller = poller
+        self._on_client = on_client
+        self._counters = counters
+        self._watchers: dict[int, ListenerWatcher] = {}
+        self._paused: set[str] = set()
+        self._limit: int | None = None
+        self._resume_timer: asyncio.TimerHandle | None = None
+        self._complained = False
+
+    @property
+    def limit(self) -> int | None:
+        return self._limit
+
+    @limit.setter
+    def limit(self, sessions: int | None) -> None:
+        self._limit = sessions
+        self._check_limit()
+
+    @property
+    def limited(self) -> bool:
+        """Whether it is the limit that makes clients wait."""
+        return LIMIT in self._paused
+
+    def has_clients(self) -> bool:
+        """Whether anybody waits in the kernel's queues; a system call, for while it is paused."""
+        poll = select.poll()
+        for fd in self._watchers:
+            poll.register(fd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def add(self, sock: socket.socket) -> None:
+        """Accept from ``sock`` too; it stays the caller's to close, after :meth:`remove`."""
+        sock.setblocking(False)
+        watcher = ListenerWatcher(self, sock)
+        self._watchers[sock.fileno()] = watcher
+        if not self._paused:
+            self.poller.add(sock.fileno(), watcher, select.EPOLLIN)
+
+    def remove(self, sock: socket.socket) -> None:
+        """Stop accepting from ``sock``; does nothing for one that was not added."""
+        if self._watchers.pop(sock.fileno(), None) is not None:
+            self.poller.remove(sock.fileno())
+
+    def pause(self, reason: str) -> None:
+        """Leave clients in the kernel's queue until every reason was resumed."""
+        if not self._paused:
+            for fd in self._watchers:
+                self.poller.remove(fd)
+        self._paused.add(reason)
+
+    def resume(self, reason: str) -> None:
+        if reason not in self._paused:
+            return
+        self._paused.discard(reason)
+        if not self._paused:
+            for fd, watcher in self._watchers.items():
+                self.poller.add(fd, watcher, select.EPOLLIN)
+
+    def ended(self) -> None:
+        """A session is over: its place and its descriptors are free."""
+        if self._paused:
+            self._check_limit()
+            if NO_DESCRIPTORS in self._paused and self._resume_timer is not None:
+                self._resume_timer.cancel()
+                self._resume_timer = self._loop.call_later(0.0, self._resume_accepting)
+
+    def close(self) -> None:
+        """Accept no more; the sockets stay with their owners."""
+        self.pause("closed")
+        self._watchers.clear()
+        if self._resume_timer is not None:
+            self._resume_timer.cancel()
+
+    def accept_from(self, watcher: ListenerWatcher) -> None:
+        on_client = self._on_client
+        for _ in range(ACCEPTS):
+            if self._paused:
+                return
+            try:
+                fd, peer = watcher.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    self._pause_for_descriptors(error)
+                    return
+                continue  # that client left already, or its network did (man 2 accept)
+            os.set_blocking(fd, False)
+            on_client(fd, peer)
+            if self._limit is not None and self._counters.sessions >= self._limit:
+                self._check_limit()
+
+    def _check_limit(self) -> None:
+        if self._limit is None or self._counters.sessions < self._limit:
+            self.resume(LIMIT)
+        elif LIMIT not in self._paused:
+            self.pause(LIMIT)
+            self._counters.accept_paused += 1
+            self._on_limit()
+
+    def _pause_for_descriptors(self, error: OSError) -> None:
+        self._counters.accept_paused += 1
+        if not self._complained:
+            self._complained = True
+            self.log.warn(  # noqa: G010 - our own Log, not logging
+                "accepting paused", error=error.strerror, sessions=self._counters.sessions
+            )
+        self.pause(NO_DESCRIPTORS)
+        self._resume_timer = self._loop.call_later(RESUME_AFTER_S, self._resume_accepting)
+
+    def _resume_accepting(self) -> None:
+        self._resume_timer = None
+        self.resume(NO_DESCRIPTORS)
+
+
+def tune_listener(sock: socket.socket, settings: Settings) -> None:
+    """Set what accepted sockets inherit; call it again when the settings change.
+
+    Harmless to do from several workers that share a socket: all say the same.
+    """
+    tune(sock, settings)

@@ -1,0 +1,1 @@
+"""Sessions: from an accepted client through the dial and the relay to the end."""

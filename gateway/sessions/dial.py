@@ -1,0 +1,257 @@
+"""One dial: from a session that needs an endpoint to its connection, with failures hidden.
+
+A dial makes attempts: endpoint after endpoint as the table picks them, address after address of
+each. A failed attempt is followed by the next one at once. One that has not connected after
+``dial_hedge_s`` gets company; the first to connect wins and the others are closed. What is our
+own host's fault is never blamed on an endpoint, and is retried until ``dial_timeout_s``.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.core.counters import DialResult, End
+from gateway.core.endpoint import Endpoint
+from gateway.core.outcome import DESCRIPTORS, result_of
+from gateway.poller import DIALING, ERR, HUP, OUT
+from gateway.tcp import arm_reset, met_itself
+
+if TYPE_CHECKING:
+    from gateway.sessions.dialer import Dialer
+
+LOOK_AGAIN_S = 0.1
+"""How long a dial waits that found nothing to try for a reason of our own host's."""
+
+MOST_ATTEMPTS = 4
+"""Attempts of one dial under way at once."""
+
+
+class Caller(Protocol):
+    """Who wants the connection: a session."""
+
+    def connected(
+        self, fd: int, endpoint: Endpoint, mask: int, sent: int, dialed_at: float
+    ) -> None:
+        """The dial won; ``fd`` is now the caller's.
+
+        ``mask``: its first event, registered as DIALING; 0: not registered yet, but ``sent`` of
+        the early bytes are on their way.
+        """
+
+    def gave_up(self, end: End) -> None:
+        """No endpoint, or none could be reached."""
+
+    def crashed(self, error: Exception) -> None: ...
+
+
+class Dial:
+    """One session's way to an endpoint; over once the caller was told."""
+
+    __slots__ = (
+        "attempts",
+        "caller",
+        "dialer",
+        "local",
+        "started_at",
+        "starved",
+        "tried",
+        "waits_until",
+    )  # fmt: skip
+
+    def __init__(self, dialer: Dialer, caller: Caller, now: float) -> None:
+        self.dialer = dialer
+        self.caller = caller
+        self.started_at = now
+        self.attempts: list[Attempt] = []
+        self.tried: dict[str, int] = {}
+        """By endpoint: how many of its addresses were dialed."""
+        self.local = False
+        """Our own host stood in the way of something tried: worth looking again later."""
+        self.starved = False
+        """... with everything: no descriptors, no memory."""
+        self.waits_until = 0.0
+
+    def start(self, endpoint: Endpoint, code: int, sock: _socket.socket | None) -> bool:
+        """Go on from the first attempt: failed with ``code``, or under way as ``sock``.
+
+        False: that was all, the caller gave up.
+        """
+        self.dialer.watch(self)
+        self.tried[endpoint.name] = 1
+        if sock is not None:
+            self._add(endpoint, 0, sock, self.started_at)
+        else:
+            self._could_not(endpoint, 0, code)
+            if self.starved or not self._attempt(endpoint, self.started_at):
+                self._next(self.started_at)
+        return self in self.dialer.unfinished
+
+    def cancel(self) -> None:
+        """The caller left first: no evidence either way."""
+        self.dialer.unfinished.pop(self, None)
+        for attempt in self.attempts:
+            self._drop(attempt, DialResult.ABANDONED)
+        self.attempts.clear()
+
+    def check(self, now: float) -> None:
+        """Called every tick: time out, hedge, or look again."""
+        settings = self.dialer.settings
+        for attempt in tuple(self.attempts):
+            if now - attempt.started_at >= settings.dial_timeout_s and attempt in self.attempts:
+                self.failed(attempt, errno.ETIMEDOUT)
+        if self not in self.dialer.unfinished:
+            return
+        if not self.attempts:
+            if now - self.started_at >= settings.dial_timeout_s:
+                self._give_up(End.DIAL_FAILED)
+            elif now >= self.waits_until:
+                self.local = self.starved = False
+                self.tried.clear()
+                self._next(now)
+        elif 0 < settings.dial_hedge_s <= now - self.attempts[-1].started_at:
+            self._hedge(now)
+
+    def won(self, attempt: Attempt, mask: int) -> None:
+        dialer = self.dialer
+        dialer.unfinished.pop(self, None)
+        self.attempts.remove(attempt)
+        endpoint = attempt.endpoint
+        if self.attempts:
+            self._leave_losers(attempt)
+        self.caller.connected(attempt.sock.detach(), endpoint, mask, 0, attempt.started_at)
+
+    def failed(self, attempt: Attempt, code: int) -> None:
+        """This attempt came to nothing: the endpoint's next address, else the next endpoint."""
+        self.attempts.remove(attempt)
+        result = result_of(code, answered=True)
+        self._drop(attempt, result)
+        endpoint, address = attempt.endpoint, attempt.address
+        self._blame(endpoint, address, code, result)
+        now = time.monotonic()
+        under_way = any(other.endpoint is endpoint for other in self.attempts)
+        if under_way or not self._attempt(endpoint, now):
+            self._next(now)
+
+    def _next(self, now: float) -> None:
+        """Start an attempt to the next endpoint that the table has; else wait or give up."""
+        starved = self.starved
+        while not starved:
+            endpoint = self.dialer.table.pick(self.tried)
+            if endpoint is None:
+                break
+            if self._attempt(endpoint, now):
+                return
+            starved = self.starved
+        if self.attempts:
+            return
+        if not self.tried:
+            self._give_up(End.NO_ENDPOINT)
+        elif self.local:
+            self.waits_until = now + LOOK_AGAIN_S
+        else:
+            self._give_up(End.DIAL_FAILED)
+
+    def _hedge(self, now: float) -> None:
+        if len(self.attempts) >= MOST_ATTEMPTS:
+            return
+        endpoint = self.dialer.table.pick(self.tried) or self.attempts[-1].endpoint
+        self._attempt(endpoint, now)
+
+    def _attempt(self, endpoint: Endpoint, now: float) -> bool:
+        """Connect to the endpoint's next address, each only once; whether one is under way."""
+        first = self.tried.setdefault(endpoint.name, 0)
+        for address in range(first, len(endpoint.addresses)):
+            self.tried[endpoint.name] = address + 1
+            code, sock, _ = self.dialer.reach(endpoint, address, None)
+            if sock is not None:
+                self._add(endpoint, address, sock, now)
+                return True
+            self._could_not(endpoint, address, code)
+            if self.starved:
+                break
+        return False
+
+    def _add(self, endpoint: Endpoint, address: int, sock: _socket.socket, now: float) -> None:
+        attempt = Attempt(self, endpoint, address, sock, now)
+        self.attempts.append(attempt)
+        self.dialer.poller.add(sock.fileno(), attempt, DIALING)
+
+    def _could_not(self, endpoint: Endpoint, address: int, code: int) -> None:
+        result = result_of(code)
+        self._count(endpoint.name, result)
+        self._blame(endpoint, address, code, result)
+
+    def _blame(self, endpoint: Endpoint, address: int, code: int, result: DialResult) -> None:
+        if result is DialResult.LOCAL:
+            self.local = True
+            self.starved = code in DESCRIPTORS
+            return
+        dialer = self.dialer
+        if address + 1 >= len(endpoint.addresses):
+            dialer.table.suspect(endpoint.name)
+        dialer.on_failed(endpoint.name, endpoint.addresses[address], result, os.strerror(code))
+
+    def _drop(self, attempt: Attempt, result: DialResult) -> None:
+        self._count(attempt.endpoint.name, result)
+        if result is DialResult.ABANDONED:
+            # It may have connected just now: nobody was there, which is not an empty stream.
+            arm_reset(attempt.sock.fileno())
+        self.dialer.poller.close(attempt.sock.detach())
+
+    def _count(self, name: str, result: DialResult) -> None:
+        dials = self.dialer.count(name).dials
+        dials[result.value] = dials.get(result.value, 0) + 1
+
+    def _leave_losers(self, winner: Attempt) -> None:
+        """Slow endpoints are avoided from now on by this worker, and the master may look at them.
+
+        Without this, a black-holed endpoint would cost every turn of the rotation a hedge delay:
+        its attempts always lose before they time out.
+        """
+        table = self.dialer.table
+        for loser in self.attempts:
+            self._drop(loser, DialResult.ABANDONED)
+            if loser.started_at < winner.started_at and loser.endpoint is not winner.endpoint:
+                table.suspect(loser.endpoint.name)
+                address = loser.endpoint.addresses[loser.address]
+                error = "slower than the next endpoint, dialed later"
+                self.dialer.on_failed(loser.endpoint.name, address, DialResult.ABANDONED, error)
+        self.attempts.clear()
+
+    def _give_up(self, end: End) -> None:
+        self.dialer.unfinished.pop(self, None)
+        self.caller.gave_up(end)
+
+
+class Attempt:
+    """One connect under way to one address of one endpoint. Owns its descriptor until it wins."""
+
+    __slots__ = ("address", "dial", "endpoint", "sock", "started_at")
+
+    def __init__(
+        self, dial: Dial, endpoint: Endpoint, address: int, sock: _socket.socket, now: float
+    ) -> None:
+        self.dial = dial
+        self.endpoint = endpoint
+        self.address = address
+        self.sock = sock
+        self.started_at = now
+
+    def on_event(self, mask: int) -> None:
+        if mask & (ERR | HUP):
+            code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self.dial.failed(self, code or errno.ECONNRESET)
+        elif mask & OUT:
+            port = self.endpoint.port
+            if port in self.dial.dialer.ephemeral and met_itself(self.sock, port):
+                self.dial.failed(self, errno.ECONNREFUSED)
+            else:
+                self.dial.won(self, mask)
+
+    def on_crash(self, error: Exception) -> None:
+        self.dial.caller.crashed(error)

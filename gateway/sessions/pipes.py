@@ -1,0 +1,71 @@
+"""Pipes for splice: bulk bytes go from socket to socket without entering user space."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+PIPE_BYTES = 1 << 20
+"""Capacity asked for: the most an unprivileged process may have (fs.pipe-max-size)."""
+
+USEFUL_BYTES = 1 << 16
+"""A smaller pipe moves less per call than a copy does; the kernel handles out such ones when a user
+holds more than fs.pipe-user-pages-soft."""
+
+SPARE = 16
+"""Empty pipes kept for the next bulk flow."""
+
+
+class Pipe:
+    """Both ends, and how many bytes are inside. Owned by one direction of one session."""
+
+    __slots__ = ("fill", "r", "w")
+
+    def __init__(self, r: int, w: int) -> None:
+        self.r = r
+        self.w = w
+        self.fill = 0
+
+
+class Pipes:
+    """The worker's spare pipes. Only empty ones come back; others are closed with their bytes."""
+
+    def __init__(self) -> None:
+        self._spare: list[Pipe] = []
+        self._usable = True
+
+    def take(self) -> Pipe | None:
+        """A pipe, or None: then copy instead (descriptors or pipe memory are short)."""
+        if self._spare:
+            return self._spare.pop()
+        if not self._usable:
+            return None
+        try:
+            r, w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        if _grow(w) < USEFUL_BYTES:
+            os.close(r)
+            os.close(w)
+            return None
+        return Pipe(r, w)
+
+    def give_back(self, pipe: Pipe) -> None:
+        if pipe.fill or len(self._spare) >= SPARE or not self._usable:
+            os.close(pipe.r)
+            os.close(pipe.w)
+        else:
+            self._spare.append(pipe)
+
+    def close(self) -> None:
+        self._usable = False
+        while self._spare:
+            self.give_back(self._spare.pop())
+
+
+def _grow(w: int) -> int:
+    """The capacity reached, in bytes."""
+    try:
+        return fcntl.fcntl(w, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    except OSError:
+        return fcntl.fcntl(w, fcntl.F_GETPIPE_SZ)

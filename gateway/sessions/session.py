@@ -1,0 +1,239 @@
+"""One session: from an accepted client to its end."""
+
+from __future__ import annotations
+
+import errno
+from os import read
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.counters import End, EndpointCounters
+from gateway.core.endpoint import Endpoint
+from gateway.core.messages import Settings
+from gateway.poller import ERR, HUP, OUT, RDHUP
+from gateway.sessions.dial import Dial
+from gateway.sessions.relay import READ_BYTES, Leg
+from gateway.sessions.stalls import Stalls
+from gateway.tcp import arm_reset, borrowed, disarm_reset, tune
+
+if TYPE_CHECKING:
+    from gateway.sessions.register import Sessions
+
+OUR_ERRORS = (errno.ENOMEM, errno.ENOBUFS, errno.EBADF, errno.EINVAL)
+"""Errors of a connection that are no news from its other end: of memory, or of our own making."""
+
+
+class Session:
+    """One client connection and its upstream connection, accept to close.
+
+    Owns both descriptors through its legs. While dialing it is itself the client's watcher and
+    only remembers what happened; then the legs take over.
+    """
+
+    __slots__ = (
+        "client", "counted_in", "counted_out", "counters", "dial", "end", "endpoint", "first_end",
+        "moved_at", "peer", "pending", "seen", "sessions", "started_at", "tuned",
+        "upstream",
+    )  # fmt: skip
+
+    def __init__(self, sessions: Sessions, fd: int, peer: Any) -> None:
+        self.sessions = sessions
+        self.peer = peer
+        self.started_at = self.moved_at = monotonic()
+        self.client = Leg(fd, self, sessions.relay)
+        self.upstream: Leg | None = None
+        self.dial: Dial | None = None
+        self.endpoint = ""
+        self.counters: EndpointCounters | None = None
+        self.counted_in = self.counted_out = self.seen = 0
+        self.pending = 0
+        self.tuned = False
+        self.first_end: End | None = None
+        self.end: End | None = None
+
+    def open(self) -> None:
+        """Dial, with what the client said already: most speak first, and at once."""
+        client = self.client
+        early: bytes | None = None
+        try:
+            early = read(client.fd, READ_BYTES)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._finish(End.RESET)
+            return
+        if early == b"":
+            self.pending = RDHUP
+            early = None
+        sessions = self.sessions
+        sessions.poller.add(client.fd, self)
+        self.dial = sessions.dialer.call(self, early, self.started_at)
+        if early is not None and client.moved < len(early) and self.end is None:
+            client.held = memoryview(early)[client.moved :]
+            client.fast = False
+            if self.upstream is not None:
+                self.upstream.arm()
+
+    # The client's watcher, while dialing.
+
+    def on_event(self, mask: int) -> None:
+        self.pending |= mask
+        if mask & (ERR | HUP):
+            self._finish(End.RESET)
+
+    def on_crash(self, error: Exception) -> None:
+        self.crashed(error)
+
+    # The dial's caller.
+
+    def connected(
+        self, fd: int, endpoint: Endpoint, mask: int, sent: int, dialed_at: float
+    ) -> None:
+        self.dial = None
+        sessions = self.sessions
+        client = self.client
+        self.upstream = upstream = Leg(fd, self, sessions.relay, mask != 0)
+        client.peer = upstream
+        upstream.peer = client
+        poller = sessions.poller
+        poller.replace(client.fd, client)
+        if mask:
+            poller.replace(fd, upstream)
+        else:
+            poller.add(fd, upstream)
+            client.moved = sent
+        self.endpoint = name = endpoint.name
+        self.counters = counters = sessions.counters_of(name)
+        counters.sessions += 1
+        counters.sessions_total += 1
+        counters.dials["connected"] = counters.dials.get("connected", 0) + 1
+        counters.dial_seconds.observe(monotonic() - dialed_at)
+        sessions.relay.dirty.add(self)
+        sessions.established(self, name)
+        if self.tuned:  # dialed for so long that its turn is over
+            self.tune(sessions.settings)
+        if mask & ~OUT or client.held is not None:
+            upstream.on_event(mask)
+        if self.pending and self.end is None:
+            client.on_event(self.pending)
+
+    def gave_up(self, end: End) -> None:
+        arm_reset(self.client.fd)
+        self._finish(end)
+
+    # The legs' session.
+
+    def first_ended(self, leg: Leg) -> None:
+        self.first_end = End.CLIENT if leg is self.client else End.ENDPOINT
+
+    def completed(self) -> None:
+        """Both streams ended and everything was passed on: an orderly close."""
+        if self.tuned and self.upstream is not None:
+            disarm_reset(self.client.fd)
+            disarm_reset(self.upstream.fd)
+        self._finish(self.first_end or End.CLIENT)
+
+    def broken(self, leg: Leg, error: OSError | None) -> None:
+        """``leg``'s connection was reset or timed out: the other side gets a reset."""
+        if self.end is None:
+            leg.last_words()
+            arm_reset(leg.peer.fd)
+            ours = error is not None and error.errno in OUR_ERRORS
+            self._finish(End.ERROR if ours else End.RESET)
+
+    def crashed(self, error: Exception) -> None:
+        """A bug, or memory ran out: this session alone pays for it."""
+        self.sessions.log.error("session failed", error=repr(error), endpoint=self.endpoint)
+        self.cut(End.ERROR)
+
+    # The register's session.
+
+    def cut(self, end: End) -> None:
+        """End it from our side: resets, so that neither side takes its stream for complete."""
+        if self.end is None:
+            arm_reset(self.client.fd)
+            if self.upstream is not None:
+                arm_reset(self.upstream.fd)
+            self._finish(end)
+
+    def settle(self, stalls: Stalls | None = None) -> None:
+        """Count what moved; the legs' next bytes take the road that enters us as dirty.
+
+        ``stalls`` is told of the legs that bytes were written to.
+        """
+        counters, upstream = self.counters, self.upstream
+        if counters is not None and upstream is not None:
+            moved_in, moved_out = self.client.moved, upstream.moved
+            if moved_in != self.counted_in:
+                counters.bytes_in += moved_in - self.counted_in
+                self.counted_in = moved_in
+                if stalls is not None:
+                    stalls.moved(upstream)
+            if moved_out != self.counted_out:
+                counters.bytes_out += moved_out - self.counted_out
+                self.counted_out = moved_out
+                if stalls is not None:
+                    stalls.moved(self.client)
+            self.client.fast = upstream.fast = False
+
+    def tune(self, settings: Settings) -> None:
+        """Find peers that vanished; and should this process be killed, let the kernel reset both
+        sides, so that neither takes its stream for complete."""
+        self.tuned = True
+        if self.upstream is not None:
+            with borrowed(self.upstream.fd) as sock:
+                tune(sock, settings)
+            arm_reset(self.client.fd)
+            arm_reset(self.upstream.fd)
+
+    def idle_for(self, now: float) -> float:
+        """Seconds without a byte, seen at the grain of the calls; 0 while dialing."""
+        if self.upstream is None:
+            return 0.0
+        moved = self.client.moved + self.upstream.moved
+        if moved != self.seen:
+            self.seen = moved
+            self.moved_at = now
+        return now - self.moved_at
+
+    def facts(self) -> dict[str, Any]:
+        """The access log's fields, but for the duration and the end."""
+        return {
+            "client": _address_text(self.peer),
+            "endpoint": self.endpoint,
+            "bytes_in": self.client.moved,
+            "bytes_out": self.upstream.moved if self.upstream is not None else 0,
+        }
+
+    def _finish(self, end: End) -> None:
+        if self.end is not None:
+            return
+        self.end = end
+        if self.dial is not None:
+            self.dial.cancel()
+            self.dial = None
+        stalls = self.sessions.stalls
+        if stalls and self.upstream is not None and end in (End.CLIENT, End.ENDPOINT):
+            stalls.deliver(self.client)
+            stalls.deliver(self.upstream)
+        self.client.let_go()
+        if self.upstream is not None:
+            self.upstream.let_go()
+            if self.counters is not None:
+                self.settle()
+                self.sessions.relay.dirty.discard(self)
+                self.counters.sessions -= 1
+                self.sessions.table.session_ended(self.endpoint)
+            del self.client.peer, self.upstream.peer
+        self.sessions.ended(self, end)
+        # The legs know us: without this every session would be a cycle, half a kilobyte that waits
+        # for the collector.
+        del self.client
+        self.upstream = None
+
+
+def _address_text(peer: Any) -> str:
+    if not peer:
+        return ""
+    host, port = peer[0], peer[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,1 @@
+"""The admin address: status page, status document, metrics, and the port monitor."""

@@ -1,0 +1,84 @@
+"""The metrics page: the gateway's view as Prometheus text or OpenMetrics.
+
+The figures are the master's own totals; prometheus-client only writes them down. Imported when an
+admin address is served, never before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import ProcessCollector
+from prometheus_client.core import Metric, UnknownMetricFamily
+from prometheus_client.exposition import choose_encoder
+
+from supervisor.admin.metric_families import BY_ENDPOINT, PREFIX, of_gateway
+from supervisor.core.admin.status import GatewayView
+
+END_OF_OPENMETRICS = b"# EOF\n"
+ENDPOINTS_PER_PART = 100
+"""About ten milliseconds of the master's time: what it does at a stretch for a scrape."""
+
+
+def render(view: GatewayView, accept: str = "") -> tuple[bytes, str]:
+    """The whole page and its content type; ``accept`` is the request's Accept header."""
+    parts, content_type = render_parts(view, accept)
+    return b"".join(parts), content_type
+
+
+def render_parts(view: GatewayView, accept: str = "") -> tuple[Iterator[bytes], str]:
+    """The page in pieces, so that the caller's loop turns in between."""
+    encode, content_type = choose_encoder(accept)
+    openmetrics = content_type.startswith("application/openmetrics-text")
+
+    def pieces() -> Iterator[bytes]:
+        for part in _parts(view):
+            text = encode(_renamed(part) if openmetrics else part).removesuffix(END_OF_OPENMETRICS)
+            yield _without_head(text) if part.continued else text
+        if openmetrics:
+            yield END_OF_OPENMETRICS
+
+    return pieces(), content_type
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some samples of one family, as the encoder wants them: with a ``collect``."""
+
+    family: Metric
+    continued: bool = False
+
+    def collect(self) -> Iterable[Metric]:
+        return (self.family,)
+
+
+def _renamed(part: _Part) -> _Part:
+    """The same part for OpenMetrics, which calls a counter by its name without ``_total``.
+
+    There ``sessions`` and ``sessions_total`` would be one family of two types, so the second is
+    given as what it is called, of unknown type; in the Prometheus text format it is a counter.
+    """
+    if (part.family.name, part.family.type) != (PREFIX + "sessions", "counter"):
+        return part
+    family = UnknownMetricFamily(PREFIX + "sessions_total", part.family.documentation)
+    family.samples = part.family.samples
+    return _Part(family, part.continued)
+
+
+def _without_head(text: bytes) -> bytes:
+    while text.startswith(b"#"):
+        text = text.partition(b"\n")[2]
+    return text
+
+
+def _parts(view: GatewayView) -> Iterator[_Part]:
+    yield from map(_Part, of_gateway(view))
+    chunks = [
+        view.endpoints[start : start + ENDPOINTS_PER_PART]
+        for start in range(0, len(view.endpoints), ENDPOINTS_PER_PART)
+    ] or [()]
+    for describe in BY_ENDPOINT:
+        for number, chunk in enumerate(chunks):
+            yield _Part(describe(chunk, view.sums), continued=number > 0)
+    yield from map(_Part, ProcessCollector(registry=None).collect())

@@ -1,0 +1,97 @@
+"""All TCP sockets of this host that listen on a port, as the kernel tells: sock_diag(7).
+
+One question takes 0.2 ms whatever number of connections there is; /proc/net/tcp, the fallback
+where netlink is forbidden, takes 5 ms for each thousand.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterator
+
+from supervisor.core.admin.foreign_listeners import Listener
+
+NETLINK_SOCK_DIAG = 4
+_BY_FAMILY = 20
+_REQUEST_DUMP = 0x301
+_DONE, _ERROR = 3, 2
+_LISTEN = 10
+"""TCP_LISTEN: include/net/tcp_states.h."""
+_V6_ONLY = 11
+"""INET_DIAG_SKV6ONLY: include/uapi/linux/inet_diag.h."""
+
+_HEADER = struct.Struct("=IHHII")
+_REQUEST = struct.Struct("=BBBxIHH16s16sI8s")
+_ANSWER = struct.Struct("=BBBBHH16s16sI8sIIIII")
+_ATTRIBUTE = struct.Struct("=HH")
+
+
+def listeners(port: int) -> list[Listener]:
+    """Sockets that listen on ``port``, of both families. OSError: netlink is forbidden here."""
+    found: list[Listener] = []
+    with socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_SOCK_DIAG
+    ) as netlink:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            netlink.sendto(_question(family, port), (0, 0))
+            found += _answers(netlink, port)
+    return found
+
+
+def listeners_from_proc(port: int) -> list[Listener]:
+    """The same, read from /proc; which sockets are IPv6 only is not told there."""
+    found = []
+    for name in ("tcp", "tcp6"):
+        with open(f"/proc/self/net/{name}", encoding="ascii") as lines:
+            next(lines)
+            for line in lines:
+                fields = line.split()
+                address, _, hexport = fields[1].partition(":")
+                if int(fields[3], 16) == _LISTEN and int(hexport, 16) == port:
+                    host = _host_of(address)
+                    found.append(Listener(host, port, int(fields[9]), int(fields[7])))
+    return found
+
+
+def _question(family: int, port: int) -> bytes:
+    body = _REQUEST.pack(
+        family, socket.IPPROTO_TCP, 0, 1 << _LISTEN, socket.htons(port), 0, b"", b"", 0, b"\xff" * 8
+    )
+    return _HEADER.pack(_HEADER.size + len(body), _BY_FAMILY, _REQUEST_DUMP, 1, 0) + body
+
+
+def _answers(netlink: socket.socket, port: int) -> Iterator[Listener]:
+    """The kernel has answered by the time that the question is sent: nothing waits here."""
+    while True:
+        data = netlink.recv(65536)
+        while data:
+            size, kind, _, _, _ = _HEADER.unpack_from(data)
+            body, data = data[_HEADER.size : size], data[(size + 3) & ~3 :]
+            if kind == _DONE:
+                return
+            if kind == _ERROR:
+                raise OSError(-struct.unpack_from("=i", body)[0], "sock_diag")
+            listener = _listener(body)
+            if listener.port == port:  # old kernels do not look at the port
+                yield listener
+
+
+def _listener(body: bytes) -> Listener:
+    family, _, _, _, sport, _, source, *_, uid, inode = _ANSWER.unpack_from(body)
+    host = socket.inet_ntop(family, source if family == socket.AF_INET6 else source[:4])
+    attributes, v6_only = body[_ANSWER.size :], False
+    while len(attributes) > _ATTRIBUTE.size:
+        size, kind = _ATTRIBUTE.unpack_from(attributes)
+        if kind == _V6_ONLY:
+            v6_only = bool(attributes[_ATTRIBUTE.size])
+        attributes = attributes[(size + 3) & ~3 :]
+    return Listener(host, socket.ntohs(sport), inode, uid, v6_only)
+
+
+def _host_of(text: str) -> str:
+    """``0100007F``: 32-bit words in the byte order of the machine."""
+    words = [text[i : i + 8] for i in range(0, len(text), 8)]
+    packed = b"".join(struct.pack("=I", int(word, 16)) for word in words)
+    return str(ipaddress.ip_address(packed))

@@ -1,0 +1,260 @@
+"""The commands: ``start``, ``check``, ``status``, ``reload``, ``demo``, ``completion``.
+
+Each imports what it runs when it runs: a start pays for nothing but its own modules.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from supervisor import __version__
+from supervisor.cli import settings
+from supervisor.cli.console import PROGRAM, report
+from supervisor.core.config import ConfigError, quote
+from supervisor.core.exit_codes import EXIT_USAGE
+from supervisor.core.flags import BY_NAME, FLAGS, Flag, FlagKind
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+COMPLETE_VARIABLE = "_ETCD_GATEWAY_COMPLETE"
+
+SHELLS = ("bash", "zsh", "fish")
+
+_FINDING = ("admin-addr", "config-file")
+"""What ``status`` and ``reload`` need to find the running gateway."""
+
+_CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+_EPILOG = """\
+Every flag is an environment variable too: GATEWAY_ and its name in upper case with underscores
+(GATEWAY_DISCOVERY_SRV), and a key of the config file: its name without the dashes in front. A flag
+beats the variable, the variable beats the file. Durations are written as 300ms, 1m30s or 1.5h.
+"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit code. Usage errors are reported here, as one line."""
+    if COMPLETE_VARIABLE in os.environ:
+        from supervisor.cli import bash_completion
+
+        bash_completion.install()
+    try:
+        code = program.main(
+            list(arguments),
+            prog_name=PROGRAM,
+            complete_var=COMPLETE_VARIABLE,
+            standalone_mode=False,
+        )
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_USAGE
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except (click.ClickException, ConfigError) as error:
+        report(_explain(error))
+        return EXIT_USAGE
+    return int(code or 0)
+
+
+class FlagOption(click.Option):
+    """A flag of the table; its texts are collected here and read by ``core.config``."""
+
+    def __init__(self, flag: Flag) -> None:
+        super().__init__(
+            [f"--{flag.name}"],
+            multiple=True,
+            type=click.UNPROCESSED,
+            metavar=flag.metavar or "BOOLEAN",
+            help=flag.help,
+            shell_complete=functools.partial(_complete, flag),
+        )
+        self.flag = flag
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        del ctx
+        flag = self.flag
+        name = f"--{flag.name} {flag.metavar}".rstrip()
+        shown = f"  [default: {flag.default}]" if flag.default not in ("", "false") else ""
+        return name, f"{flag.help}{shown}"
+
+
+class FlagCommand(click.Command):
+    """A command whose options are flags of the table: Go's booleans, help under headings."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, spell_out_switches(args))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        topics: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            topic = param.flag.topic.value if isinstance(param, FlagOption) else "Options"
+            if record := param.get_help_record(ctx):
+                topics.setdefault(topic, []).append(record)
+        for topic, records in topics.items():
+            with formatter.section(topic):
+                formatter.write_dl(records, col_max=30)
+
+
+def spell_out_switches(arguments: Sequence[str]) -> list[str]:
+    """``--x`` as ``--x=true`` for booleans, which therefore never take the next argument."""
+    spelled: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        flag = BY_NAME.get(argument.removeprefix("--")) if argument.startswith("--") else None
+        if argument == "--":
+            return [*spelled, argument, *rest]
+        if flag is not None and flag.kind is FlagKind.SWITCH:
+            spelled.append(f"{argument}=true")
+        elif flag is not None:
+            spelled.append(argument)
+            spelled.extend(value for _, value in zip(range(1), rest, strict=False))
+        else:
+            spelled.append(argument)
+    return spelled
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
+def program() -> None:
+    """The TCP gateway in front of an etcd cluster, or of any service found by SRV records."""
+
+
+def _start(**given: tuple[str, ...]) -> int:
+    """Run the gateway in the foreground until a signal stops it."""
+    flags = _by_flag(given)
+    config = settings.load(flags)
+    from supervisor import master
+
+    return master.run(config, functools.partial(settings.load, flags))
+
+
+def _check(*, as_json: bool, **given: tuple[str, ...]) -> int:
+    """Resolve and dial every endpoint once; print what was found and start nothing.
+
+    Exits 0 if at least one endpoint can be dialed, 69 if none can, 2 on wrong usage.
+    """
+    config = settings.load(_by_flag(given))
+    from supervisor.cli import check as check_command
+
+    return check_command.run(config, as_json=as_json)
+
+
+def _status(*, as_json: bool, watch: bool, **given: tuple[str, ...]) -> int:
+    """Show the workers, endpoints and sessions of a running gateway."""
+    admin_addrs = _find_admin(_by_flag(given))
+    from supervisor.cli import status as status_command
+
+    return status_command.run(admin_addrs, as_json=as_json, watch=watch)
+
+
+def _reload(**given: tuple[str, ...]) -> int:
+    """Make a running gateway reload; waits for the outcome and exits 0 if it worked, else 1."""
+    admin_addrs = _find_admin(_by_flag(given))
+    from supervisor.cli import reload as reload_command
+
+    return reload_command.run(admin_addrs)
+
+
+@program.command()
+@click.option("--etcd", is_flag=True, help="Three real etcd members instead (needs etcd).")
+@click.option("--once", is_flag=True, help="Leave after the tour; exits 1 if something failed.")
+def demo(etcd: bool, once: bool) -> int:
+    """Show the gateway at work, on loopback and with nothing else installed.
+
+    Three small backends that say who they are, a DNS server with SRV records for them, and a real
+    gateway in front; prints what to try next.
+    """
+    from supervisor import demo as stage
+
+    return stage.run(etcd=etcd, once=once)
+
+
+def _complete_shell(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    del ctx, param
+    return [CompletionItem(shell) for shell in SHELLS if shell.startswith(incomplete)]
+
+
+@program.command()
+@click.argument("shell", type=click.UNPROCESSED, shell_complete=_complete_shell)
+def completion(shell: str) -> int:
+    """Print the completion script for SHELL: bash, zsh or fish."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell) if shell in SHELLS else None
+    if kind is None:
+        raise click.UsageError(f"SHELL {quote(shell)}: expected {', '.join(SHELLS)}")
+    click.echo(kind(program, {}, PROGRAM, COMPLETE_VARIABLE).source())
+    return 0
+
+
+def _add_commands() -> None:
+    json_option = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON.")
+    watch_option = click.Option(["--watch"], is_flag=True, help="Refresh in place until Ctrl-C.")
+    every = [FlagOption(flag) for flag in FLAGS]
+    finding = [FlagOption(BY_NAME[name]) for name in _FINDING]
+    for name, callback, params in (
+        ("start", _start, every),
+        ("check", _check, [json_option, *every]),
+        ("status", _status, [json_option, watch_option, *finding]),
+        ("reload", _reload, finding),
+    ):
+        command = FlagCommand(
+            name,
+            context_settings=_CONTEXT,
+            callback=callback,
+            params=[*params],
+            help=callback.__doc__,
+            short_help=(callback.__doc__ or "").partition(";")[0].partition(".")[0] + ".",
+            epilog=_EPILOG if params[-1] is every[-1] else None,
+        )
+        program.add_command(command)
+
+
+def _by_flag(given: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """What click collected, by the flags' own names."""
+    return {name.replace("_", "-"): texts for name, texts in given.items() if texts}
+
+
+def _find_admin(flags: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    admin_addrs = settings.load(flags, only=_FINDING).admin_addr
+    if not admin_addrs:
+        raise click.UsageError(
+            "--admin-addr is not set: expected the address at which the gateway serves its status "
+            f"(or {BY_NAME['admin-addr'].variable}, or admin-addr in the config file)"
+        )
+    return admin_addrs
+
+
+def _complete(
+    flag: Flag, ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    del ctx, param
+    if flag.metavar == "FILE":
+        return [CompletionItem(incomplete, type="file")]
+    words = ("true", "false") if flag.kind is FlagKind.SWITCH else flag.choices
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+def _explain(error: click.ClickException | ConfigError) -> str:
+    """One printable line."""
+    if isinstance(error, ConfigError):
+        return str(error)
+    text = error.format_message()
+    if text.startswith("Got unexpected extra argument") and text.endswith(("(true)", "(false)")):
+        text += "; a boolean flag takes its value after an equals sign, as --access-log=false"
+    return quote(text)[1:-1]
+
+
+_add_commands()

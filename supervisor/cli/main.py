@@ -1,0 +1,67 @@
+"""The console command's outer edge: whatever happens inside, one line and an exit code.
+
+Next to nothing is imported here at first, so that an import that fails is inside the edge too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+
+from supervisor.cli.console import report
+from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code. Raises nothing but SystemExit."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_missing_streams()
+    try:
+        from supervisor.cli import commands
+
+        code = commands.run(arguments)
+        sys.stdout.flush()
+        return code
+    except SystemExit:
+        raise
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; keep the interpreter from trying again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_FAILURE
+    except Exception as error:  # noqa: BLE001 - the outermost boundary: no traceback for users
+        return _fail_unexpectedly(error, arguments)
+
+
+def _open_missing_streams() -> None:
+    """Open closed streams on nothing: else a client's socket would get one of their numbers."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - lives as long as we do
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _fail_unexpectedly(error: Exception, arguments: Sequence[str]) -> int:
+    reason = str(error) or "no further reason"
+    report(f"unexpected {type(error).__name__}: {reason}")
+    if "debug" in (os.environ.get("GATEWAY_LOG_LEVEL"), *_levels(arguments)):
+        import traceback
+
+        traceback.print_exception(error)
+    return EXIT_FAILURE
+
+
+def _levels(arguments: Sequence[str]) -> list[str]:
+    """The log levels that the command line names, in either spelling."""
+    pairs = itertools.pairwise(arguments)
+    return [level for name, level in pairs if name == "--log-level"] + [
+        each.partition("=")[2] for each in arguments if each.startswith("--log-level=")
+    ]

@@ -1,0 +1,74 @@
+"""The command ``reload``: hang up on the running master and wait until its reload is over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from supervisor.cli.admin_client import UnreachableError, fetch_status
+from supervisor.cli.console import PROGRAM
+from supervisor.core.exit_codes import EXIT_FAILURE
+
+WAIT_S = 90.0
+"""A reload resolves every name again; dead nameservers make that slow."""
+
+POLL_S = 0.05
+
+MASTER_TITLE = b"etcd-gateway: master"
+
+
+def run(admin_addrs: Sequence[str]) -> int:
+    """Exit code 0 if the reload worked, 1 if it failed or no gateway was found."""
+    try:
+        before = fetch_status(admin_addrs)
+    except UnreachableError as error:
+        return _fail(str(error))
+    if before["state"] == "draining":
+        return _fail("the gateway is draining and reloads no more")
+    if before["state"] == "starting" and not before["slots"]:
+        return _fail("the gateway is still looking for its endpoints; restart it instead")
+    pid = before["pid"]
+    if not _is_master(pid):
+        return _fail(
+            f"the gateway says it is process {pid}, which is no etcd-gateway master here; "
+            "run reload where the gateway runs"
+        )
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except OSError as error:
+        return _fail(f"cannot signal process {pid}: {error.strerror}")
+    return _await(admin_addrs, before["reload"]["last_at"])
+
+
+def _await(admin_addrs: Sequence[str], last_at: str | None) -> int:
+    give_up_at = time.monotonic() + WAIT_S
+    while time.monotonic() < give_up_at:
+        try:
+            reload: dict[str, Any] = fetch_status(admin_addrs)["reload"]
+        except UnreachableError as error:
+            return _fail(f"the gateway went away during the reload: {error}")
+        if reload["last_at"] != last_at:
+            if reload["last_result"] == "complete":
+                sys.stdout.write("reload complete\n")
+                return 0
+            return _fail(f"reload failed: {reload['last_error'] or 'see the log'}")
+        time.sleep(POLL_S)
+    return _fail(f"the reload is not over after {WAIT_S:g} s; see the log")
+
+
+def _is_master(pid: int) -> bool:
+    """Whether ``pid`` is a master on this host: a signal to a stranger could end it."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(MASTER_TITLE)
+    except OSError:
+        return False
+
+
+def _fail(text: str) -> int:
+    sys.stderr.write(f"{PROGRAM}: {text}\n")
+    return EXIT_FAILURE

@@ -1,0 +1,1 @@
+"""Decides what the status document says and what the counters add up to."""

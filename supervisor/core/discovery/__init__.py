@@ -1,0 +1,1 @@
+"""Decides about discovery: which questions, which answers hold, which endpoints follow."""

@@ -1,0 +1,165 @@
+"""What DNS last said to each question: the last good answer, and when to ask again.
+
+Last good wins over every failure. A definite no after a good answer is distrusted, because a zone
+that was loaded empty looks just like a service that is gone: the answer stays until the no has
+been confirmed for ``confirm_s``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from supervisor.core.discovery.endpoints import Answer, Failure, Negative, Outcome, Question
+
+MIN_TTL_S = 5.0
+MAX_TTL_S = 300.0
+"""The clamp: no zone makes us ask more often, or believe longer, than this."""
+
+CONFIRM_S = 30.0
+"""How long a definite no is distrusted after a good answer, if nothing else is said."""
+
+FIRST_RETRY_S = 0.5
+MAX_RETRY_S = 30.0
+MAX_FIRST_RETRY_S = 5.0
+"""Retries double from FIRST_RETRY_S; while nothing is held for a question they stay quicker."""
+
+MAX_JITTER_S = 0.5
+"""A TTL is outlived by a tenth at most, and never by more than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """When to ask again: ``mode`` is ``ttl``, ``fixed`` (every ``interval_s``) or ``off``."""
+
+    mode: str = "ttl"
+    interval_s: float = 0.0
+    confirm_s: float = CONFIRM_S
+
+    def delay_s(self, ttl_s: float) -> float:
+        match self.mode:
+            case "fixed":
+                return self.interval_s
+            case "off":
+                return math.inf
+            case _:
+                return min(max(ttl_s, MIN_TTL_S), MAX_TTL_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is held of one question. ``error``: how the newest attempt failed, "" if it did not."""
+
+    held: Outcome
+    due_at: float
+    error: str = ""
+    failures: int = 0
+    negative_since: float | None = None
+
+
+class Answers:
+    """Pure: ``now`` is monotonic, ``draw`` in [0, 1) spreads the questions of many gateways."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Question, Entry] = {}
+
+    def copy(self) -> Answers:
+        """The same memory, to try a new configuration on."""
+        twin = Answers()
+        twin._entries = dict(self._entries)
+        return twin
+
+    def lookup(self, question: Question) -> Outcome | None:
+        """What to go by: the last good answer, else the newest outcome, None if never asked."""
+        entry = self._entries.get(question)
+        return entry.held if entry else None
+
+    def take(
+        self, question: Question, outcome: Outcome, *, now: float, refresh: Refresh, draw: float
+    ) -> None:
+        """Remember an outcome and decide when to ask again."""
+        old = self._entries.get(question)
+        match outcome:
+            case Answer():
+                entry = self._answered(old, outcome, now, refresh, draw)
+            case Negative():
+                entry = self._denied(old, outcome, now, refresh, draw)
+            case Failure():
+                entry = self._failed(old, outcome, now, refresh, draw)
+            case _:
+                assert_never(outcome)
+        self._entries[question] = entry
+
+    def due(self, questions: Iterable[Question], now: float) -> tuple[Question, ...]:
+        """Those of the questions that are to be asked now."""
+        return tuple(q for q in questions if (e := self._entries.get(q)) is None or e.due_at <= now)
+
+    def next_at(self) -> float:
+        """When the next question is due; infinity if none ever is."""
+        return min((entry.due_at for entry in self._entries.values()), default=math.inf)
+
+    def keep(self, questions: Collection[Question]) -> None:
+        """Forget all other questions."""
+        self._entries = {q: e for q, e in self._entries.items() if q in questions}
+
+    def trusted(self, question: Question) -> bool:
+        """Whether the newest outcome is what is held: an answer, or a no that is believed."""
+        entry = self._entries.get(question)
+        return entry is not None and not entry.error and not isinstance(entry.held, Failure)
+
+    def errors(self) -> tuple[str, ...]:
+        """The newest failures behind answers that are still in use."""
+        return tuple(
+            f"{question}: {entry.error}"
+            for question, entry in self._entries.items()
+            if entry.error and isinstance(entry.held, Answer)
+        )
+
+    def _answered(
+        self, old: Entry | None, answer: Answer, now: float, refresh: Refresh, draw: float
+    ) -> Entry:
+        if answer.unanswered and old and isinstance(old.held, Answer):
+            kept = (a for a in old.held.addresses if _version(a) in answer.unanswered)
+            answer = dataclasses.replace(answer, addresses=(*answer.addresses, *kept))
+        due_at = now + _jittered(refresh.delay_s(answer.ttl_s), draw)
+        return Entry(answer, due_at, error=answer.error)
+
+    def _denied(
+        self, old: Entry | None, negative: Negative, now: float, refresh: Refresh, draw: float
+    ) -> Entry:
+        delay_s = _jittered(refresh.delay_s(negative.ttl_s), draw)
+        if old is None or not isinstance(old.held, Answer):
+            return Entry(negative, now + delay_s)
+        since = now if old.negative_since is None else old.negative_since
+        left_s = since + refresh.confirm_s - now
+        if left_s <= 0:
+            return Entry(negative, now + delay_s)
+        due_at = now + min(delay_s, left_s)
+        return Entry(
+            old.held, due_at, error=f"{negative.error} (not yet trusted)", negative_since=since
+        )
+
+    def _failed(
+        self, old: Entry | None, failure: Failure, now: float, refresh: Refresh, draw: float
+    ) -> Entry:
+        failures = old.failures + 1 if old else 1
+        known = old is not None and not isinstance(old.held, Failure)
+        most_s = MAX_RETRY_S if known else MAX_FIRST_RETRY_S
+        if refresh.mode == "fixed":
+            most_s = min(most_s, max(refresh.interval_s, FIRST_RETRY_S))
+        delay_s = min(FIRST_RETRY_S * 2.0 ** min(failures - 1, 16), most_s)
+        due_at = now + _jittered(delay_s, draw)
+        if old is None or not known:
+            return Entry(failure, due_at, failures=failures)
+        return dataclasses.replace(old, due_at=due_at, error=failure.error, failures=failures)
+
+
+def _jittered(delay_s: float, draw: float) -> float:
+    return delay_s + min(delay_s * 0.1, MAX_JITTER_S) * draw if delay_s < math.inf else delay_s
+
+
+def _version(address: str) -> int:
+    return 6 if ":" in address else 4

@@ -1,0 +1,346 @@
+"""Resolution: what targets and answers turn into, and why one did not.
+
+A *question* is one thing to look up: the SRV records of an owner name, or the addresses of a host.
+Its *outcome* is an :class:`Answer`, a :class:`Negative` (DNS said definitely no) or a
+:class:`Failure` (nobody knows; ask again). This module turns targets into questions and outcomes
+into endpoints; who remembers outcomes, and for how long, is in ``answers``.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from gateway.core.address import HostPort
+from supervisor.core.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """One endpoint as resolution found it.
+
+    ``name`` is the endpoint's identity, ``host:port``. ``addresses`` are literal IPs in the order
+    to try them. ``tls``: found under an ``-ssl`` name, or given with ``https://``.
+    ``srv``: found by SRV (False: from the static list).
+    """
+
+    name: str
+    host: str
+    port: int
+    addresses: tuple[str, ...]
+    priority: int = 0
+    weight: int = 0
+    tls: bool = False
+    srv: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointsChange:
+    """What a resolution changed, as endpoint names."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+
+def compare(before: Iterable[Discovered], after: Iterable[Discovered]) -> EndpointsChange:
+    """What became of ``before``: added, removed, and changed in anything but the name."""
+    old = {each.name: each for each in before}
+    new = {each.name: each for each in after}
+    return EndpointsChange(
+        added=tuple(name for name in new if name not in old),
+        removed=tuple(name for name in old if name not in new),
+        changed=tuple(name for name in new if name in old and new[name] != old[name]),
+    )
+
+
+class QuestionKind(enum.StrEnum):
+    """What is asked for."""
+
+    SRV = "SRV"
+    HOST = "HOST"
+    """The addresses of an absolute name: A and AAAA."""
+    SEARCH = "SEARCH"
+    """The same of a name as an operator wrote it: the search list of resolv.conf counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """``name`` is in lower case without a trailing dot."""
+
+    kind: QuestionKind
+    name: str
+
+    def __str__(self) -> str:
+        return f"SRV {self.name}" if self.kind is QuestionKind.SRV else f"host {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class SrvRecord:
+    """One SRV record (RFC 2782); ``target`` in lower case, without the trailing dot, "" for "."."""
+
+    priority: int
+    weight: int
+    port: int
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was found: ``records`` for SRV, literal ``addresses`` for a host.
+
+    ``ttl_s``: the smallest TTL on the way, aliases included. ``unanswered``: the IP versions
+    (4, 6) whose question failed while the other's was answered; ``error`` says how.
+    """
+
+    ttl_s: float
+    records: tuple[SrvRecord, ...] = ()
+    addresses: tuple[str, ...] = ()
+    unanswered: frozenset[int] = frozenset()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Negative:
+    """A definite no: NXDOMAIN, no records of this type, or the target "." of RFC 2782."""
+
+    error: str
+    ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A transient failure: timeout, SERVFAIL, refusal, garbage, no network."""
+
+    error: str
+
+
+Outcome = Answer | Negative | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that cannot be used, in words that name the record; ``definite``: DNS said no."""
+
+    error: str
+    definite: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The endpoints that were found, and what was not."""
+
+    endpoints: tuple[Discovered, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def definite(self) -> bool:
+        """Whether asking again is pointless: every problem is a definite one."""
+        return all(problem.definite for problem in self.problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """An SRV owner name to ask for; ``tls`` if its endpoints are said to speak TLS."""
+
+    name: str
+    tls: bool
+
+    @property
+    def question(self) -> Question:
+        return Question(QuestionKind.SRV, self.name)
+
+
+def owners(config: Config) -> tuple[Owner, ...]:
+    """The SRV names of ``--discovery-srv``; none if it is not set."""
+    domain = config.discovery_srv.lower().removesuffix(".")
+    if not domain:
+        return ()
+    if domain.startswith("_"):
+        return (Owner(domain, tls="-ssl-" in domain.partition(".")[0] + "-"),)
+    suffix = f"-{config.discovery_srv_name.lower()}" if config.discovery_srv_name else ""
+    return (
+        Owner(f"_etcd-client-ssl{suffix}._tcp.{domain}", tls=True),
+        Owner(f"_etcd-client{suffix}._tcp.{domain}", tls=False),
+    )
+
+
+def tls_domain(config: Config) -> str:
+    """The name that certificates of endpoints found by SRV must be valid for."""
+    labels = config.discovery_srv.lower().removesuffix(".").split(".")
+    while labels and labels[0].startswith("_"):
+        labels.pop(0)
+    return ".".join(labels)
+
+
+Lookup = Callable[[Question], Outcome | None]
+"""What is held of a question; None if it was never answered nor failed."""
+
+
+def static_questions(config: Config) -> tuple[Question, ...]:
+    """The hosts of ``--endpoints`` that are names."""
+    hosts = dict.fromkeys(target.address.host for target in config.endpoints)
+    return tuple(Question(QuestionKind.SEARCH, host) for host in hosts if literal(host) is None)
+
+
+def find_static(config: Config, lookup: Lookup) -> Findings:
+    """The endpoints of ``--endpoints``, in the order given; a repeated one counts once."""
+    gathering = _Gathering()
+    for target in config.endpoints:
+        address = target.address
+        addresses = gathering.addresses_of(address.host, QuestionKind.SEARCH, lookup)
+        if addresses:
+            gathering.add(
+                Discovered(str(address), address.host, address.port, addresses, tls=target.tls)
+            )
+    return gathering.findings()
+
+
+def targets(owners: Iterable[Owner], lookup: Lookup) -> tuple[Question, ...]:
+    """The hosts to look up for the SRV records held."""
+    hosts = {
+        record.target: None
+        for owner in owners
+        for record in usable_records(owner, lookup(owner.question))[0]
+        if literal(record.target) is None
+    }
+    return tuple(Question(QuestionKind.HOST, host) for host in hosts)
+
+
+def find_srv(owners: Iterable[Owner], lookup: Lookup) -> Findings:
+    """The endpoints of the SRV records held, ordered by priority and name.
+
+    An endpoint named twice, under both names or by repeated records, counts once: with its lowest
+    priority, and the highest weight it has there.
+    """
+    gathering = _Gathering()
+    absent: list[Problem] = []
+    for owner in owners:
+        outcome = lookup(owner.question)
+        records, problems = usable_records(owner, outcome)
+        (absent if isinstance(outcome, Negative) else gathering.problems).extend(problems)
+        for record in records:
+            addresses = gathering.addresses_of(record.target, QuestionKind.HOST, lookup, owner.name)
+            if addresses:
+                gathering.add(_from_record(record, addresses, owner.tls))
+    if not gathering.endpoints:  # else: one of the two names is usually absent, no problem
+        gathering.problems.extend(absent)
+    found = gathering.findings()
+    ordered = sorted(found.endpoints, key=lambda each: (each.priority, each.host, each.port))
+    return Findings(tuple(ordered), found.problems)
+
+
+def usable_records(owner: Owner, outcome: Outcome | None) -> tuple[list[SrvRecord], list[Problem]]:
+    """The records that can become endpoints, and for each of the others why it cannot."""
+    match outcome:
+        case None:
+            return [], [Problem(f"{owner.question}: no answer yet", definite=False)]
+        case Failure(error):
+            return [], [Problem(f"{owner.question}: {error}", definite=False)]
+        case Negative(error):
+            return [], [Problem(f"{owner.question}: {error}", definite=True)]
+    records, problems = [], []
+    for record in outcome.records:
+        if reason := _unusable(record):
+            text = f"{record.priority} {record.weight} {record.port} {record.target or '.'}"
+            problems.append(Problem(f"{owner.question} record {text!r}: {reason}", definite=True))
+        else:
+            records.append(record)
+    return records, problems
+
+
+def literal(host: str) -> str | None:
+    """The host as a literal IP in its usual spelling; None if it is a name.
+
+    An IPv4 address in IPv6 clothes becomes the IPv4 address it is.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return str(address)
+
+
+def sort_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
+    """Addresses once each, IPv4 first, by number: servers rotate them, and that is no change."""
+    parsed = {ipaddress.ip_address(literal(address) or address) for address in addresses}
+    return tuple(str(each) for each in sorted(parsed, key=lambda ip: (ip.version, int(ip))))
+
+
+_HOST = re.compile(r"(?!.{254})[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\Z")
+
+
+def _unusable(record: SrvRecord) -> str:
+    """Why a record cannot become an endpoint; "" if it can."""
+    if not record.target:
+        return "the service is decidedly not available"
+    if not record.port:
+        return "port 0"
+    if literal(record.target) is None and not _HOST.match(record.target):
+        return "the target is no host name"
+    return ""
+
+
+def _from_record(record: SrvRecord, addresses: tuple[str, ...], tls: bool) -> Discovered:
+    host = literal(record.target) or record.target
+    return Discovered(
+        name=str(HostPort(host, record.port)),
+        host=host,
+        port=record.port,
+        addresses=addresses,
+        priority=record.priority,
+        weight=record.weight,
+        tls=tls,
+        srv=True,
+    )
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """Endpoints and problems under construction."""
+
+    endpoints: dict[str, Discovered] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def addresses_of(
+        self, host: str, kind: QuestionKind, lookup: Lookup, found_under: str = ""
+    ) -> tuple[str, ...]:
+        """A host's addresses; none, and a problem noted, if there are none."""
+        if address := literal(host):
+            return (address,)
+        what = f"host {host}" + (f" (SRV {found_under})" if found_under else "")
+        outcome = lookup(Question(kind, host))
+        if isinstance(outcome, Answer):
+            return sort_addresses(outcome.addresses)
+        error = outcome.error if outcome else "no answer yet"
+        definite = isinstance(outcome, Negative)
+        self.problems.append(Problem(f"{what}: {error}", definite))
+        return ()
+
+    def add(self, new: Discovered) -> None:
+        old = self.endpoints.get(new.name)
+        if old is None:
+            self.endpoints[new.name] = new
+            return
+        best = min(old, new, key=lambda each: (each.priority, -each.weight))
+        self.endpoints[new.name] = Discovered(
+            name=new.name,
+            host=new.host,
+            port=new.port,
+            addresses=new.addresses,
+            priority=best.priority,
+            weight=best.weight,
+            tls=old.tls or new.tls,
+            srv=new.srv,
+        )
+
+    def findings(self) -> Findings:
+        return Findings(tuple(self.endpoints.values()), tuple(dict.fromkeys(self.problems)))

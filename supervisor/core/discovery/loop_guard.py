@@ -1,0 +1,54 @@
+"""The loop guard: an endpoint that is the gateway itself would make sessions eat themselves.
+
+etcd's gateway compares names only, and a wildcard listen address slips through (CVE-2020-15114).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from collections.abc import Callable, Iterable
+
+from gateway.core.address import HostPort
+from supervisor.core.discovery.endpoints import Discovered, literal
+
+IsLocal = Callable[[str], bool]
+"""Whether a literal IP is one of this host's own."""
+
+
+def without_own(
+    endpoint: Discovered, listen: Iterable[HostPort], is_local: IsLocal
+) -> tuple[Discovered | None, HostPort | None]:
+    """The endpoint without those of its addresses that are ours, None if nothing is left of it.
+
+    The second value is the listen address that was hit, None if none was.
+    """
+    hits = {
+        address: hit
+        for address in endpoint.addresses
+        if (hit := own_listen_address(address, endpoint.port, listen, is_local))
+    }
+    if not hits:
+        return endpoint, None
+    left = tuple(address for address in endpoint.addresses if address not in hits)
+    kept = dataclasses.replace(endpoint, addresses=left) if left else None
+    return kept, next(iter(hits.values()))
+
+
+def own_listen_address(
+    address: str, port: int, listen: Iterable[HostPort], is_local: IsLocal
+) -> HostPort | None:
+    """The listen address that a connection to ``address:port`` would reach, if any."""
+    for each in listen:
+        if each.port != port:
+            continue
+        host = literal(each.host) if each.host else None
+        if host is None or ipaddress.ip_address(host).is_unspecified:
+            if is_local(address):
+                return each
+        elif host == address:
+            return each
+        elif ipaddress.ip_address(address).is_unspecified and is_local(host):
+            # Linux connects 0.0.0.0 to 127.0.0.1 and :: to ::1.
+            return each
+    return None

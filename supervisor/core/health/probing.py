@@ -1,0 +1,96 @@
+"""What a probe of an endpoint is, by configuration; and what an HTTP answer means."""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import dataclass
+
+from supervisor.core.config import Config
+from supervisor.core.discovery.endpoints import Discovered, tls_domain
+from supervisor.core.health.machine import Rules
+
+MAX_BODY_BYTES = 64 * 1024
+"""Of an answer to ``--health-path``; etcd's is some thirty bytes."""
+
+
+class ProbeKind(enum.StrEnum):
+    """The words of ``--health-check`` that say what a probe does."""
+
+    TCP = "tcp"
+    TLS = "tls"
+    HTTP = "http"
+    HTTPS = "https"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How one endpoint is probed.
+
+    ``server_name``: what its certificate must be valid for, and the Host of a request.
+    ``verify``: False only for what ``--insecure-discovery`` let in.
+    """
+
+    kind: ProbeKind
+    server_name: str
+    verify: bool = True
+    path: str = "/health"
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+    @property
+    def tls(self) -> bool:
+        return self.kind in (ProbeKind.TLS, ProbeKind.HTTPS)
+
+
+def plan(config: Config, found: Discovered) -> Plan:
+    """How to probe ``found``; with checks off by TCP, because an inactive one is still probed."""
+    match config.health_check:
+        case "auto":
+            kind = ProbeKind.TLS if found.tls else ProbeKind.TCP
+        case "off":
+            kind = ProbeKind.TCP
+        case word:
+            kind = ProbeKind(word)
+    return Plan(
+        kind=kind,
+        server_name=tls_domain(config) if found.srv else found.host,
+        verify=not (found.srv and config.insecure_discovery),
+        path=config.health_path,
+        ca_file=config.trusted_ca_file,
+        cert_file=config.health_cert_file,
+        key_file=config.health_key_file,
+    )
+
+
+def rules(config: Config, kind: ProbeKind) -> Rules:
+    """The machine's rules for an endpoint that is probed like this."""
+    return Rules(
+        interval_s=config.health_interval_s,
+        retry_delay_s=config.retry_delay_s,
+        rise=config.health_rise,
+        fall=config.health_fall,
+        probe_active=config.health_check != "off",
+        dials_prove=kind is ProbeKind.TCP,
+    )
+
+
+def fault(status: int, body: bytes) -> str | None:
+    """What is wrong with this answer; None if it says healthy.
+
+    200 is healthy, unless the body is a JSON object with ``"health"`` that does not say ``"true"``
+    (etcd says it as a string; a JSON true is the same).
+    """
+    try:
+        document = json.loads(body)
+    except ValueError:  # not JSON, or not even UTF-8: the status alone counts
+        document = None
+    health = document.get("health", "true") if isinstance(document, dict) else "true"
+    reason = document.get("reason") if isinstance(document, dict) else None
+    because = f" ({reason:.200})" if isinstance(reason, str) and reason else ""
+    if status != 200:
+        return f"HTTP status {status}{because}"
+    if health not in ("true", True):
+        return f'health is "{health!s:.40}"{because}'
+    return None

@@ -1,0 +1,1 @@
+"""Decides about workers: when to fork, kill, drain, and who accepts for whom."""

@@ -1,0 +1,104 @@
+"""Worker events: what the fleet is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from supervisor.core.workers.worker_id import WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class FormerSlot:
+    """What a former master left in one slot: its listeners (``bound``) and live workers.
+
+    ``serving`` is the generation that accepts, ``leaving`` those that drain; ``gen`` the highest
+    that was used.
+    """
+
+    slot: int
+    gen: int
+    bound: bool
+    serving: int | None = None
+    leaving: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Fill ``slots`` slots; what a former master left is taken over and then replaced."""
+
+    slots: int
+    left: tuple[FormerSlot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerBound:
+    """The worker bound its slot's listeners; the master holds duplicates now."""
+
+    who: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """The worker listens, holds its first snapshot and accepts."""
+
+    who: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFailed:
+    """The worker says why it cannot start; ``bind``: a listen address is not to be had."""
+
+    who: WorkerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited:
+    """The worker is gone (or could not be forked)."""
+
+    who: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """So many workers more, or fewer if negative; one stays."""
+
+    by: int
+
+
+@dataclass(frozen=True, slots=True)
+class DrainAll:
+    """Stop for good: accept no more, sessions may go on for ``deadline_s`` seconds."""
+
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopAll:
+    """Stop for good, at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveWorkers:
+    """The master goes; the workers go on for the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time went by; the workers in ``alive`` gave a sign of life since the last tick."""
+
+    alive: tuple[WorkerId, ...] = ()
+
+
+Event = (
+    Start
+    | WorkerBound
+    | WorkerReady
+    | WorkerFailed
+    | WorkerExited
+    | Resize
+    | DrainAll
+    | StopAll
+    | LeaveWorkers
+    | Tick
+)

@@ -1,0 +1,380 @@
+"""Decides everything about workers: when to fork, kill, drain, and who accepts for whom.
+
+Pure: :meth:`Fleet.step` takes an event and the time and returns commands; ``pool`` performs them.
+After every event the machine settles: it looks at the whole fleet and orders what is missing,
+so that no rule depends on the order in which the events of a crash happen to arrive.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from typing import assert_never
+
+from gateway.core import messages
+from supervisor.core.workers import commands, events
+from supervisor.core.workers.commands import Command
+from supervisor.core.workers.events import Event
+from supervisor.core.workers.slot import (
+    KILL_MARGIN_S,
+    Limits,
+    Slot,
+    Worker,
+    backoff_s,
+    take_over,
+    vacate,
+)
+from supervisor.core.workers.worker_id import WorkerId
+from supervisor.core.workers.worker_state import Happening, WorkerState, next_state
+
+TICK_S = 0.05
+"""How often the pool sends Tick."""
+ADOPT_AFTER_S = 0.1
+"""A respawn at once takes 20 to 50 ms and needs no adoption."""
+GAP_S = 0.25
+"""A longer silence between two steps was ours (suspended, stopped, starved), not the workers'."""
+SHORT_LIFE_S = 1.0
+"""A worker that dies this soon after Ready is respawned with backoff like one that never was."""
+STILLBORN_MOST = 5
+"""So many workers in a row that never became ready, in a gateway that never had one: exit 70."""
+STOP_MARGIN_S = 1.0
+"""KILL_MARGIN_S at a stop that does not wait for sessions."""
+SHUT_AFTER_S = 0.5
+"""Workers shut their listeners at a stop; this is for those of workers that hang."""
+
+EXIT_BIND, EXIT_CRASH_LOOP = 1, 70
+GIVING_UP = "giving-up"
+"""Why a worker is killed when the gateway cannot start."""
+
+
+class Phase(enum.Enum):
+    RUNNING = "running"
+    STOPPING = "stopping"
+    OVER = "over"
+    """Finish was said."""
+
+
+class Fleet:
+    """The whole fleet; one instance per master."""
+
+    def __init__(self, limits: Limits, *, now: float) -> None:
+        self.limits = limits
+        self.slots: list[Slot] = []
+        self.phase = Phase.RUNNING
+        self.announced = False
+        self._code = 0
+        self._shut_at: float | None = None
+        self._ever_ready = self._took_over = False
+        self._stillborn = 0
+        self._last = now
+        self._out: list[Command] = []
+
+    def step(self, event: Event, now: float) -> list[Command]:
+        """The commands that the event brings about.
+
+        Raises IllegalTransitionError, and changes nothing, if the worker breaks the protocol.
+        """
+        self._forgive_gap(now)
+        self._out = []
+        self._handle(event, now)
+        for worker in list(self.workers()):
+            self._check(worker, now)
+        if self.phase is Phase.RUNNING:
+            self._settle(now)
+        elif self.phase is Phase.STOPPING:
+            self._finish(now)
+        return self._out
+
+    def workers(self) -> Iterator[Worker]:
+        for slot in self.slots:
+            yield from slot.workers()
+
+    def find(self, who: WorkerId) -> Worker | None:
+        """The worker, or None if it was reaped (or never was)."""
+        if not 0 <= who.slot < len(self.slots):
+            return None
+        return next((w for w in self.slots[who.slot].workers() if w.who == who), None)
+
+    @property
+    def wanted(self) -> int:
+        """How many workers there are to be."""
+        return sum(slot.wanted for slot in self.slots)
+
+    def _handle(self, event: Event, now: float) -> None:
+        match event:
+            case events.Start():
+                self._start(event, now)
+            case events.WorkerBound(who):
+                if self.find(who) is not None:
+                    self.slots[who.slot].bound = True
+            case events.WorkerReady(who):
+                self._ready(who, now)
+            case events.WorkerFailed(_, reason):
+                if reason == "bind" and not self.announced and not self._took_over:
+                    self._end(EXIT_BIND, now)
+            case events.WorkerExited(who):
+                self._exited(who, now)
+            case events.Resize(by):
+                self._resize(by, now)
+            case events.DrainAll(deadline_s):
+                self._stop(deadline_s, KILL_MARGIN_S, now)
+            case events.StopAll():
+                self._stop(0.0, STOP_MARGIN_S, now)
+            case events.LeaveWorkers():
+                self.phase = Phase.OVER
+                self._out.append(commands.Finish(0))
+            case events.Tick(alive):
+                for who in alive:
+                    self._beat(who, now)
+            case _:
+                assert_never(event)
+
+    # What happened
+
+    def _start(self, event: events.Start, now: float) -> None:
+        left = {each.slot: each for each in event.left}
+        # Workers that serve make a failure of ours something to retry, never a reason to end.
+        self._took_over = any(each.serving is not None for each in event.left)
+        self._ever_ready = self._took_over
+        for index in range(max([event.slots, *(slot + 1 for slot in left)])):
+            slot = Slot(index, wanted=index < event.slots, retry_at=now)
+            self.slots.append(slot)
+            if index in left:
+                take_over(slot, left[index], now, self.limits.drain_timeout_s)
+
+    def _ready(self, who: WorkerId, now: float) -> None:
+        worker = self.find(who)
+        if worker is None:
+            return
+        was, worker.state = worker.state, next_state(worker.state, Happening.READY)
+        if was is not WorkerState.STARTING:
+            return
+        self._ever_ready = True
+        worker.ready_at = worker.beat_at = now
+        slot = self.slots[who.slot]
+        if worker is slot.successor and slot.occupant is not None:
+            self._retire(slot.occupant, now, deadline_s=self.limits.drain_timeout_s)
+
+    def _beat(self, who: WorkerId, now: float) -> None:
+        worker = self.find(who)
+        if worker is not None:
+            worker.state = next_state(worker.state, Happening.BEAT)
+            worker.beat_at = now
+
+    def _exited(self, who: WorkerId, now: float) -> None:
+        worker = self.find(who)
+        if worker is None:
+            return
+        was, worker.state = worker.state, next_state(worker.state, Happening.EXIT)
+        slot = self.slots[who.slot]
+        if slot.draining.pop(who.gen, None) is None:
+            self._lose(slot, worker, was, now)
+            if worker is not slot.successor:
+                slot.reason = "exit"
+            vacate(slot, worker)
+
+    def _lose(self, slot: Slot, worker: Worker, was: WorkerState, now: float) -> None:
+        """Count a death that nobody asked for, and say when to try again."""
+        if was is WorkerState.STARTING:
+            slot.failures += 1
+            self._stillborn += 1
+        elif worker.ready_at is not None and now - worker.ready_at < SHORT_LIFE_S:
+            slot.failures += 1
+        else:
+            slot.failures = 0
+        slot.retry_at = now + backoff_s(slot.failures)
+        if not self._ever_ready and self._stillborn >= STILLBORN_MOST:
+            self._end(EXIT_CRASH_LOOP, now)
+
+    def _resize(self, by: int, now: float) -> None:
+        for _ in range(abs(by)):
+            count = self.wanted
+            if by > 0 and count == messages.MAX_SLOTS:
+                return
+            if by > 0 and count == len(self.slots):
+                self.slots.append(Slot(count, retry_at=now))
+            elif by > 0:
+                slot = self.slots[count]
+                slot.wanted, slot.failures, slot.retry_at = True, 0, now
+                slot.reason = "start"
+            elif count > 1:
+                self.slots[count - 1].wanted = False
+
+    def _stop(self, deadline_s: float, margin_s: float, now: float) -> None:
+        if self.phase is Phase.RUNNING:
+            self.phase = Phase.STOPPING
+            self._shut_at = now + SHUT_AFTER_S
+        for worker in list(self.workers()):
+            if worker.state is not WorkerState.DYING:
+                self._retire(worker, now, deadline_s=deadline_s, margin_s=margin_s, close=True)
+
+    def _end(self, code: int, now: float) -> None:
+        self.phase, self._code = Phase.STOPPING, code
+        self._shut_at = now
+        for worker in list(self.workers()):
+            if worker.state not in (WorkerState.DYING, WorkerState.REAPED):
+                self._kill(worker, GIVING_UP)
+
+    # What time brings
+
+    def _forgive_gap(self, now: float) -> None:
+        gap_s = now - self._last
+        self._last = now
+        if 0.0 <= gap_s <= GAP_S:
+            return
+        for slot in self.slots:
+            slot.retry_at += gap_s
+            if slot.unserved_at is not None:
+                slot.unserved_at += gap_s
+        for worker in self.workers():
+            worker.shift(gap_s)
+        if self._shut_at is not None:
+            self._shut_at += gap_s
+
+    def _check(self, worker: Worker, now: float) -> None:
+        """Late, hung, overdue: what the clock says about one worker."""
+        silent_s = now - worker.beat_at
+        timeout_s = self.limits.worker_timeout_s
+        match worker.state:
+            case WorkerState.STARTING if now - worker.since > timeout_s:
+                self._kill_occupant(worker, "start-timeout", now)
+            case WorkerState.READY if silent_s > self.limits.late_after_s:
+                worker.state = next_state(worker.state, Happening.LATE)
+            case WorkerState.HUNG if silent_s > timeout_s:
+                self._kill_occupant(worker, "timeout", now)
+            case WorkerState.DRAINING if worker.due_at is not None and now > worker.due_at:
+                self._kill(worker, "deadline")
+            case WorkerState.DRAINING if silent_s > timeout_s:
+                self._kill(worker, "timeout")
+            case _:
+                pass
+
+    def _kill_occupant(self, worker: Worker, reason: str, now: float) -> None:
+        """Kill a worker and refill its slot at once: a process in state D may take long to go."""
+        slot, was = self.slots[worker.who.slot], worker.state
+        if worker is not slot.successor:
+            slot.reason = reason
+        self._kill(worker, reason)
+        self._lose(slot, worker, was, now)
+
+    def _kill(self, worker: Worker, reason: str) -> None:
+        worker.state = next_state(worker.state, Happening.KILL)
+        self._out.append(commands.Kill(worker.who, reason))
+        self._make_draining(worker)
+
+    def _retire(
+        self,
+        worker: Worker,
+        now: float,
+        *,
+        deadline_s: float,
+        margin_s: float = KILL_MARGIN_S,
+        close: bool = False,
+    ) -> None:
+        worker.state = next_state(worker.state, Happening.RETIRE)
+        due_at = now + deadline_s + margin_s
+        worker.due_at = due_at if worker.due_at is None else min(worker.due_at, due_at)
+        self._out.append(commands.Retire(worker.who, deadline_s, close))
+        self._make_draining(worker)
+
+    def _make_draining(self, worker: Worker) -> None:
+        slot = self.slots[worker.who.slot]
+        slot.draining[worker.who.gen] = worker
+        vacate(slot, worker)
+
+    # What is missing
+
+    def _settle(self, now: float) -> None:
+        self._find_aged(now)
+        for slot in self.slots:
+            self._fill(slot, now)
+        for slot in self.slots:
+            self._see_to_listeners(slot, now)
+        for slot in self.slots:
+            if not slot.wanted and (slot.adopter is not None or not slot.bound):
+                for worker in (slot.occupant, slot.successor):
+                    if worker is not None:
+                        self._retire(worker, now, deadline_s=self.limits.drain_timeout_s)
+        if not self.announced and all(
+            slot.serving and slot.occupant is not None and not slot.occupant.stale
+            for slot in self.slots
+            if slot.wanted
+        ):
+            self.announced = bool(self.slots)
+            self._out += [commands.AnnounceReady()] if self.slots else []
+
+    def _find_aged(self, now: float) -> None:
+        """Mark the oldest worker that is past its age, one at a time."""
+        occupants = [s.occupant for s in self.slots if s.occupant is not None]
+        if self.limits.max_age_s <= 0.0 or any(worker.stale for worker in occupants):
+            return
+        aged = [
+            worker
+            for worker in occupants
+            if worker.state is WorkerState.READY and now - worker.since > self.limits.max_age_s
+        ]
+        if aged:
+            min(aged, key=lambda worker: worker.since).stale = "age"
+
+    def _fill(self, slot: Slot, now: float) -> None:
+        may_bind = slot.bound or slot.index == 0 or self.slots[0].bound
+        if not slot.wanted or now < slot.retry_at or not may_bind:
+            return
+        if slot.occupant is None:
+            # The old one of an unbound slot may hold the address until it is reaped.
+            if slot.bound or not slot.draining:
+                slot.occupant = self._spawn(slot, slot.reason, now)
+        elif slot.occupant.stale and slot.successor is None:
+            slot.successor = self._spawn(slot, slot.occupant.stale, now)
+
+    def _spawn(self, slot: Slot, reason: str, now: float) -> Worker:
+        slot.gen += 1
+        who = WorkerId(slot.index, slot.gen)
+        exclusive = slot.index == 0 and not any(each.bound for each in self.slots)
+        self._out.append(commands.Spawn(who, exclusive, reason))
+        return Worker(who, since=now, beat_at=now)
+
+    def _see_to_listeners(self, slot: Slot, now: float) -> None:
+        """A survivor accepts from the sockets of a slot that has no live worker."""
+        if not slot.bound:
+            return
+        if slot.serving:
+            slot.unserved_at = None
+            self._release(slot)
+            return
+        slot.unserved_at = now if slot.unserved_at is None else slot.unserved_at
+        if slot.adopter is not None:
+            if self.slots[slot.adopter.slot].serving and self.find(slot.adopter) is (
+                self.slots[slot.adopter.slot].occupant
+            ):
+                return
+            self._release(slot)
+        soon = slot.wanted and slot.retry_at <= now and not slot.hangs
+        if soon and now - slot.unserved_at < ADOPT_AFTER_S:
+            return
+        survivors = [
+            each.occupant.who
+            for each in self.slots
+            if each.serving and each.occupant is not None and each is not slot
+        ]
+        if survivors:
+            taken = [each.adopter.slot for each in self.slots if each.adopter is not None]
+            slot.adopter = min(survivors, key=lambda who: taken.count(who.slot))
+            self._out.append(commands.AdoptListeners(slot.adopter, slot.index))
+
+    def _release(self, slot: Slot) -> None:
+        """End an adoption; a draining or dead adopter has let go already."""
+        if slot.adopter is None:
+            return
+        adopter = self.find(slot.adopter)
+        if adopter is not None and adopter.state in (WorkerState.READY, WorkerState.HUNG):
+            self._out.append(commands.ReleaseListeners(slot.adopter, slot.index))
+        slot.adopter = None
+
+    def _finish(self, now: float) -> None:
+        if self._shut_at is not None and now >= self._shut_at:
+            self._shut_at = None
+            self._out.append(commands.ShutListeners())
+        if not any(True for _ in self.workers()):
+            self.phase = Phase.OVER
+            self._out.append(commands.Finish(self._code))

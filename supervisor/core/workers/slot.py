@@ -1,0 +1,122 @@
+"""What the fleet knows of one slot and of one worker, and the rules that concern only one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from supervisor.core.workers import events
+from supervisor.core.workers.worker_id import WorkerId
+from supervisor.core.workers.worker_state import WorkerState
+
+LATE_AFTER_S = 0.3
+"""Three heartbeats of 0.1 s missed: with the tick and the hand-over that stays below 0.5 s."""
+BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 2.0
+"""Where no worker lives, clients wait as long as this; a fork every two seconds costs nothing."""
+KILL_MARGIN_S = 2.0
+"""A draining worker cuts its sessions at the deadline itself; after this long it is killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What of the configuration decides about workers; seconds, ``max_age_s`` 0 is off."""
+
+    worker_timeout_s: float = 30.0
+    drain_timeout_s: float = 30.0
+    max_age_s: float = 0.0
+
+    @property
+    def late_after_s(self) -> float:
+        return min(LATE_AFTER_S, self.worker_timeout_s / 2)
+
+
+@dataclass(slots=True)
+class Worker:
+    """One process. ``stale`` says why it is to be replaced; empty if it is not."""
+
+    who: WorkerId
+    since: float
+    beat_at: float
+    state: WorkerState = WorkerState.STARTING
+    ready_at: float | None = None
+    due_at: float | None = None
+    stale: str = ""
+
+    def shift(self, by_s: float) -> None:
+        self.since += by_s
+        self.beat_at += by_s
+        self.ready_at = None if self.ready_at is None else self.ready_at + by_s
+        self.due_at = None if self.due_at is None else self.due_at + by_s
+
+
+@dataclass(slots=True)
+class Slot:
+    """A worker's place.
+
+    ``successor`` is starting to replace ``occupant``; ``draining`` drain or die.
+    ``adopter`` accepts from the slot's listeners while it has no live worker of its own.
+    """
+
+    index: int
+    wanted: bool = True
+    bound: bool = False
+    gen: int = 0
+    occupant: Worker | None = None
+    successor: Worker | None = None
+    draining: dict[int, Worker] = field(default_factory=dict)
+    failures: int = 0
+    retry_at: float = 0.0
+    reason: str = "start"
+    unserved_at: float | None = None
+    adopter: WorkerId | None = None
+
+    @property
+    def serving(self) -> bool:
+        """Whether this slot's own worker accepts, and is to."""
+        return (
+            self.wanted and self.occupant is not None and self.occupant.state is WorkerState.READY
+        )
+
+    @property
+    def hangs(self) -> bool:
+        return self.occupant is not None and self.occupant.state is WorkerState.HUNG
+
+    def workers(self) -> list[Worker]:
+        present = [w for w in (self.occupant, self.successor) if w is not None]
+        return present + list(self.draining.values())
+
+
+def backoff_s(failures: int) -> float:
+    """How long to wait before the next try: not at all the first time, then doubling."""
+    if failures <= 1:
+        return 0.0
+    return min(BACKOFF_FIRST_S * 2.0 ** min(failures - 2, 32), BACKOFF_MOST_S)
+
+
+def vacate(slot: Slot, worker: Worker) -> None:
+    """``worker`` is no longer the occupant or successor; a successor moves up."""
+    if slot.occupant is worker:
+        slot.occupant, slot.successor = slot.successor, None
+    elif slot.successor is worker:
+        slot.successor = None
+
+
+def take_over(slot: Slot, left: events.FormerSlot, now: float, drain_timeout_s: float) -> None:
+    """A former master's workers: the one that serves goes on until ours is ready."""
+    slot.bound, slot.gen, slot.reason = left.bound, left.gen, "upgrade"
+    if left.serving is not None:
+        slot.occupant = Worker(
+            WorkerId(slot.index, left.serving),
+            since=now,
+            beat_at=now,
+            state=WorkerState.READY,
+            ready_at=now,
+            stale="upgrade",
+        )
+    for gen in left.leaving:
+        slot.draining[gen] = Worker(
+            WorkerId(slot.index, gen),
+            since=now,
+            beat_at=now,
+            state=WorkerState.DRAINING,
+            due_at=now + drain_timeout_s + KILL_MARGIN_S,
+        )

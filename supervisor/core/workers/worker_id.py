@@ -1,0 +1,13 @@
+"""A worker's identity: its slot and its generation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WorkerId:
+    """One worker for ever: which slot it fills and the how-manieth incarnation it is."""
+
+    slot: int
+    gen: int

@@ -1,0 +1,1 @@
+"""Discovery: names and SRV records become endpoints, and stay current."""

@@ -1,0 +1,299 @@
+"""Follows the targets: the first resolution, then every refresh, reload and emergency.
+
+One task does one round at a time; whatever wants another one while it is at work (200 SIGHUPs,
+say) gets the next round, and all of them the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from gateway.core.address import HostPort
+from gateway.core.log import Log
+from supervisor.core.admin.status import DiscoveryView
+from supervisor.core.config import Config
+from supervisor.core.discovery.endpoints import Discovered, EndpointsChange, compare, tls_domain
+from supervisor.core.discovery.system_names import Files
+from supervisor.discovery.listen_addresses import resolve_listen
+from supervisor.discovery.resolution import BadTargetError, Resolution, Targets
+
+EMERGENCY_S = 5.0
+"""Refreshes because every endpoint is inactive keep at least this distance."""
+
+LONGEST_SLEEP_S = 3600.0
+AFTER_ERROR_S = 5.0
+
+COMPLAIN_S = 30.0
+"""A gateway that waits for its first answer says so this often."""
+
+WAITING = "no endpoint found yet, trying again"
+STAYING = "discovery failed, endpoints stay as they were"
+
+
+class NoEndpointsError(Exception):
+    """No endpoint, and trying again is pointless; the text says why (exit code 69)."""
+
+
+class ReloadFailedError(Exception):
+    """The new targets cannot be used, the old ones stay in use; the text says why."""
+
+
+OnFound = Callable[[tuple[Discovered, ...]], None]
+
+
+class DiscoveryLoop:
+    """Tells ``on_found`` the endpoints whenever they changed. Owns one task, from start to close.
+
+    It logs every change itself (``endpoints changed``).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        on_found: OnFound,
+        *,
+        files: Files | None = None,
+        draw: Callable[[], float] = random.random,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._log = log
+        self._on_found = on_found
+        self._files = files or Files()
+        self._draw = draw
+        self._wall = wall
+        self._listen: tuple[HostPort, ...] = ()
+        self._targets: Targets | None = None
+        self._candidate: Config | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._kick = asyncio.Event()
+        self._force = False
+        self._forced_at = float("-inf")
+        self._emergency_at: float | None = None
+        self._found: tuple[Discovered, ...] = ()
+        self._last = Resolution()
+        self._last_success_at: float | None = None
+        self._results: Counter[str] = Counter()
+        self._complaint = ("", float("-inf"))
+        self._has_former = False
+        self._task: asyncio.Task[None] | None = None
+        self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def view(self) -> DiscoveryView:
+        due_at = self._due_at()
+        now = asyncio.get_running_loop().time()
+        return DiscoveryView(
+            srv=self._config.discovery_srv or None,
+            last_success_at=self._last_success_at,
+            last_error=self._last.error or None,
+            next_refresh_s=None if due_at is None else max(due_at - now, 0.0),
+            refused=self._last.left_out,
+            results=dict(self._results),
+        )
+
+    def remember(self, view: DiscoveryView) -> None:
+        """Go on from what an earlier image had, whose endpoints are in use until DNS answers."""
+        self._has_former = True
+        self._results = Counter(view.results)
+        self._last_success_at = view.last_success_at
+
+    async def start(self) -> None:
+        """Resolve until something was found, and told; then follow in a task of our own.
+
+        Raises NoEndpointsError if nothing can be found, and BadTargetError for what can never work.
+        Transient failures are retried with backoff for as long as it takes; every failure is, if
+        there are endpoints of an earlier image to go on with. May be called again after an error.
+        """
+        self._started = asyncio.get_running_loop().create_future()
+        self._listen = await resolve_listen(self._config.listen_addr, files=self._files)
+        self._targets = self._make_targets(self._config)
+        self._task = asyncio.create_task(self._follow(), name="follow discovery")
+        try:
+            await self._started
+        except BaseException:
+            await self.close()
+            raise
+
+    def refresh(self, reason: str) -> None:
+        """Ask for a round now. ``all-inactive`` is granted every EMERGENCY_S only, and not if
+        refreshing is off."""
+        if reason == "all-inactive":
+            if self._config.discovery_refresh != "off" and self._emergency_at is None:
+                now = asyncio.get_running_loop().time()
+                self._emergency_at = max(now, self._forced_at + EMERGENCY_S)
+        else:
+            self._force = True
+        self._kick.set()
+
+    async def reload(self, config: Config) -> None:
+        """Follow the targets of a new configuration, and resolve now; returns when that is done.
+
+        Raises ReloadFailedError if the new targets yield no endpoint; then the old ones stay.
+        A DNS failure that leaves the last good endpoints in use is no failed reload.
+        """
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._candidate = config
+        self._waiters.append(waiter)
+        self.refresh("reload")
+        await waiter
+
+    async def close(self) -> None:
+        """Stop following."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        for waiter in self._waiters:
+            waiter.cancel()
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                result = await self._turn()
+            except BadTargetError as error:  # only the first round lets it through
+                self._started.set_exception(error)
+                return
+            except Exception as error:  # noqa: BLE001 (the boundary of this task)
+                self._log.error("discovery failed", error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(AFTER_ERROR_S)
+                continue
+            if not self._started.done():
+                if result.definite and not self._has_former:
+                    self._started.set_exception(NoEndpointsError(_nothing(self._config, result)))
+                    return
+                self._complain(result.error)
+            await self._wait()
+
+    def _complain(self, error: str) -> None:
+        """Of a first round in vain: when the reason is a new one, and again from time to time."""
+        now = asyncio.get_running_loop().time()
+        if self._complaint[0] != error or now - self._complaint[1] >= COMPLAIN_S:
+            self._complaint = (error, now)
+            if self._has_former:
+                self._log.error(STAYING, error=error)
+            else:
+                self._log.warn(WAITING, error=error)
+
+    async def _wait(self) -> None:
+        """Until a round is due, or somebody asked for one."""
+        while True:
+            now = asyncio.get_running_loop().time()
+            due_at = self._due_at()
+            if self._force or (due_at is not None and due_at <= now):
+                return
+            self._kick.clear()
+            sleep_s = LONGEST_SLEEP_S if due_at is None else min(due_at - now, LONGEST_SLEEP_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(sleep_s):
+                    await self._kick.wait()
+
+    def _due_at(self) -> float | None:
+        """When the next round is due; None if none ever is."""
+        due_at = self._targets.next_at() if self._targets else float("inf")
+        due_at = min(due_at, self._emergency_at if self._emergency_at is not None else due_at)
+        return due_at if due_at < float("inf") else None
+
+    async def _turn(self) -> Resolution:
+        """One round, for everybody who waits for one now."""
+        now = asyncio.get_running_loop().time()
+        waiters, self._waiters = self._waiters, []
+        candidate, self._candidate = self._candidate, None
+        emergency = self._emergency_at is not None and self._emergency_at <= now
+        force, self._force = self._force or emergency, False
+        if force:
+            self._forced_at, self._emergency_at = now, None
+        try:
+            result = await self._round(candidate, force)
+        except asyncio.CancelledError:
+            for waiter in waiters:
+                waiter.cancel()
+            raise
+        except Exception as error:
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(ReloadFailedError(str(error)))
+            if waiters and isinstance(error, BadTargetError | ReloadFailedError):
+                return self._last
+            raise
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        return result
+
+    async def _round(self, candidate: Config | None, force: bool) -> Resolution:
+        """Run one round with the current targets, or with the candidate's if they will do."""
+        rounds = self._targets
+        if candidate is not None:
+            rounds = self._make_targets(candidate, before=self._targets)
+        assert rounds is not None  # noqa: S101 (for the type checker)
+        early = self._publish if candidate is None else None
+        result = await rounds.run(force=force, publish=early)
+        if not result.srv and result.loops and (candidate is not None or not self._started.done()):
+            name, hit = next(iter(result.loops.items()))
+            raise BadTargetError(
+                f"--endpoints {name} is the gateway's own listen address {hit},"
+                " expected the address of another program"
+            )
+        if candidate is not None:
+            if not result.endpoints:
+                raise ReloadFailedError(_nothing(candidate, result))
+            self._config, self._targets = candidate, rounds
+        self._publish(result)
+        return result
+
+    def _publish(self, result: Resolution) -> None:
+        """Make a round's result known: the view, the log, and whoever waits for endpoints."""
+        last, self._last = self._last, result
+        if result.ok is not None:
+            self._results["success" if result.ok else "failure"] += 1
+        if result.ok or (result.ok is None and self._last_success_at is None and result.endpoints):
+            self._last_success_at = self._wall()
+        for name, reason in result.left_out.items():
+            if last.left_out.get(name) != reason:
+                self._log.warn("endpoint left out", endpoint=name, reason=reason)
+        if result.incomplete and result.incomplete != last.incomplete and result.endpoints:
+            self._log.warn("discovery incomplete", error=result.incomplete)
+        before, self._found = self._found, result.endpoints
+        change = compare(before, self._found)
+        if not change:
+            return
+        self._log_change(result, change, first=not self._started.done())
+        self._on_found(self._found)
+        if self._found and not self._started.done():
+            self._started.set_result(None)
+
+    def _log_change(self, result: Resolution, change: EndpointsChange, *, first: bool) -> None:
+        srv = self._config.discovery_srv
+        names = [endpoint.name for endpoint in result.endpoints]
+        if result.srv and not self._config.insecure_discovery:
+            self._log.info("using validated discovered SRV endpoints", srv=srv, endpoints=names)
+        if srv and not result.srv and names:
+            self._log.warn("using --endpoints instead of SRV", srv=srv, endpoints=names)
+        if not first:
+            self._log.info(
+                "endpoints changed",
+                added=change.added,
+                removed=change.removed,
+                changed=change.changed,
+            )
+
+    def _make_targets(self, config: Config, before: Targets | None = None) -> Targets:
+        return Targets(
+            config, self._listen, log=self._log, before=before, files=self._files, draw=self._draw
+        )
+
+
+def _nothing(config: Config, result: Resolution) -> str:
+    """Why there is no endpoint; with what the TLS check expected, if that is what failed."""
+    text = f"no endpoint found: {result.error}"
+    if result.refused:
+        text += f"; expected TLS with a certificate for {tls_domain(config)}"
+        text += " from the CAs of --trusted-ca-file, unless --insecure-discovery is given"
+    return text

@@ -1,0 +1,1 @@
+"""Handover: what passes from one master to the next, and to the service manager."""

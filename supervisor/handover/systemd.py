@@ -1,0 +1,185 @@
+"""What the master says to systemd, and the descriptors that systemd keeps for it (sd_notify(3)).
+
+Without NOTIFY_SOCKET every call does nothing. Never blocks: what the service manager cannot take
+at once waits in order.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import MutableMapping
+
+STATUS_INTERVAL_S = 1.0
+"""``STATUS=`` at most this often."""
+FIRST_FD = 3
+"""SD_LISTEN_FDS_START."""
+
+
+def take_stored(environ: MutableMapping[str, str]) -> list[tuple[str, int]]:
+    """The descriptors that were kept for us, by name, if they are meant for this process.
+
+    The caller owns them; they close on exec from now on. The variables are removed.
+    """
+    pid = environ.pop("LISTEN_PID", "")
+    count = environ.pop("LISTEN_FDS", "")
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not count.isdecimal():
+        return []
+    named = []
+    for index in range(int(count)):
+        fd = FIRST_FD + index
+        os.set_inheritable(fd, False)
+        named.append((names[index] if index < len(names) else "", fd))
+    return named
+
+
+def watchdog_interval_s(environ: MutableMapping[str, str]) -> float | None:
+    """How often to send WATCHDOG=1: half of what the unit asks for; None if not, or not us."""
+    usec, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
+    if not usec.isdecimal() or int(usec) == 0 or pid not in ("", str(os.getpid())):
+        return None
+    return int(usec) / 1e6 / 2.0
+
+
+class Notify:
+    """The connection to the service manager; it is the worker pool's descriptor store too."""
+
+    def __init__(self, address: str | None, *, stores: bool = True) -> None:
+        """``address``: of NOTIFY_SOCKET, ``@`` begins an abstract one; ``stores``: keep fds."""
+        self._stores = stores
+        self._sock: socket.socket | None = None
+        self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._status = ""
+        self._said_at = float("-inf")
+        self._late: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        if address and address[0] in "/@":
+            self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            try:
+                self._sock.connect("\0" + address[1:] if address[0] == "@" else address)
+            except OSError:
+                self._sock.close()
+                self._sock = None
+
+    @property
+    def enabled(self) -> bool:
+        return self._sock is not None
+
+    def ready(self, status: str) -> None:
+        """Started, or a reload is over (for a failed one ``status`` says so)."""
+        self._status = status
+        self._send(f"READY=1\nSTATUS={_line(status)}")
+
+    def reloading(self) -> None:
+        """A reload begins; both lines have to be in one datagram."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        self._send("STOPPING=1")
+
+    def extend(self, by_s: float) -> None:
+        """The stop goes on; be patient for ``by_s`` seconds from now."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(by_s * 1e6)}")
+
+    def watchdog(self) -> None:
+        self._send("WATCHDOG=1")
+
+    def status(self, text: str) -> None:
+        """Say it if it is new, at most once a second; the newest is said in the end."""
+        if not self.enabled or text == self._status:
+            return
+        self._status = text
+        if self._late is None:
+            loop = asyncio.get_running_loop()
+            self._late = loop.call_at(self._said_at + STATUS_INTERVAL_S, self._say_status)
+
+    def _say_status(self) -> None:
+        self._late = None
+        self._said_at = asyncio.get_running_loop().time()
+        self._send(f"STATUS={_line(self._status)}")
+
+    def keep(self, name: str, fd: int) -> None:
+        """Have a duplicate kept under ``name``; a second one under the same name replaces it."""
+        if self.enabled and self._stores:
+            self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+            self._send(f"FDSTORE=1\nFDNAME={name}", (fd,))
+
+    def remove(self, name: str) -> None:
+        if self.enabled and self._stores:
+            self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+    async def barrier(self, deadline_s: float = 5.0) -> bool:
+        """Wait until everything sent before was taken in; False after ``deadline_s``."""
+        if not self.enabled:
+            return True
+        barrier_r, barrier_w = os.pipe()
+        loop = asyncio.get_running_loop()
+        reached: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(barrier_r, _settle, reached)
+        try:
+            self._send("BARRIER=1", (barrier_w,))
+            os.close(barrier_w)  # the other duplicate is closed by systemd: then we read the end
+            await asyncio.wait_for(reached, deadline_s)
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(barrier_r)
+            os.close(barrier_r)
+        return True
+
+    def close(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+        if self._sock is None:
+            return
+        if self._loop is not None:
+            self._loop.remove_writer(self._sock)
+        for _, fds in self._waiting:
+            _close(fds)
+        self._waiting.clear()
+        self._sock.close()
+        self._sock = None
+
+    def _send(self, text: str, fds: tuple[int, ...] = ()) -> None:
+        if self._sock is None:
+            return
+        self._waiting.append((text.encode(), tuple(os.dup(fd) for fd in fds)))
+        if len(self._waiting) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._waiting and self._sock is not None:
+            data, fds = self._waiting[0]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+            try:
+                self._sock.sendmsg([data], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                self._loop = asyncio.get_running_loop()
+                self._loop.add_writer(self._sock, self._flush)
+                return
+            except OSError:
+                pass  # systemd is being replaced, or gone: nobody to tell
+            _close(fds)
+            self._waiting.popleft()
+        if self._loop is not None and self._sock is not None:
+            self._loop.remove_writer(self._sock)
+            self._loop = None
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _line(text: str) -> str:
+    return text.replace("\n", " ")
+
+
+def _close(fds: tuple[int, ...]) -> None:
+    for fd in fds:
+        os.close(fd)

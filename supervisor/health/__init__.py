@@ -1,0 +1,1 @@
+"""Health: endpoints are probed, and judged by what workers report."""

@@ -1,0 +1,289 @@
+"""The one prober: keeps every endpoint's health, in the master, whatever the number of workers.
+
+At most one probe per endpoint and MAX_CONCURRENT over all; each endpoint has one timer, set to the
+instant that its machine asks for. Workers' reports of failed dials come in as evidence too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from gateway.core.counters import DialResult
+from gateway.core.endpoint import EndpointState
+from gateway.core.log import Log
+from supervisor.core.backoff import Draw
+from supervisor.core.config import Config
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.health.machine import PROBE_GAP_S, Health, HealthChange, HealthView
+from supervisor.core.health.probing import Plan, plan, rules
+from supervisor.health.probe import Probe, Result, Trust, Verdict
+
+MAX_CONCURRENT = 128
+"""Probes that run at once; each has one descriptor."""
+
+OnChange = Callable[[str, HealthView], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Watch:
+    """One endpoint under observation, and its timer."""
+
+    found: Discovered
+    plan: Plan
+    health: Health
+    since: float
+    dial_failures: int = 0
+    probes: Counter[str] = field(default_factory=Counter)
+    transitions: Counter[str] = field(default_factory=Counter)
+    timer: asyncio.TimerHandle | None = None
+    puzzled: bool = False
+    """The last probe was undecided, and that was logged."""
+
+
+class Prober:
+    """Owns its probes' sockets and tasks until :meth:`close`; needs the running loop.
+
+    ``on_change(name, view)`` is called when an endpoint turned active or inactive; inside
+    :meth:`dial_failed` and :meth:`dial_succeeded`, if these made it so.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        on_change: OnChange,
+        *,
+        draw: Draw = random.randrange,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._log = log
+        self._on_change = on_change
+        self._draw = draw
+        self._wall = wall
+        self._loop = asyncio.get_running_loop()
+        self._watches: dict[str, _Watch] = {}
+        self._trust = Trust()
+        self._running = 0
+        self._queue: dict[str, _Watch] = {}
+        """Due, but MAX_CONCURRENT run; in order."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def set_endpoints(self, endpoints: Iterable[Discovered]) -> None:
+        """Watch exactly these. New ones start active; new and changed ones are probed at once."""
+        wanted = {found.name: found for found in endpoints}
+        for name in self._watches.keys() - wanted.keys():
+            self._forget(name)
+        for name, found in wanted.items():
+            watch = self._watches.get(name)
+            if watch is None:
+                self._watches[name] = watch = self._begin(found)
+                self._arm(watch)
+            elif watch.found is not found and watch.found != found:
+                self._change(watch, found)
+
+    def remember(self, views: Mapping[str, HealthView]) -> None:
+        """Go on from what an earlier master held of the endpoints that are watched."""
+        for name, view in views.items():
+            watch = self._watches.get(name)
+            if watch is None:
+                continue
+            watch.dial_failures = view.dial_failures
+            watch.probes = Counter(view.probes)
+            watch.transitions = Counter(view.transitions)
+            watch.since = view.since
+            watch.health.last_error = view.last_error
+            if not view.active:
+                now = self._loop.time()
+                watch.health.dial_failed(view.last_error or "unknown", now, began_at=now)
+                self._arm(watch)
+                self._on_change(name, self._view(watch))
+
+    def reconfigure(self, config: Config) -> None:
+        """New kind, intervals or files of probes; the endpoints keep their state."""
+        self._config = config
+        for watch in self._watches.values():
+            self._change(watch, watch.found)
+
+    def dial_failed(self, name: str, error: str, result: str = "") -> None:
+        """A worker could not dial one address of the endpoint; never called for local failures.
+
+        ``result`` is the DialResult. Abandoned means slower than another endpoint: a hint, no
+        evidence. So is one address of several that failed: the others may work, and a probe asks
+        them all. A timeout says how the endpoint was when the dial began.
+        """
+        watch = self._watches.get(name)
+        if watch is None:
+            return
+        now = self._loop.time()
+        if result == DialResult.ABANDONED:
+            watch.health.hint(now)
+            self._arm(watch)
+            return
+        watch.dial_failures += 1
+        if len(watch.found.addresses) > 1:
+            watch.health.hint(now, gap_s=PROBE_GAP_S)
+            self._arm(watch)
+            return
+        ago_s = self._config.dial_timeout_s if result == DialResult.TIMEOUT else 0.0
+        self._took(watch, watch.health.dial_failed(error, now, began_at=now - ago_s))
+
+    def dial_succeeded(self, name: str) -> None:
+        """A worker reached an endpoint that it held for inactive or suspect."""
+        watch = self._watches.get(name)
+        if watch is not None:
+            change = watch.health.dial_succeeded(self._loop.time(), self._draw)
+            self._took(watch, change)
+
+    def view(self, name: str) -> HealthView | None:
+        """None for an endpoint that is not watched."""
+        watch = self._watches.get(name)
+        return None if watch is None else self._view(watch)
+
+    async def close(self) -> None:
+        """Stop all probes and close their sockets."""
+        for name in list(self._watches):
+            self._forget(name)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _begin(self, found: Discovered) -> _Watch:
+        how = plan(self._config, found)
+        health = Health(rules(self._config, how.kind), self._loop.time())
+        return _Watch(found, how, health, self._wall())
+
+    def _change(self, watch: _Watch, found: Discovered) -> None:
+        """Probe differently, and at once; weight and priority are nothing to probe for."""
+        how = plan(self._config, found)
+        new_rules = rules(self._config, how.kind)
+        moved = (found.addresses, found.port, how, new_rules) != (
+            watch.found.addresses, watch.found.port, watch.plan, watch.health.rules
+        )  # fmt: skip
+        watch.found = found
+        if moved:
+            watch.plan = how
+            watch.health.follow(new_rules, self._loop.time())
+            self._arm(watch)
+
+    def _forget(self, name: str) -> None:
+        watch = self._watches.pop(name)
+        self._queue.pop(name, None)
+        if watch.timer is not None:
+            watch.timer.cancel()
+
+    def _arm(self, watch: _Watch) -> None:
+        """Set the timer to what the machine asks for."""
+        if watch.timer is not None:
+            watch.timer.cancel()
+            watch.timer = None
+        due_at = watch.health.next_probe_at
+        if due_at < float("inf") and watch.found.name not in self._queue:
+            watch.timer = self._loop.call_at(due_at, self._enqueue, watch)
+
+    def _enqueue(self, watch: _Watch) -> None:
+        watch.timer = None
+        self._queue[watch.found.name] = watch
+        self._start_due()
+
+    def _start_due(self) -> None:
+        while self._queue and self._running < MAX_CONCURRENT:
+            name = next(iter(self._queue))
+            watch = self._queue.pop(name)
+            watch.health.probe_started()
+            self._running += 1
+            task = self._loop.create_task(self._probe(watch), name=f"probe {name}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _probe(self, watch: _Watch) -> None:
+        """One probe, over the endpoint's addresses in turn until one passes."""
+        found, how = watch.found, watch.plan
+        probes: list[Probe] = []
+        try:
+            try:
+                result = await self._run(found, how, probes)
+            except Exception as error:  # noqa: BLE001 (the boundary: a bug must not end probing)
+                result = Result(Verdict.UNDECIDED, f"{type(error).__name__}: {error}")
+            finally:
+                self._running -= 1
+            if self._watches.get(found.name) is watch:
+                moved = watch.plan != how or watch.found.addresses != found.addresses
+                self._judge(watch, Result(Verdict.UNDECIDED) if moved else result, moved=moved)
+            self._start_due()
+            for probe in probes:
+                await probe.leave()
+        finally:
+            for probe in probes:
+                probe.close()
+
+    async def _run(self, found: Discovered, how: Plan, probes: list[Probe]) -> Result:
+        worst = Result(Verdict.UNDECIDED, "no address")
+        errors: list[str] = []
+        for address in found.addresses:
+            probe = Probe(address, found.port, how, self._trust)
+            probes.append(probe)
+            result = await probe.run(self._config.health_timeout_s)
+            if result.verdict is Verdict.PASSED:
+                return result
+            several = len(found.addresses) > 1
+            errors.append(f"{address}: {result.error}" if several else result.error)
+            if worst.verdict is Verdict.UNDECIDED:
+                worst = result
+        return Result(worst.verdict, "; ".join(errors) or worst.error)
+
+    def _judge(self, watch: _Watch, result: Result, *, moved: bool) -> None:
+        now = self._loop.time()
+        change = None
+        if not moved:
+            watch.probes[result.verdict] += 1
+        match result.verdict:
+            case Verdict.PASSED:
+                change = watch.health.probe_passed(now, self._draw)
+            case Verdict.FAILED:
+                change = watch.health.probe_failed(result.error, now, self._draw)
+            case Verdict.UNDECIDED:
+                watch.health.probe_undecided(now, self._draw)
+        if moved:
+            watch.health.follow(watch.health.rules, now)
+        puzzled = result.verdict is Verdict.UNDECIDED and not moved
+        if puzzled and not watch.puzzled:
+            self._log.warn("cannot probe", endpoint=watch.found.name, error=result.error)
+        watch.puzzled = puzzled
+        self._took(watch, change)
+
+    def _took(self, watch: _Watch, change: HealthChange | None) -> None:
+        """After any evidence: set the timer, and tell what changed."""
+        self._arm(watch)
+        if change is None:
+            return
+        watch.since = self._wall()
+        name, health = watch.found.name, watch.health
+        if change is HealthChange.ACTIVATED:
+            watch.transitions[EndpointState.ACTIVE] += 1
+            self._log.info("activated", endpoint=name)
+        else:
+            watch.transitions[EndpointState.INACTIVE] += 1
+            hold_s = health.hold_s(self._loop.time())
+            held: dict[str, float] = {"flaps": health.flaps, "hold_s": hold_s} if hold_s else {}
+            self._log.warn("deactivated endpoint", endpoint=name, error=health.last_error, **held)
+        self._on_change(name, self._view(watch))
+
+    def _view(self, watch: _Watch) -> HealthView:
+        health = watch.health
+        return HealthView(
+            active=health.active,
+            since=watch.since,
+            last_error=health.last_error,
+            dial_failures=watch.dial_failures,
+            probe_failures=watch.probes[Verdict.FAILED],
+            probes=dict(watch.probes),
+            transitions=dict(watch.transitions),
+            hold_s=health.hold_s(self._loop.time()),
+            flaps=health.flaps,
+        )

@@ -1,0 +1,1 @@
+"""Worker processes: forked, watched, replaced, and given their sockets."""

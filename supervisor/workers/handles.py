@@ -1,0 +1,209 @@
+"""Worker handles: each live worker with its process, its channel and its latest report."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from gateway.core import messages
+from gateway.core.log import Log
+from gateway.scoreboard import Scoreboard
+from supervisor.core.admin.status import WorkerStatus, WorkerView
+from supervisor.core.workers.fleet import GIVING_UP
+from supervisor.core.workers.slot import Worker
+from supervisor.core.workers.worker_id import WorkerId
+from supervisor.core.workers.worker_state import WorkerState
+from supervisor.workers.channel import Channel
+from supervisor.workers.descriptor_store import DescriptorStore
+from supervisor.workers.fork import Child
+from supervisor.workers.inherited import worker_names
+
+HANGS = "worker hangs"
+GOES_ON = "worker goes on"
+
+_SHOWN = {
+    WorkerState.STARTING: WorkerStatus.STARTING,
+    WorkerState.READY: WorkerStatus.READY,
+    # Not live, so no state of its own; ``hangs`` says the rest.
+    WorkerState.HUNG: WorkerStatus.STARTING,
+    WorkerState.DRAINING: WorkerStatus.DRAINING,
+    WorkerState.DYING: WorkerStatus.DRAINING,
+}
+
+
+@dataclass(slots=True)
+class WorkerHandle:
+    """One live worker; its owner is :class:`WorkerHandles`."""
+
+    child: Child
+    channel: Channel
+    report: messages.Report | None = None
+    version: int = 0
+    heard_at: float | None = None
+    beat_ns: int = 0
+    told_why: bool = False
+    """Whether the log says already why it ends, other than by ``exit 0``."""
+    told_hang: bool = False
+
+    def descriptors(self, who: WorkerId) -> dict[str, int]:
+        """What another master needs to have this worker, by name."""
+        kept = self.child.control.fileno(), self.child.pipe_w, self.child.pidfd
+        return dict(zip(worker_names(who), kept, strict=True))
+
+
+class WorkerHandles:
+    """Owns the processes and channels of all live workers, until they are reaped or :meth:`close`.
+
+    ``on_message(who, message, fds)`` owns the descriptors it is given.
+    ``on_exit(who, handle)`` is called when a worker is reaped and its descriptors are closed.
+    ``store`` keeps what the next master needs to have a worker that is ready.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        scoreboard: Scoreboard,
+        store: DescriptorStore,
+        *,
+        on_message: Callable[[WorkerId, messages.Up, list[int]], None],
+        on_exit: Callable[[WorkerId, WorkerHandle], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._log = log
+        self._scoreboard = scoreboard
+        self._descriptor_store = store
+        self._on_message = on_message
+        self._on_exit = on_exit
+        self._handles: dict[WorkerId, WorkerHandle] = {}
+        self._alive: set[WorkerId] = set()
+
+    def __getitem__(self, who: WorkerId) -> WorkerHandle:
+        return self._handles[who]
+
+    def find(self, who: WorkerId) -> WorkerHandle | None:
+        """None if it was reaped, or never was."""
+        return self._handles.get(who)
+
+    def take(self, who: WorkerId, child: Child, *, inherited: bool = False) -> WorkerHandle:
+        """Own a worker from now on."""
+        channel = Channel(
+            self._loop,
+            pipe_w=child.pipe_w,
+            control=child.control,
+            on_message=lambda message, fds: self._hear(who, message, fds),
+            on_broken=lambda reason: self.condemn(who, reason),
+            inherited=inherited,
+        )
+        # A beat of the predecessor in this slot is no sign of life of this one.
+        handle = WorkerHandle(child, channel, beat_ns=self._scoreboard.beat_ns(who.slot))
+        self._handles[who] = handle
+        self._loop.add_reader(child.pidfd, self._reap, who)
+        return handle
+
+    def keep(self, who: WorkerId) -> None:
+        """Have the store keep what the next master needs."""
+        for name, fd in self[who].descriptors(who).items():
+            self._descriptor_store.keep(name, fd)
+
+    def tell_all(self, line: bytes, kind: type) -> None:
+        """Send an encoded message to every worker; a slow one gets the newest of a kind only."""
+        for handle in self._handles.values():
+            handle.channel.send(line, kind)
+
+    def introduce(self, slot: int, inbox_w: socket.socket) -> None:
+        """Make a new slot's inbox known to the workers of the others."""
+        for who, handle in self._handles.items():
+            if who.slot != slot:
+                handle.channel.pass_down(messages.Peer(slot), [inbox_w.fileno()])
+
+    def kill(self, who: WorkerId, reason: str) -> None:
+        if handle := self._handles.get(who):
+            handle.told_why = handle.told_why or reason == GIVING_UP
+            level = self._log.debug if reason == GIVING_UP else self._log.warn
+            level("killing worker", slot=who.slot, gen=who.gen, pid=handle.child.pid, why=reason)
+            handle.child.kill()
+
+    def condemn(self, who: WorkerId, reason: str) -> None:
+        """The two ends disagree about the protocol: that is a bug, and the worker has to go."""
+        if handle := self._handles.get(who):
+            self._log.error("worker breaks the protocol", slot=who.slot, gen=who.gen, error=reason)
+            handle.child.kill()
+
+    def collect_alive(self, occupants: Iterable[WorkerId]) -> tuple[WorkerId, ...]:
+        """Who gave a sign of life since the last call.
+
+        The occupants' beats on the scoreboard tell of hangs long before missing reports would.
+        """
+        for who in occupants:
+            handle = self._handles.get(who)
+            if (
+                handle is not None
+                and (beat_ns := self._scoreboard.beat_ns(who.slot)) != handle.beat_ns
+            ):
+                handle.beat_ns, handle.heard_at = beat_ns, self._loop.time()
+                self._alive.add(who)
+        alive, self._alive = self._alive, set()
+        return tuple(alive)
+
+    def tell_hang(self, who: WorkerId, hangs: bool) -> None:
+        """Log that a worker hangs, or goes on; once each."""
+        handle = self._handles.get(who)
+        if handle is None or hangs == handle.told_hang:
+            return
+        handle.told_hang = hangs
+        tell, msg = (self._log.warn, HANGS) if hangs else (self._log.info, GOES_ON)
+        tell(msg, slot=who.slot, gen=who.gen, pid=handle.child.pid)
+
+    def view(self, worker: Worker) -> WorkerView:
+        """What the fleet knows of a worker, and what it said itself."""
+        handle = self._handles.get(worker.who)
+        heard_at = handle.heard_at if handle is not None else None
+        return WorkerView(
+            slot=worker.who.slot,
+            gen=worker.who.gen,
+            pid=handle.child.pid if handle is not None else None,
+            state=_SHOWN[worker.state],
+            snapshot_version=handle.version if handle is not None else 0,
+            heartbeat_age_s=None if heard_at is None else max(self._loop.time() - heard_at, 0.0),
+            hangs=worker.state is WorkerState.HUNG,
+            report=handle.report if handle is not None else None,
+        )
+
+    def close(self) -> None:
+        """Let go; workers that live read the end of their pipe (or go on, if somebody else holds
+        it)."""
+        for handle in self._handles.values():
+            self._loop.remove_reader(handle.child.pidfd)
+            handle.channel.close()
+            os.close(handle.child.pidfd)
+        self._handles.clear()
+
+    def _hear(self, who: WorkerId, message: messages.Up, fds: list[int]) -> None:
+        handle = self._handles[who]
+        handle.heard_at = self._loop.time()
+        self._alive.add(who)
+        match message:
+            case messages.Ready(snapshot_version):
+                handle.version = snapshot_version
+            case messages.Report():
+                handle.report, handle.version = message, message.snapshot_version
+        self._on_message(who, message, fds)
+
+    def _reap(self, who: WorkerId) -> None:
+        handle = self._handles[who]
+        self._loop.remove_reader(handle.child.pidfd)
+        handle.channel.drain()
+        handle.channel.close()
+        how = handle.child.reap()
+        os.close(handle.child.pidfd)
+        del self._handles[who]
+        self._alive.discard(who)
+        for name in worker_names(who):
+            self._descriptor_store.remove(name)
+        expected = how in ("exit 0", "gone") or handle.told_why
+        level = self._log.info if expected else self._log.warn
+        level("worker exited", slot=who.slot, gen=who.gen, pid=handle.child.pid, how=how)
+        self._on_exit(who, handle)

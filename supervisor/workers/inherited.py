@@ -1,0 +1,183 @@
+"""What one master leaves to the next: descriptors by name, and a few facts.
+
+The same names serve both ways: through ``execve`` (USR2, with the facts in a file in memory) and
+through the service manager's descriptor store (FDNAME= allows no more than a name).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.core.address import HostPort
+from supervisor.core.workers.events import FormerSlot
+from supervisor.core.workers.worker_id import WorkerId
+from supervisor.workers.fork import Child
+
+
+@dataclass(slots=True)
+class InheritedSlot:
+    """One slot's descriptors; ``serving`` is the generation that accepted, if any."""
+
+    listeners: dict[int, int] = field(default_factory=dict)
+    inbox_r: int | None = None
+    inbox_w: int | None = None
+    workers: dict[int, dict[str, int]] = field(default_factory=dict)
+    leaving: set[int] = field(default_factory=set)
+    gen: int = 0
+
+
+@dataclass(slots=True)
+class InheritedDescriptors:
+    """Owns every descriptor in it until the pool takes it over."""
+
+    scoreboard: int | None = None
+    slots: dict[int, InheritedSlot] = field(default_factory=dict)
+    unknown: dict[str, int] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+    """Names whose descriptors were of no use and are closed; the store should forget them."""
+
+    @classmethod
+    def from_names(
+        cls, named: Iterable[tuple[str, int]], facts: Mapping[str, Any] | None = None
+    ) -> InheritedDescriptors:
+        """Sort descriptors by the names of :func:`listener_name` and its like.
+
+        ``facts`` are those of ``WorkerPool.facts``, where there is more room than in names.
+        """
+        inherited = cls()
+        for name, fd in named:
+            if not inherited._take(name, fd):
+                inherited.unknown[name] = fd
+        for slot in inherited.slots.values():
+            slot.gen = max(slot.workers, default=0)
+            # The newest is the one that serves: an older one was told to drain, or will be.
+            slot.leaving = set(slot.workers) - {slot.gen}
+        if facts is not None:
+            for index, gen in facts["gens"]:
+                inherited._slot(index).gen = gen
+            leaving = {(index, gen) for index, gen in facts["leaving"]}
+            for index, slot in inherited.slots.items():
+                slot.leaving = {gen for gen in slot.workers if (index, gen) in leaving}
+        return inherited
+
+    def _take(self, name: str, fd: int) -> bool:
+        kind, *numbers = name.split(".")
+        if not all(number.isdecimal() for number in numbers):
+            return False
+        match kind, [int(number) for number in numbers]:
+            case "scoreboard", []:
+                self.scoreboard = fd
+            case "listener", [slot, index]:
+                self._slot(slot).listeners[index] = fd
+            case "inbox-r", [slot]:
+                self._slot(slot).inbox_r = fd
+            case "inbox-w", [slot]:
+                self._slot(slot).inbox_w = fd
+            case (("ctl" | "pipe" | "pid"), [slot, gen]):
+                self._slot(slot).workers.setdefault(gen, {})[kind] = fd
+            case _:
+                return False
+        return True
+
+    def _slot(self, slot: int) -> InheritedSlot:
+        return self.slots.setdefault(slot, InheritedSlot())
+
+    def left(self) -> tuple[FormerSlot, ...]:
+        """The same for the fleet, after :meth:`settle`."""
+        return tuple(
+            FormerSlot(
+                slot=index,
+                gen=slot.gen,
+                bound=bool(slot.listeners),
+                serving=max(set(slot.workers) - slot.leaving, default=None),
+                leaving=tuple(sorted(slot.leaving)),
+            )
+            for index, slot in sorted(self.slots.items())
+        )
+
+    def settle(self, listen: tuple[HostPort, ...]) -> None:
+        """Drop what is of no use: incomplete workers, and listeners of other addresses."""
+        for name, fd in self.unknown.items():
+            self._drop(name, fd)
+        self.unknown.clear()
+        for index, slot in self.slots.items():
+            for gen in [gen for gen, parts in slot.workers.items() if len(parts) < 3]:
+                for kind, fd in slot.workers.pop(gen).items():
+                    self._drop(f"{kind}.{index}.{gen}", fd)
+                slot.leaving.discard(gen)
+            if not listens_on(list(slot.listeners.items()), listen):
+                for number, fd in slot.listeners.items():
+                    self._drop(listener_name(index, number), fd)
+                slot.listeners.clear()
+
+    def _drop(self, name: str, fd: int) -> None:
+        self.dropped.append(name)
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+    def children(self, index: int) -> Iterator[tuple[WorkerId, Child]]:
+        """The live workers of one slot; the caller owns them."""
+        for gen, parts in self.slots[index].workers.items():
+            yield (
+                WorkerId(index, gen),
+                Child(
+                    pid=pid_of(parts["pid"]),
+                    pidfd=parts["pid"],
+                    pipe_w=parts["pipe"],
+                    control=socket.socket(fileno=parts["ctl"]),
+                    ours=is_our_child(parts["pid"]),
+                ),
+            )
+
+
+def listener_name(slot: int, index: int) -> str:
+    return f"listener.{slot}.{index}"
+
+
+def worker_names(who: WorkerId) -> tuple[str, str, str]:
+    """Of control socket, pipe and pidfd."""
+    return tuple(f"{kind}.{who.slot}.{who.gen}" for kind in ("ctl", "pipe", "pid"))  # type: ignore[return-value]
+
+
+def listens_on(listeners: list[tuple[int, int]], listen: tuple[HostPort, ...]) -> bool:
+    """Whether these sockets (index, descriptor) listen on exactly these addresses."""
+    if sorted(index for index, _ in listeners) != list(range(len(listen))):
+        return False
+    return all(_listens(fd, listen[index]) for index, fd in listeners)
+
+
+def _listens(fd: int, address: HostPort) -> bool:
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return False
+        host, port = sock.getsockname()[:2]
+        wanted = address.host or ("::" if sock.family == socket.AF_INET6 else "0.0.0.0")  # noqa: S104
+        return port == address.port and _packed(host) == _packed(wanted)
+
+
+def _packed(host: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+
+
+def pid_of(pidfd: int) -> int:
+    """The process of a pidfd, -1 if it was reaped (proc_pid_fdinfo(5))."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as lines:
+        for line in lines:
+            key, _, value = line.partition(":")
+            if key == "Pid":
+                return int(value)
+    return -1
+
+
+def is_our_child(pidfd: int) -> bool:
+    """Whether we may wait for it; one that has exited already is not reaped by the question."""
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except (ChildProcessError, OSError):
+        return False
+    return True

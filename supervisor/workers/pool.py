@@ -1,0 +1,447 @@
+"""The worker pool: carries out what the fleet decides, with real processes, sockets and pipes.
+
+It owns the scoreboard, the slots' sockets (``slot_sockets``) and the live workers (``handles``).
+Everything that happens becomes an event for the fleet at :meth:`WorkerPool._feed`; every command
+of the fleet is carried out at :meth:`WorkerPool._perform`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from gateway.core import messages, wire
+from gateway.core.address import HostPort
+from gateway.core.log import Log
+from gateway.scoreboard import Scoreboard
+from gateway.worker import WorkerStart, run
+from supervisor.core.admin.status import WorkerStatus, WorkerView
+from supervisor.core.config import Config
+from supervisor.core.workers import commands, events
+from supervisor.core.workers.fleet import EXIT_CRASH_LOOP, STILLBORN_MOST, TICK_S, Fleet, Phase
+from supervisor.core.workers.slot import Limits
+from supervisor.core.workers.worker_id import WorkerId
+from supervisor.core.workers.worker_state import IllegalTransitionError, WorkerState
+from supervisor.workers.channel import close_quietly
+from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
+from supervisor.workers.fork import Birth, fork_workers
+from supervisor.workers.handles import WorkerHandle, WorkerHandles
+from supervisor.workers.inherited import InheritedDescriptors
+from supervisor.workers.slot_sockets import Sockets
+
+HANG_TOLD_AFTER_S = 1.0
+"""Others accept in its place much earlier; the log is spared what a busy host does to all."""
+
+EXPECTED_ADDRESS = "in --listen-addr an address of this host on which no other program listens"
+
+_OneByOne = (
+    commands.Kill
+    | commands.Retire
+    | commands.AdoptListeners
+    | commands.ReleaseListeners
+    | commands.AnnounceReady
+    | commands.ShutListeners
+    | commands.Finish
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handlers:
+    """Whom the pool tells; all are called on the loop and must not block.
+
+    ``on_message`` gets every message of every worker, after the pool has seen to it.
+    ``on_end`` is the last call: no worker is left (or the next master has them).
+    """
+
+    on_message: Callable[[int, int, messages.Up], None]
+    on_ready: Callable[[], None]
+    on_worker_gone: Callable[[int, int, messages.Report | None], None]
+    on_change: Callable[[], None]
+    on_end: Callable[[int], None]
+
+
+class WorkerPool:
+    """All workers of one gateway. Methods never block; ``entry`` is what a child runs."""
+
+    def __init__(
+        self,
+        config: Config,
+        listen: tuple[HostPort, ...],
+        log: Log,
+        handlers: Handlers,
+        *,
+        slots: int,
+        inherited: InheritedDescriptors | None = None,
+        store: DescriptorStore = NO_DESCRIPTOR_STORE,
+        entry: Callable[[WorkerStart], int] = run,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._config = config
+        self._listen = listen
+        self._log = log
+        self._handlers = handlers
+        self._wanted = slots
+        self._descriptor_store = store
+        self._entry = entry
+        self._inherited = inherited if inherited is not None else InheritedDescriptors()
+        self._inherited.settle(listen)
+        for name in self._inherited.dropped:
+            store.remove(name)
+        self._scoreboard = Scoreboard(self._inherited.scoreboard)
+        self._fleet = Fleet(_limits(config), now=self._loop.time())
+        self._sockets = Sockets(self._scoreboard, store, handover=config.handover)
+        self._handles = WorkerHandles(
+            log,
+            self._scoreboard,
+            store if config.handover else NO_DESCRIPTOR_STORE,
+            on_message=self._on_message,
+            on_exit=self._on_exit,
+        )
+        self._events: deque[events.Event] = deque()
+        self._stepping = False
+        self._snapshot = b""
+        self._ticker: asyncio.TimerHandle | None = None
+        self.restarts: Counter[str] = Counter()
+        """Workers that were replaced, by reason, since the master's start."""
+
+    # What the master asks for
+
+    def start(self, snapshot: messages.Snapshot) -> None:
+        """Fork the workers; ``on_ready`` follows once every slot is filled."""
+        self._snapshot = wire.encode(snapshot)
+        wire.prepare()
+        # What exists now is for good. Else each full collection would write to all of it, and the
+        # workers' shared copy of it would be a second one.
+        gc.freeze()
+        self._descriptor_store.keep("scoreboard", self._scoreboard.fd)
+        for index in sorted(self._inherited.slots):
+            self._inherit(index)
+        for index in range(self._wanted):
+            self._open_slot(index)
+        self._handles.tell_all(self._snapshot, messages.Snapshot)
+        self._feed(events.Start(self._wanted, self._inherited.left()))
+        self._tick()
+
+    def push(self, snapshot: messages.Snapshot) -> None:
+        """Send a newer snapshot to every worker; those to come get it at birth."""
+        self._snapshot = wire.encode(snapshot)
+        self._handles.tell_all(self._snapshot, messages.Snapshot)
+
+    def push_loads(self, loads: messages.Loads) -> None:
+        """Send Loads to every worker; a slow one gets the newest only."""
+        self._handles.tell_all(wire.encode(loads), messages.Loads)
+
+    def resize(self, by: int) -> int:
+        """So many workers more or fewer; returns how many there are to be now."""
+        self._feed(events.Resize(by))
+        return self._fleet.wanted
+
+    def reconfigure(self, config: Config) -> None:
+        """Take over what a reload may change: timeouts and ages (not the number of workers)."""
+        self._config = config
+        self._fleet.limits = _limits(config)
+
+    def drain(self, deadline_s: float) -> None:
+        """Stop for good; ``on_end`` follows when the last worker left."""
+        self._feed(events.DrainAll(deadline_s))
+
+    def stop_now(self) -> None:
+        """Stop for good; sessions are cut, not waited for."""
+        self._feed(events.StopAll())
+
+    def leave(self) -> None:
+        """Go and let the workers go on: the store holds what the next master needs."""
+        self._feed(events.LeaveWorkers())
+
+    # What the master may look at
+
+    @property
+    def scoreboard(self) -> Scoreboard:
+        return self._scoreboard
+
+    @property
+    def wanted(self) -> int:
+        """How many workers there are to be."""
+        return self._fleet.wanted
+
+    @property
+    def any_live(self) -> bool:
+        """Whether at least one worker is alive and not late."""
+        return any(slot.serving for slot in self._fleet.slots)
+
+    def listener_inodes(self) -> set[int]:
+        """Of all listening sockets that are ours."""
+        return self._sockets.listener_inodes()
+
+    def view(self) -> tuple[WorkerView, ...]:
+        """All workers, and the slots that wait for one, by slot and generation.
+
+        What a worker served in all is in the books of the master, not here.
+        """
+        views = [self._handles.view(worker) for worker in self._fleet.workers()]
+        views += [
+            WorkerView(slot=slot.index, gen=slot.gen, pid=None, state=WorkerStatus.BACKOFF)
+            for slot in self._fleet.slots
+            if slot.wanted and slot.occupant is None and self._fleet.phase is Phase.RUNNING
+        ]
+        return tuple(sorted(views, key=lambda view: (view.slot, view.gen)))
+
+    # Events in, issued out
+
+    def _feed(self, event: events.Event) -> None:
+        """One event at a time: what carrying out a command brings about waits its turn."""
+        self._events.append(event)
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._events:
+                event = self._events.popleft()
+                try:
+                    issued = self._fleet.step(event, self._loop.time())
+                except IllegalTransitionError as error:
+                    self._condemn(event, str(error))
+                    continue
+                self._perform(issued)
+                if issued or not isinstance(event, events.Tick):
+                    self._handlers.on_change()
+        finally:
+            self._stepping = False
+
+    def _perform(self, issued: Sequence[commands.Command]) -> None:
+        """In their order; spawns that follow each other are one."""
+        spawns: list[commands.Spawn] = []
+        for command in issued:
+            if isinstance(command, commands.Spawn):
+                spawns.append(command)
+                continue
+            if spawns:
+                self._spawn(spawns)
+                spawns = []
+            self._carry_out(command)
+        if spawns:
+            self._spawn(spawns)
+
+    def _carry_out(self, command: _OneByOne) -> None:
+        match command:
+            case commands.Kill(who, reason):
+                self._handles.kill(who, reason)
+            case commands.Retire(who, deadline_s, close_listeners):
+                if handle := self._handles.find(who):
+                    drain = messages.Drain(deadline_s, close_listeners)
+                    handle.channel.send(wire.encode(drain), messages.Drain)
+            case commands.AdoptListeners(by, slot):
+                if handle := self._handles.find(by):
+                    self._log.debug("adopting listeners", slot=by.slot, gen=by.gen, of_slot=slot)
+                    listeners = self._sockets[slot].listeners
+                    handle.channel.pass_down(
+                        messages.Adopt(slot), [sock.fileno() for sock in listeners]
+                    )
+            case commands.ReleaseListeners(by, slot):
+                if handle := self._handles.find(by):
+                    handle.channel.pass_down(messages.Release(slot))
+            case commands.AnnounceReady():
+                self._handlers.on_ready()
+            case commands.ShutListeners():
+                self._sockets.shut()
+            case commands.Finish(code):
+                self._finish(code)
+            case _:
+                assert_never(command)
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        self._ticker = self._loop.call_at(now + TICK_S, self._tick)
+        slots = self._fleet.slots
+        for slot in slots:
+            if slot.adopter is not None:
+                self._sockets.rescue(slot.index, to=slot.adopter.slot)
+        occupants = [slot.occupant.who for slot in slots if slot.occupant is not None]
+        self._feed(events.Tick(self._handles.collect_alive(occupants)))
+        for slot in slots:
+            if slot.occupant is not None:
+                hangs = slot.hangs and now - slot.occupant.beat_at > HANG_TOLD_AFTER_S
+                self._handles.tell_hang(slot.occupant.who, hangs)
+
+    # Workers
+
+    def _open_slot(self, index: int) -> None:
+        """Unless it is open; a new one is made known to the workers that live already."""
+        if index not in self._sockets:
+            self._sockets.open(index)
+            self._handles.introduce(index, self._sockets[index].inbox_w)
+
+    def _spawn(self, spawns: Sequence[commands.Spawn]) -> None:
+        """Fork these workers in one go."""
+        for spawn in spawns:  # each is born with the inboxes of all
+            self._open_slot(spawn.who.slot)
+            if spawn.reason != "start":
+                self.restarts[spawn.reason] += 1
+        births = [self._birth(spawn.who, exclusive=spawn.exclusive) for spawn in spawns]
+        for spawn, child in zip(spawns, fork_workers(births), strict=True):
+            who = spawn.who
+            if isinstance(child, OSError):
+                error = str(child)
+                self._log.error("cannot start worker", slot=who.slot, gen=who.gen, error=error)
+                self._feed(events.WorkerExited(who))
+            else:
+                self._handles.take(who, child).channel.send(self._snapshot, messages.Snapshot)
+
+    def _birth(self, who: WorkerId, *, exclusive: bool) -> Birth:
+        slot = self._sockets[who.slot]
+        return Birth(
+            who=who,
+            slots=max(self._fleet.wanted, 1),
+            listen=self._listen,
+            listeners=slot.listeners,
+            exclusive=exclusive,
+            inbox=slot.inbox_r,
+            peers=self._sockets.peers_of(who.slot),
+            scoreboard=self._scoreboard,
+            cpu=_cpu_of(who.slot) if self._config.pin_workers else None,
+            title=",".join(map(str, self._listen)),
+            make_log=lambda who: self._log.bind(slot=who.slot, gen=who.gen, pid=os.getpid()),
+            entry=self._entry,
+        )
+
+    def _on_message(self, who: WorkerId, message: messages.Up, fds: list[int]) -> None:
+        slot, gen = who.slot, who.gen
+        match message:
+            case messages.Bound():
+                self._on_bound(who, fds)
+            case messages.Ready():
+                self._handles.keep(who)
+                self._log.info("worker ready", slot=slot, gen=gen, pid=self._handles[who].child.pid)
+                self._feed(events.WorkerReady(who))
+            case messages.Failed(reason, error):
+                self._handles[who].told_why = True
+                hint = {"expected": EXPECTED_ADDRESS} if reason == "bind" else {}
+                self._log.error(
+                    "worker cannot start", slot=slot, gen=gen, reason=reason, error=error, **hint
+                )
+                self._feed(events.WorkerFailed(who, reason))
+            case (
+                messages.Report()
+                | messages.DialFailed()
+                | messages.DialSucceeded()
+                | messages.Drained()
+            ):
+                pass
+            case _:
+                assert_never(message)
+        self._handlers.on_message(slot, gen, message)
+
+    def _on_bound(self, who: WorkerId, fds: list[int]) -> None:
+        if self._sockets[who.slot].listeners or len(fds) != len(self._listen):
+            close_quietly(fds)
+            self._handles.condemn(who, f"Bound with {len(fds)} listeners, not expected")
+            return
+        self._sockets.bind(who.slot, fds)
+        self._feed(events.WorkerBound(who))
+
+    def _condemn(self, event: events.Event, reason: str) -> None:
+        if isinstance(event, events.WorkerReady):
+            self._handles.condemn(event.who, reason)
+
+    def _on_exit(self, who: WorkerId, handle: WorkerHandle) -> None:
+        self._handlers.on_worker_gone(who.slot, who.gen, handle.report)
+        self._feed(events.WorkerExited(who))
+        if who.slot in self._sockets:  # else that was the last one, and everything is closed
+            self._give_cells(who.slot, handle.child.pid)
+
+    def _give_cells(self, index: int, gone_pid: int) -> None:
+        """Whose the slot's cells on the scoreboard are, now that their owner is gone."""
+        if not self._scoreboard.is_owner(index, gone_pid):
+            return  # a draining worker: a successor that is still starting keeps what it entered
+        occupant = self._fleet.slots[index].occupant
+        if occupant is None:
+            self._scoreboard.leave(index)
+            return
+        handle = self._handles.find(occupant.who)
+        if occupant.state is not WorkerState.READY or handle is None:
+            return
+        # Its successor had entered, and died before it was ready.
+        self._scoreboard.enter(index, handle.child.pid)
+        self._scoreboard.set_accepting(index, True)
+
+    # The beginning and the end
+
+    def _inherit(self, index: int) -> None:
+        """Take one slot's descriptors over from the inherited."""
+        left = self._inherited.slots[index]
+        self._sockets.inherit(index, left)
+        pids = {}
+        for who, child in self._inherited.children(index):
+            self._handles.take(who, child, inherited=True)
+            pids[who.gen] = child.pid
+        serving = max(set(pids) - left.leaving, default=None)
+        if serving is not None and self._scoreboard.owner(index) not in pids.values():
+            # A worker that was starting when the master before us died had entered the slot.
+            self._scoreboard.enter(index, pids[serving])
+            self._scoreboard.set_accepting(index, True)
+
+    def _finish(self, code: int) -> None:
+        if code == EXIT_CRASH_LOOP:
+            self._log.error(
+                "giving up, workers keep dying before they are ready", attempts=STILLBORN_MOST
+            )
+        self.close()
+        self._handlers.on_end(code)
+
+    def close(self) -> None:
+        """Give every descriptor back; workers that live read the end of their pipe (or go on,
+        if somebody else holds it)."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._handles.close()
+        self._sockets.close()
+        self._scoreboard.close()
+
+    def named_descriptors(self) -> dict[str, int]:
+        """Everything the next master needs, by name; descriptors stay ours. For ``execve``.
+
+        Workers that are still starting are left out: kill them (:meth:`kill_unready`) first.
+        """
+        named = {"scoreboard": self._scoreboard.fd} | self._sockets.named_descriptors()
+        for worker in self._fleet.workers():
+            handle = self._handles.find(worker.who)
+            if handle is not None and worker.state is not WorkerState.STARTING:
+                named |= handle.descriptors(worker.who)
+        return named
+
+    def facts(self) -> dict[str, Any]:
+        """What the next master has to know beside the descriptors; JSON."""
+        return {
+            "wanted": self._fleet.wanted,
+            "gens": [[slot.index, slot.gen] for slot in self._fleet.slots],
+            "leaving": [
+                [worker.who.slot, worker.who.gen]
+                for worker in self._fleet.workers()
+                if worker.state in (WorkerState.DRAINING, WorkerState.DYING)
+            ],
+        }
+
+    def kill_unready(self) -> None:
+        """Kill the workers that are still starting: the next master forks its own."""
+        for worker in list(self._fleet.workers()):
+            if worker.state is WorkerState.STARTING and (handle := self._handles.find(worker.who)):
+                handle.child.kill()
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(
+        worker_timeout_s=config.worker_timeout_s,
+        drain_timeout_s=config.drain_timeout_s,
+        max_age_s=config.worker_max_age_s,
+    )
+
+
+def _cpu_of(slot: int) -> int:
+    """The slot's CPU among those that this process may use."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[slot % len(allowed)]

@@ -1,0 +1,133 @@
+"""The sockets of the slots: listeners and inboxes, which outlive the workers that use them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gateway.scoreboard import Scoreboard
+from supervisor.workers.channel import close_quietly, receive
+from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
+from supervisor.workers.inherited import InheritedSlot, listener_name
+
+
+@dataclass(slots=True)
+class SlotSockets:
+    """What the master holds of a slot as long as it lives; all of it is inherited by workers."""
+
+    inbox_r: socket.socket
+    inbox_w: socket.socket
+    listeners: tuple[socket.socket, ...] = ()
+
+
+class Sockets:
+    """Owns the sockets of all slots until :meth:`close`.
+
+    ``store`` keeps the listeners, and with ``handover`` the inboxes too.
+    """
+
+    def __init__(self, scoreboard: Scoreboard, store: DescriptorStore, *, handover: bool) -> None:
+        self._scoreboard = scoreboard
+        self._descriptor_store = store
+        self._inbox_descriptor_store = store if handover else NO_DESCRIPTOR_STORE
+        self._slots: dict[int, SlotSockets] = {}
+        self._stranded: deque[tuple[int, bytes, int]] = deque()
+        """Accepted clients on their way to an adopter: origin, what came with it, descriptor."""
+
+    def __getitem__(self, index: int) -> SlotSockets:
+        return self._slots[index]
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._slots
+
+    def open(self, index: int) -> None:
+        """Begin a slot: its inbox; the listeners come from its first worker."""
+        self._slots[index] = SlotSockets(*self._make_inbox(index))
+
+    def inherit(self, index: int, left: InheritedSlot) -> None:
+        """Take one slot's sockets over from the inherited."""
+        if left.inbox_r is not None and left.inbox_w is not None:
+            inbox_r = socket.socket(fileno=left.inbox_r)
+            inbox_w = socket.socket(fileno=left.inbox_w)
+        else:
+            inbox_r, inbox_w = self._make_inbox(index)
+        listeners = tuple(socket.socket(fileno=fd) for _, fd in sorted(left.listeners.items()))
+        self._slots[index] = SlotSockets(inbox_r, inbox_w, listeners)
+
+    def _make_inbox(self, index: int) -> tuple[socket.socket, socket.socket]:
+        inbox_r, inbox_w = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._inbox_descriptor_store.keep(f"inbox-r.{index}", inbox_r.fileno())
+        self._inbox_descriptor_store.keep(f"inbox-w.{index}", inbox_w.fileno())
+        return inbox_r, inbox_w
+
+    def bind(self, index: int, fds: list[int]) -> None:
+        """Own the listeners that the slot's first worker made."""
+        self._slots[index].listeners = tuple(socket.socket(fileno=fd) for fd in fds)
+        for number, fd in enumerate(fds):
+            self._descriptor_store.keep(listener_name(index, number), fd)
+
+    def peers_of(self, index: int) -> dict[int, socket.socket]:
+        """The sending ends of the other slots' inboxes."""
+        return {other: slot.inbox_w for other, slot in self._slots.items() if other != index}
+
+    def listener_inodes(self) -> set[int]:
+        """Of all listening sockets that are ours."""
+        return {os.fstat(sock.fileno()).st_ino for _, _, sock in self._listeners()}
+
+    def rescue(self, index: int, to: int) -> None:
+        """Accepted sockets in the inbox of a slot without a live worker go to its adopter's."""
+        slot = self._slots[index]
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data, fds = receive(slot.inbox_r, 128, 1)
+                if not data and not fds:
+                    break
+                self._scoreboard.took(index)
+                self._stranded.extend((index, data, fd) for fd in fds)
+        while self._stranded:
+            origin, data, fd = self._stranded[0]
+            try:
+                socket.send_fds(
+                    self._slots[to].inbox_w, [data], [fd], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+                )
+            except OSError:
+                return
+            self._scoreboard.put(origin, to)
+            os.close(fd)
+            self._stranded.popleft()
+
+    def shut(self) -> None:
+        """Nobody is to connect any more, whoever else still holds a duplicate."""
+        for index, number, sock in self._listeners():
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RD)
+            sock.close()
+            self._descriptor_store.remove(listener_name(index, number))
+        for slot in self._slots.values():
+            slot.listeners = ()
+
+    def named_descriptors(self) -> dict[str, int]:
+        """All of them by name; they stay ours."""
+        named = {listener_name(index, n): sock.fileno() for index, n, sock in self._listeners()}
+        for index, slot in self._slots.items():
+            named[f"inbox-r.{index}"] = slot.inbox_r.fileno()
+            named[f"inbox-w.{index}"] = slot.inbox_w.fileno()
+        return named
+
+    def close(self) -> None:
+        for slot in self._slots.values():
+            for sock in (*slot.listeners, slot.inbox_r, slot.inbox_w):
+                sock.close()
+        self._slots.clear()
+        close_quietly([fd for _, _, fd in self._stranded])
+        self._stranded.clear()
+
+    def _listeners(self) -> Iterator[tuple[int, int, socket.socket]]:
+        """Every listener with its slot and its number there."""
+        for index, slot in self._slots.items():
+            for number, sock in enumerate(slot.listeners):
+                yield index, number, sock

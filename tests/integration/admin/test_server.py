@@ -1,0 +1,283 @@
+"""The admin address of a real process: what it answers, and what hostile clients can not do."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.admin import server as admin
+from supervisor.admin.sockets import AdminError, AdminSocket
+from supervisor.cli import admin_client
+from tests.admin_double import NAMES, AdminDouble
+from tests.support import wait_until
+
+
+@pytest.fixture
+def double() -> Iterator[AdminDouble]:
+    with AdminDouble() as process:
+        yield process
+
+
+def connect(address: str) -> socket.socket:
+    if address.startswith("unix:"):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(address.removeprefix("unix:"))
+        return sock
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), 10)
+
+
+def exchange(address: str, request: bytes) -> bytes:
+    """Send and read to the end of the stream."""
+    with connect(address) as sock:
+        sock.settimeout(10)
+        sock.sendall(request)
+        return read_all(sock)
+
+
+def read_all(sock: socket.socket) -> bytes:
+    answer = b""
+    while data := sock.recv(65536):
+        answer += data
+    return answer
+
+
+def get(address: str, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection.request(method, path)
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    return response.status, dict(response.headers), body
+
+
+def test_status_is_the_document(double: AdminDouble) -> None:
+    """/status is JSON and follows what happens."""
+    double.tell(f"traffic {NAMES[0]} 12 1000")
+    code, headers, body = get(double.address, "/status")
+    document = json.loads(body)
+    assert (code, headers["Content-Type"]) == (200, "application/json; charset=utf-8")
+    assert document["state"] == "ready"
+    assert document["endpoints"][0]["sessions"] == 12
+    assert document["totals"]["bytes_out"] == 3000
+
+
+def test_metrics_follow_the_accept_header(double: AdminDouble) -> None:
+    """Text by default, OpenMetrics when asked, both about the same endpoints."""
+    code, headers, body = get(double.address, "/metrics")
+    assert (code, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert f'etcd_gateway_endpoint_active{{endpoint="{NAMES[0]}"}} 1.0'.encode() in body
+    request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text\r\n\r\n"
+    answer = exchange(double.address, request)
+    assert b"Content-Type: application/openmetrics-text" in answer
+    assert answer.endswith(b"# EOF\n")
+
+
+def test_the_three_probes(double: AdminDouble) -> None:
+    """/livez does not care for endpoints, /readyz and /health do and say why."""
+    assert get(double.address, "/livez")[::2] == (200, b"ok\n")
+    assert get(double.address, "/readyz")[::2] == (200, b"ok\n")
+    assert json.loads(get(double.address, "/health")[2]) == {"health": "true", "reason": ""}
+    for name in NAMES:
+        double.tell(f"endpoint {name} inactive")
+    double.tell("worker 1 backoff")
+    wait_until(lambda: get(double.address, "/readyz")[0] == 503, what="not ready")
+    why = "no endpoint is active; no live worker in slot 1"
+    assert get(double.address, "/livez")[::2] == (200, b"ok\n")
+    assert get(double.address, "/readyz")[2] == f"not ready: {why}\n".encode()
+    code, _, body = get(double.address, "/health")
+    assert (code, json.loads(body)) == (503, {"health": "false", "reason": why})
+    double.tell("drain")
+    wait_until(lambda: b"draining" in get(double.address, "/readyz")[2], what="draining")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"])
+def test_only_get_is_served(double: AdminDouble, method: str) -> None:
+    """Anything else is 405 with Allow, on every path."""
+    for path in ("/status", "/", "/nowhere"):
+        code, headers, _ = get(double.address, path, method)
+        assert (code, headers["Allow"]) == (405, "GET")
+
+
+def test_an_unknown_path_says_what_there_is(double: AdminDouble) -> None:
+    """404 with the list of paths."""
+    code, _, body = get(double.address, "/nowhere")
+    assert code == 404
+    assert b"/metrics" in body
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_its_policy_says_so(double: AdminDouble) -> None:
+    """A strict Content-Security-Policy, no address of another host in the page."""
+    code, headers, body = get(double.address, "/")
+    assert (code, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    policy = headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Server"] == "etcd-gateway"
+    assert b"//" not in body.replace(b"http://www.w3.org/2000/svg", b"")
+    assert b" style=" not in body
+    assert b" onclick=" not in body
+
+
+def test_unix_sockets_are_private_replaced_if_stale_and_removed_at_exit(tmp_path: Path) -> None:
+    """Mode 0660; what a killed process left is replaced; a clean exit leaves nothing."""
+    path = tmp_path / "admin.sock"
+    killed = AdminDouble(f"unix:{path}")
+    killed.process.kill()
+    with killed:
+        pass
+    assert path.is_socket()
+    with AdminDouble(f"unix:{path}", "127.0.0.1:0") as double:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert admin_client.fetch_status([f"unix:{path}"])["state"] == "ready"
+        assert admin_client.fetch_status([double.addresses[1]])["state"] == "ready"
+    assert not path.exists()
+
+
+def test_a_socket_in_use_or_a_file_is_left_alone(tmp_path: Path) -> None:
+    """Neither a running gateway's socket nor somebody's file is replaced."""
+    path = tmp_path / "admin.sock"
+    first = AdminSocket(f"unix:{path}")
+    with pytest.raises(AdminError, match=r"unix:.*Address already in use"):
+        AdminSocket(f"unix:{path}")
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(AdminError, match="is not a socket"):
+        AdminSocket(f"unix:{tmp_path / 'file'}")
+    assert (tmp_path / "file").read_text() == "kept"
+    path.unlink()
+    second = AdminSocket(f"unix:{path}")
+    first.close()
+    assert path.exists(), "the first removed the second's file"
+    second.close()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("127.0.0.1:{taken}", "Address already in use"),
+        ("gateway.example.com:80", "is no IP address"),
+        ("192.0.2.1:0", "Cannot assign requested address"),
+        ("unix:/nonexistent/admin.sock", "No such file or directory"),
+    ],
+)
+def test_an_address_that_cannot_be_served_is_named(address: str, why: str) -> None:
+    """The error has the address and the reason; nothing is left open."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = address.format(taken=taken.getsockname()[1])
+        with pytest.raises(AdminError, match=why) as caught:
+            AdminSocket(address)
+    assert address in str(caught.value)
+
+
+def test_an_empty_host_serves_all_interfaces() -> None:
+    """``:port`` is reached over IPv4, and over IPv6 where the host has it."""
+    with AdminDouble(":0", "localhost:0") as double:
+        port = double.address.rpartition(":")[2]
+        assert get(f"127.0.0.1:{port}", "/livez")[0] == 200
+        assert double.addresses[1].startswith("127.0.0.1:")
+
+
+def test_a_silent_client_is_cut_and_the_others_are_served(double: AdminDouble) -> None:
+    """More connections than the limit that say nothing: every real request is answered."""
+    silent = [connect(double.address) for _ in range(admin.MAX_CONNECTIONS + 20)]
+    for _ in range(5):
+        assert get(double.address, "/livez")[0] == 200
+    for sock in silent[:20]:
+        sock.settimeout(10)
+        assert sock.recv(1) == b""
+    for sock in silent:
+        sock.close()
+
+
+def test_slow_headers_end_with_the_connections_life(double: AdminDouble) -> None:
+    """A byte now and then does not prolong it."""
+    with connect(double.address) as sock:
+        sock.settimeout(2 * admin.CONNECTION_LIFE_S)
+        sock.sendall(b"GET /status HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+
+        def is_cut() -> bool:
+            try:
+                sock.sendall(b"a")
+            except OSError:
+                return True
+            return False
+
+        wait_until(is_cut, 2 * admin.CONNECTION_LIFE_S, "slow client is cut")
+    assert get(double.address, "/livez")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "code"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", b" 400 "),
+        (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b" 400 "),
+        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 1000 + b"\r\n", b" 400 "),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), b" 400 "),
+        (b"GET /livez HTTP/1.0\r\n\r\n", b" 200 "),
+        (b"GET /metrics HTTP/1.0\r\n\r\n", b" 200 "),
+    ],
+)
+def test_what_is_too_large_or_no_http_is_refused(
+    double: AdminDouble, request_bytes: bytes, code: bytes
+) -> None:
+    """Limits on line, header and number of headers; old clients are fine."""
+    with connect(double.address) as sock:
+        sock.settimeout(10)
+        try:
+            sock.sendall(request_bytes)
+            answer = read_all(sock)
+        except ConnectionError:  # it hung up while we were still sending: refused as well
+            answer = b" 400 "
+        assert code in answer.partition(b"\r\n")[0]
+    assert get(double.address, "/livez")[0] == 200
+
+
+def test_one_request_per_connection(double: AdminDouble) -> None:
+    """Pipelined requests do not pile up: the first is answered, then the connection ends."""
+    answer = exchange(double.address, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
+    assert answer.count(b"HTTP/1.1 200") == 1
+
+
+def test_a_client_that_half_closes_gets_its_answer(double: AdminDouble) -> None:
+    """End of stream after the request is not a hang-up."""
+    with connect(double.address) as sock:
+        sock.settimeout(10)
+        sock.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock).endswith(b"ok\n")
+
+
+def test_a_thousand_scrapes_start_no_thread_and_leak_no_descriptor(double: AdminDouble) -> None:
+    """After many requests the process has one thread and the descriptors it began with."""
+    process = Path(f"/proc/{double.process.pid}")
+
+    def descriptors() -> int:
+        return len(list((process / "fd").iterdir()))
+
+    before = descriptors()
+    for _ in range(250):
+        for path in ("/metrics", "/status", "/", "/health"):
+            assert get(double.address, path)[0] == 200
+    wait_until(lambda: descriptors() == before, what="descriptors as before")
+    assert len(list((process / "task").iterdir())) == 1
+
+
+def test_a_reload_shows(double: AdminDouble) -> None:
+    """The instant, the result and the error are in the document."""
+    double.tell("reload failed")
+    os.kill(double.process.pid, signal.SIGHUP)
+    wait_until(
+        lambda: json.loads(get(double.address, "/status")[2])["reload"]["last_result"] == "failed",
+        what="reload in the document",
+    )

@@ -1,0 +1,181 @@
+"""The commands ``status`` and ``reload`` against a real admin address."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from supervisor.cli import admin_client
+from supervisor.cli import reload as reload_command
+from supervisor.cli import status as status_command
+from tests.admin_double import NAMES, AdminDouble
+from tests.support import free_port, wait_until
+
+WATCH = """
+import signal, sys
+from supervisor.cli import status as status_command
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+sys.exit(status_command.run(sys.argv[1:], as_json=True, watch=True))
+"""
+
+
+@pytest.fixture
+def double() -> Iterator[AdminDouble]:
+    with AdminDouble() as process:
+        yield process
+
+
+def test_status_prints_who_serves_what(
+    double: AdminDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Endpoints, workers, sessions and discovery on whole lines, exit 0 when ready."""
+    double.tell(f"traffic {NAMES[0]} 12 5000000")
+    assert status_command.run([double.address]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("etcd-gateway ready on 127.0.0.1:23790, [::1]:23790, version 1.0.0")
+    endpoint = next(line for line in lines if line.startswith(NAMES[0]))
+    assert endpoint.split()[1:2] + endpoint.split()[3:7] == ["active", "0", "5", "12", "12"]
+    assert "4.8 MiB" in endpoint
+    assert any(line.startswith("slot 1") and "ready" in line for line in lines)
+    assert any(line.startswith("discovery: SRV records of example.com") for line in lines)
+
+
+def test_status_says_what_is_down(double: AdminDouble, capsys: pytest.CaptureFixture[str]) -> None:
+    """A degraded gateway exits 3 and says why, also for a reload that failed."""
+    for name in NAMES:
+        double.tell(f"endpoint {name} inactive")
+    double.tell("worker 1 backoff")
+    double.tell("reload failed")
+    os.kill(double.process.pid, signal.SIGHUP)
+    wait_until(
+        lambda: (status_command.run([double.address]), "unknown key" in capsys.readouterr().out)[1]
+    )
+    assert status_command.run([double.address]) == 3
+    text = capsys.readouterr().out
+    assert "not ready: no endpoint is active" in text
+    assert "dial: connection refused" in text
+    assert "reload: failed" in text
+
+
+def test_status_as_json_is_the_document(
+    double: AdminDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing but the document."""
+    assert status_command.run([double.address], as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["listen"] == ["127.0.0.1:23790", "[::1]:23790"]
+
+
+def test_status_takes_the_first_address_that_answers(
+    double: AdminDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A gateway may have several admin addresses, and one of them may be out of reach."""
+    assert status_command.run([f"127.0.0.1:{free_port()}", double.address], as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "ready"
+
+
+def test_nobody_there_is_one_clear_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Exit 4, the addresses and the reasons, no traceback."""
+    gone = f"127.0.0.1:{free_port()}"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.listen()
+        assert status_command.run([gone, f"unix:{tmp_path / 'x'}"]) == 4
+    error = capsys.readouterr().err
+    assert error == (
+        f"etcd-gateway: no gateway answers at {gone}: Connection refused; "
+        f"unix:{tmp_path / 'x'}: No such file or directory\n"
+    )
+    assert status_command.run([]) == 4
+    assert "GATEWAY_ADMIN_ADDR" in capsys.readouterr().err
+
+
+def test_watch_goes_on_until_interrupted(double: AdminDouble) -> None:
+    """One document a line; an interrupt ends it with the code of what it saw last."""
+    argv = [sys.executable, "-c", WATCH, double.address]
+    with (
+        subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as watching,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(watching.kill)
+        assert watching.stdout is not None
+        assert json.loads(watching.stdout.readline())["state"] == "ready"
+        double.tell("drain")
+        wait_until(lambda: json.loads(watching.stdout.readline())["state"] == "draining")  # type: ignore[union-attr]
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 3
+
+
+def test_reload_waits_for_the_outcome(
+    double: AdminDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 0 and a line when it is complete, exit 1 and the reason when it failed."""
+    assert reload_command.run([double.address]) == 0
+    assert capsys.readouterr().out == "reload complete\n"
+    double.tell("reload failed")
+    assert reload_command.run([double.address]) == 1
+    assert capsys.readouterr().err == (
+        "etcd-gateway: reload failed: config file: unknown key 'bogus'\n"
+    )
+
+
+def test_reload_of_nobody_or_of_a_draining_gateway_fails(
+    double: AdminDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 1 with the reason, at once."""
+    assert reload_command.run([f"127.0.0.1:{free_port()}"]) == 1
+    assert "no gateway answers" in capsys.readouterr().err
+    double.tell("drain")
+    wait_until(lambda: reload_command.run([double.address]) == 1)
+    assert "draining" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_reload_never_signals_a_stranger(
+    double: AdminDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The process must be a master on this host; SIGHUP ends most other programs."""
+    double.tell("pid 1")
+    wait_until(lambda: reload_command.run([double.address]) == 1)
+    assert "process 1, which is no etcd-gateway master here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0s"), (59.4, "59s"), (61, "1m1s"), (3600, "1h0m"), (90061, "1d1h")],
+)
+def test_lengths_of_time_in_two_units(seconds: float, text: str) -> None:
+    """As people say them."""
+    assert status_command.lasting(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1024, "1.0 KiB"), (5e6, "4.8 MiB"), (2e15, "1819.0 TiB")],
+)
+def test_sizes_in_binary_units(count: float, text: str) -> None:
+    """Three figures before the unit changes."""
+    assert status_command.size(count) == text
+
+
+def test_a_narrow_terminal_shows_what_matters_most(double: AdminDouble) -> None:
+    """No figure is cut short at 80 columns; the rest is there where there is room."""
+    double.tell(f"endpoint {NAMES[1]} inactive")
+    document = admin_client.fetch_status([double.address])
+    texts = {}
+    for width in (80, 130):
+        console = Console(width=width, file=io.StringIO())
+        console.print(status_command.render(document, width))
+        texts[width] = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in texts[80] + texts[130]
+    assert all(name in texts[80] for name in ("SINCE", "LAST ERROR", "LAG", "HEARTBEAT"))
+    assert "WEIGHT" not in texts[80]
+    assert "WEIGHT" in texts[130]

@@ -1,0 +1,96 @@
+"""Where clients come in, on real sockets: what happens to those who wait when a worker leaves."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from gateway.core.address import HostPort
+from gateway.ingress.ingress import Ingress
+from gateway.ingress.listener import open_listener
+from gateway.scoreboard import Scoreboard
+from tests.plane import Backend, Plane, reset
+from tests.support import free_port, wait_until
+
+
+class Door:
+    """An ingress with a bound listener that does not accept yet; counts how often it was empty."""
+
+    def __init__(self, plane: Plane) -> None:
+        self.address = HostPort("127.0.0.1", free_port())
+        self.emptied = 0
+        self.scoreboard = Scoreboard()
+        self.inbox, self.sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.ingress = Ingress(
+            plane.loop,
+            plane.poller,
+            self.scoreboard,
+            plane.sessions,
+            plane.counters,
+            plane.log,
+            slot=0,
+            slots=1,
+            listeners=[open_listener(self.address, exclusive=True)],
+            inbox=self.inbox,
+            peers={},
+            on_empty=self._on_empty,
+        )
+        plane.sessions.on_end = self.ingress.session_ended
+
+    def _on_empty(self) -> None:
+        self.emptied += 1
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection((self.address.host, self.address.port), timeout=10)
+
+    def close(self) -> None:
+        self.ingress.close()
+        for sock in (self.inbox, self.sender):
+            sock.close()
+        self.scoreboard.close()
+
+
+@contextmanager
+def watcher(plane: Plane) -> Iterator[Door]:
+    opened = plane.ask(lambda: Door(plane))
+    try:
+        yield opened
+    finally:
+        plane.ask(plane.sessions.close)
+        plane.ask(opened.close)
+
+
+def test_who_waits_at_a_stop_is_served_to_the_end() -> None:
+    """One of them left while waiting, so its session is over at once: the others are not cut."""
+    with (
+        Backend() as backend,
+        Plane(backend.endpoint) as plane,
+        watcher(plane) as entry,
+    ):
+        plane.ask(lambda: entry.ingress.apply(plane.settings))
+        reset(entry.connect())
+        with entry.connect() as client:
+            client.sendall(b"hi")
+            plane.ask(lambda: entry.ingress.leave(accept_rest=True, shut=True))
+            with backend.accept() as server:
+                assert server.recv(10) == b"hi"
+                assert entry.emptied == 0
+                assert not plane.ask(lambda: entry.ingress.empty)
+        wait_until(lambda: entry.emptied == 1)
+        assert sum(plane.counters.ended.values()) == 2
+        assert "drained" not in plane.counters.ended
+
+
+def test_a_leaving_intake_adopts_nothing() -> None:
+    """Listeners that come too late are closed, and nobody can connect to what it left."""
+    with Plane() as plane, watcher(plane) as entry:
+        late = open_listener(HostPort("127.0.0.1", free_port()), exclusive=True)
+        plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
+        plane.ask(lambda: entry.ingress.adopt(1, [late]))
+        assert late.fileno() == -1
+        with pytest.raises(ConnectionRefusedError):
+            entry.connect()
+        assert plane.ask(lambda: entry.ingress.empty)

@@ -1,0 +1,134 @@
+"""Listening and accepting over real sockets."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from gateway.core.address import HostPort
+from gateway.ingress.listener import drain_queue, open_listener
+from tests.plane import Backend, Plane, descriptors
+from tests.support import free_port, wait_until
+
+
+def test_exclusive_first_then_shared() -> None:
+    """The first listener of an address may be joined by later ones of the same gateway."""
+    address = HostPort("127.0.0.1", free_port())
+    with (
+        open_listener(address, exclusive=True),
+        open_listener(address, exclusive=False),
+        open_listener(address, exclusive=False),
+    ):
+        pass
+
+
+def test_exclusive_finds_another_program() -> None:
+    """Another listener is an error that names the address, a sharing one too."""
+    address = HostPort("127.0.0.1", free_port())
+    with open_listener(address, exclusive=True):
+        with pytest.raises(OSError, match=str(address.port)) as caught:
+            open_listener(address, exclusive=True)
+        assert caught.value.errno == errno.EADDRINUSE
+
+
+def test_all_interfaces_is_both_families() -> None:
+    """An empty host takes clients of IPv4 and IPv6 on one socket."""
+    address = HostPort("", free_port())
+    with open_listener(address, exclusive=True) as listener:
+        for host in ("127.0.0.1", "::1"):
+            with socket.create_connection((host, address.port)):
+                listener.settimeout(5)
+                listener.accept()[0].close()
+
+
+def test_accepted_sockets_inherit() -> None:
+    """Accepted clients have TCP_NODELAY and keepalive without a call for each."""
+    address = HostPort("127.0.0.1", free_port())
+    with (
+        open_listener(address, exclusive=True) as listener,
+        socket.create_connection((address.host, address.port)),
+    ):
+        listener.settimeout(5)
+        with listener.accept()[0] as client:
+            assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert client.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            # Delayed from the beginning, an ACK keeps a client that writes its first words in two
+            # parts waiting for 40 ms (Nagle's algorithm).
+            assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
+
+
+def test_drain_queue() -> None:
+    """Clients that wait in the queue are all handed over, and nothing is waited for."""
+    address = HostPort("127.0.0.1", free_port())
+    taken: list[int] = []
+    with open_listener(address, exclusive=True) as listener:
+        clients = [socket.create_connection((address.host, address.port)) for _ in range(5)]
+        assert drain_queue(listener, lambda fd, _peer: taken.append(fd)) == 5
+        assert drain_queue(listener, lambda fd, _peer: taken.append(fd)) == 0
+    for fd in taken:
+        os.close(fd)
+    for client in clients:
+        client.close()
+
+
+def test_pause_and_resume() -> None:
+    """While paused for any reason clients wait; they are served after the last resume."""
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        plane.ask(lambda: plane.acceptor.pause("a"))
+        plane.ask(lambda: plane.acceptor.pause("b"))
+        plane.ask(lambda: plane.acceptor.resume("a"))
+        with plane.connect() as client:
+            client.sendall(b"waiting")
+            backend.sock.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                backend.accept()
+            plane.ask(lambda: plane.acceptor.resume("b"))
+            backend.sock.settimeout(10)
+            with backend.accept() as server:
+                assert server.recv(10) == b"waiting"
+
+
+@contextmanager
+def descriptor_limit(soft: int) -> Iterator[None]:
+    old = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, old)
+
+
+def test_no_descriptors_left() -> None:
+    """Out of descriptors nobody is refused: clients wait until a session ends; it is counted."""
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        clients = [socket.socket() for _ in range(4)]
+        target = (plane.address.host, plane.address.port)
+        spare = os.open("/dev/null", os.O_RDONLY)
+        with descriptor_limit(descriptors() + 2):
+            os.close(spare)
+            held = []
+            while True:
+                try:
+                    held.append(os.open("/dev/null", os.O_RDONLY))
+                except OSError:
+                    break
+            for client in clients:
+                client.connect(target)
+                client.sendall(b"hi")
+            wait_until(lambda: plane.counters.accept_paused > 0)
+            assert plane.log.said("accepting paused")
+            for fd in held:
+                os.close(fd)
+        servers = [backend.accept() for _ in clients]
+        for server in servers:
+            assert server.recv(5) == b"hi"
+        for sock in (*clients, *servers):
+            sock.close()
+        wait_until(lambda: plane.counters.sessions == 0)
+        assert set(plane.counters.ended) <= {"client", "endpoint"}

@@ -1,0 +1,164 @@
+"""The limit on sessions is of the whole gateway, and whoever waits for a place gets one."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from supervisor.cli.admin_client import fetch_status
+from tests.clients import connect, many, read_line, reset
+from tests.gateway import Gateway, running
+from tests.servers import serving
+from tests.support import free_port, wait_until
+
+
+class Busy:
+    """Greets, counts the sessions it holds at once, and the most it ever held."""
+
+    def __init__(self) -> None:
+        self.now = self.most = self.all = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, conn: socket.socket) -> None:
+        with self._lock:
+            self.now += 1
+            self.all += 1
+            self.most = max(self.most, self.now)
+        try:
+            conn.settimeout(60)
+            conn.sendall(b"hello\n")
+            while conn.recv(100):
+                pass
+        except ConnectionResetError:
+            pass
+        finally:
+            with self._lock:
+                self.now -= 1
+
+
+def metric(text: str, name: str) -> float:
+    lines = [line for line in text.splitlines() if line.startswith(name + " ")]
+    return float(lines[0].split()[1])
+
+
+def scrape(address: str) -> str:
+    host, port = address.split(":")
+    with connect((host, int(port))) as sock:
+        sock.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        with sock.makefile("rb") as file:
+            return file.read().decode()
+
+
+FLAGS = ("--health-check=off", "--access-log")
+
+
+@pytest.mark.parametrize("most", [1, 5])
+def test_a_burst_never_passes_the_limit_and_everybody_is_served(most: int) -> None:
+    """Forty clients at once over four workers: never more sessions than allowed, all get one."""
+    busy = Busy()
+    with serving(busy) as server:
+        flags = (*FLAGS, f"--max-sessions={most}")
+        with running(*flags, endpoints=[f"127.0.0.1:{server.port}"], workers=4) as gateway:
+            served: list[str] = []
+
+            def client() -> None:
+                with connect(gateway.address, 30) as sock:
+                    served.append(read_line(sock))
+
+            threads = [threading.Thread(target=client) for _ in range(40)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+            assert served == ["hello"] * 40
+            assert busy.most <= most
+
+
+def test_clients_beyond_the_limit_wait_in_the_kernels_queue() -> None:
+    """They are not accepted, by no worker; the log says it once, the metrics count it."""
+    busy = Busy()
+    admin = f"127.0.0.1:{free_port()}"
+    with serving(busy) as server:
+        flags = (*FLAGS, "--max-sessions=2", f"--admin-addr={admin}")
+        with running(*flags, endpoints=[f"127.0.0.1:{server.port}"], workers=4) as gateway:
+            gateway.wait_line("admin address is open")
+            with contextlib.ExitStack() as held:
+                held.enter_context(many(gateway.address, 2))
+                wait_until(lambda: busy.now == 2)
+                # Each worker may have one in its handles that raced for the last place.
+                crowd = held.enter_context(many(gateway.address, 40))
+                gateway.wait_line("accepting paused")
+                wait_until(lambda: metric(scrape(admin), "etcd_gateway_accept_paused_total") >= 4)
+                assert accepted(gateway) <= 2 + 4
+                assert busy.all == 2
+                assert fetch_status([admin])["totals"]["sessions"] == 2
+                del crowd
+            wait_until(lambda: busy.now == 0)
+            assert len(gateway.lines("accepting paused")) == 1
+
+
+def accepted(gateway: Gateway) -> int:
+    """Client sockets that any worker holds."""
+    inodes = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        if words[1].endswith(f":{gateway.port:04X}") and words[3] == "01" and words[9] != "0":
+            inodes.add(words[9])
+    return len(inodes)
+
+
+@pytest.mark.parametrize("ends", ["close", "reset"])
+def test_a_place_is_given_on_wherever_it_became_free(ends: str) -> None:
+    """One place, four workers, clients in the queue of each: all are served, one after another."""
+    busy = Busy()
+    with serving(busy) as server:
+        flags = (*FLAGS, "--max-sessions=1")
+        with running(*flags, endpoints=[f"127.0.0.1:{server.port}"], workers=4) as gateway:
+            waiting = [connect(gateway.address, 10) for _ in range(24)]
+            began_at = time.monotonic()
+            while waiting:
+                ready = [sock for sock in waiting if readable(sock)]
+                assert time.monotonic() < began_at + 30, f"{len(waiting)} were never served"
+                for sock in ready:
+                    assert read_line(sock) == "hello"
+                    waiting.remove(sock)
+                    if ends == "reset":
+                        reset(sock)
+                    else:
+                        sock.close()
+            if ends == "close":  # of a reset the endpoint hears when its place is long given on
+                assert busy.most == 1
+
+
+def readable(sock: socket.socket) -> bool:
+    sock.setblocking(False)
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
+    finally:
+        sock.settimeout(10)
+
+
+def test_a_reload_lifts_and_sets_the_limit(tmp_path: Path) -> None:
+    """A higher limit lets those in who wait, at once; no limit lets everybody in."""
+    config = tmp_path / "gateway.toml"
+    config.write_text("max-sessions = 1\n")
+    busy = Busy()
+    with serving(busy) as server:
+        flags = (*FLAGS, f"--config-file={config}")
+        with running(*flags, endpoints=[f"127.0.0.1:{server.port}"], workers=2) as gateway:
+            with many(gateway.address, 10):
+                wait_until(lambda: busy.now == 1)
+                config.write_text("max-sessions = 3\n")
+                gateway.signal(signal.SIGHUP)
+                wait_until(lambda: busy.now == 3)
+                config.write_text("")
+                gateway.signal(signal.SIGHUP)
+                wait_until(lambda: busy.now == 10)

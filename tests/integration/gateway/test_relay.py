@@ -1,0 +1,670 @@
+"""The data plane of one worker over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import hashlib
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection
+
+import pytest
+
+from gateway.core.counters import DialResult, End
+from gateway.core.endpoint import Endpoint, EndpointState
+from gateway.core.messages import Settings
+from gateway.poller import STREAM, Watcher
+from gateway.sessions.dial import Attempt
+from gateway.sessions.relay import Leg
+from tests.plane import (
+    Backend,
+    BlackHole,
+    Plane,
+    closed_endpoint,
+    descriptors,
+    endpoint_of,
+    read_all,
+    reset,
+)
+from tests.support import wait_until
+
+
+def in_background(call: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=call)
+    thread.start()
+    return thread
+
+
+def test_round_trip() -> None:
+    """Bytes reach the endpoint and the answer reaches the client."""
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        with plane.connect() as client, backend.accept() as server:
+            client.sendall(b"ping")
+            assert server.recv(10) == b"ping"
+            server.sendall(b"pong!")
+            assert client.recv(10) == b"pong!"
+            count = plane.count().endpoints[backend.endpoint.name]
+            assert (count.sessions, count.bytes_in, count.bytes_out) == (1, 4, 5)
+        wait_until(lambda: plane.counters.sessions == 0)
+        assert sum(plane.counters.ended.values()) == 1
+        assert plane.table.started == {backend.endpoint.name: 0}
+
+
+def test_server_speaks_first() -> None:
+    """A greeting arrives although the client said nothing."""
+    with (
+        Backend() as backend,
+        Plane(backend.endpoint) as plane,
+        plane.connect() as client,
+        backend.accept() as server,
+    ):
+        server.sendall(b"220 hello\r\n")
+        assert client.recv(100) == b"220 hello\r\n"
+
+
+@pytest.mark.parametrize("size", [1 << 26])
+def test_bulk_both_ways_at_once(size: int) -> None:
+    """64 MiB of random bytes each way at once arrive intact and are counted exactly."""
+    up, down = os.urandom(size), os.urandom(size)
+    got: dict[str, bytes] = {}
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        with plane.connect(60) as client, backend.accept() as server:
+            server.settimeout(60)
+
+            def send(sock: socket.socket, data: bytes) -> None:
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
+
+            def receive(name: str, sock: socket.socket) -> None:
+                got[name] = read_all(sock)
+
+            threads = [
+                in_background(lambda: send(client, up)),
+                in_background(lambda: send(server, down)),
+                in_background(lambda: receive("up", server)),
+                in_background(lambda: receive("down", client)),
+            ]
+            for thread in threads:
+                thread.join(60)
+        wait_until(lambda: plane.counters.sessions == 0)
+        assert hashlib.sha256(got["up"]).digest() == hashlib.sha256(up).digest()
+        assert hashlib.sha256(got["down"]).digest() == hashlib.sha256(down).digest()
+        count = plane.counters.endpoints[backend.endpoint.name]
+        assert (count.bytes_in, count.bytes_out) == (size, size)
+
+
+def test_client_half_close() -> None:
+    """After the client's end of stream the endpoint's answer still gets through."""
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        with plane.connect() as client, backend.accept() as server:
+            client.sendall(b"question")
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(server) == b"question"
+            server.sendall(b"answer")
+            server.close()
+            assert read_all(client) == b"answer"
+        wait_until(lambda: plane.counters.ended == {"client": 1})
+
+
+def test_endpoint_half_close() -> None:
+    """After the endpoint's end of stream the client may still send."""
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        with plane.connect() as client, backend.accept() as server:
+            server.sendall(b"bye")
+            server.shutdown(socket.SHUT_WR)
+            assert read_all(client) == b"bye"
+            client.sendall(b"more")
+            client.close()
+            assert read_all(server) == b"more"
+        wait_until(lambda: plane.counters.ended == {"endpoint": 1})
+
+
+def test_end_sent_before_the_dial_is_over() -> None:
+    """A client that sends everything and half-closes at once loses nothing."""
+    with (
+        Backend() as backend,
+        Plane(closed_endpoint(), backend.endpoint) as plane,
+        plane.connect() as client,
+    ):
+        client.sendall(b"all")
+        client.shutdown(socket.SHUT_WR)
+        with backend.accept() as server:
+            assert read_all(server) == b"all"
+
+
+@pytest.mark.parametrize("traffic", [b"", b"some"])
+def test_client_reset_reaches_the_endpoint(traffic: bytes) -> None:
+    """A client's reset arrives as a reset, not as an end of stream."""
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        client = plane.connect()
+        with backend.accept() as server:
+            if traffic:
+                client.sendall(traffic)
+                assert server.recv(10) == traffic
+            reset(client)
+            with pytest.raises(ConnectionResetError):
+                server.recv(10)
+        wait_until(lambda: plane.counters.ended == {"reset": 1})
+
+
+def test_endpoint_reset_reaches_the_client() -> None:
+    """An endpoint's reset arrives as a reset, not as an end of stream."""
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        with plane.connect() as client:
+            server = backend.accept()
+            server.sendall(b"part of a")
+            assert client.recv(10) == b"part of a"
+            reset(server)
+            with pytest.raises(ConnectionResetError):
+                client.recv(10)
+        wait_until(lambda: plane.counters.ended == {"reset": 1})
+
+
+def test_reset_found_by_writing_is_a_reset_too() -> None:
+    """An endpoint that vanishes while the client sends: the client sees a reset, never an end."""
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        with plane.connect() as client:
+            server = backend.accept()
+            client.sendall(b"x" * 100_000)
+            wait_until(lambda: plane.count().endpoints[backend.endpoint.name].bytes_in > 0)
+            server.close()  # unread bytes: the kernel sends a reset
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                client.sendall(b"x" * (1 << 28))
+            client.close()
+        wait_until(lambda: plane.counters.ended == {"reset": 1})
+
+
+def test_slow_reader_stops_the_sender() -> None:
+    """What a reader does not take is not piled up here: the sender is stopped by its kernel."""
+    with (
+        Backend() as backend,
+        Plane(backend.endpoint) as plane,
+        plane.connect() as client,
+        backend.accept() as server,
+    ):
+        server.setblocking(False)
+        sent = 0
+
+        def full() -> bool:
+            nonlocal sent
+            try:
+                while True:
+                    sent += server.send(b"y" * 65536)
+            except BlockingIOError:
+                name = backend.endpoint.name
+                return plane.count().endpoints[name].bytes_out == plane_before[0]
+            finally:
+                plane_before[0] = plane.count().endpoints[backend.endpoint.name].bytes_out
+
+        plane_before = [-1]
+        wait_until(full)
+        assert sent < 1 << 26
+        server.setblocking(True)
+        finish = in_background(server.close)
+        received = len(read_all(client))
+        finish.join(10)
+        assert received == sent
+
+
+def test_descriptors_come_back() -> None:
+    """After many sessions, ended in every way, as many descriptors are open as before."""
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        before = descriptors()
+        for turn in range(60):
+            client = plane.connect()
+            server = backend.accept()
+            client.sendall(b"z" * 10)
+            server.recv(10)
+            if turn % 3 == 0:
+                reset(client)
+            elif turn % 3 == 1:
+                reset(server)
+            client.close()
+            server.close()
+        wait_until(lambda: plane.counters.sessions == 0)
+        assert descriptors() == before
+        assert plane.table.started == {backend.endpoint.name: 0}
+
+
+def test_next_endpoint_at_once() -> None:
+    """A refused dial is followed by the next endpoint; the refusal is reported."""
+    bad = closed_endpoint()
+    with Backend() as backend, Plane(bad, backend.endpoint) as plane:
+        with plane.connect() as client, backend.accept() as server:
+            server.sendall(b"hi")
+            assert client.recv(10) == b"hi"
+        assert plane.dial_failures[0][:3] == (bad.name, "127.0.0.1", DialResult.REFUSED)
+        assert plane.table.suspects == {bad.name}
+        assert plane.counters.endpoints[bad.name].dials == {"refused": 1}
+        wait_until(lambda: plane.table.started == {backend.endpoint.name: 0})
+
+
+def test_next_address_of_an_endpoint() -> None:
+    """An endpoint's second address is tried before the endpoint is suspected."""
+    with Backend() as backend:
+        endpoint = endpoint_of(backend.endpoint.port, "127.0.0.9", "127.0.0.1", host="two")
+        with Plane(endpoint) as plane, plane.connect() as client, backend.accept() as server:
+            server.sendall(b"hi")
+            assert client.recv(10) == b"hi"
+            assert [f[1] for f in plane.dial_failures] == ["127.0.0.9"]
+            assert plane.table.suspects == set()
+
+
+def test_black_hole_costs_a_hedge_once() -> None:
+    """A silent endpoint delays one session by the hedge delay; later ones avoid it."""
+    with BlackHole() as hole, Backend() as backend, Plane(hole.endpoint, backend.endpoint) as plane:
+        with plane.connect() as client, backend.accept() as server:
+            server.sendall(b"hi")
+            assert client.recv(10) == b"hi"
+        assert plane.table.suspects == {hole.endpoint.name}
+        assert plane.dial_failures[0][2] is DialResult.ABANDONED
+        assert plane.counters.endpoints[hole.endpoint.name].dials == {"abandoned": 1}
+
+
+def test_dial_timeout() -> None:
+    """Only a silent endpoint: the client gets a reset after the dial timeout."""
+    with BlackHole() as hole, Plane(hole.endpoint, settings=Settings(dial_timeout_s=0.2)) as plane:
+        with pytest.raises(ConnectionResetError), plane.connect() as client:
+            client.recv(1)
+        assert plane.dial_failures[0][2] is DialResult.TIMEOUT
+        wait_until(lambda: plane.counters.refused == {"dial-failed": 1})
+
+
+def test_each_address_is_dialed_once() -> None:
+    """While a silent address is waited for, one that refused is not dialed over and over."""
+    settings = Settings(dial_timeout_s=0.5, dial_hedge_s=0.05)
+    with BlackHole() as hole:
+        endpoint = endpoint_of(hole.endpoint.port, "127.0.0.1", "127.0.0.9", host="two")
+        with Plane(endpoint, settings=settings) as plane:
+            with pytest.raises(ConnectionResetError), plane.connect() as client:
+                client.recv(1)
+            assert [failure[1:3] for failure in plane.dial_failures] == [
+                ("127.0.0.9", DialResult.REFUSED),
+                ("127.0.0.1", DialResult.TIMEOUT),
+            ]
+
+
+def test_no_endpoint() -> None:
+    """Without any endpoint the client gets a reset at once."""
+    with Plane() as plane:
+        with pytest.raises(ConnectionResetError), plane.connect() as client:
+            client.recv(1)
+        wait_until(lambda: plane.counters.refused == {"no-endpoint": 1})
+        assert plane.counters.ended == {"no-endpoint": 1}
+
+
+def test_an_error_of_ours_costs_one_session() -> None:
+    """Both sides get a reset, the log says what it was, and it counts as ``error``."""
+    with (
+        Backend() as backend,
+        Plane(backend.endpoint) as plane,
+        plane.connect() as client,
+        backend.accept() as server,
+    ):
+        wait_until(lambda: plane.count().endpoints[backend.endpoint.name].sessions == 1)
+        (session,) = plane.ask(lambda: tuple(plane.sessions))
+        plane.ask(lambda: session.crashed(ValueError("a bug")))
+        for sock in (client, server):
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+        assert plane.counters.ended == {"error": 1}
+        assert "a bug" in plane.log.said("session failed")[0]["error"]
+
+
+def speak(plane: Plane, first_words: bytes) -> bytes:
+    with plane.connect() as client:
+        client.sendall(first_words)
+        return client.recv(1)
+
+
+@pytest.mark.parametrize("broken", ["pick", "watch"])
+def test_a_crash_at_the_start_costs_one_session(broken: str) -> None:
+    """Whatever goes wrong before the bytes flow: the client gets a reset, nothing is left over."""
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        before = descriptors()
+        watch = plane.poller.add
+
+        def fail_to_pick(tried: Collection[str] = ()) -> Endpoint | None:
+            raise MemoryError(f"to pick beside {tried}")
+
+        def fail_to_watch(fd: int, watcher: Watcher, events: int = STREAM) -> None:
+            if isinstance(watcher, Leg | Attempt):
+                raise OSError(errno.ENOSPC, "max_user_watches is reached")
+            watch(fd, watcher, events)
+
+        if broken == "pick":
+            plane.table.pick = fail_to_pick  # type: ignore[method-assign]
+        else:
+            plane.poller.add = fail_to_watch  # type: ignore[method-assign]
+        for first_words in (b"", b"hi"):
+            with pytest.raises(ConnectionResetError):
+                speak(plane, first_words)
+        wait_until(lambda: plane.counters.ended == {"error": 2})
+        assert plane.counters.sessions == 0
+        assert plane.dial_failures == []
+        wait_until(lambda: descriptors() == before)
+
+
+def test_client_that_leaves_while_dialing() -> None:
+    """A client that resets during the dial ends the dial; nobody is blamed."""
+    with BlackHole() as hole, Plane(hole.endpoint) as plane:
+        client = plane.connect()
+        wait_until(lambda: plane.counters.sessions == 1)
+        reset(client)
+        wait_until(lambda: plane.counters.sessions == 0)
+        assert plane.dial_failures == []
+        assert plane.counters.endpoints[hole.endpoint.name].dials == {"abandoned": 1}
+
+
+def test_idle_timeout() -> None:
+    """A session without traffic is cut on both sides, one with traffic is not."""
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        plane.apply(backend.endpoint, settings=Settings(idle_timeout_s=0.2))
+        with plane.connect() as client, backend.accept() as server:
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            with pytest.raises(ConnectionResetError):
+                server.recv(1)
+        wait_until(lambda: plane.counters.ended == {"idle": 1})
+
+
+def test_removed_endpoint() -> None:
+    """Sessions of an endpoint that left the snapshot end, others stay."""
+    with (
+        Backend() as one,
+        Backend() as two,
+        Plane(one.endpoint, two.endpoint) as plane,
+        plane.connect() as a,
+        plane.connect() as b,
+        one.accept(),
+        two.accept() as kept,
+    ):
+        plane.apply(two.endpoint)
+        with pytest.raises(ConnectionResetError):
+            a.recv(1)
+        kept.sendall(b"still here")
+        assert b.recv(20) == b"still here"
+        wait_until(lambda: plane.counters.ended == {"removed": 1})
+
+
+def test_endpoint_removed_while_it_is_dialed() -> None:
+    """A session that reaches an endpoint which left meanwhile ends like its other sessions."""
+    with BlackHole() as hole, Backend() as other:
+        settings = Settings(dial_timeout_s=10.0, dial_hedge_s=0.0)
+        with Plane(hole.endpoint, settings=settings) as plane, plane.connect() as client:
+            wait_until(lambda: plane.counters.sessions == 1)
+            plane.apply(other.endpoint)
+            hole.open()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            wait_until(lambda: plane.counters.ended == {"removed": 1})
+            assert plane.dial_successes == []
+
+
+def test_counters_of_a_removed_endpoint_stay_until_they_were_reported() -> None:
+    """What its sessions did at the very last is in one more report, and only then do they go."""
+    with (
+        Backend() as one,
+        Backend() as two,
+        Plane(one.endpoint, two.endpoint) as plane,
+        plane.connect() as client,
+        one.accept() as server,
+    ):
+        name = one.endpoint.name
+        client.sendall(b"last words")
+        assert server.recv(20) == b"last words"
+        plane.apply(two.endpoint)
+        wait_until(lambda: plane.counters.sessions == 0)
+        counted = plane.count().endpoints[name]
+        assert (counted.sessions, counted.sessions_total, counted.bytes_in) == (0, 1, 10)
+        plane.ask(plane.sessions.reported)
+        assert name not in plane.counters.endpoints
+
+
+def test_an_endpoint_that_comes_back_between_two_reports_counts_on() -> None:
+    """Its counters begin anew only after a report without them, or some would go missing."""
+    with Backend() as one, Backend() as two, Plane(one.endpoint, two.endpoint) as plane:
+        name = one.endpoint.name
+        with plane.connect(), one.accept():
+            pass
+        wait_until(lambda: plane.counters.sessions == 0)
+        plane.apply(two.endpoint)
+        plane.ask(plane.sessions.reported)
+        assert name not in plane.counters.endpoints
+        plane.apply(one.endpoint)
+        with plane.connect(), one.accept():
+            pass
+        seen = plane.counters.endpoints
+        wait_until(lambda: name in seen and seen[name].sessions_total == 2)
+        plane.apply(two.endpoint)
+        wait_until(lambda: plane.counters.sessions == 0)
+        plane.ask(plane.sessions.reported)
+        plane.ask(plane.sessions.reported)
+        assert plane.sessions.counters_of(name).sessions_total == 0
+
+
+def test_only_sessions_that_moved_bytes_cost_a_report() -> None:
+    """Small talk, bulk and the other direction: each is counted, and nothing is looked at twice."""
+    with (
+        Backend() as backend,
+        Plane(backend.endpoint) as plane,
+        plane.connect() as silent,
+        backend.accept() as mute,
+        plane.connect() as client,
+        backend.accept() as server,
+    ):
+        counted = plane.count().endpoints[backend.endpoint.name]
+        for number in range(1, 4):
+            assert not plane.sessions.relay.dirty
+            client.sendall(b"to")
+            assert server.recv(2) == b"to"
+            client.sendall(b"to")
+            assert server.recv(2) == b"to"
+            assert len(plane.sessions.relay.dirty) == 1
+            plane.count()
+            assert (counted.bytes_in, counted.bytes_out) == (number * 4, (number - 1) * 5)
+            server.sendall(b"there")
+            assert client.recv(5) == b"there"
+            plane.count()
+            assert (counted.bytes_in, counted.bytes_out) == (number * 4, number * 5)
+        sender = threading.Thread(target=server.sendall, args=(bytes(10_000_000),))
+        sender.start()
+        left = 10_000_000
+        while left:
+            left -= len(client.recv(1 << 20))
+            if left % 5 == 0:
+                plane.count()
+        sender.join()
+        plane.count()
+        assert counted.bytes_out == 10_000_000 + 15
+        assert not plane.sessions.relay.dirty
+        mute.sendall(b"!")
+        assert silent.recv(1) == b"!"
+        plane.count()
+        assert counted.bytes_out == 10_000_000 + 16
+
+
+def test_limit_leaves_clients_in_the_queue() -> None:
+    """Beyond the limit clients wait, and are served when a session ends."""
+    with Backend() as backend, Plane(backend.endpoint, limit=1) as plane:
+        first = plane.connect()
+        server = backend.accept()
+        with plane.connect() as second:
+            second.sendall(b"me too")
+            backend.sock.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                backend.accept()
+            first.close()
+            server.close()
+            backend.sock.settimeout(10)
+            with backend.accept() as next_server:
+                assert next_server.recv(10) == b"me too"
+
+
+def test_access_log() -> None:
+    """One line per session at its end, with the bytes of both directions."""
+    with Backend() as backend, Plane(backend.endpoint, settings=Settings(access_log=True)) as plane:
+        with plane.connect() as client, backend.accept() as server:
+            name = "{}:{}".format(*client.getsockname())
+            client.sendall(b"12345")
+            server.recv(5)
+            client.close()
+            assert server.recv(1) == b""
+        wait_until(lambda: plane.log.said("session"))
+        line = plane.log.said("session")[0]
+        assert line.pop("duration_s") >= 0
+        assert line == {
+            "client": name, "endpoint": backend.endpoint.name,
+            "bytes_in": 5, "bytes_out": 0, "end": "client",
+        }  # fmt: skip
+
+
+def test_ipv6() -> None:
+    """Both legs speak IPv6."""
+    with (
+        Backend("::1") as backend,
+        Plane(backend.endpoint, listen="::1") as plane,
+        plane.connect() as client,
+        backend.accept() as server,
+    ):
+        client.sendall(b"six")
+        assert server.recv(3) == b"six"
+
+
+def test_cut_all_is_a_reset_on_both_sides() -> None:
+    """What the gateway cuts never looks complete."""
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        with plane.connect() as client, backend.accept() as server:
+            client.sendall(b"1")
+            assert server.recv(1) == b"1"
+            assert plane.ask(lambda: plane.sessions.cut_all(End.DRAINED)) == 1
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            with pytest.raises(ConnectionResetError):
+                server.recv(1)
+        assert plane.counters.ended == {"drained": 1}
+
+
+def test_many_sessions_of_every_size() -> None:
+    """500 sessions at once, each with its own amount both ways: every byte and every end right."""
+
+    async def session(plane: Plane, size: int) -> None:
+        reader, writer = await asyncio.open_connection(plane.address.host, plane.address.port)
+        data = random.Random(size).randbytes(size)
+        writer.write(data)
+        writer.write_eof()
+        assert await reader.read(-1) == data
+        writer.close()
+        await writer.wait_closed()
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def run() -> None:
+        server = await asyncio.start_server(echo, "127.0.0.1", 0, backlog=1000)
+        endpoint = endpoint_of(server.sockets[0].getsockname()[1])
+        with Plane(endpoint) as plane:
+            sizes = [0, 1, 65535, 65536, 65537, 3 << 20, *(i * 37 for i in range(494))]
+            await asyncio.gather(*(session(plane, size) for size in sizes))
+            await asyncio.to_thread(wait_until, lambda: plane.counters.sessions == 0)
+            count = plane.counters.endpoints[endpoint.name]
+            assert count.bytes_in == count.bytes_out == sum(sizes)
+            assert plane.counters.ended == {"client": len(sizes)}
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(run())
+
+
+def test_reset_while_the_other_side_does_not_read() -> None:
+    """A reset gets through although bytes are waiting: the reader learns that they are not all."""
+    with Backend() as backend, Plane(backend.endpoint) as plane, plane.connect() as client:
+        server = backend.accept()
+        server.setblocking(False)
+        name = backend.endpoint.name
+        counted = -1
+
+        def full() -> bool:
+            nonlocal counted
+            try:
+                while True:
+                    server.send(b"y" * 65536)
+            except BlockingIOError:
+                before, counted = counted, plane.count().endpoints[name].bytes_out
+                return before == counted
+
+        wait_until(full)
+        reset(server)
+        wait_until(lambda: plane.counters.ended == {"reset": 1})
+        with pytest.raises(ConnectionResetError):
+            read_all(client)
+
+
+def test_urgent_byte_does_not_stop_the_stream() -> None:
+    """Out-of-band data is passed on as an ordinary byte, and what follows it arrives too."""
+    with (
+        Backend() as backend,
+        Plane(backend.endpoint) as plane,
+        plane.connect() as client,
+        backend.accept() as server,
+    ):
+        client.sendall(b"abc")
+        client.send(b"!", socket.MSG_OOB)
+        client.sendall(b"def")
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(server) == b"abc!def"
+
+
+def inactive(endpoint: Endpoint) -> Endpoint:
+    return dataclasses.replace(endpoint, state=EndpointState.INACTIVE)
+
+
+def test_sessions_of_an_endpoint_that_turned_inactive_end_one_by_one() -> None:
+    """Spread over a second, whatever snapshots come in between."""
+    settings = Settings(on_inactive="close")
+    with Backend() as one, Backend() as two, Plane(one.endpoint, settings=settings) as plane:
+        clients = [plane.connect() for _ in range(30)]
+        servers = [one.accept() for _ in clients]
+        wait_until(lambda: plane.count().endpoints[one.endpoint.name].sessions == 30)
+        plane.apply(inactive(one.endpoint), two.endpoint)
+        wait_until(lambda: plane.counters.ended.get("inactive", 0) >= 3)
+        assert plane.counters.ended["inactive"] < 30
+        while plane.counters.sessions:
+            plane.apply(inactive(one.endpoint), two.endpoint)
+        assert plane.counters.ended == {"inactive": 30}
+        for sock in (*clients, *servers):
+            sock.close()
+
+
+def test_sessions_begun_with_an_inactive_endpoint_stay() -> None:
+    """No endpoint was active, so it was tried and served: the next snapshot does not end that."""
+    settings = Settings(on_inactive="close", idle_timeout_s=3600)
+    with Backend() as one, Backend() as two, Plane(one.endpoint, settings=settings) as plane:
+        plane.apply(inactive(one.endpoint))
+        with plane.connect() as client, one.accept() as server:
+            plane.apply(inactive(one.endpoint), inactive(two.endpoint))
+            plane.apply(inactive(one.endpoint), two.endpoint)
+            assert plane.ask(lambda: list(plane.sessions._scheduled_cuts)) == []
+            client.sendall(b"still here")
+            assert server.recv(20) == b"still here"
+
+
+def test_frequent_snapshots_do_not_put_off_the_idle_timeout() -> None:
+    """Endpoints that change all the time keep no idle session alive."""
+    settings = Settings(idle_timeout_s=0.2)
+    with Backend() as backend, Plane(backend.endpoint, settings=settings) as plane:
+        with plane.connect(), backend.accept():
+            wait_until(lambda: plane.counters.sessions == 1)
+            deadline = time.monotonic() + 20
+            while plane.counters.sessions and time.monotonic() < deadline:
+                plane.apply(backend.endpoint)
+            assert plane.counters.ended == {"idle": 1}

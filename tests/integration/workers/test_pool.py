@@ -1,0 +1,303 @@
+"""The pool with real processes, sockets and pipes; the workers are puppets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from gateway.core import messages
+from gateway.core.address import HostPort
+from gateway.worker import WorkerStart
+from supervisor.core.admin.status import WorkerView
+from supervisor.core.config import Config
+from supervisor.workers.inherited import InheritedDescriptors
+from supervisor.workers.pool import Handlers, WorkerPool
+from tests.logbook import Logbook
+from tests.puppet import mute, puppet, stillborn
+from tests.support import free_port
+
+
+class Stage:
+    """A pool, what it told its handlers, and clients."""
+
+    def __init__(self, config: Config, slots: int, entry: Callable[[WorkerStart], int]) -> None:
+        self.address = HostPort("127.0.0.1", free_port())
+        self.log = Logbook()
+        self.messages: list[messages.Up] = []
+        self.ready = 0
+        self.gone: list[tuple[int, int]] = []
+        self.ended: int | None = None
+        self.config, self.entry = config, entry
+        self.pool = self.make(slots, None)
+
+    def make(self, slots: int, inherited: InheritedDescriptors | None) -> WorkerPool:
+        return WorkerPool(
+            self.config,
+            (self.address,),
+            self.log,
+            Handlers(
+                on_message=lambda _slot, _gen, message: self.messages.append(message),
+                on_ready=self._on_ready,
+                on_worker_gone=lambda slot, gen, _report: self.gone.append((slot, gen)),
+                on_change=lambda: None,
+                on_end=self._on_end,
+            ),
+            slots=slots,
+            inherited=inherited,
+            entry=self.entry,
+        )
+
+    def _on_ready(self) -> None:
+        self.ready += 1
+
+    def _on_end(self, code: int) -> None:
+        self.ended = code
+
+    def workers(self, state: str = "ready") -> list[WorkerView]:
+        return [view for view in self.pool.view() if view.state == state]
+
+    async def until(self, predicate: Callable[[], object], deadline_s: float = 10.0) -> None:
+        end = time.monotonic() + deadline_s
+        while not predicate():
+            assert time.monotonic() < end, self.log.lines
+            await asyncio.sleep(0.005)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
+        reader, writer = await asyncio.open_connection(self.address.host, self.address.port)
+        who = (await asyncio.wait_for(reader.readline(), 5)).decode().strip()
+        return reader, writer, who
+
+    async def ask(self) -> str:
+        _, writer, who = await self.connect()
+        writer.close()
+        return who
+
+
+@contextlib.asynccontextmanager
+async def staged(
+    slots: int = 3, entry: Callable[[WorkerStart], int] = puppet, **options: Any
+) -> AsyncIterator[Stage]:
+    stage = Stage(Config(**options), slots, entry)
+    stage.pool.start(messages.Snapshot(1, ()))
+    try:
+        yield stage
+    finally:
+        if stage.ended is None:
+            stage.pool.stop_now()
+            await stage.until(lambda: stage.ended is not None)
+
+
+def test_start_push_and_drain() -> None:
+    """All slots are filled, every worker gets every snapshot, and a drain ends with 0."""
+
+    async def play() -> None:
+        async with staged(3) as stage:
+            await stage.until(lambda: stage.ready)
+            assert [(v.slot, v.gen, v.state) for v in stage.pool.view()] == [
+                (0, 1, "ready"),
+                (1, 1, "ready"),
+                (2, 1, "ready"),
+            ]
+            stage.pool.push(messages.Snapshot(2, ()))
+            await stage.until(lambda: all(v.snapshot_version == 2 for v in stage.pool.view()))
+            assert await stage.ask()
+            stage.pool.drain(5.0)
+            await stage.until(lambda: stage.ended is not None)
+            assert stage.ended == 0
+            assert sorted(stage.gone) == [(0, 1), (1, 1), (2, 1)]
+
+    asyncio.run(play())
+
+
+def test_a_killed_worker_is_replaced_and_its_queue_is_not_lost() -> None:
+    """kill -9: the next generation inherits the sockets and nobody is refused."""
+
+    async def play() -> None:
+        async with staged(2) as stage:
+            await stage.until(lambda: stage.ready)
+            for round_number in range(5):
+                victim = stage.workers()[round_number % 2]
+                assert victim.pid is not None
+                os.kill(victim.pid, signal.SIGKILL)
+                answers = await asyncio.gather(*(stage.ask() for _ in range(50)))
+                assert all(answers)
+                await stage.until(lambda: len(stage.workers()) == 2)
+            assert stage.pool.restarts["exit"] == 5
+
+    asyncio.run(play())
+
+
+def test_a_hung_workers_clients_are_served_by_a_survivor() -> None:
+    """SIGSTOP: nobody waits for longer than half a second; it goes on when it wakes."""
+
+    async def play() -> None:
+        async with staged(2) as stage:
+            await stage.until(lambda: stage.ready)
+            victim = stage.workers()[1]
+            assert victim.pid is not None
+            os.kill(victim.pid, signal.SIGSTOP)
+            answers = await asyncio.gather(*(stage.ask() for _ in range(40)))
+            assert not any(each.startswith("1.") for each in answers)
+            os.kill(victim.pid, signal.SIGCONT)
+            await stage.until(lambda: len(stage.workers()) == 2)
+            assert {v.gen for v in stage.workers()} == {1}
+
+    asyncio.run(play())
+
+
+def test_a_worker_that_stays_hung_is_killed_and_replaced() -> None:
+    """After --worker-timeout a worker without heartbeat is killed."""
+
+    async def play() -> None:
+        async with staged(2, worker_timeout_s=3.0) as stage:
+            await stage.until(lambda: stage.ready)
+            victim = stage.workers()[1]
+            assert victim.pid is not None
+            os.kill(victim.pid, signal.SIGSTOP)
+            await stage.until(lambda: (1, 1) in stage.gone)
+            await stage.until(lambda: len(stage.workers()) == 2)
+            assert stage.pool.restarts["timeout"] == 1
+
+    asyncio.run(play())
+
+
+def test_fewer_and_more_workers() -> None:
+    """TTOU and TTIN: the leaving worker's session lives on, its sockets are accepted from."""
+
+    async def play() -> None:
+        async with staged(3) as stage:
+            await stage.until(lambda: stage.ready)
+            while True:
+                reader, writer, who = await stage.connect()
+                if who.startswith("2."):
+                    break
+                writer.close()
+            assert stage.pool.resize(-2) == 1
+            await stage.until(lambda: len(stage.workers()) == 1)
+            answers = await asyncio.gather(*(stage.ask() for _ in range(40)))
+            assert all(each.startswith("0.") for each in answers)
+            writer.write(b"still here")
+            assert await reader.readexactly(10) == b"still here"
+            assert stage.pool.resize(+3) == 4
+            await stage.until(lambda: len(stage.workers()) == 4)
+            answers = await asyncio.gather(*(stage.ask() for _ in range(80)))
+            assert {each[0] for each in answers} == {"0", "1", "2", "3"}
+            writer.close()
+
+    asyncio.run(play())
+
+
+def test_renewal_keeps_sessions() -> None:
+    """All workers are replaced; the old ones drain, new clients get new workers."""
+
+    async def play() -> None:
+        async with staged(2) as stage:
+            await stage.until(lambda: stage.ready)
+            reader, writer, _ = await stage.connect()
+            stage.pool.reconfigure(dataclasses.replace(stage.config, worker_max_age_s=1.0))
+            await stage.until(lambda: {v.gen for v in stage.workers()} == {2})
+            stage.pool.reconfigure(stage.config)
+            answers = await asyncio.gather(*(stage.ask() for _ in range(20)))
+            assert all(".2." in each for each in answers)
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            writer.close()
+            await stage.until(lambda: len(stage.gone) == 2)
+
+    asyncio.run(play())
+
+
+def test_workers_that_never_get_ready_end_the_gateway() -> None:
+    """Five stillborn workers in a row: exit code 70."""
+
+    async def play() -> None:
+        async with staged(2, stillborn) as stage:
+            await stage.until(lambda: stage.ended is not None)
+            assert stage.ended == 70
+
+    asyncio.run(play())
+
+
+def test_a_mute_worker_is_killed_before_it_is_ready() -> None:
+    """A worker that does not get ready in --worker-timeout is replaced."""
+
+    async def play() -> None:
+        async with staged(1, mute, worker_timeout_s=0.2) as stage:
+            await stage.until(lambda: stage.ended is not None)
+            assert stage.ended == 70
+
+    asyncio.run(play())
+
+
+def test_a_taken_address_ends_with_1() -> None:
+    """Another listener on the address, even one that allows sharing, is an error."""
+
+    async def play() -> None:
+        config = Config()
+        stage = Stage(config, 2, puppet)
+        with socket.socket() as holder:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            holder.bind((stage.address.host, stage.address.port))
+            holder.listen()
+            stage.pool.start(messages.Snapshot(1, ()))
+            await stage.until(lambda: stage.ended is not None)
+        assert stage.ended == 1
+
+    asyncio.run(play())
+
+
+def test_a_worker_holds_its_own_descriptors_only() -> None:
+    """No stray duplicate of a listener: each worker has its own listener's inode and no other."""
+
+    async def play() -> None:
+        async with staged(3) as stage:
+            await stage.until(lambda: stage.ready)
+            os.kill(stage.workers()[0].pid or 0, signal.SIGKILL)
+            await stage.until(lambda: {v.gen for v in stage.workers()} == {1, 2})
+            held = stage.pool.named_descriptors()
+            inodes = [os.fstat(held[f"listener.{slot}.0"]).st_ino for slot in range(3)]
+            for slot, view in enumerate(stage.workers()):
+                assert _inodes(view.pid) & set(inodes) == {inodes[slot]}
+
+    asyncio.run(play())
+
+
+def test_the_next_master_takes_over() -> None:
+    """What one pool leaves, the next one starts from: sessions live, nobody is refused."""
+
+    async def play() -> None:
+        async with staged(2) as stage:
+            await stage.until(lambda: stage.ready)
+            reader, writer, _ = await stage.connect()
+            named = {name: os.dup(fd) for name, fd in stage.pool.named_descriptors().items()}
+            stage.pool.leave()
+            assert stage.ended == 0
+            assert await stage.ask()
+            stage.ended, stage.ready = None, 0
+            stage.pool = stage.make(2, InheritedDescriptors.from_names(named.items()))
+            stage.pool.start(messages.Snapshot(1, ()))
+            answers = await asyncio.gather(*(stage.ask() for _ in range(20)))
+            assert all(answers)
+            await stage.until(lambda: stage.ready)
+            assert {v.gen for v in stage.workers()} == {2}
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            writer.close()
+            await stage.until(lambda: len(stage.gone) == 2)
+
+    asyncio.run(play())
+
+
+def _inodes(pid: int | None) -> set[int]:
+    found = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            found.add(os.stat(f"/proc/{pid}/fd/{name}").st_ino)
+    return found

@@ -1,0 +1,128 @@
+"""Strangers on the listen address: who is one, and when it is told."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from gateway.core.address import HostPort
+from supervisor.admin import sock_diag as sockdiag
+from supervisor.admin.port_monitor import EVERY_TICKS, EVERY_TICKS_FROM_PROC, PortMonitor
+from supervisor.core.admin.foreign_listeners import Listener, Watch, shares
+from tests.logbook import Logbook
+
+OURS = (HostPort("10.0.0.1", 23790),)
+STRANGER = Listener("10.0.0.1", 23790, inode=7, uid=1000)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "v6_only", "ours", "taken"),
+    [
+        ("10.0.0.1", False, "10.0.0.1", True),
+        ("10.0.0.2", False, "10.0.0.1", False),
+        ("0.0.0.0", False, "10.0.0.1", True),
+        ("10.0.0.2", False, "0.0.0.0", True),
+        ("::", False, "10.0.0.1", True),
+        ("::", True, "10.0.0.1", False),
+        ("::1", False, "10.0.0.1", False),
+        ("10.0.0.1", False, "", True),
+        ("::1", False, "", True),
+        ("10.0.0.1", False, "::1", False),
+    ],
+)
+def test_who_takes_clients(theirs: str, v6_only: bool, ours: str, taken: bool) -> None:
+    """Whoever listens on an address that includes ours, or is included in ours."""
+    stranger = Listener(theirs, 23790, inode=1, uid=0, v6_only=v6_only)
+    assert shares(stranger, [HostPort(ours, 23790)]) is taken
+    assert not shares(stranger, [HostPort(ours, 23791)])
+
+
+def test_told_once_at_the_second_look() -> None:
+    """A worker binds before the master hears of it, so one look is no proof."""
+    watch = Watch(OURS)
+    ours = Listener("10.0.0.1", 23790, inode=1, uid=0)
+    assert watch.look([ours, STRANGER], {1}) == ((), ())
+    assert watch.look([ours, STRANGER], {1}) == ((STRANGER,), ())
+    assert watch.look([ours, STRANGER], {1}) == ((), ())
+    assert list(watch.present) == [STRANGER]
+    assert watch.look([ours], {1}) == ((), (STRANGER,))
+    assert list(watch.present) == []
+
+
+def test_one_of_ours_that_was_late_to_tell_is_none() -> None:
+    """Seen before its worker's Bound arrived, ours at the second look."""
+    watch = Watch(OURS)
+    watch.look([STRANGER], set())
+    assert watch.look([STRANGER], {7}) == ((), ())
+    assert watch.present == ()
+
+
+@pytest.mark.parametrize("read", [sockdiag.listeners, sockdiag.listeners_from_proc])
+def test_the_kernel_tells_who_listens(read: object) -> None:
+    """Both ways, both families, by inode; connections are no listeners."""
+    assert callable(read)
+    with socket.create_server(("127.0.0.1", 0)) as four:
+        port = four.getsockname()[1]
+        with (
+            socket.create_server(("::1", port), family=socket.AF_INET6) as six,
+            socket.create_connection(("127.0.0.1", port)),
+        ):
+            assert {(each.host, each.inode, each.uid) for each in read(port)} == {
+                ("127.0.0.1", os.fstat(four.fileno()).st_ino, os.getuid()),
+                ("::1", os.fstat(six.fileno()).st_ino, os.getuid()),
+            }
+            assert all(each.port == port for each in read(port))
+
+
+def test_ipv6_only_is_known() -> None:
+    """A socket of all interfaces that takes no IPv4 is told from one that does."""
+    with socket.create_server(("::", 0), family=socket.AF_INET6) as only:
+        assert [each.v6_only for each in sockdiag.listeners(only.getsockname()[1])] == [True]
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as both:
+        assert [each.v6_only for each in sockdiag.listeners(both.getsockname()[1])] == [False]
+
+
+def look(port_monitor: PortMonitor, own: set[int]) -> None:
+    for _ in range(EVERY_TICKS):
+        port_monitor.tick(own)
+
+
+def test_a_stranger_is_shouted_about_once() -> None:
+    """The log says who and how to find it; the status shows it until it goes."""
+    log = Logbook()
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as ours:
+        port, own = ours.getsockname()[1], {os.fstat(ours.fileno()).st_ino}
+        port_monitor = PortMonitor([HostPort("127.0.0.1", port)], log)
+        with socket.create_server(("127.0.0.1", port), reuse_port=True) as theirs:
+            for _ in range(4):
+                look(port_monitor, own)
+            inode = os.fstat(theirs.fileno()).st_ino
+            assert [each["inode"] for each in port_monitor.foreign_listeners] == [inode]
+        look(port_monitor, own)
+        assert port_monitor.foreign_listeners == ()
+    assert [(line["level"], line["inode"]) for line in log.lines] == [
+        ("error", inode),
+        ("info", inode),
+    ]
+
+
+def test_where_netlink_is_forbidden_proc_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less often, for it costs more."""
+
+    def forbidden(_port: int) -> list[Listener]:
+        raise PermissionError("no netlink in this sandbox")
+
+    monkeypatch.setattr(sockdiag, "listeners", forbidden)
+    log = Logbook()
+    with (
+        socket.create_server(("127.0.0.1", 0), reuse_port=True) as ours,
+        socket.create_server(ours.getsockname(), reuse_port=True),
+    ):
+        own = {os.fstat(ours.fileno()).st_ino}
+        port_monitor = PortMonitor([HostPort("127.0.0.1", ours.getsockname()[1])], log)
+        for _ in range(3 * EVERY_TICKS_FROM_PROC):
+            port_monitor.tick(own)
+        assert len(port_monitor.foreign_listeners) == 1
+    assert [line["level"] for line in log.lines] == ["debug", "error"]

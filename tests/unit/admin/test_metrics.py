@@ -1,0 +1,241 @@
+"""The metrics page: the contract's names, correct values, accepted by Prometheus's own checker."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+
+import pytest
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from gateway.core.endpoint import EndpointState
+from gateway.core.messages import EndpointReport, Report
+from supervisor.admin import metrics
+from supervisor.core.admin.status import (
+    DiscoveryView,
+    EndpointView,
+    GatewayView,
+    ReloadView,
+    WorkerView,
+)
+from supervisor.core.admin.totals import Totals
+
+A, B = "a.test:2379", "[2001:db8::1]:2379"
+
+CONTRACT = {
+    "build_info": {"version"},
+    "sessions": {"endpoint"},
+    "sessions_total": {"endpoint"},
+    "sessions_ended_total": {"reason"},
+    "session_duration_seconds_bucket": {"le"},
+    "bytes_total": {"endpoint", "direction"},
+    "dials_total": {"endpoint", "result"},
+    "dial_duration_seconds_bucket": {"endpoint", "le"},
+    "endpoint_active": {"endpoint"},
+    "endpoint_transitions_total": {"endpoint", "result"},
+    "probes_total": {"endpoint", "result"},
+    "refused_total": {"reason"},
+    "discovery_total": {"result"},
+    "discovery_last_success_timestamp_seconds": set(),
+    "endpoints": set(),
+    "snapshot_version": set(),
+    "reloads_total": {"result"},
+    "workers": {"state"},
+    "worker_restarts_total": {"reason"},
+    "worker_sessions": {"slot"},
+    "worker_snapshot_version": {"slot"},
+    "worker_loop_lag_seconds": {"slot"},
+    "accept_paused_total": set(),
+}
+"""Every metric of the contract with its labels."""
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def view(endpoints: int = 2) -> GatewayView:
+    """Two endpoints, one slot whose old worker drains, one slot in backoff."""
+    report = Report(
+        snapshot_version=7,
+        sessions=3,
+        loop_lag_s=0.002,
+        rss_bytes=1,
+        ended={"client": 4},
+        refused={"dial-failed": 2},
+        session_buckets=(0, 1, 3),
+        session_seconds=0.5,
+        accept_paused=1,
+        endpoints={
+            A: EndpointReport(
+                sessions=3,
+                sessions_total=7,
+                bytes_in=10,
+                bytes_out=20,
+                dials={"connected": 7, "refused": 1},
+                dial_buckets=(5, 2),
+                dial_seconds=0.0008,
+            )
+        },
+    )
+    totals = Totals()
+    totals.report(0, 2, report)
+    totals.report(0, 1, dataclasses.replace(report, sessions=1, endpoints={}))
+    more = tuple(EndpointView(endpoint=f"e{i}.test:1") for i in range(endpoints - 2))
+    return GatewayView(
+        version="1.0.0",
+        pid=1,
+        started_at=0.0,
+        uptime_s=1.0,
+        started=True,
+        draining=False,
+        slots=2,
+        listen=(),
+        snapshot_version=7,
+        discovery=DiscoveryView(last_success_at=1767225600.25, results={"success": 3}),
+        reload=ReloadView(results={"complete": 2}),
+        endpoints=(
+            EndpointView(
+                endpoint=A, probes={"passed": 9}, transitions={"inactive": 1, "active": 1}
+            ),
+            EndpointView(endpoint=B, state=EndpointState.INACTIVE),
+            *more,
+        ),
+        workers=(
+            WorkerView(
+                slot=0,
+                gen=1,
+                pid=1,
+                state="draining",
+                snapshot_version=6,
+                report=totals.worker_report(0, 1),
+            ),
+            WorkerView(slot=0, gen=2, pid=2, state="ready", snapshot_version=7, report=report),
+            WorkerView(slot=1, gen=5, pid=None, state="backoff"),
+        ),
+        sums=totals.sums(),
+        worker_restarts={"exit": 4},
+    )
+
+
+def samples(text: bytes) -> Samples:
+    found: Samples = {}
+    for family in parse(text.decode()):
+        for sample in family.samples:
+            found[sample.name, frozenset(sample.labels.items())] = sample.value
+    return found
+
+
+def value(of: Samples, name: str, **labels: str) -> float:
+    return of["etcd_gateway_" + name, frozenset(labels.items())]
+
+
+def test_every_metric_of_the_contract_is_there_with_its_labels() -> None:
+    """Names and label names are the contract's, no more labels than it allows."""
+    found: dict[str, set[str]] = {}
+    for name, pairs in samples(metrics.render(view())[0]):
+        found.setdefault(name, set()).update(key for key, _ in pairs)
+    assert {name: found["etcd_gateway_" + name] for name in CONTRACT} == CONTRACT
+    assert "process_cpu_seconds_total" in found
+    assert "process_open_fds" in found
+
+
+def test_the_values_are_the_views() -> None:
+    """Gauges, counters and cumulative histogram buckets."""
+    got = samples(metrics.render(view())[0])
+    assert value(got, "sessions", endpoint=A) == 3
+    assert value(got, "sessions_total", endpoint=A) == 7
+    assert value(got, "bytes_total", endpoint=A, direction="in") == 10
+    assert value(got, "bytes_total", endpoint=A, direction="out") == 20
+    assert value(got, "dials_total", endpoint=A, result="refused") == 1
+    assert value(got, "dials_total", endpoint=B, result="timeout") == 0
+    assert value(got, "dial_duration_seconds_bucket", endpoint=A, le="0.0001") == 5
+    assert value(got, "dial_duration_seconds_bucket", endpoint=A, le="0.00025") == 7
+    assert value(got, "dial_duration_seconds_count", endpoint=A) == 7
+    assert value(got, "dial_duration_seconds_sum", endpoint=A) == pytest.approx(0.0008)
+    assert value(got, "session_duration_seconds_bucket", le="0.01") == 2
+    assert value(got, "session_duration_seconds_count") == 8
+    assert value(got, "sessions_ended_total", reason="client") == 8
+    assert value(got, "sessions_ended_total", reason="drained") == 0
+    assert value(got, "refused_total", reason="dial-failed") == 4
+    assert value(got, "refused_total", reason="no-endpoint") == 0
+    assert value(got, "endpoint_active", endpoint=A) == 1
+    assert value(got, "endpoint_active", endpoint=B) == 0
+    assert value(got, "endpoint_transitions_total", endpoint=A, result="inactive") == 1
+    assert value(got, "probes_total", endpoint=A, result="passed") == 9
+    assert value(got, "probes_total", endpoint=B, result="failed") == 0
+    assert value(got, "discovery_total", result="success") == 3
+    assert value(got, "discovery_last_success_timestamp_seconds") == 1767225600.25
+    assert value(got, "reloads_total", result="complete") == 2
+    assert value(got, "reloads_total", result="failed") == 0
+    assert value(got, "workers", state="draining") == 1
+    assert value(got, "workers", state="starting") == 0
+    assert value(got, "worker_restarts_total", reason="exit") == 4
+    assert value(got, "accept_paused_total") == 2
+    assert value(got, "build_info", version="1.0.0") == 1
+
+
+def test_a_slot_with_two_generations_has_one_series() -> None:
+    """Sessions of the draining worker count, version and lag are the newest worker's."""
+    got = samples(metrics.render(view())[0])
+    assert value(got, "worker_sessions", slot="0") == 4
+    assert value(got, "worker_snapshot_version", slot="0") == 7
+    assert value(got, "worker_loop_lag_seconds", slot="0") == 0.002
+    assert value(got, "worker_sessions", slot="1") == 0
+    assert value(got, "worker_loop_lag_seconds", slot="1") == 0
+
+
+def test_an_endpoint_that_is_not_in_the_view_has_no_series() -> None:
+    """The labels of what is gone disappear, whatever the totals remember."""
+    without = dataclasses.replace(view(), endpoints=(EndpointView(endpoint=B),))
+    assert A.encode() not in metrics.render(without)[0]
+
+
+def test_what_is_unknown_has_no_sample() -> None:
+    """Before the first resolution there is no instant of the last one."""
+    new = dataclasses.replace(view(), discovery=DiscoveryView(), endpoints=())
+    names = {name for name, _ in samples(metrics.render(new)[0])}
+    assert "etcd_gateway_discovery_last_success_timestamp_seconds" not in names
+
+
+def test_openmetrics_on_request() -> None:
+    """The content type follows the Accept header, and the strict parser agrees."""
+    text, content_type = metrics.render(view(), OPENMETRICS)
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    families = {family.name for family in parse_openmetrics(text.decode())}  # type: ignore[no-untyped-call]
+    assert {"etcd_gateway_sessions_ended", "etcd_gateway_dial_duration_seconds"} <= families
+    assert metrics.render(view(), "text/plain")[1].startswith("text/plain; version=0.0.4")
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_many_endpoints_come_in_small_pieces_and_still_as_one_family(accept: str) -> None:
+    """One HELP and TYPE per family, every endpoint once, each piece a small one."""
+    parts, _ = metrics.render_parts(view(1000), accept)
+    pieces = list(parts)
+    text = b"".join(pieces)
+    assert max(piece.count(b"\n") for piece in pieces) <= 20 * metrics.ENDPOINTS_PER_PART
+    assert text.count(b"# TYPE etcd_gateway_endpoint_active ") == 1
+    assert text.count(b"etcd_gateway_endpoint_active{") == 1000
+    read: Callable[[str], Iterable[Metric]] = parse_openmetrics if accept else parse
+    families = list(read(text.decode()))
+    assert len({(family.name, family.type) for family in families}) == len(families)
+    assert not any(math.isnan(s.value) for family in families for s in family.samples)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
+def test_promtool_accepts_the_page() -> None:
+    """``promtool check metrics`` finds neither an error nor something to improve."""
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=metrics.render(view())[0],
+        capture_output=True,
+        timeout=60,
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")

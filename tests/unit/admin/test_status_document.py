@@ -1,0 +1,216 @@
+"""The status document: the contract's keys, and one word for the state of the whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from gateway.core.endpoint import EndpointState
+from gateway.core.messages import EndpointReport, Report
+from supervisor.core.admin import status
+from supervisor.core.admin.status import (
+    DiscoveryView,
+    EndpointView,
+    GatewayState,
+    GatewayView,
+    ReloadView,
+    WorkerStatus,
+    WorkerView,
+)
+from supervisor.core.admin.totals import Totals
+
+NAME = "infra0.example.com:2379"
+
+
+def view() -> GatewayView:
+    """A gateway with one endpoint and one worker that has a session."""
+    report = Report(
+        snapshot_version=7,
+        sessions=5,
+        loop_lag_s=0.0004,
+        rss_bytes=1,
+        refused={"no-endpoint": 1, "dial-failed": 2},
+        endpoints={
+            NAME: EndpointReport(
+                sessions=5,
+                sessions_total=99,
+                bytes_in=1,
+                bytes_out=2,
+                dials={"connected": 99, "refused": 2, "timeout": 1, "local": 7, "abandoned": 8},
+            )
+        },
+    )
+    totals = Totals()
+    totals.report(0, 1, report)
+    return GatewayView(
+        version="1.0.0",
+        pid=4711,
+        started_at=1767225600.0,
+        uptime_s=12.5,
+        started=True,
+        draining=False,
+        slots=1,
+        listen=("127.0.0.1:23790",),
+        snapshot_version=7,
+        discovery=DiscoveryView(
+            srv="example.com", last_success_at=1767225600.25, next_refresh_s=42
+        ),
+        reload=ReloadView(),
+        endpoints=(EndpointView(endpoint=NAME, addresses=("10.0.1.10",), since=1767225600.0),),
+        workers=(
+            WorkerView(
+                slot=0,
+                gen=1,
+                pid=4712,
+                state="ready",
+                snapshot_version=7,
+                heartbeat_age_s=0.3,
+                report=report,
+                sessions_total=99,
+            ),
+        ),
+        sums=totals.sums(),
+        events=({"msg": "worker ready", "slot": 0},),
+    )
+
+
+def test_the_document_has_the_contracts_keys_and_values() -> None:
+    """Every key of the contract is there, with its meaning, and ours come after them."""
+    document = json.loads(json.dumps(status.document(view())))
+    assert list(document)[:11] == [
+        "version", "pid", "started_at", "uptime_s", "state", "listen", "snapshot_version",
+        "discovery", "reload", "endpoints", "workers",
+    ]  # fmt: skip
+    assert document["started_at"] == "2026-01-01T00:00:00.000Z"
+    assert document["state"] == "ready"
+    assert document["discovery"] == {
+        "srv": "example.com",
+        "last_success_at": "2026-01-01T00:00:00.250Z",
+        "last_error": None,
+        "next_refresh_s": 42,
+        "results": {},
+        "refused": {},
+    }
+    assert document["reload"] == {"last_at": None, "last_result": None, "last_error": None}
+    assert document["endpoints"] == [
+        {
+            "endpoint": NAME,
+            "addresses": ["10.0.1.10"],
+            "priority": 0,
+            "weight": 0,
+            "state": "active",
+            "sessions": 5,
+            "sessions_total": 99,
+            "bytes_in": 1,
+            "bytes_out": 2,
+            "dial_failures": 3,
+            "probe_failures": 0,
+            "last_error": None,
+            "since": "2026-01-01T00:00:00.000Z",
+            "hold_s": 0.0,
+        }
+    ]
+    assert document["workers"] == [
+        {
+            "slot": 0,
+            "gen": 1,
+            "pid": 4712,
+            "state": "ready",
+            "hangs": False,
+            "snapshot_version": 7,
+            "sessions": 5,
+            "sessions_total": 99,
+            "heartbeat_age_s": 0.3,
+            "loop_lag_s": 0.0004,
+            "rss_bytes": 1,
+        }
+    ]
+    assert document["totals"] == {
+        "sessions": 5,
+        "sessions_total": 99,
+        "bytes_in": 1,
+        "bytes_out": 2,
+        "refused": 3,
+    }
+    assert document["events"] == [{"msg": "worker ready", "slot": 0}]
+
+
+def test_what_is_not_known_yet_is_null() -> None:
+    """Before the first report, heartbeat and resolution there are no made-up values."""
+    bare = dataclasses.replace(
+        view(),
+        discovery=DiscoveryView(),
+        endpoints=(EndpointView(endpoint="new.test:1"),),
+        workers=(WorkerView(slot=0, gen=0, pid=None, state=WorkerStatus.BACKOFF),),
+    )
+    document = status.document(bare)
+    assert document["discovery"]["next_refresh_s"] is None
+    assert document["endpoints"][0]["sessions_total"] == 0
+    assert document["endpoints"][0]["since"] is None
+    assert document["workers"][0]["state"] == "backoff"
+    assert document["workers"][0]["pid"] is None
+    assert document["workers"][0]["heartbeat_age_s"] is None
+
+
+def test_the_log_gets_it_in_lines_of_bounded_length() -> None:
+    """USR1: the whole without its lists, then a line for each worker and endpoint, no events."""
+    lines = list(status.log_lines(view()))
+    assert [msg for msg, _ in lines] == ["status", "status worker", "status endpoint"]
+    assert lines[0][1]["totals"]["sessions"] == 5
+    assert not {"events", "workers", "endpoints"} & lines[0][1].keys()
+    assert lines[2][1]["endpoint"] == NAME
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "reasons"),
+    [
+        ({}, GatewayState.READY, ()),
+        ({"started": False}, GatewayState.STARTING, ("starting",)),
+        ({"draining": True}, GatewayState.DRAINING, ("draining",)),
+        ({"endpoints": ()}, GatewayState.DEGRADED, ("no endpoint is active",)),
+        ({"slots": 3}, GatewayState.DEGRADED, ("no live worker in slot 1, 2",)),
+        (
+            {
+                "draining": True,
+                "started": False,
+                "workers": (),
+                "endpoints": (EndpointView(endpoint=NAME, state=EndpointState.INACTIVE),),
+            },
+            GatewayState.DRAINING,
+            ("draining",),
+        ),
+        (
+            {"started": False, "workers": ()},
+            GatewayState.STARTING,
+            ("starting", "no live worker in slot 0"),
+        ),
+    ],
+)
+def test_the_state_of_the_whole(
+    change: dict[str, object], state: GatewayState, reasons: tuple[str, ...]
+) -> None:
+    """Draining, then starting, then degraded with reasons, else ready."""
+    changed = dataclasses.replace(view(), **change)  # type: ignore[arg-type]
+    assert status.gateway_state(changed) is state
+    assert status.unreadiness(changed) == reasons
+
+
+def test_the_summary_for_the_service_manager() -> None:
+    """Removed endpoints do not count, and one is not two."""
+    assert status.summary(view()) == "1/1 endpoints active, 1 worker, 5 sessions"
+    more = dataclasses.replace(
+        view(),
+        endpoints=(
+            EndpointView(endpoint="a:1"),
+            EndpointView(endpoint="b:1", state=EndpointState.INACTIVE),
+            EndpointView(endpoint="c:1", state=EndpointState.REMOVED),
+        ),
+        workers=(
+            WorkerView(slot=0, gen=1, pid=1, state="ready"),
+            WorkerView(slot=1, gen=1, pid=2, state="ready"),
+            WorkerView(slot=0, gen=0, pid=3, state="draining"),
+        ),
+    )
+    assert status.summary(more) == "1/2 endpoints active, 2 workers, 5 sessions"

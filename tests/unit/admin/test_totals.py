@@ -1,0 +1,249 @@
+"""Totals: nothing is lost, nothing counts twice, nothing goes back."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.messages import EndpointReport, Report
+from supervisor.core.admin.totals import LATE_REPORTS, EndpointSum, Totals
+
+A, B = "a.test:2379", "b.test:2379"
+
+
+def report(*, sessions: int = 0, **endpoints: EndpointReport) -> Report:
+    """A report with endpoints ``a`` and ``b``."""
+    names = {"a": A, "b": B}
+    return Report(
+        snapshot_version=1,
+        sessions=sessions,
+        loop_lag_s=0.0,
+        rss_bytes=1,
+        endpoints={names[key]: each for key, each in endpoints.items()},
+    )
+
+
+def moved(total: int, *, sessions: int = 0) -> EndpointReport:
+    """An endpoint that had ``total`` sessions of ten bytes in and twenty out each."""
+    return EndpointReport(
+        sessions=sessions,
+        sessions_total=total,
+        bytes_in=10 * total,
+        bytes_out=20 * total,
+        dials={"connected": total},
+        dial_buckets=(0, total),
+        dial_seconds=0.5 * total,
+    )
+
+
+def test_the_newest_report_of_a_worker_replaces_the_one_before() -> None:
+    """Reports are cumulative: two reports of one worker do not add up."""
+    totals = Totals()
+    totals.report(0, 1, report(sessions=1, a=moved(3, sessions=1)))
+    totals.report(0, 1, report(sessions=2, a=moved(5, sessions=2)))
+    sums = totals.sums()
+    assert sums.sessions == 2
+    assert sums.endpoints[A] == EndpointSum(
+        sessions=2,
+        sessions_total=5,
+        bytes_in=50,
+        bytes_out=100,
+        dials={"connected": 5},
+        dial_buckets=[0, 5],
+        dial_seconds=2.5,
+    )
+
+
+def test_workers_add_up() -> None:
+    """Two workers' counters, histograms and gauges are summed by endpoint and overall."""
+    totals = Totals()
+    totals.report(0, 1, report(sessions=1, a=moved(3, sessions=1)))
+    totals.report(1, 1, report(sessions=2, a=moved(4, sessions=2), b=moved(1)))
+    sums = totals.sums()
+    assert (sums.endpoints[A].sessions, sums.endpoints[A].sessions_total) == (3, 7)
+    assert sums.endpoints[A].dial_buckets == [0, 7]
+    assert (sums.overall.sessions, sums.overall.sessions_total, sums.overall.bytes_in) == (3, 8, 80)
+
+
+def test_a_dead_worker_keeps_counting_but_holds_no_session() -> None:
+    """Its counters stay, its sessions and its memory of being alive do not."""
+    totals = Totals()
+    totals.report(0, 1, report(sessions=1, a=moved(3, sessions=1)))
+    totals.gone(0, 1)
+    totals.report(0, 2, report(a=moved(1)))
+    sums = totals.sums()
+    assert (sums.sessions, sums.endpoints[A].sessions, sums.endpoints[A].sessions_total) == (
+        0,
+        0,
+        4,
+    )
+    assert totals.worker_report(0, 1) is None
+    assert totals.worker_sessions_total(0, 1) == 0
+    assert totals.worker_sessions_total(0, 2) == 1
+
+
+def test_the_last_report_may_come_with_the_exit() -> None:
+    """gone() takes a final report, also from a worker that never sent one before."""
+    totals = Totals()
+    totals.gone(0, 1, report(a=moved(2)))
+    totals.gone(1, 1)
+    assert totals.sums().overall.sessions_total == 2
+
+
+def test_a_report_after_the_exit_counts_once() -> None:
+    """A line that was still in the socket when the worker was reaped changes nothing."""
+    totals = Totals()
+    totals.report(0, 1, report(a=moved(2)))
+    totals.gone(0, 1)
+    totals.report(0, 1, report(a=moved(2)))
+    assert totals.sums().overall.sessions_total == 2
+    for gen in range(2, LATE_REPORTS + 2):
+        totals.gone(0, gen)
+    assert totals.sums().overall.sessions_total == 2
+
+
+def test_what_belongs_to_no_endpoint_adds_up_too() -> None:
+    """Ends, refusals, durations and the worker's own counts survive it."""
+    totals = Totals()
+    counted = Report(
+        snapshot_version=1,
+        sessions=0,
+        loop_lag_s=0.0,
+        rss_bytes=1,
+        ended={"client": 2, "reset": 1},
+        refused={"no-endpoint": 1},
+        session_buckets=(1, 2),
+        session_seconds=3.0,
+        accept_paused=4,
+        log_dropped=5,
+        handed_over=6,
+    )
+    totals.report(0, 1, counted)
+    totals.gone(0, 1)
+    totals.report(0, 2, counted)
+    sums = totals.sums()
+    assert sums.ended == {"client": 4, "reset": 2}
+    assert sums.refused == {"no-endpoint": 2}
+    assert (sums.session_buckets, sums.session_seconds) == ([2, 4], 6.0)
+    assert (sums.accept_paused, sums.log_dropped, sums.handed_over) == (8, 10, 12)
+
+
+def test_a_worker_may_drop_an_endpoint_and_begin_anew() -> None:
+    """Counters that vanish from a report, or start again from zero, are kept."""
+    totals = Totals()
+    totals.report(0, 1, report(a=moved(3), b=moved(1)))
+    totals.report(0, 1, report(b=moved(1)))
+    totals.report(0, 1, report(a=moved(2), b=moved(1)))
+    totals.report(0, 1, report(a=moved(1), b=moved(1)))
+    sums = totals.sums()
+    assert (sums.endpoints[A].sessions_total, sums.endpoints[B].sessions_total) == (6, 1)
+    assert totals.worker_sessions_total(0, 1) == 7
+
+
+def test_an_endpoint_that_is_gone_has_no_series_but_stays_in_the_overall_figures() -> None:
+    """retain() drops it by name, living and dead parts alike; the sum does not go back."""
+    totals = Totals()
+    totals.report(0, 1, report(a=moved(3), b=moved(1)))
+    totals.gone(0, 1)
+    totals.report(0, 2, report(a=moved(2), b=moved(1)))
+    totals.retain([B])
+    assert set(totals.sums().endpoints) == {B}
+    assert totals.sums().overall.sessions_total == 7
+    totals.gone(0, 2)
+    assert set(totals.sums().endpoints) == {B}
+    assert totals.sums().overall.sessions_total == 7
+
+
+def test_an_endpoint_that_comes_back_starts_a_new_series() -> None:
+    """What was forgotten stays forgotten; the overall figures still do not go back."""
+    totals = Totals()
+    totals.report(0, 1, report(a=moved(3)))
+    totals.gone(0, 1)
+    totals.forget(A)
+    totals.forget(A)
+    totals.report(0, 2, report(a=moved(1)))
+    assert totals.sums().endpoints[A].sessions_total == 1
+    assert totals.sums().overall.sessions_total == 4
+
+
+def test_sessions_of_one_endpoint_over_all_workers() -> None:
+    """The gauge the roster asks for, 0 for an unknown endpoint."""
+    totals = Totals()
+    totals.report(0, 1, report(a=moved(3, sessions=2)))
+    totals.report(1, 1, report(a=moved(3, sessions=1), b=moved(1)))
+    assert totals.endpoint_sessions(A) == 3
+    assert totals.sessions()[A] == 3
+    assert totals.endpoint_sessions("c.test:1") == 0
+    assert totals.live_sessions == totals.sums().sessions
+
+
+def test_the_books_survive_a_new_image_of_the_master() -> None:
+    """export() goes through JSON, restore() takes fields of another release with good grace."""
+    totals = Totals()
+    totals.report(0, 1, report(a=moved(3), b=moved(1)))
+    totals.gone(0, 1)
+    totals.report(0, 2, report(sessions=1, a=moved(2, sessions=1)))
+    totals.report(0, 2, report(sessions=1))
+    totals.report(1, 2, report(a=moved(1)))
+    totals.retain([A])
+    document = json.loads(json.dumps(totals.export()))
+    document["dead"]["unheard_of"] = 1
+    document["living"][0]["report"]["unheard_of"] = 1
+    again = Totals.restore(document)
+    again.retain([A])
+    assert again.sums() == totals.sums()
+    assert again.worker_sessions_total(0, 2) == 2
+    again.report(0, 2, report(a=moved(4)))
+    again.gone(0, 2)
+    assert again.sums().overall.sessions_total == totals.sums().overall.sessions_total + 4
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["count", "report", "die", "retain", "drop", "exec"]),
+        st.integers(0, 2),
+        st.sampled_from([A, B]),
+        st.integers(1, 5),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_the_overall_count_is_exact_and_never_goes_back(
+    steps: list[tuple[str, int, str, int]],
+) -> None:
+    """Whatever lives and dies, the total is what was reported, to the session."""
+    totals, gens, truth, seen = Totals(), [1, 1, 1], 0, 0
+    counted: list[dict[str, int]] = [{}, {}, {}]
+    told: list[dict[str, int]] = [{}, {}, {}]
+
+    for what, slot, name, number in steps:
+        match what:
+            case "count":
+                counted[slot][name] = counted[slot].get(name, 0) + number
+            case "report":
+                told[slot] = dict(counted[slot])
+                parts = {n: moved(count) for n, count in told[slot].items()}
+                totals.report(slot, gens[slot], Report(1, 0, 0.0, 0, endpoints=parts))
+            case "die":
+                totals.gone(slot, gens[slot])
+                gens[slot] += 1
+                truth += sum(told[slot].values())
+                counted[slot], told[slot] = {}, {}
+            case "retain":
+                totals.retain([name])
+            case "drop" if told[slot].get(name) == counted[slot].get(name):
+                truth += told[slot].pop(name, 0)
+                counted[slot].pop(name, None)
+                parts = {n: moved(count) for n, count in told[slot].items()}
+                totals.report(slot, gens[slot], Report(1, 0, 0.0, 0, endpoints=parts))
+            case "exec":
+                totals = Totals.restore(json.loads(json.dumps(totals.export())))
+        overall = totals.sums().overall
+        assert overall.sessions_total == truth + sum(sum(each.values()) for each in told)
+        assert overall.bytes_in == 10 * overall.sessions_total
+        assert overall.sessions_total >= seen
+        seen = overall.sessions_total

@@ -1,0 +1,338 @@
+"""The command line: what is taken, what is refused, and that it takes one line to say so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supervisor.cli import settings as config_settings
+from supervisor.cli.commands import spell_out_switches
+from supervisor.cli.main import main
+from supervisor.core.config import ConfigError
+from supervisor.core.flags import FLAGS
+
+COMMAND = Path(sys.executable).with_name("etcd-gateway")
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("GATEWAY_")]:
+        monkeypatch.delenv(name)
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The installed command, to its end."""
+    return subprocess.run(
+        [COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environ},
+    )
+
+
+def refuse(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run in this process, expect a usage error; its line."""
+    assert main(arguments) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("etcd-gateway: ")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    return err.removeprefix("etcd-gateway: ").rstrip("\n")
+
+
+# -- usage errors --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["start", "--endpoints=a"], '--endpoints "a": the port is missing, expected host:port'),
+        (["start", "--endpoints", "a"], '--endpoints "a": the port is missing'),
+        (["check", "--retry-delay=0"], '--retry-delay "0": expected at least 10ms'),
+        (["check", "--json", "--workers=x"], '--workers "x": expected a whole number'),
+        (["start", "--acess-log"], "No such option '--acess-log'. Did you mean '--access-log'?"),
+        (["start", "-x"], "No such option '-x'"),
+        (["start", "--retry-delay"], "Option '--retry-delay' requires an argument"),
+        (["start", "extra"], "Got unexpected extra argument (extra)"),
+        (["start", "--access-log", "false"], "takes its value after an equals sign"),
+        (["start", "--access-log=yes"], '--access-log "yes": expected true or false'),
+        (["start", "--log-level", "--access-log"], '--log-level "--access-log": expected debug'),
+        (["sart"], "No such command 'sart'"),
+        (["st\nart\x1b[2J"], "No such command 'st\\nart\\x1b[2J'"),
+        (["start", "--listen-addr=\n\x1b\udcff:1"], '--listen-addr "\\x1b'),
+        (["status"], "--admin-addr is not set: expected the address"),
+        (["reload", "--admin-addr="], "--admin-addr is not set"),
+        (["status", "--admin-addr=x"], '--admin-addr "x": the port is missing'),
+        (["completion"], "Missing argument 'SHELL'"),
+        (["completion", "tcsh"], 'SHELL "tcsh": expected bash, zsh, fish'),
+        (["--frobnicate"], "No such option '--frobnicate'"),
+    ],
+)
+def test_usage_errors(capfd: pytest.CaptureFixture[str], arguments: list[str], line: str) -> None:
+    """Wrong usage is one line on standard error and exit code 2."""
+    assert line in refuse(capfd, *arguments)
+
+
+def test_no_command(capfd: pytest.CaptureFixture[str]) -> None:
+    """Without a command there is help, on standard error, and exit code 2."""
+    assert main([]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "start" in err
+
+
+_ARGUMENTS = st.lists(
+    st.sampled_from([f"--{flag.name}" for flag in FLAGS] + ["--", "-", "=", ",", ""])
+    | st.builds("--{}={}".format, st.sampled_from([f.name for f in FLAGS]), st.text(max_size=9))
+    | st.text(st.characters(exclude_characters="\0"), max_size=9),
+    max_size=6,
+)
+
+
+@given(_ARGUMENTS)
+@settings(max_examples=200, deadline=None)
+def test_any_command_line_ends_in_one_line_or_help(arguments: list[str]) -> None:
+    """No command line raises; what is refused is refused with exit code 2 (status never starts)."""
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        # "status" without an admin address is refused for that, if for nothing else.
+        assert main(["status", "--admin-addr=", *arguments, "--admin-addr=x"]) in (0, 2)
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
+
+
+# -- booleans as Go has them ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given_arguments", "spelled"),
+    [
+        (["--access-log"], ["--access-log=true"]),
+        (["--access-log=false"], ["--access-log=false"]),
+        (["--access-log", "x"], ["--access-log=true", "x"]),
+        (["--log-level", "--access-log"], ["--log-level", "--access-log"]),
+        (["--log-level=info", "--access-log"], ["--log-level=info", "--access-log=true"]),
+        (["--", "--access-log"], ["--", "--access-log"]),
+        (["--log-level"], ["--log-level"]),
+        (["--json", "--handover"], ["--json", "--handover=true"]),
+        ([], []),
+    ],
+)
+def test_switches(given_arguments: list[str], spelled: list[str]) -> None:
+    """A boolean never takes the next argument; a value that looks like one stays a value."""
+    assert spell_out_switches(given_arguments) == spelled
+
+
+# -- the config file -----------------------------------------------------------------------------
+
+
+def test_a_config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that a flag or the variable names is read; the command line beats it."""
+    path = tmp_path / "g.toml"
+    path.write_text('workers = 3\nendpoints = ["a:1"]\nlog-level = "debug"\n')
+    monkeypatch.setenv("GATEWAY_CONFIG_FILE", str(path))
+    config = config_settings.load({"workers": ["5"]})
+    assert (config.workers, config.log_level) == (5, "debug")
+    assert config.endpoints_given
+    assert config.config_file == str(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"workers 3", "expected TOML: "),
+        (b"workers = 3\nworkers = 4", "expected TOML: "),
+        (b"\xff", "expected UTF-8, not so at byte 0"),
+        (b"a = " + b"[" * 100_000, "expected TOML"),
+        (b"#" * 5_000_000, "expected at most"),
+        (b"wrkers = 3", "g.toml: unknown key"),
+        (b"workers = 1979-05-27", "expected one value"),
+    ],
+)
+def test_unusable_config_files(tmp_path: Path, content: bytes, reason: str) -> None:
+    """A file that is no configuration is refused with the reason."""
+    path = tmp_path / "g.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        config_settings.load({"config-file": [str(path)]})
+    assert reason in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_config_files_that_are_none(tmp_path: Path) -> None:
+    """A directory, a device, a pipe nobody writes to, a missing file: refused, and no waiting."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path, reason in (
+        (tmp_path, "it is a directory"),
+        (Path("/dev/zero"), "regular file"),
+        (fifo, "regular file"),
+        (tmp_path / "none", "No such file"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ):
+        with pytest.raises(ConfigError, match=f"^--config-file .*{reason}"):
+            config_settings.load({"config-file": [str(path)]})
+
+
+def test_certificates_are_checked_at_once(tmp_path: Path) -> None:
+    """A CA file or a key that no handshake could use is refused at the start."""
+    junk = tmp_path / "junk.pem"
+    junk.write_text("junk")
+    cases = {
+        "certificates in PEM": {"trusted-ca-file": [str(junk)]},
+        "No such file": {"trusted-ca-file": [str(tmp_path / "none")]},
+        "unencrypted PEM key": {"health-cert-file": [str(junk)], "health-key-file": [str(junk)]},
+    }
+    for reason, flags in cases.items():
+        with pytest.raises(ConfigError, match=reason):
+            config_settings.load(flags)
+
+
+def test_errors_of_files_name_their_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that cannot be read is named with the flag, the variable, or the key that named it."""
+    gone = str(tmp_path / "gone.pem")
+    path = tmp_path / "g.toml"
+    path.write_text(f'trusted-ca-file = "{gone}"\n')
+    with pytest.raises(ConfigError, match=r"^trusted-ca-file in .*g\.toml "):
+        config_settings.load({"config-file": [str(path)]})
+    monkeypatch.setenv("GATEWAY_TRUSTED_CA_FILE", gone)
+    with pytest.raises(ConfigError, match=r"^GATEWAY_TRUSTED_CA_FILE "):
+        config_settings.load({"config-file": [str(path)]})
+
+
+# -- the installed command -----------------------------------------------------------------------
+
+
+def test_version_and_help() -> None:
+    """Version and help go to standard output; help names every flag."""
+    assert run("--version").stdout.startswith("etcd-gateway ")
+    shown = run("start", "--help")
+    assert shown.returncode == 0
+    assert all(f"--{flag.name}" in shown.stdout for flag in FLAGS)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    """There is a script for each shell."""
+    shown = run("completion", shell)
+    assert shown.returncode == 0
+    assert "_ETCD_GATEWAY_COMPLETE" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("etcd-gateway st", "start"),
+        ("etcd-gateway start --access", "--access-log"),
+        ("etcd-gateway start --balance l", "least-sessions"),
+        ("etcd-gateway start --balance = l", "least-sessions"),  # as bash cuts --balance=l
+        ("etcd-gateway start --workers = 4 --balance = l", "least-sessions"),
+        ("etcd-gateway start --listen-addr =: 23790 --acc", "--access-log"),
+        ("etcd-gateway status --wa", "--watch"),
+        ("etcd-gateway completion z", "zsh"),
+    ],
+)
+def test_completion(words: str, expected: str) -> None:
+    """Commands, flags and choices are completed."""
+    shown = run(
+        _ETCD_GATEWAY_COMPLETE="bash_complete",
+        COMP_WORDS=words,
+        COMP_CWORD=str(len(words.split()) - 1),
+    )
+    assert expected in shown.stdout.replace(",", "\n").split()
+
+
+@pytest.mark.parametrize("name", ["supervisor", "gateway"])
+def test_somebody_elses_package(tmp_path: Path, name: str) -> None:
+    """A foreign package in front of ours is named, instead of a traceback or worse."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("raise SystemError('not to be imported')\n")
+    shown = run("--version", PYTHONPATH=str(tmp_path))
+    assert shown.returncode == 1
+    assert shown.stderr == (
+        f"etcd-gateway: the package {name} in {tmp_path / name} is not etcd-gateway's; "
+        "install etcd-gateway into an environment of its own\n"
+    )
+
+
+def test_the_process_manager_in_the_same_folder(tmp_path: Path) -> None:
+    """PyPI's supervisor, which installs itself over ours, is noticed."""
+    (tmp_path / "supervisor").mkdir()
+    for part in ("__init__.py", "master.py", "supervisord.py"):
+        (tmp_path / "supervisor" / part).touch()
+    shown = run("--version", PYTHONPATH=str(tmp_path))
+    assert shown.returncode == 1
+    assert "is mixed with the process manager's" in shown.stderr
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_streams(closed: str) -> None:
+    """A stream that is closed changes nothing about the exit code."""
+    for arguments, code in (("--version", 0), ("start --endpoints=x", 2)):
+        shown = subprocess.run(
+            f"exec {COMMAND} {arguments} {closed}", shell=True, capture_output=True, timeout=60
+        )
+        assert shown.returncode == code
+        assert b"Traceback" not in shown.stderr
+
+
+def test_a_reader_that_left() -> None:
+    """Help into a pipe whose reader left is no traceback."""
+    pipe_r, pipe_w = os.pipe()
+    os.close(pipe_r)
+    shown = subprocess.run(
+        [COMMAND, "start", "--help"], stdout=pipe_w, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(pipe_w)
+    assert (shown.returncode, shown.stderr) == (1, b"")
+
+
+def test_a_full_disk() -> None:
+    """Help that cannot be written is one line and exit code 1."""
+    with Path("/dev/full").open("w") as full:
+        shown = subprocess.run(
+            [COMMAND, "start", "--help"], stdout=full, stderr=subprocess.PIPE, timeout=60
+        )
+    assert shown.returncode == 1
+    assert shown.stderr.count(b"\n") == 1
+    assert b"No space left" in shown.stderr
+
+
+def test_an_unexpected_error_when_debugging() -> None:
+    """With the log level debug the traceback follows the line, from flag or variable."""
+    for arguments, environ in (
+        (["--version"], {"GATEWAY_LOG_LEVEL": "debug"}),
+        (["start", "--log-level=debug", "--help"], {}),
+        (["start", "--log-level", "debug", "--help"], {}),
+    ):
+        with Path("/dev/full").open("w") as full:
+            shown = subprocess.run(
+                [COMMAND, *arguments],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                timeout=60,
+                env={**os.environ, **environ},
+            )
+        first, second, *_ = shown.stderr.splitlines()
+        assert first.startswith(b"etcd-gateway: unexpected OSError: ")
+        assert second.startswith(b"Traceback")
+
+
+def test_help_fits_a_terminal() -> None:
+    """No line of any help is wider than 80 columns, and each command has one."""
+    for command in ("start", "check", "status", "reload", "demo", "completion"):
+        shown = run(command, "-h", COLUMNS="80")
+        assert shown.returncode == 0
+        assert max(len(line) for line in shown.stdout.splitlines()) <= 80

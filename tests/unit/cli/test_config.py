@@ -1,0 +1,338 @@
+"""The configuration: each flag from its first source, validated, with errors that help."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.address import HostPort
+from supervisor.core.config import Config, ConfigError, StaticTarget, build, find_config_file
+from supervisor.core.flags import BY_NAME, FLAGS, Flag, FlagKind
+
+GOOD = {
+    "endpoints": "a:1,https://b:2",
+    "discovery-srv": "Example.com.",
+    "discovery-srv-name": "blue",
+    "discovery-refresh": "90s",
+    "removal-grace": "0s",
+    "nameserver": "10.0.0.53,[::1]:5353",
+    "insecure-discovery": "true",
+    "trusted-ca-file": "/ca.pem",
+    "listen-addr": ":1,[::1]:2",
+    "max-sessions": "100",
+    "idle-timeout": "1h",
+    "drain-timeout": "0s",
+    "keepalive-time": "20s",
+    "keepalive-interval": "5s",
+    "keepalive-probes": "3",
+    "tcp-user-timeout": "0s",
+    "dial-timeout": "1s",
+    "dial-hedge": "0",
+    "balance": "least-sessions",
+    "on-inactive": "close",
+    "retry-delay": "10s",
+    "health-check": "https",
+    "health-path": "/readyz?verbose",
+    "health-interval": "1s",
+    "health-timeout": "500ms",
+    "health-rise": "2",
+    "health-fall": "3",
+    "health-cert-file": "/c.pem",
+    "health-key-file": "/k.pem",
+    "workers": "4",
+    "pin-workers": "1",
+    "worker-timeout": "10s",
+    "worker-max-age": "24h",
+    "handover": "T",
+    "admin-addr": "127.0.0.1:2381,unix:/run/g.sock",
+    "log-level": "debug",
+    "log-format": "json",
+    "access-log": "TRUE",
+    "config-file": "/etc/g.toml",
+}
+
+EXPECTED = Config(
+    endpoints=(StaticTarget(HostPort("a", 1)), StaticTarget(HostPort("b", 2), tls=True)),
+    endpoints_given=True,
+    discovery_srv="example.com",
+    discovery_srv_name="blue",
+    discovery_refresh="fixed",
+    discovery_refresh_s=90.0,
+    removal_grace_s=0.0,
+    nameserver=(HostPort("10.0.0.53", 53), HostPort("::1", 5353)),
+    insecure_discovery=True,
+    trusted_ca_file="/ca.pem",
+    listen_addr=(HostPort("", 1), HostPort("::1", 2)),
+    max_sessions=100,
+    idle_timeout_s=3600.0,
+    drain_timeout_s=0.0,
+    keepalive_time_s=20.0,
+    keepalive_interval_s=5.0,
+    keepalive_probes=3,
+    tcp_user_timeout_s=0.0,
+    dial_timeout_s=1.0,
+    dial_hedge_s=0.0,
+    balance="least-sessions",
+    on_inactive="close",
+    retry_delay_s=10.0,
+    health_check="https",
+    health_path="/readyz?verbose",
+    health_interval_s=1.0,
+    health_timeout_s=0.5,
+    health_rise=2,
+    health_fall=3,
+    health_cert_file="/c.pem",
+    health_key_file="/k.pem",
+    workers=4,
+    pin_workers=True,
+    worker_timeout_s=10.0,
+    worker_max_age_s=86400.0,
+    handover=True,
+    admin_addr=("127.0.0.1:2381", "unix:/run/g.sock"),
+    log_level="debug",
+    log_format="json",
+    access_log=True,
+    config_file="/etc/g.toml",
+)
+
+
+def from_flags(**flags: str) -> Config:
+    return build({name.replace("_", "-"): [text] for name, text in flags.items()}, {}, {})
+
+
+def test_the_table_and_the_fields_agree() -> None:
+    """Every field of Config is some flag's, and every flag has a field."""
+    derived = {"endpoints_given", "discovery_refresh_s"}
+    names = {field.name for field in dataclasses.fields(Config)} - derived
+    assert {flag.field for flag in FLAGS} == names
+    assert GOOD.keys() == BY_NAME.keys()
+
+
+def test_nothing_given() -> None:
+    """Without any source the configuration is the defaults."""
+    assert build({}, {}, {}) == Config()
+
+
+@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
+def test_defaults_are_what_help_says(flag: Flag) -> None:
+    """The default that help shows is a value that the flag takes, and means the default."""
+    config = build({flag.name: [flag.default]}, {}, {})
+    assert dataclasses.replace(config, endpoints_given=False) == Config()
+
+
+def test_all_flags() -> None:
+    """Every flag of the command line arrives in its field."""
+    assert build({name: [text] for name, text in GOOD.items()}, {}, {}) == EXPECTED
+
+
+def test_all_variables() -> None:
+    """Every flag has a variable; others are none of our business."""
+    environ = {"GATEWAY_" + name.upper().replace("-", "_"): text for name, text in GOOD.items()}
+    assert build({}, environ | {"GATEWAY_PORT": "tcp://10.0.0.1:80"}, {}) == EXPECTED
+
+
+def test_all_keys() -> None:
+    """Every flag but the file itself can be a key of the config file, as text."""
+    document = {name: text for name, text in GOOD.items() if name != "config-file"}
+    assert build({}, {}, document) == dataclasses.replace(EXPECTED, config_file="")
+
+
+def test_keys_of_their_own_type() -> None:
+    """The config file may use lists, booleans and numbers where they are meant."""
+    document = {
+        "endpoints": ["a:1", "b:2,c:3"],
+        "access-log": True,
+        "handover": False,
+        "workers": 3,
+        "idle-timeout": 0,
+        "nameserver": [],
+    }
+    config = build({}, {}, document)
+    assert [str(target.address) for target in config.endpoints] == ["a:1", "b:2", "c:3"]
+    assert (config.access_log, config.handover, config.workers) == (True, False, 3)
+    assert (config.idle_timeout_s, config.nameserver) == (0.0, ())
+
+
+@given(st.sampled_from(FLAGS), st.lists(st.sampled_from("fed"), unique=True))
+def test_precedence(flag: Flag, given: list[str]) -> None:
+    """A flag beats the variable, the variable beats the file, each flag for itself."""
+    if flag.name in ("config-file", "discovery-srv-name", "health-cert-file", "health-key-file"):
+        return
+    wrong = {"f": "flag\0", "e": "env\0", "d": "doc\0"}
+    for first in (source for source in "fed" if source in given):
+        texts = wrong | {first: GOOD[flag.name]}
+        config = build(
+            {flag.name: [texts["f"]]} if "f" in given else {},
+            {flag.variable: texts["e"]} if "e" in given else {},
+            {flag.name: texts["d"]} if "d" in given else {},
+        )
+        assert getattr(config, flag.field) == getattr(EXPECTED, flag.field)
+        break
+
+
+def test_repeated_flags() -> None:
+    """A list flag adds up, any other takes the last; the same address counts once."""
+    config = build(
+        {"endpoints": ["http://a:1", "b:1, https://A:1"], "retry-delay": ["1s", "2s"]}, {}, {}
+    )
+    assert config.endpoints == (
+        StaticTarget(HostPort("a", 1), tls=True),
+        StaticTarget(HostPort("b", 1)),
+    )
+    assert config.retry_delay_s == 2.0
+
+
+def test_empty_texts() -> None:
+    """An empty variable is not set; an empty flag takes back what a weaker source says."""
+    assert build({}, {"GATEWAY_ENDPOINTS": "", "GATEWAY_ACCESS_LOG": ""}, {}) == Config()
+    config = build({"admin-addr": [""], "discovery-srv": [""]}, {"GATEWAY_ADMIN_ADDR": ":1"}, {})
+    assert config == Config()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("endpoints", "", '--endpoints "": the port is missing'),
+        ("endpoints", "a:1,", '--endpoints "": the port is missing'),
+        ("endpoints", "a:1,b", '--endpoints "b": the port is missing, expected host:port'),
+        ("listen-addr", "", "the port is missing"),
+        ("nameserver", "1.1.1.1,,", "expected an IP address"),
+        ("workers", "0", "expected a whole number from 1 to 256, or auto"),
+        ("workers", "-1", "from 1 to 256"),
+        ("workers", "many", "from 1 to 256"),
+        ("workers", "257", "from 1 to 256"),
+        ("workers", "9" * 5000, "from 1 to 256"),
+        ("workers", "١", "from 1 to 256"),
+        ("retry-delay", "0", "expected at least 10ms"),
+        ("retry-delay", "-5s", "negative"),
+        ("retry-delay", "5", "unit is missing"),
+        ("retry-delay", "", "a value is missing, as 1m0s"),
+        ("keepalive-time", "10h", "expected at least 1s and at most 9h6m7s"),
+        ("tcp-user-timeout", "1us", "or 0s: the kernel's default"),
+        ("tcp-user-timeout", "25000h", "at most"),
+        ("discovery-refresh", "never", "or one of ttl, off"),
+        ("discovery-refresh", "0s", "or one of ttl, off"),
+        ("health-check", "TCP", "expected auto, tcp, tls, http, https or off"),
+        ("health-path", "health", "begins with a slash"),
+        ("health-path", "/a b", "begins with a slash"),
+        ("health-path", "/a\r\nHost: b", "begins with a slash"),
+        ("access-log", "yes", "expected true or false"),
+        ("access-log", "", "a value is missing"),
+        ("discovery-srv", "a b", "letters, digits"),
+        ("discovery-srv", "a." * 120, "at most 231"),
+        ("discovery-srv", "10.0.0.1", "IP addresses go to --endpoints"),
+        ("discovery-srv", "_postgresql._tcp", "expected a domain behind it"),
+        ("discovery-srv-name", "a.b", "letters, digits"),
+        ("trusted-ca-file", "a\0b", "path of a file"),
+        ("health-cert-file", "c", "expected --health-key-file beside it"),
+        ("health-key-file", "c", "expected --health-cert-file beside it"),
+        ("discovery-srv-name", "a", "expected --discovery-srv beside it"),
+    ],
+)
+def test_wrong_values(name: str, text: str, reason: str) -> None:
+    """A value that cannot be used is refused with the flag, the value and what was expected."""
+    with pytest.raises(ConfigError) as caught:
+        build({name: [text]}, {}, {})
+    assert reason in str(caught.value)
+    assert str(caught.value).startswith(f'--{name} "')
+
+
+def test_a_full_record_name_has_no_suffix() -> None:
+    """A discovery name that is complete cannot get a suffix."""
+    with pytest.raises(ConfigError, match="full record name"):
+        from_flags(discovery_srv="_http._tcp.example.com", discovery_srv_name="a")
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        ({"dial_timeout": "1s"}, '"dial_timeout" in g.toml: unknown key, expected dial-timeout'),
+        ({"--workers": 1}, "unknown key, expected workers"),
+        ({"wrkrs": 1}, "unknown key, expected a flag's name"),
+        ({"config-file": "x"}, "not possible in the file"),
+        ({"workers": [1]}, "expected one value"),
+        ({"workers": {"a": 1}}, "expected one value"),
+        ({"workers": True}, 'workers in g.toml "true": expected a whole number'),
+        ({"workers": 1.5}, "expected a whole number"),
+        ({"retry-delay": 5}, "unit is missing"),
+        ({"endpoints": [1]}, "expected a list of strings"),
+        ({"endpoints": {}}, "expected a string or a list of strings"),
+        ({"endpoints": []}, "port is missing"),
+        ({"endpoints": None}, "expected a string or a list of strings"),
+        ({"access-log": "yes"}, "expected true or false"),
+    ],
+)
+def test_wrong_files(document: Mapping[str, Any], reason: str) -> None:
+    """An error in the config file names the key and the file."""
+    with pytest.raises(ConfigError) as caught:
+        build({}, {}, document, document_name="g.toml")
+    assert reason in str(caught.value)
+
+
+def test_errors_name_the_variable() -> None:
+    """An error in the environment names the variable."""
+    with pytest.raises(ConfigError, match=r'^GATEWAY_WORKERS "x": expected'):
+        build({}, {"GATEWAY_WORKERS": "x"}, {})
+
+
+def test_only_some_flags() -> None:
+    """A command that needs two flags is not stopped by a third one."""
+    config = build(
+        {}, {"GATEWAY_WORKERS": "x", "GATEWAY_ADMIN_ADDR": ":1"}, {}, only=("admin-addr",)
+    )
+    assert config.admin_addr == (":1",)
+
+
+def test_finding_the_file() -> None:
+    """The config file is named by flag or variable."""
+    assert find_config_file({}, {}) == ""
+    assert find_config_file({"config-file": ["a"]}, {"GATEWAY_CONFIG_FILE": "b"}) == "a"
+    assert find_config_file({"workers": ["x"]}, {"GATEWAY_CONFIG_FILE": "b"}) == "b"
+
+
+@given(st.sampled_from(FLAGS), st.text() | st.text("0123456789.,:smh[]-/\n", max_size=20))
+def test_any_text_is_a_value_or_one_line(flag: Flag, text: str) -> None:
+    """No text raises anything but ConfigError, whose text is one printable line."""
+    try:
+        build({flag.name: [text]}, {}, {})
+    except ConfigError as error:
+        line = str(error)
+    else:
+        return
+    assert line.isprintable()
+    assert len(line) < 4000
+
+
+_TOML = st.recursive(
+    st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(BY_NAME)) | st.text(max_size=20), _TOML, max_size=4))
+def test_any_document_is_a_config_or_one_line(document: dict[str, Any]) -> None:
+    """No document raises anything but ConfigError."""
+    try:
+        config = build({}, {}, document)
+    except ConfigError as error:
+        line = str(error)
+    else:
+        assert isinstance(config, Config)
+        return
+    assert line.isprintable()
+
+
+def test_switches_are_known() -> None:
+    """The booleans of the contract are switches."""
+    assert {flag.name for flag in FLAGS if flag.kind is FlagKind.SWITCH} == {
+        "insecure-discovery",
+        "pin-workers",
+        "handover",
+        "access-log",
+    }

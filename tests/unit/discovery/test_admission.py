@@ -1,0 +1,86 @@
+"""Who is admitted after the TLS check, and who is checked again."""
+
+from __future__ import annotations
+
+import math
+
+from supervisor.core.discovery.admission import (
+    FIRST_RETRY_S,
+    MAX_RETRY_S,
+    Admission,
+    Candidate,
+    Passed,
+    Refused,
+    Unreachable,
+)
+from supervisor.core.discovery.endpoints import Discovered
+
+E = Discovered("a:1", "a", 1, ("10.0.0.1", "10.0.0.2"))
+ONE, TWO = Candidate("a:1", "10.0.0.1", 1), Candidate("a:1", "10.0.0.2", 1)
+
+
+def test_the_new_are_checked_and_until_then_not_used() -> None:
+    """A new endpoint is checked at once, each of its addresses, and not used before."""
+    admission = Admission()
+    assert admission.to_check([E], 0, everything=False) == (ONE, TWO)
+    assert admission.admitted([E]) == ()
+    assert admission.next_at() == math.inf
+
+
+def test_only_addresses_that_passed_are_used() -> None:
+    """An endpoint is used with those of its addresses that passed."""
+    admission = Admission()
+    admission.take(ONE, Passed(), 0)
+    admission.take(TWO, Refused("certificate: expired"), 0)
+    (used,) = admission.admitted([E])
+    assert used.addresses == ("10.0.0.1",)
+    assert used.tls, "found under whatever name, it proved to speak TLS"
+    assert admission.refused() == {"a:1": "certificate: expired"}
+    assert admission.to_check([E], 0.5, everything=False) == ()
+    assert admission.to_check([E], FIRST_RETRY_S, everything=False) == (TWO,)
+    assert admission.to_check([E], 0, everything=True) == (ONE, TWO)
+
+
+def test_who_passed_once_may_be_down() -> None:
+    """An address that passed stays in use while it cannot be reached: that is health's matter."""
+    admission = Admission()
+    admission.take(ONE, Passed(), 0)
+    admission.take(ONE, Unreachable("refused"), 1)
+    assert admission.admitted([E])
+    assert admission.waiting() == {}
+    admission.take(ONE, Refused("closed", hung_up=True), 2)
+    assert admission.admitted([E]), "a server going down hangs up too"
+    admission.take(ONE, Refused("certificate: expired"), 3)
+    assert not admission.admitted([E])
+
+
+def test_who_never_passed_and_is_down_is_tried_again() -> None:
+    """An endpoint that was merely down is retried with growing delays, never dropped."""
+    admission = Admission()
+    now = 0.0
+    for expected in (1, 2, 4, 8, 16, MAX_RETRY_S, MAX_RETRY_S):
+        admission.take(ONE, Unreachable("refused"), now)
+        assert admission.next_at() == now + expected
+        now += expected
+    assert admission.waiting() == {"a:1": "refused"}
+    assert not admission.admitted([E])
+    admission.take(ONE, Passed(), now)
+    assert admission.admitted([E])
+    assert admission.next_at() == math.inf
+
+
+def test_a_plaintext_server_that_hangs_up_is_refused() -> None:
+    """Hanging up without a word is a refusal of one that never passed."""
+    admission = Admission()
+    admission.take(ONE, Refused("closed", hung_up=True), 0)
+    assert admission.refused() == {"a:1": "closed"}
+
+
+def test_who_left_is_forgotten_and_copies_are_independent() -> None:
+    """An endpoint that left must pass again when it comes back."""
+    admission = Admission()
+    admission.take(ONE, Passed(), 0)
+    twin = admission.copy()
+    admission.to_check([], 1, everything=False)
+    assert not admission.admitted([E])
+    assert twin.admitted([E])

@@ -1,0 +1,200 @@
+"""What is remembered of DNS, and when it is asked again."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.core.discovery.answers import (
+    FIRST_RETRY_S,
+    MAX_FIRST_RETRY_S,
+    MAX_JITTER_S,
+    MAX_RETRY_S,
+    MAX_TTL_S,
+    MIN_TTL_S,
+    Answers,
+    Refresh,
+)
+from supervisor.core.discovery.endpoints import (
+    Answer,
+    Failure,
+    Negative,
+    Outcome,
+    Question,
+    QuestionKind,
+)
+
+Q = Question(QuestionKind.HOST, "a.test")
+OTHER = Question(QuestionKind.HOST, "b.test")
+GOOD = Answer(60, addresses=("10.0.0.1",))
+NO = Negative("NXDOMAIN", 60)
+TTL = Refresh("ttl", confirm_s=30)
+
+
+def take(answers: Answers, outcome: Outcome, now: float, refresh: Refresh = TTL) -> None:
+    answers.take(Q, outcome, now=now, refresh=refresh, draw=0.0)
+
+
+def test_what_was_never_asked_is_due() -> None:
+    """A new question is due at once and has no outcome."""
+    answers = Answers()
+    assert answers.due([Q], 0) == (Q,)
+    assert answers.lookup(Q) is None
+    assert answers.next_at() == math.inf
+    assert not answers.trusted(Q)
+
+
+@pytest.mark.parametrize(("ttl_s", "due_at"), [(0, MIN_TTL_S), (60, 60), (86400, MAX_TTL_S)])
+def test_the_ttl_is_followed_within_its_clamp(ttl_s: float, due_at: float) -> None:
+    """An answer is asked again after its TTL, no sooner than 5 s and no later than 5 min."""
+    answers = Answers()
+    take(answers, Answer(ttl_s, addresses=("10.0.0.1",)), 0)
+    assert answers.next_at() == due_at
+    assert answers.due([Q], due_at - 0.1) == ()
+    assert answers.due([Q, OTHER], due_at) == (Q, OTHER)
+    assert answers.trusted(Q)
+
+
+def test_jitter_is_a_tenth_and_half_a_second_at_most() -> None:
+    """Jitter only delays, by a tenth at most and never by more than half a second."""
+    answers = Answers()
+    answers.take(Q, GOOD, now=0, refresh=TTL, draw=1.0)
+    assert answers.next_at() == 60 + MAX_JITTER_S
+    answers.take(Q, Answer(0), now=0, refresh=TTL, draw=1.0)
+    assert answers.next_at() == pytest.approx(5.5)
+
+
+def test_a_fixed_interval_and_off() -> None:
+    """A fixed interval replaces the TTL; off asks never again, but retries failures."""
+    answers = Answers()
+    take(answers, GOOD, 0, Refresh("fixed", 7))
+    assert answers.next_at() == 7
+    take(answers, GOOD, 0, Refresh("off"))
+    assert answers.next_at() == math.inf
+    take(answers, Failure("timeout"), 0, Refresh("off"))
+    assert answers.next_at() == FIRST_RETRY_S
+
+
+def test_last_good_is_kept_on_failure_and_retried_with_backoff() -> None:
+    """A failure after a good answer keeps it; retries double up to the longest delay."""
+    answers = Answers()
+    take(answers, GOOD, 0)
+    for expected in (0.5, 1, 2, 4, 8, 16, MAX_RETRY_S, MAX_RETRY_S):
+        take(answers, Failure("timeout"), 100)
+        assert answers.lookup(Q) == GOOD
+        assert answers.next_at() == 100 + expected
+    assert answers.errors() == ("host a.test: timeout",)
+    assert not answers.trusted(Q)
+    take(answers, GOOD, 200)
+    assert answers.errors() == ()
+
+
+def test_without_a_good_answer_retries_stay_quick() -> None:
+    """While nothing is known, a failure is retried every few seconds for ever."""
+    answers = Answers()
+    for _ in range(50):
+        take(answers, Failure("timeout"), 0)
+    assert answers.next_at() == MAX_FIRST_RETRY_S
+    assert answers.lookup(Q) == Failure("timeout")
+    assert answers.errors() == ()
+    take(answers, Failure("timeout"), 0, Refresh("fixed", 2))
+    assert answers.next_at() == 2
+
+
+def test_a_failure_after_a_no_keeps_the_no() -> None:
+    """A name that was known to be absent stays so through a failure."""
+    answers = Answers()
+    take(answers, NO, 0)
+    take(answers, Failure("timeout"), 1)
+    assert answers.lookup(Q) == NO
+
+
+def test_a_first_no_is_believed() -> None:
+    """Without a good answer before, a definite no counts at once."""
+    answers = Answers()
+    take(answers, NO, 0)
+    assert answers.lookup(Q) == NO
+    assert answers.trusted(Q)
+    assert answers.next_at() == 60
+
+
+def test_a_no_after_a_good_answer_is_distrusted_until_confirmed() -> None:
+    """A no after a good answer counts once it was confirmed for long enough, and not before."""
+    answers = Answers()
+    take(answers, GOOD, 0)
+    take(answers, NO, 100)
+    assert answers.lookup(Q) == GOOD
+    assert answers.next_at() == 130, "asked again when the confirmation would be complete"
+    assert answers.errors() == ("host a.test: NXDOMAIN (not yet trusted)",)
+    take(answers, Failure("timeout"), 110)
+    take(answers, NO, 129)
+    assert answers.lookup(Q) == GOOD
+    take(answers, NO, 130)
+    assert answers.lookup(Q) == NO
+    assert answers.trusted(Q)
+
+
+def test_a_good_answer_ends_the_distrust() -> None:
+    """A good answer in between starts the confirmation anew."""
+    answers = Answers()
+    take(answers, GOOD, 0)
+    take(answers, NO, 10)
+    take(answers, GOOD, 20)
+    take(answers, NO, 45)
+    assert answers.lookup(Q) == GOOD
+
+
+def test_an_unanswered_family_keeps_its_last_good_addresses() -> None:
+    """If only AAAA failed, the IPv6 addresses known before stay beside the new IPv4 ones."""
+    answers = Answers()
+    take(answers, Answer(60, addresses=("10.0.0.1", "fd00::1")), 0)
+    late = Answer(60, addresses=("10.0.0.2",), unanswered=frozenset({6}), error="AAAA: timeout")
+    take(answers, late, 1)
+    held = answers.lookup(Q)
+    assert isinstance(held, Answer)
+    assert held.addresses == ("10.0.0.2", "fd00::1")
+    assert answers.errors() == ("host a.test: AAAA: timeout",)
+
+
+def test_an_unanswered_family_without_a_past_is_no_obstacle() -> None:
+    """If AAAA never answered, the IPv4 addresses alone are the answer."""
+    answers = Answers()
+    late = Answer(60, addresses=("10.0.0.2",), unanswered=frozenset({6}), error="AAAA: timeout")
+    take(answers, late, 1)
+    assert answers.lookup(Q) == late
+
+
+def test_questions_of_no_interest_are_forgotten_and_copies_are_independent() -> None:
+    """keep() forgets the others; a copy goes its own way."""
+    answers = Answers()
+    take(answers, GOOD, 0)
+    twin = answers.copy()
+    answers.keep([OTHER])
+    assert answers.lookup(Q) is None
+    assert twin.lookup(Q) == GOOD
+
+
+OUTCOMES = st.lists(st.tuples(st.sampled_from([GOOD, NO, Failure("x")]), st.floats(0, 100)))
+
+
+@given(OUTCOMES, st.sampled_from([TTL, Refresh("fixed", 9), Refresh("off")]), st.floats(0, 0.999))
+def test_a_good_answer_is_lost_only_by_a_confirmed_no(
+    outcomes: list[tuple[Outcome, float]], refresh: Refresh, draw: float
+) -> None:
+    """Whatever comes in whatever rhythm: the next question lies ahead, and a good answer is held
+    unless noes were heard, and no good answer, for the whole time of confirmation."""
+    answers, now, good_at, no_at = Answers(), 0.0, None, None
+    for outcome, delay_s in outcomes:
+        now += delay_s
+        answers.take(Q, outcome, now=now, refresh=refresh, draw=draw)
+        assert answers.next_at() > now
+        if outcome == GOOD:
+            good_at, no_at = now, None
+        elif outcome == NO and good_at is not None:
+            no_at = now if no_at is None else no_at
+            if now - no_at >= refresh.confirm_s:
+                good_at = None
+        assert (answers.lookup(Q) == GOOD) == (good_at is not None)

@@ -1,0 +1,736 @@
+"""Following: first resolution, refreshes, reloads, and what is kept when DNS fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.core.address import HostPort
+from supervisor.core.admin.status import DiscoveryView
+from supervisor.core.config import Config, StaticTarget
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.discovery.system_names import Files
+from supervisor.discovery import loop as loop_module
+from supervisor.discovery.listen_addresses import resolve_listen
+from supervisor.discovery.loop import DiscoveryLoop, NoEndpointsError, ReloadFailedError
+from supervisor.discovery.resolution import BadTargetError
+from tests.dns import Fault, NameServer
+from tests.logbook import Logbook
+from tests.support import free_port
+from tests.tls import Authority, Server, hang_up, silent
+
+SSL, PLAIN = "_etcd-client-ssl._tcp.test", "_etcd-client._tcp.test"
+Async = Coroutine[Any, Any, None]
+
+
+class Told:
+    """Who is told of endpoints: keeps every list."""
+
+    def __init__(self) -> None:
+        self.lists: list[tuple[Discovered, ...]] = []
+
+    def __call__(self, found: tuple[Discovered, ...]) -> None:
+        self.lists.append(found)
+
+    @property
+    def names(self) -> list[str]:
+        return [endpoint.name for endpoint in self.lists[-1]] if self.lists else []
+
+
+@pytest.fixture
+def ns() -> Iterator[NameServer]:
+    with NameServer() as server:
+        server.negative_ttl = 0
+        for number in (1, 2, 3):
+            server.set(f"n{number}.test", "A", f"127.0.0.{number}")
+        server.set(PLAIN, "SRV", "0 0 2379 n1.test.", "0 0 2379 n2.test.")
+        yield server
+
+
+@pytest.fixture
+def config(ns: NameServer) -> Config:
+    return Config(
+        discovery_srv="test",
+        insecure_discovery=True,
+        nameserver=(ns.address,),
+        removal_grace_s=30,
+        listen_addr=(HostPort("127.0.0.1", 23790),),
+    )
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    (tmp_path / "hosts").write_text("127.0.0.1 localhost\n")
+    (tmp_path / "resolv.conf").write_text("options attempts:1\n")
+    return Files(str(tmp_path / "hosts"), str(tmp_path / "resolv.conf"))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TTLs down to a tenth of a second, and one emergency every tenth of a second."""
+    monkeypatch.setattr("supervisor.core.discovery.answers.MIN_TTL_S", 0.1)
+    monkeypatch.setattr("supervisor.core.discovery.answers.FIRST_RETRY_S", 0.05)
+    monkeypatch.setattr("supervisor.core.discovery.answers.MAX_FIRST_RETRY_S", 0.05)
+    monkeypatch.setattr("supervisor.core.discovery.admission.FIRST_RETRY_S", 0.05)
+    monkeypatch.setattr(loop_module, "EMERGENCY_S", 0.1)
+
+
+async def until(predicate: Callable[[], object], deadline_s: float = 10.0) -> None:
+    async with asyncio.timeout(deadline_s):
+        while not predicate():  # noqa: ASYNC110 (the product tells no test)
+            await asyncio.sleep(0.005)
+
+
+def write(path: str, text: str) -> None:
+    Path(path).write_text(text)
+
+
+def remove(path: str) -> None:
+    Path(path).unlink()
+
+
+class Fixture:
+    """A discovery_loop, what it told and what it logged."""
+
+    def __init__(self, config: Config, files: Files) -> None:
+        self.told = Told()
+        self.log = Logbook()
+        self.it = DiscoveryLoop(config, self.log, self.told, files=files, draw=lambda: 0.0)
+
+
+@contextlib.asynccontextmanager
+async def started(config: Config, files: Files) -> AsyncIterator[Fixture]:
+    fixture = Fixture(config, files)
+    await fixture.it.start()
+    try:
+        yield fixture
+    finally:
+        await fixture.it.close()
+
+
+def static(config: Config, *names: str) -> Config:
+    pairs = (name.rsplit(":", 1) for name in names)
+    endpoints = tuple(StaticTarget(HostPort(h, int(p))) for h, p in pairs)
+    return replace(config, endpoints=endpoints, endpoints_given=True)
+
+
+def test_start_finds_the_endpoints_of_both_names(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """The first resolution tells the endpoints of both SRV names, once each."""
+    ns.set(SSL, "SRV", "0 0 2379 n1.test.")
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            assert f.told.names == ["n1.test:2379", "n2.test:2379"]
+            assert [e.tls for e in f.told.lists[-1]] == [True, False]
+            assert f.it.view.srv == "test"
+            assert f.it.view.last_error is None
+            assert f.it.view.results == {"success": 1}
+            assert f.it.view.last_success_at is not None
+            assert f.it.view.next_refresh_s is not None
+            assert f.log.messages == ["discovered cluster from SRV"]
+
+    asyncio.run(main())
+
+
+def test_literal_endpoints_need_no_dns(config: Config, files: Files, ns: NameServer) -> None:
+    """Literal static endpoints are told at once, nothing is asked, nothing is due."""
+    literal = static(replace(config, discovery_srv=""), "127.0.0.1:1", "::1:2")
+
+    async def main() -> None:
+        async with started(literal, files) as f:
+            assert f.told.names == ["127.0.0.1:1", "[::1]:2"]
+            assert f.it.view.next_refresh_s is None
+            assert f.it.view.last_success_at is not None
+            assert f.it.view.srv is None
+
+    asyncio.run(main())
+    assert ns.queries == []
+
+
+def test_names_that_resolve_are_used_at_once(config: Config, files: Files, ns: NameServer) -> None:
+    """A name that gets no answer delays nobody else; it joins when it is found."""
+    ns.faults["n1.test"] = Fault.TIMEOUT
+    both = static(replace(config, discovery_srv=""), "n1.test:1", "n2.test:2", "127.0.0.1:3")
+
+    async def main() -> None:
+        async with started(both, files) as f:
+            assert f.told.names == ["n2.test:2", "127.0.0.1:3"]
+            assert f.it.view.results == {}  # the round goes on
+            assert "n1.test" in str(f.it.view.last_error)
+            ns.faults.clear()
+            await until(lambda: f.told.names == ["n1.test:1", "n2.test:2", "127.0.0.1:3"])
+
+    asyncio.run(main())
+
+
+def test_srv_targets_that_resolve_are_used_at_once(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """Where no TLS check follows, an SRV target without an answer delays nobody else."""
+    ns.set(PLAIN, "SRV", "0 0 2379 n1.test.", "0 0 2379 n2.test.")
+    ns.faults["n1.test"] = Fault.TIMEOUT
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            assert f.told.names == ["n2.test:2379"]
+            assert f.it.view.results == {}  # the round goes on
+            ns.faults.clear()
+            await until(lambda: f.told.names == ["n1.test:2379", "n2.test:2379"])
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "records", [(), ("0 0 0 .",), ("0 0 2379 gone.test.",), ("0 0 0 n1.test.",)]
+)
+def test_a_definite_no_at_start_ends_it(
+    config: Config, files: Files, ns: NameServer, records: tuple[str, ...]
+) -> None:
+    """NXDOMAIN, a lone dot, only absent targets, only unusable records: there is nothing to wait
+    for, and the default endpoint is never a silent fallback."""
+    ns.set(PLAIN, "SRV", *records)
+
+    async def main() -> None:
+        fixture = Fixture(config, files)
+        with pytest.raises(NoEndpointsError, match=r"SRV _etcd-client\._tcp\.test"):
+            await fixture.it.start()
+        assert fixture.told.lists == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.NXDOMAIN])
+def test_after_an_upgrade_a_failing_dns_leaves_the_endpoints_in_use(
+    config: Config, files: Files, ns: NameServer, fault: Fault
+) -> None:
+    """Whatever DNS says, the start goes on trying, says that they stay, and counts on."""
+    ns.faults[""] = fault
+    before = DiscoveryView(srv="test", last_success_at=1.0, results={"success": 7})
+
+    async def main() -> None:
+        fixture = Fixture(config, files)
+        fixture.it.remember(before)
+        task = asyncio.create_task(fixture.it.start())
+        await until(lambda: fixture.log.lines_of("discovery failed, endpoints stay as they were"))
+        assert not fixture.log.lines_of("no endpoint found yet, trying again")
+        assert not task.done()
+        assert fixture.told.lists == []
+        ns.faults.clear()
+        fixture.it.refresh("signal")
+        await until(task.done)
+        await task
+        assert fixture.told.names == ["n1.test:2379", "n2.test:2379"]
+        assert fixture.it.view.results["success"] > 7
+        assert (fixture.it.view.last_success_at or 0) > 1.0
+        await fixture.it.close()
+
+    asyncio.run(main())
+
+
+def test_a_start_that_failed_may_be_tried_again(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """The second try asks DNS anew."""
+    ns.faults[""] = Fault.NXDOMAIN
+
+    async def main() -> None:
+        fixture = Fixture(config, files)
+        with pytest.raises(NoEndpointsError):
+            await fixture.it.start()
+        ns.faults.clear()
+        await fixture.it.start()
+        assert fixture.told.names == ["n1.test:2379", "n2.test:2379"]
+        await fixture.it.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.REFUSED, None])
+def test_a_dead_dns_at_start_is_waited_for(
+    config: Config, files: Files, ns: NameServer, fault: Fault | None
+) -> None:
+    """While DNS fails or is not there, start waits; when DNS is back, it goes on by itself."""
+    if fault:
+        ns.faults[""] = fault
+    else:
+        ns.stop()
+
+    async def main() -> None:
+        fixture = Fixture(config, files)
+        task = asyncio.create_task(fixture.it.start())
+        await until(lambda: fixture.log.lines_of("no endpoint found yet, trying again"))
+        assert not task.done()
+        assert fixture.it.view.last_error
+        if fault:
+            ns.faults.clear()
+        else:
+            ns.start()
+        await until(task.done)
+        await task
+        assert fixture.told.names == ["n1.test:2379", "n2.test:2379"]
+        await fixture.it.close()
+
+    asyncio.run(main())
+
+
+def test_many_problems_are_told_in_one_line_that_can_be_read(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """A few errors are spelled out and the others counted; each refusal has a line of its own."""
+    ports = [free_port() for _ in range(8)]
+    ns.set(PLAIN, "SRV", *(f"0 0 0 n{n}.test." for n in range(8)), "0 0 2379 n1.test.")
+
+    async def main() -> None:
+        async with started(config, files) as gateway:
+            error = gateway.it.view.last_error or ""
+            assert error.count("port 0") == 5
+            assert error.endswith("; and 3 more")
+            (line,) = gateway.log.lines_of("discovery incomplete")
+            assert line["error"] == error
+
+    asyncio.run(main())
+    listen = tuple(HostPort("127.0.0.1", port) for port in ports)
+    records = (f"0 0 {port} n1.test." for port in ports)
+    ns.set(PLAIN, "SRV", *records, "0 0 2379 n1.test.")
+
+    async def guarded() -> None:
+        async with started(replace(config, listen_addr=listen), files) as gateway:
+            assert (gateway.it.view.last_error or "").endswith("; and 3 more")
+            assert len(gateway.log.lines_of("endpoint left out")) == 8
+            assert not gateway.log.lines_of("discovery incomplete")
+
+    asyncio.run(guarded())
+
+
+def test_start_can_be_cancelled(config: Config, files: Files, ns: NameServer) -> None:
+    """A stop while DNS is dead ends the wait and leaves no task behind."""
+    ns.faults[""] = Fault.SERVFAIL
+
+    async def main() -> None:
+        fixture = Fixture(config, files)
+        task = asyncio.create_task(fixture.it.start())
+        await until(lambda: fixture.log.messages)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+def test_explicit_endpoints_are_the_fallback(config: Config, files: Files, ns: NameServer) -> None:
+    """--endpoints given explicitly serve while SRV yields nothing, loudly, and no longer."""
+    ns.set(PLAIN, "SRV")
+
+    async def main() -> None:
+        async with started(static(config, "127.0.0.1:1"), files) as f:
+            assert f.told.names == ["127.0.0.1:1"]
+            assert f.log.lines_of("using --endpoints instead of SRV")
+            ns.set(PLAIN, "SRV", "0 0 2379 n1.test.")
+            f.it.refresh("test")
+            await until(lambda: f.told.names == ["n1.test:2379"])
+
+    asyncio.run(main())
+
+
+def test_a_changed_zone_is_followed(config: Config, files: Files, ns: NameServer) -> None:
+    """A record that appears, changes or goes is followed after its TTL, and logged."""
+    ns.set(PLAIN, "SRV", "0 0 2379 n1.test.", "0 0 2379 n2.test.", ttl=0)
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            ns.set(PLAIN, "SRV", "0 7 2379 n2.test.", "0 0 2379 n3.test.", ttl=0)
+            await until(lambda: f.told.names == ["n2.test:2379", "n3.test:2379"])
+            (line,) = f.log.lines_of("endpoints changed")
+            assert line["added"] == ("n3.test:2379",)
+            assert line["removed"] == ("n1.test:2379",)
+            assert line["changed"] == ("n2.test:2379",)
+
+    asyncio.run(main())
+
+
+def test_nothing_is_told_unless_something_changed(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """Refreshes that find the same, in whatever order, are not told."""
+    ns.set(PLAIN, "SRV", "0 0 2379 n1.test.", "0 0 2379 n2.test.", ttl=0)
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            asked = ns.asked(PLAIN, "SRV")
+            ns.set(PLAIN, "SRV", "0 0 2379 n2.test.", "0 0 2379 n1.test.", ttl=0)
+            await until(lambda: ns.asked(PLAIN, "SRV") > asked + 2)
+            assert len(f.told.lists) == 1
+
+    asyncio.run(main())
+
+
+def test_only_what_is_due_is_asked(config: Config, files: Files, ns: NameServer) -> None:
+    """A short TTL of the SRV records does not ask for the targets' addresses again."""
+    ns.set(PLAIN, "SRV", "0 0 2379 n1.test.", ttl=0)
+    ns.set("n1.test", "A", "127.0.0.1", ttl=600)
+    ns.set("n1.test", "AAAA", "::1", ttl=600)
+
+    async def main() -> None:
+        async with started(config, files):
+            await until(lambda: ns.asked(PLAIN, "SRV") > 3)
+            assert ns.asked("n1.test", "A") == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.REFUSED, Fault.NXDOMAIN, Fault.EMPTY])
+def test_the_last_good_answer_is_kept(
+    config: Config, files: Files, ns: NameServer, fault: Fault
+) -> None:
+    """When DNS fails after start, or suddenly denies everything, the endpoints stay in use."""
+    # Nothing is due by itself: the reloads are all the rounds there are until one fails.
+    ns.negative_ttl = 600
+    ns.set(PLAIN, "SRV", "0 0 2379 n1.test.", "0 0 2379 n2.test.", ttl=600)
+    for number in (1, 2):
+        ns.set(f"n{number}.test", "A", f"127.0.0.{number}", ttl=600)
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            ns.faults[""] = fault
+            await f.it.reload(config)
+            assert f.told.names == ["n1.test:2379", "n2.test:2379"]
+            assert len(f.told.lists) == 1
+            assert f.it.view.last_error
+            assert f.it.view.results == {"success": 1, "failure": 1}
+            ns.faults.clear()
+            await f.it.reload(config)
+            assert f.it.view.last_error is None
+
+    asyncio.run(main())
+
+
+def test_a_confirmed_no_is_believed(config: Config, files: Files, ns: NameServer) -> None:
+    """A no that lasts for --removal-grace empties the list."""
+
+    async def main() -> None:
+        async with started(replace(config, removal_grace_s=0.3), files) as f:
+            ns.set(PLAIN, "SRV")
+            f.it.refresh("test")
+            await until(lambda: f.told.lists[-1] == ())
+            ns.set(PLAIN, "SRV", "0 0 2379 n3.test.", ttl=0)
+            await until(lambda: f.told.names == ["n3.test:2379"])
+
+    asyncio.run(main())
+
+
+def test_one_bad_target_harms_no_other(config: Config, files: Files, ns: NameServer) -> None:
+    """A target that does not resolve is left out and retried; the others are used at once."""
+    ns.set(PLAIN, "SRV", "0 0 2379 n1.test.", "0 0 2379 late.test.")
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            assert f.told.names == ["n1.test:2379"]
+            assert "late.test" in (f.it.view.last_error or "")
+            ns.set("late.test", "A", "127.0.0.9")
+            await until(lambda: f.told.names == ["late.test:2379", "n1.test:2379"], 15)
+
+    asyncio.run(main())
+
+
+def test_emergencies_are_rate_limited(config: Config, files: Files, ns: NameServer) -> None:
+    """With every endpoint inactive DNS is asked at once, but not at every complaint."""
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            loop, asked, began_at = asyncio.get_running_loop(), ns.asked(PLAIN, "SRV"), 0.0
+            began_at = loop.time()
+            while ns.asked(PLAIN, "SRV") < asked + 4:
+                f.it.refresh("all-inactive")
+                await asyncio.sleep(0)
+            assert loop.time() - began_at >= 0.3
+            off = replace(config, discovery_refresh="off")
+            await f.it.reload(off)
+            asked = ns.asked(PLAIN, "SRV")
+            f.it.refresh("all-inactive")
+            await f.it.reload(off)
+            assert ns.asked(PLAIN, "SRV") == asked + 1
+            assert f.it.view.next_refresh_s is None
+
+    asyncio.run(main())
+
+
+def test_reload_follows_new_targets(config: Config, files: Files, ns: NameServer) -> None:
+    """A reload resolves the new targets at once and tells them."""
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            await f.it.reload(static(replace(config, discovery_srv=""), "n3.test:1"))
+            assert f.told.names == ["n3.test:1"]
+            assert f.it.view.srv is None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [("gone.test:1", "host gone.test: NXDOMAIN"), ("localhost:23790", "own listen address")],
+)
+def test_a_reload_that_finds_nothing_changes_nothing(
+    config: Config, files: Files, ns: NameServer, target: str, reason: str
+) -> None:
+    """New targets without endpoints, or a loop, fail the reload; the old ones are followed on."""
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            with pytest.raises(ReloadFailedError, match=reason):
+                await f.it.reload(static(replace(config, discovery_srv=""), target))
+            assert f.it.view.srv == "test"
+            ns.set(PLAIN, "SRV", "0 0 2379 n3.test.")
+            f.it.refresh("test")
+            await until(lambda: f.told.names == ["n3.test:2379"])
+
+    asyncio.run(main())
+
+
+def test_a_bug_ends_neither_following_nor_waiting(
+    config: Config, files: Files, ns: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unexpected error is logged, fails the reload that waits, and following goes on."""
+    monkeypatch.setattr(loop_module, "AFTER_ERROR_S", 0.01)
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            with monkeypatch.context() as patch:
+                patch.setattr("supervisor.core.discovery.endpoints.find_srv", lambda *_: 1 // 0)
+                with pytest.raises(ReloadFailedError, match="division"):
+                    await f.it.reload(config)
+                await until(lambda: f.log.lines_of("discovery failed"))
+            await f.it.reload(config)
+
+    asyncio.run(main())
+
+
+def test_two_hundred_reloads_are_coalesced(config: Config, files: Files, ns: NameServer) -> None:
+    """200 reloads at once ask DNS twice at most, and all of them are answered."""
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            asked = ns.asked(PLAIN, "SRV")
+            await asyncio.gather(*(f.it.reload(config) for _ in range(200)))
+            assert ns.asked(PLAIN, "SRV") - asked <= 2
+
+    asyncio.run(main())
+
+
+def test_close_ends_a_waiting_reload(config: Config, files: Files, ns: NameServer) -> None:
+    """Whoever waits for a reload when the gateway stops is not left waiting."""
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            ns.faults[""] = Fault.TIMEOUT
+            first = asyncio.create_task(f.it.reload(config))
+            asked = len(ns.queries)
+            await until(lambda: len(ns.queries) > asked)
+            second = asyncio.create_task(f.it.reload(config))
+            await asyncio.sleep(0)
+        for waiting in (first, second):
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+    asyncio.run(main())
+
+
+def test_a_static_loop_is_wrong_usage(config: Config, files: Files) -> None:
+    """A static endpoint that is our own listen address ends the start, wildcards counted."""
+    everywhere = replace(config, discovery_srv="", listen_addr=(HostPort("", 23790),))
+
+    async def main() -> None:
+        for target in ("127.0.0.1:23790", "localhost:23790", "127.0.0.5:23790"):
+            fixture = Fixture(static(everywhere, target), files)
+            with pytest.raises(BadTargetError, match=f"--endpoints {target}.*own listen address"):
+                await fixture.it.start()
+
+    asyncio.run(main())
+
+
+def test_a_discovered_loop_is_left_out(config: Config, files: Files, ns: NameServer) -> None:
+    """An endpoint found by SRV that is ourselves is left out, logged and shown."""
+    ns.set(PLAIN, "SRV", "0 0 23790 n1.test.", "0 0 2379 n2.test.")
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            assert f.told.names == ["n2.test:2379"]
+            assert list(f.it.view.refused) == ["n1.test:23790"]
+            (line,) = f.log.lines_of("endpoint left out")
+            assert line["endpoint"] == "n1.test:23790"
+
+    asyncio.run(main())
+
+
+def test_a_changed_resolv_conf_is_noticed(config: Config, ns: NameServer, files: Files) -> None:
+    """resolv.conf is read again when it changed, hosts at every question."""
+    pinned = static(replace(config, discovery_srv=""), "pinned:1")
+
+    async def main() -> None:
+        fixture = Fixture(pinned, files)
+        with pytest.raises(NoEndpointsError):
+            await fixture.it.start()
+        write(files.resolv_conf, "search test\noptions attempts:2\n")
+        ns.set("pinned.test", "A", "127.0.0.8")
+        async with started(pinned, files) as f:
+            assert f.told.lists[-1][0].addresses == ("127.0.0.8",)
+            write(files.hosts, "127.0.0.7 pinned\n")
+            f.it.refresh("test")
+            await until(lambda: f.told.lists[-1][0].addresses == ("127.0.0.7",))
+            write(files.hosts, "")
+            remove(files.resolv_conf)
+            f.it.refresh("test")
+            await until(lambda: f.it.view.last_error)
+
+    asyncio.run(main())
+
+
+def test_listen_names_become_literals(files: Files) -> None:
+    """Names of listen addresses are resolved; an unknown one is wrong usage."""
+
+    async def main() -> None:
+        listen = (HostPort("localhost", 1), HostPort("", 2), HostPort("::1", 3))
+        assert await resolve_listen(listen, files=files) == (
+            HostPort("127.0.0.1", 1),
+            HostPort("", 2),
+            HostPort("::1", 3),
+        )
+        write(files.resolv_conf, "nameserver 127.0.0.1\noptions attempts:1 timeout:1\n")
+        with pytest.raises(BadTargetError, match="--listen-addr"):
+            await resolve_listen((HostPort("no-such-name.invalid", 1),), files=files)
+
+    asyncio.run(main())
+
+
+class TestTlsGate:
+    """With the TLS check."""
+
+    @pytest.fixture
+    def authority(self, tmp_path: Path) -> Authority:
+        return Authority(tmp_path)
+
+    @pytest.fixture
+    def secure(self, config: Config, authority: Authority) -> Config:
+        return replace(config, insecure_discovery=False, trusted_ca_file=authority.file)
+
+    def test_only_verified_endpoints_are_used(
+        self, secure: Config, files: Files, ns: NameServer, authority: Authority
+    ) -> None:
+        """Good ones are used, wrong ones left out, each with its reason."""
+        with (
+            Server(authority.context("test")) as good,
+            Server(authority.context("wrong.test")) as wrong,
+            Server(hang_up) as plain,
+        ):
+            records = (f"0 0 {s.port} n1.test." for s in (good, wrong, plain))
+            ns.set(SSL, "SRV", *records)
+            ns.set(PLAIN, "SRV")
+
+            async def main() -> None:
+                async with started(secure, files) as f:
+                    assert f.told.names == [f"n1.test:{good.port}"]
+                    assert "Hostname mismatch" in f.it.view.refused[f"n1.test:{wrong.port}"]
+                    assert "does not speak TLS" in f.it.view.refused[f"n1.test:{plain.port}"]
+                    assert f.log.messages[:2] == [
+                        "discovered cluster from SRV",
+                        "validating discovered SRV endpoints",
+                    ]
+                    assert f.log.lines_of("using validated discovered SRV endpoints")
+
+            asyncio.run(main())
+
+    def test_all_refused_ends_the_start(
+        self, secure: Config, files: Files, ns: NameServer, authority: Authority
+    ) -> None:
+        """If every endpoint fails the check there is nothing to wait for, and no fallback."""
+        with Server(hang_up) as plain:
+            ns.set(PLAIN, "SRV", f"0 0 {plain.port} n1.test.")
+
+            async def main() -> None:
+                fixture = Fixture(secure, files)
+                with pytest.raises(NoEndpointsError, match=r"not speak TLS.*certificate for test "):
+                    await fixture.it.start()
+
+            asyncio.run(main())
+
+    def test_one_that_is_down_is_retried(
+        self, secure: Config, files: Files, ns: NameServer, authority: Authority
+    ) -> None:
+        """An endpoint that was down at start is verified and used once it is up."""
+        port = free_port()
+        ns.set(PLAIN, "SRV", f"0 0 {port} n1.test.")
+
+        async def main() -> None:
+            fixture = Fixture(secure, files)
+            task = asyncio.create_task(fixture.it.start())
+            await until(lambda: fixture.it.view.refused)
+            assert not task.done()
+            with Server(authority.context("test"), port):
+                await until(task.done)
+                await task
+                assert fixture.told.names == [f"n1.test:{port}"]
+            await fixture.it.reload(secure)
+            assert fixture.told.names == [f"n1.test:{port}"], (
+                "it passed once; health knows the rest"
+            )
+            await fixture.it.close()
+
+        asyncio.run(main())
+
+    def test_a_slow_check_holds_up_nobody(
+        self,
+        secure: Config,
+        files: Files,
+        ns: NameServer,
+        authority: Authority,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Endpoints that passed are used while others still keep their check waiting."""
+        monkeypatch.setattr("supervisor.discovery.resolution.EARLY_S", 0.1)
+        with Server(authority.context("test")) as good, Server(silent) as slow:
+            ns.set(PLAIN, "SRV", f"0 0 {good.port} n1.test.", f"0 0 {slow.port} n2.test.")
+
+            async def main() -> None:
+                async with started(replace(secure, health_timeout_s=3600.0), files) as f:
+                    assert f.told.names == [f"n1.test:{good.port}"]
+
+            asyncio.run(main())
+
+    def test_a_refresh_checks_again(
+        self, secure: Config, files: Files, ns: NameServer, authority: Authority
+    ) -> None:
+        """A certificate that turned bad is found at the next refresh."""
+        server = Server(authority.context("test"))
+        ns.set(PLAIN, "SRV", f"0 0 {server.port} n1.test.", "0 0 1 n2.test.")
+
+        async def main() -> None:
+            async with started(secure, files) as f:
+                assert f.told.names == [f"n1.test:{server.port}"]
+                server.stop()
+                with Server(authority.context("wrong.test"), server.port):
+                    f.it.refresh("test")
+                    await until(lambda: f.told.lists[-1] == ())
+
+        asyncio.run(main())
+
+    def test_a_missing_ca_file_is_told(self, secure: Config, files: Files) -> None:
+        """A CA file that cannot be read is an error at start and at reload."""
+        missing = replace(secure, trusted_ca_file="/nonexistent/ca.pem")
+
+        async def main() -> None:
+            with pytest.raises(BadTargetError, match="/nonexistent/ca"):
+                await Fixture(missing, files).it.start()
+            async with started(replace(secure, insecure_discovery=True), files) as f:
+                with pytest.raises(ReloadFailedError, match="/nonexistent/ca"):
+                    await f.it.reload(missing)
+
+        asyncio.run(main())

@@ -1,0 +1,57 @@
+"""The loop guard: never dial ourselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.core.address import HostPort
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.discovery.loop_guard import own_listen_address, without_own
+from supervisor.discovery.resolution import is_local
+
+LOCAL = {"10.0.0.1", "127.0.0.1", "127.0.0.2", "::1", "0.0.0.0", "::", "fd00::1"}
+
+
+@pytest.mark.parametrize(
+    ("listen", "address", "port", "own"),
+    [
+        ("127.0.0.1", "127.0.0.1", 23790, True),
+        ("127.0.0.1", "127.0.0.1", 2379, False),
+        ("127.0.0.1", "127.0.0.2", 23790, False),
+        ("127.0.0.1", "10.0.0.1", 23790, False),
+        ("127.0.0.1", "0.0.0.0", 23790, True),
+        ("10.9.9.9", "0.0.0.0", 23790, False),
+        ("", "10.0.0.1", 23790, True),
+        ("", "127.0.0.2", 23790, True),
+        ("", "fd00::1", 23790, True),
+        ("", "10.0.0.2", 23790, False),
+        ("", "10.0.0.1", 2379, False),
+        ("0.0.0.0", "10.0.0.1", 23790, True),
+        ("::", "::1", 23790, True),
+        ("::ffff:127.0.0.1", "127.0.0.1", 23790, True),
+    ],
+)
+def test_own_addresses_are_recognised(listen: str, address: str, port: int, own: bool) -> None:
+    """Wildcard listen addresses count for every local address, others for themselves."""
+    hit = own_listen_address(address, port, [HostPort(listen, 23790)], LOCAL.__contains__)
+    assert (hit is not None) == own
+
+
+def test_only_the_looping_address_is_left_out() -> None:
+    """An endpoint keeps its other addresses; without any left it goes."""
+    listen = [HostPort("127.0.0.1", 1)]
+    both = Discovered("a:1", "a", 1, ("127.0.0.1", "10.0.0.9"))
+    kept, hit = without_own(both, listen, LOCAL.__contains__)
+    assert kept is not None
+    assert kept.addresses == ("10.0.0.9",)
+    assert hit == listen[0]
+    alone = Discovered("a:1", "a", 1, ("127.0.0.1",))
+    assert without_own(alone, listen, LOCAL.__contains__) == (None, listen[0])
+    other = Discovered("a:2", "a", 2, ("127.0.0.1",))
+    assert without_own(other, listen, LOCAL.__contains__) == (other, None)
+
+
+def test_this_host_knows_its_own_addresses() -> None:
+    """Loopback and the unspecified address are local; documentation networks are not."""
+    assert all(map(is_local, ["127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::"]))
+    assert not any(map(is_local, ["198.51.100.7", "2001:db8::7"]))

@@ -1,0 +1,77 @@
+"""The hosts file and resolv.conf, read as the C library reads them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.core.discovery.system_names import (
+    ResolvConf,
+    names_to_try,
+    parse_hosts,
+    parse_resolv_conf,
+)
+
+
+def test_an_empty_resolv_conf_means_the_local_nameserver() -> None:
+    """Without a nameserver line the one on this host is asked."""
+    assert parse_resolv_conf("") == ResolvConf(nameservers=("127.0.0.1",))
+
+
+def test_resolv_conf() -> None:
+    """Nameservers, search list and options are understood, the rest is passed over."""
+    conf = parse_resolv_conf(
+        "# comment\n; another\nnameserver 10.0.0.1\nnameserver fd00::53\nnameserver not-an-ip\n"
+        "nameserver 10.0.0.2\nnameserver 10.0.0.3\ndomain old.test\nsearch A.test. b.test .\n"
+        "options ndots:2 timeout:1 attempts:9 rotate edns0\noptions ndots:x timeout\nsortlist x\n"
+    )
+    assert conf == ResolvConf(
+        nameservers=("10.0.0.1", "fd00::53", "10.0.0.2"),
+        search=("a.test", "b.test"),
+        ndots=2,
+        timeout_s=1.0,
+        attempts=5,
+        rotate=True,
+    )
+
+
+def test_domain_after_search_wins() -> None:
+    """The last of domain and search counts."""
+    assert parse_resolv_conf("search a.test\ndomain b.test").search == ("b.test",)
+
+
+@pytest.mark.parametrize(
+    ("host", "tried"),
+    [
+        ("web", ("web.a.test", "web.b.test", "web")),
+        ("web.x", ("web.x", "web.x.a.test", "web.x.b.test")),
+    ],
+)
+def test_names_to_try(host: str, tried: tuple[str, ...]) -> None:
+    """Short names are searched first, names with enough dots are tried as they are first."""
+    assert names_to_try(host, ResolvConf(search=("a.test", "b.test"))) == tried
+
+
+def test_hosts() -> None:
+    """Every name of a line gets its address; comments and nonsense are passed over."""
+    text = (
+        "127.0.0.1 localhost\n::1 localhost ip6-localhost # loop\n\n# x\nnonsense name\n"
+        "10.0.0.1 Web.test. web\n::ffff:10.0.0.2 web\n10.0.0.1 web\n"
+    )
+    assert parse_hosts(text) == {
+        "localhost": ("127.0.0.1", "::1"),
+        "ip6-localhost": ("::1",),
+        "web.test": ("10.0.0.1",),
+        "web": ("10.0.0.1", "10.0.0.2"),
+    }
+
+
+@given(st.text())
+def test_any_text_is_understood(text: str) -> None:
+    """No file content raises, and there is always a nameserver to ask."""
+    parse_hosts(text)
+    conf = parse_resolv_conf(text)
+    assert conf.nameservers
+    assert conf.timeout_s >= 1
+    assert conf.attempts >= 1

@@ -1,0 +1,151 @@
+"""The TLS gate against servers that deserve to pass, and servers that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ssl
+import threading
+from pathlib import Path
+
+import pytest
+
+from supervisor.core.discovery.admission import Candidate, Passed, Refused, Unreachable, Verdict
+from supervisor.discovery.tls_gate import Gate
+from tests.support import free_port
+from tests.tls import Authority, Server, Talk, hang_up, plaintext, reset, silent
+
+BOTH = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def verify(
+    server: Server | int,
+    authority: Authority,
+    files: tuple[str, str] = ("", ""),
+    address: str = "127.0.0.1",
+    timeout_s: float = 5.0,
+) -> Verdict:
+    async def one() -> Verdict:
+        gate = Gate(
+            "example.test",
+            ca_file=authority.file,
+            cert_file=files[0],
+            key_file=files[1],
+            timeout_s=timeout_s,
+        )
+        threads = threading.active_count()
+        port = server if isinstance(server, int) else server.port
+        verdict = await gate.verify(Candidate("a:1", address, port))
+        assert threading.active_count() == threads
+        return verdict
+
+    return asyncio.run(one())
+
+
+@BOTH
+def test_a_certificate_for_the_domain_passes(authority: Authority, version: ssl.TLSVersion) -> None:
+    """A certificate of the trusted CA for the discovery domain passes, and nobody complains."""
+    with Server(authority.context("example.test", version=version)) as server:
+        assert verify(server, authority) == Passed()
+        server.stop()
+        assert server.complaints == []
+
+
+@BOTH
+def test_a_certificate_for_another_name_is_refused(
+    authority: Authority, version: ssl.TLSVersion
+) -> None:
+    """The name of the SRV target does not count, only the domain."""
+    with Server(authority.context("infra0.example.test", version=version)) as server:
+        verdict = verify(server, authority)
+    assert isinstance(verdict, Refused)
+    assert "Hostname mismatch" in verdict.reason
+    assert not verdict.hung_up
+
+
+def test_another_authority_is_refused(authority: Authority, tmp_path: Path) -> None:
+    """A certificate of a CA that is not in --trusted-ca-file is refused."""
+    other = Authority(tmp_path, "other")
+    with Server(other.context("example.test")) as server:
+        verdict = verify(server, authority)
+    assert isinstance(verdict, Refused)
+    assert "unable to get local issuer certificate" in verdict.reason
+
+
+def test_an_expired_certificate_is_refused(authority: Authority) -> None:
+    """An expired certificate is refused, and the reason says so."""
+    past = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
+    leaf = authority.ca.issue_cert("example.test", not_after=past)
+    with Server(authority.context(certificate=leaf)) as server:
+        verdict = verify(server, authority)
+    assert isinstance(verdict, Refused)
+    assert "expired" in verdict.reason
+
+
+@BOTH
+@pytest.mark.parametrize("own", [True, False])
+def test_a_server_that_demands_a_client_certificate_passes(
+    authority: Authority, version: ssl.TLSVersion, own: bool
+) -> None:
+    """With a client certificate of ours or without: it passes if its own certificate verifies."""
+    context = authority.context("example.test", want_client_certificate=True, version=version)
+    files = authority.client_files() if own else ("", "")
+    with Server(context) as server:
+        assert verify(server, authority, files) == Passed()
+
+
+@BOTH
+def test_demanding_a_client_certificate_is_no_way_round_the_check(
+    authority: Authority, version: ssl.TLSVersion
+) -> None:
+    """A server with the wrong name is refused even if it demands a client certificate."""
+    context = authority.context("wrong.test", want_client_certificate=True, version=version)
+    with Server(context) as server:
+        assert isinstance(verify(server, authority), Refused)
+
+
+def test_no_common_cipher_is_refused(authority: Authority) -> None:
+    """An alert before the certificate was seen is a refusal."""
+    context = authority.context("example.test", version=ssl.TLSVersion.TLSv1_2)
+    context.set_ciphers("AES128-SHA")
+    with Server(context) as server:
+        verdict = verify(server, authority)
+    assert isinstance(verdict, Refused)
+    assert "alert" in verdict.reason
+
+
+@pytest.mark.parametrize(("talk", "hung_up"), [(plaintext, False), (hang_up, True), (reset, True)])
+def test_plaintext_is_refused(authority: Authority, talk: Talk, hung_up: bool) -> None:
+    """A server that does not speak TLS is refused, whatever it does instead."""
+    with Server(talk) as server:
+        verdict = verify(server, authority)
+    assert isinstance(verdict, Refused)
+    assert "does not speak TLS" in verdict.reason
+    assert verdict.hung_up == hung_up
+
+
+def test_a_silent_server_is_unreachable(authority: Authority) -> None:
+    """No answer within the timeout says nothing about the certificate."""
+    with Server(silent) as server:
+        verdict = verify(server, authority, timeout_s=0.1)
+    assert verdict == Unreachable("timeout after 0.1 s")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_nobody_there_is_unreachable(authority: Authority, address: str) -> None:
+    """A refused connection says nothing about the certificate."""
+    verdict = verify(free_port(), authority, address=address)
+    assert verdict == Unreachable("Connection refused")
+
+
+@pytest.mark.parametrize("what", ["ca_file", "cert_file"])
+def test_a_missing_file_is_told(what: str, tmp_path: Path) -> None:
+    """A CA bundle or certificate that cannot be read is an error that names the file."""
+    missing = str(tmp_path / "missing.pem")
+    with pytest.raises(ValueError, match=r"missing\.pem"):
+        Gate("example.test", **{what: missing})  # type: ignore[arg-type]

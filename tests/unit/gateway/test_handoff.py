@@ -1,0 +1,182 @@
+"""Accepted sockets go to the least loaded worker, and none is lost on the way."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.ingress.handoff import CHURN_LIMIT_PER_S, STALE_NS, Handoff
+from gateway.scoreboard import Scoreboard
+
+
+class Pair:
+    """Two slots with inboxes and a scoreboard, as the master would make them."""
+
+    def __init__(self) -> None:
+        self.scoreboard = Scoreboard()
+        self.ends = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+        self.handoffs = [
+            Handoff(
+                self.scoreboard,
+                slot=slot,
+                slots=2,
+                inbox=self.ends[slot][0],
+                peers={1 - slot: self.ends[1 - slot][1]},
+            )
+            for slot in range(2)
+        ]
+        for slot in range(2):
+            self.scoreboard.enter(slot, os.getpid())
+            self.scoreboard.set_accepting(slot, True)
+            self.scoreboard.beat(slot, time.monotonic_ns())
+
+    def close(self) -> None:
+        for ends in self.ends:
+            for end in ends:
+                end.close()
+        self.scoreboard.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    yield made
+    made.close()
+
+
+def test_a_client_goes_to_the_worker_with_fewer_sessions(pair: Pair) -> None:
+    """One session more than the other is reason enough while sessions are few."""
+    pair.scoreboard.set_sessions(0, 1)
+    assert pair.handoffs[0].receiver(1, time.monotonic_ns()) == 1
+    assert pair.handoffs[1].receiver(0, time.monotonic_ns()) is None
+
+
+def test_sockets_in_flight_count(pair: Pair) -> None:
+    """A burst is not sent to one worker because its count has not moved yet."""
+    pair.scoreboard.set_sessions(0, 1)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        assert pair.handoffs[0].send(ours.detach(), 1)
+        assert pair.scoreboard.load(1, 2) == 1
+        assert pair.handoffs[0].receiver(1, time.monotonic_ns()) is None
+        [fd], _ = pair.handoffs[1].receive()
+        os.close(fd)
+        assert pair.scoreboard.load(1, 2) == 1, "until it is served it waits"
+        pair.handoffs[1].received_are_served()
+        assert pair.scoreboard.load(1, 2) == 0
+
+
+def test_what_waits_in_our_own_inbox_is_ours(pair: Pair) -> None:
+    """In a burst a worker that was given clients passes its own on before it has served them."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        assert pair.handoffs[0].send(ours.detach(), 1)
+        assert pair.handoffs[1].receiver(0, time.monotonic_ns()) == 0
+        [fd], _ = pair.handoffs[1].receive()
+        os.close(fd)
+
+
+def test_the_socket_lives_on_in_the_inbox(pair: Pair) -> None:
+    """What was handed over works, though the sender closed its descriptor."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        assert pair.handoffs[0].send(ours.detach(), 1)
+        [fd], _ = pair.handoffs[1].receive()
+        with socket.socket(fileno=fd) as taken:
+            taken.send(b"hello")
+            assert theirs.recv(9) == b"hello"
+    assert pair.handoffs[1].receive() == ([], False)
+
+
+@pytest.mark.parametrize("why", ["not accepting", "stale", "churn", "many"])
+def test_reasons_to_keep_a_client(pair: Pair, why: str) -> None:
+    """Nothing goes to a worker that may hang or leaves, nor where it would not pay."""
+    own = 3
+    match why:
+        case "not accepting":
+            pair.scoreboard.set_accepting(1, False)
+        case "stale":
+            pair.scoreboard.beat(1, time.monotonic_ns() - 2 * STALE_NS)
+        case "churn":
+            for _ in range(50):
+                pair.handoffs[0].tick(int(CHURN_LIMIT_PER_S), 0.1)
+        case "many":
+            own = 160
+            pair.scoreboard.set_sessions(1, 151)
+    pair.scoreboard.set_sessions(0, own)
+    assert pair.handoffs[0].receiver(own, time.monotonic_ns()) is None
+
+
+def test_a_full_inbox_refuses(pair: Pair) -> None:
+    """A receiver that does not read costs nobody a client: the sender keeps what does not fit."""
+    spare, other = socket.socketpair()
+    with spare, other:
+        while pair.handoffs[0].send(os.dup(spare.fileno()), 1):
+            pass
+        assert pair.scoreboard.load(1, 2) > 0
+        taken, _ = pair.handoffs[1].receive()
+        assert len(taken) > 0
+        for fd in taken:
+            os.close(fd)
+
+
+def test_a_slot_that_came_later_is_a_peer_too(pair: Pair) -> None:
+    """After one worker more was started, its inbox gets clients."""
+    inbox, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with inbox:
+        pair.handoffs[0].add_peer(2, end)
+        pair.scoreboard.set_accepting(2, True)
+        pair.scoreboard.beat(2, time.monotonic_ns())
+        pair.scoreboard.set_sessions(0, 5)
+        pair.scoreboard.set_sessions(1, 5)
+        assert pair.handoffs[0].receiver(5, time.monotonic_ns()) == 2
+        replacement = end.dup()
+        pair.handoffs[0].add_peer(2, replacement)
+        assert end.fileno() == -1
+        replacement.close()
+
+
+def test_the_board_is_shared_through_its_descriptor() -> None:
+    """A second mapping of the same memory sees what the first wrote."""
+    scoreboard = Scoreboard()
+    again = Scoreboard(os.dup(scoreboard.fd))
+    scoreboard.set_sessions(7, 3)
+    scoreboard.beat(7, 99)
+    assert again.sessions(8)[7] == 3
+    assert again.beat_ns(7) == 99
+    again.leave(7)
+    assert scoreboard.sessions(8)[7] == 0
+    again.enter(7, 1)
+    assert scoreboard.is_owner(7, 1)
+    assert not scoreboard.is_owner(7, 2)
+    again.close()
+    scoreboard.close()
+
+
+def test_a_board_of_another_release_is_not_used() -> None:
+    """An upgraded master does not read cells whose meaning may have changed."""
+    old = Scoreboard()
+    fd = os.dup(old.fd)
+    os.pwrite(fd, (99).to_bytes(8, "little"), 0)
+    new = Scoreboard(fd)
+    old.set_sessions(3, 9)
+    assert new.sessions(4) == [0, 0, 0, 0]
+    new.close()
+    old.close()
+
+
+def test_a_turn_travels_without_a_socket(pair: Pair) -> None:
+    """The other slot learns that it is its turn; nothing counts as in flight for that."""
+    assert pair.handoffs[0].give_turn(1)
+    assert pair.handoffs[1].receive() == ([], True)
+    assert pair.handoffs[1].receive() == ([], False)
+    assert pair.scoreboard.load(1, 2) == 0
+
+
+def test_a_turn_for_nobody_stays_with_us(pair: Pair) -> None:
+    """A slot that is not known here cannot be told."""
+    assert not pair.handoffs[0].give_turn(7)

@@ -1,0 +1,149 @@
+"""What the master says to systemd, told to a socket of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.handover.systemd import Notify, take_stored, watchdog_interval_s
+from supervisor.workers.channel import receive
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[socket.socket]:
+    """The service manager's side."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        yield sock
+
+
+def heard(systemd: socket.socket) -> tuple[str, list[int]]:
+    data, fds = receive(systemd, 4096, 8)
+    return data.decode(), fds
+
+
+def test_without_a_service_manager_nothing_happens() -> None:
+    """No NOTIFY_SOCKET, or one that is not there: every call is a no-op."""
+    for address in (None, "", "vsock:2:1", "/does/not/exist"):
+        notify = Notify(address)
+        assert not notify.enabled
+        notify.ready("x")
+        notify.keep("a", 0)
+        notify.remove("a")
+        notify.status("x")
+        assert asyncio.run(notify.barrier())
+        notify.close()
+
+
+def test_messages(systemd: socket.socket) -> None:
+    """Each call is one datagram with what systemd expects in it."""
+    notify = Notify(systemd.getsockname())
+    notify.ready("all\nwell")
+    assert heard(systemd)[0] == "READY=1\nSTATUS=all well"
+    notify.reloading()
+    first, second = heard(systemd)[0].split("\n")
+    assert first == "RELOADING=1"
+    assert second.startswith("MONOTONIC_USEC=")
+    notify.stopping()
+    notify.extend(2.5)
+    notify.watchdog()
+    assert [heard(systemd)[0] for _ in range(3)] == [
+        "STOPPING=1",
+        "EXTEND_TIMEOUT_USEC=2500000",
+        "WATCHDOG=1",
+    ]
+    notify.close()
+
+
+def test_status_is_said_at_most_once_a_second(systemd: socket.socket) -> None:
+    """Of many changes the newest is said, and the same text is not repeated."""
+
+    async def play() -> None:
+        notify = Notify(systemd.getsockname())
+        notify.status("one")
+        notify.status("two")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        assert heard(systemd)[0] == "STATUS=two"
+        notify.status("two")
+        notify.status("three")
+        await asyncio.sleep(0.01)
+        with pytest.raises(BlockingIOError):
+            heard(systemd)
+        notify.close()
+
+    asyncio.run(play())
+
+
+def test_kept_descriptors_come_back_by_name(systemd: socket.socket) -> None:
+    """FDSTORE carries a duplicate; FDSTOREREMOVE forgets it."""
+    notify = Notify(systemd.getsockname())
+    read_end, write_end = os.pipe()
+    notify.keep("pipe.0.1", read_end)
+    assert heard(systemd)[0] == "FDSTOREREMOVE=1\nFDNAME=pipe.0.1"
+    text, fds = heard(systemd)
+    assert text == "FDSTORE=1\nFDNAME=pipe.0.1"
+    assert os.fstat(fds[0]).st_ino == os.fstat(read_end).st_ino
+    notify.close()
+    for fd in (read_end, write_end, *fds):
+        os.close(fd)
+
+
+def test_the_barrier_waits_for_systemd(systemd: socket.socket) -> None:
+    """It is reached when systemd closed its end, not when the datagram was sent."""
+
+    async def play() -> None:
+        notify = Notify(systemd.getsockname())
+        waiting = asyncio.create_task(notify.barrier(5.0), name="barrier")
+        await asyncio.sleep(0.01)
+        text, fds = heard(systemd)
+        assert text == "BARRIER=1"
+        assert not waiting.done()
+        os.close(fds[0])
+        assert await waiting
+        assert not await notify.barrier(0.01)
+        os.close(heard(systemd)[1][0])
+        notify.close()
+
+    asyncio.run(play())
+
+
+def test_many_messages_wait_in_order(systemd: socket.socket) -> None:
+    """A service manager that is slow to read gets everything, in order."""
+
+    async def play() -> None:
+        notify = Notify(systemd.getsockname())
+        for index in range(2000):
+            notify.remove(f"x.{index}")
+        for index in range(2000):
+            while True:
+                try:
+                    text, _ = heard(systemd)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(0)
+            assert text.endswith(f"=x.{index}")
+        notify.close()
+
+    asyncio.run(play())
+
+
+def test_stored_descriptors_for_somebody_else_are_not_ours() -> None:
+    """LISTEN_PID decides, and the variables are not passed on."""
+    environ = {"LISTEN_PID": "1", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b"}
+    assert take_stored(environ) == []
+    assert environ == {}
+    assert take_stored({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "none"}) == []
+
+
+def test_watchdog_interval() -> None:
+    """Half of what the unit asks for, and only if it asks us."""
+    assert watchdog_interval_s({}) is None
+    assert watchdog_interval_s({"WATCHDOG_USEC": "0"}) is None
+    assert watchdog_interval_s({"WATCHDOG_USEC": "4000000", "WATCHDOG_PID": "1"}) is None
+    assert watchdog_interval_s({"WATCHDOG_USEC": "4000000"}) == 2.0

@@ -1,0 +1,377 @@
+"""One probe against real servers, good and bad; and nobody is left with a reset."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trustme
+
+from supervisor.core.health.probing import Plan, ProbeKind
+from supervisor.health.probe import Probe, Result, Trust, Verdict, is_reflection
+from tests import servers
+from tests.clients import black_hole
+from tests.servers import Server, serving
+from tests.support import free_port, wait_until
+
+PASSED = Result(Verdict.PASSED)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def files(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ca.pem, client.pem and client.key in a directory."""
+    directory = tmp_path_factory.mktemp("tls")
+    authority.cert_pem.write_to_path(directory / "ca.pem")
+    client = authority.issue_cert("client@example.com")
+    client.cert_chain_pems[0].write_to_path(directory / "client.pem")
+    client.private_key_pem.write_to_path(directory / "client.key")
+    return directory
+
+
+@pytest.fixture(params=["TLSv1_2", "TLSv1_3"])
+def version(request: pytest.FixtureRequest) -> ssl.TLSVersion:
+    return ssl.TLSVersion[request.param]
+
+
+def server_context(
+    authority: trustme.CA,
+    *names: str,
+    mutual: bool = False,
+    version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = context.maximum_version = version
+    authority.issue_cert(*names).configure_cert(context)
+    if mutual:
+        authority.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def tls_plan(files: Path, name: str = "etcd.example", kind: ProbeKind = ProbeKind.TLS) -> Plan:
+    return Plan(kind=kind, server_name=name, ca_file=str(files / "ca.pem"))
+
+
+def with_client(how: Plan, files: Path) -> Plan:
+    return replace(how, cert_file=str(files / "client.pem"), key_file=str(files / "client.key"))
+
+
+PLAIN = Plan(kind=ProbeKind.TCP, server_name="127.0.0.1")
+HTTP = Plan(kind=ProbeKind.HTTP, server_name="127.0.0.1")
+
+
+def probed(
+    port: int,
+    how: Plan,
+    *,
+    address: str = "127.0.0.1",
+    timeout_s: float = 5.0,
+    trust: Trust | None = None,
+) -> Result:
+    async def probe() -> Result:
+        one = Probe(address, port, how, trust or Trust())
+        try:
+            result = await one.run(timeout_s)
+            await one.leave()
+        finally:
+            one.close()
+        return result
+
+    return asyncio.run(probe())
+
+
+def ended(server: Server, *ends: str) -> None:
+    wait_until(lambda: server.ends == list(ends), what=f"{server.ends} became {ends}")
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """Listens, but nobody accepts: the kernel completes handshakes, and that is all."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock.getsockname()[1]
+
+
+def test_tcp_passes_and_leaves_orderly() -> None:
+    """A TCP probe ends with a FIN, which the server sees as end of stream."""
+    with serving(servers.silent) as server:
+        assert probed(server.port, PLAIN) == PASSED
+        ended(server, "eof")
+
+
+def test_greeting_is_listened_to() -> None:
+    """A server that speaks first gets no reset for what it said."""
+    with serving(servers.greet) as server:
+        for _ in range(20):
+            assert probed(server.port, PLAIN) == PASSED
+        ended(server, *["eof"] * 20)
+
+
+def test_endless_talk_is_cut() -> None:
+    """A server that streams for ever is left after a bounded amount."""
+
+    def stream(conn: socket.socket) -> None:
+        while True:
+            conn.sendall(bytes(65536))
+
+    with serving(stream) as server:
+        assert probed(server.port, PLAIN) == PASSED
+        ended(server, "reset")
+
+
+def test_deaf_server_is_left(deaf_port: int) -> None:
+    """A server that accepts and does nothing passes by TCP, and does not keep us for ever."""
+    assert probed(deaf_port, PLAIN) == PASSED
+
+
+def test_refused() -> None:
+    """Nobody listens."""
+    assert probed(free_port(), PLAIN) == Result(Verdict.FAILED, "connection refused")
+
+
+def test_ipv6() -> None:
+    """Addresses of both families are probed."""
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as sock:
+        assert probed(sock.getsockname()[1], PLAIN, address="::1") == PASSED
+
+
+def test_own_reflection() -> None:
+    """A connection to itself is told from one to a server."""
+    with socket.socket() as sock, socket.create_server(("127.0.0.1", 0)) as server:
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(sock.getsockname())
+        assert is_reflection(sock)
+        with socket.create_connection(server.getsockname()) as other:
+            assert not is_reflection(other)
+
+
+@pytest.mark.parametrize("kind", list(ProbeKind))
+def test_black_hole(kind: ProbeKind, files: Path) -> None:
+    """SYNs into nothing end at the timeout, whatever the kind."""
+    with black_hole() as (_, port):
+        result = probed(port, tls_plan(files, kind=kind), timeout_s=0.2)
+    assert result == Result(Verdict.FAILED, "timeout: no connect within 0.2 s")
+
+
+@pytest.mark.parametrize("kind", [ProbeKind.TLS, ProbeKind.HTTP, ProbeKind.HTTPS])
+def test_accept_and_hang(kind: ProbeKind, files: Path, deaf_port: int) -> None:
+    """A zombie that accepts and says nothing is found by every kind that listens to answers."""
+    result = probed(deaf_port, tls_plan(files, kind=kind), timeout_s=0.2)
+    assert result == Result(Verdict.FAILED, "timeout: no answer within 0.2 s")
+
+
+def test_http_passes() -> None:
+    """200 with etcd's body is healthy, and the connection ends orderly."""
+    with serving(servers.answer("200 OK", b'{"health":"true","reason":""}')) as server:
+        assert probed(server.port, HTTP) == PASSED
+        ended(server, "eof")
+
+
+def test_http_answer_without_length() -> None:
+    """An answer that ends with the connection counts too."""
+    with serving(servers.answer("200 OK", b'{"health":"false"}', framed=False)) as server:
+        assert probed(server.port, HTTP) == Result(Verdict.FAILED, 'health is "false"')
+
+
+def test_http_503() -> None:
+    """Any status but 200 is a failure."""
+    with serving(servers.answer("503 Service Unavailable")) as server:
+        assert probed(server.port, HTTP) == Result(Verdict.FAILED, "HTTP status 503")
+        ended(server, "eof")
+
+
+def test_http_says_unhealthy() -> None:
+    """200 with a body that says false is a failure, with etcd's reason."""
+    body = b'{"health":"false","reason":"RAFT NO LEADER"}'
+    with serving(servers.answer("200 OK", body)) as server:
+        result = probed(server.port, HTTP)
+    assert result == Result(Verdict.FAILED, 'health is "false" (RAFT NO LEADER)')
+
+
+def test_http_sends_path_and_host() -> None:
+    """The request asks for the configured path, query included, and names the host."""
+    heard: list[bytes] = []
+
+    def listen(conn: socket.socket) -> None:
+        heard.append(conn.recv(65536))
+        conn.sendall(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    how = replace(HTTP, path="/health?serializable=true", server_name="::1")
+    with serving(listen) as server:
+        assert probed(server.port, how) == PASSED
+    request = heard[0].lower()
+    assert request.startswith(b"get /health?serializable=true http/1.1\r\n")
+    assert f"host: [::1]:{server.port}\r\n".encode() in request
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (b"220 hello\r\n\r\n", "no HTTP: illegal status line: '220 hello'"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", "no HTTP"),
+        (b"", "no HTTP"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", "no HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + bytes(99999), "more than 65536"),
+    ],
+)
+def test_http_nonsense(said: bytes, error: str) -> None:
+    """What is not an HTTP answer, or is cut, or is too long, is a failure."""
+
+    def say(conn: socket.socket) -> None:
+        conn.recv(65536)
+        conn.sendall(said)
+        conn.shutdown(socket.SHUT_WR)
+
+    with serving(say) as server:
+        result = probed(server.port, HTTP)
+    assert result.verdict is Verdict.FAILED
+    assert error in result.error
+
+
+def test_tls_passes_and_leaves_orderly(
+    authority: trustme.CA, files: Path, version: ssl.TLSVersion
+) -> None:
+    """A TLS probe is a full handshake and a goodbye: no reset although tickets are under way."""
+    with serving(
+        servers.silent, server_context(authority, "etcd.example", version=version)
+    ) as server:
+        for _ in range(20):
+            assert probed(server.port, tls_plan(files)) == PASSED
+        ended(server, *["eof"] * 20)
+
+
+def test_tls_for_an_ip(authority: trustme.CA, files: Path) -> None:
+    """A static endpoint given by address is verified for its IP."""
+    with serving(servers.silent, server_context(authority, "127.0.0.1")) as server:
+        assert probed(server.port, tls_plan(files, "127.0.0.1")) == PASSED
+        result = probed(server.port, tls_plan(files, "127.0.0.2"))
+    assert result.verdict is Verdict.FAILED
+    assert "127.0.0.2" in result.error
+
+
+def test_tls_wrong_name(authority: trustme.CA, files: Path) -> None:
+    """A certificate for another name fails, unless it need not be verified."""
+    with serving(servers.silent, server_context(authority, "other.example")) as server:
+        result = probed(server.port, tls_plan(files))
+        assert result.verdict is Verdict.FAILED
+        assert result.error.startswith("TLS: certificate: Hostname mismatch")
+        assert probed(server.port, replace(tls_plan(files), verify=False)) == PASSED
+
+
+def test_tls_wrong_authority(files: Path) -> None:
+    """A certificate of an unknown authority fails."""
+    with serving(servers.silent, server_context(trustme.CA(), "etcd.example")) as server:
+        result = probed(server.port, tls_plan(files))
+    assert result.error.startswith("TLS: certificate: ")
+    assert result.verdict is Verdict.FAILED
+
+
+def test_tls_to_plaintext(files: Path) -> None:
+    """A server that does not speak TLS fails, whether it answers or hangs up."""
+    with serving(servers.greet) as server:
+        result = probed(server.port, tls_plan(files))
+        assert result == Result(Verdict.FAILED, "TLS: wrong version number")
+    with serving(lambda conn: conn.shutdown(socket.SHUT_WR)) as server:
+        result = probed(server.port, tls_plan(files))
+        assert result.error == "closed the connection during the tls handshake"
+
+
+def test_mutual_tls_with_certificate(
+    authority: trustme.CA, files: Path, version: ssl.TLSVersion
+) -> None:
+    """The client certificate is presented, and https asks through it."""
+    context = server_context(authority, "etcd.example", mutual=True, version=version)
+    with serving(servers.answer("200 OK", b'{"health":"true"}'), context) as server:
+        how = with_client(tls_plan(files, kind=ProbeKind.HTTPS), files)
+        assert probed(server.port, how) == PASSED
+        ended(server, "eof")
+
+
+def test_mutual_tls_without_certificate(
+    authority: trustme.CA, files: Path, version: ssl.TLSVersion
+) -> None:
+    """A server that demands a certificate is alive for tls, and unusable for https."""
+    context = server_context(authority, "etcd.example", mutual=True, version=version)
+    with serving(servers.answer("200 OK"), context) as server:
+        assert probed(server.port, tls_plan(files)) == PASSED
+        result = probed(server.port, tls_plan(files, kind=ProbeKind.HTTPS))
+        assert result.verdict is Verdict.FAILED
+
+
+def test_https(authority: trustme.CA, files: Path) -> None:
+    """https is the same question inside TLS, also when the answer ends with the connection."""
+    context = server_context(authority, "etcd.example")
+    with serving(servers.answer("200 OK", b'{"health":"true"}'), context) as server:
+        assert probed(server.port, tls_plan(files, kind=ProbeKind.HTTPS)) == PASSED
+        ended(server, "eof")
+    cut = servers.answer("200 OK", b'{"health":"false"}', framed=False)
+    with serving(cut, server_context(authority, "etcd.example")) as server:
+        result = probed(server.port, tls_plan(files, kind=ProbeKind.HTTPS))
+    assert result == Result(Verdict.FAILED, 'health is "false"')
+
+
+def test_https_cut(authority: trustme.CA, files: Path) -> None:
+    """An answer that is cut, without TLS's own end, is a failure."""
+
+    def cut(conn: socket.socket) -> None:
+        conn.recv(65536)
+        conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort")
+        socket.socket.shutdown(conn, socket.SHUT_WR)
+
+    with serving(cut, server_context(authority, "etcd.example")) as server:
+        result = probed(server.port, tls_plan(files, kind=ProbeKind.HTTPS))
+    assert result.error.startswith("no HTTP: ")
+
+
+def test_unreadable_files_are_our_own_fault(files: Path, deaf_port: int, tmp_path: Path) -> None:
+    """A CA, certificate or key that cannot be loaded is no evidence against an endpoint."""
+    (tmp_path / "junk.pem").write_text("junk")
+    for how in (
+        replace(tls_plan(files), ca_file=str(tmp_path / "absent.pem")),
+        replace(tls_plan(files), ca_file=str(tmp_path / "junk.pem")),
+        replace(tls_plan(files), cert_file=str(files / "client.pem"), key_file="/absent"),
+    ):
+        result = probed(deaf_port, how)
+        assert result.verdict is Verdict.UNDECIDED
+        assert result.error.startswith("cannot load")
+
+
+def test_rotated_files_are_read_again(files: Path, tmp_path: Path) -> None:
+    """A CA file that was replaced counts from the next probe on, without a reload."""
+    mine = tmp_path / "ca.pem"
+    mine.write_bytes((files / "ca.pem").read_bytes())
+    other = trustme.CA()
+    trust = Trust()
+    how = replace(tls_plan(files), ca_file=str(mine))
+    with serving(servers.silent, server_context(other, "etcd.example")) as server:
+        assert probed(server.port, how, trust=trust).verdict is Verdict.FAILED
+        other.cert_pem.write_to_path(tmp_path / "new.pem")
+        (tmp_path / "new.pem").replace(mine)
+        assert probed(server.port, how, trust=trust) == PASSED
+        assert trust.context(how) is trust.context(how)
+
+
+def test_no_descriptor_is_our_own_fault(deaf_port: int) -> None:
+    """Out of descriptors is no evidence against an endpoint."""
+
+    async def probe() -> Result:
+        one = Probe("127.0.0.1", deaf_port, PLAIN, Trust())
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            return await one.run(5)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            one.close()
+
+    assert asyncio.run(probe()).verdict is Verdict.UNDECIDED

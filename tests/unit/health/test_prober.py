@@ -1,0 +1,436 @@
+"""The prober against real servers: one probe at a time, evidence judged, changes told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from supervisor.core.config import Config
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.health.machine import HealthView
+from supervisor.health import prober as module
+from supervisor.health.prober import Prober
+from tests import servers
+from tests.clients import black_hole
+from tests.logbook import Logbook
+from tests.servers import Server, serving
+from tests.support import free_port
+
+QUICK = Config(health_interval_s=0.1, health_timeout_s=1.0, retry_delay_s=0.2)
+SLOW = Config(health_interval_s=1000.0, retry_delay_s=1000.0, health_timeout_s=5.0)
+
+
+class Stage:
+    """A prober with everything it said."""
+
+    def __init__(self, config: Config) -> None:
+        self.log = Logbook()
+        self.changes: list[tuple[str, bool]] = []
+        self.prober = Prober(config, self.log, self.changed, wall=lambda: 1000.0)
+
+    def changed(self, name: str, view: HealthView) -> None:
+        self.changes.append((name, view.active))
+
+    def view(self, name: str) -> HealthView:
+        view = self.prober.view(name)
+        assert view is not None
+        return view
+
+
+@asynccontextmanager
+async def staged(config: Config = QUICK) -> AsyncIterator[Stage]:
+    stage = Stage(config)
+    try:
+        yield stage
+    finally:
+        await stage.prober.close()
+        assert len(asyncio.all_tasks()) == 1, "no probe is left running"
+
+
+async def eventually(predicate: Callable[[], object], deadline_s: float = 10.0) -> None:
+    async with asyncio.timeout(deadline_s):
+        while not predicate():  # noqa: ASYNC110 (what is waited for has no event)
+            await asyncio.sleep(0.002)
+
+
+def found(
+    *ports: int, addresses: tuple[str, ...] = ("127.0.0.1",), **more: Any
+) -> list[Discovered]:
+    return [Discovered(f"e{port}:1", f"e{port}", port, addresses, **more) for port in ports]
+
+
+def play(scene: Callable[[], Awaitable[None]]) -> None:
+    async def run() -> None:
+        await scene()
+
+    asyncio.run(run())
+
+
+def test_good_ones_stay_active_and_are_probed_again() -> None:
+    """A healthy endpoint is probed at once, then every interval, and nothing is said of it."""
+
+    async def scene() -> None:
+        async with staged() as stage:
+            stage.prober.set_endpoints(found(server.port))
+            view = stage.view(f"e{server.port}:1")
+            assert (view.state, view.since) == ("active", 1000.0)
+            await eventually(lambda: stage.view(f"e{server.port}:1").probes.get("passed", 0) >= 3)
+            assert stage.changes == []
+            assert stage.log.lines == []
+
+    with serving(servers.silent) as server:
+        play(scene)
+        assert set(server.ends) == {"eof"}
+
+
+def test_refused_one_is_deactivated_and_comes_back() -> None:
+    """Nobody listens: inactive, with the reason; somebody does again: active by the next probe."""
+    port = free_port()
+    name = f"e{port}:1"
+
+    async def scene() -> None:
+        async with staged() as stage:
+            stage.prober.set_endpoints(found(port))
+            await eventually(lambda: stage.changes == [(name, False)])
+            view = stage.view(name)
+            assert (view.state, view.last_error) == ("inactive", "connection refused")
+            assert stage.log.said("deactivated endpoint") == [
+                {"endpoint": name, "error": "connection refused"}
+            ]
+            with serving(servers.silent, port=port):
+                await eventually(lambda: stage.changes == [(name, False), (name, True)])
+                assert stage.log.said("activated") == [{"endpoint": name}]
+                assert stage.view(name).transitions == {"active": 1, "inactive": 1}
+                assert stage.view(name).probe_failures >= 1
+
+    play(scene)
+
+
+def test_zombies_are_found() -> None:
+    """503, a body that says false, and accept-and-hang turn inactive with checks by HTTP."""
+
+    async def scene(*ports: int) -> None:
+        async with staged(replace(QUICK, health_check="http")) as stage:
+            stage.prober.set_endpoints(found(*ports))
+            await eventually(lambda: len(stage.changes) == 3)
+            errors = [stage.view(f"e{port}:1").last_error for port in ports]
+            assert errors[0] == "HTTP status 503"
+            assert errors[1] == 'health is "false"'
+            assert str(errors[2]).startswith("timeout: no answer")
+
+    with (
+        serving(servers.answer("503 Service Unavailable")) as one,
+        serving(servers.answer("200 OK", b'{"health":"false"}')) as two,
+        serving(servers.silent) as three,
+    ):
+        play(lambda: scene(one.port, two.port, three.port))
+
+
+def test_black_hole_is_found() -> None:
+    """SYNs into nothing turn it inactive within the timeout."""
+
+    async def scene(port: int) -> None:
+        async with staged() as stage:
+            stage.prober.set_endpoints(found(port))
+            await eventually(lambda: stage.changes == [(f"e{port}:1", False)])
+            assert str(stage.view(f"e{port}:1").last_error).startswith("timeout: no connect")
+
+    with black_hole() as (_, port):
+        play(lambda: scene(port))
+
+
+def test_one_good_address_is_enough() -> None:
+    """An endpoint with several addresses is active if one of them passes; else each is told."""
+
+    async def scene(server: Server) -> None:
+        async with staged() as stage:
+            both = ("127.0.0.9", "127.0.0.1")
+            stage.prober.set_endpoints(found(server.port, addresses=both))
+            name = f"e{server.port}:1"
+            await eventually(lambda: stage.view(name).probes.get("passed", 0) >= 2)
+            assert stage.changes == []
+            stage.prober.set_endpoints(found(server.port, addresses=("127.0.0.8", "127.0.0.9")))
+            await eventually(lambda: stage.changes == [(name, False)])
+            assert stage.view(name).last_error == (
+                "127.0.0.8: connection refused; 127.0.0.9: connection refused"
+            )
+
+    with serving(servers.silent) as server:
+        play(lambda: scene(server))
+
+
+def test_failed_dial_deactivates_at_once_and_is_refuted_at_once() -> None:
+    """A worker's failed dial counts before any probe, and a good probe follows without waiting."""
+
+    async def scene(server: Server) -> None:
+        async with staged(SLOW) as stage:
+            name = f"e{server.port}:1"
+            stage.prober.set_endpoints(found(server.port))
+            await eventually(lambda: stage.view(name).probes)
+            stage.prober.dial_failed(name, "connection refused")
+            assert stage.changes == [(name, False)]
+            await eventually(lambda: stage.changes == [(name, False), (name, True)])
+            assert stage.view(name).dial_failures == 1
+
+    with serving(servers.silent) as server:
+        play(lambda: scene(server))
+
+
+def test_late_timeout_is_no_evidence() -> None:
+    """A dial that timed out began before the last good probe: counted, checked, not believed."""
+
+    async def scene(server: Server) -> None:
+        async with staged(SLOW) as stage:
+            name = f"e{server.port}:1"
+            stage.prober.set_endpoints(found(server.port))
+            await eventually(lambda: stage.view(name).probes == {"passed": 1})
+            stage.prober.dial_failed(name, "timeout", "timeout")
+            await eventually(lambda: stage.view(name).probes == {"passed": 2})
+            assert stage.changes == []
+            assert stage.view(name).dial_failures == 1
+
+    with serving(servers.silent) as server:
+        play(lambda: scene(server))
+
+
+def test_slow_dial_is_a_hint() -> None:
+    """An endpoint that lost a hedge is looked at, not deactivated."""
+
+    async def scene(server: Server) -> None:
+        async with staged(SLOW) as stage:
+            name = f"e{server.port}:1"
+            stage.prober.set_endpoints(found(server.port))
+            await eventually(lambda: stage.view(name).probes == {"passed": 1})
+            stage.prober.dial_failed(name, "slower than the next endpoint", "abandoned")
+            await eventually(lambda: stage.view(name).probes == {"passed": 2})
+            assert stage.changes == []
+            assert stage.view(name).dial_failures == 0
+
+    with serving(servers.silent) as server:
+        play(lambda: scene(server))
+
+
+def test_one_failed_address_of_several_is_a_hint() -> None:
+    """A dial that failed on one address deactivates nobody whose other address works."""
+
+    async def scene(server: Server) -> None:
+        async with staged(SLOW) as stage:
+            name = f"e{server.port}:1"
+            both = ("127.0.0.9", "127.0.0.1")
+            stage.prober.set_endpoints(found(server.port, addresses=both))
+            await eventually(lambda: stage.view(name).probes == {"passed": 1})
+            stage.prober.dial_failed(name, "127.0.0.9: connection refused", "refused")
+            await eventually(lambda: stage.view(name).probes == {"passed": 2})
+            assert stage.changes == []
+            assert stage.view(name).dial_failures == 1
+
+    with serving(servers.silent) as server:
+        play(lambda: scene(server))
+
+
+def test_good_dial_activates() -> None:
+    """A worker that failed open and got through makes it active without waiting for a probe."""
+    port = free_port()
+
+    async def scene() -> None:
+        async with staged(SLOW) as stage:
+            name = f"e{port}:1"
+            stage.prober.set_endpoints(found(port))
+            await eventually(lambda: stage.changes == [(name, False)])
+            stage.prober.dial_succeeded(name)
+            assert stage.changes[1] == (name, True)
+
+    play(scene)
+
+
+def test_unknown_names_are_ignored() -> None:
+    """Evidence about an endpoint that has just gone harms nobody."""
+
+    async def scene() -> None:
+        async with staged() as stage:
+            stage.prober.dial_failed("x:1", "refused")
+            stage.prober.dial_succeeded("x:1")
+            assert stage.prober.view("x:1") is None
+
+    play(scene)
+
+
+def test_checks_off() -> None:
+    """Without checks nothing is probed until a dial fails; then TCP brings it back."""
+
+    async def scene(server: Server) -> None:
+        async with staged(replace(QUICK, health_check="off")) as stage:
+            name = f"e{server.port}:1"
+            stage.prober.set_endpoints(found(server.port))
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert server.accepted == 0
+            stage.prober.dial_failed(name, "connection refused")
+            await eventually(lambda: stage.changes == [(name, False), (name, True)])
+            await eventually(lambda: server.accepted == 1)
+
+    with serving(servers.silent) as server:
+        play(lambda: scene(server))
+
+
+def test_gone_ones_are_probed_no_more() -> None:
+    """An endpoint that left is forgotten while its probe runs, and its verdict is not told."""
+
+    async def scene(server: Server) -> None:
+        async with staged(replace(QUICK, health_check="http")) as stage:
+            stage.prober.set_endpoints(found(server.port))
+            await eventually(lambda: server.open == 1)
+            stage.prober.set_endpoints([])
+            await eventually(lambda: server.open == 0)
+            assert stage.prober.view(f"e{server.port}:1") is None
+            assert stage.changes == []
+
+    with serving(servers.silent) as server:
+        play(lambda: scene(server))
+
+
+def test_changed_address_is_probed_at_once() -> None:
+    """The verdict on an old address does not count for the new one."""
+
+    async def scene(server: Server) -> None:
+        async with staged(replace(SLOW, health_check="http", health_timeout_s=2.0)) as stage:
+            name = f"e{server.port}:1"
+            stage.prober.set_endpoints(found(server.port))
+            await eventually(lambda: server.open == 1)
+            stage.prober.set_endpoints(found(server.port, addresses=("127.0.0.9",)))
+            await eventually(lambda: stage.changes == [(name, False)])
+            assert stage.view(name).last_error == "connection refused"
+            assert stage.view(name).probes == {"failed": 1}
+
+    with serving(servers.silent) as server:
+        play(lambda: scene(server))
+
+
+def test_weights_are_nothing_to_probe_for() -> None:
+    """A new weight keeps the schedule."""
+
+    async def scene(server: Server) -> None:
+        async with staged(SLOW) as stage:
+            name = f"e{server.port}:1"
+            stage.prober.set_endpoints(found(server.port))
+            await eventually(lambda: stage.view(name).probes == {"passed": 1})
+            stage.prober.set_endpoints(found(server.port, weight=7))
+            for _ in range(50):
+                await asyncio.sleep(0.001)
+            assert stage.view(name).probes == {"passed": 1}
+
+    with serving(servers.silent) as server:
+        play(lambda: scene(server))
+
+
+def test_reconfigured() -> None:
+    """A reload from TCP to HTTP probes at once, and finds what TCP could not."""
+
+    async def scene(server: Server) -> None:
+        async with staged(SLOW) as stage:
+            name = f"e{server.port}:1"
+            stage.prober.set_endpoints(found(server.port))
+            await eventually(lambda: stage.view(name).probes == {"passed": 1})
+            stage.prober.reconfigure(replace(SLOW, health_check="http"))
+            await eventually(lambda: stage.changes == [(name, False)])
+
+    with serving(servers.answer("500 Oops")) as server:
+        play(lambda: scene(server))
+
+
+def test_our_own_troubles_are_told_once() -> None:
+    """A CA file that cannot be read deactivates nobody, and is logged once, not for every probe."""
+
+    async def scene(server: Server) -> None:
+        config = replace(QUICK, health_check="tls", trusted_ca_file="/nonexistent")
+        async with staged(config) as stage:
+            name = f"e{server.port}:1"
+            stage.prober.set_endpoints(found(server.port))
+            await eventually(lambda: stage.view(name).probes.get("undecided", 0) >= 2)
+            assert stage.changes == []
+            assert len(stage.log.said("cannot probe")) == 1
+
+    with serving(servers.silent) as server:
+        play(lambda: scene(server))
+
+
+def test_an_endpoint_without_address() -> None:
+    """An endpoint with nothing to dial is no evidence."""
+
+    async def scene() -> None:
+        async with staged() as stage:
+            stage.prober.set_endpoints(found(1, addresses=()))
+            await eventually(lambda: stage.log.said("cannot probe"))
+            assert stage.log.said("cannot probe")[0]["error"] == "no address"
+
+    play(scene)
+
+
+def test_a_bug_does_not_end_probing() -> None:
+    """Whatever a probe raises is told, and the next probe comes."""
+
+    async def scene() -> None:
+        async with staged(replace(QUICK, health_check="http", health_path="/ spaced")) as stage:
+            stage.prober.set_endpoints(found(server.port))
+            name = f"e{server.port}:1"
+            await eventually(lambda: stage.view(name).probes.get("undecided", 0) >= 2)
+            assert "LocalProtocolError" in stage.log.said("cannot probe")[0]["error"]
+
+    with serving(servers.silent) as server:
+        play(scene)
+
+
+def test_flapping_is_logged_and_shown() -> None:
+    """An endpoint that goes up and down is held inactive; log and status say for how long."""
+
+    async def scene(server: Server) -> None:
+        config = replace(SLOW, health_interval_s=0.05)
+        async with staged(config) as stage:
+            name = f"e{server.port}:1"
+            stage.prober.set_endpoints(found(server.port))
+            for _ in range(5):
+                await eventually(lambda: stage.view(name).active)
+                stage.prober.dial_failed(name, "reset")
+            assert 0 < stage.view(name).hold_s <= 1.0
+            assert stage.log.said("deactivated endpoint")[-1]["flaps"] == 4
+            await eventually(lambda: stage.view(name).active)
+
+    with serving(servers.silent) as server:
+        play(lambda: scene(server))
+
+
+def test_many_endpoints_are_bounded() -> None:
+    """Of 300 endpoints that hang, no more than the limit are probed at once, and all are judged."""
+    most = [0]
+
+    async def scene(port: int) -> None:
+        async with staged(replace(QUICK, health_timeout_s=0.2, retry_delay_s=60.0)) as stage:
+            many = [Discovered(f"e{i}:1", "e", port, ("127.0.0.1",)) for i in range(300)]
+            stage.prober.set_endpoints(many)
+
+            def judged() -> bool:
+                most[0] = max(most[0], stage.prober._running)
+                return len(stage.changes) == 300
+
+            await eventually(judged, 30.0)
+
+    with black_hole() as (_, port):
+        play(lambda: scene(port))
+    assert most[0] == module.MAX_CONCURRENT
+
+
+def test_no_threads() -> None:
+    """Probing starts no thread, whatever the kind."""
+
+    async def scene(port: int) -> None:
+        async with staged(replace(QUICK, health_check="https")) as stage:
+            stage.prober.set_endpoints(found(port))
+            await eventually(lambda: stage.changes)
+            assert threading.active_count() == before
+
+    before = threading.active_count()
+    play(lambda: scene(free_port()))

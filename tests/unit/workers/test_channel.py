@@ -1,0 +1,196 @@
+"""The master's ends of one worker's channel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+
+from gateway.core import messages, wire
+from gateway.core.endpoint import Endpoint
+from supervisor.workers.channel import Channel, receive
+
+
+class Ends:
+    """A channel and, in our handles, the worker's ends of it."""
+
+    def __init__(self, *, inherited: bool = False) -> None:
+        self.pipe_r, pipe_w = os.pipe()
+        os.set_blocking(self.pipe_r, False)
+        control, self.control = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.up: list[tuple[messages.Up, list[int]]] = []
+        self.broken: list[str] = []
+        self.channel = Channel(
+            asyncio.get_running_loop(),
+            pipe_w=pipe_w,
+            control=control,
+            on_message=lambda message, fds: self.up.append((message, fds)),
+            on_broken=self.broken.append,
+            inherited=inherited,
+        )
+
+    def say(self, *lines: bytes) -> None:
+        self.control.sendall(b"".join(lines))
+
+    async def until(self, predicate: Callable[[], object]) -> None:
+        async with asyncio.timeout(5):
+            while not predicate():  # noqa: ASYNC110 - any condition, also the kernel's
+                await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def ends(*, inherited: bool = False) -> AsyncIterator[Ends]:
+    both = Ends(inherited=inherited)
+    try:
+        yield both
+    finally:
+        both.channel.close()
+        both.channel.close()
+        with contextlib.suppress(OSError):
+            os.close(both.pipe_r)
+        both.control.close()
+
+
+def snapshot(version: int, endpoints: int = 0) -> bytes:
+    names = (Endpoint(f"{i}.example.com:2379", ("10.0.0.1",), 2379) for i in range(endpoints))
+    return wire.encode(messages.Snapshot(version, tuple(names)))
+
+
+def test_a_slow_pipe_drops_all_but_the_newest() -> None:
+    """A worker that does not read costs nothing: the started line is finished, then the newest."""
+
+    async def play() -> None:
+        async with ends() as both:
+            for version in range(1, 50):
+                both.channel.send(snapshot(version, 3000), messages.Snapshot)
+            both.channel.send(wire.encode(messages.Drain(1.0)), messages.Drain)
+            reader = wire.LineReader()
+            seen: list[object] = []
+
+            def read() -> bool:
+                with contextlib.suppress(BlockingIOError):
+                    seen.extend(wire.decode(x) for x in reader.feed(os.read(both.pipe_r, 1 << 20)))
+                return any(isinstance(each, messages.Drain) for each in seen)
+
+            await both.until(read)
+            versions = [each.version for each in seen if isinstance(each, messages.Snapshot)]
+            assert versions == [1, 49]
+
+    asyncio.run(play())
+
+
+def test_descriptors_go_down_with_their_message() -> None:
+    """They are duplicated when ordered, so the caller may close its own."""
+
+    async def play() -> None:
+        async with ends() as both:
+            read_end, write_end = os.pipe()
+            inode = os.fstat(read_end).st_ino
+            both.channel.pass_down(messages.Adopt(3), [read_end])
+            os.close(read_end)
+            os.close(write_end)
+            data, fds = receive(both.control, 4096, 8)
+            assert wire.decode(data.strip()) == messages.Adopt(3)
+            assert [os.fstat(fd).st_ino for fd in fds] == [inode]
+            assert not os.get_inheritable(fds[0])
+            os.close(fds[0])
+
+    asyncio.run(play())
+
+
+def test_a_full_control_socket_waits() -> None:
+    """What the worker does not read now it gets later, in order."""
+
+    async def play() -> None:
+        async with ends() as both:
+            for slot in range(5000):
+                both.channel.pass_down(messages.Release(slot), [0] if slot == 4000 else [])
+            reader = wire.LineReader()
+            slots: list[int] = []
+            extra: list[int] = []
+
+            def read() -> bool:
+                with contextlib.suppress(BlockingIOError):
+                    data, fds = receive(both.control, 65536, 8)
+                    extra.extend(fds)
+                    for line in reader.feed(data):
+                        message = wire.decode(line)
+                        assert isinstance(message, messages.Release)
+                        slots.append(message.slot)
+                return len(slots) == 5000
+
+            await both.until(read)
+            assert slots == list(range(5000))
+            assert len(extra) == 1
+            os.close(extra[0])
+
+    asyncio.run(play())
+
+
+def test_listeners_come_up_with_bound() -> None:
+    """Bound takes as many descriptors as it says, whatever else is in the stream."""
+
+    async def play() -> None:
+        async with ends() as both:
+            both.say(wire.encode(messages.DialSucceeded("a:1")))
+            socket.send_fds(both.control, [wire.encode(messages.Bound(2))], [0, 1])
+            both.say(wire.encode(messages.Ready(7)))
+            await both.until(lambda: len(both.up) == 3)
+            assert [len(fds) for _, fds in both.up] == [0, 2, 0]
+            for fd in both.up[1][1]:
+                os.close(fd)
+            assert both.broken == []
+
+    asyncio.run(play())
+
+
+def test_a_worker_that_breaks_the_protocol() -> None:
+    """Garbage, messages that only go down, and a Bound without descriptors are said once."""
+
+    async def play() -> None:
+        lines = (b"nonsense\n", snapshot(1), wire.encode(messages.Bound(1)))
+        for line in lines:
+            async with ends() as both:
+                both.say(line, line)
+                await both.until(both.broken.__len__)
+                both.say(wire.encode(messages.Ready(1)))
+                await asyncio.sleep(0.01)
+                assert len(both.broken) == 1
+                assert both.up == []
+
+    asyncio.run(play())
+
+
+def test_what_a_former_masters_worker_says_is_taken_as_far_as_it_is_understood() -> None:
+    """Its first line may be torn, and it may be of another release: that is no reason to kill."""
+
+    async def play() -> None:
+        async with ends(inherited=True) as both:
+            both.say(b'rest of a line"}\n', wire.encode(messages.Ready(1)))
+            await both.until(lambda: both.up)
+            both.say(b'{"type":"Report","news":1}\n', wire.encode(messages.Drained(0)))
+            await both.until(lambda: len(both.up) == 2)
+            assert not both.broken
+
+    asyncio.run(play())
+
+
+def test_what_an_exited_worker_said_last_is_heard() -> None:
+    """drain() delivers what is still in the socket; afterwards sending is no error."""
+
+    async def play() -> None:
+        async with ends() as both:
+            both.say(wire.encode(messages.Drained(3)))
+            both.control.close()
+            os.close(both.pipe_r)
+            both.channel.drain()
+            assert both.up == [(messages.Drained(3), [])]
+            both.channel.send(snapshot(1), messages.Snapshot)
+            both.channel.pass_down(messages.Release(1))
+            both.channel.close()
+            both.channel.send(snapshot(2), messages.Snapshot)
+            both.channel.pass_down(messages.Release(1))
+
+    asyncio.run(play())

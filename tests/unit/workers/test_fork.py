@@ -1,0 +1,175 @@
+"""Forking a worker, and what the child keeps of its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.core import messages, wire
+from gateway.core.address import HostPort
+from gateway.scoreboard import Scoreboard
+from gateway.worker import WorkerStart
+from supervisor.core.workers.worker_id import WorkerId
+from supervisor.workers.fork import Birth, Child, fork_workers
+from tests.logbook import Logbook
+
+
+def born(entry: Callable[[WorkerStart], int]) -> Child:
+    """A child that runs ``entry``; the master's side of its birth is closed."""
+    scoreboard = Scoreboard()
+    inbox, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    birth = Birth(
+        who=WorkerId(2, 3),
+        slots=4,
+        listen=(HostPort("127.0.0.1", 1),),
+        listeners=(),
+        exclusive=False,
+        inbox=inbox,
+        peers={1: other},
+        scoreboard=scoreboard,
+        cpu=None,
+        title="x",
+        make_log=lambda _: Logbook(),
+        entry=entry,
+    )
+    with inbox, other:
+        (child,) = fork_workers([birth])
+    assert isinstance(child, Child)
+    scoreboard.close()
+    return child
+
+
+def last_words(child: Child) -> tuple[str, str]:
+    """What the child said through its control socket, and how it ended."""
+    with child.control:
+        said = b""
+        while data := child.control.recv(65536):
+            said += data
+    select.select([child.pidfd], [], [], 10)
+    how = child.reap()
+    os.close(child.pidfd)
+    os.close(child.pipe_w)
+    return said.decode(), how
+
+
+def test_a_child_keeps_only_what_is_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor, no signal handler, no wake-up descriptor and no word of systemd."""
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/x")
+    with (tmp_path / "stray").open("w") as stray:
+
+        def look(start: WorkerStart) -> int:
+            known = {
+                start.pipe_r,
+                start.control.fileno(),
+                start.inbox.fileno(),
+                start.scoreboard.fd,
+            }
+            known |= {sock.fileno() for sock in start.peers.values()} | {0, 1, 2}
+            strays = []
+            for name in os.listdir("/proc/self/fd"):
+                # One of them is the directory's own, closed by now.
+                with contextlib.suppress(FileNotFoundError):
+                    link = os.readlink(f"/proc/self/fd/{name}")
+                    strays += [link] if int(name) not in known else []
+            facts = [
+                strays,
+                signal.set_wakeup_fd(-1),
+                "NOTIFY_SOCKET" in os.environ,
+                signal.getsignal(signal.SIGTERM) is signal.SIG_IGN,
+                sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
+                (start.slot, start.gen, start.slots),
+            ]
+            start.control.sendall(repr(facts).encode())
+            return 7
+
+        said, how = last_words(born(look))
+        assert stray.name not in said
+    assert said == "[[], -1, False, True, [], (2, 3, 4)]"
+    assert how == "exit 7"
+
+
+def test_an_exception_ends_in_the_child(capfd: pytest.CaptureFixture[str]) -> None:
+    """It never reaches the master's stack: one line, exit status 70."""
+
+    def fail(_: WorkerStart) -> int:
+        raise ValueError("told so")
+
+    assert last_words(born(fail)) == ("", "exit 70")
+    assert capfd.readouterr().err == ("etcd-gateway: worker slot=2 gen=3: ValueError('told so')\n")
+
+
+def test_a_killed_child_is_reaped_by_its_signal() -> None:
+    """The pidfd says which process is meant, also when it is gone already."""
+
+    def wait(start: WorkerStart) -> int:
+        start.control.sendall(wire.encode(messages.Ready(1)))
+        signal.pause()
+        return 0
+
+    child = born(wait)
+    assert child.control.recv(100)
+    child.kill()
+    assert last_words(child) == ("", "SIGKILL")
+
+
+def test_the_masters_signals_come_back_after_the_fork() -> None:
+    """They are blocked around the fork only."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert last_words(born(lambda _: 0))[1] == "exit 0"
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+def test_no_descriptor_for_a_worker_leaves_nothing_open_and_no_process() -> None:
+    """Whichever descriptor is the one too many: the fork fails as a whole."""
+    free = len(os.listdir("/proc/self/fd"))
+    children = _children()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    scoreboard = Scoreboard()
+    inbox, other = socket.socketpair()
+    birth = Birth(
+        who=WorkerId(0, 1),
+        slots=1,
+        listen=(),
+        listeners=(),
+        exclusive=False,
+        inbox=inbox,
+        peers={},
+        scoreboard=scoreboard,
+        cpu=None,
+        title="x",
+        make_log=lambda _: Logbook(),
+        entry=lambda _: 0,
+    )
+    top = max(map(int, os.listdir("/proc/self/fd")))
+    fillers: list[int] = []
+    with inbox, other:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (top + 8, hard))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    fillers.append(os.open(os.devnull, os.O_RDONLY))
+            for _ in range(5):
+                (error,) = fork_workers([birth])
+                assert "Too many open files" in str(error)
+                os.close(fillers.pop())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for fd in fillers:
+                os.close(fd)
+    scoreboard.close()
+    assert len(os.listdir("/proc/self/fd")) == free
+    assert _children() == children
+
+
+def _children() -> str:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
