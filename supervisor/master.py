@@ -132,8 +132,26 @@ class Master:
 
     # -- the beginning ----------------------------------------------------------------------
 
+    def _log_configuration(self) -> None:
+        for name, meant in self._config.misspelled:
+            self._log.warn("unknown variable", variable=name, did_you_mean=meant)
+        for each in self._config.effective:
+            self._log.debug(
+                "configuration", flag=each.flag, value=each.value, source=each.source.value
+            )
+            for source, text in each.overrides:
+                self._log.info(
+                    "configuration overridden",
+                    flag=each.flag,
+                    value=each.value,
+                    source=each.source.value,
+                    ignored=text,
+                    ignored_source=source.value,
+                )
+
     async def _begin(self) -> None:
         """Resolve, then open the listen address; the rest follows when the workers are ready."""
+        self._log_configuration()
         try:
             self._admin.bind(self._config.admin_addr)
             self._timers["admin"] = self._loop.call_later(
@@ -385,6 +403,7 @@ class Master:
     def _apply(self, config: Config) -> None:
         self._config = config
         self._log.set_level(config.log_level)
+        self._log_configuration()
         self._prober.reconfigure(config)
         if self._pool is not None:
             self._pool.reconfigure(config)

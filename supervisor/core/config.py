@@ -6,11 +6,13 @@ Each flag is taken from the first source that has it: command line, environment,
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.address import HostPort
+from supervisor.core.effective import EffectiveValue, Source, find_misspelled
 from supervisor.core.flags import BY_NAME, FLAGS, Flag, FlagKind
+from supervisor.core.spelling import nearest
 
 MAX_SHOWN = 200
 """Characters of a wrong value that an error shows."""
@@ -82,6 +84,11 @@ class Config:
     access_log: bool = False
     config_file: str = ""
 
+    effective: tuple[EffectiveValue, ...] = field(default=(), compare=False, repr=False)
+    """The same as texts with their sources, one for each flag that was read."""
+    misspelled: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
+    """Variables that are no flag's but are spelled almost like one, each with that one."""
+
 
 def build(
     flags: Mapping[str, Sequence[str]],
@@ -98,17 +105,18 @@ def build(
     """
     _refuse_unknown(document, document_name)
     fields: dict[str, Any] = {}
-    sources: dict[str, _Source] = {}
+    used: dict[str, _Given] = {}
+    effective: list[EffectiveValue] = []
     for flag in FLAGS:
         if flag.name not in only:
             continue
-        source = _find(flag, flags, environ, document, document_name)
-        if source is None:
-            continue
-        sources[flag.name] = source
-        fields |= _fields(flag, _read(flag, source))
-    _check_together(fields, sources)
-    return Config(**fields)
+        given = tuple(_find(flag, flags, environ, document, document_name))
+        effective.append(_describe(flag, given))
+        if given:
+            used[flag.name] = given[0]
+            fields |= _fields(flag, _read(flag, given[0]))
+    _check_together(fields, used)
+    return Config(**fields, effective=tuple(effective), misspelled=find_misspelled(environ))
 
 
 def find_config_file(flags: Mapping[str, Sequence[str]], environ: Mapping[str, str]) -> str:
@@ -127,22 +135,28 @@ def quote(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """Where a flag's value is from, as the operator knows it, and the texts it has there."""
+class _Given:
+    """The texts that one source has for a flag, and what the operator calls that place."""
 
+    source: Source
     name: str
     texts: tuple[str, ...]
 
 
 def _refuse_unknown(document: Mapping[str, Any], document_name: str) -> None:
-    for key in document:
+    for key, value in document.items():
         if key == "config-file":
             raise ConfigError(f"{quote(key)} in {document_name}", None, "not possible in the file")
-        if key not in BY_NAME:
-            expected = "unknown key, expected a flag's name without the dashes in front"
-            if (name := key.strip().lstrip("-").replace("_", "-").lower()) in BY_NAME:
-                expected = f"unknown key, expected {name}"
-            raise ConfigError(f"{quote(key)} in {document_name}", None, expected)
+        if key in BY_NAME:
+            continue
+        if isinstance(value, dict):
+            expected = "the file has no tables, expected flags' names at its top level"
+            raise ConfigError(f"table {quote(key)} in {document_name}", None, expected)
+        expected = "unknown key, expected a flag's name without the dashes in front"
+        spelled = key.strip().lstrip("-").replace("_", "-").lower()
+        if name := spelled if spelled in BY_NAME else nearest(spelled, BY_NAME):
+            expected = f"unknown key, did you mean {name}?"
+        raise ConfigError(f"{quote(key)} in {document_name}", None, expected)
 
 
 def _find(
@@ -151,15 +165,27 @@ def _find(
     environ: Mapping[str, str],
     document: Mapping[str, Any],
     document_name: str,
-) -> _Source | None:
+) -> Iterator[_Given]:
+    """Every source that has the flag; the first one wins."""
     if texts := flags.get(flag.name):
-        return _Source(f"--{flag.name}", tuple(texts))
+        yield _Given(Source.FLAG, f"--{flag.name}", tuple(texts))
     if text := environ.get(flag.variable):
-        return _Source(flag.variable, (text,))
+        yield _Given(Source.VARIABLE, flag.variable, (text,))
     if flag.name in document:
         name = f"{flag.name} in {document_name}"
-        return _Source(name, _texts_of(flag, name, document[flag.name]))
-    return None
+        yield _Given(Source.FILE, name, _texts_of(flag, name, document[flag.name]))
+
+
+def _describe(flag: Flag, given: Sequence[_Given]) -> EffectiveValue:
+    """The value in effect as text, beside the texts that it overrides."""
+    if not given:
+        return EffectiveValue(flag.name, flag.default, Source.DEFAULT)
+    texts = [
+        ",".join(each.texts) if flag.kind is FlagKind.MANY else each.texts[-1] for each in given
+    ]
+    lost = zip(given[1:], texts[1:], strict=True)
+    overrides = tuple((each.source, text) for each, text in lost if text != texts[0])
+    return EffectiveValue(flag.name, texts[0], given[0].source, overrides)
 
 
 def _texts_of(flag: Flag, source: str, value: Any) -> tuple[str, ...]:
@@ -181,15 +207,15 @@ def _texts_of(flag: Flag, source: str, value: Any) -> tuple[str, ...]:
             raise ConfigError(source, str(value), f"expected {expected}")
 
 
-def _read(flag: Flag, source: _Source) -> Any:
+def _read(flag: Flag, given: _Given) -> Any:
     if flag.kind is not FlagKind.MANY:
-        text = source.texts[-1]
+        text = given.texts[-1]
         if not text and not flag.may_be_empty:
-            raise ConfigError(source.name, text, f"a value is missing, as {flag.default}")
-        return _read_one(flag, source, text)
-    if flag.may_be_empty and not any(source.texts):
+            raise ConfigError(given.name, text, f"a value is missing, as {flag.default}")
+        return _read_one(flag, given, text)
+    if flag.may_be_empty and not any(given.texts):
         return ()
-    read = [_read_one(flag, source, text) for text in _split(source.texts)]
+    read = [_read_one(flag, given, text) for text in _split(given.texts)]
     return tuple(dict.fromkeys(read))  # the same one twice is the same one
 
 
@@ -199,11 +225,11 @@ def _split(texts: Sequence[str]) -> Iterator[str]:
             yield item.strip()
 
 
-def _read_one(flag: Flag, source: _Source, text: str) -> Any:
+def _read_one(flag: Flag, given: _Given, text: str) -> Any:
     try:
         return flag.read(text)
     except ValueError as error:
-        raise ConfigError(source.name, text, str(error)) from None
+        raise ConfigError(given.name, text, str(error)) from None
 
 
 def _fields(flag: Flag, value: Any) -> dict[str, Any]:
@@ -225,11 +251,11 @@ def _merge_targets(read: Sequence[tuple[HostPort, bool]]) -> tuple[StaticTarget,
     return tuple(StaticTarget(address, secure) for address, secure in tls.items())
 
 
-def _check_together(fields: Mapping[str, Any], sources: Mapping[str, _Source]) -> None:
-    """What no flag can tell alone."""
+def _check_together(fields: Mapping[str, Any], used: Mapping[str, _Given]) -> None:
+    """Rules that concern more than one flag."""
 
     def refuse(name: str, expected: str) -> None:
-        raise ConfigError(sources[name].name, sources[name].texts[-1], expected)
+        raise ConfigError(used[name].name, used[name].texts[-1], expected)
 
     if fields.get("discovery_srv_name"):
         domain = fields.get("discovery_srv", "")

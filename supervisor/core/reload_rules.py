@@ -23,7 +23,12 @@ def keep_fixed(running: Config, read: Config) -> tuple[Config, tuple[str, ...]]:
     """The configuration to run on with, and the flags that were changed in vain."""
     differing = [name for name in FIXED if getattr(running, name) != getattr(read, name)]
     kept = {name: getattr(running, name) for name in differing}
-    return dataclasses.replace(read, **kept), tuple(flag_name(name) for name in differing)
+    in_vain = tuple(flag_name(name) for name in differing)
+    was = {each.flag: each for each in running.effective}
+    effective = tuple(
+        was.get(each.flag, each) if f"--{each.flag}" in in_vain else each for each in read.effective
+    )
+    return dataclasses.replace(read, **kept, effective=effective), in_vain
 
 
 def flag_name(field: str) -> str:

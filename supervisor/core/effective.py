@@ -1,0 +1,55 @@
+"""The effective configuration: the value of each flag, where it came from, what it overrides."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from supervisor.core.flags import FLAGS
+from supervisor.core.spelling import nearest
+
+PREFIX = "GATEWAY_"
+
+
+class Source(enum.StrEnum):
+    """Where a value came from, in order of precedence."""
+
+    FLAG = "flag"
+    VARIABLE = "variable"
+    FILE = "file"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveValue:
+    """One flag as it is in effect. ``value`` is the text as the operator wrote it."""
+
+    flag: str
+    value: str
+    source: Source
+    overrides: tuple[tuple[Source, str], ...] = ()
+    """Other sources that have a different text for this flag, and the text: they lost."""
+
+
+def to_document(values: Iterable[EffectiveValue]) -> dict[str, dict[str, Any]]:
+    """The ``configuration`` of the status document and of ``check --json``, by flag."""
+    return {
+        each.flag: {"value": each.value, "source": each.source.value}
+        | ({"overrides": dict(each.overrides)} if each.overrides else {})
+        for each in values
+    }
+
+
+def find_misspelled(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Variables that no flag has and that are spelled almost like one, each with that one.
+
+    Other unknown ``GATEWAY_`` variables are left alone: Kubernetes sets some of its own for a
+    service called gateway.
+    """
+    known = {flag.variable for flag in FLAGS}
+    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    bare = {name.removeprefix(PREFIX) for name in known}
+    pairs = ((name, nearest(name.removeprefix(PREFIX).upper(), bare)) for name in unknown)
+    return tuple((name, PREFIX + meant) for name, meant in pairs if meant)
