@@ -1,4 +1,4 @@
-"""The effective configuration: values with their sources, what they override, what is misspelled."""
+"""The effective configuration: values, their sources, what they override, what is misspelled."""
 
 from __future__ import annotations
 
