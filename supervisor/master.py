@@ -12,6 +12,7 @@ import asyncio
 import dataclasses
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, assert_never
 
@@ -19,11 +20,14 @@ from gateway.core import messages
 from gateway.core.address import HostPort
 from gateway.core.endpoint import EndpointState
 from gateway.process_title import set_title
+from supervisor import __version__
 from supervisor.admin.lifecycle import PATIENCE_S, AdminLifecycle
-from supervisor.admin.overview import Events, Overview
 from supervisor.admin.port_monitor import PortMonitor
+from supervisor.admin.recent_events import RecentEvents
 from supervisor.admin.sockets import AdminError
-from supervisor.core.admin.status import GatewayView, log_lines, summary_of
+from supervisor.core.admin.document import log_lines
+from supervisor.core.admin.readiness import summary_of
+from supervisor.core.admin.views import GatewayView, endpoint_view
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAGE
@@ -83,9 +87,9 @@ class Master:
     def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
         self._config = config
         self._left = left = take_over(os.environ)
-        self._events = Events(left.events)
+        self._events = RecentEvents(left.events)
         self._log = make_log(config.log_level, config.log_format, tap=self._events.take)
-        self._overview = Overview(left.started_at)
+        self._started_at = time.time() if left.started_at is None else left.started_at
         self._totals = left.totals
         self._roster = Roster(left.version)
         self._listen: tuple[HostPort, ...] = ()
@@ -379,7 +383,7 @@ class Master:
             pool=pool,
             totals=self._totals,
             roster=self._roster,
-            started_at=self._overview.started_at,
+            started_at=self._started_at,
             reload=self._reloader.view,
             discovery=self._discovery_loop.view,
             health=self._prober.view,
@@ -418,29 +422,39 @@ class Master:
 
     def view(self) -> GatewayView:
         """All of it at this moment."""
-        pool = self._pool
-        workers = pool.view() if pool else ()
-        return self._overview.view(
-            config=self._config,
-            listen=self._listen,
+        pool, port_monitor = self._pool, self._port_monitor
+        slots = pool.wanted if pool else 0
+        return GatewayView(
+            version=__version__,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            uptime_s=max(time.time() - self._started_at, 0.0),
             started=self._ready,
             draining=self._draining,
-            slots=pool.wanted if pool else 0,
+            slots=slots,
+            listen=tuple(str(address) for address in self._listen),
             snapshot_version=self._roster.version,
             discovery=self._discovery_loop.view,
             reload=self._reloader.view,
-            members=self._roster.members,
-            health=self._prober.view,
+            endpoints=tuple(
+                endpoint_view(member, self._prober.view(member.found.name))
+                for member in self._roster.members
+            ),
             workers=tuple(
                 dataclasses.replace(
                     each, sessions_total=self._totals.worker_sessions_total(each.slot, each.gen)
                 )
-                for each in workers
+                for each in (pool.view() if pool else ())
             ),
             sums=self._totals.sums(),
             worker_restarts=pool.restarts if pool else {},
             events=self._events.all(),
-            foreign_listeners=self._port_monitor.foreign_listeners if self._port_monitor else (),
+            foreign_listeners=port_monitor.foreign_listeners if port_monitor else (),
+            limits={
+                "workers": slots,
+                "max_sessions": self._config.max_sessions,
+                "open_files": limits.open_files(),
+            },
         )
 
     def _summary(self) -> str:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from gateway.core.log import Log
-from supervisor.core.admin.status import ReloadView
+from supervisor.core.admin.views import ReloadView
 from supervisor.core.config import Config, ConfigError
 from supervisor.core.reload_rules import keep_fixed
 from supervisor.discovery.loop import DiscoveryLoop, ReloadFailedError

@@ -23,16 +23,16 @@ import setproctitle
 
 from gateway.core.endpoint import EndpointState
 from gateway.core.messages import EndpointReport, Report
-from supervisor.admin.server import Admin
+from supervisor.admin.server import AdminServer
 from supervisor.admin.sockets import bind_all
-from supervisor.core.admin.status import (
+from supervisor.core.admin.totals import Totals
+from supervisor.core.admin.views import (
     DiscoveryView,
     EndpointView,
     GatewayView,
     ReloadView,
     WorkerView,
 )
-from supervisor.core.admin.totals import Totals
 
 NAMES = ("infra0.example.com:2379", "infra1.example.com:2379", "infra2.example.com:2379")
 
@@ -137,12 +137,12 @@ class Pretender:
 
     def view(self) -> GatewayView:
         totals = Totals()
+        reports: dict[int, Report] = {}
         for slot in self.workers:
             mine = {n: t for i, (n, t) in enumerate(self.traffic.items()) if i % 2 == slot}
             sessions = sum(each.sessions for each in mine.values())
-            totals.report(
-                slot, 1, Report(7, sessions, 0.0004 * (slot + 1), 21_000_000, endpoints=mine)
-            )
+            reports[slot] = Report(7, sessions, 0.0004 * (slot + 1), 21_000_000, endpoints=mine)
+            totals.report(slot, 1, reports[slot])
         totals.retain(self.endpoints)
         return GatewayView(
             version="1.0.0",
@@ -170,7 +170,7 @@ class Pretender:
                     state=state,
                     snapshot_version=7,
                     heartbeat_age_s=0.3 if state != "backoff" else None,
-                    report=totals.worker_report(slot, 1),
+                    report=reports[slot],
                     sessions_total=totals.worker_sessions_total(slot, 1),
                 )
                 for slot, state in self.workers.items()
@@ -185,7 +185,7 @@ async def serve(addresses: list[str]) -> None:
     """Serve until standard input ends."""
     setproctitle.setproctitle("etcd-gateway: master [double]")
     pretender = Pretender()
-    admin = Admin(bind_all(addresses), pretender.view, SilentLog())
+    admin = AdminServer(bind_all(addresses), pretender.view, SilentLog())
     await admin.start()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, pretender.hang_up)

@@ -14,8 +14,8 @@ from prometheus_client.core import (
 
 from gateway.core.counters import DIAL_BOUNDS_S, SESSION_BOUNDS_S, DialResult, End
 from gateway.core.endpoint import EndpointState
-from supervisor.core.admin.status import EndpointView, GatewayView, WorkerStatus, WorkerView
 from supervisor.core.admin.totals import EndpointSum, Sums
+from supervisor.core.admin.views import EndpointView, GatewayView, WorkerStatus, WorkerView
 
 PREFIX = "etcd_gateway_"
 

@@ -14,21 +14,18 @@ from prometheus_client.core import Metric, UnknownMetricFamily
 from prometheus_client.exposition import choose_encoder
 
 from supervisor.admin.metric_families import BY_ENDPOINT, PREFIX, of_gateway
-from supervisor.core.admin.status import GatewayView
+from supervisor.core.admin.views import GatewayView
 
 END_OF_OPENMETRICS = b"# EOF\n"
 ENDPOINTS_PER_PART = 100
 """About ten milliseconds of the master's time: what it does at a stretch for a scrape."""
 
 
-def render(view: GatewayView, accept: str = "") -> tuple[bytes, str]:
-    """The whole page and its content type; ``accept`` is the request's Accept header."""
-    parts, content_type = render_parts(view, accept)
-    return b"".join(parts), content_type
+def render(view: GatewayView, accept: str = "") -> tuple[Iterator[bytes], str]:
+    """The page in pieces and its content type; ``accept`` is the request's Accept header.
 
-
-def render_parts(view: GatewayView, accept: str = "") -> tuple[Iterator[bytes], str]:
-    """The page in pieces, so that the caller's loop turns in between."""
+    The caller gives its loop a turn after each piece.
+    """
     encode, content_type = choose_encoder(accept)
     openmetrics = content_type.startswith("application/openmetrics-text")
 

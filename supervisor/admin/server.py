@@ -1,6 +1,6 @@
 """The admin address: HTTP for people, probes and Prometheus, served by the master.
 
-Ownership: Admin owns its listening sockets and its connections. It takes one request per
+Ownership: AdminServer owns its listening sockets and its connections. It takes one request per
 connection, GET only, and gives each connection a bounded life, so a slow, silent or hostile client
 costs the master nothing that grows.
 """
@@ -22,8 +22,9 @@ from aiohttp import web
 from gateway.core.log import Log
 from supervisor.admin import metrics
 from supervisor.admin.sockets import AdminSocket
-from supervisor.core.admin import status
-from supervisor.core.admin.status import GatewayView
+from supervisor.core.admin.document import document
+from supervisor.core.admin.readiness import unreadiness
+from supervisor.core.admin.views import GatewayView
 
 CONNECTION_LIFE_S = 10.0
 """From accept to the end of the answer. Prometheus gives a scrape ten seconds by default."""
@@ -43,7 +44,7 @@ SECURITY_HEADERS = {
 }
 
 
-class Admin:
+class AdminServer:
     """The server. ``source`` gives the view of this moment; it is called at most every 0.1 s."""
 
     def __init__(
@@ -129,18 +130,18 @@ class Admin:
                 page.headers["Content-Security-Policy"] = self._page_policy
                 return page
             case "/status":
-                return _json(status.document(self._current()))
+                return _json(document(self._current()))
             case "/metrics":
                 return await self._answer_metrics(request.headers.get("Accept", ""))
             case "/livez":
                 return _text("ok\n")
             case "/readyz":
-                reasons = status.unreadiness(self._current())
+                reasons = unreadiness(self._current())
                 return (
                     _text(f"not ready: {'; '.join(reasons)}\n", 503) if reasons else _text("ok\n")
                 )
             case "/health":
-                reasons = status.unreadiness(self._current())
+                reasons = unreadiness(self._current())
                 body = {"health": "false" if reasons else "true", "reason": "; ".join(reasons)}
                 return _json(body, 503 if reasons else 200)
         return _text("not found; there are / /status /metrics /livez /readyz /health\n", 404)
@@ -149,7 +150,7 @@ class Admin:
         """Rendered in pieces, and once for all who ask at the same moment."""
         loop = asyncio.get_running_loop()
         async with self._rendering:
-            parts, content_type = metrics.render_parts(self._current(), accept)
+            parts, content_type = metrics.render(self._current(), accept)
             rendered_at, body = self._metrics.get(content_type, (-VIEW_LIFE_S, b""))
             if loop.time() - rendered_at > VIEW_LIFE_S:
                 text = bytearray()
@@ -211,8 +212,8 @@ def _text(text: str, code: int = 200) -> web.Response:
     return web.Response(text=text, status=code)
 
 
-def _json(document: object, code: int = 200) -> web.Response:
-    text = json.dumps(document, default=str) + "\n"
+def _json(content: object, code: int = 200) -> web.Response:
+    text = json.dumps(content, default=str) + "\n"
     return web.Response(text=text, status=code, content_type="application/json")
 
 

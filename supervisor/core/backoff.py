@@ -10,15 +10,21 @@ Draw = Callable[[int], int]
 STEPS = 1024
 """How finely a jitter is drawn."""
 
+MAX_DOUBLINGS = 64
+"""Keeps the power finite; every cap is reached long before."""
+
+
+def doubled_s(failures: int, *, first_s: float, most_s: float) -> float:
+    """Seconds to wait after ``failures`` (1 or more) failures in a row, without jitter.
+
+    ``first_s`` after the first failure, twice as long after each further one, at most ``most_s``.
+    """
+    return min(first_s * 2.0 ** min(failures - 1, MAX_DOUBLINGS), most_s)
+
 
 def delay_s(failures: int, *, first_s: float, most_s: float, draw: Draw) -> float:
-    """Seconds to wait after ``failures`` (1 or more) failures in a row.
-
-    ``first_s`` doubled for each failure after the first, at most ``most_s``; up to a quarter is
-    drawn off, never added, so ``most_s`` is a promise.
-    """
-    full = min(first_s * 2.0 ** min(failures - 1, 64), most_s)
-    return full * (1 - 0.25 * draw(STEPS) / STEPS)
+    """The same with jitter: up to a quarter is taken off, nothing is added above ``most_s``."""
+    return doubled_s(failures, first_s=first_s, most_s=most_s) * (1 - 0.25 * draw(STEPS) / STEPS)
 
 
 def around_s(interval_s: float, draw: Draw) -> float:

@@ -124,12 +124,6 @@ class Roster:
             self._moved = True
         return gone
 
-    def next_at(self) -> float | None:
-        """When to call ``expire`` next; None if nothing is due (sessions() may change that)."""
-        return min(
-            (m.ends_at for m in self._members.values() if m.ends_at is not None), default=None
-        )
-
     def snapshot(self, settings: Settings) -> Snapshot:
         """The current snapshot; its version is greater than the last one's if anything changed."""
         last = self._snapshot

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from gateway.core.address import HostPort
 from gateway.core.log import Log
-from supervisor.core.admin.status import DiscoveryView
+from supervisor.core.admin.views import DiscoveryView
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered, EndpointsChange, compare, tls_domain
 from supervisor.core.discovery.system_names import Files

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor.core.admin.status import DiscoveryView, ReloadView
 from supervisor.core.admin.totals import Totals
+from supervisor.core.admin.views import DiscoveryView, ReloadView
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.machine import HealthView
 from supervisor.core.roster import Roster

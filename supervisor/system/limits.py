@@ -16,6 +16,11 @@ def raise_open_files() -> int:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return open_files()
+
+
+def open_files() -> int:
+    """The limit of open files that is in force."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
@@ -27,13 +32,13 @@ _FILES_PER_WORKER = 6
 
 
 def find_obstacle(
-    open_files: int, *, workers: int, listen: int, own: Path = Path("/proc/self")
+    allowed: int, *, workers: int, listen: int, own: Path = Path("/proc/self")
 ) -> str | None:
     """Why so many workers cannot run here, or None. ``listen``: listen addresses."""
     needed = _OWN_FILES + workers * (_FILES_PER_WORKER + listen)
-    if open_files < needed:
+    if allowed < needed:
         return (
-            f"the limit of open files is {open_files}, expected at least {needed} "
+            f"the limit of open files is {allowed}, expected at least {needed} "
             f"for {workers} workers and {listen} listen addresses"
         )
     if not (own / "fd").exists():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gateway.core import messages
 from gateway.core.log import Log
 from gateway.scoreboard import Scoreboard
-from supervisor.core.admin.status import WorkerStatus, WorkerView
+from supervisor.core.admin.views import WorkerStatus, WorkerView
 from supervisor.core.workers.fleet import GIVING_UP
 from supervisor.core.workers.slot import Worker
 from supervisor.core.workers.worker_id import WorkerId

@@ -20,7 +20,7 @@ from gateway.core.address import HostPort
 from gateway.core.log import Log
 from gateway.scoreboard import Scoreboard
 from gateway.worker import WorkerStart, run
-from supervisor.core.admin.status import WorkerStatus, WorkerView
+from supervisor.core.admin.views import WorkerStatus, WorkerView
 from supervisor.core.config import Config
 from supervisor.core.workers import commands, events
 from supervisor.core.workers.fleet import EXIT_CRASH_LOOP, STILLBORN_MOST, TICK_S, Fleet, Phase

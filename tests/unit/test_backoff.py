@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.backoff import STEPS, around_s, delay_s
+from supervisor.core.backoff import STEPS, around_s, delay_s, doubled_s
 
 
 def test_doubles_up_to_the_cap() -> None:
@@ -22,6 +22,12 @@ def test_jitter_takes_at_most_a_quarter(
     wait_s = delay_s(failures, first_s=first_s, most_s=most_s, draw=lambda n: dice % n)
     full_s = delay_s(failures, first_s=first_s, most_s=most_s, draw=lambda _: 0)
     assert 0.75 * full_s <= wait_s <= full_s <= most_s
+
+
+def test_without_jitter_the_wait_is_exact() -> None:
+    """Doubled from the first wait, the cap after that, and no overflow for any number."""
+    waits = [doubled_s(n, first_s=1.0, most_s=30.0) for n in (1, 2, 5, 6, 10**9)]
+    assert waits == [1.0, 2.0, 16.0, 30.0, 30.0]
 
 
 def test_around() -> None:

@@ -134,10 +134,6 @@ class Totals:
             for name, part in life.report.endpoints.items():
                 self._bury(name, part)
 
-    def forget(self, endpoint: str) -> None:
-        """Drop the series of an endpoint that is gone; see retain(), which is the usual way."""
-        self._dead.forget(endpoint)
-
     def retain(self, endpoints: Collection[str]) -> None:
         """These endpoints exist, all others are gone: nothing is kept under their names."""
         self._known = frozenset(endpoints)
@@ -163,24 +159,11 @@ class Totals:
                 total.forget(name)
         return total
 
-    def worker_report(self, slot: int, gen: int) -> Report | None:
-        """The newest report of a living worker; None before its first."""
-        life = self._living.get((slot, gen))
-        return None if life is None else life.report
-
     def worker_sessions_total(self, slot: int, gen: int) -> int:
         """Sessions of this worker's life that reached an endpoint."""
         if (life := self._living.get((slot, gen))) is None:
             return 0
         return life.shed + sum(each.sessions_total for each in life.report.endpoints.values())
-
-    def endpoint_sessions(self, name: str) -> int:
-        """Sessions that endpoint ``name`` has now, over all workers."""
-        return sum(
-            each.sessions
-            for life in self._living.values()
-            if (each := life.report.endpoints.get(name)) is not None
-        )
 
     def sessions(self) -> dict[str, int]:
         """Sessions by endpoint over all workers, of the endpoints that any of them lists.

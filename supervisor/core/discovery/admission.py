@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
+from supervisor.core.backoff import doubled_s
 from supervisor.core.discovery.endpoints import Discovered
 
 FIRST_RETRY_S = 1.0
@@ -91,7 +92,7 @@ class Admission:
         """Remember a verdict."""
         old = self._standings.get(candidate)
         failures = old.failures + 1 if old else 1
-        delay_s = min(FIRST_RETRY_S * 2.0 ** min(failures - 1, 16), MAX_RETRY_S)
+        delay_s = doubled_s(failures, first_s=FIRST_RETRY_S, most_s=MAX_RETRY_S)
         match verdict:
             case Passed():
                 standing = _Standing(True, verdict, 0, math.inf)

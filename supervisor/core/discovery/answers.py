@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
+from supervisor.core.backoff import doubled_s
 from supervisor.core.discovery.endpoints import Answer, Failure, Negative, Outcome, Question
 
 MIN_TTL_S = 5.0
@@ -150,7 +151,7 @@ class Answers:
         most_s = MAX_RETRY_S if known else MAX_FIRST_RETRY_S
         if refresh.mode == "fixed":
             most_s = min(most_s, max(refresh.interval_s, FIRST_RETRY_S))
-        delay_s = min(FIRST_RETRY_S * 2.0 ** min(failures - 1, 16), most_s)
+        delay_s = doubled_s(failures, first_s=FIRST_RETRY_S, most_s=most_s)
         due_at = now + _jittered(delay_s, draw)
         if old is None or not known:
             return Entry(failure, due_at, failures=failures)

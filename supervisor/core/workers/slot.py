@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from supervisor.core.backoff import doubled_s
 from supervisor.core.workers import events
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import WorkerState
@@ -89,7 +90,7 @@ def backoff_s(failures: int) -> float:
     """How long to wait before the next try: not at all the first time, then doubling."""
     if failures <= 1:
         return 0.0
-    return min(BACKOFF_FIRST_S * 2.0 ** min(failures - 2, 32), BACKOFF_MOST_S)
+    return doubled_s(failures - 1, first_s=BACKOFF_FIRST_S, most_s=BACKOFF_MOST_S)
 
 
 def vacate(slot: Slot, worker: Worker) -> None:

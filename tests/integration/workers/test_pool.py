@@ -15,7 +15,7 @@ from typing import Any
 from gateway.core import messages
 from gateway.core.address import HostPort
 from gateway.worker import WorkerStart
-from supervisor.core.admin.status import WorkerView
+from supervisor.core.admin.views import WorkerView
 from supervisor.core.config import Config
 from supervisor.workers.inherited import InheritedDescriptors
 from supervisor.workers.pool import Handlers, WorkerPool

@@ -18,14 +18,14 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from gateway.core.endpoint import EndpointState
 from gateway.core.messages import EndpointReport, Report
 from supervisor.admin import metrics
-from supervisor.core.admin.status import (
+from supervisor.core.admin.totals import Totals
+from supervisor.core.admin.views import (
     DiscoveryView,
     EndpointView,
     GatewayView,
     ReloadView,
     WorkerView,
 )
-from supervisor.core.admin.totals import Totals
 
 A, B = "a.test:2379", "[2001:db8::1]:2379"
 
@@ -61,6 +61,11 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
+def page(view: GatewayView) -> bytes:
+    """The page in Prometheus's text format."""
+    return b"".join(metrics.render(view)[0])
+
+
 def view(endpoints: int = 2) -> GatewayView:
     """Two endpoints, one slot whose old worker drains, one slot in backoff."""
     report = Report(
@@ -87,7 +92,8 @@ def view(endpoints: int = 2) -> GatewayView:
     )
     totals = Totals()
     totals.report(0, 2, report)
-    totals.report(0, 1, dataclasses.replace(report, sessions=1, endpoints={}))
+    old = dataclasses.replace(report, sessions=1, endpoints={})
+    totals.report(0, 1, old)
     more = tuple(EndpointView(endpoint=f"e{i}.test:1") for i in range(endpoints - 2))
     return GatewayView(
         version="1.0.0",
@@ -115,7 +121,7 @@ def view(endpoints: int = 2) -> GatewayView:
                 pid=1,
                 state="draining",
                 snapshot_version=6,
-                report=totals.worker_report(0, 1),
+                report=old,
             ),
             WorkerView(slot=0, gen=2, pid=2, state="ready", snapshot_version=7, report=report),
             WorkerView(slot=1, gen=5, pid=None, state="backoff"),
@@ -140,7 +146,7 @@ def value(of: Samples, name: str, **labels: str) -> float:
 def test_every_metric_of_the_contract_is_there_with_its_labels() -> None:
     """Names and label names are the contract's, no more labels than it allows."""
     found: dict[str, set[str]] = {}
-    for name, pairs in samples(metrics.render(view())[0]):
+    for name, pairs in samples(page(view())):
         found.setdefault(name, set()).update(key for key, _ in pairs)
     assert {name: found["etcd_gateway_" + name] for name in CONTRACT} == CONTRACT
     assert "process_cpu_seconds_total" in found
@@ -149,7 +155,7 @@ def test_every_metric_of_the_contract_is_there_with_its_labels() -> None:
 
 def test_the_values_are_the_views() -> None:
     """Gauges, counters and cumulative histogram buckets."""
-    got = samples(metrics.render(view())[0])
+    got = samples(page(view()))
     assert value(got, "sessions", endpoint=A) == 3
     assert value(got, "sessions_total", endpoint=A) == 7
     assert value(got, "bytes_total", endpoint=A, direction="in") == 10
@@ -184,7 +190,7 @@ def test_the_values_are_the_views() -> None:
 
 def test_a_slot_with_two_generations_has_one_series() -> None:
     """Sessions of the draining worker count, version and lag are the newest worker's."""
-    got = samples(metrics.render(view())[0])
+    got = samples(page(view()))
     assert value(got, "worker_sessions", slot="0") == 4
     assert value(got, "worker_snapshot_version", slot="0") == 7
     assert value(got, "worker_loop_lag_seconds", slot="0") == 0.002
@@ -195,19 +201,20 @@ def test_a_slot_with_two_generations_has_one_series() -> None:
 def test_an_endpoint_that_is_not_in_the_view_has_no_series() -> None:
     """The labels of what is gone disappear, whatever the totals remember."""
     without = dataclasses.replace(view(), endpoints=(EndpointView(endpoint=B),))
-    assert A.encode() not in metrics.render(without)[0]
+    assert A.encode() not in page(without)
 
 
 def test_what_is_unknown_has_no_sample() -> None:
     """Before the first resolution there is no instant of the last one."""
     new = dataclasses.replace(view(), discovery=DiscoveryView(), endpoints=())
-    names = {name for name, _ in samples(metrics.render(new)[0])}
+    names = {name for name, _ in samples(page(new))}
     assert "etcd_gateway_discovery_last_success_timestamp_seconds" not in names
 
 
 def test_openmetrics_on_request() -> None:
     """The content type follows the Accept header, and the strict parser agrees."""
-    text, content_type = metrics.render(view(), OPENMETRICS)
+    parts, content_type = metrics.render(view(), OPENMETRICS)
+    text = b"".join(parts)
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     families = {family.name for family in parse_openmetrics(text.decode())}  # type: ignore[no-untyped-call]
     assert {"etcd_gateway_sessions_ended", "etcd_gateway_dial_duration_seconds"} <= families
@@ -217,7 +224,7 @@ def test_openmetrics_on_request() -> None:
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
 def test_many_endpoints_come_in_small_pieces_and_still_as_one_family(accept: str) -> None:
     """One HELP and TYPE per family, every endpoint once, each piece a small one."""
-    parts, _ = metrics.render_parts(view(1000), accept)
+    parts, _ = metrics.render(view(1000), accept)
     pieces = list(parts)
     text = b"".join(pieces)
     assert max(piece.count(b"\n") for piece in pieces) <= 20 * metrics.ENDPOINTS_PER_PART
@@ -234,7 +241,7 @@ def test_promtool_accepts_the_page() -> None:
     """``promtool check metrics`` finds neither an error nor something to improve."""
     checked = subprocess.run(
         ["promtool", "check", "metrics"],
-        input=metrics.render(view())[0],
+        input=page(view()),
         capture_output=True,
         timeout=60,
     )

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.admin import metrics
-from tests.unit.admin.test_metrics import view
+from tests.unit.admin.test_metrics import page, view
 
 MONITORING = Path(__file__).parents[3] / "docs" / "monitoring"
 METRIC = re.compile(r"\b(?:etcd_gateway|process)_\w+")
@@ -23,7 +22,7 @@ needs_promtool = pytest.mark.skipif(
 
 def exposed() -> set[str]:
     """Every sample name that the gateway serves."""
-    lines = metrics.render(view())[0].decode().splitlines()
+    lines = page(view()).decode().splitlines()
     return {re.split(r"[ {]", line)[0] for line in lines if not line.startswith("#")}
 
 

@@ -9,17 +9,17 @@ import pytest
 
 from gateway.core.endpoint import EndpointState
 from gateway.core.messages import EndpointReport, Report
-from supervisor.core.admin import status
-from supervisor.core.admin.status import (
+from supervisor.core.admin.document import document, log_lines
+from supervisor.core.admin.readiness import GatewayState, gateway_state, summary_of, unreadiness
+from supervisor.core.admin.totals import Totals
+from supervisor.core.admin.views import (
     DiscoveryView,
     EndpointView,
-    GatewayState,
     GatewayView,
     ReloadView,
     WorkerStatus,
     WorkerView,
 )
-from supervisor.core.admin.totals import Totals
 
 NAME = "infra0.example.com:2379"
 
@@ -78,14 +78,14 @@ def view() -> GatewayView:
 
 def test_the_document_has_the_contracts_keys_and_values() -> None:
     """Every key of the contract is there, with its meaning, and ours come after them."""
-    document = json.loads(json.dumps(status.document(view())))
-    assert list(document)[:11] == [
+    written = json.loads(json.dumps(document(view())))
+    assert list(written)[:11] == [
         "version", "pid", "started_at", "uptime_s", "state", "listen", "snapshot_version",
         "discovery", "reload", "endpoints", "workers",
     ]  # fmt: skip
-    assert document["started_at"] == "2026-01-01T00:00:00.000Z"
-    assert document["state"] == "ready"
-    assert document["discovery"] == {
+    assert written["started_at"] == "2026-01-01T00:00:00.000Z"
+    assert written["state"] == "ready"
+    assert written["discovery"] == {
         "srv": "example.com",
         "last_success_at": "2026-01-01T00:00:00.250Z",
         "last_error": None,
@@ -93,8 +93,8 @@ def test_the_document_has_the_contracts_keys_and_values() -> None:
         "results": {},
         "refused": {},
     }
-    assert document["reload"] == {"last_at": None, "last_result": None, "last_error": None}
-    assert document["endpoints"] == [
+    assert written["reload"] == {"last_at": None, "last_result": None, "last_error": None}
+    assert written["endpoints"] == [
         {
             "endpoint": NAME,
             "addresses": ["10.0.1.10"],
@@ -112,7 +112,7 @@ def test_the_document_has_the_contracts_keys_and_values() -> None:
             "hold_s": 0.0,
         }
     ]
-    assert document["workers"] == [
+    assert written["workers"] == [
         {
             "slot": 0,
             "gen": 1,
@@ -127,14 +127,14 @@ def test_the_document_has_the_contracts_keys_and_values() -> None:
             "rss_bytes": 1,
         }
     ]
-    assert document["totals"] == {
+    assert written["totals"] == {
         "sessions": 5,
         "sessions_total": 99,
         "bytes_in": 1,
         "bytes_out": 2,
         "refused": 3,
     }
-    assert document["events"] == [{"msg": "worker ready", "slot": 0}]
+    assert written["events"] == [{"msg": "worker ready", "slot": 0}]
 
 
 def test_what_is_not_known_yet_is_null() -> None:
@@ -145,18 +145,18 @@ def test_what_is_not_known_yet_is_null() -> None:
         endpoints=(EndpointView(endpoint="new.test:1"),),
         workers=(WorkerView(slot=0, gen=0, pid=None, state=WorkerStatus.BACKOFF),),
     )
-    document = status.document(bare)
-    assert document["discovery"]["next_refresh_s"] is None
-    assert document["endpoints"][0]["sessions_total"] == 0
-    assert document["endpoints"][0]["since"] is None
-    assert document["workers"][0]["state"] == "backoff"
-    assert document["workers"][0]["pid"] is None
-    assert document["workers"][0]["heartbeat_age_s"] is None
+    written = document(bare)
+    assert written["discovery"]["next_refresh_s"] is None
+    assert written["endpoints"][0]["sessions_total"] == 0
+    assert written["endpoints"][0]["since"] is None
+    assert written["workers"][0]["state"] == "backoff"
+    assert written["workers"][0]["pid"] is None
+    assert written["workers"][0]["heartbeat_age_s"] is None
 
 
 def test_the_log_gets_it_in_lines_of_bounded_length() -> None:
     """USR1: the whole without its lists, then a line for each worker and endpoint, no events."""
-    lines = list(status.log_lines(view()))
+    lines = list(log_lines(view()))
     assert [msg for msg, _ in lines] == ["status", "status worker", "status endpoint"]
     assert lines[0][1]["totals"]["sessions"] == 5
     assert not {"events", "workers", "endpoints"} & lines[0][1].keys()
@@ -193,13 +193,18 @@ def test_the_state_of_the_whole(
 ) -> None:
     """Draining, then starting, then degraded with reasons, else ready."""
     changed = dataclasses.replace(view(), **change)  # type: ignore[arg-type]
-    assert status.gateway_state(changed) is state
-    assert status.unreadiness(changed) == reasons
+    assert gateway_state(changed) is state
+    assert unreadiness(changed) == reasons
 
 
 def test_the_summary_for_the_service_manager() -> None:
     """Removed endpoints do not count, and one is not two."""
-    assert status.summary(view()) == "1/1 endpoints active, 1 worker, 5 sessions"
+
+    def summary(view: GatewayView) -> str:
+        states = [each.state for each in view.endpoints]
+        return summary_of(states, view.workers, view.sums.sessions, foreign_listeners=False)
+
+    assert summary(view()) == "1/1 endpoints active, 1 worker, 5 sessions"
     more = dataclasses.replace(
         view(),
         endpoints=(
@@ -213,4 +218,4 @@ def test_the_summary_for_the_service_manager() -> None:
             WorkerView(slot=0, gen=0, pid=3, state="draining"),
         ),
     )
-    assert status.summary(more) == "1/2 endpoints active, 2 workers, 5 sessions"
+    assert summary(more) == "1/2 endpoints active, 2 workers, 5 sessions"

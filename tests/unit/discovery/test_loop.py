@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.core.address import HostPort
-from supervisor.core.admin.status import DiscoveryView
+from supervisor.core.admin.views import DiscoveryView
 from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.system_names import Files

@@ -1,0 +1,131 @@
+"""The status document: the gateway's view as JSON, and as log lines."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from typing import Any
+
+from gateway.core.counters import DialResult
+from supervisor.core.admin.readiness import gateway_state, unreadiness
+from supervisor.core.admin.totals import EndpointSum
+from supervisor.core.admin.views import DiscoveryView, EndpointView, GatewayView, WorkerView
+
+NOT_THE_ENDPOINTS_FAULT = (DialResult.CONNECTED, DialResult.LOCAL, DialResult.ABANDONED)
+
+
+def document(view: GatewayView) -> dict[str, Any]:
+    """The status document, ready for JSON; what people look at first comes first."""
+    overall = view.sums.overall
+    return {
+        "version": view.version,
+        "pid": view.pid,
+        "started_at": instant(view.started_at),
+        "uptime_s": round(view.uptime_s, 3),
+        "state": gateway_state(view).value,
+        "listen": list(view.listen),
+        "snapshot_version": view.snapshot_version,
+        "discovery": _discovery(view.discovery),
+        "reload": {
+            "last_at": instant(view.reload.last_at),
+            "last_result": view.reload.last_result,
+            "last_error": view.reload.last_error,
+        },
+        "endpoints": [
+            _endpoint(each, view.sums.endpoints.get(each.endpoint) or EndpointSum())
+            for each in view.endpoints
+        ],
+        "workers": [_worker(each) for each in view.workers],
+        "totals": {
+            "sessions": view.sums.sessions,
+            "sessions_total": overall.sessions_total,
+            "bytes_in": overall.bytes_in,
+            "bytes_out": overall.bytes_out,
+            "refused": sum(view.sums.refused.values()),
+        },
+        "unready": list(unreadiness(view)),
+        "slots": view.slots,
+        "worker_restarts": dict(view.worker_restarts),
+        "ended": dict(view.sums.ended),
+        "log_dropped": view.sums.log_dropped,
+        "handed_over": view.sums.handed_over,
+        "accept_paused": view.sums.accept_paused,
+        "limits": dict(view.limits),
+        "foreign_listeners": [dict(each) for each in view.foreign_listeners],
+        "events": [dict(each) for each in view.events],
+    }
+
+
+def log_lines(view: GatewayView) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The document as log lines of bounded length: message and fields, for USR1.
+
+    First the whole without its lists, then one line for each worker and endpoint; the events are
+    in the log already.
+    """
+    whole = document(view)
+    del whole["events"]
+    lists = {"status worker": whole.pop("workers"), "status endpoint": whole.pop("endpoints")}
+    yield "status", whole
+    for msg, entries in lists.items():
+        yield from ((msg, entry) for entry in entries)
+
+
+def instant(at: float | None) -> str | None:
+    """Seconds since the epoch as RFC 3339 in UTC, to the millisecond; None stays None."""
+    if at is None:
+        return None
+    moment = datetime.datetime.fromtimestamp(at, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def dial_failures(traffic: EndpointSum) -> int:
+    """Dials that speak against the endpoint."""
+    return sum(n for result, n in traffic.dials.items() if result not in NOT_THE_ENDPOINTS_FAULT)
+
+
+def _discovery(view: DiscoveryView) -> dict[str, Any]:
+    left = view.next_refresh_s
+    return {
+        "srv": view.srv or None,
+        "last_success_at": instant(view.last_success_at),
+        "last_error": view.last_error or None,
+        "next_refresh_s": None if left is None else round(left, 3),
+        "results": dict(view.results),
+        "refused": dict(view.refused),
+    }
+
+
+def _endpoint(view: EndpointView, traffic: EndpointSum) -> dict[str, Any]:
+    return {
+        "endpoint": view.endpoint,
+        "addresses": list(view.addresses),
+        "priority": view.priority,
+        "weight": view.weight,
+        "state": view.state.value,
+        "sessions": traffic.sessions,
+        "sessions_total": traffic.sessions_total,
+        "bytes_in": traffic.bytes_in,
+        "bytes_out": traffic.bytes_out,
+        "dial_failures": dial_failures(traffic),
+        "probe_failures": view.probe_failures,
+        "last_error": view.last_error or None,
+        "since": instant(view.since),
+        "hold_s": round(view.hold_s, 3),
+    }
+
+
+def _worker(view: WorkerView) -> dict[str, Any]:
+    report, age = view.report, view.heartbeat_age_s
+    return {
+        "slot": view.slot,
+        "gen": view.gen,
+        "pid": view.pid,
+        "state": str(view.state),
+        "hangs": view.hangs,
+        "snapshot_version": view.snapshot_version,
+        "sessions": report.sessions if report else 0,
+        "sessions_total": view.sessions_total,
+        "heartbeat_age_s": None if age is None else round(age, 3),
+        "loop_lag_s": round(report.loop_lag_s, 6) if report else 0.0,
+        "rss_bytes": report.rss_bytes if report else 0,
+    }

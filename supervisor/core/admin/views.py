@@ -1,0 +1,143 @@
+"""The typed views of the gateway: what the master knows of itself at one moment.
+
+The master fills one :class:`GatewayView`. The admin address, the metrics, the status page, the
+status command and USR1 all read it. Instants are seconds since the epoch, as people read them;
+durations are seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.core.endpoint import EndpointState
+from gateway.core.messages import Report
+from supervisor.core.admin.totals import Sums
+from supervisor.core.health.machine import HealthView
+from supervisor.core.roster import Member
+
+
+class WorkerStatus(enum.StrEnum):
+    """``state`` of a worker in the status document."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    BACKOFF = "backoff"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryView:
+    """What resolution did last. ``results`` counts resolutions by result; ``refused`` says why."""
+
+    srv: str | None = None
+    last_success_at: float | None = None
+    last_error: str | None = None
+    next_refresh_s: float | None = None
+    results: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Endpoints that were found and not taken (TLS check, our own address), with the reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadView:
+    """``last_result`` is ``complete`` or ``failed``; ``results`` counts reloads by it."""
+
+    last_at: float | None = None
+    last_result: str | None = None
+    last_error: str | None = None
+    results: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointView:
+    """One endpoint as roster and prober hold it; its traffic is in ``GatewayView.sums``."""
+
+    endpoint: str
+    addresses: tuple[str, ...] = ()
+    priority: int = 0
+    weight: int = 0
+    state: EndpointState = EndpointState.ACTIVE
+    since: float | None = None
+    """When it came into this state."""
+    last_error: str | None = None
+    probe_failures: int = 0
+    probes: Mapping[str, int] = field(default_factory=dict)
+    """Probes by result, ever."""
+    transitions: Mapping[str, int] = field(default_factory=dict)
+    """Changes of state by the state it changed to, ever."""
+    hold_s: float = 0.0
+    """How long flap damping still keeps it inactive."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerView:
+    """One worker, or a slot that waits for one (``state`` backoff, ``pid`` None)."""
+
+    slot: int
+    gen: int
+    pid: int | None
+    state: str
+    snapshot_version: int = 0
+    heartbeat_age_s: float | None = None
+    """None before the first heartbeat."""
+    hangs: bool = False
+    """It was ready and its loop does not turn; ``state`` has no word of its own for that."""
+    report: Report | None = None
+    sessions_total: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayView:
+    """All of it at one moment.
+
+    ``started``: was ready once. ``slots``: how many workers are wanted. ``events``: the last log
+    lines, oldest first. ``limits``: figures such as ``max_sessions`` and ``open_files``.
+    """
+
+    version: str
+    pid: int
+    started_at: float
+    uptime_s: float
+    started: bool
+    draining: bool
+    slots: int
+    listen: tuple[str, ...]
+    snapshot_version: int
+    discovery: DiscoveryView = field(default_factory=DiscoveryView)
+    reload: ReloadView = field(default_factory=ReloadView)
+    endpoints: tuple[EndpointView, ...] = ()
+    workers: tuple[WorkerView, ...] = ()
+    sums: Sums = field(default_factory=Sums)
+    worker_restarts: Mapping[str, int] = field(default_factory=dict)
+    """Workers replaced, by reason, ever."""
+    events: tuple[Mapping[str, Any], ...] = ()
+    limits: Mapping[str, int] = field(default_factory=dict)
+    foreign_listeners: tuple[Mapping[str, Any], ...] = ()
+    """Sockets of other programs that listen where we do."""
+
+
+def endpoint_view(member: Member, health: HealthView | None) -> EndpointView:
+    """One endpoint: identity and state from the roster, the rest from the prober's record."""
+    found = member.found
+    view = EndpointView(
+        endpoint=found.name,
+        addresses=found.addresses,
+        priority=found.priority,
+        weight=found.weight,
+        state=member.state,
+    )
+    if health is None:
+        return view
+    return dataclasses.replace(
+        view,
+        since=health.since,
+        last_error=health.last_error,
+        probe_failures=health.probe_failures,
+        probes=health.probes,
+        transitions=health.transitions,
+        hold_s=health.hold_s,
+    )
