@@ -13,22 +13,53 @@ import errno
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Collection
+from typing import Protocol
 
-from gateway.core.counters import DialResult, End
+from gateway.core.counters import DialResult, End, EndpointCounters
 from gateway.core.endpoint import Endpoint
+from gateway.core.messages import Settings
 from gateway.core.outcome import DESCRIPTORS, result_of
-from gateway.poller import DIALING, ERR, HUP, OUT
+from gateway.poller import DIALING, ERR, HUP, OUT, Poller
 from gateway.tcp import arm_reset, met_itself
-
-if TYPE_CHECKING:
-    from gateway.sessions.dialer import Dialer
 
 LOOK_AGAIN_S = 0.1
 """How long a dial waits that found nothing to try for a reason of our own host's."""
 
 MOST_ATTEMPTS = 4
 """Attempts of one dial under way at once."""
+
+
+OnDialFailed = Callable[[str, str, DialResult, str], None]
+"""endpoint, address, result, error text. ABANDONED is a hint (slow to answer), not evidence."""
+
+
+class Table(Protocol):
+    """What sessions need of ``gateway.core.table``."""
+
+    def pick(self, tried: Collection[str] = ()) -> Endpoint | None: ...
+    def suspect(self, name: str) -> None: ...
+    def is_trusted(self, name: str) -> bool: ...
+    def trust(self, name: str) -> None: ...
+    def session_started(self, name: str) -> None: ...
+    def session_ended(self, name: str) -> None: ...
+
+
+class DialContext(Protocol):
+    """What a dial borrows of the worker's dialer."""
+
+    poller: Poller
+    table: Table
+    settings: Settings
+    ephemeral: range
+    unfinished: dict[Dial, None]
+    count: Callable[[str], EndpointCounters]
+    on_failed: OnDialFailed
+
+    def watch(self, dial: Dial) -> None: ...
+    def reach(
+        self, endpoint: Endpoint, address: int, early: bytes | None
+    ) -> tuple[int, _socket.socket | None, int]: ...
 
 
 class Caller(Protocol):
@@ -63,7 +94,7 @@ class Dial:
         "waits_until",
     )  # fmt: skip
 
-    def __init__(self, dialer: Dialer, caller: Caller, now: float) -> None:
+    def __init__(self, dialer: DialContext, caller: Caller, now: float) -> None:
         self.dialer = dialer
         self.caller = caller
         self.started_at = now

@@ -12,14 +12,13 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Collection
-from typing import Protocol
+from collections.abc import Callable
 
-from gateway.core.counters import DialResult, End, EndpointCounters
+from gateway.core.counters import End, EndpointCounters
 from gateway.core.endpoint import Endpoint
 from gateway.core.messages import Settings
 from gateway.poller import Poller
-from gateway.sessions.dial import Caller, Dial
+from gateway.sessions.dial import Caller, Dial, OnDialFailed, Table
 from gateway.tcp import ephemeral_ports, met_itself
 
 # Plain integers: every look into the socket module's enums costs, and a dial makes eight.
@@ -31,20 +30,6 @@ _TCP, _NODELAY, _QUICKACK = (
 
 TICK_S = 0.02
 """How often unfinished dials are looked at; none unfinished, no tick."""
-
-OnDialFailed = Callable[[str, str, DialResult, str], None]
-"""endpoint, address, result, error text. ABANDONED is a hint (slow to answer), not evidence."""
-
-
-class Table(Protocol):
-    """What sessions need of ``gateway.core.table``."""
-
-    def pick(self, tried: Collection[str] = ()) -> Endpoint | None: ...
-    def suspect(self, name: str) -> None: ...
-    def is_trusted(self, name: str) -> bool: ...
-    def trust(self, name: str) -> None: ...
-    def session_started(self, name: str) -> None: ...
-    def session_ended(self, name: str) -> None: ...
 
 
 class Dialer:

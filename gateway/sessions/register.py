@@ -14,7 +14,8 @@ from gateway.core.log import Log
 from gateway.core.messages import Settings, Snapshot
 from gateway.core.stall import step_s
 from gateway.poller import Poller
-from gateway.sessions.dialer import Dialer, OnDialFailed, Table
+from gateway.sessions.dial import OnDialFailed, Table
+from gateway.sessions.dialer import Dialer
 from gateway.sessions.relay import Relay
 from gateway.sessions.session import Session
 from gateway.sessions.stalls import Stalls
@@ -150,7 +151,7 @@ class Sessions:
         self._settled_at = monotonic()
         dirty = self.relay.dirty
         for session in dirty:
-            session.settle(self.stalls)
+            session.settle()
         dirty.clear()
 
     def reported(self) -> None:

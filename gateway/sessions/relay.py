@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import os
 from os import read, splice, write
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from gateway.core.counters import End
 from gateway.poller import ERR, IN, OUT, RDHUP, Poller
 from gateway.sessions.pipes import Pipe, Pipes
 from gateway.tcp import shut_write, write_last
-
-if TYPE_CHECKING:
-    from gateway.sessions.session import Session
 
 READ_BYTES = 1 << 16
 """One read of small traffic; a read that fills it is a sign of bulk.
@@ -47,6 +45,28 @@ CAREFUL = -1
 SPLICE_FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 
 
+class LegOwner(Protocol):
+    """What a leg tells the session that owns it."""
+
+    def first_ended(self, leg: Leg) -> None:
+        """``leg`` is the first of the two whose stream ended."""
+
+    def completed(self) -> None:
+        """Both streams ended, and everything was passed on."""
+
+    def broken(self, leg: Leg, error: OSError | None) -> None:
+        """``leg``'s connection was reset or timed out."""
+
+    def crashed(self, error: Exception) -> None:
+        """A leg raised, which is a bug."""
+
+    def settle(self) -> None:
+        """Count what moved since the last call."""
+
+    def cut(self, end: End) -> None:
+        """End the session from the gateway's side."""
+
+
 class Relay:
     """What all sessions of a worker share: the poller, the pipes, and who has something to report.
 
@@ -60,7 +80,7 @@ class Relay:
     def __init__(self, poller: Poller) -> None:
         self.poller = poller
         self.pipes = Pipes()
-        self.dirty: set[Session] = set()
+        self.dirty: set[LegOwner] = set()
 
     def close(self) -> None:
         self.pipes.close()
@@ -93,7 +113,7 @@ class Leg:
 
     peer: Leg
 
-    def __init__(self, fd: int, session: Session, relay: Relay, armed: bool = False) -> None:
+    def __init__(self, fd: int, session: LegOwner, relay: Relay, armed: bool = False) -> None:
         self.fd = fd
         self.armed = armed
         self.session = session

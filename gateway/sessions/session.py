@@ -5,22 +5,41 @@ from __future__ import annotations
 import errno
 from os import read
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from gateway.core.counters import End, EndpointCounters
 from gateway.core.endpoint import Endpoint
+from gateway.core.log import Log
 from gateway.core.messages import Settings
-from gateway.poller import ERR, HUP, OUT, RDHUP
-from gateway.sessions.dial import Dial
-from gateway.sessions.relay import READ_BYTES, Leg
+from gateway.poller import ERR, HUP, OUT, RDHUP, Poller
+from gateway.sessions.dial import Dial, Table
+from gateway.sessions.dialer import Dialer
+from gateway.sessions.relay import READ_BYTES, Leg, Relay
 from gateway.sessions.stalls import Stalls
 from gateway.tcp import arm_reset, borrowed, disarm_reset, tune
 
-if TYPE_CHECKING:
-    from gateway.sessions.register import Sessions
-
 OUR_ERRORS = (errno.ENOMEM, errno.ENOBUFS, errno.EBADF, errno.EINVAL)
 """Errors of a connection that are no news from its other end: of memory, or of our own making."""
+
+
+class SessionRegister(Protocol):
+    """What a session borrows of the worker's register."""
+
+    poller: Poller
+    relay: Relay
+    dialer: Dialer
+    stalls: Stalls
+    table: Table
+    settings: Settings
+    log: Log
+
+    def counters_of(self, name: str) -> EndpointCounters: ...
+
+    def established(self, session: Session, name: str) -> None:
+        """The session reached the endpoint ``name``."""
+
+    def ended(self, session: Session, end: End) -> None:
+        """The session is over; it owns nothing any more."""
 
 
 class Session:
@@ -36,7 +55,7 @@ class Session:
         "upstream",
     )  # fmt: skip
 
-    def __init__(self, sessions: Sessions, fd: int, peer: Any) -> None:
+    def __init__(self, sessions: SessionRegister, fd: int, peer: Any) -> None:
         self.sessions = sessions
         self.peer = peer
         self.started_at = self.moved_at = monotonic()
@@ -156,24 +175,19 @@ class Session:
                 arm_reset(self.upstream.fd)
             self._finish(end)
 
-    def settle(self, stalls: Stalls | None = None) -> None:
-        """Count what moved; the legs' next bytes take the road that enters us as dirty.
+    def settle(self) -> None:
+        """Count what moved, and have the legs looked at that bytes were written to.
 
-        ``stalls`` is told of the legs that bytes were written to.
+        The legs' next bytes take the road that enters the session as dirty.
         """
-        counters, upstream = self.counters, self.upstream
-        if counters is not None and upstream is not None:
-            moved_in, moved_out = self.client.moved, upstream.moved
-            if moved_in != self.counted_in:
-                counters.bytes_in += moved_in - self.counted_in
-                self.counted_in = moved_in
-                if stalls is not None:
-                    stalls.moved(upstream)
-            if moved_out != self.counted_out:
-                counters.bytes_out += moved_out - self.counted_out
-                self.counted_out = moved_out
-                if stalls is not None:
-                    stalls.moved(self.client)
+        upstream = self.upstream
+        if upstream is not None:
+            stalls = self.sessions.stalls
+            if self.client.moved != self.counted_in:
+                stalls.moved(upstream)
+            if upstream.moved != self.counted_out:
+                stalls.moved(self.client)
+            self._count_bytes(upstream)
             self.client.fast = upstream.fast = False
 
     def tune(self, settings: Settings) -> None:
@@ -205,6 +219,14 @@ class Session:
             "bytes_out": self.upstream.moved if self.upstream is not None else 0,
         }
 
+    def _count_bytes(self, upstream: Leg) -> None:
+        counters = self.counters
+        if counters is not None:
+            moved_in, moved_out = self.client.moved, upstream.moved
+            counters.bytes_in += moved_in - self.counted_in
+            counters.bytes_out += moved_out - self.counted_out
+            self.counted_in, self.counted_out = moved_in, moved_out
+
     def _finish(self, end: End) -> None:
         if self.end is not None:
             return
@@ -220,7 +242,7 @@ class Session:
         if self.upstream is not None:
             self.upstream.let_go()
             if self.counters is not None:
-                self.settle()
+                self._count_bytes(self.upstream)
                 self.sessions.relay.dirty.discard(self)
                 self.counters.sessions -= 1
                 self.sessions.table.session_ended(self.endpoint)

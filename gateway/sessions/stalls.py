@@ -7,13 +7,10 @@ and who settles the counters knows where they did.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from gateway.core.stall import Stall
+from gateway.sessions.relay import Leg
 from gateway.tcp import read_signs, set_user_timeout
-
-if TYPE_CHECKING:
-    from gateway.sessions.relay import Leg
 
 
 class Stalls:
