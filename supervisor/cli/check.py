@@ -6,8 +6,8 @@ It starts nothing and listens on nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import os
 import socket
 import sys
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ from supervisor.core.discovery.system_names import Files
 from supervisor.core.exit_codes import EXIT_NO_ENDPOINT, EXIT_USAGE
 from supervisor.discovery.listen_addresses import resolve_listen
 from supervisor.discovery.resolution import BadTargetError, Resolution, Targets
-from supervisor.discovery.tls_gate import part_politely
+from supervisor.system import connections
+from supervisor.system.tls import TlsClient, unverified
 
 EXIT_USABLE = 0
 
@@ -129,26 +130,31 @@ async def dial(
 ) -> Dial:
     """Connect once and hang up; if it speaks TLS, after a handshake that is not measured."""
     loop = asyncio.get_running_loop()
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     async with slots:
         started_at = loop.time()
         error = ""
-        connected_at = None
-        with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+        with connections.open_socket(address) as sock:
             try:
                 async with asyncio.timeout(timeout_s):
-                    await loop.sock_connect(sock, (address, port))
-                connected_at = loop.time()
-                if sock.getsockname()[:2] == sock.getpeername()[:2]:
-                    error = "nobody listens (connected to itself)"
+                    await connections.connect(sock, address, port)
             except TimeoutError:
                 error = f"timeout after {timeout_s:g} s"
             except OSError as failure:
-                error = os.strerror(failure.errno) if failure.errno else str(failure)
-            time_s = (connected_at or loop.time()) - started_at
-            if tls and not error:
-                await part_politely(sock, timeout_s)
+                error = connections.words(failure)
+            time_s = loop.time() - started_at
+            if not error:
+                await _hang_up(sock, timeout_s, tls=tls)
         return Dial(address, time_s, error)
+
+
+async def _hang_up(sock: socket.socket, timeout_s: float, *, tls: bool) -> None:
+    """End the connection in order: etcd logs every one that ends before its TLS handshake."""
+    client = TlsClient(sock, unverified(), None) if tls else None
+    if client is not None:
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(timeout_s):
+                await client.shake_hands()
+    await connections.leave(sock, client)
 
 
 def _print_table(result: Resolution, checked: tuple[Checked, ...]) -> None:

@@ -20,8 +20,9 @@ from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.machine import PROBE_GAP_S, Health, HealthChange, HealthView
-from supervisor.core.health.probing import Plan, plan, rules
-from supervisor.health.probe import Probe, Result, Trust, Verdict
+from supervisor.core.health.probing import Plan, Result, Verdict, plan, rules
+from supervisor.health.probe import Probe
+from supervisor.system.tls import TlsContexts
 
 MAX_CONCURRENT = 128
 """Probes that run at once; each has one descriptor."""
@@ -68,7 +69,7 @@ class Prober:
         self._wall = wall
         self._loop = asyncio.get_running_loop()
         self._watches: dict[str, _Watch] = {}
-        self._trust = Trust()
+        self._contexts = TlsContexts()
         self._running = 0
         self._queue: dict[str, _Watch] = {}
         """Due, but MAX_CONCURRENT run; in order."""
@@ -226,7 +227,7 @@ class Prober:
         worst = Result(Verdict.UNDECIDED, "no address")
         errors: list[str] = []
         for address in found.addresses:
-            probe = Probe(address, found.port, how, self._trust)
+            probe = Probe(address, found.port, how, self._contexts)
             probes.append(probe)
             result = await probe.run(self._config.health_timeout_s)
             if result.verdict is Verdict.PASSED:

@@ -23,6 +23,27 @@ class ProbeKind(enum.StrEnum):
     HTTPS = "https"
 
 
+class Verdict(enum.StrEnum):
+    """``result`` of ``probes_total``."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNDECIDED = "undecided"
+    """It failed on our own host (no descriptor, no route, no readable CA file): no evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one probe found; ``error`` is empty if it passed."""
+
+    verdict: Verdict
+    error: str = ""
+
+
+class UnhealthyError(Exception):
+    """The endpoint answered and is not healthy; the text says why."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How one endpoint is probed.

@@ -140,7 +140,7 @@ def test_a_silent_server_is_unreachable(authority: Authority) -> None:
 def test_nobody_there_is_unreachable(authority: Authority, address: str) -> None:
     """A refused connection says nothing about the certificate."""
     verdict = verify(free_port(), authority, address=address)
-    assert verdict == Unreachable("Connection refused")
+    assert verdict == Unreachable("connection refused")
 
 
 @pytest.mark.parametrize("what", ["ca_file", "cert_file"])
