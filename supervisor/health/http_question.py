@@ -33,8 +33,8 @@ async def ask(sock: socket.socket, tls: TlsClient | None, plan: Plan, port: int)
         # h11 quotes what it got as Python would spell it.
         text = re.sub(r"bytearray\(b(.*)\)", r"\1", str(error))
         raise NoHttpError(f"no HTTP: {text}") from None
-    if (error := fault(status, body)) is not None:
-        raise UnhealthyError(error)
+    if (problem := fault(status, body)) is not None:
+        raise UnhealthyError(problem)
 
 
 def _question(http: h11.Connection, plan: Plan, port: int) -> bytes:
