@@ -128,19 +128,19 @@ def _first_sentence(path: Path) -> str:
     return re.sub(r":\w+:`([^`]+)`", r"`\1`", sentence.replace("``", "`")).replace("|", "\\|")
 
 
-# -- life-of-a-session.md ---------------------------------------------------------------------
+# -- operations.md ----------------------------------------------------------------------------
 
 END_MEANINGS = {
-    End.CLIENT: "both streams ended in good order, the client's first",
-    End.ENDPOINT: "both streams ended in good order, the endpoint's first",
-    End.RESET: "one side reset its connection or vanished, and the other side got a reset",
+    End.CLIENT: "both directions ended in order, the client's first",
+    End.ENDPOINT: "both directions ended in order, the endpoint's first",
+    End.RESET: "one side reset its connection or vanished, so the other side got a reset",
     End.IDLE: "no byte moved for `--idle-timeout`",
-    End.INACTIVE: "the endpoint turned inactive, with `--on-inactive=close`",
-    End.REMOVED: "the endpoint left DNS and its `--removal-grace` is over",
-    End.DRAINED: "the gateway or the worker stopped, and the deadline of the drain was over",
-    End.NO_ENDPOINT: "there was no endpoint to dial",
-    End.DIAL_FAILED: "every endpoint was tried and none could be reached",
-    End.ERROR: "the host had no memory left for it, or the gateway failed",
+    End.INACTIVE: "its endpoint turned inactive and `--on-inactive` is `close`",
+    End.REMOVED: "its endpoint left DNS and `--removal-grace` is over",
+    End.DRAINED: "the gateway or its worker stopped, and the drain reached its deadline",
+    End.NO_ENDPOINT: "no endpoint was known",
+    End.DIAL_FAILED: "every endpoint was dialed and none could be reached",
+    End.ERROR: "the host had no memory for it, or the gateway failed (`session failed` in the log)",
 }
 
 
@@ -181,7 +181,7 @@ BLOCKS = (
     Block("protocol.md", "fields", draw_fields),
     Block("adr/index.md", "decisions", list_decisions),
     Block("architecture.md", "modules", list_modules),
-    Block("life-of-a-session.md", "ends", explain_ends),
+    Block("operations.md", "ends", explain_ends),
     Block("life-of-a-worker.md", "diagram", draw_worker_life),
 )
 
