@@ -79,7 +79,7 @@ def run(start: WorkerStart) -> int:
 
 
 class Worker:
-    """Makes the parts of one worker and owns everything in ``start``; carries out orders."""
+    """Makes the parts of one worker and owns everything in ``start``; carries out the master's messages."""
 
     def __init__(self, start: WorkerStart, loop: asyncio.AbstractEventLoop) -> None:
         self._start = start
@@ -149,7 +149,7 @@ class Worker:
         self._heartbeat.start()
         return True
 
-    # -- orders from the master -------------------------------------------------------------
+    # -- messages from the master -----------------------------------------------------------
 
     def _on_message(self, message: messages.Down, fds: list[int]) -> None:
         match message:

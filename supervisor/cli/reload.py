@@ -62,7 +62,7 @@ def _await(admin_addrs: Sequence[str], last_at: str | None) -> int:
 
 
 def _is_master(pid: int) -> bool:
-    """Whether ``pid`` is a master on this host: a signal to a stranger could end it."""
+    """Whether ``pid`` is a master on this host: a signal to another program could end that."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(MASTER_TITLE)
     except OSError:

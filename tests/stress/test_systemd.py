@@ -219,7 +219,7 @@ def capabilities(pid: int) -> int:
 
 
 def test_it_is_refused_where_another_program_listens(machine: Machine, ground: Field) -> None:
-    """The start fails and steals nothing from a stranger on the listen address."""
+    """The start fails and steals nothing from another program on the listen address."""
     script = (
         "import socket,sys\n"
         f"s=socket.create_server(('{HOST}',{PORT}),reuse_port=True)\n"
@@ -228,9 +228,9 @@ def test_it_is_refused_where_another_program_listens(machine: Machine, ground: F
     argv = ["nsenter", "-t", str(machine.pid), "-a", "-r", "-w", "/opt/python/bin/python3"]
     with subprocess.Popen(
         [*argv, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as stranger:
-        assert stranger.stdout is not None
-        assert stranger.stdout.readline() == "up\n"
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "up\n"
         with pytest.raises(AssertionError, match="already"):
             machine.ctl("start", UNIT)
-        stranger.communicate()
+        other.communicate()

@@ -1,7 +1,7 @@
-"""Strangers: sockets of other programs that listen where we do, and take clients from us.
+"""Foreign listeners: sockets of other programs that listen on our address and take our clients.
 
-Nothing forbids a program of the same user to join the listen address later (SO_REUSEPORT); the
-kernel then gives it its share of the clients, without a word.
+A program of the same user may join the listen address later (SO_REUSEPORT). The kernel then gives
+it a share of the clients, and nobody is told.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Listener:
 
 
 class ListenersChange(NamedTuple):
-    """What to tell: those that were not there before, and those that went."""
+    """What changed since the last look: foreign listeners that came, and those that went."""
 
     came: tuple[Listener, ...]
     went: tuple[Listener, ...]
 
 
-class Watch:
-    """Remembers who was seen; ``present`` are the foreign_listeners that listen now."""
+class ForeignListeners:
+    """Remembers the foreign listeners; ``present`` are those of the last look."""
 
     def __init__(self, listen: Iterable[HostPort]) -> None:
         self._listen = tuple(listen)
@@ -45,9 +45,10 @@ class Watch:
         self.present: tuple[Listener, ...] = ()
 
     def look(self, listeners: Iterable[Listener], own: set[int]) -> ListenersChange:
-        """``listeners`` of the whole host, and the inodes of ``own``.
+        """Compare the ``listeners`` of the whole host with ``own``, the inodes of ours.
 
-        A stranger is one that is seen twice: a worker of ours binds before it tells us.
+        A listener counts as foreign when it is seen twice in a row: a worker of ours binds its
+        listeners a moment before the master knows of them.
         """
         found = [each for each in listeners if each.inode not in own and shares(each, self._listen)]
         known = {each.inode for each in self.present}
@@ -72,6 +73,6 @@ def _overlap(listener: Listener, ours: str) -> bool:
         return True
     if theirs.version == own.version:
         return theirs.is_unspecified or own.is_unspecified
-    if own.version == 6:  # ours takes both families if it is for all interfaces
+    if own.version == 6:  # a listener of ours on all interfaces takes both families
         return own.is_unspecified
     return theirs.is_unspecified and not listener.v6_only

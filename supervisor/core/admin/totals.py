@@ -1,8 +1,8 @@
-"""Totals: what all workers counted together, the living and the dead, so nothing ever goes back.
+"""Totals: the counters of all workers added up, dead workers included, so that no sum decreases.
 
-A worker reports cumulative counters of its own life; its newest report replaces the one before.
-When the worker is gone, its last report is added to the sum of the dead. What a worker counted
-after its last report and before a SIGKILL is lost: about the last second.
+A worker's report holds everything that it counted since its start; the newest report replaces the
+one before. When the worker exits, its last report is added to the sum of the dead workers. What a
+worker counted between its last report and a SIGKILL is lost: about one second.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 from gateway.core.messages import EndpointReport, Report
 
 LATE_REPORTS = 256
-"""How many workers that are gone are remembered, so that a late report of theirs counts once."""
+"""How many dead workers are remembered, so that a late report of one is not counted twice."""
 
 
 @dataclass(slots=True)
 class EndpointSum:
-    """One endpoint over all workers. ``sessions`` is of the living only; all else only grows."""
+    """One endpoint over all workers. ``sessions`` counts live workers only; the rest only grows."""
 
     sessions: int = 0
     sessions_total: int = 0
@@ -33,7 +33,7 @@ class EndpointSum:
     dial_seconds: float = 0.0
 
     def add(self, part: EndpointReport | EndpointSum) -> None:
-        """Add the counters of ``part``, not its gauge."""
+        """Add the counters of ``part``; its gauge ``sessions`` is left out."""
         self.sessions_total += part.sessions_total
         self.bytes_in += part.bytes_in
         self.bytes_out += part.bytes_out
@@ -44,10 +44,10 @@ class EndpointSum:
 
 @dataclass(slots=True)
 class Sums:
-    """Everything counted, over all workers. ``sessions`` is of the living only.
+    """All counters over all workers. ``sessions`` counts live workers only.
 
-    ``endpoints`` has those that any worker ever touched and that were not forgotten;
-    ``forgotten`` is the sum of the others, so that the overall figures never go back.
+    ``endpoints`` has the endpoints that any worker used and that still exist; ``forgotten`` is the
+    sum of those that are gone, so that the overall figures do not decrease when an endpoint goes.
     """
 
     sessions: int = 0
@@ -62,7 +62,7 @@ class Sums:
     forgotten: EndpointSum = field(default_factory=EndpointSum)
 
     def add(self, part: Report | Sums) -> None:
-        """Add the counters of ``part`` that belong to no endpoint, not its gauges."""
+        """Add those counters of ``part`` that belong to no endpoint; its gauges are left out."""
         _add_counts(self.ended, part.ended)
         _add_counts(self.refused, part.refused)
         _add_buckets(self.session_buckets, part.session_buckets)
@@ -78,7 +78,7 @@ class Sums:
         return found
 
     def forget(self, name: str) -> None:
-        """Endpoint ``name`` is gone: what it counted stays in the overall figures only."""
+        """Endpoint ``name`` is gone: keep its counters in the overall figures only."""
         if (gone := self.endpoints.pop(name, None)) is not None:
             self.forgotten.add(gone)
 
@@ -93,15 +93,15 @@ class Sums:
 
 
 @dataclass(slots=True)
-class _Life:
-    """One living worker: its newest report, and sessions of endpoints it does not list any more."""
+class _Living:
+    """A live worker: its newest report, and its sessions of endpoints that it no longer lists."""
 
     report: Report
     shed: int = 0
 
 
 class Totals:
-    """The master's books. A worker is known by its slot and generation, which never repeat."""
+    """What the master adds up. A worker is known by its slot and generation, which never repeat."""
 
     def __init__(self) -> None:
         self._dead = Sums()
@@ -110,47 +110,47 @@ class Totals:
         self._known: frozenset[str] | None = None
 
     def report(self, slot: int, gen: int, report: Report) -> None:
-        """Take the newest report of a living worker; one that comes after gone() is ignored."""
+        """Take the newest report of a live worker; a report that comes after gone() is ignored."""
         if (slot, gen) in self._gone:
             return
-        life = self._living.get((slot, gen))
-        if life is None:
-            self._living[slot, gen] = _Life(report)
+        worker = self._living.get((slot, gen))
+        if worker is None:
+            self._living[slot, gen] = _Living(report)
             return
-        for name, before in life.report.endpoints.items():
+        for name, before in worker.report.endpoints.items():
             now = report.endpoints.get(name)
             if now is None or _went_back(before, now):
                 self._bury(name, before)
-                life.shed += before.sessions_total
-        life.report = report
+                worker.shed += before.sessions_total
+        worker.report = report
 
     def gone(self, slot: int, gen: int, last: Report | None = None) -> None:
-        """The worker exited: add its life (``last``: a final report, if one came) to the dead."""
+        """The worker exited: add its last report to the dead workers (``last``: a final one)."""
         if last is not None:
             self.report(slot, gen, last)
         self._gone.append((slot, gen))
-        if (life := self._living.pop((slot, gen), None)) is not None:
-            self._dead.add(life.report)
-            for name, part in life.report.endpoints.items():
+        if (worker := self._living.pop((slot, gen), None)) is not None:
+            self._dead.add(worker.report)
+            for name, part in worker.report.endpoints.items():
                 self._bury(name, part)
 
     def retain(self, endpoints: Collection[str]) -> None:
-        """These endpoints exist, all others are gone: nothing is kept under their names."""
+        """Only these endpoints exist; keep no counters under the names of others."""
         self._known = frozenset(endpoints)
         for name in [name for name in self._dead.endpoints if name not in self._known]:
             self._dead.forget(name)
 
     def sums(self) -> Sums:
-        """The living and the dead together, as a value of its own."""
+        """The sums over live and dead workers, as a new value."""
         total = Sums()
         total.add(self._dead)
         total.forgotten.add(self._dead.forgotten)
         for name, part in self._dead.endpoints.items():
             total.of(name).add(part)
-        for life in self._living.values():
-            total.sessions += life.report.sessions
-            total.add(life.report)
-            for name, counted in life.report.endpoints.items():
+        for worker in self._living.values():
+            total.sessions += worker.report.sessions
+            total.add(worker.report)
+            for name, counted in worker.report.endpoints.items():
                 entry = total.of(name)
                 entry.sessions += counted.sessions
                 entry.add(counted)
@@ -160,50 +160,51 @@ class Totals:
         return total
 
     def worker_sessions_total(self, slot: int, gen: int) -> int:
-        """Sessions of this worker's life that reached an endpoint."""
-        if (life := self._living.get((slot, gen))) is None:
+        """Sessions of this worker that reached an endpoint, since its start."""
+        if (worker := self._living.get((slot, gen))) is None:
             return 0
-        return life.shed + sum(each.sessions_total for each in life.report.endpoints.values())
+        return worker.shed + sum(each.sessions_total for each in worker.report.endpoints.values())
 
     def sessions(self) -> dict[str, int]:
-        """Sessions by endpoint over all workers, of the endpoints that any of them lists.
+        """Sessions by endpoint over all workers, for the endpoints that a worker lists.
 
-        For every second: 1.5 ms where sums() takes 20 (3,000 endpoints, 8 workers).
+        The master asks every second: this takes 1.5 ms where sums() takes 20 ms (3,000 endpoints,
+        8 workers).
         """
         total: dict[str, int] = {}
-        for life in self._living.values():
-            for name, counted in life.report.endpoints.items():
+        for worker in self._living.values():
+            for name, counted in worker.report.endpoints.items():
                 total[name] = total.get(name, 0) + counted.sessions
         return total
 
     @property
     def live_sessions(self) -> int:
-        """Sessions over all workers, dialing ones included."""
-        return sum(life.report.sessions for life in self._living.values())
+        """Sessions over all workers, including those that are still dialing."""
+        return sum(worker.report.sessions for worker in self._living.values())
 
     def export(self) -> dict[str, Any]:
-        """All of it as plain values that JSON can carry, for the next image of the master."""
+        """Everything as values that JSON can carry, for the next image of the master."""
         return {
             "dead": dataclasses.asdict(self._dead),
             "living": [
                 {
                     "slot": slot,
                     "gen": gen,
-                    "shed": life.shed,
-                    "report": dataclasses.asdict(life.report),
+                    "shed": worker.shed,
+                    "report": dataclasses.asdict(worker.report),
                 }
-                for (slot, gen), life in self._living.items()
+                for (slot, gen), worker in self._living.items()
             ],
         }
 
     @classmethod
     def restore(cls, document: Mapping[str, Any]) -> Totals:
-        """The reverse of export(). Lenient about fields: the other end may be another release."""
+        """The reverse of export(). Unknown keys are skipped: the other image may be another release."""
         totals = cls()
         totals._dead = _sums(document["dead"])
         for each in document["living"]:
-            life = _Life(_report(each["report"]), each["shed"])
-            totals._living[each["slot"], each["gen"]] = life
+            worker = _Living(_report(each["report"]), each["shed"])
+            totals._living[each["slot"], each["gen"]] = worker
         return totals
 
     def _bury(self, name: str, part: EndpointReport) -> None:
@@ -214,7 +215,7 @@ class Totals:
 
 
 def _went_back(before: EndpointReport, now: EndpointReport) -> bool:
-    """Whether a worker dropped an endpoint's counters and began anew between two reports."""
+    """Whether the worker forgot the endpoint and counted from zero again between two reports."""
     return (
         now.sessions_total < before.sessions_total
         or now.bytes_in < before.bytes_in
@@ -232,7 +233,7 @@ def _add_buckets(to: list[int], more: Sequence[int]) -> None:
     if len(to) < len(more):
         to.extend([0] * (len(more) - len(to)))
     for index, count in enumerate(more):
-        if count:  # most are not
+        if count:  # most buckets are empty
             to[index] += count
 
 

@@ -1,7 +1,7 @@
 """Decides everything about workers: when to fork, kill, drain, and who accepts for whom.
 
 Pure: :meth:`Fleet.step` takes an event and the time and returns commands; ``pool`` performs them.
-After every event the machine settles: it looks at the whole fleet and orders what is missing,
+After every event the machine settles: it looks at the whole fleet and commands what is missing,
 so that no rule depends on the order in which the events of a crash happen to arrive.
 """
 

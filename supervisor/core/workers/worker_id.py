@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, order=True)
 class WorkerId:
-    """One worker for ever: which slot it fills and the how-manieth incarnation it is."""
+    """One worker for ever: which slot it fills and which incarnation of that slot it is."""
 
     slot: int
     gen: int

@@ -67,12 +67,12 @@ TRANSITIONS: dict[tuple[WorkerState, Happening], WorkerState] = {
 }
 
 
-def next_state(life: WorkerState, happening: Happening) -> WorkerState:
-    """The next state; IllegalTransitionError if this cannot happen in ``life``."""
+def next_state(state: WorkerState, happening: Happening) -> WorkerState:
+    """The next state; IllegalTransitionError if this cannot happen in ``state``."""
     try:
-        return TRANSITIONS[life, happening]
+        return TRANSITIONS[state, happening]
     except KeyError:
-        raise IllegalTransitionError(f"{happening.value!r} while {life.value}") from None
+        raise IllegalTransitionError(f"{happening.value!r} while {state.value}") from None
 
 
 def draw_diagram() -> str:

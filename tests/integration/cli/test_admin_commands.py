@@ -139,7 +139,7 @@ def test_reload_of_nobody_or_of_a_draining_gateway_fails(
     assert "draining" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_reload_never_signals_a_stranger(
+def test_reload_never_signals_another_program(
     double: AdminDouble, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The process must be a master on this host; SIGHUP ends most other programs."""

@@ -16,7 +16,7 @@ from tests.plane import Backend, Plane, reset
 from tests.support import free_port, wait_until
 
 
-class Door:
+class OpenIngress:
     """An ingress with a bound listener that does not accept yet; counts how often it was empty."""
 
     def __init__(self, plane: Plane) -> None:
@@ -54,8 +54,8 @@ class Door:
 
 
 @contextmanager
-def watcher(plane: Plane) -> Iterator[Door]:
-    opened = plane.ask(lambda: Door(plane))
+def watcher(plane: Plane) -> Iterator[OpenIngress]:
+    opened = plane.ask(lambda: OpenIngress(plane))
     try:
         yield opened
     finally:
@@ -84,7 +84,7 @@ def test_who_waits_at_a_stop_is_served_to_the_end() -> None:
         assert "drained" not in plane.counters.ended
 
 
-def test_a_leaving_intake_adopts_nothing() -> None:
+def test_a_leaving_ingress_adopts_nothing() -> None:
     """Listeners that come too late are closed, and nobody can connect to what it left."""
     with Plane() as plane, watcher(plane) as entry:
         late = open_listener(HostPort("127.0.0.1", free_port()), exclusive=True)

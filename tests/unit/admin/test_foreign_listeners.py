@@ -1,4 +1,4 @@
-"""Strangers on the listen address: who is one, and when it is told."""
+"""Foreign listeners on the listen address: which sockets are foreign, and when the log says so."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import socket
 import pytest
 
 from gateway.core.address import HostPort
-from supervisor.admin import sock_diag as sockdiag
+from supervisor.admin import sock_diag
 from supervisor.admin.port_monitor import EVERY_TICKS, EVERY_TICKS_FROM_PROC, PortMonitor
-from supervisor.core.admin.foreign_listeners import Listener, Watch, shares
+from supervisor.core.admin.foreign_listeners import ForeignListeners, Listener, shares
 from tests.logbook import Logbook
 
 OURS = (HostPort("10.0.0.1", 23790),)
-STRANGER = Listener("10.0.0.1", 23790, inode=7, uid=1000)
+FOREIGN = Listener("10.0.0.1", 23790, inode=7, uid=1000)
 
 
 @pytest.mark.parametrize(
@@ -34,32 +34,32 @@ STRANGER = Listener("10.0.0.1", 23790, inode=7, uid=1000)
 )
 def test_who_takes_clients(theirs: str, v6_only: bool, ours: str, taken: bool) -> None:
     """Whoever listens on an address that includes ours, or is included in ours."""
-    stranger = Listener(theirs, 23790, inode=1, uid=0, v6_only=v6_only)
-    assert shares(stranger, [HostPort(ours, 23790)]) is taken
-    assert not shares(stranger, [HostPort(ours, 23791)])
+    foreign = Listener(theirs, 23790, inode=1, uid=0, v6_only=v6_only)
+    assert shares(foreign, [HostPort(ours, 23790)]) is taken
+    assert not shares(foreign, [HostPort(ours, 23791)])
 
 
 def test_told_once_at_the_second_look() -> None:
     """A worker binds before the master hears of it, so one look is no proof."""
-    watch = Watch(OURS)
+    watch = ForeignListeners(OURS)
     ours = Listener("10.0.0.1", 23790, inode=1, uid=0)
-    assert watch.look([ours, STRANGER], {1}) == ((), ())
-    assert watch.look([ours, STRANGER], {1}) == ((STRANGER,), ())
-    assert watch.look([ours, STRANGER], {1}) == ((), ())
-    assert list(watch.present) == [STRANGER]
-    assert watch.look([ours], {1}) == ((), (STRANGER,))
+    assert watch.look([ours, FOREIGN], {1}) == ((), ())
+    assert watch.look([ours, FOREIGN], {1}) == ((FOREIGN,), ())
+    assert watch.look([ours, FOREIGN], {1}) == ((), ())
+    assert list(watch.present) == [FOREIGN]
+    assert watch.look([ours], {1}) == ((), (FOREIGN,))
     assert list(watch.present) == []
 
 
 def test_one_of_ours_that_was_late_to_tell_is_none() -> None:
     """Seen before its worker's Bound arrived, ours at the second look."""
-    watch = Watch(OURS)
-    watch.look([STRANGER], set())
-    assert watch.look([STRANGER], {7}) == ((), ())
+    watch = ForeignListeners(OURS)
+    watch.look([FOREIGN], set())
+    assert watch.look([FOREIGN], {7}) == ((), ())
     assert watch.present == ()
 
 
-@pytest.mark.parametrize("read", [sockdiag.listeners, sockdiag.listeners_from_proc])
+@pytest.mark.parametrize("read", [sock_diag.listeners, sock_diag.listeners_from_proc])
 def test_the_kernel_tells_who_listens(read: object) -> None:
     """Both ways, both families, by inode; connections are no listeners."""
     assert callable(read)
@@ -79,9 +79,9 @@ def test_the_kernel_tells_who_listens(read: object) -> None:
 def test_ipv6_only_is_known() -> None:
     """A socket of all interfaces that takes no IPv4 is told from one that does."""
     with socket.create_server(("::", 0), family=socket.AF_INET6) as only:
-        assert [each.v6_only for each in sockdiag.listeners(only.getsockname()[1])] == [True]
+        assert [each.v6_only for each in sock_diag.listeners(only.getsockname()[1])] == [True]
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as both:
-        assert [each.v6_only for each in sockdiag.listeners(both.getsockname()[1])] == [False]
+        assert [each.v6_only for each in sock_diag.listeners(both.getsockname()[1])] == [False]
 
 
 def look(port_monitor: PortMonitor, own: set[int]) -> None:
@@ -89,7 +89,7 @@ def look(port_monitor: PortMonitor, own: set[int]) -> None:
         port_monitor.tick(own)
 
 
-def test_a_stranger_is_shouted_about_once() -> None:
+def test_a_foreign_is_shouted_about_once() -> None:
     """The log says who and how to find it; the status shows it until it goes."""
     log = Logbook()
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as ours:
@@ -114,7 +114,7 @@ def test_where_netlink_is_forbidden_proc_is_read(monkeypatch: pytest.MonkeyPatch
     def forbidden(_port: int) -> list[Listener]:
         raise PermissionError("no netlink in this sandbox")
 
-    monkeypatch.setattr(sockdiag, "listeners", forbidden)
+    monkeypatch.setattr(sock_diag, "listeners", forbidden)
     log = Logbook()
     with (
         socket.create_server(("127.0.0.1", 0), reuse_port=True) as ours,

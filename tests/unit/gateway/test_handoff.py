@@ -140,7 +140,7 @@ def test_a_slot_that_came_later_is_a_peer_too(pair: Pair) -> None:
         replacement.close()
 
 
-def test_the_board_is_shared_through_its_descriptor() -> None:
+def test_the_scoreboard_is_shared_through_its_descriptor() -> None:
     """A second mapping of the same memory sees what the first wrote."""
     scoreboard = Scoreboard()
     again = Scoreboard(os.dup(scoreboard.fd))
@@ -157,7 +157,7 @@ def test_the_board_is_shared_through_its_descriptor() -> None:
     scoreboard.close()
 
 
-def test_a_board_of_another_release_is_not_used() -> None:
+def test_a_scoreboard_of_another_release_is_not_used() -> None:
     """An upgraded master does not read cells whose meaning may have changed."""
     old = Scoreboard()
     fd = os.dup(old.fd)

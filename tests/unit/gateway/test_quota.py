@@ -52,7 +52,7 @@ def test_the_limit_is_of_all_workers_together(scoreboard: Scoreboard) -> None:
     assert (first.quota.limit, second.quota.limit) == (2, 2)
 
 
-def test_a_client_too_many_is_parked_and_served_in_its_turn(scoreboard: Scoreboard) -> None:
+def test_a_client_too_many_is_held_back_and_served_in_its_turn(scoreboard: Scoreboard) -> None:
     """Accepted too early is as good as queued: it waits, and in order."""
     first, second = Worker(scoreboard, 0, 1), Worker(scoreboard, 1, 1)
     first.quota.admit(1)
@@ -82,7 +82,7 @@ def test_a_limit_that_was_lifted_lets_everybody_in(scoreboard: Scoreboard) -> No
     assert worker.quota.limit == worker.quota.most_by_descriptors != 0
 
 
-def test_the_parked_are_closed_at_the_end(scoreboard: Scoreboard) -> None:
+def test_held_back_clients_are_closed_at_the_end(scoreboard: Scoreboard) -> None:
     """A worker that leaves leaves no descriptor."""
     worker = Worker(scoreboard, 0, 1)
     worker.quota.admit(1)
@@ -147,7 +147,7 @@ def test_a_free_place_goes_to_who_waited_longest(scoreboard: Scoreboard) -> None
     assert first.quota.next_in_line() is None
 
 
-def test_the_parked_stand_in_the_line(scoreboard: Scoreboard) -> None:
+def test_held_back_clients_stand_in_the_line(scoreboard: Scoreboard) -> None:
     """A client that was accepted too early waits like those in the kernel's queue."""
     first, second = Worker(scoreboard, 0, 1), Worker(scoreboard, 1, 1)
     first.quota.admit(1)
