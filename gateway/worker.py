@@ -79,7 +79,7 @@ def run(start: WorkerStart) -> int:
 
 
 class Worker:
-    """Makes the parts of one worker and owns everything in ``start``; carries out the master's messages."""
+    """Makes the parts of one worker, owns everything in ``start``, and obeys the master."""
 
     def __init__(self, start: WorkerStart, loop: asyncio.AbstractEventLoop) -> None:
         self._start = start

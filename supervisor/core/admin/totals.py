@@ -105,7 +105,7 @@ class Totals:
 
     def __init__(self) -> None:
         self._dead = Sums()
-        self._living: dict[tuple[int, int], _Life] = {}
+        self._living: dict[tuple[int, int], _Living] = {}
         self._gone: collections.deque[tuple[int, int]] = collections.deque(maxlen=LATE_REPORTS)
         self._known: frozenset[str] | None = None
 
@@ -199,7 +199,7 @@ class Totals:
 
     @classmethod
     def restore(cls, document: Mapping[str, Any]) -> Totals:
-        """The reverse of export(). Unknown keys are skipped: the other image may be another release."""
+        """The reverse of export(). It skips unknown keys: the images' releases may differ."""
         totals = cls()
         totals._dead = _sums(document["dead"])
         for each in document["living"]:
