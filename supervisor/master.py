@@ -508,8 +508,7 @@ class Master:
         if self._publisher is not None:
             self._publisher.cancel()
         await self._admin.close()
-        await self._discovery_loop.close()
-        await self._prober.close()
+        await asyncio.gather(self._discovery_loop.close(), self._prober.close())
         self._service_notifier.close()
         if self._draining:
             self._log.info("drained", sessions_cut=self._sessions_cut)

@@ -145,8 +145,10 @@ class DiscoveryLoop:
         await waiter
 
     async def close(self) -> None:
-        """Stop following."""
+        """Stop following; TLS checks under way end in order first."""
         if self._task is not None:
+            if self._targets is not None:
+                await self._targets.close()
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task

@@ -134,6 +134,11 @@ class Targets:
         """When the next round is due; infinity if none ever is."""
         return min(self._answers.next_at(), self._admission.next_at())
 
+    async def close(self) -> None:
+        """Let the TLS checks under way end in order; begin no more."""
+        if self._gate is not None:
+            await self._gate.close()
+
     async def run(
         self, *, force: bool, publish: Callable[[Resolution], None] | None = None
     ) -> Resolution:

@@ -18,6 +18,10 @@ from supervisor.system.tls import TlsClient, TlsContexts, TlsFiles
 MAX_CONCURRENT = 16
 """Handshakes under way at once."""
 
+CLOSE_S = 0.5
+"""How long handshakes under way may take to end when the gateway stops: etcd logs each connection
+that ends before its handshake."""
+
 
 class Gate:
     """Verifies servers against one CA bundle and one name, which the constructor is given.
@@ -43,17 +47,36 @@ class Gate:
         except OSError as error:
             raise ValueError(str(error)) from None
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
+        self._under_way: set[asyncio.Future[None]] = set()
+        self._closed = False
 
     async def verify(self, candidate: Candidate) -> Verdict:
         """One address, one verdict; raises nothing but cancellation."""
         async with self._slots:
+            if self._closed:
+                return Unreachable("the gateway stops")
+            over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._under_way.add(over)
             try:
-                context = self._contexts.get(self._files)
-                sock = open_socket(candidate.address)
-            except OSError as error:  # a file that cannot be used, no descriptor: our own fault
-                return Unreachable(str(error))
-            with sock:
-                return await self._dial_and_verify(candidate, sock, context)
+                return await self._verify(candidate)
+            finally:
+                self._under_way.discard(over)
+                over.set_result(None)
+
+    async def close(self) -> None:
+        """Begin no more handshakes, and let those under way end in order for CLOSE_S."""
+        self._closed = True
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=CLOSE_S)
+
+    async def _verify(self, candidate: Candidate) -> Verdict:
+        try:
+            context = self._contexts.get(self._files)
+            sock = open_socket(candidate.address)
+        except OSError as error:  # a file that cannot be used, no descriptor: our own fault
+            return Unreachable(str(error))
+        with sock:
+            return await self._dial_and_verify(candidate, sock, context)
 
     async def _dial_and_verify(
         self, candidate: Candidate, sock: socket.socket, context: ssl.SSLContext

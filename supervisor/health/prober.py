@@ -27,6 +27,10 @@ from supervisor.system.tls import TlsContexts
 MAX_CONCURRENT = 128
 """Probes that run at once; each has one descriptor."""
 
+CLOSE_S = 0.5
+"""How long probes under way may take to leave when the gateway stops: etcd logs each connection
+that ends before its TLS handshake."""
+
 OnChange = Callable[[str, HealthView], None]
 
 
@@ -147,9 +151,11 @@ class Prober:
         return None if watch is None else self._view(watch)
 
     async def close(self) -> None:
-        """Stop all probes and close their sockets."""
+        """Start no more probes, let those under way leave in order for CLOSE_S, cut the rest."""
         for name in list(self._watches):
             self._forget(name)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import socket
 import ssl
 import threading
 from pathlib import Path
@@ -149,3 +150,31 @@ def test_a_missing_file_is_told(what: str, tmp_path: Path) -> None:
     missing = str(tmp_path / "missing.pem")
     with pytest.raises(ValueError, match=r"missing\.pem"):
         Gate("example.test", **{what: missing})  # type: ignore[arg-type]
+
+
+def test_a_handshake_under_way_ends_when_the_gate_closes(authority: Authority) -> None:
+    """A stop in the middle of a check lets it end, and begins no further one."""
+    context = authority.context("example.test")
+    go_on = threading.Event()
+    ended: list[str] = []
+
+    def slow(sock: socket.socket) -> None:
+        go_on.wait(5)
+        with context.wrap_socket(sock, server_side=True) as tls:
+            ended.append("data" if tls.recv(100) else "eof")
+
+    async def scene(server: Server) -> None:
+        gate = Gate("example.test", ca_file=authority.file)
+        check = asyncio.create_task(gate.verify(Candidate("a:1", "127.0.0.1", server.port)))
+        while not server.connections:  # noqa: ASYNC110 (a thread's count has no event)
+            await asyncio.sleep(0.001)
+        asyncio.get_running_loop().call_soon(go_on.set)
+        await gate.close()
+        check.cancel()
+        assert await asyncio.gather(check, return_exceptions=True) == [Passed()]
+        late = await gate.verify(Candidate("a:1", "127.0.0.1", server.port))
+        assert late == Unreachable("the gateway stops")
+
+    with Server(slow) as server:
+        asyncio.run(scene(server))
+    assert ended == ["eof"]

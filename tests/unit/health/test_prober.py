@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from supervisor.core.config import Config
@@ -18,7 +20,8 @@ from tests import servers
 from tests.clients import black_hole
 from tests.logbook import Logbook
 from tests.servers import Server, serving
-from tests.support import free_port
+from tests.support import free_port, wait_until
+from tests.tls import Authority
 
 QUICK = Config(health_interval_s=0.1, health_timeout_s=1.0, retry_delay_s=0.2)
 SLOW = Config(health_interval_s=1000.0, retry_delay_s=1000.0, health_timeout_s=5.0)
@@ -421,6 +424,48 @@ def test_many_endpoints_are_bounded() -> None:
     with black_hole() as (_, port):
         play(lambda: scene(port))
     assert most[0] == module.MAX_CONCURRENT
+
+
+def test_a_handshake_under_way_ends_before_the_gateway_does(tmp_path: Path) -> None:
+    """A stop while TLS is being negotiated lets it end: the server has nothing to complain of."""
+    authority = Authority(tmp_path)
+    context = authority.context("127.0.0.1")
+    go_on = threading.Event()
+    ended: list[bytes] = []
+
+    def slow(conn: socket.socket) -> None:
+        go_on.wait(5)
+        with context.wrap_socket(conn.dup(), server_side=True) as tls:
+            ended.append(tls.recv(1000))
+
+    async def scene(server: Server) -> None:
+        config = replace(SLOW, health_check="tls", trusted_ca_file=authority.file)
+        stage = Stage(config)
+        one = Discovered("a:1", "127.0.0.1", server.port, ("127.0.0.1",))
+        stage.prober.set_endpoints([one])
+        await eventually(lambda: server.open == 1)
+        asyncio.get_running_loop().call_soon(go_on.set)
+        await stage.prober.close()
+        assert stage.changes == []
+
+    with serving(slow) as server:
+        play(lambda: scene(server))
+        wait_until(lambda: server.ends == ["eof"], what="the connection's end")
+        assert ended == [b""]
+
+
+def test_a_stop_does_not_wait_for_a_server_that_says_nothing() -> None:
+    """A probe that hangs is cut when its time to leave is over."""
+
+    async def scene(server: Server) -> None:
+        stage = Stage(replace(SLOW, health_check="http", health_timeout_s=1000.0))
+        stage.prober.set_endpoints(found(server.port))
+        await eventually(lambda: server.open == 1)
+        async with asyncio.timeout(10):
+            await stage.prober.close()
+
+    with serving(servers.silent) as server:
+        play(lambda: scene(server))
 
 
 def test_no_threads() -> None:
