@@ -171,7 +171,8 @@ def test_a_handshake_under_way_ends_when_the_gate_closes(authority: Authority) -
         asyncio.get_running_loop().call_soon(go_on.set)
         await gate.close()
         check.cancel()
-        assert await asyncio.gather(check, return_exceptions=True) == [Passed()]
+        (verdict,) = await asyncio.gather(check, return_exceptions=True)
+        assert verdict == Passed()
         late = await gate.verify(Candidate("a:1", "127.0.0.1", server.port))
         assert late == Unreachable("the gateway stops")
 
