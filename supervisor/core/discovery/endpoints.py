@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from gateway.core.address import HostPort
+from gateway.core.address import HostPort, literal_ip
 from supervisor.core.config import Config
 
 
@@ -186,7 +186,7 @@ Lookup = Callable[[Question], Outcome | None]
 def static_questions(config: Config) -> tuple[Question, ...]:
     """The hosts of ``--endpoints`` that are names."""
     hosts = dict.fromkeys(target.address.host for target in config.endpoints)
-    return tuple(Question(QuestionKind.SEARCH, host) for host in hosts if literal(host) is None)
+    return tuple(Question(QuestionKind.SEARCH, host) for host in hosts if literal_ip(host) is None)
 
 
 def find_static(config: Config, lookup: Lookup) -> Findings:
@@ -208,7 +208,7 @@ def targets(owners: Iterable[Owner], lookup: Lookup) -> tuple[Question, ...]:
         record.target: None
         for owner in owners
         for record in usable_records(owner, lookup(owner.question))[0]
-        if literal(record.target) is None
+        if literal_ip(record.target) is None
     }
     return tuple(Question(QuestionKind.HOST, host) for host in hosts)
 
@@ -255,23 +255,9 @@ def usable_records(owner: Owner, outcome: Outcome | None) -> tuple[list[SrvRecor
     return records, problems
 
 
-def literal(host: str) -> str | None:
-    """The host as a literal IP in its usual spelling; None if it is a name.
-
-    An IPv4 address in IPv6 clothes becomes the IPv4 address it is.
-    """
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return str(address)
-
-
 def sort_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
     """Addresses once each, IPv4 first, by number: servers rotate them, and that is no change."""
-    parsed = {ipaddress.ip_address(literal(address) or address) for address in addresses}
+    parsed = {ipaddress.ip_address(literal_ip(address) or address) for address in addresses}
     return tuple(str(each) for each in sorted(parsed, key=lambda ip: (ip.version, int(ip))))
 
 
@@ -284,13 +270,13 @@ def _unusable(record: SrvRecord) -> str:
         return "the service is decidedly not available"
     if not record.port:
         return "port 0"
-    if literal(record.target) is None and not _HOST.match(record.target):
+    if literal_ip(record.target) is None and not _HOST.match(record.target):
         return "the target is no host name"
     return ""
 
 
 def _from_record(record: SrvRecord, addresses: tuple[str, ...], tls: bool) -> Discovered:
-    host = literal(record.target) or record.target
+    host = literal_ip(record.target) or record.target
     return Discovered(
         name=str(HostPort(host, record.port)),
         host=host,
@@ -314,7 +300,7 @@ class _Gathering:
         self, host: str, kind: QuestionKind, lookup: Lookup, found_under: str = ""
     ) -> tuple[str, ...]:
         """A host's addresses; none, and a problem noted, if there are none."""
-        if address := literal(host):
+        if address := literal_ip(host):
             return (address,)
         what = f"host {host}" + (f" (SRV {found_under})" if found_under else "")
         outcome = lookup(Question(kind, host))

@@ -9,8 +9,8 @@ import dataclasses
 import ipaddress
 from collections.abc import Callable, Iterable
 
-from gateway.core.address import HostPort
-from supervisor.core.discovery.endpoints import Discovered, literal
+from gateway.core.address import HostPort, literal_ip
+from supervisor.core.discovery.endpoints import Discovered
 
 IsLocal = Callable[[str], bool]
 """Whether a literal IP is one of this host's own."""
@@ -42,7 +42,7 @@ def own_listen_address(
     for each in listen:
         if each.port != port:
             continue
-        host = literal(each.host) if each.host else None
+        host = literal_ip(each.host) if each.host else None
         if host is None or ipaddress.ip_address(host).is_unspecified:
             if is_local(address):
                 return each
