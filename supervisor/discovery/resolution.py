@@ -10,7 +10,8 @@ import dataclasses
 import os
 import random
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from gateway.core.address import HostPort
 from gateway.core.log import Log
@@ -204,7 +205,7 @@ class Targets:
             outcome = await resolver.ask(question)
             self._answers.take(question, outcome, now=now(), refresh=self._refresh, draw=self._draw)
 
-        await _in_parallel([lambda q=q: ask(q) for q in asked], late=late)
+        await _in_parallel([partial(ask, each) for each in asked], late=late)
         return asked
 
     def _current_resolver(self) -> Resolver:
@@ -235,7 +236,7 @@ class Targets:
             self._admission.take(candidate, verdict, now())
 
         await _in_parallel(
-            [lambda c=c: check(c) for c in candidates],
+            [partial(check, each) for each in candidates],
             late=lambda: _publish(self._admitted(result), publish),
         )
         return self._admitted(result)
@@ -274,7 +275,7 @@ def _publish(result: Resolution, publish: Publish | None) -> None:
 
 
 async def _in_parallel(
-    jobs: Sequence[Callable[[], Coroutine[None, None, None]]],
+    jobs: Sequence[Callable[[], Coroutine[Any, Any, None]]],
     *,
     late: Callable[[], None] | None,
 ) -> None:

@@ -66,7 +66,7 @@ class Entry:
 
 
 class Answers:
-    """``now`` is an instant of the monotonic clock; ``draw`` spreads the questions of many gateways."""
+    """``now`` is of the monotonic clock; ``draw`` spreads the questions of many gateways."""
 
     def __init__(self) -> None:
         self._entries: dict[Question, Entry] = {}
@@ -162,7 +162,7 @@ class Answers:
 
 
 def _jittered(wait_s: float, draw: Draw) -> float:
-    """A little longer than ``wait_s``, never shorter: asking within a TTL yields the same answer."""
+    """A little longer than ``wait_s``; never shorter, because within a TTL nothing is new."""
     if wait_s == math.inf:
         return wait_s
     return wait_s + min(wait_s * 0.1, MAX_JITTER_S) * draw(STEPS) / STEPS

@@ -1,9 +1,9 @@
-"""Resolution: what targets and answers turn into, and why one did not.
+"""Endpoints: what becomes of targets and answers, and why a record becomes no endpoint.
 
 A *question* is one thing to look up: the SRV records of an owner name, or the addresses of a host.
 Its *outcome* is an :class:`Answer`, a :class:`Negative` (DNS said definitely no) or a
 :class:`Failure` (nobody knows; ask again). This module turns targets into questions and outcomes
-into endpoints; who remembers outcomes, and for how long, is in ``answers``.
+into endpoints; ``answers`` remembers the outcomes and decides for how long.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class EndpointsChange:
 
 
 def compare(before: Iterable[Discovered], after: Iterable[Discovered]) -> EndpointsChange:
-    """What became of ``before``: added, removed, and changed in anything but the name."""
+    """The endpoints that were added, removed, or changed in anything but the name."""
     old = {each.name: each for each in before}
     new = {each.name: each for each in after}
     return EndpointsChange(
@@ -67,7 +67,7 @@ class QuestionKind(enum.StrEnum):
     HOST = "HOST"
     """The addresses of an absolute name: A and AAAA."""
     SEARCH = "SEARCH"
-    """The same of a name as an operator wrote it: the search list of resolv.conf counts."""
+    """The addresses of a name as an operator wrote it: the search list of resolv.conf counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ Outcome = Answer | Negative | Failure
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that cannot be used, in words that name the record; ``definite``: DNS said no."""
+    """Why something cannot be used, naming the record; ``definite``: asking again is pointless."""
 
     error: str
     definite: bool
@@ -180,7 +180,7 @@ def tls_domain(config: Config) -> str:
 
 
 Lookup = Callable[[Question], Outcome | None]
-"""What is held of a question; None if it was never answered nor failed."""
+"""What is held of a question; None if it was never asked."""
 
 
 def static_questions(config: Config) -> tuple[Question, ...]:
@@ -256,7 +256,7 @@ def usable_records(owner: Owner, outcome: Outcome | None) -> tuple[list[SrvRecor
 
 
 def sort_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
-    """Addresses once each, IPv4 first, by number: servers rotate them, and that is no change."""
+    """Each address once, IPv4 first, by number: an order that servers rotate is no change."""
     parsed = {ipaddress.ip_address(literal_ip(address) or address) for address in addresses}
     return tuple(str(each) for each in sorted(parsed, key=lambda ip: (ip.version, int(ip))))
 

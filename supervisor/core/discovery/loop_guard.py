@@ -1,4 +1,4 @@
-"""The loop guard: an endpoint that is the gateway itself would make sessions eat themselves.
+"""The loop guard: a gateway that dials itself would open sessions without end.
 
 etcd's gateway compares names only, and a wildcard listen address slips through (CVE-2020-15114).
 """
@@ -21,7 +21,7 @@ def without_own(
 ) -> tuple[Discovered | None, HostPort | None]:
     """The endpoint without those of its addresses that are ours, None if nothing is left of it.
 
-    The second value is the listen address that was hit, None if none was.
+    The second value is the listen address that an address reached, None if none did.
     """
     hits = {
         address: hit

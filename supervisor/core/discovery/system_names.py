@@ -1,6 +1,6 @@
 """The system's own name configuration: ``/etc/hosts`` and ``/etc/resolv.conf``.
 
-Both are read as the C library reads them: what cannot be understood is passed over.
+Both are read as the C library reads them: lines that make no sense are ignored.
 """
 
 from __future__ import annotations
