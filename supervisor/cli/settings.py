@@ -106,6 +106,10 @@ def _source_of(
     """What the operator calls the place that a flag's value came from."""
     if flags.get(name):
         return f"--{name}"
-    if os.environ.get(BY_NAME[name].variable) or not (document and name in document):
-        return BY_NAME[name].variable
-    return f"{name} in {document_name}"
+    flag = BY_NAME[name]
+    if not os.environ.get(flag.variable):
+        if document and name in document:
+            return f"{name} in {document_name}"
+        if os.environ.get(flag.default_variable):
+            return flag.default_variable
+    return flag.variable

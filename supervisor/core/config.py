@@ -1,6 +1,7 @@
 """The configuration: every flag as one typed, validated value.
 
-Each flag is taken from the first source that has it: command line, environment, config file.
+Each flag is taken from the first source that has it: command line, environment, config file,
+and the default that the unit or the image sets in ``GATEWAY_DEFAULT_...``.
 """
 
 from __future__ import annotations
@@ -174,17 +175,26 @@ def _find(
     if flag.name in document:
         name = f"{flag.name} in {document_name}"
         yield _Given(Source.FILE, name, _texts_of(flag, name, document[flag.name]))
+    if text := environ.get(flag.default_variable):
+        yield _Given(Source.PACKAGE, flag.default_variable, (text,))
 
 
 def _describe(flag: Flag, given: Sequence[_Given]) -> EffectiveValue:
-    """The value in effect as text, beside the texts that it overrides."""
+    """The value in effect as text, beside the texts that it overrides.
+
+    A package's default is there to be overridden, so it is not listed when it is.
+    """
     if not given:
         return EffectiveValue(flag.name, flag.default, Source.DEFAULT)
     texts = [
         ",".join(each.texts) if flag.kind is FlagKind.MANY else each.texts[-1] for each in given
     ]
     lost = zip(given[1:], texts[1:], strict=True)
-    overrides = tuple((each.source, text) for each, text in lost if text != texts[0])
+    overrides = tuple(
+        (each.source, text)
+        for each, text in lost
+        if text != texts[0] and each.source is not Source.PACKAGE
+    )
     return EffectiveValue(flag.name, texts[0], given[0].source, overrides)
 
 

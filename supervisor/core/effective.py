@@ -19,6 +19,8 @@ class Source(enum.StrEnum):
     FLAG = "flag"
     VARIABLE = "variable"
     FILE = "file"
+    PACKAGE = "package"
+    """The default of the unit or the image, in ``GATEWAY_DEFAULT_...``."""
     DEFAULT = "default"
 
 
@@ -48,7 +50,7 @@ def find_misspelled(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     Other unknown ``GATEWAY_`` variables are left alone: Kubernetes sets some of its own for a
     service called gateway.
     """
-    known = {flag.variable for flag in FLAGS}
+    known = {name for flag in FLAGS for name in (flag.variable, flag.default_variable)}
     unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
     bare = {name.removeprefix(PREFIX) for name in known}
     pairs = ((name, nearest(name.removeprefix(PREFIX).upper(), bare)) for name in unknown)

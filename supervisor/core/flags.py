@@ -68,6 +68,11 @@ class Flag:
         """The environment variable."""
         return "GATEWAY_" + self.name.upper().replace("-", "_")
 
+    @property
+    def default_variable(self) -> str:
+        """The variable in which a unit or an image sets a default that the config file beats."""
+        return "GATEWAY_DEFAULT_" + self.name.upper().replace("-", "_")
+
 
 def _choice(*words: str) -> Read:
     def read(text: str) -> str:

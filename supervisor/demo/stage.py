@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -255,16 +256,14 @@ class _Stage:
                 f"etcdctl --endpoints={listen} watch greeting",
             ]
         else:
-            first = [
-                f"curl http://{listen}/",
-                f"for i in $(seq 12); do curl -s http://{listen}/; done",
-            ]
+            fetch = fetch_command(f"http://{listen}/")
+            first = [fetch, f"for i in $(seq 12); do {fetch}; done"]
         victim = self._children[NAMES[1]].pid
         hints = [
             *((line, "") for line in first),
             (f"kill -9 {victim}", f"{NAMES[1]} crashes; no client notices"),
-            (f"editor {self._zone_file}", f"DNS is followed within {_TTL_S} s"),
-            (f"etcd-gateway status --admin-addr={admin}", ""),
+            (f"${{EDITOR:-vi}} {self._zone_file}", f"DNS is followed within {_TTL_S} s"),
+            (f"{typed_command()} status --admin-addr={admin}", ""),
             (f"http://{admin}/", "the status page, in a browser"),
         ]
         self._say("\nYour turn, in another terminal (Ctrl-C here ends it all):\n")
@@ -301,10 +300,34 @@ def _brief(value: object) -> str:
 
 def _command() -> list[str]:
     """How to start the gateway of this very installation."""
-    script = Path(sysconfig.get_path("scripts")) / "etcd-gateway"
-    if script.exists():
+    if (script := _find_script()) is not None:
         return [str(script)]
     return [sys.executable, "-P", "-c", "from supervisor.cli.main import main; main()"]
+
+
+def _find_script() -> Path | None:
+    """The file that was called, or the one that was installed beside this interpreter."""
+    called = Path(sys.argv[0]).absolute()
+    if called.name.startswith("etcd-gateway") and os.access(called, os.X_OK):
+        return called
+    installed = Path(sysconfig.get_path("scripts")) / "etcd-gateway"
+    return installed if installed.exists() else None
+
+
+def typed_command() -> str:
+    """What to type for this very installation, in whatever directory: its name if that finds it."""
+    script, found = _find_script(), shutil.which("etcd-gateway")
+    if script is None or (found is not None and os.path.samefile(found, script)):
+        return "etcd-gateway"
+    return shlex.quote(str(script))
+
+
+def fetch_command(url: str) -> str:
+    """What to type to fetch a page: curl, or Python where there is no curl."""
+    if shutil.which("curl"):
+        return f"curl -s {url}"
+    code = f'from urllib.request import urlopen; print(urlopen("{url}").read().decode(), end="")'
+    return shlex.join([sys.executable, "-c", code])
 
 
 def _choose_port(preferred: int) -> int:

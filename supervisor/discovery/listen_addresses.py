@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gateway.core.address import HostPort, literal_ip
+from gateway.core.address import HostPort
 from gateway.core.messages import MAX_LISTEN
-from supervisor.core.discovery.endpoints import Answer, Question, QuestionKind
+from supervisor.core.discovery.endpoints import Answer, Question, QuestionKind, literal
 from supervisor.core.discovery.system_names import Files
 from supervisor.discovery.resolution import BadTargetError
 
@@ -18,7 +18,7 @@ async def resolve_listen(
     """
     resolved: dict[HostPort, None] = {}
     for each in listen:
-        address = literal_ip(each.host)
+        address = literal(each.host)
         if address or not each.host:
             resolved[HostPort(address or "", each.port)] = None
             continue

@@ -51,11 +51,7 @@ class Gate:
         self._closed = False
 
     async def verify(self, candidate: Candidate) -> Verdict:
-        """The verdict on one address.
-
-        Every failure of the network or of the server is a verdict. Errors of the program, and
-        cancellation, are raised.
-        """
+        """One address, one verdict; raises nothing but cancellation."""
         async with self._slots:
             if self._closed:
                 return Unreachable("the gateway stops")

@@ -41,7 +41,7 @@ END
 
 # The package as an operator has it: a wheel in an environment of its own. Only the libraries it
 # needs are lent by the tests' environment, and the interpreter may live in somebody's home.
-mkdir -p "$root/opt/python" "$root/opt/packages" "$root/opt/etcd-gateway" "$root/usr/bin"
+mkdir -p "$root/opt/python" "$root/opt/packages" "$root/opt/etcd-gateway" "$root/usr/local/bin"
 mount --bind "$python" "$root/opt/python"
 mount --bind "$packages" "$root/opt/packages"
 # Its shared library, too: the one it was linked to is out of sight under ProtectHome=.
@@ -52,10 +52,10 @@ site=$(echo "$root"/opt/etcd-gateway/lib/python3*/site-packages)
 (cd "$site" && "$python/bin/python3" -m zipfile -e "$folder"/*.whl . )
 echo /opt/packages > "$site/lent.pth"
 printf '#!/opt/etcd-gateway/bin/python3\nimport sys\nfrom etcd_gateway import main\nsys.exit(main())\n' \
-  > "$root/usr/bin/etcd-gateway"
-chmod +x "$root/usr/bin/etcd-gateway"
+  > "$root/usr/local/bin/etcd-gateway"
+chmod +x "$root/usr/local/bin/etcd-gateway"
 cp "$repository/deploy/systemd/etcd-gateway.service" "$root/run/systemd/system/"
-cp -r "$repository/deploy/systemd/etcd-gateway.service.d" "$root/opt/drop-ins"
+cp -r "$repository/deploy/systemd/drop-ins" "$root/opt/drop-ins"
 mkdir "$root/run/systemd/system/etcd-gateway.service.d"
 cp "$folder/etcd-gateway.default" "$root/etc/default/etcd-gateway"
 
@@ -63,5 +63,7 @@ mkdir "$root/run/old"
 cd "$root"
 pivot_root . run/old
 umount -l /run/old
+# As a container manager does: credentials are mounted by a process of systemd's and have to show.
+mount --make-rshared /
 exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin \
   /lib/systemd/systemd --system --unit=test.target --log-target=journal

@@ -38,7 +38,7 @@ class Machine:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=timeout_s,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            env={"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
         )
         if check and done.returncode:
             raise AssertionError(f"{argv}: {done.returncode}: {done.stdout}\n{self.journal()}")

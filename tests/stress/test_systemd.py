@@ -6,12 +6,14 @@ Where no systemd can be booted, ``test_service_manager`` shows the same with an 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.stress.field import HOST, PORT, Field, prepared
 from tests.stress.machine import UNIT, Machine, booted, why_not
@@ -123,6 +125,48 @@ def test_reload_waits_and_tells(machine: Machine, ground: Field) -> None:
     wait_until(partial(shows, machine, "StatusText", "reload failed"))
     assert machine.show("ActiveState") == "active"
     assert {each["pid"] for each in ground.workers()} == workers
+
+
+def test_the_config_file_moves_the_admin_address(machine: Machine, ground: Field) -> None:
+    """The admin address of the unit is a default: the config file has the last word."""
+    machine.path(CONFIG).write_text(
+        'endpoints = ["127.0.0.1:2379"]\nadmin-addr = ["unix:/run/etcd-gateway/other.sock"]\n'
+    )
+    machine.ctl("start", UNIT)
+    assert not machine.path("/run/etcd-gateway/admin.sock").exists()
+    argv = ["etcd-gateway", "status", "--admin-addr=unix:/run/etcd-gateway/other.sock"]
+    assert "127.0.0.1:2379" in machine.run(*argv)
+    machine.ctl("reload", UNIT)
+
+
+def test_files_that_only_root_may_read(machine: Machine, ground: Field) -> None:
+    """With credentials.conf the CA, the key, its certificate and the config file are read."""
+    authority = trustme.CA()
+    client = authority.issue_cert("gateway")
+    folder = machine.path("/etc/etcd-gateway")
+    folder.mkdir(exist_ok=True)
+    (folder / "ca.pem").write_bytes(authority.cert_pem.bytes())
+    (folder / "probe.pem").write_bytes(client.cert_chain_pems[0].bytes())
+    (folder / "probe.key").write_bytes(client.private_key_pem.bytes())
+    machine.run("chmod", "-R", "go=", "/etc/etcd-gateway", CONFIG)
+    default = machine.path("/etc/default/etcd-gateway")
+    before = default.read_text()
+    default.write_text(re.sub("GATEWAY_CONFIG_FILE=.*\n", "", before))
+    try:
+        machine.use("credentials")
+        machine.ctl("start", UNIT)
+        with ground.long_sessions(3):
+            pass
+        # The config file alone names the endpoint; a file that cannot be read refuses the start.
+        assert [each["endpoint"] for each in ground.status()["endpoints"]] == ["127.0.0.1:2379"]
+    finally:
+        default.write_text(before)
+        machine.path(CONFIG).unlink()
+
+
+def test_a_start_that_fails_is_tried_once_a_second(machine: Machine) -> None:
+    """Under the unit as shipped a taken address does not fill the journal."""
+    assert machine.show("RestartUSec") == "1s"
 
 
 @pytest.mark.parametrize("what", ["restart", "kill -9 of the master", "USR2"])

@@ -20,6 +20,8 @@ PROGRAM = (
     "sys.exit(run(etcd='--etcd' in sys.argv, once='--once' in sys.argv))"
 )
 LIMIT_S = 60.0
+PRINTING = ("curl", "for", sys.executable, str(Path(sys.executable).parent))
+"""How those of the suggested commands begin that print something."""
 PATH = os.pathsep.join(["/usr/sbin:/usr/bin:/bin", *([os.path.dirname(ETCD)] if ETCD else [])])
 
 
@@ -100,6 +102,29 @@ def test_tour_holds_in_front_of_etcd(tmp_path: Path, demos: list[Demo]) -> None:
     assert demo.process.wait(LIMIT_S) == 0, demo.printed
     assert "NOT AS EXPECTED" not in demo.printed
     assert demo.leavings() == []
+
+
+@pytest.mark.parametrize("path", [PATH, "nowhere"], ids=["usual PATH", "no curl"])
+def test_what_it_suggests_works_as_printed(tmp_path: Path, demos: list[Demo], path: str) -> None:
+    """Each command that the demo prints to try next works, typed in another directory."""
+    demo = Demo(tmp_path, env={"PATH": path})
+    demos.append(demo)
+    demo.wait_for("the status page, in a browser")
+    suggested = demo.printed.partition("Your turn")[2].splitlines()[2:-1]
+    typed = [line.partition("   #")[0].strip() for line in suggested]
+    commands = [line for line in typed if not line.startswith("http:")]
+    assert len(commands) == 5
+    for command in commands:
+        done = subprocess.run(
+            ["/bin/sh", "-c", command],
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin", "EDITOR": "test -w"},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+        )
+        assert done.returncode == 0, (command, done.stderr)
+        assert bool(done.stdout) == command.startswith(PRINTING), (command, done.stdout)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -339,3 +339,24 @@ def test_switches_are_known() -> None:
         "handover",
         "access-log",
     }
+
+
+def test_a_packaged_default_gives_way_to_everything_else() -> None:
+    """``GATEWAY_DEFAULT_X`` counts where no flag, no variable and no key of the file says X."""
+    environ = {"GATEWAY_DEFAULT_ADMIN_ADDR": "127.0.0.1:1"}
+    document = {"admin-addr": "127.0.0.1:2"}
+    variable = {"GATEWAY_ADMIN_ADDR": "127.0.0.1:3"}
+    assert build({}, environ, {}).admin_addr == ("127.0.0.1:1",)
+    assert build({}, environ, document).admin_addr == ("127.0.0.1:2",)
+    assert build({}, environ | variable, document).admin_addr == ("127.0.0.1:3",)
+    assert build({"admin-addr": [""]}, environ, document).admin_addr == ()
+    by_file = next(e for e in build({}, environ, document).effective if e.flag == "admin-addr")
+    assert (by_file.source.value, by_file.overrides) == ("file", ())
+    packaged = next(e for e in build({}, environ, {}).effective if e.flag == "admin-addr")
+    assert packaged.source.value == "package"
+
+
+def test_a_wrong_packaged_default_is_named() -> None:
+    """An error in a packaged default names its variable."""
+    with pytest.raises(ConfigError, match='GATEWAY_DEFAULT_WORKERS "many": expected'):
+        build({}, {"GATEWAY_DEFAULT_WORKERS": "many"}, {})
