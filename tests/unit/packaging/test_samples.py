@@ -18,7 +18,7 @@ FILE = (ROOT / "deploy" / "etcd-gateway.toml").read_text()
 def settings_of(environment: str) -> dict[str, str]:
     """The variables as systemd reads them from an EnvironmentFile."""
     lines = [line for line in environment.splitlines() if line and not line.startswith("#")]
-    return dict(line.split("=", 1) for line in lines)  # type: ignore[misc]
+    return dict(line.split("=", 1) for line in lines)
 
 
 def activate(text: str, key: str) -> str:
