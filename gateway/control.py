@@ -1,13 +1,11 @@
-"""The worker's end of the channel: messages come down, reports and evidence go up.
+"""The worker's end of the channel: commands come down, reports and evidence go up.
 
-Down the pipe come snapshots, loads and the order to drain; down the UNIX socket come the messages
-that carry descriptors or concern them. Everything up goes through the UNIX socket. Descriptors and
-messages each keep their order, so a message takes as many from the front as its type has.
+Down the pipe come snapshots, loads and the order to drain; down the control socket come the
+messages that carry descriptors or concern them. Everything up goes through the control socket.
 """
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import os
@@ -16,18 +14,15 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 
 from gateway.core import messages, wire
-
-_CHUNK_BYTES = 256 * 1024
-_MAX_FDS = 253
-"""SCM_MAX_FD of the kernel (unix(7))."""
-_MAX_QUEUED = 4096
-"""Messages waiting for a master that does not read; evidence beyond it is dropped, oldest first."""
+from gateway.descriptors import close_all
+from gateway.message_socket import CHUNK_BYTES, MessageSocket
 
 
 class Control:
     """Owns ``pipe_r`` and ``sock``; calls ``on_message(message, fds)`` and ``on_orphaned()``, once.
 
-    Whoever gets ``fds`` owns them. ``on_garbage(error)``: a line was no message and is left out.
+    ``on_message`` owns the descriptors that it is given. ``on_garbage(error)``: a message was left
+    out, because it was not understood or because its descriptors were lost.
     """
 
     def __init__(
@@ -36,72 +31,39 @@ class Control:
         *,
         pipe_r: int,
         sock: socket.socket,
-        listeners: int,
         on_message: Callable[[messages.Down, list[int]], None],
         on_orphaned: Callable[[], None],
         on_garbage: Callable[[str], None],
     ) -> None:
         self._loop = loop
         self._pipe_r = pipe_r
-        self._sock = sock
-        self._listeners = listeners
         self._on_message = on_message
         self._on_orphaned = on_orphaned
         self._on_garbage = on_garbage
         self._pipe_lines = wire.LineReader()
-        self._sock_lines = wire.LineReader()
-        self._fds: deque[int] = deque()
-        self._unsent: deque[tuple[bytes, Sequence[int]]] = deque()
-        self._orphaned = False
         self._waiting: deque[bytes] = deque()
         self._steps: Generator[None, None, messages.Down | messages.Up] | None = None
+        self._orphaned = False
         os.set_blocking(pipe_r, False)
-        sock.setblocking(False)
         loop.add_reader(pipe_r, self._read_pipe)
-        loop.add_reader(sock, self._read_sock)
+        self._socket = MessageSocket(
+            loop, sock, on_message=self._on_socket_message, on_garbage=on_garbage
+        )
 
     def send(self, message: messages.Up, fds: Sequence[int] = ()) -> None:
         """Send, or queue if the master is slow to read; a dead master is no error."""
-        if self._orphaned:
-            return
-        if len(self._unsent) >= _MAX_QUEUED:
-            # The front one may be half sent: cutting it out would garble the stream.
-            del self._unsent[1]
-        self._unsent.append((wire.encode(message), fds))
-        if len(self._unsent) == 1:
-            self._flush()
+        if not self._orphaned:
+            self._socket.send(message, fds)
 
     def close(self) -> None:
         """Try once to send what waits, then close both ends."""
-        if not self._orphaned:
-            self._flush()
-        self._detach()
+        self._stop_reading_pipe()
         os.close(self._pipe_r)
-        self._sock.close()
-        for fd in self._fds:
-            os.close(fd)
-
-    def _flush(self) -> None:
-        while self._unsent:
-            line, fds = self._unsent[0]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-            try:
-                sent = self._sock.sendmsg([line], rights, socket.MSG_NOSIGNAL)
-            except BlockingIOError:
-                self._loop.add_writer(self._sock, self._flush)
-                return
-            except OSError:  # the master died: the pipe says so too
-                self._unsent.clear()
-                break
-            if sent < len(line):
-                self._unsent[0] = (line[sent:], ())
-            else:
-                self._unsent.popleft()
-        self._loop.remove_writer(self._sock)
+        self._socket.close()
 
     def _read_pipe(self) -> None:
         try:
-            data = os.read(self._pipe_r, _CHUNK_BYTES)
+            data = os.read(self._pipe_r, CHUNK_BYTES)
         except BlockingIOError:
             return
         if not data:
@@ -111,17 +73,17 @@ class Control:
             return
         self._waiting.extend(self._pipe_lines.feed(data))
         if self._steps is None:
-            self._go_on()
+            self._decode_waiting()
 
-    def _go_on(self) -> None:
-        """Decode what came down the pipe, in its order; a big snapshot takes several turns."""
+    def _decode_waiting(self) -> None:
+        """Decode what came down the pipe, in its order; a big snapshot takes several loop turns."""
         while self._advance():
             if self._steps is not None:
-                self._loop.call_soon(self._go_on)
+                self._loop.call_soon(self._decode_waiting)
                 return
 
     def _advance(self) -> bool:
-        """One step of the message at handle or of the next one; False if there is none."""
+        """Decode one step of the current message or of the next one; False if there is none."""
         if self._steps is None:
             if not self._waiting:
                 return False
@@ -136,51 +98,35 @@ class Control:
             self._on_garbage(str(error))
         return True
 
-    def _read_sock(self) -> None:
-        try:
-            data, fds, _flags, _ = socket.recv_fds(
-                self._sock, _CHUNK_BYTES, _MAX_FDS, socket.MSG_CMSG_CLOEXEC
-            )
-        except BlockingIOError:
-            return
-        except OSError:
-            data, fds = b"", []
-        self._fds.extend(fds)
-        if not data:  # the pipe decides whether the master is gone; this end has nothing more
-            self._loop.remove_reader(self._sock)
-            return
-        for line in self._sock_lines.feed(data):
-            self._dispatch(line)
-
-    def _dispatch(self, line: bytes) -> None:
-        try:
-            message = wire.decode(line)
-        except wire.WireError as error:
-            self._on_garbage(str(error))
-            return
-        self._deliver(message)
-
     def _deliver(self, message: messages.Down | messages.Up) -> None:
+        """Pass on a message of the pipe; a bug in its handler must not cost those behind it."""
+        try:
+            self._on_message(message, [])  # type: ignore[arg-type]  # the master sends Down only
+        except Exception as error:  # noqa: BLE001 - see above
+            self._loop.call_exception_handler(
+                {"message": f"{type(message).__name__} was not handled", "exception": error}
+            )
+
+    def _on_socket_message(self, message: messages.Down | messages.Up, fds: list[int]) -> None:
         match message:
             case messages.Adopt():
-                wanted = self._listeners
+                usable = bool(fds)
             case messages.Peer():
-                wanted = 1
+                usable = len(fds) == 1
             case _:
-                wanted = 0
-        fds = [self._fds.popleft() for _ in range(min(wanted, len(self._fds)))]
-        self._on_message(message, fds)  # type: ignore[arg-type]  # the master sends Down only
+                usable = not fds
+        if usable:
+            self._on_message(message, fds)  # type: ignore[arg-type]  # the master sends Down only
+        else:
+            close_all(fds)
+            self._on_garbage(f"{type(message).__name__} came with {len(fds)} descriptors")
 
     def _orphan(self) -> None:
-        self._detach()
+        self._stop_reading_pipe()
+        self._socket.stop_reading()
         self._orphaned = True
         self._on_orphaned()
 
-    def _detach(self) -> None:
-        for remove, fd in (
-            (self._loop.remove_reader, self._pipe_r),
-            (self._loop.remove_reader, self._sock),
-            (self._loop.remove_writer, self._sock),
-        ):
-            with contextlib.suppress(OSError, ValueError):
-                remove(fd)
+    def _stop_reading_pipe(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._loop.remove_reader(self._pipe_r)

@@ -93,7 +93,6 @@ class Worker:
             loop,
             pipe_r=start.pipe_r,
             sock=start.control,
-            listeners=len(start.listen),
             on_message=self._on_message,
             on_orphaned=self._on_orphaned,
             on_garbage=lambda error: start.log.error("message not understood", error=error),

@@ -46,7 +46,9 @@ class Puppet:
         self.fds: list[int] = []
 
     def say(self, message: messages.Up, fds: list[int] | None = None) -> None:
-        socket.send_fds(self.start.control, [wire.encode(message)], fds or [])
+        socket.send_fds(
+            self.start.control, [wire.encode(message, descriptors=len(fds or []))], fds or []
+        )
 
     def live(self) -> int:
         start = self.start

@@ -184,3 +184,6 @@ class Drained:
 
 Down = Snapshot | Loads | Drain | Adopt | Release | Peer
 Up = Ready | Bound | Failed | DialFailed | DialSucceeded | Report | Drained
+
+MAY_BE_LOST: tuple[type, ...] = (DialFailed, DialSucceeded, Report)
+"""Of those that go up: evidence that comes again, and figures that the next report repeats."""

@@ -25,6 +25,12 @@ STEP = 400
 """Endpoints decoded in one go: 1.6 ms."""
 
 
+DESCRIPTORS = "descriptors"
+"""The field that says how many descriptors belong to a message, of whatever type it is."""
+
+_DESCRIPTORS_MARK = b'"descriptors":'
+
+
 class WireError(Exception):
     """A line that is no message of ours; the text names the line's start or the field."""
 
@@ -44,16 +50,36 @@ def prepare() -> None:
         _decoder(kind)
 
 
-def encode(message: messages.Down | messages.Up) -> bytes:
-    """One message as one line, newline included; WireError if it exceeds MAX_LINE_BYTES."""
+def encode(message: messages.Down | messages.Up, *, descriptors: int = 0) -> bytes:
+    """One message as one line, newline included; WireError if it exceeds MAX_LINE_BYTES.
+
+    ``descriptors``: how many are sent with it.
+    """
     kind = type(message)
     fields: dict[str, Any] = {"type": kind.__name__}
+    if descriptors:
+        fields[DESCRIPTORS] = descriptors
     for name in _FIELDS[kind]:
         fields[name] = getattr(message, name)
     line = json_codec.dumps_line(fields)
     if len(line) > MAX_LINE_BYTES:
         raise WireError(f"{kind.__name__} of {len(line)} bytes, at most {MAX_LINE_BYTES}")
     return line
+
+
+def count_descriptors(line: bytes) -> int:
+    """How many descriptors belong to this line, also if its type or its fields are unknown.
+
+    A receiver that knows only the messages of its own release can tell, and so takes no others'.
+    """
+    if _DESCRIPTORS_MARK not in line:
+        return 0
+    try:
+        document = json_codec.loads(line)
+    except json_codec.DecodeError:
+        return 0
+    count = document.get(DESCRIPTORS) if isinstance(document, dict) else None
+    return count if type(count) is int and count > 0 else 0
 
 
 def decode(line: bytes) -> messages.Down | messages.Up:
@@ -76,6 +102,7 @@ def decode_in_steps(line: bytes) -> Generator[None, None, messages.Down | messag
     if not isinstance(document, dict):
         raise WireError(f"not an object: {line[:80]!r}")
     name = document.pop("type", None)
+    document.pop(DESCRIPTORS, None)
     kind = _TYPES.get(name) if isinstance(name, str) else None
     if kind is None:
         raise WireError(f"unknown message type {name!r}")

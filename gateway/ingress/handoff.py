@@ -11,10 +11,10 @@ sessions come and go quickly, and where there are so many that the hash is even 
 
 from __future__ import annotations
 
-import array
 import os
 import socket
 
+from gateway.descriptors import DescriptorsLostError, receive, send
 from gateway.scoreboard import Scoreboard
 
 MARGIN_DIVISOR = 16
@@ -25,10 +25,6 @@ CHURN_LIMIT_PER_S = 25.0
 
 STALE_NS = 350_000_000
 """A worker whose last beat is older (they come every 100 ms) may hang: nothing is sent to it."""
-
-_SEND_FLAGS = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
-"""Not setblocking: it would write to each of the sockets inherited from the master, and so copy
-their pages in every worker."""
 
 _DATAGRAM = b"+"
 """A datagram carries a descriptor only if it carries a byte, too (unix(7))."""
@@ -111,9 +107,8 @@ class Handoff:
 
     def send(self, fd: int, slot: int) -> bool:
         """Put the socket into the slot's inbox; True: ``fd`` is closed here, it lives on there."""
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
         try:
-            self._peers[slot].sendmsg([_DATAGRAM], rights, _SEND_FLAGS)
+            send(self._peers[slot], _DATAGRAM, [fd])
         except OSError:  # its inbox is full, or it is being replaced: the client stays ours
             return False
         self._scoreboard.put(self._slot, slot)
@@ -123,7 +118,7 @@ class Handoff:
     def give_turn(self, slot: int) -> bool:
         """Tell the slot that a place is free and its clients are next."""
         try:
-            return bool(self._peers[slot].send(_TURN, _SEND_FLAGS))
+            return bool(send(self._peers[slot], _TURN))
         except (KeyError, OSError):  # being replaced: whoever looks next takes the place
             return False
 
@@ -137,11 +132,12 @@ class Handoff:
         turn = False
         while True:
             try:
-                data, fds, _flags, _ = socket.recv_fds(
-                    self._inbox, len(_DATAGRAM), 1, socket.MSG_CMSG_CLOEXEC
-                )
+                data, fds = receive(self._inbox, len(_DATAGRAM), 1)
             except BlockingIOError:
                 return taken, turn
+            except DescriptorsLostError:
+                self._received += 1
+                continue
             if not data and not fds:
                 self.cut_off = True
                 return taken, turn

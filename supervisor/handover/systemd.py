@@ -6,13 +6,14 @@ at once waits in order.
 
 from __future__ import annotations
 
-import array
 import asyncio
 import os
 import socket
 import time
 from collections import deque
 from collections.abc import MutableMapping
+
+from gateway.descriptors import close_all, send
 
 STATUS_INTERVAL_S = 1.0
 """``STATUS=`` at most this often."""
@@ -140,7 +141,7 @@ class Notify:
         if self._loop is not None:
             self._loop.remove_writer(self._sock)
         for _, fds in self._waiting:
-            _close(fds)
+            close_all(fds)
         self._waiting.clear()
         self._sock.close()
         self._sock = None
@@ -155,16 +156,15 @@ class Notify:
     def _flush(self) -> None:
         while self._waiting and self._sock is not None:
             data, fds = self._waiting[0]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
             try:
-                self._sock.sendmsg([data], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                send(self._sock, data, fds)
             except BlockingIOError:
                 self._loop = asyncio.get_running_loop()
                 self._loop.add_writer(self._sock, self._flush)
                 return
             except OSError:
                 pass  # systemd is being replaced, or gone: nobody to tell
-            _close(fds)
+            close_all(fds)
             self._waiting.popleft()
         if self._loop is not None and self._sock is not None:
             self._loop.remove_writer(self._sock)
@@ -178,8 +178,3 @@ def _settle(future: asyncio.Future[None]) -> None:
 
 def _line(text: str) -> str:
     return text.replace("\n", " ")
-
-
-def _close(fds: tuple[int, ...]) -> None:
-    for fd in fds:
-        os.close(fd)

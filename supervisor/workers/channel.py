@@ -6,26 +6,21 @@ snapshot and loads. Through the control socket go the messages that carry descri
 
 from __future__ import annotations
 
-import array
 import asyncio
-import contextlib
 import os
 import socket
-from collections import deque
 from collections.abc import Callable, Sequence
 
-from gateway.core import messages, wire
-
-_CHUNK_BYTES = 256 * 1024
-_MAX_FDS = 253
-"""SCM_MAX_FD of the kernel (unix(7))."""
+from gateway.core import messages
+from gateway.descriptors import close_all
+from gateway.message_socket import MessageSocket
 
 
 class Channel:
     """Owns ``pipe_w`` and ``control``; both are closed by :meth:`close`.
 
     ``on_message(message, fds)`` owns the descriptors it is given.
-    ``on_broken(reason)`` is called once if the worker breaks the protocol.
+    ``on_broken(reason)`` is called if the worker breaks the protocol, and nothing more is read.
     ``inherited``: from a former master, which may have read half of the first line, and whose
     workers may be of another release: what they say is left out where it is not understood.
     """
@@ -42,19 +37,20 @@ class Channel:
     ) -> None:
         self._loop = loop
         self.pipe_w = pipe_w
-        self.control = control
         self._on_message = on_message
         self._on_broken = on_broken
-        self._lines = wire.LineReader()
-        self._fds: deque[int] = deque()
         self._writing = memoryview(b"")
         self._newest: dict[type, bytes] = {}
-        self._passing: deque[tuple[bytes, tuple[int, ...]]] = deque()
-        self._closed = False
+        self._closed = self._broken = False
         self._inherited = inherited
         os.set_blocking(pipe_w, False)
-        control.setblocking(False)
-        loop.add_reader(control, self._read)
+        self._socket = MessageSocket(
+            loop, control, on_message=self._check, on_garbage=self._on_garbage
+        )
+
+    @property
+    def control(self) -> socket.socket:
+        return self._socket.sock
 
     def send(self, line: bytes, kind: type) -> None:
         """Write an encoded message to the pipe; of one kind only the newest waits.
@@ -68,34 +64,21 @@ class Channel:
 
     def pass_down(self, message: messages.Down, fds: Sequence[int] = ()) -> None:
         """Send a message with descriptors; they are duplicated now, so the caller may close."""
-        if self._closed:
-            return
-        self._passing.append((wire.encode(message), tuple(os.dup(fd) for fd in fds)))
-        if len(self._passing) == 1:
-            self._pass()
+        self._socket.send(message, fds)
 
     def drain(self) -> None:
         """Deliver what a worker that exited had still said."""
-        while not self._closed and self._read():
+        while not self._closed and not self._broken and self._socket.read():
             pass
 
     def close(self) -> None:
         """Close both ends and whatever descriptor was on its way."""
         if self._closed:
             return
-        self._detach()
-        os.close(self.pipe_w)
-        self.control.close()
-
-    def _detach(self) -> None:
         self._closed = True
-        self._loop.remove_reader(self.control)
-        self._loop.remove_writer(self.control)
         self._loop.remove_writer(self.pipe_w)
-        for fd in [*self._fds, *(fd for _, fds in self._passing for fd in fds)]:
-            os.close(fd)
-        self._fds.clear()
-        self._passing.clear()
+        os.close(self.pipe_w)
+        self._socket.close()
 
     def _write(self) -> None:
         while self._writing or self._newest:
@@ -115,62 +98,14 @@ class Channel:
             self._writing = self._writing[sent:]
         self._loop.remove_writer(self.pipe_w)
 
-    def _pass(self) -> None:
-        while self._passing:
-            line, fds = self._passing[0]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-            try:
-                sent = self.control.sendmsg([line], rights, socket.MSG_NOSIGNAL)
-            except BlockingIOError:
-                self._loop.add_writer(self.control, self._pass)
-                return
-            except OSError:  # the worker is gone
-                sent = len(line)
-            for fd in fds:
-                os.close(fd)
-            if sent < len(line):
-                self._passing[0] = (line[sent:], ())
-            else:
-                self._passing.popleft()
-        self._loop.remove_writer(self.control)
-
-    def _read(self) -> bool:
-        """Read once; False if there was nothing, or nothing more will come."""
-        try:
-            data, fds = receive(self.control, _CHUNK_BYTES, _MAX_FDS)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data, fds = b"", []
-        self._fds.extend(fds)
-        if not data:  # its exit comes through the pidfd
-            self._loop.remove_reader(self.control)
-            return False
-        try:
-            for line in self._lines.feed(data):
-                self._dispatch(line)
-        except wire.WireError as error:
-            self._loop.remove_reader(self.control)
-            self._on_broken(str(error))
-            return False
-        return True
-
-    def _dispatch(self, line: bytes) -> None:
-        if self._closed:
+    def _check(self, message: messages.Down | messages.Up, fds: list[int]) -> None:
+        """Pass on what may come up, with the descriptors that belong to it."""
+        if self._broken:
+            close_all(fds)
             return
-        try:
-            decoded = wire.decode(line)
-        except wire.WireError:
-            if not self._inherited:
-                raise
-            return
-        match decoded:
-            case messages.Bound(listeners) as message:
-                if listeners > len(self._fds):
-                    raise wire.WireError(
-                        f"Bound with {listeners} listeners came with {len(self._fds)} descriptors"
-                    )
-                self._on_message(message, [self._fds.popleft() for _ in range(listeners)])
+        match message:
+            case messages.Bound(listeners):
+                wanted = listeners
             case (
                 messages.Ready()
                 | messages.Failed()
@@ -178,31 +113,21 @@ class Channel:
                 | messages.DialSucceeded()
                 | messages.Report()
                 | messages.Drained()
-            ) as message:
-                self._on_message(message, [])
+            ):
+                wanted = 0
             case other:
-                raise wire.WireError(f"{type(other).__name__} came up; it only goes down")
+                close_all(fds)
+                self._on_garbage(f"{type(other).__name__} came up; it only goes down")
+                return
+        if len(fds) == wanted:
+            self._on_message(message, fds)
+        else:
+            close_all(fds)
+            kind = type(message).__name__
+            self._on_garbage(f"{kind}: expected {wanted} descriptors, got {len(fds)}")
 
-
-def receive(sock: socket.socket, size: int, most_fds: int) -> tuple[bytes, list[int]]:
-    """Read without waiting; the descriptors are the caller's and close on exec.
-
-    socket.recv_fds takes flags and ignores them (CPython 3.11 to 3.13).
-    """
-    fds = array.array("i")
-    data, ancillary, _, _ = sock.recvmsg(
-        size,
-        socket.CMSG_SPACE(most_fds * fds.itemsize),
-        socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT,
-    )
-    for level, kind, rights in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
-    return data, list(fds)
-
-
-def close_quietly(fds: Sequence[int]) -> None:
-    """Close descriptors that may be gone already."""
-    for fd in fds:
-        with contextlib.suppress(OSError):
-            os.close(fd)
+    def _on_garbage(self, error: str) -> None:
+        if not self._inherited and not self._broken:
+            self._broken = True
+            self._socket.stop_reading()
+            self._on_broken(error)

@@ -18,6 +18,7 @@ from typing import Any, assert_never
 from gateway.core import messages, wire
 from gateway.core.address import HostPort
 from gateway.core.log import Log
+from gateway.descriptors import close_all
 from gateway.scoreboard import Scoreboard
 from gateway.worker import WorkerStart, run
 from supervisor.core.admin.views import WorkerStatus, WorkerView
@@ -27,7 +28,6 @@ from supervisor.core.workers.fleet import EXIT_CRASH_LOOP, STILLBORN_MOST, TICK_
 from supervisor.core.workers.slot import Limits
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import IllegalTransitionError, WorkerState
-from supervisor.workers.channel import close_quietly
 from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
 from supervisor.workers.fork import Birth, fork_workers
 from supervisor.workers.handles import WorkerHandle, WorkerHandles
@@ -259,8 +259,10 @@ class WorkerPool:
         self._ticker = self._loop.call_at(now + TICK_S, self._tick)
         slots = self._fleet.slots
         for slot in slots:
-            if slot.adopter is not None:
-                self._sockets.rescue(slot.index, to=slot.adopter.slot)
+            if slot.adopter is not None and (
+                lost := self._sockets.rescue(slot.index, to=slot.adopter.slot)
+            ):
+                self._log.error("clients lost", sessions=lost, error="no descriptors left")
         occupants = [slot.occupant.who for slot in slots if slot.occupant is not None]
         self._feed(events.Tick(self._handles.collect_alive(occupants)))
         for slot in slots:
@@ -338,7 +340,7 @@ class WorkerPool:
 
     def _on_bound(self, who: WorkerId, fds: list[int]) -> None:
         if self._sockets[who.slot].listeners or len(fds) != len(self._listen):
-            close_quietly(fds)
+            close_all(fds)
             self._handles.condemn(who, f"Bound with {len(fds)} listeners, not expected")
             return
         self._sockets.bind(who.slot, fds)

@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gateway.descriptors import DescriptorsLostError, close_all, receive, send
 from gateway.scoreboard import Scoreboard
-from supervisor.workers.channel import close_quietly, receive
 from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
 from supervisor.workers.inherited import InheritedSlot, listener_name
 
@@ -78,12 +78,19 @@ class Sockets:
         """Of all listening sockets that are ours."""
         return {os.fstat(sock.fileno()).st_ino for _, _, sock in self._listeners()}
 
-    def rescue(self, index: int, to: int) -> None:
-        """Accepted sockets in the inbox of a slot without a live worker go to its adopter's."""
-        slot = self._slots[index]
+    def rescue(self, index: int, to: int) -> int:
+        """Move the clients in the inbox of a slot without a live worker to its adopter's.
+
+        Returns how many were lost because this process had no descriptor left for them.
+        """
+        slot, lost = self._slots[index], 0
         with contextlib.suppress(BlockingIOError):
             while True:
-                data, fds = receive(slot.inbox_r, 128, 1)
+                try:
+                    data, fds = receive(slot.inbox_r, 128, 1)
+                except DescriptorsLostError:
+                    lost += 1
+                    continue
                 if not data and not fds:
                     break
                 self._scoreboard.took(index)
@@ -91,14 +98,13 @@ class Sockets:
         while self._stranded:
             origin, data, fd = self._stranded[0]
             try:
-                socket.send_fds(
-                    self._slots[to].inbox_w, [data], [fd], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-                )
+                send(self._slots[to].inbox_w, data, [fd])
             except OSError:
-                return
+                break
             self._scoreboard.put(origin, to)
             os.close(fd)
             self._stranded.popleft()
+        return lost
 
     def shut(self) -> None:
         """Nobody is to connect any more, whoever else still holds a duplicate."""
@@ -123,7 +129,7 @@ class Sockets:
             for sock in (*slot.listeners, slot.inbox_r, slot.inbox_w):
                 sock.close()
         self._slots.clear()
-        close_quietly([fd for _, _, fd in self._stranded])
+        close_all([fd for _, _, fd in self._stranded])
         self._stranded.clear()
 
     def _listeners(self) -> Iterator[tuple[int, int, socket.socket]]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from supervisor.workers.channel import receive
+from gateway.descriptors import receive
 from tests.support import wait_until
 
 LAUNCH = (

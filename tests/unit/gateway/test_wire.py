@@ -229,3 +229,16 @@ def test_what_is_wrong_in_a_big_snapshot_is_named() -> None:
     document["endpoints"][wire.STEP + 1]["port"] = "1"
     with pytest.raises(wire.WireError, match=rf"Snapshot.endpoints\[{wire.STEP + 1}\].port: exp"):
         wire.decode(orjson.dumps(document))
+
+
+def test_a_line_says_how_many_descriptors_come_with_it() -> None:
+    """Whatever its type is, and whether or not the rest of it is understood."""
+    line = wire.encode(messages.Peer(3), descriptors=1)
+    assert wire.count_descriptors(line) == 1
+    assert wire.decode(line) == messages.Peer(3)
+    assert wire.count_descriptors(wire.encode(messages.Release(3))) == 0
+    assert wire.count_descriptors(b'{"type":"Novelty","descriptors":7}') == 7
+    for odd in (b'["descriptors":]', b'["descriptors"]', b'[{"descriptors":3}]'):
+        assert wire.count_descriptors(odd) == 0
+    for value in (b'"2"', b"-1", b"true", b"null"):
+        assert wire.count_descriptors(b'{"descriptors":' + value + b"}") == 0

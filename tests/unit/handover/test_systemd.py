@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.descriptors import receive
 from supervisor.handover.systemd import Notify, take_stored, watchdog_interval_s
-from supervisor.workers.channel import receive
 
 
 @pytest.fixture

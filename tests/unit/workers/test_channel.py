@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable
 
 from gateway.core import messages, wire
 from gateway.core.endpoint import Endpoint
-from supervisor.workers.channel import Channel, receive
+from gateway.descriptors import receive
+from supervisor.workers.channel import Channel
 
 
 class Ends:
@@ -22,14 +23,21 @@ class Ends:
         control, self.control = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.up: list[tuple[messages.Up, list[int]]] = []
         self.broken: list[str] = []
+        self.handle: Callable[[messages.Up, list[int]], None] = self._keep
         self.channel = Channel(
             asyncio.get_running_loop(),
             pipe_w=pipe_w,
             control=control,
-            on_message=lambda message, fds: self.up.append((message, fds)),
+            on_message=self._hear,
             on_broken=self.broken.append,
             inherited=inherited,
         )
+
+    def _hear(self, message: messages.Up, fds: list[int]) -> None:
+        self.handle(message, fds)
+
+    def _keep(self, message: messages.Up, fds: list[int]) -> None:
+        self.up.append((message, fds))
 
     def say(self, *lines: bytes) -> None:
         self.control.sendall(b"".join(lines))
@@ -135,13 +143,62 @@ def test_listeners_come_up_with_bound() -> None:
     async def play() -> None:
         async with ends() as both:
             both.say(wire.encode(messages.DialSucceeded("a:1")))
-            socket.send_fds(both.control, [wire.encode(messages.Bound(2))], [0, 1])
+            socket.send_fds(both.control, [wire.encode(messages.Bound(2), descriptors=2)], [0, 1])
             both.say(wire.encode(messages.Ready(7)))
             await both.until(lambda: len(both.up) == 3)
             assert [len(fds) for _, fds in both.up] == [0, 2, 0]
             for fd in both.up[1][1]:
                 os.close(fd)
             assert both.broken == []
+
+    asyncio.run(play())
+
+
+def test_one_handler_that_fails_costs_one_message() -> None:
+    """What was read with the message that was not handled is handled all the same."""
+
+    async def play() -> None:
+        async with ends() as both:
+            errors: list[object] = []
+            asyncio.get_running_loop().set_exception_handler(
+                lambda _, context: errors.append(context["exception"])
+            )
+            heard: list[messages.Up] = []
+
+            def handle(message: messages.Up, fds: list[int]) -> None:
+                assert not fds
+                if isinstance(message, messages.DialSucceeded):
+                    raise KeyError("a bug")
+                heard.append(message)
+
+            both.handle = handle
+            both.say(wire.encode(messages.DialSucceeded("a:1")), wire.encode(messages.Ready(7)))
+            await both.until(lambda: heard)
+            assert heard == [messages.Ready(7)]
+            assert [type(error) for error in errors] == [KeyError]
+
+    asyncio.run(play())
+
+
+def test_an_unknown_message_takes_its_descriptors_with_it() -> None:
+    """A worker of a later release says what we do not know: what we know keeps its descriptors."""
+
+    async def play() -> None:
+        async with ends(inherited=True) as both:
+            line = b'{"type":"Novelty","descriptors":1}\n'
+            read_end, write_end = os.pipe()
+            socket.send_fds(both.control, [line], [write_end])
+            os.close(write_end)
+            bound = wire.encode(messages.Bound(1), descriptors=1)
+            socket.send_fds(both.control, [bound], [read_end])
+            inode = os.fstat(read_end).st_ino
+            os.close(read_end)
+            await both.until(lambda: both.up)
+            [(message, [fd])] = both.up
+            assert message == messages.Bound(1)
+            assert os.fstat(fd).st_ino == inode
+            assert os.read(fd, 1) == b"", "the end that came with the unknown message is closed"
+            os.close(fd)
 
     asyncio.run(play())
 

@@ -1,0 +1,184 @@
+"""One end of the control socket: messages with descriptors, both ways, the same in both planes.
+
+A message says in its line how many descriptors belong to it (see ``wire``), and one send carries
+them all. So a message that is not understood, or whose descriptors were lost, costs only itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from gateway.core import messages, wire
+from gateway.descriptors import DescriptorsLostError, close_all, receive, send
+
+CHUNK_BYTES = 256 * 1024
+
+MOST_QUEUED_BYTES = 4 * 1024 * 1024
+"""What waits for a peer that does not read; beyond it, messages that may be lost are dropped.
+
+Two reports of 3,000 endpoints fit.
+"""
+
+
+@dataclass(slots=True, eq=False)
+class _Outgoing:
+    """One message on its way; owns duplicates of its descriptors until they are sent."""
+
+    kind: type
+    line: bytes
+    fds: tuple[int, ...]
+    begun: bool = False
+
+
+class MessageSocket:
+    """Owns ``sock`` and whatever descriptor is on its way; never blocks.
+
+    ``on_message(message, fds)`` owns the descriptors that it is given.
+    ``on_garbage(error)``: a message was left out, because it was not understood or because its
+    descriptors were not those that it announced.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        *,
+        on_message: Callable[[messages.Down | messages.Up, list[int]], None],
+        on_garbage: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self.sock = sock
+        self._on_message = on_message
+        self._on_garbage = on_garbage
+        self._lines = wire.LineReader()
+        self._received: deque[list[int] | None] = deque()
+        """Descriptors of messages whose line is not read yet, by message; None: they were lost."""
+        self._outgoing: deque[_Outgoing] = deque()
+        self._queued_bytes = 0
+        self._closed = False
+        sock.setblocking(False)
+        loop.add_reader(sock, self.read)
+
+    def send(self, message: messages.Down | messages.Up, fds: Sequence[int] = ()) -> None:
+        """Send, or queue if the peer is slow to read; a peer that is gone is no error.
+
+        The descriptors are duplicated now, so the caller may close its own.
+        """
+        if self._closed:
+            return
+        line = wire.encode(message, descriptors=len(fds))
+        kind = type(message)
+        self._make_room(kind, len(line))
+        self._outgoing.append(_Outgoing(kind, line, tuple(os.dup(fd) for fd in fds)))
+        self._queued_bytes += len(line)
+        if len(self._outgoing) == 1:
+            self._flush()
+
+    def read(self) -> bool:
+        """Read once; False if there was nothing, or nothing more will come."""
+        if self._closed:
+            return False
+        try:
+            data, fds = receive(self.sock, CHUNK_BYTES)
+            if fds:
+                self._received.append(fds)
+        except BlockingIOError:
+            return False
+        except DescriptorsLostError as error:
+            data = error.data
+            self._received.append(None)
+        except OSError:
+            data = b""
+        if not data:
+            self.stop_reading()
+            return False
+        try:
+            for line in self._lines.feed(data):
+                self._take(line)
+        except wire.WireError as error:  # a line without an end: nothing behind it can be found
+            self.stop_reading()
+            self._on_garbage(str(error))
+            return False
+        return not self._closed
+
+    def stop_reading(self) -> None:
+        self._loop.remove_reader(self.sock)
+
+    def close(self) -> None:
+        """Try once to send what waits, then close."""
+        if self._closed:
+            return
+        self._flush()
+        self._closed = True
+        self.stop_reading()
+        self._loop.remove_writer(self.sock)
+        for outgoing in self._outgoing:
+            close_all(outgoing.fds)
+        for fds in self._received:
+            close_all(fds or ())
+        self._outgoing.clear()
+        self._received.clear()
+        self.sock.close()
+
+    def _make_room(self, kind: type, size: int) -> None:
+        """Drop what the new message makes useless, then the oldest of those that may be lost."""
+        if kind is messages.Report:  # cumulative: the newest says everything
+            self._drop_first((kind,))
+        while self._queued_bytes + size > MOST_QUEUED_BYTES:
+            if not self._drop_first(messages.MAY_BE_LOST):
+                return
+
+    def _drop_first(self, kinds: Collection[type]) -> bool:
+        """Drop the oldest message of these kinds, unless a part of it was sent; False: none."""
+        unwanted = next(
+            (each for each in self._outgoing if each.kind in kinds and not each.begun), None
+        )
+        if unwanted is None:
+            return False
+        self._outgoing.remove(unwanted)
+        self._queued_bytes -= len(unwanted.line)
+        return True
+
+    def _flush(self) -> None:
+        while self._outgoing:
+            first = self._outgoing[0]
+            try:
+                sent = send(self.sock, first.line, first.fds)
+            except BlockingIOError:
+                self._loop.add_writer(self.sock, self._flush)
+                return
+            except OSError:  # the peer is gone; its pipe or its pidfd says so too
+                sent = len(first.line)
+            close_all(first.fds)
+            self._queued_bytes -= sent
+            if sent < len(first.line):
+                first.line, first.fds, first.begun = first.line[sent:], (), True
+            else:
+                self._outgoing.popleft()
+        self._loop.remove_writer(self.sock)
+
+    def _take(self, line: bytes) -> None:
+        """Pass on one message with its descriptors; whatever is wrong stays with this one."""
+        count = wire.count_descriptors(line)
+        fds = self._received.popleft() if count and self._received else []
+        try:
+            message = wire.decode(line)
+            if fds is None or len(fds) != count:
+                got = "were lost" if fds is None else f"came with {len(fds)}"
+                kind = type(message).__name__
+                raise wire.WireError(f"{kind}: expected {count} descriptors, they {got}")
+        except wire.WireError as error:
+            close_all(fds or ())
+            self._on_garbage(str(error))
+            return
+        try:
+            self._on_message(message, fds)
+        except Exception as error:  # noqa: BLE001 - a bug in one handler must not cost the others
+            self._loop.call_exception_handler(
+                {"message": f"{type(message).__name__} was not handled", "exception": error}
+            )
