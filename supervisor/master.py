@@ -42,7 +42,7 @@ from supervisor.handover.service_notifier import ServiceNotifier
 from supervisor.handover.state import facts_for_the_next, take_over
 from supervisor.handover.systemd import Notify, watchdog_interval_s
 from supervisor.health.prober import Prober
-from supervisor.reloader import Reloader
+from supervisor.reloader import Reloader, Steps
 from supervisor.snapshot_publisher import SnapshotPublisher
 from supervisor.system import limits
 from supervisor.system.log import make_log
@@ -93,14 +93,7 @@ class Master:
         self._totals = left.totals
         self._roster = Roster(left.version)
         self._listen: tuple[HostPort, ...] = ()
-        self._reloader = Reloader(
-            reread,
-            self._log,
-            apply=self._apply,
-            on_begin=self._on_reload,
-            on_end=self._on_reloaded,
-            view=left.reload,
-        )
+        self._reread = reread
         self._upgrade = upgrade.Upgrade(
             self._log, obstacle=self._find_obstacle, hand_over=self._hand_over
         )
@@ -127,6 +120,18 @@ class Master:
         )
         self._watch_signals()
         self._discovery_loop = DiscoveryLoop(self._config, self._log, self._on_found)
+        self._reloader = Reloader(
+            Steps(
+                running=lambda: self._config,
+                reread=self._reread,
+                resolve=self._discovery_loop.reload,
+                apply=self._apply,
+                on_begin=self._on_reload,
+                on_end=self._on_reloaded,
+            ),
+            self._log,
+            view=self._left.reload,
+        )
         self._prober = Prober(self._config, self._log, self._on_health)
         self._spawn(self._begin(), "begin")
         try:
@@ -249,6 +254,7 @@ class Master:
 
     async def _after_ready(self) -> None:
         await self._service_notifier.tell_ready(watchdog_interval_s(os.environ))
+        self._reloader.resume()
         await self._admin.open()
 
     # -- endpoints --------------------------------------------------------------------------
@@ -399,9 +405,10 @@ class Master:
             if self._pool is None:  # a start that waits for DNS need not wait any longer
                 self._discovery_loop.refresh("signal")
         else:
-            self._reloader.ask(lambda: self._config, self._discovery_loop)
+            self._reloader.ask()
 
     def _on_reload(self) -> None:
+        self._admin.forget_view()
         self._notify.reloading()
 
     def _apply(self, config: Config) -> None:

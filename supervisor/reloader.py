@@ -1,84 +1,104 @@
-"""Reloads in the master: one at a time, and however many were asked for meanwhile, one more."""
+"""Reloads: one at a time, and one more for all that were asked for while it ran."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from gateway.core.log import Log
 from supervisor.core.admin.views import ReloadView
 from supervisor.core.config import Config, ConfigError
 from supervisor.core.reload_rules import keep_fixed
-from supervisor.discovery.loop import DiscoveryLoop, ReloadFailedError
+from supervisor.discovery.loop import ReloadFailedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """What a reload is made of; the master provides it.
+
+    ``running()`` is the configuration in use and ``reread()`` makes the new one.
+    ``resolve(config)`` returns when the new targets are resolved. ``apply(config)`` is called for
+    a configuration that can be used, and for no other. ``on_begin()`` and ``on_end(error)`` are
+    called around every reload; ``error`` is None for one that worked.
+    """
+
+    running: Callable[[], Config]
+    reread: Callable[[], Config]
+    resolve: Callable[[Config], Awaitable[None]]
+    apply: Callable[[Config], None]
+    on_begin: Callable[[], None]
+    on_end: Callable[[str | None], None]
 
 
 class Reloader:
-    """Reads the configuration again, has everything resolved, then has it applied.
+    """Reads the configuration again, resolves its targets, and applies it.
 
-    ``apply(config)`` is called only for a configuration that can be used. ``on_begin()`` and
-    ``on_end(error)`` frame every reload; ``error`` is None for one that worked. ``view`` is what
-    is known of earlier reloads.
+    ``view`` tells the status document about reloads. It goes on from the view of the image before
+    an upgrade: a reload that the upgrade interrupted is done again by :meth:`resume`.
     """
 
-    def __init__(
-        self,
-        reread: Callable[[], Config],
-        log: Log,
-        *,
-        apply: Callable[[Config], None],
-        on_begin: Callable[[], None],
-        on_end: Callable[[str | None], None],
-        view: ReloadView,
-    ) -> None:
-        self._reread = reread
+    def __init__(self, steps: Steps, log: Log, view: ReloadView) -> None:
+        self._steps = steps
         self._log = log
-        self._apply = apply
-        self._on_begin = on_begin
-        self._on_end = on_end
-        self._results = Counter(view.results)
         self._wanted = False
         self._task: asyncio.Task[None] | None = None
         self.view = view
 
-    def ask(self, running: Callable[[], Config], discovery_loop: DiscoveryLoop) -> None:
-        """Reload now, or once more after the reload at work."""
+    def ask(self) -> None:
+        """Reload now, or once more after the reload that is under way."""
         self._wanted = True
         if self._task is None:
-            self._task = asyncio.create_task(self._work(running, discovery_loop), name="reload")
+            self._task = asyncio.create_task(self._work(), name="reload")
+
+    def resume(self) -> None:
+        """Do the reload that an upgrade interrupted, if it interrupted one."""
+        if self.view.under_way:
+            self.ask()
 
     def cancel(self) -> None:
-        """The gateway ends: a reload at work is of no use any more."""
+        """Give up a reload that is under way, because the gateway ends."""
         if self._task is not None:
             self._task.cancel()
 
-    async def _work(self, running: Callable[[], Config], discovery_loop: DiscoveryLoop) -> None:
+    async def _work(self) -> None:
         try:
             while self._wanted:
                 self._wanted = False
-                self._on_begin()
-                error = await self._once(running(), discovery_loop)
-                result = "complete" if error is None else "failed"
-                self._results[result] += 1
-                self.view = ReloadView(
-                    last_at=time.time(),
-                    last_result=result,
-                    last_error=error,
-                    results=dict(self._results),
-                )
-                self._on_end(error)
+                await self._reload()
         finally:
             self._task = None
 
-    async def _once(self, running: Config, discovery_loop: DiscoveryLoop) -> str | None:
-        """One reload; what went wrong, or None."""
+    async def _reload(self) -> None:
+        self.view = dataclasses.replace(self.view, under_way=True)
+        error = await self._attempt()
+        result = "complete" if error is None else "failed"
+        before = self.view.results
+        self.view = ReloadView(
+            last_at=time.time(),
+            last_result=result,
+            last_error=error,
+            results={**before, result: before.get(result, 0) + 1},
+        )
+        self._steps.on_end(error)
+
+    async def _attempt(self) -> str | None:
+        """Returns what went wrong, or None."""
         try:
-            config, in_vain = keep_fixed(running, self._reread())
-            await discovery_loop.reload(config)
+            self._steps.on_begin()
+            config, needs_restart = keep_fixed(self._steps.running(), self._steps.reread())
+            await self._steps.resolve(config)
+            self._steps.apply(config)
         except (ConfigError, ReloadFailedError) as error:
             self._log.error("reload failed", error=str(error))
             return str(error)
-        self._apply(config)
-        self._log.info("reload complete", **({"needs_restart": list(in_vain)} if in_vain else {}))
+        except Exception as error:  # noqa: BLE001 - the boundary: every reload ends and says how
+            text = f"internal error: {error!r}"
+            self._log.error("reload failed", error=text)
+            return text
+        self._log.info(
+            "reload complete", **({"needs_restart": list(needs_restart)} if needs_restart else {})
+        )
         return None

@@ -128,11 +128,12 @@ class Pretender:
 
     def hang_up(self) -> None:
         failed = self.next_reload == "failed"
+        before = self.reload.results
         self.reload = ReloadView(
             last_at=time.time(),
             last_result=self.next_reload,
             last_error="config file: unknown key 'bogus'" if failed else None,
-            results={self.next_reload: 1},
+            results={**before, self.next_reload: before.get(self.next_reload, 0) + 1},
         )
 
     def view(self) -> GatewayView:

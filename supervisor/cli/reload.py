@@ -1,4 +1,4 @@
-"""The command ``reload``: hang up on the running master and wait until its reload is over."""
+"""The command ``reload``: sends SIGHUP to the running master and waits until its reload ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +42,31 @@ def run(admin_addrs: Sequence[str]) -> int:
         os.kill(pid, signal.SIGHUP)
     except OSError as error:
         return _fail(f"cannot signal process {pid}: {error.strerror}")
-    return _await(admin_addrs, before["reload"]["last_at"])
+    return _await(admin_addrs, before)
 
 
-def _await(admin_addrs: Sequence[str], last_at: str | None) -> int:
+def _await(admin_addrs: Sequence[str], before: Mapping[str, Any]) -> int:
+    """Wait for a reload that read the configuration as it was when this command began.
+
+    A reload that was under way then had read it earlier, so the result of the next one counts.
+    """
+    wanted = before["reload"]["number"] + (2 if before["reload"]["under_way"] else 1)
     give_up_at = time.monotonic() + WAIT_S
     while time.monotonic() < give_up_at:
         try:
-            reload: dict[str, Any] = fetch_status(admin_addrs)["reload"]
+            document = fetch_status(admin_addrs)
         except UnreachableError as error:
             return _fail(f"the gateway went away during the reload: {error}")
-        if reload["last_at"] != last_at:
+        if (document["pid"], document["started_at"]) != (before["pid"], before["started_at"]):
+            return _fail("the gateway was restarted during the reload")
+        reload = document["reload"]
+        if reload["number"] >= wanted:
             if reload["last_result"] == "complete":
                 sys.stdout.write("reload complete\n")
                 return 0
             return _fail(f"reload failed: {reload['last_error'] or 'see the log'}")
+        if document["state"] == "draining":
+            return _fail("the gateway began to drain and did not reload")
         time.sleep(POLL_S)
     return _fail(f"the reload is not over after {WAIT_S:g} s; see the log")
 

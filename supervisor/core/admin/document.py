@@ -27,6 +27,8 @@ def document(view: GatewayView) -> dict[str, Any]:
         "snapshot_version": view.snapshot_version,
         "discovery": _discovery(view.discovery),
         "reload": {
+            "number": view.reload.number,
+            "under_way": view.reload.under_way,
             "last_at": instant(view.reload.last_at),
             "last_result": view.reload.last_result,
             "last_error": view.reload.last_error,

@@ -44,12 +44,21 @@ class DiscoveryView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReloadView:
-    """``last_result`` is ``complete`` or ``failed``; ``results`` counts reloads by it."""
+    """``last_result`` is ``complete`` or ``failed``; ``results`` counts reloads by it.
+
+    ``under_way``: a reload has begun and not ended.
+    """
 
     last_at: float | None = None
     last_result: str | None = None
     last_error: str | None = None
     results: Mapping[str, int] = field(default_factory=dict)
+    under_way: bool = False
+
+    @property
+    def number(self) -> int:
+        """How many reloads have ended; ``last_*`` is about the reload of this number."""
+        return sum(self.results.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,7 +93,13 @@ def test_the_document_has_the_contracts_keys_and_values() -> None:
         "results": {},
         "refused": {},
     }
-    assert written["reload"] == {"last_at": None, "last_result": None, "last_error": None}
+    assert written["reload"] == {
+        "number": 0,
+        "under_way": False,
+        "last_at": None,
+        "last_result": None,
+        "last_error": None,
+    }
     assert written["endpoints"] == [
         {
             "endpoint": NAME,

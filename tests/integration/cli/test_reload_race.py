@@ -1,0 +1,42 @@
+"""The command ``reload`` reports the reload that read the configuration as it is now."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from supervisor.cli.admin_client import fetch_status
+from tests.dns import Fault, NameServer
+from tests.gateway import run_command, running
+from tests.servers import greet, serving
+from tests.support import free_port, wait_until
+
+
+@pytest.mark.slow
+def test_a_reload_under_way_is_not_taken_for_ours(tmp_path: Path) -> None:
+    """A mistake that was written after the first reload began is reported, and not "complete"."""
+    admin = f"127.0.0.1:{free_port()}"
+    config = tmp_path / "gateway.toml"
+    with NameServer() as ns, serving(greet) as backend:
+        ns.set("_x._tcp.r.test", "SRV", f"0 0 {backend.port} m.r.test.", ttl=300)
+        ns.set("m.r.test", "A", "127.0.0.1", ttl=300)
+        good = (
+            'discovery-srv = "_x._tcp.r.test"\ninsecure-discovery = true\n'
+            f'nameserver = "{ns.address}"\nadmin-addr = "{admin}"\n'
+        )
+        config.write_text(good)
+        with running(f"--config-file={config}") as gateway:
+            gateway.wait_line("admin address is open")
+            assert run_command("reload", f"--admin-addr={admin}").returncode == 0
+            assert fetch_status([admin])["reload"]["number"] == 1
+            ns.faults[""] = Fault.TIMEOUT
+            gateway.signal(signal.SIGHUP)
+            wait_until(lambda: fetch_status([admin])["reload"]["under_way"])
+            config.write_text(good + 'dial-timeout = "2 parsecs"\n')
+            done = run_command("reload", f"--admin-addr={admin}", timeout_s=60)
+            assert done.returncode == 1
+            assert "2 parsecs" in done.stderr
+            reload = fetch_status([admin])["reload"]
+            assert (reload["number"], reload["last_result"]) == (3, "failed")

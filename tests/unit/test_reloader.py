@@ -1,0 +1,129 @@
+"""Reloads: one at a time, each with a result, each with an end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from supervisor.core.admin.views import ReloadView
+from supervisor.core.config import Config, ConfigError
+from supervisor.discovery.loop import ReloadFailedError
+from supervisor.reloader import Reloader, Steps
+from tests.logbook import Logbook
+
+
+class Gateway:
+    """What a reload works on: it counts the steps, waits and fails as it is told."""
+
+    def __init__(self, view: ReloadView | None = None) -> None:
+        self.failures: list[Exception] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.begun = 0
+        self.applied = 0
+        self.ends: list[str | None] = []
+        self.log = Logbook()
+        self.reloader = Reloader(
+            Steps(
+                running=Config,
+                reread=Config,
+                resolve=self.resolve,
+                apply=self.apply,
+                on_begin=self.begin,
+                on_end=self.ends.append,
+            ),
+            self.log,
+            view or ReloadView(),
+        )
+
+    def begin(self) -> None:
+        self.begun += 1
+
+    async def resolve(self, _config: Config) -> None:
+        await self.gate.wait()
+
+    def apply(self, _config: Config) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.applied += 1
+
+    async def until(self, predicate: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not predicate():  # noqa: ASYNC110 - any state may be waited for
+                await asyncio.sleep(0)
+
+
+def test_a_reload_is_under_way_until_it_has_a_number() -> None:
+    """The number counts reloads that ended; between begin and end one is under way."""
+
+    async def scenario() -> None:
+        gateway = Gateway()
+        gateway.gate.clear()
+        gateway.reloader.ask()
+        await gateway.until(lambda: gateway.begun == 1)
+        assert (gateway.reloader.view.number, gateway.reloader.view.under_way) == (0, True)
+        gateway.gate.set()
+        await gateway.until(lambda: gateway.ends == [None])
+        assert (gateway.reloader.view.number, gateway.reloader.view.under_way) == (1, False)
+        assert gateway.reloader.view.last_result == "complete"
+
+    asyncio.run(scenario())
+
+
+def test_many_requests_during_a_reload_are_one_more_reload() -> None:
+    """The second one reads the configuration after the last request."""
+
+    async def scenario() -> None:
+        gateway = Gateway()
+        gateway.gate.clear()
+        gateway.reloader.ask()
+        await gateway.until(lambda: gateway.begun == 1)
+        for _ in range(5):
+            gateway.reloader.ask()
+        gateway.gate.set()
+        await gateway.until(lambda: len(gateway.ends) == 2)
+        assert gateway.reloader.view.results == {"complete": 2}
+
+    asyncio.run(scenario())
+
+
+def test_every_failure_ends_the_reload() -> None:
+    """Expected or not, it has a result and a reason, and the next reload works."""
+
+    async def scenario() -> None:
+        gateway = Gateway()
+        for failure in (
+            ConfigError("file", None, "bad"),
+            ReloadFailedError("no endpoint"),
+            OSError(24, "Too many open files"),
+            KeyError("a bug"),
+        ):
+            gateway.failures = [failure]
+            before = len(gateway.ends)
+            gateway.reloader.ask()
+            await gateway.until(lambda before=before: len(gateway.ends) > before)  # type: ignore[misc]
+        assert [end is not None for end in gateway.ends] == [True] * 4
+        assert len(gateway.log.said("reload failed")) == 4
+        assert "a bug" in str(gateway.reloader.view.last_error)
+        gateway.reloader.ask()
+        await gateway.until(lambda: len(gateway.ends) == 5)
+        assert gateway.reloader.view.results == {"failed": 4, "complete": 1}
+        assert gateway.applied == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_reload_that_an_upgrade_interrupted_is_done_again() -> None:
+    """Whoever waits for its number gets it from the next image."""
+
+    async def scenario() -> None:
+        idle = Gateway(ReloadView(results={"complete": 4}))
+        idle.reloader.resume()
+        await asyncio.sleep(0)
+        assert idle.begun == 0
+        gateway = Gateway(ReloadView(results={"complete": 4}, under_way=True))
+        gateway.reloader.resume()
+        await gateway.until(lambda: gateway.ends == [None])
+        assert gateway.reloader.view.number == 5
+
+    asyncio.run(scenario())
