@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import random
 import signal
 import time
 from collections.abc import Callable, Coroutine
@@ -34,7 +35,7 @@ from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAG
 from supervisor.core.health.machine import HealthView
 from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Roster
-from supervisor.discovery.listen_addresses import resolve_listen
+from supervisor.discovery.listen_addresses import wait_for_listen
 from supervisor.discovery.loop import STAYING, DiscoveryLoop, NoEndpointsError
 from supervisor.discovery.resolution import BadTargetError
 from supervisor.handover import upgrade
@@ -166,13 +167,15 @@ class Master:
             self._timers["admin"] = self._loop.call_later(
                 PATIENCE_S, lambda: self._spawn(self._admin.open(), "admin")
             )
-            self._listen = await resolve_listen(self._config.listen_addr)
+            self._tick()
+            self._listen = await wait_for_listen(
+                self._config.listen_addr, self._config.nameserver, self._log, draw=random.randrange
+            )
             title = ",".join(str(address) for address in self._listen)
             set_title("master", title)
             open_files = limits.raise_open_files()
             slots = self._left.workers or self._config.workers or limits.usable_cpus()
             slots = min(slots, messages.MAX_SLOTS)
-            self._tick()
             self._log.info(
                 "starting",
                 listen=[str(address) for address in self._listen],
@@ -201,7 +204,7 @@ class Master:
         """The first resolution; with endpoints already at hand its failure is no reason to end."""
         while True:
             try:
-                await self._discovery_loop.start()
+                await self._discovery_loop.start(self._listen)
             except BadTargetError as error:
                 if self._pool is None:
                     raise

@@ -22,7 +22,7 @@ from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.system_names import Files
 from supervisor.core.exit_codes import EXIT_NO_ENDPOINT, EXIT_USAGE
-from supervisor.discovery.listen_addresses import resolve_listen
+from supervisor.discovery.listen_addresses import UnresolvedListenError, resolve_listen
 from supervisor.discovery.resolution import BadTargetError, Resolution, Targets
 from supervisor.system import connections
 from supervisor.system.tls import TlsClient, unverified
@@ -58,7 +58,7 @@ def run(config: Config, as_json: bool = False, files: Files | None = None) -> in
     """Check and print; returns the exit code: 0, 2 (usage) or 69 (no endpoint can be dialed)."""
     try:
         result, checked = asyncio.run(_check(config, files))
-    except BadTargetError as error:
+    except (BadTargetError, UnresolvedListenError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return EXIT_USAGE
     if as_json:
@@ -110,7 +110,7 @@ def describe(config: Config, result: Resolution, checked: tuple[Checked, ...]) -
 
 
 async def _check(config: Config, files: Files | None) -> tuple[Resolution, tuple[Checked, ...]]:
-    listen = await resolve_listen(config.listen_addr, files=files)
+    listen = await resolve_listen(config.listen_addr, config.nameserver, files=files)
     result = await Targets(config, listen, files=files).run(force=True)
     slots = asyncio.Semaphore(MAX_CONCURRENT)
 

@@ -1,20 +1,65 @@
-"""Listen addresses as they are bound: literal addresses, whatever names they were given by."""
+"""Listen addresses as literal IP addresses, whatever names they were given by.
+
+A name is stricter than a literal in one way and laxer in another. It must resolve, and a failure
+of DNS that may pass is waited for. But a name may have addresses that this host does not have (the
+hosts file of a container without IPv6 still says ``::1 localhost``): these are left out while
+another address of the name can be bound. A literal that cannot be bound ends the start.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Iterable, Sequence
+
 from gateway.core.address import HostPort
+from gateway.core.log import Log
 from gateway.core.messages import MAX_LISTEN
-from supervisor.core.discovery.endpoints import Answer, Question, QuestionKind, literal
+from supervisor.core.backoff import Draw, delay_s
+from supervisor.core.discovery.endpoints import Answer, Negative, Question, QuestionKind, literal
 from supervisor.core.discovery.system_names import Files
 from supervisor.discovery.resolution import BadTargetError
 
+FIRST_RETRY_S, MOST_RETRY_S = 0.5, 30.0
+
+NOT_OF_THIS_HOST = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""What bind(2) and socket(2) say of an address that no interface has."""
+
+
+class UnresolvedListenError(Exception):
+    """A listen name did not resolve, for a reason that may pass; the text says which and why."""
+
+
+async def wait_for_listen(
+    listen: tuple[HostPort, ...], nameservers: Sequence[HostPort], log: Log, *, draw: Draw
+) -> tuple[HostPort, ...]:
+    """Like :func:`resolve_listen`, but tries again for as long as a failure may pass."""
+    failures = 0
+    while True:
+        try:
+            return await resolve_listen(listen, nameservers, log=log)
+        except UnresolvedListenError as error:
+            failures += 1
+            log.warn(  # noqa: G010 - our own Log, not logging
+                "listen address does not resolve yet, trying again", error=str(error)
+            )
+        await asyncio.sleep(
+            delay_s(failures, first_s=FIRST_RETRY_S, most_s=MOST_RETRY_S, draw=draw)
+        )
+
 
 async def resolve_listen(
-    listen: tuple[HostPort, ...], *, files: Files | None = None
+    listen: tuple[HostPort, ...],
+    nameservers: Sequence[HostPort] = (),
+    *,
+    files: Files | None = None,
+    log: Log | None = None,
 ) -> tuple[HostPort, ...]:
-    """Listen addresses as literals; a name such as ``localhost`` becomes all its addresses.
+    """Listen addresses as literals, one attempt; an empty host (all interfaces) stays empty.
 
-    An empty host (all interfaces) stays. Raises BadTargetError for a name that cannot be resolved.
+    Raises UnresolvedListenError, and BadTargetError for a name that does not exist.
     """
     resolved: dict[HostPort, None] = {}
     for each in listen:
@@ -22,17 +67,54 @@ async def resolve_listen(
         if address or not each.host:
             resolved[HostPort(address or "", each.port)] = None
             continue
-        from supervisor.discovery.resolver import (
-            Resolver,  # 40 ms to import: not for literal addresses
-        )
-
-        outcome = await Resolver(files=files).ask(Question(QuestionKind.SEARCH, each.host))
-        if not isinstance(outcome, Answer):
-            raise BadTargetError(f"--listen-addr {each}: cannot resolve the host: {outcome.error}")
-        for found in outcome.addresses:
+        addresses = await _look_up(each, nameservers, files)
+        for found in _bindable(each, addresses, log):
             resolved[HostPort(found, each.port)] = None
     if len(resolved) > MAX_LISTEN:
         raise BadTargetError(
             f"--listen-addr: {len(resolved)} addresses, expected at most {MAX_LISTEN}"
         )
     return tuple(resolved)
+
+
+async def _look_up(
+    listen: HostPort, nameservers: Sequence[HostPort], files: Files | None
+) -> tuple[str, ...]:
+    from supervisor.discovery.resolver import Resolver  # 40 ms to import: not for literal addresses
+
+    question = Question(QuestionKind.SEARCH, listen.host)
+    match await Resolver(nameservers, files=files).ask(question):
+        case Answer(addresses=addresses):
+            return addresses
+        case Negative(error=error):
+            raise BadTargetError(f"--listen-addr {listen}: cannot resolve the host: {error}")
+        case failure:
+            raise UnresolvedListenError(
+                f"--listen-addr {listen}: cannot resolve the host: {failure.error}"
+            )
+
+
+def _bindable(listen: HostPort, addresses: Iterable[str], log: Log | None) -> list[str]:
+    """The addresses that this host has; all of them if it has none, so that the bind says why."""
+    missing = {address: why for address in addresses if (why := _why_missing(address))}
+    present = [address for address in addresses if address not in missing]
+    if not present:
+        return list(addresses)
+    for address, why in missing.items():
+        if log is not None:
+            log.warn(  # noqa: G010 - our own Log, not logging
+                "listen address left out", listen=str(listen), address=address, error=why
+            )
+    return present
+
+
+def _why_missing(address: str) -> str:
+    """Why no program of this host can listen on the address; "" if one can."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.bind((address, 0))
+    except OSError as error:
+        if error.errno in NOT_OF_THIS_HOST:
+            return os.strerror(error.errno)
+    return ""

@@ -19,7 +19,6 @@ from supervisor.core.admin.views import DiscoveryView
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered, EndpointsChange, compare, tls_domain
 from supervisor.core.discovery.system_names import Files
-from supervisor.discovery.listen_addresses import resolve_listen
 from supervisor.discovery.resolution import BadTargetError, Resolution, Targets
 
 EMERGENCY_S = 5.0
@@ -104,15 +103,16 @@ class DiscoveryLoop:
         self._results = Counter(view.results)
         self._last_success_at = view.last_success_at
 
-    async def start(self) -> None:
+    async def start(self, listen: tuple[HostPort, ...]) -> None:
         """Resolve until something was found, and told; then follow in a task of our own.
 
+        ``listen``: our own addresses as literals, which no endpoint may have.
         Raises NoEndpointsError if nothing can be found, and BadTargetError for what can never work.
         Transient failures are retried with backoff for as long as it takes; every failure is, if
         there are endpoints of an earlier image to go on with. May be called again after an error.
         """
         self._started = asyncio.get_running_loop().create_future()
-        self._listen = await resolve_listen(self._config.listen_addr, files=self._files)
+        self._listen = listen
         self._targets = self._make_targets(self._config)
         self._task = asyncio.create_task(self._follow(), name="follow discovery")
         try:

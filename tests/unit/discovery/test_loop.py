@@ -17,7 +17,6 @@ from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.system_names import Files
 from supervisor.discovery import loop as loop_module
-from supervisor.discovery.listen_addresses import resolve_listen
 from supervisor.discovery.loop import DiscoveryLoop, NoEndpointsError, ReloadFailedError
 from supervisor.discovery.resolution import BadTargetError
 from tests.dns import Fault, NameServer
@@ -99,15 +98,19 @@ class Fixture:
     """A discovery_loop, what it told and what it logged."""
 
     def __init__(self, config: Config, files: Files) -> None:
+        self.config = config
         self.told = Told()
         self.log = Logbook()
         self.it = DiscoveryLoop(config, self.log, self.told, files=files, draw=lambda: 0.0)
+
+    async def start(self) -> None:
+        await self.it.start(self.config.listen_addr)
 
 
 @contextlib.asynccontextmanager
 async def started(config: Config, files: Files) -> AsyncIterator[Fixture]:
     fixture = Fixture(config, files)
-    await fixture.it.start()
+    await fixture.start()
     try:
         yield fixture
     finally:
@@ -201,7 +204,7 @@ def test_a_definite_no_at_start_ends_it(
     async def main() -> None:
         fixture = Fixture(config, files)
         with pytest.raises(NoEndpointsError, match=r"SRV _etcd-client\._tcp\.test"):
-            await fixture.it.start()
+            await fixture.start()
         assert fixture.told.lists == []
 
     asyncio.run(main())
@@ -218,7 +221,7 @@ def test_after_an_upgrade_a_failing_dns_leaves_the_endpoints_in_use(
     async def main() -> None:
         fixture = Fixture(config, files)
         fixture.it.remember(before)
-        task = asyncio.create_task(fixture.it.start())
+        task = asyncio.create_task(fixture.start())
         await until(lambda: fixture.log.lines_of("discovery failed, endpoints stay as they were"))
         assert not fixture.log.lines_of("no endpoint found yet, trying again")
         assert not task.done()
@@ -244,9 +247,9 @@ def test_a_start_that_failed_may_be_tried_again(
     async def main() -> None:
         fixture = Fixture(config, files)
         with pytest.raises(NoEndpointsError):
-            await fixture.it.start()
+            await fixture.start()
         ns.faults.clear()
-        await fixture.it.start()
+        await fixture.start()
         assert fixture.told.names == ["n1.test:2379", "n2.test:2379"]
         await fixture.it.close()
 
@@ -265,7 +268,7 @@ def test_a_dead_dns_at_start_is_waited_for(
 
     async def main() -> None:
         fixture = Fixture(config, files)
-        task = asyncio.create_task(fixture.it.start())
+        task = asyncio.create_task(fixture.start())
         await until(lambda: fixture.log.lines_of("no endpoint found yet, trying again"))
         assert not task.done()
         assert fixture.it.view.last_error
@@ -316,7 +319,7 @@ def test_start_can_be_cancelled(config: Config, files: Files, ns: NameServer) ->
 
     async def main() -> None:
         fixture = Fixture(config, files)
-        task = asyncio.create_task(fixture.it.start())
+        task = asyncio.create_task(fixture.start())
         await until(lambda: fixture.log.messages)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -552,7 +555,7 @@ def test_a_static_loop_is_wrong_usage(config: Config, files: Files) -> None:
         for target in ("127.0.0.1:23790", "localhost:23790", "127.0.0.5:23790"):
             fixture = Fixture(static(everywhere, target), files)
             with pytest.raises(BadTargetError, match=f"--endpoints {target}.*own listen address"):
-                await fixture.it.start()
+                await fixture.start()
 
     asyncio.run(main())
 
@@ -578,7 +581,7 @@ def test_a_changed_resolv_conf_is_noticed(config: Config, ns: NameServer, files:
     async def main() -> None:
         fixture = Fixture(pinned, files)
         with pytest.raises(NoEndpointsError):
-            await fixture.it.start()
+            await fixture.start()
         write(files.resolv_conf, "search test\noptions attempts:2\n")
         ns.set("pinned.test", "A", "127.0.0.8")
         async with started(pinned, files) as f:
@@ -590,23 +593,6 @@ def test_a_changed_resolv_conf_is_noticed(config: Config, ns: NameServer, files:
             remove(files.resolv_conf)
             f.it.refresh("test")
             await until(lambda: f.it.view.last_error)
-
-    asyncio.run(main())
-
-
-def test_listen_names_become_literals(files: Files) -> None:
-    """Names of listen addresses are resolved; an unknown one is wrong usage."""
-
-    async def main() -> None:
-        listen = (HostPort("localhost", 1), HostPort("", 2), HostPort("::1", 3))
-        assert await resolve_listen(listen, files=files) == (
-            HostPort("127.0.0.1", 1),
-            HostPort("", 2),
-            HostPort("::1", 3),
-        )
-        write(files.resolv_conf, "nameserver 127.0.0.1\noptions attempts:1 timeout:1\n")
-        with pytest.raises(BadTargetError, match="--listen-addr"):
-            await resolve_listen((HostPort("no-such-name.invalid", 1),), files=files)
 
     asyncio.run(main())
 
@@ -658,7 +644,7 @@ class TestTlsGate:
             async def main() -> None:
                 fixture = Fixture(secure, files)
                 with pytest.raises(NoEndpointsError, match=r"not speak TLS.*certificate for test "):
-                    await fixture.it.start()
+                    await fixture.start()
 
             asyncio.run(main())
 
@@ -671,7 +657,7 @@ class TestTlsGate:
 
         async def main() -> None:
             fixture = Fixture(secure, files)
-            task = asyncio.create_task(fixture.it.start())
+            task = asyncio.create_task(fixture.start())
             await until(lambda: fixture.it.view.refused)
             assert not task.done()
             with Server(authority.context("test"), port):
@@ -728,7 +714,7 @@ class TestTlsGate:
 
         async def main() -> None:
             with pytest.raises(BadTargetError, match="/nonexistent/ca"):
-                await Fixture(missing, files).it.start()
+                await Fixture(missing, files).start()
             async with started(replace(secure, insecure_discovery=True), files) as f:
                 with pytest.raises(ReloadFailedError, match="/nonexistent/ca"):
                     await f.it.reload(missing)
