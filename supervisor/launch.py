@@ -15,17 +15,6 @@ import sys
 PARTS = {"supervisor": "master.py", "gateway": "log_sink.py"}
 """A module of each of our packages, to know them by."""
 
-HELD_SIGNALS = (
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGTERM,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-)
-
 PROCESS_MANAGER = "supervisord.py"
 """A module of PyPI's supervisor, which installs itself into the same folder as ours."""
 
@@ -36,20 +25,13 @@ EXIT_INTERRUPTED = 130
 
 def main() -> int:
     """Check whose packages they are, then run the command line; the exit code."""
-    if sys.argv[1:2] == ["start"]:
-        hold_signals()
+    # Whoever started us may have left it ignored. Then the kernel would throw away how a child
+    # ended, and neither a worker's death nor an upgrade's trial could be told.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         return _run()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-
-
-def hold_signals() -> None:
-    """Let signals wait until the master handles them: its imports take a tenth of a second.
-
-    A reload that came early would otherwise kill what it is to reload.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
 
 
 def _run() -> int:
@@ -58,6 +40,10 @@ def _run() -> int:
             advice = "install etcd-gateway into an environment of its own"
             print(f"etcd-gateway: {reason}; {advice}", file=sys.stderr)
             return 1
+    if sys.argv[1:2] == ["start"]:
+        from supervisor.system import signals
+
+        signals.hold()
     from supervisor.cli import main as cli
 
     return cli.main()

@@ -14,12 +14,11 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, assert_never
+from collections.abc import Callable
+from typing import assert_never
 
 from gateway.core import messages
 from gateway.core.address import HostPort
-from gateway.core.endpoint import EndpointState
 from gateway.process_title import set_title
 from supervisor import __version__
 from supervisor.admin.lifecycle import PATIENCE_S, AdminLifecycle
@@ -30,23 +29,22 @@ from supervisor.core.admin.document import log_lines
 from supervisor.core.admin.readiness import summary_of
 from supervisor.core.admin.views import GatewayView, endpoint_view
 from supervisor.core.config import Config
-from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAGE
-from supervisor.core.health.machine import HealthView
-from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Roster
 from supervisor.discovery.listen_addresses import wait_for_listen
 from supervisor.discovery.loop import STAYING, DiscoveryLoop, NoEndpointsError
 from supervisor.discovery.resolution import BadTargetError
+from supervisor.endpoint_tracker import EndpointTracker
 from supervisor.handover import upgrade
 from supervisor.handover.service_notifier import ServiceNotifier
 from supervisor.handover.state import facts_for_the_next, take_over
 from supervisor.handover.systemd import Notify, watchdog_interval_s
-from supervisor.health.prober import Prober
 from supervisor.reloader import Reloader, Steps
-from supervisor.snapshot_publisher import SnapshotPublisher
+from supervisor.shutdown import Shutdown
 from supervisor.system import limits
 from supervisor.system.log import make_log
+from supervisor.system.signals import SignalWatch
+from supervisor.system.tasks import Tasks
 from supervisor.workers.pool import Handlers, WorkerPool
 
 TICK_S = 1.0
@@ -57,17 +55,6 @@ RETRY_S = 5.0
 
 FATAL_TASKS = ("begin", "leave")
 """Without these there is no gateway, or no end of it; others may fail without a session lost."""
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-
-HANDLED_SIGNALS = (
-    *STOP_SIGNALS,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-)
 
 
 def run(config: Config, reread: Callable[[], Config]) -> int:
@@ -95,18 +82,11 @@ class Master:
         self._roster = Roster(left.version)
         self._listen: tuple[HostPort, ...] = ()
         self._reread = reread
-        self._upgrade = upgrade.Upgrade(
-            self._log, obstacle=self._find_obstacle, hand_over=self._hand_over
-        )
-        self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._ready = False
-        self._draining = False
         self._failed_with = 0
-        self._sessions_cut = 0
         self._pool: WorkerPool | None = None
         self._port_monitor: PortMonitor | None = None
-        self._publisher: SnapshotPublisher | None = None
         self._admin = AdminLifecycle(self.view, self._log)
 
     async def main(self) -> int:
@@ -119,8 +99,17 @@ class Master:
         self._service_notifier = ServiceNotifier(
             self._notify, summary=self._summary, healthy=self._is_healthy
         )
-        self._watch_signals()
-        self._discovery_loop = DiscoveryLoop(self._config, self._log, self._on_found)
+        self._tasks = Tasks(self._loop, self._on_task_failed)
+        self._shutdown = Shutdown(self._log, self._notify, self._tasks, end=self._end)
+        self._endpoints = EndpointTracker(
+            self._loop,
+            self._config,
+            self._log,
+            roster=self._roster,
+            totals=self._totals,
+            send=self._send,
+        )
+        self._discovery_loop = DiscoveryLoop(self._config, self._log, self._endpoints.on_found)
         self._reloader = Reloader(
             Steps(
                 running=lambda: self._config,
@@ -133,8 +122,17 @@ class Master:
             self._log,
             view=self._left.reload,
         )
-        self._prober = Prober(self._config, self._log, self._on_health)
-        self._spawn(self._begin(), "begin")
+        self._signals = SignalWatch(self._loop, self._on_signal)
+        self._signals.start()
+        if self._signals.deaf:
+            self._log.warn("SIGTTIN and SIGTTOU are not heard", error=self._signals.deaf)
+        self._upgrade = upgrade.Upgrade(
+            self._log,
+            obstacle=self._find_obstacle,
+            hand_over=self._hand_over,
+            resume_signals=self._signals.resume,
+        )
+        self._tasks.start(self._begin(), "begin")
         try:
             return await self._done
         finally:
@@ -165,7 +163,7 @@ class Master:
         try:
             self._admin.bind(self._config.admin_addr)
             self._timers["admin"] = self._loop.call_later(
-                PATIENCE_S, lambda: self._spawn(self._admin.open(), "admin")
+                PATIENCE_S, lambda: self._tasks.start(self._admin.open(), "admin")
             )
             self._tick()
             self._listen = await wait_for_listen(
@@ -215,8 +213,8 @@ class Master:
 
     def _take_over_endpoints(self) -> None:
         """The image before us knew them a moment ago: serve with them until DNS answers."""
-        self._on_found(self._left.found)
-        self._prober.remember(self._left.health)
+        self._endpoints.on_found(self._left.found)
+        self._endpoints.prober.remember(self._left.health)
         if self._left.discovery is not None:
             self._discovery_loop.remember(self._left.discovery)
 
@@ -238,12 +236,7 @@ class Master:
             store=self._notify,
         )
         pool.restarts.update(self._left.restarts)
-        snapshot = self._roster.snapshot(worker_settings(self._config))
-        self._totals.retain([each.name for each in snapshot.endpoints])
-        self._publisher = SnapshotPublisher(
-            self._loop, make=self._make_snapshot, send=self._send, version=snapshot.version
-        )
-        pool.start(snapshot)
+        pool.start(self._endpoints.publish_from_now_on())
 
     def _on_ready(self) -> None:
         self._ready = True
@@ -253,44 +246,21 @@ class Master:
             listen=[str(address) for address in self._listen],
             workers=self._pool.wanted if self._pool else 0,
         )
-        self._spawn(self._after_ready(), "after ready")
+        self._tasks.start(self._after_ready(), "after ready")
 
     async def _after_ready(self) -> None:
         await self._service_notifier.tell_ready(watchdog_interval_s(os.environ))
         self._reloader.resume()
         await self._admin.open()
 
-    # -- endpoints --------------------------------------------------------------------------
-
-    def _on_found(self, found: tuple[Discovered, ...]) -> None:
-        self._roster.resolve(found, self._loop.time(), self._config.removal_grace_s)
-        self._watch_members()
-        self._push()
-
-    def _watch_members(self) -> None:
-        """Those that left are watched to the end of their grace: they may come back, or fail."""
-        self._prober.set_endpoints(member.found for member in self._roster.members)
-
-    def _on_health(self, name: str, view: HealthView) -> None:
-        self._roster.judge(name, view.active)
-        self._push()
-
-    def _push(self) -> None:
-        """Something that the workers should know may have changed."""
-        if self._publisher is not None:
-            self._publisher.ask()
-
-    def _make_snapshot(self) -> messages.Snapshot:
-        self._roster.expire(self._loop.time())
-        return self._roster.snapshot(worker_settings(self._config))
+    # -- what happens while it runs -----------------------------------------------------------
 
     def _send(self, snapshot: messages.Snapshot) -> None:
         if self._pool is None:
             return
-        self._totals.retain([each.name for each in snapshot.endpoints])
         self._pool.push(snapshot)
         self._service_notifier.show_status()
-        if not any(each.state is EndpointState.ACTIVE for each in snapshot.endpoints):
+        if not self._endpoints.any_active:
             self._discovery_loop.refresh("all-inactive")
 
     def _on_message(self, slot: int, gen: int, message: messages.Up) -> None:
@@ -298,11 +268,11 @@ class Master:
             case messages.Report():
                 self._totals.report(slot, gen, message)
             case messages.DialFailed(endpoint, address, result, error):
-                self._prober.dial_failed(endpoint, f"{address}: {error}", result)
+                self._endpoints.prober.dial_failed(endpoint, f"{address}: {error}", result)
             case messages.DialSucceeded(endpoint):
-                self._prober.dial_succeeded(endpoint)
+                self._endpoints.prober.dial_succeeded(endpoint)
             case messages.Drained(cut):
-                self._sessions_cut += cut if self._draining else 0
+                self._shutdown.on_drained(cut)
             case messages.Bound() | messages.Ready() | messages.Failed():
                 pass  # the pool's business
             case _:
@@ -311,61 +281,41 @@ class Master:
     def _tick(self) -> None:
         """What is due about once a second."""
         self._timers["tick"] = self._loop.call_later(TICK_S, self._tick)
-        if self._draining or not self._ready:
+        if self._shutdown.draining or not self._ready:
             self._service_notifier.ask_patience()
         if self._pool is None:
             return
-        if self._port_monitor is not None and not self._draining:
+        if self._port_monitor is not None and not self._shutdown.draining:
             self._port_monitor.tick(self._pool.listener_inodes())
-        sessions = self._totals.sessions()
-        for member in self._roster.members:
-            self._roster.sessions(member.found.name, sessions.get(member.found.name, 0))
-        self._roster.expire(self._loop.time())
-        self._watch_members()
-        self._push()
+        sessions = self._endpoints.on_tick()
         if self._config.balance == "least-sessions":
             self._pool.push_loads(messages.Loads(sessions))
         self._service_notifier.show_status()
 
     # -- signals ----------------------------------------------------------------------------
 
-    def _watch_signals(self) -> None:
-        handle = self._loop.add_signal_handler
-        for number in STOP_SIGNALS:
-            handle(number, self._stop, number)
-        handle(signal.SIGHUP, self._ask_reload)
-        handle(signal.SIGUSR1, self._log_status)
-        handle(signal.SIGUSR2, lambda: self._spawn(self._upgrade.attempt(), "upgrade"))
-        handle(signal.SIGTTIN, self._resize, +1)
-        handle(signal.SIGTTOU, self._resize, -1)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        upgrade.unblock_signals()
-
-    def _stop(self, number: signal.Signals) -> None:
-        """The first one drains, the second one stops at once."""
-        pool = self._pool
-        if pool is None:
-            self._end(0)
-            return
-        if self._draining:
-            self._log.info("stopping at once", signal=number.name)
-            pool.stop_now()
-            return
-        self._draining = True
-        self._notify.stopping()
-        if self._config.handover and number is signal.SIGTERM and self._notify.enabled:
-            self._log.info("leaving, the workers go on for the next master", signal=number.name)
-            self._spawn(self._leave(pool), "leave")
-            return
-        self._log.info("draining", signal=number.name, drain_timeout_s=self._config.drain_timeout_s)
-        pool.drain(self._config.drain_timeout_s)
-
-    async def _leave(self, pool: WorkerPool) -> None:
-        await self._notify.barrier()
-        pool.leave()
+    def _on_signal(self, number: signal.Signals) -> None:
+        match number:
+            case signal.SIGHUP:
+                self._ask_reload()
+            case signal.SIGUSR1:
+                self._log_status()
+            case signal.SIGUSR2:
+                self._tasks.start(self._upgrade.attempt(), "upgrade")
+            case signal.SIGTTIN:
+                self._resize(+1)
+            case signal.SIGTTOU:
+                self._resize(-1)
+            case _:
+                self._shutdown.on_signal(
+                    number,
+                    self._pool,
+                    handover=self._config.handover,
+                    drain_timeout_s=self._config.drain_timeout_s,
+                )
 
     def _resize(self, by: int) -> None:
-        if self._pool is None or self._draining:
+        if self._pool is None or self._shutdown.draining:
             return
         before, after = self._pool.wanted, self._pool.resize(by)
         if after == before:
@@ -379,7 +329,7 @@ class Master:
 
     def _find_obstacle(self) -> str:
         """What is in the way of an upgrade; "" if nothing is."""
-        if self._draining:
+        if self._shutdown.draining:
             return "draining"
         return "" if self._ready else "starting"
 
@@ -395,7 +345,7 @@ class Master:
             started_at=self._started_at,
             reload=self._reloader.view,
             discovery=self._discovery_loop.view,
-            health=self._prober.view,
+            health=self._endpoints.prober.view,
             events=self._events.all(),
         )
         return pool.named_descriptors(), facts
@@ -403,8 +353,10 @@ class Master:
     # -- reload -----------------------------------------------------------------------------
 
     def _ask_reload(self) -> None:
-        if self._pool is None or self._draining:
-            self._log.warn("no reload now", reason="draining" if self._draining else "starting")
+        if self._pool is None or self._shutdown.draining:
+            self._log.warn(
+                "no reload now", reason="draining" if self._shutdown.draining else "starting"
+            )
             if self._pool is None:  # a start that waits for DNS need not wait any longer
                 self._discovery_loop.refresh("signal")
         else:
@@ -418,11 +370,9 @@ class Master:
         self._config = config
         self._log.set_level(config.log_level)
         self._log_configuration()
-        self._prober.reconfigure(config)
         if self._pool is not None:
             self._pool.reconfigure(config)
-        if self._publisher is not None:
-            self._publisher.push()
+        self._endpoints.reconfigure(config)
 
     def _on_reloaded(self, error: str | None) -> None:
         self._admin.forget_view()
@@ -440,14 +390,14 @@ class Master:
             started_at=self._started_at,
             uptime_s=max(time.time() - self._started_at, 0.0),
             started=self._ready,
-            draining=self._draining,
+            draining=self._shutdown.draining,
             slots=slots,
             listen=tuple(str(address) for address in self._listen),
             snapshot_version=self._roster.version,
             discovery=self._discovery_loop.view,
             reload=self._reloader.view,
             endpoints=tuple(
-                endpoint_view(member, self._prober.view(member.found.name))
+                endpoint_view(member, self._endpoints.prober.view(member.found.name))
                 for member in self._roster.members
             ),
             workers=tuple(
@@ -479,23 +429,15 @@ class Master:
 
     def _is_healthy(self) -> bool:
         """That this is asked proves that the loop turns; the rest is the workers' part."""
-        return self._draining or (self._pool is not None and self._pool.any_live)
+        return self._shutdown.draining or (self._pool is not None and self._pool.any_live)
 
     # -- the end ----------------------------------------------------------------------------
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = self._loop.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._reap_task)
-
-    def _reap_task(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        if task.get_name() in FATAL_TASKS:
-            self._fail(f"internal error in {task.get_name()}: {error!r}", EXIT_FAILURE)
+    def _on_task_failed(self, name: str, error: BaseException) -> None:
+        if name in FATAL_TASKS:
+            self._fail(f"internal error in {name}: {error!r}", EXIT_FAILURE)
         else:
-            self._log.error("internal error", task=task.get_name(), error=repr(error))
+            self._log.error("internal error", task=name, error=repr(error))
 
     def _fail(self, text: str, code: int) -> None:
         self._log.error(text)
@@ -512,20 +454,14 @@ class Master:
     async def _close(self) -> None:
         for timer in self._timers.values():
             timer.cancel()
-        for task in self._tasks:
-            task.cancel()
+        await self._tasks.cancel()
         self._reloader.cancel()
-        if self._publisher is not None:
-            self._publisher.cancel()
         await self._admin.close()
-        await asyncio.gather(self._discovery_loop.close(), self._prober.close())
+        await asyncio.gather(self._discovery_loop.close(), self._endpoints.close())
         self._service_notifier.close()
-        if self._draining:
-            self._log.info("drained", sessions_cut=self._sessions_cut)
+        self._shutdown.close()
         self._log.close()
-        # The loop gives the signals their default actions back when it is closed: one that comes
-        # after that must not turn the exit code into a death by signal.
-        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
+        self._signals.close()
 
     def _on_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """A bug must cost one event, not the gateway."""

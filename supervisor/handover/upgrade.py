@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, NoReturn
 
 from gateway.core.log import Log
+from supervisor.system import signals
 from supervisor.workers.fork import SYSTEMD_VARIABLES
 from supervisor.workers.inherited import InheritedDescriptors
 
@@ -38,11 +39,17 @@ class Upgrade:
     """
 
     def __init__(
-        self, log: Log, *, obstacle: Callable[[], str], hand_over: Callable[[], HandoverState]
+        self,
+        log: Log,
+        *,
+        obstacle: Callable[[], str],
+        hand_over: Callable[[], HandoverState],
+        resume_signals: Callable[[], None],
     ) -> None:
         self._log = log
         self._obstacle = obstacle
         self._hand_over = hand_over
+        self._resume_signals = resume_signals
         self._under_way = False
 
     async def attempt(self) -> None:
@@ -55,7 +62,7 @@ class Upgrade:
             if why := await preflight():
                 self._log.error(FAILED, error=why)
                 return
-            block_signals()
+            signals.hold_all()
             for _ in range(3):  # one that came before is ours, and the loop has yet to hear of it
                 await asyncio.sleep(0)
             if not self._obstacle():
@@ -65,7 +72,7 @@ class Upgrade:
             self._log.error(FAILED, error=str(error))
         finally:
             self._under_way = False
-            unblock_signals()
+            self._resume_signals()
 
 
 def command() -> list[str]:
@@ -108,7 +115,7 @@ def _spawn_preflight(argv: list[str]) -> int:
     environ = {**os.environ, PREFLIGHT_VARIABLE: "1"}
     for name in SYSTEMD_VARIABLES:
         environ.pop(name, None)
-    return os.pidfd_open(os.posix_spawn(argv[0], argv, environ, setsigmask=[]))
+    return os.pidfd_open(os.posix_spawn(argv[0], argv, environ, setsigmask=signals.HANDLED))
 
 
 def _wait(pidfd: int) -> str | None:
@@ -132,8 +139,8 @@ def is_preflight(environ: Mapping[str, str]) -> bool:
 def execute(fds: Mapping[str, int], facts: Mapping[str, Any]) -> NoReturn:
     """Become the new image; OSError: we are still the old one and nothing has changed.
 
-    Call :func:`block_signals` first: they stay blocked until the new image calls
-    :func:`unblock_signals`, for one that arrives in between would kill it.
+    Call :func:`signals.hold_all` first: a signal that arrives before the new image has installed
+    its handlers would kill it.
     """
     document = _write_down({"fds": dict(fds), "facts": dict(facts)})
     argv = command()
@@ -155,16 +162,6 @@ def _write_down(left: Mapping[str, Any]) -> int:
         json.dump(left, file, default=str)
     os.lseek(document, 0, os.SEEK_SET)
     return document
-
-
-def block_signals() -> None:
-    """From now on they wait, for the new image or until :func:`unblock_signals`."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-
-
-def unblock_signals() -> None:
-    """To be called once the handlers are installed; does nothing in a first image."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 def take_inherited(

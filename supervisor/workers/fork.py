@@ -24,6 +24,7 @@ from gateway.scoreboard import Scoreboard
 # Importing the worker imports uvloop before the fork: a fork takes 4 to 8 ms instead of 75 ms.
 from gateway.worker import WorkerStart, run
 from supervisor.core.workers.worker_id import WorkerId
+from supervisor.system.signals import IGNORED_BY_WORKERS
 
 SYSTEMD_VARIABLES = (
     "NOTIFY_SOCKET",
@@ -34,19 +35,6 @@ SYSTEMD_VARIABLES = (
     "LISTEN_FDNAMES",
 )
 """What the service manager says to the master only."""
-
-IGNORED_BY_WORKERS = (
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGTERM,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGPIPE,
-)
-"""The master owns the workers; a terminal or ``pkill`` reaches the whole process group."""
 
 EXIT_WORKER_BUG = 70
 """sysexits EX_SOFTWARE: an exception left the worker's main function."""

@@ -1,0 +1,106 @@
+"""The endpoints in the master: what discovery found and probes judged, told to the workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.core import messages
+from gateway.core.endpoint import EndpointState
+from gateway.core.log import Log
+from supervisor.core.admin.totals import Totals
+from supervisor.core.config import Config
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.health.machine import HealthView
+from supervisor.core.reload_rules import worker_settings
+from supervisor.core.roster import Roster
+from supervisor.health.prober import Prober
+from supervisor.snapshot_publisher import SnapshotPublisher
+
+
+class EndpointTracker:
+    """Keeps roster, prober and totals in step, and publishes a snapshot when one of them changed.
+
+    Owns the prober. ``send(snapshot)`` gives a snapshot to the workers.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        config: Config,
+        log: Log,
+        *,
+        roster: Roster,
+        totals: Totals,
+        send: Callable[[messages.Snapshot], None],
+    ) -> None:
+        self._loop = loop
+        self._config = config
+        self._roster = roster
+        self.prober = Prober(config, log, self._on_health)
+        self._totals = totals
+        self._send = send
+        self._publisher: SnapshotPublisher | None = None
+
+    def publish_from_now_on(self) -> messages.Snapshot:
+        """The snapshot for the first workers; later ones go through ``send``."""
+        snapshot = self._make()
+        self._totals.retain([each.name for each in snapshot.endpoints])
+        self._publisher = SnapshotPublisher(
+            self._loop, make=self._make, send=self._publish, version=snapshot.version
+        )
+        return snapshot
+
+    def on_found(self, found: tuple[Discovered, ...]) -> None:
+        """Discovery says which endpoints there are."""
+        self._roster.resolve(found, self._loop.time(), self._config.removal_grace_s)
+        self._watch_members()
+        self.publish()
+
+    def on_tick(self) -> dict[str, int]:
+        """About once a second; sessions by endpoint over all workers."""
+        sessions = self._totals.sessions()
+        for member in self._roster.members:
+            self._roster.sessions(member.found.name, sessions.get(member.found.name, 0))
+        self._roster.expire(self._loop.time())
+        self._watch_members()
+        self.publish()
+        return sessions
+
+    def reconfigure(self, config: Config) -> None:
+        """The configuration changed: the workers get it with the next snapshot, at once."""
+        self._config = config
+        self.prober.reconfigure(config)
+        if self._publisher is not None:
+            self._publisher.push()
+
+    def publish(self) -> None:
+        """Something that the workers should know may have changed."""
+        if self._publisher is not None:
+            self._publisher.ask()
+
+    @property
+    def any_active(self) -> bool:
+        return any(member.state is EndpointState.ACTIVE for member in self._roster.members)
+
+    async def close(self) -> None:
+        if self._publisher is not None:
+            self._publisher.cancel()
+        await self.prober.close()
+
+    def _on_health(self, name: str, view: HealthView) -> None:
+        """The prober's judgement of one endpoint changed."""
+        self._roster.judge(name, view.active)
+        self.publish()
+
+    def _watch_members(self) -> None:
+        """Probe those in their grace, too: they may come back, or fail."""
+        self.prober.set_endpoints(member.found for member in self._roster.members)
+
+    def _make(self) -> messages.Snapshot:
+        self._roster.expire(self._loop.time())
+        return self._roster.snapshot(worker_settings(self._config))
+
+    def _publish(self, snapshot: messages.Snapshot) -> None:
+        self._totals.retain([each.name for each in snapshot.endpoints])
+        self._send(snapshot)

@@ -1,0 +1,66 @@
+"""The end of the gateway that a signal asks for: drain, leave the workers, or stop at once."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+from gateway.core.log import Log
+from supervisor.handover.systemd import Notify
+from supervisor.system.tasks import Tasks
+from supervisor.workers.pool import WorkerPool
+
+
+class Shutdown:
+    """``draining`` is True from the first stop signal on.
+
+    ``end(code)`` ends the master where there is no pool whose end would.
+    """
+
+    def __init__(
+        self, log: Log, notify: Notify, tasks: Tasks, *, end: Callable[[int], None]
+    ) -> None:
+        self._log = log
+        self._notify = notify
+        self._tasks = tasks
+        self._end = end
+        self.draining = False
+        self.sessions_cut = 0
+
+    def on_signal(
+        self,
+        number: signal.Signals,
+        pool: WorkerPool | None,
+        *,
+        handover: bool,
+        drain_timeout_s: float,
+    ) -> None:
+        """The first signal drains, the second one stops at once."""
+        if pool is None:
+            self._end(0)
+        elif self.draining:
+            self._log.info("stopping at once", signal=number.name)
+            pool.stop_now()
+        else:
+            self.draining = True
+            self._notify.stopping()
+            if handover and number is signal.SIGTERM and self._notify.enabled:
+                msg = "leaving, the workers go on for the next master"
+                self._log.info(msg, signal=number.name)
+                self._tasks.start(self._leave(pool), "leave")
+                return
+            self._log.info("draining", signal=number.name, drain_timeout_s=drain_timeout_s)
+            pool.drain(drain_timeout_s)
+
+    def on_drained(self, cut: int) -> None:
+        """A worker left; ``cut`` of its sessions did not end by themselves."""
+        self.sessions_cut += cut if self.draining else 0
+
+    def close(self) -> None:
+        """The gateway is over: say how the drain went, if there was one."""
+        if self.draining:
+            self._log.info("drained", sessions_cut=self.sessions_cut)
+
+    async def _leave(self, pool: WorkerPool) -> None:
+        await self._notify.barrier()
+        pool.leave()
