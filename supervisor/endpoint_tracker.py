@@ -16,6 +16,7 @@ from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Roster
 from supervisor.health.prober import Prober
 from supervisor.snapshot_publisher import SnapshotPublisher
+from supervisor.system.machine import identify
 
 
 class EndpointTracker:
@@ -36,6 +37,7 @@ class EndpointTracker:
     ) -> None:
         self._loop = loop
         self._config = config
+        self._machine = identify()
         self._roster = roster
         self.prober = Prober(config, log, self._on_health)
         self._totals = totals
@@ -99,7 +101,7 @@ class EndpointTracker:
 
     def _make(self) -> messages.Snapshot:
         self._roster.expire(self._loop.time())
-        return self._roster.snapshot(worker_settings(self._config))
+        return self._roster.snapshot(worker_settings(self._config, self._machine))
 
     def _publish(self, snapshot: messages.Snapshot) -> None:
         self._totals.retain([each.name for each in snapshot.endpoints])

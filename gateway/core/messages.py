@@ -40,6 +40,8 @@ class Settings:
     max_sessions: int = 0
     """Of the whole gateway; 0 is no limit of ours."""
     balance: str = "round-robin"
+    host_seed: int = 0
+    """What makes this host's order of endpoints differ from other hosts'; 0: the given order."""
     on_inactive: str = "keep"
     access_log: bool = False
     log_level: str = "info"

@@ -60,6 +60,7 @@ class Rotation:
 
     ``slot`` of ``slots`` says where this worker starts: the starts of all workers cut the line of
     all weights into equal strips, so the first sessions of all together are spread like one's.
+    ``start`` (0 to 1) is where on that line the host begins, so that a fleet is spread as well.
     An endpoint that is enabled again gets no arrears, and ``at`` continues a replaced rotation.
     """
 
@@ -76,7 +77,13 @@ class Rotation:
     )
 
     def __init__(
-        self, weights: Mapping[str, int], *, slot: int = 0, slots: int = 1, at: float | None = None
+        self,
+        weights: Mapping[str, int],
+        *,
+        slot: int = 0,
+        slots: int = 1,
+        start: float = 0.0,
+        at: float | None = None,
     ) -> None:
         parts = shares(weights)
         self._names = list(parts)
@@ -86,7 +93,10 @@ class Rotation:
         self._enabled = [True] * len(self._names)
         self._absent: set[int] = set()  # disabled ones that have left the heap
         self._cycle = 0
-        self._at, first = self._start(slot, slots) if at is None else (at, len(self._names))
+        self._at, first = at, len(self._names)
+        if at is None:
+            total = sum(self._share)
+            self._at, first = self._find_start(total * (slot + start * slots) / slots)
         self._heap = [self._first_turn(i, first) for i in range(len(self._names))]
         heapq.heapify(self._heap)
 
@@ -132,14 +142,17 @@ class Rotation:
     def set_load(self, name: str, sessions: int) -> None:
         """Shares do not depend on it."""
 
-    def _start(self, slot: int, slots: int) -> tuple[float, int]:
-        """The turn, when and whose, that the left edge of our strip points at."""
-        mark = sum(self._share) * slot / slots
+    def _find_start(self, mark: float) -> tuple[float, int]:
+        """The turn, when and whose, at ``mark`` on the line of all weights; beyond it goes round.
+
+        A slot beyond ``slots`` is one worker more that nobody was told of yet.
+        """
+        mark = mark % sum(self._share) if self._share else 0.0
         for i, share in enumerate(self._share):
             if mark < share:
                 return (int(mark) + self._phase[i]) / share, i
             mark -= share
-        return 0.0, 0  # no endpoints, or a slot beyond ``slots``: one worker more, not yet told
+        return 0.0, 0  # no endpoints
 
     def _first_turn(self, i: int, first: int) -> tuple[int, float, int, int]:
         """Endpoint ``i``'s first turn from where we are; of those due right now, from ``first`` on.
@@ -179,18 +192,20 @@ def _phases(share: list[int]) -> list[float]:
 class LeastSessions:
     """The enabled endpoint with the fewest sessions for its share; ties go to the longest unused.
 
-    The order in which ties start is the rotation's, so that workers that know nothing yet do not
-    all choose the same. Loads are told by :meth:`set_load`; a stale heap entry is recognized by
-    its load and dropped when it comes up.
+    The order in which ties start is the rotation's, so that neither the workers nor the hosts of a
+    fleet, which know nothing yet, all choose the same. Loads are told by :meth:`set_load`; a stale
+    heap entry is recognized by its load and dropped when it comes up.
     """
 
     __slots__ = ("_absent", "_enabled", "_heap", "_load", "_share", "_turn", "_used")
 
-    def __init__(self, weights: Mapping[str, int], *, slot: int = 0, slots: int = 1) -> None:
+    def __init__(
+        self, weights: Mapping[str, int], *, slot: int = 0, slots: int = 1, start: float = 0.0
+    ) -> None:
         self._share = shares(weights)
         self._enabled = dict.fromkeys(self._share, True)
         self._load = dict.fromkeys(self._share, 0)
-        order = Rotation(dict.fromkeys(weights, 1), slot=slot, slots=slots)
+        order = Rotation(dict.fromkeys(weights, 1), slot=slot, slots=slots, start=start)
         self._turn = 0
         self._used: dict[str, int] = {}
         for _ in self._share:

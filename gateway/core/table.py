@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 
+from gateway.core import host_seed
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.loads import LoadBook
 from gateway.core.messages import Loads, Snapshot
@@ -31,6 +32,7 @@ class Table:
         self._suspects: dict[str, int] = {}
         self._trusted: set[str] = set()
         self._book = LoadBook(slots)
+        self._seed = 0
         self._least = False
 
     @property
@@ -56,8 +58,12 @@ class Table:
             if endpoint.state is EndpointState.ACTIVE
         }
         self._least = snapshot.settings.balance == "least-sessions"
+        if snapshot.settings.host_seed != self._seed:
+            self._seed = snapshot.settings.host_seed
+            self._classes = {}
         members: dict[int, list[Endpoint]] = {}
-        for endpoint in self._endpoints.values():
+        for name in host_seed.order(self._endpoints, self._seed):
+            endpoint = self._endpoints[name]
             if endpoint.state is not EndpointState.REMOVED:
                 members.setdefault(endpoint.priority, []).append(endpoint)
         self._classes = {
@@ -153,12 +159,20 @@ class Table:
         if old is not None and old.weights == weights and isinstance(old.balancer, kind):
             balancer = old.balancer
         elif self._least:
-            balancer = LeastSessions(weights, slot=self._slot, slots=self._slots)
+            balancer = LeastSessions(
+                weights, slot=self._slot, slots=self._slots, start=host_seed.start(self._seed)
+            )
             for name in weights:
                 balancer.set_load(name, self._book.estimate(name))
         else:
             at = old.balancer.at if old and isinstance(old.balancer, Rotation) else None
-            balancer = Rotation(weights, slot=self._slot, slots=self._slots, at=at)
+            balancer = Rotation(
+                weights,
+                slot=self._slot,
+                slots=self._slots,
+                start=host_seed.start(self._seed),
+                at=at,
+            )
         inactive: OrderedDict[str, None] = OrderedDict()
         for endpoint in members:
             if endpoint.state is EndpointState.ACTIVE:

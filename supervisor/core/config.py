@@ -61,6 +61,8 @@ class Config:
     tcp_user_timeout_s: float = 30.0
     max_sessions: int = 0
     balance: str = "round-robin"
+    host_seed: str = ""
+    """Empty: from the machine."""
     on_inactive: str = "keep"
     removal_grace_s: float = 30.0
     nameserver: tuple[HostPort, ...] = ()

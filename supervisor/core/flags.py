@@ -162,6 +162,12 @@ def _file(text: str) -> str:
     return text
 
 
+def _host_seed(text: str) -> str:
+    if len(text) > 255 or not text.isprintable():
+        raise ValueError("expected at most 255 printable characters, other ones on each host")
+    return text
+
+
 def _http_path(text: str) -> str:
     if not re.fullmatch(r"/[!-~]{0,1023}", text):
         raise ValueError("expected a path that begins with a slash, in ASCII without spaces")
@@ -360,6 +366,18 @@ FLAGS: tuple[Flag, ...] = (
         choices=("round-robin", "least-sessions"),
         topic=Topic.DIALING,
         help="How new sessions are spread over the endpoints of the best priority.",
+    ),
+    Flag(
+        name="host-seed",
+        field="host_seed",
+        read=_host_seed,
+        default="",
+        may_be_empty=True,
+        metavar="TEXT",
+        topic=Topic.DIALING,
+        help="What makes this host begin with another endpoint than other hosts do, for hosts and "
+        "containers that share a machine id; without it the machine id, else the host's name and "
+        "boot id.",
     ),
     Flag(
         name="on-inactive",

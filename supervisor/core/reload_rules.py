@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 from gateway.core.messages import Settings
 from supervisor.core.config import Config
@@ -36,7 +37,14 @@ def flag_name(field: str) -> str:
     return "--" + field.removesuffix("_s").replace("_", "-")
 
 
-def worker_settings(config: Config) -> Settings:
-    """The part that goes to the workers with every snapshot."""
-    names = {field.name for field in dataclasses.fields(Settings)}
-    return Settings(**{name: getattr(config, name) for name in names})
+def worker_settings(config: Config, machine: str = "") -> Settings:
+    """The part that goes to the workers with every snapshot; ``machine`` identifies this host."""
+    names = {field.name for field in dataclasses.fields(Settings)} - {"host_seed"}
+    values = {name: getattr(config, name) for name in names}
+    return Settings(**values, host_seed=seed_of(config.host_seed or machine))
+
+
+def seed_of(text: str) -> int:
+    """A number for a host's name; the same text always gives the same one, empty text gives 0."""
+    digest = hashlib.sha256(b"etcd-gateway host seed " + text.encode("utf-8", "surrogateescape"))
+    return int.from_bytes(digest.digest()[:6], "big") if text else 0

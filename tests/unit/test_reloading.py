@@ -40,3 +40,10 @@ def test_workers_are_told_what_they_act_on() -> None:
     assert settings.balance == "least-sessions"
     assert settings.access_log
     assert worker_settings(Config()) == Settings()
+
+
+def test_the_hosts_seed_is_of_the_machine_unless_it_is_given() -> None:
+    """Workers get a number: of --host-seed where that is set, else of what identifies the host."""
+    by_machine = worker_settings(Config(), "machine a").host_seed
+    assert by_machine == worker_settings(Config(host_seed="machine a"), "b").host_seed
+    assert by_machine not in (0, worker_settings(Config(), "machine b").host_seed)
