@@ -93,10 +93,11 @@ class Rotation:
         self._enabled = [True] * len(self._names)
         self._absent: set[int] = set()  # disabled ones that have left the heap
         self._cycle = 0
-        self._at, first = at, len(self._names)
         if at is None:
             total = sum(self._share)
             self._at, first = self._find_start(total * (slot + start * slots) / slots)
+        else:
+            self._at, first = at, len(self._names)
         self._heap = [self._first_turn(i, first) for i in range(len(self._names))]
         heapq.heapify(self._heap)
 
