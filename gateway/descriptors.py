@@ -57,6 +57,17 @@ def receive(
     return data, list(fds)
 
 
+def duplicate(fds: Sequence[int]) -> tuple[int, ...]:
+    """Duplicates of all of them, which the caller owns; or OSError and none."""
+    made: list[int] = []
+    try:
+        made.extend(map(os.dup, fds))
+    except OSError:
+        close_all(made)
+        raise
+    return tuple(made)
+
+
 def close_all(fds: Sequence[int]) -> None:
     """Close descriptors; those that are gone already are no error."""
     for fd in fds:

@@ -7,14 +7,13 @@ them all. So a message that is not understood, or whose descriptors were lost, c
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from gateway.core import messages, wire
-from gateway.descriptors import DescriptorsLostError, close_all, receive, send
+from gateway.descriptors import DescriptorsLostError, close_all, duplicate, receive, send
 
 CHUNK_BYTES = 256 * 1024
 
@@ -67,14 +66,16 @@ class MessageSocket:
     def send(self, message: messages.Down | messages.Up, fds: Sequence[int] = ()) -> None:
         """Send, or queue if the peer is slow to read; a peer that is gone is no error.
 
-        The descriptors are duplicated now, so the caller may close its own.
+        The descriptors are duplicated now, so the caller may close its own. An OSError means that
+        there is no room for the duplicates, and nothing is sent.
         """
         if self._closed:
             return
         line = wire.encode(message, descriptors=len(fds))
         kind = type(message)
+        duplicates = duplicate(fds)
         self._make_room(kind, len(line))
-        self._outgoing.append(_Outgoing(kind, line, tuple(os.dup(fd) for fd in fds)))
+        self._outgoing.append(_Outgoing(kind, line, duplicates))
         self._queued_bytes += len(line)
         if len(self._outgoing) == 1:
             self._flush()

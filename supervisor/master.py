@@ -41,7 +41,7 @@ from supervisor.handover.state import facts_for_the_next, take_over
 from supervisor.handover.systemd import Notify, watchdog_interval_s
 from supervisor.reloader import Reloader, Steps
 from supervisor.shutdown import Shutdown
-from supervisor.system import limits
+from supervisor.system import kernel_calls, limits
 from supervisor.system.log import make_log
 from supervisor.system.signals import SignalWatch
 from supervisor.system.tasks import Tasks
@@ -182,7 +182,9 @@ class Master:
                 max_sessions=self._config.max_sessions,
             )
             listen = len(self._listen)
-            if obstacle := limits.find_obstacle(open_files, workers=slots, listen=listen):
+            if obstacle := kernel_calls.find_missing_call() or limits.find_obstacle(
+                open_files, workers=slots, listen=listen
+            ):
                 self._fail(obstacle, EXIT_FAILURE)
                 return
             if self._left.found:
@@ -227,6 +229,7 @@ class Master:
             Handlers(
                 on_message=self._on_message,
                 on_ready=self._on_ready,
+                on_upgrade_failed=self._on_upgrade_failed,
                 on_worker_gone=self._totals.gone,
                 on_change=self._service_notifier.show_status,
                 on_end=self._end,
@@ -247,6 +250,10 @@ class Master:
             workers=self._pool.wanted if self._pool else 0,
         )
         self._tasks.start(self._after_ready(), "after ready")
+
+    def _on_upgrade_failed(self) -> None:
+        why = "the new workers end before they are ready"
+        self._log.error("upgrade failed, the old workers go on", error=why)
 
     async def _after_ready(self) -> None:
         await self._service_notifier.tell_ready(watchdog_interval_s(os.environ))

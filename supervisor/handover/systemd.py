@@ -17,6 +17,8 @@ from gateway.descriptors import close_all, send
 
 STATUS_INTERVAL_S = 1.0
 """``STATUS=`` at most this often."""
+KEEP_RETRY_S = 0.2
+"""Until descriptors are kept for which there was no duplicate to send."""
 FIRST_FD = 3
 """SD_LISTEN_FDS_START."""
 
@@ -58,6 +60,8 @@ class Notify:
         self._status = ""
         self._said_at = float("-inf")
         self._late: asyncio.TimerHandle | None = None
+        self._unkept: dict[str, int] = {}
+        self._retry: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         if address and address[0] in "/@":
             self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -107,10 +111,26 @@ class Notify:
     def keep(self, name: str, fd: int) -> None:
         """Have a duplicate kept under ``name``; a second one under the same name replaces it."""
         if self.enabled and self._stores:
+            self._unkept[name] = fd
+            self._keep_all()
+
+    def _keep_all(self) -> None:
+        """Send what is to be kept; what there is no descriptor for is tried again."""
+        self._retry = None
+        for name, fd in list(self._unkept.items()):
+            try:
+                duplicate = os.dup(fd)
+            except OSError:
+                loop = asyncio.get_running_loop()
+                self._retry = loop.call_later(KEEP_RETRY_S, self._keep_all)
+                return
+            del self._unkept[name]
             self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
-            self._send(f"FDSTORE=1\nFDNAME={name}", (fd,))
+            self._queue(f"FDSTORE=1\nFDNAME={name}", (duplicate,))
 
     def remove(self, name: str) -> None:
+        """Have it forgotten; to be called no later than its descriptor is closed."""
+        self._unkept.pop(name, None)
         if self.enabled and self._stores:
             self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
@@ -134,8 +154,9 @@ class Notify:
         return True
 
     def close(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
+        for timer in (self._late, self._retry):
+            if timer is not None:
+                timer.cancel()
         if self._sock is None:
             return
         if self._loop is not None:
@@ -147,9 +168,12 @@ class Notify:
         self._sock = None
 
     def _send(self, text: str, fds: tuple[int, ...] = ()) -> None:
-        if self._sock is None:
-            return
-        self._waiting.append((text.encode(), tuple(os.dup(fd) for fd in fds)))
+        if self._sock is not None:
+            self._queue(text, tuple(os.dup(fd) for fd in fds))
+
+    def _queue(self, text: str, fds: tuple[int, ...]) -> None:
+        """Send it when it is its turn; owns the descriptors."""
+        self._waiting.append((text.encode(), fds))
         if len(self._waiting) == 1:
             self._flush()
 

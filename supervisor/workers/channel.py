@@ -63,7 +63,10 @@ class Channel:
         self._write()
 
     def pass_down(self, message: messages.Down, fds: Sequence[int] = ()) -> None:
-        """Send a message with descriptors; they are duplicated now, so the caller may close."""
+        """Send a message with descriptors; they are duplicated now, so the caller may close.
+
+        OSError: there is no descriptor for a duplicate, and nothing was sent.
+        """
         self._socket.send(message, fds)
 
     def drain(self) -> None:

@@ -78,6 +78,15 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
+    def abandon(self) -> None:
+        """Kill it, wait for its end and close everything: nobody could watch it."""
+        self.kill()
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        os.close(self.pidfd)
+        os.close(self.pipe_w)
+        self.control.close()
+
     def reap(self) -> str:
         """How it ended, after the pidfd became readable: ``exit 0``, ``SIGKILL`` or ``gone``."""
         if not self.ours:
@@ -162,9 +171,19 @@ def _child_of(pid: int | OSError, ends: _Ends | OSError) -> Child | OSError:
         ends.close()
         return pid
     os.close(ends.room)
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError as error:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)  # it was born a moment ago and holds nothing that could delay its end
+        os.close(ends.pipe_r)
+        os.close(ends.pipe_w)
+        ends.control.close()
+        ends.control_child.close()
+        return OSError(error.errno, f"pidfd_open: {error.strerror}")
     os.close(ends.pipe_r)
     ends.control_child.close()
-    return Child(pid, os.pidfd_open(pid), ends.pipe_w, ends.control)
+    return Child(pid, pidfd, ends.pipe_w, ends.control)
 
 
 def _live(

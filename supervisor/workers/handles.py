@@ -79,6 +79,7 @@ class WorkerHandles:
         self._on_exit = on_exit
         self._handles: dict[WorkerId, WorkerHandle] = {}
         self._alive: set[WorkerId] = set()
+        self._introductions: list[tuple[WorkerId, int, socket.socket]] = []
 
     def __getitem__(self, who: WorkerId) -> WorkerHandle:
         return self._handles[who]
@@ -88,7 +89,17 @@ class WorkerHandles:
         return self._handles.get(who)
 
     def take(self, who: WorkerId, child: Child, *, inherited: bool = False) -> WorkerHandle:
-        """Own a worker from now on."""
+        """Own a worker from now on. OSError: it could not be watched, and is gone."""
+        try:
+            handle = self._watch(who, child, inherited=inherited)
+        except OSError:
+            self._loop.remove_reader(child.control)
+            child.abandon()
+            raise
+        self._handles[who] = handle
+        return handle
+
+    def _watch(self, who: WorkerId, child: Child, *, inherited: bool) -> WorkerHandle:
         channel = Channel(
             self._loop,
             pipe_w=child.pipe_w,
@@ -99,7 +110,6 @@ class WorkerHandles:
         )
         # A beat of the predecessor in this slot is no sign of life of this one.
         handle = WorkerHandle(child, channel, beat_ns=self._scoreboard.beat_ns(who.slot))
-        self._handles[who] = handle
         self._loop.add_reader(child.pidfd, self._reap, who)
         return handle
 
@@ -115,9 +125,19 @@ class WorkerHandles:
 
     def introduce(self, slot: int, inbox_w: socket.socket) -> None:
         """Make a new slot's inbox known to the workers of the others."""
-        for who, handle in self._handles.items():
-            if who.slot != slot:
-                handle.channel.pass_down(messages.Peer(slot), [inbox_w.fileno()])
+        self._introductions += [(who, slot, inbox_w) for who in self._handles if who.slot != slot]
+        self.go_on_introducing()
+
+    def go_on_introducing(self) -> None:
+        """Make known what could not be for want of a descriptor."""
+        while self._introductions:
+            who, slot, inbox_w = self._introductions[-1]
+            if handle := self._handles.get(who):
+                try:
+                    handle.channel.pass_down(messages.Peer(slot), [inbox_w.fileno()])
+                except OSError:
+                    return
+            self._introductions.pop()
 
     def kill(self, who: WorkerId, reason: str) -> None:
         if handle := self._handles.get(who):
@@ -180,6 +200,7 @@ class WorkerHandles:
             handle.channel.close()
             os.close(handle.child.pidfd)
         self._handles.clear()
+        self._introductions.clear()
 
     def _hear(self, who: WorkerId, message: messages.Up, fds: list[int]) -> None:
         handle = self._handles[who]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,10 +28,10 @@ from supervisor.core.workers.slot import Limits
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import IllegalTransitionError, WorkerState
 from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
-from supervisor.workers.fork import Birth, fork_workers
 from supervisor.workers.handles import WorkerHandle, WorkerHandles
 from supervisor.workers.inherited import InheritedDescriptors
 from supervisor.workers.slot_sockets import Sockets
+from supervisor.workers.spawner import Spawner
 
 HANG_TOLD_AFTER_S = 1.0
 """Others accept in its place much earlier; the log is spared what a busy host does to all."""
@@ -45,6 +44,7 @@ _OneByOne = (
     | commands.AdoptListeners
     | commands.ReleaseListeners
     | commands.AnnounceReady
+    | commands.ReportUpgradeFailed
     | commands.ShutListeners
     | commands.Finish
 )
@@ -55,11 +55,13 @@ class Handlers:
     """Whom the pool tells; all are called on the loop and must not block.
 
     ``on_message`` gets every message of every worker, after the pool has seen to it.
+    ``on_upgrade_failed``: none of our workers gets ready, the former master's serve.
     ``on_end`` is the last call: no worker is left (or the next master has them).
     """
 
     on_message: Callable[[int, int, messages.Up], None]
     on_ready: Callable[[], None]
+    on_upgrade_failed: Callable[[], None]
     on_worker_gone: Callable[[int, int, messages.Report | None], None]
     on_change: Callable[[], None]
     on_end: Callable[[int], None]
@@ -87,7 +89,6 @@ class WorkerPool:
         self._handlers = handlers
         self._wanted = slots
         self._descriptor_store = store
-        self._entry = entry
         self._inherited = inherited if inherited is not None else InheritedDescriptors()
         self._inherited.settle(listen)
         for name in self._inherited.dropped:
@@ -106,8 +107,14 @@ class WorkerPool:
         self._stepping = False
         self._snapshot = b""
         self._ticker: asyncio.TimerHandle | None = None
-        self.restarts: Counter[str] = Counter()
-        """Workers that were replaced, by reason, since the master's start."""
+        self._spawner = Spawner(
+            listen=listen,
+            scoreboard=self._scoreboard,
+            sockets=self._sockets,
+            log=log,
+            entry=entry,
+            restarts=Counter(),
+        )
 
     # What the master asks for
 
@@ -161,8 +168,9 @@ class WorkerPool:
     # What the master may look at
 
     @property
-    def scoreboard(self) -> Scoreboard:
-        return self._scoreboard
+    def restarts(self) -> Counter[str]:
+        """Workers that were replaced, by reason, since the first image's start."""
+        return self._spawner.restarts
 
     @property
     def wanted(self) -> int:
@@ -223,9 +231,19 @@ class WorkerPool:
             if spawns:
                 self._spawn(spawns)
                 spawns = []
-            self._carry_out(command)
+            self._attempt(command)
         if spawns:
             self._spawn(spawns)
+
+    def _attempt(self, command: _OneByOne) -> None:
+        """Carry out a command; one that fails costs none of those that follow it."""
+        try:
+            self._carry_out(command)
+        except OSError as error:
+            name = type(command).__name__
+            self._log.error("command to a worker failed", command=name, error=str(error))
+            if isinstance(command, commands.AdoptListeners):
+                self._feed(events.AdoptionFailed(command.slot))
 
     def _carry_out(self, command: _OneByOne) -> None:
         match command:
@@ -247,6 +265,8 @@ class WorkerPool:
                     handle.channel.pass_down(messages.Release(slot))
             case commands.AnnounceReady():
                 self._handlers.on_ready()
+            case commands.ReportUpgradeFailed():
+                self._handlers.on_upgrade_failed()
             case commands.ShutListeners():
                 self._sockets.shut()
             case commands.Finish(code):
@@ -263,6 +283,7 @@ class WorkerPool:
                 lost := self._sockets.rescue(slot.index, to=slot.adopter.slot)
             ):
                 self._log.error("clients lost", sessions=lost, error="no descriptors left")
+        self._handles.go_on_introducing()
         occupants = [slot.occupant.who for slot in slots if slot.occupant is not None]
         self._feed(events.Tick(self._handles.collect_alive(occupants)))
         for slot in slots:
@@ -279,37 +300,28 @@ class WorkerPool:
             self._handles.introduce(index, self._sockets[index].inbox_w)
 
     def _spawn(self, spawns: Sequence[commands.Spawn]) -> None:
-        """Fork these workers in one go."""
+        """Fork these workers in one go; of one that cannot be started the fleet hears as gone."""
+        ready: list[commands.Spawn] = []
         for spawn in spawns:  # each is born with the inboxes of all
-            self._open_slot(spawn.who.slot)
-            if spawn.reason != "start":
-                self.restarts[spawn.reason] += 1
-        births = [self._birth(spawn.who, exclusive=spawn.exclusive) for spawn in spawns]
-        for spawn, child in zip(spawns, fork_workers(births), strict=True):
-            who = spawn.who
-            if isinstance(child, OSError):
-                error = str(child)
-                self._log.error("cannot start worker", slot=who.slot, gen=who.gen, error=error)
+            try:
+                self._open_slot(spawn.who.slot)
+            except OSError as error:
+                self._spawner.tell_failure(spawn.who, error)
+                self._feed(events.WorkerExited(spawn.who))
+            else:
+                ready.append(spawn)
+        pin = self._config.pin_workers
+        for who, child in self._spawner.spawn(ready, slots=self._fleet.wanted, pin=pin):
+            if child is None:
+                self._feed(events.WorkerExited(who))
+                continue
+            try:
+                handle = self._handles.take(who, child)
+            except OSError as error:
+                self._spawner.tell_failure(who, error)
                 self._feed(events.WorkerExited(who))
             else:
-                self._handles.take(who, child).channel.send(self._snapshot, messages.Snapshot)
-
-    def _birth(self, who: WorkerId, *, exclusive: bool) -> Birth:
-        slot = self._sockets[who.slot]
-        return Birth(
-            who=who,
-            slots=max(self._fleet.wanted, 1),
-            listen=self._listen,
-            listeners=slot.listeners,
-            exclusive=exclusive,
-            inbox=slot.inbox_r,
-            peers=self._sockets.peers_of(who.slot),
-            scoreboard=self._scoreboard,
-            cpu=_cpu_of(who.slot) if self._config.pin_workers else None,
-            title=",".join(map(str, self._listen)),
-            make_log=lambda who: self._log.bind(slot=who.slot, gen=who.gen, pid=os.getpid()),
-            entry=self._entry,
-        )
+                handle.channel.send(self._snapshot, messages.Snapshot)
 
     def _on_message(self, who: WorkerId, message: messages.Up, fds: list[int]) -> None:
         slot, gen = who.slot, who.gen
@@ -392,8 +404,10 @@ class WorkerPool:
             self._log.error(
                 "giving up, workers keep dying before they are ready", attempts=STILLBORN_MOST
             )
-        self.close()
-        self._handlers.on_end(code)
+        try:
+            self.close()
+        finally:
+            self._handlers.on_end(code)
 
     def close(self) -> None:
         """Give every descriptor back; workers that live read the end of their pipe (or go on,
@@ -441,9 +455,3 @@ def _limits(config: Config) -> Limits:
         drain_timeout_s=config.drain_timeout_s,
         max_age_s=config.worker_max_age_s,
     )
-
-
-def _cpu_of(slot: int) -> int:
-    """The slot's CPU among those that this process may use."""
-    allowed = sorted(os.sched_getaffinity(0))
-    return allowed[slot % len(allowed)]

@@ -58,6 +58,11 @@ class AnnounceReady:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportUpgradeFailed:
+    """No worker of ours gets ready, and those of the former master serve: said once a minute."""
+
+
+@dataclass(frozen=True, slots=True)
 class ShutListeners:
     """Shut down and close the listeners: nobody is to connect any more."""
 
@@ -76,6 +81,7 @@ Command = (
     | AdoptListeners
     | ReleaseListeners
     | AnnounceReady
+    | ReportUpgradeFailed
     | ShutListeners
     | Finish
 )

@@ -60,6 +60,13 @@ class WorkerExited:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptionFailed:
+    """The slot's listeners could not be given to the worker that was to adopt them."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
 class Resize:
     """So many workers more, or fewer if negative; one stays."""
 
@@ -96,6 +103,7 @@ Event = (
     | WorkerReady
     | WorkerFailed
     | WorkerExited
+    | AdoptionFailed
     | Resize
     | DrainAll
     | StopAll

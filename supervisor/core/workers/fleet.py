@@ -29,14 +29,16 @@ from supervisor.core.workers.worker_state import Happening, WorkerState, next_st
 
 TICK_S = 0.05
 """How often the pool sends Tick."""
-ADOPT_AFTER_S = 0.1
-"""A respawn at once takes 20 to 50 ms and needs no adoption."""
+ADOPT_RETRY_S = 0.2
+"""Between two attempts to have a slot's listeners adopted: descriptors come back with sessions."""
 GAP_S = 0.25
 """A longer silence between two steps was ours (suspended, stopped, starved), not the workers'."""
 SHORT_LIFE_S = 1.0
 """A worker that dies this soon after Ready is respawned with backoff like one that never was."""
 STILLBORN_MOST = 5
-"""So many workers in a row that never became ready, in a gateway that never had one: exit 70."""
+"""So many workers in a row that never became ready: exit 70, or an upgrade that failed."""
+UPGRADE_RETRY_S = 60.0
+"""Between two attempts to replace a former master's workers, after STILLBORN_MOST in a row."""
 STOP_MARGIN_S = 1.0
 """KILL_MARGIN_S at a stop that does not wait for sessions."""
 SHUT_AFTER_S = 0.5
@@ -66,6 +68,7 @@ class Fleet:
         self._shut_at: float | None = None
         self._ever_ready = self._took_over = False
         self._stillborn = 0
+        self._report_at = now
         self._last = now
         self._out: list[Command] = []
 
@@ -114,6 +117,9 @@ class Fleet:
                     self._end(EXIT_BIND, now)
             case events.WorkerExited(who):
                 self._exited(who, now)
+            case events.AdoptionFailed(slot):
+                self.slots[slot].adopter = None
+                self.slots[slot].adopt_at = now + ADOPT_RETRY_S
             case events.Resize(by):
                 self._resize(by, now)
             case events.DrainAll(deadline_s):
@@ -135,7 +141,6 @@ class Fleet:
         left = {each.slot: each for each in event.left}
         # Workers that serve make a failure of ours something to retry, never a reason to end.
         self._took_over = any(each.serving is not None for each in event.left)
-        self._ever_ready = self._took_over
         for index in range(max([event.slots, *(slot + 1 for slot in left)])):
             slot = Slot(index, wanted=index < event.slots, retry_at=now)
             self.slots.append(slot)
@@ -183,8 +188,25 @@ class Fleet:
         else:
             slot.failures = 0
         slot.retry_at = now + backoff_s(slot.failures)
-        if not self._ever_ready and self._stillborn >= STILLBORN_MOST:
+        if was is WorkerState.STARTING and not self._ever_ready:
+            self._on_stillborn(now)
+
+    def _on_stillborn(self, now: float) -> None:
+        if self._stillborn < STILLBORN_MOST:
+            return
+        if self._took_over:
+            self._give_up_upgrade(now)
+        else:
             self._end(EXIT_CRASH_LOOP, now)
+
+    def _give_up_upgrade(self, now: float) -> None:
+        """No worker of ours gets ready: those of the former master go on, and we seldom try."""
+        if any(slot.serving for slot in self.slots):
+            for slot in self.slots:
+                slot.retry_at = now + UPGRADE_RETRY_S
+        if now >= self._report_at:
+            self._report_at = now + UPGRADE_RETRY_S / 2
+            self._out.append(commands.ReportUpgradeFailed())
 
     def _resize(self, by: int, now: float) -> None:
         for _ in range(abs(by)):
@@ -223,9 +245,7 @@ class Fleet:
         if 0.0 <= gap_s <= GAP_S:
             return
         for slot in self.slots:
-            slot.retry_at += gap_s
-            if slot.unserved_at is not None:
-                slot.unserved_at += gap_s
+            slot.shift(gap_s)
         for worker in self.workers():
             worker.shift(gap_s)
         if self._shut_at is not None:
@@ -289,7 +309,7 @@ class Fleet:
         for slot in self.slots:
             self._fill(slot, now)
         for slot in self.slots:
-            self._see_to_listeners(slot, now)
+            self._assign_adopter(slot, now)
         for slot in self.slots:
             if not slot.wanted and (slot.adopter is not None or not slot.bound):
                 for worker in (slot.occupant, slot.successor):
@@ -334,33 +354,40 @@ class Fleet:
         self._out.append(commands.Spawn(who, exclusive, reason))
         return Worker(who, since=now, beat_at=now)
 
-    def _see_to_listeners(self, slot: Slot, now: float) -> None:
-        """A survivor accepts from the sockets of a slot that has no live worker."""
+    def _assign_adopter(self, slot: Slot, now: float) -> None:
+        """Have another worker accept from the sockets of a slot that has no live worker."""
         if not slot.bound:
             return
         if slot.serving:
             slot.unserved_at = None
             self._release(slot)
             return
-        slot.unserved_at = now if slot.unserved_at is None else slot.unserved_at
-        if slot.adopter is not None:
-            if self.slots[slot.adopter.slot].serving and self.find(slot.adopter) is (
-                self.slots[slot.adopter.slot].occupant
-            ):
-                return
+        if slot.unserved_at is None:
+            slot.unserved_at = now
+        if slot.adopter is not None and not self._serves(slot.adopter):
             self._release(slot)
-        soon = slot.wanted and slot.retry_at <= now and not slot.hangs
-        if soon and now - slot.unserved_at < ADOPT_AFTER_S:
-            return
-        survivors = [
-            each.occupant.who
-            for each in self.slots
-            if each.serving and each.occupant is not None and each is not slot
-        ]
-        if survivors:
-            taken = [each.adopter.slot for each in self.slots if each.adopter is not None]
-            slot.adopter = min(survivors, key=lambda who: taken.count(who.slot))
-            self._out.append(commands.AdoptListeners(slot.adopter, slot.index))
+        if slot.adopter is None and slot.may_be_adopted(now):
+            slot.adopter = self._find_adopter(slot)
+            if slot.adopter is not None:
+                self._out.append(commands.AdoptListeners(slot.adopter, slot.index))
+
+    def _serves(self, who: WorkerId) -> bool:
+        """Whether the worker is its slot's occupant and accepts."""
+        slot = self.slots[who.slot]
+        return slot.serving and slot.occupant is not None and slot.occupant.who == who
+
+    def _find_adopter(self, slot: Slot) -> WorkerId | None:
+        """The accepting worker that has adopted the fewest slots; None if no worker accepts."""
+        adopters = [each.adopter.slot for each in self.slots if each.adopter is not None]
+        return min(
+            (
+                each.occupant.who
+                for each in self.slots
+                if each.serving and each.occupant is not None and each is not slot
+            ),
+            key=lambda who: adopters.count(who.slot),
+            default=None,
+        )
 
     def _release(self, slot: Slot) -> None:
         """End an adoption; a draining or dead adopter has let go already."""

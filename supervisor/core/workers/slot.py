@@ -11,6 +11,8 @@ from supervisor.core.workers.worker_state import WorkerState
 
 LATE_AFTER_S = 0.3
 """Three heartbeats of 0.1 s missed: with the tick and the hand-over that stays below 0.5 s."""
+ADOPT_AFTER_S = 0.1
+"""A respawn at once takes 20 to 50 ms and needs no adoption."""
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 2.0
 """Where no worker lives, clients wait as long as this; a fork every two seconds costs nothing."""
 KILL_MARGIN_S = 2.0
@@ -54,7 +56,8 @@ class Slot:
     """A worker's place.
 
     ``successor`` is starting to replace ``occupant``; ``draining`` drain or die.
-    ``adopter`` accepts from the slot's listeners while it has no live worker of its own.
+    ``adopter`` accepts from the slot's listeners while it has no live worker of its own, which it
+    has not had since ``unserved_at``; before ``adopt_at`` nobody is asked to.
     """
 
     index: int
@@ -69,6 +72,7 @@ class Slot:
     reason: str = "start"
     unserved_at: float | None = None
     adopter: WorkerId | None = None
+    adopt_at: float = 0.0
 
     @property
     def serving(self) -> bool:
@@ -80,6 +84,21 @@ class Slot:
     @property
     def hangs(self) -> bool:
         return self.occupant is not None and self.occupant.state is WorkerState.HUNG
+
+    def may_be_adopted(self, now: float) -> bool:
+        """Whether it is time to look for an adopter, and not for a worker that is about to come."""
+        if now < self.adopt_at:
+            return False
+        respawns_at_once = self.wanted and self.retry_at <= now and not self.hangs
+        unserved_s = 0.0 if self.unserved_at is None else now - self.unserved_at
+        return not respawns_at_once or unserved_s >= ADOPT_AFTER_S
+
+    def shift(self, by_s: float) -> None:
+        """Move every instant: the master itself did not run for so long."""
+        self.retry_at += by_s
+        self.adopt_at += by_s
+        if self.unserved_at is not None:
+            self.unserved_at += by_s
 
     def workers(self) -> list[Worker]:
         present = [w for w in (self.occupant, self.successor) if w is not None]

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import resource
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from gateway.core import messages
@@ -31,7 +32,7 @@ class Stage:
         self.address = HostPort("127.0.0.1", free_port())
         self.log = Logbook()
         self.messages: list[messages.Up] = []
-        self.ready = 0
+        self.ready = self.failed_upgrades = 0
         self.gone: list[tuple[int, int]] = []
         self.ended: int | None = None
         self.config, self.entry = config, entry
@@ -45,6 +46,7 @@ class Stage:
             Handlers(
                 on_message=lambda _slot, _gen, message: self.messages.append(message),
                 on_ready=self._on_ready,
+                on_upgrade_failed=self._on_upgrade_failed,
                 on_worker_gone=lambda slot, gen, _report: self.gone.append((slot, gen)),
                 on_change=lambda: None,
                 on_end=self._on_end,
@@ -56,6 +58,9 @@ class Stage:
 
     def _on_ready(self) -> None:
         self.ready += 1
+
+    def _on_upgrade_failed(self) -> None:
+        self.failed_upgrades += 1
 
     def _on_end(self, code: int) -> None:
         self.ended = code
@@ -150,6 +155,47 @@ def test_a_hung_workers_clients_are_served_by_a_survivor() -> None:
             assert {v.gen for v in stage.workers()} == {1}
 
     asyncio.run(play())
+
+
+def test_an_adoption_without_descriptors_is_made_up_for() -> None:
+    """At the limit of open files neither the order nor a part of it is lost."""
+
+    async def play() -> None:
+        async with staged(2) as stage:
+            await stage.until(lambda: stage.ready)
+            victim = stage.workers()[1]
+            assert victim.pid is not None
+            before = len(os.listdir(f"/proc/{stage.workers()[0].pid}/fd"))
+            with no_descriptor_left():
+                os.kill(victim.pid, signal.SIGSTOP)
+                await stage.until(lambda: stage.log.lines_of("command to a worker failed"))
+            await stage.until(
+                lambda: len(os.listdir(f"/proc/{stage.workers()[0].pid}/fd")) > before
+            )
+            answers = await asyncio.gather(*(stage.ask() for _ in range(40)))
+            assert all(each.startswith("0.") for each in answers)
+            os.kill(victim.pid, signal.SIGCONT)
+            await stage.until(lambda: len(stage.workers()) == 2)
+
+    asyncio.run(play())
+
+
+@contextlib.contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """This process can open nothing more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    top = max(map(int, os.listdir("/proc/self/fd")))
+    fillers: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (top + 8, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in fillers:
+            os.close(fd)
 
 
 def test_a_worker_that_stays_hung_is_killed_and_replaced() -> None:

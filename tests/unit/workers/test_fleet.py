@@ -14,16 +14,23 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gateway.core.messages import MAX_SLOTS
 from supervisor.core.workers import commands, events
 from supervisor.core.workers.fleet import (
-    ADOPT_AFTER_S,
+    ADOPT_RETRY_S,
     GAP_S,
     SHORT_LIFE_S,
     SHUT_AFTER_S,
     STILLBORN_MOST,
     TICK_S,
+    UPGRADE_RETRY_S,
     Fleet,
     Phase,
 )
-from supervisor.core.workers.slot import KILL_MARGIN_S, LATE_AFTER_S, Limits, backoff_s
+from supervisor.core.workers.slot import (
+    ADOPT_AFTER_S,
+    KILL_MARGIN_S,
+    LATE_AFTER_S,
+    Limits,
+    backoff_s,
+)
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import (
     TRANSITIONS,
@@ -115,6 +122,51 @@ def test_a_slow_replacement_has_its_sockets_adopted() -> None:
     play.do(events.WorkerExited(B))
     assert play.ticks(ADOPT_AFTER_S + TICK_S) == [commands.AdoptListeners(A, 1)]
     assert play.do(events.WorkerReady(WorkerId(1, 2))) == [commands.ReleaseListeners(A, 1)]
+
+
+def test_an_adoption_that_failed_is_tried_again() -> None:
+    """It is not believed, and not repeated without a rest."""
+    play = filled()
+    play.do(events.WorkerExited(B))
+    assert play.ticks(ADOPT_AFTER_S + TICK_S) == [commands.AdoptListeners(A, 1)]
+    assert play.do(events.AdoptionFailed(1)) == []
+    assert play.ticks(ADOPT_RETRY_S - TICK_S) == []
+    assert play.ticks(2 * TICK_S) == [commands.AdoptListeners(A, 1)]
+    assert play.do(events.WorkerReady(WorkerId(1, 2))) == [commands.ReleaseListeners(A, 1)]
+
+
+def test_an_upgrade_whose_workers_die_leaves_the_old_ones() -> None:
+    """After five that were never ready: told, and tried again once a minute and not in a loop."""
+    left = tuple(events.FormerSlot(slot, 1, bound=True, serving=1) for slot in (0, 1))
+    play = Play(2, left)
+
+    def let_die() -> int:
+        starting = [w for w in play.fleet.workers() if w.state is WorkerState.STARTING]
+        for worker in starting:
+            play.do(events.WorkerExited(worker.who))
+        return len(starting)
+
+    died = 0
+    while commands.ReportUpgradeFailed() not in play.seen:
+        died += let_die()
+        play.ticks(TICK_S)
+    assert died in (STILLBORN_MOST, STILLBORN_MOST + 1)
+    let_die()
+    play.seen.clear()
+    play.ticks(UPGRADE_RETRY_S - 1.0)
+    assert play.seen == []
+    play.ticks(1.0 + TICK_S)
+    assert let_die() == 2
+    assert play.seen.count(commands.ReportUpgradeFailed()) == 1
+    assert all(slot.serving for slot in play.fleet.slots)
+    play.do(events.WorkerExited(A))
+    play.do(events.WorkerExited(B))
+    play.ticks(5.0)
+    assert let_die(), "where nobody serves, there is no rest of a minute"
+    play.ticks(5.0)
+    play.fill()
+    assert commands.AnnounceReady() in play.seen
+    assert play.fleet.phase is Phase.RUNNING
 
 
 def test_backoff_after_early_deaths() -> None:

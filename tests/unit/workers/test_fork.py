@@ -8,6 +8,8 @@ import resource
 import select
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,6 +171,38 @@ def test_no_descriptor_for_a_worker_leaves_nothing_open_and_no_process() -> None
     scoreboard.close()
     assert len(os.listdir("/proc/self/fd")) == free
     assert _children() == children
+
+
+REFUSED = """
+import os, socket, sys
+from gateway.scoreboard import Scoreboard
+from supervisor.core.workers.worker_id import WorkerId
+from supervisor.workers.fork import Birth, fork_workers
+from tests.refused_calls import refuse
+inbox, other = socket.socketpair()
+birth = Birth(who=WorkerId(0, 1), slots=1, listen=(), listeners=(), exclusive=False, inbox=inbox,
+              peers={}, scoreboard=Scoreboard(), cpu=None, title="x", make_log=None,
+              entry=lambda _: 0)
+before = len(os.listdir("/proc/self/fd"))
+refuse(int(sys.argv[1]), "pidfd_open")
+print(fork_workers([birth])[0])
+print(len(os.listdir("/proc/self/fd")) - before)
+print(open(f"/proc/self/task/{os.getpid()}/children").read() == "")
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [(1, "Operation not permitted"), (38, "not implemented")]
+)
+def test_a_child_that_cannot_be_watched_is_not_left_behind(code: int, text: str) -> None:
+    """pidfd_open refused after the fork: no child, no descriptor stays, the call is named."""
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED, str(code)], capture_output=True, text=True, timeout=30
+    )
+    error, opened, childless = done.stdout.splitlines()
+    assert "pidfd_open" in error
+    assert text in error
+    assert (opened, childless) == ("0", "True")
 
 
 def _children() -> str:

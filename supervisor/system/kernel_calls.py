@@ -1,0 +1,58 @@
+"""The system calls that the gateway cannot do without, each tried once at the start.
+
+A container runtime whose seccomp profile is older than the call answers EPERM, an old kernel
+ENOSYS. Found out later, in the middle of a fork or of an upgrade, this would be a riddle.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+
+def find_missing_call() -> str | None:
+    """Which needed call is refused here and what to do about it, or None."""
+    for name, attempt in _ATTEMPTS.items():
+        try:
+            attempt()
+        except OSError as error:
+            return (
+                f"the system call {name} is refused ({error.strerror}), expected Linux 5.4 or "
+                f"newer, and a seccomp profile of the container that allows it"
+            )
+    return None
+
+
+def _open_pidfd() -> None:
+    os.close(os.pidfd_open(os.getpid()))
+
+
+def _signal_through_pidfd() -> None:
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        signal.pidfd_send_signal(pidfd, 0)  # 0: only look, kill(2)
+    finally:
+        os.close(pidfd)
+
+
+def _wait_through_pidfd() -> None:
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        pass  # nobody is a child of their own: the call itself works
+    finally:
+        os.close(pidfd)
+
+
+def _make_memfd() -> None:
+    os.close(os.memfd_create("try"))
+
+
+_ATTEMPTS: dict[str, Callable[[], None]] = {
+    "memfd_create": _make_memfd,
+    "pidfd_open": _open_pidfd,
+    "pidfd_send_signal": _signal_through_pidfd,
+    "waitid": _wait_through_pidfd,
+}
