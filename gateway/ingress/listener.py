@@ -8,6 +8,7 @@ import os
 import select
 import socket
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from gateway.core.address import HostPort
@@ -20,8 +21,12 @@ from gateway.tcp import tune
 BACKLOG = 4096
 """Clients that may wait to be accepted; the kernel caps it at net.core.somaxconn."""
 
-ACCEPTS = 16
-"""Clients accepted per event: bursts are taken at once, sessions still get their turn."""
+LEAST_ACCEPTS = 16
+"""Clients accepted per batch of events, at least. In a bigger batch, as many as it had events:
+a client that comes waits no longer than it takes the others to be served once."""
+
+ACCEPT_S = 0.004
+"""How long one batch accepts at most: timers and sessions wait meanwhile."""
 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -226,8 +231,9 @@ class Acceptor:
 
     def accept_from(self, watcher: ListenerWatcher) -> None:
         on_client = self._on_client
-        for _ in range(ACCEPTS):
-            if self._paused:
+        until = monotonic() + ACCEPT_S
+        for _ in range(max(LEAST_ACCEPTS, self.poller.handled)):
+            if self._paused or monotonic() >= until:
                 return
             try:
                 fd, peer = watcher.accept()

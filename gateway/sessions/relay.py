@@ -32,8 +32,8 @@ COPY_BUDGET = 4
 """Full reads per event before others get their turn."""
 
 SPLICE_BYTES = 1 << 20
-SPLICE_BUDGET = 4
-"""Pipefuls per event before others get their turn."""
+SPLICE_BUDGET = 1
+"""Pipefuls moved before other flows go on: 1 MiB takes about 0.3 ms."""
 
 SMALL_BYTES = 1 << 14
 """A splice that moves less than this was not worth it: the flow is small again."""
@@ -156,14 +156,24 @@ class Leg:
             return
         if self.fd < 0:
             return  # ended earlier in this batch
+        if not mask:
+            self.go_on()
+            return
+        # Bulk waits for its slice of the poller's turn, so that a small event waits for no bulk.
         peer = self.peer
-        if (mask & ~IN) and (peer.held is not None or peer.pipe is not None):
-            peer.go_on()
-            if self.fd < 0:
-                return
+        if mask & ~IN:
+            if peer.pipe is not None:
+                self.relay.poller.again(peer)
+            elif peer.held is not None:
+                peer.go_on()
+                if self.fd < 0:
+                    return
         if self.held is None and self.pipe is None:
             if mask != OUT and not self.ended:
-                self.pump(mask & ~FAST_EVENTS if mask else CAREFUL)
+                if self.bulk >= BULK_READS:
+                    self.relay.poller.again(self)
+                else:
+                    self.pump(mask & ~FAST_EVENTS)
         elif mask & ERR:
             self.session.broken(self, None)
 
@@ -274,7 +284,7 @@ class Leg:
         return True
 
     def go_on(self) -> None:
-        """The other side takes bytes again: first the kept ones, then new ones."""
+        """Move what the other side did not take before, if any, and then what is new."""
         self.relay.dirty.add(self.session)
         if self.pipe is not None:
             pipe = self.pipe
@@ -295,8 +305,9 @@ class Leg:
                 self.held = self.held[sent:]
                 return
             self.held = None
-        self.fast = self.bulk < BULK_READS
-        self.pump(CAREFUL)
+        if not self.ended:
+            self.fast = self.bulk < BULK_READS
+            self.pump(CAREFUL)
 
     def hold(self, rest: memoryview) -> None:
         """Keep what the other side did not take, until it does."""

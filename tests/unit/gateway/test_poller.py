@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import uvloop
 
-from gateway.poller import Poller
+from gateway.poller import CHUNK, SLICE_S, TURN_S, Poller
 
 
 class Watcher:
@@ -111,6 +113,169 @@ def test_endless_work_leaves_the_loop_its_turn(loop: asyncio.AbstractEventLoop) 
     run(loop, lambda: bool(fired))
     poller.shut()
     loop.close()
+
+
+class Busy(Watcher):
+    """Takes a while at each event."""
+
+    def __init__(self, for_s: float) -> None:
+        def work(_mask: int) -> None:
+            end = time.monotonic() + for_s
+            while time.monotonic() < end:
+                pass
+
+        super().__init__(work)
+
+
+def test_what_does_not_fit_into_a_turn_comes_first_in_the_next(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """Timers run in between, each event is handled once, and nobody is handled twice before all
+    were handled."""
+    poller = Poller(loop)
+    order: list[int] = []
+    ends = [os.pipe() for _ in range(8 * CHUNK)]
+    for index, (r, w) in enumerate(ends):
+        watcher = Busy(TURN_S / 4)
+        watcher.act = partial(_note_and_work, order, index, watcher.act)
+        poller.add(r, watcher)
+        os.write(w, b"x")
+    fired: list[int] = []
+    loop.call_later(0.0, lambda: loop.call_later(TURN_S, lambda: fired.append(len(order))))
+    run(loop, lambda: len(order) >= len(ends))
+    run(loop, lambda: True)
+    assert sorted(order) == list(range(len(ends)))
+    assert fired[0] < len(ends), "the timer waited for all of them"
+    poller.shut()
+    loop.close()
+    for r, w in ends:
+        os.close(r)
+        os.close(w)
+
+
+def _note_and_work(order: list[int], index: int, work: Callable[[int], None], mask: int) -> None:
+    order.append(index)
+    work(mask)
+
+
+def test_a_postponed_event_goes_with_its_descriptor(loop: asyncio.AbstractEventLoop) -> None:
+    """Closed before its turn came, it says nothing to the next owner of its number."""
+    poller = Poller(loop)
+    ends = [os.pipe() for _ in range(3 * CHUNK)]
+    watchers = [Busy(TURN_S / CHUNK * 1.5) for _ in ends]
+    for (r, w), watcher in zip(ends, watchers, strict=True):
+        poller.add(r, watcher)
+        os.write(w, b"x")
+    late = next(  # called between two turns
+        index for index in reversed(range(len(ends))) if index >= 2 * CHUNK
+    )
+    new_owner = Watcher()
+    other_r, other_w = os.pipe()
+
+    def swap() -> None:
+        if watchers[late].masks:
+            return
+        number = ends[late][0]
+        poller.close(number)
+        os.dup2(other_r, number)
+        poller.add(number, new_owner)
+
+    loop.call_soon(loop.call_soon, swap)
+    run(loop, lambda: all(watcher.masks for watcher in watchers[:late]))
+    run(loop, lambda: True)
+    assert new_owner.masks == []
+    poller.shut()
+    loop.close()
+    for fd in [other_r, other_w, *(fd for pair in ends for fd in pair)]:
+        os.close(fd)
+
+
+def test_work_left_over_goes_round(loop: asyncio.AbstractEventLoop) -> None:
+    """Among watchers that always want more, each gets as many turns as the others."""
+    poller = Poller(loop)
+    watchers = [Busy(SLICE_S / 3) for _ in range(10)]
+    for watcher in watchers:
+        work = watcher.act
+        watcher.act = partial(_work_and_ask_again, poller, watcher, work)
+        poller.again(watcher)
+    run(loop, lambda: len(watchers[0].masks) >= 5)
+    counts = [len(watcher.masks) for watcher in watchers]
+    assert max(counts) - min(counts) <= 1
+    poller.shut()
+    loop.close()
+
+
+def _work_and_ask_again(
+    poller: Poller, watcher: Watcher, work: Callable[[int], None], mask: int
+) -> None:
+    work(mask)
+    poller.again(watcher)
+
+
+def test_an_event_waits_for_a_slice_of_the_work_left_over(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """However many watchers have work left over, an event is handled before all of them were."""
+    poller = Poller(loop)
+    done: list[str] = []
+    for _ in range(50):
+        bulk = Busy(SLICE_S)
+        bulk.act = partial(_note_and_work, done, "bulk", bulk.act)  # type: ignore[arg-type]
+        poller.again(bulk)
+    r, w = os.pipe()
+    small = Watcher(lambda _: done.append("small"))
+    poller.add(r, small)
+    os.write(w, b"x")
+    run(loop, lambda: len(done) == 51)
+    assert done.index("small") <= 2
+    poller.shut()
+    loop.close()
+    os.close(r)
+    os.close(w)
+
+
+@pytest.mark.parametrize("awake", [False, True])
+def test_a_crash_that_cannot_be_handled_stops_nothing(
+    loop: asyncio.AbstractEventLoop, awake: bool
+) -> None:
+    """A watcher that fails, and fails again when it is told, is reported; the others go on."""
+    poller = Poller(loop)
+    reported: list[object] = []
+    loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    if awake:
+        stay_awake(poller, loop)
+
+    class Hopeless(Watcher):
+        def on_crash(self, error: Exception) -> None:
+            raise RuntimeError("again") from error
+
+    def fail(_mask: int) -> None:
+        raise ValueError("broken")
+
+    bad, good = Hopeless(fail), Watcher()
+    ends = [os.pipe() for _ in range(2)]
+    for (r, w), watcher in zip(ends, (bad, good), strict=True):
+        poller.add(r, watcher)
+        os.write(w, b"x")
+    run(loop, lambda: bool(good.masks))
+    assert [str(each) for each in reported] == ["again"]
+    os.write(ends[1][1], b"y")
+    run(loop, lambda: len(good.masks) == 2)
+    poller.shut()
+    loop.close()
+    for r, w in ends:
+        os.close(r)
+        os.close(w)
+
+
+def stay_awake(poller: Poller, loop: asyncio.AbstractEventLoop) -> None:
+    """Give it turns in close succession until it waits for events itself."""
+    r, w = os.pipe()
+    echo = Watcher(lambda _: (os.read(r, 1), os.write(w, b"x")))  # type: ignore[arg-type]
+    poller.add(r, echo)
+    os.write(w, b"x")
+    run(loop, lambda: poller.awake)
+    echo.act = lambda _: None
 
 
 def test_removed_descriptors_are_silent(loop: asyncio.AbstractEventLoop) -> None:
