@@ -9,7 +9,7 @@ set_name=${1:-test} bin=${2:-.venv/bin}
 declare -A packages=(
   [etcd]=etcd-server [etcdctl]=etcd-client [ip]=iproute2 [strace]=strace [named]=bind9
   [promtool]=prometheus [chromium]=chromium [/lib/systemd/systemd]=systemd
-  [unshare]=util-linux [nsenter]=util-linux [mount]=mount
+  [fish]=fish [zsh]=zsh [unshare]=util-linux [nsenter]=util-linux [mount]=mount
 )
 if [ "$set_name" = bench ]; then
   packages=([etcd]=etcd-server [haproxy]=haproxy [nginx]=nginx [wrk]=wrk [iperf3]=iperf3

@@ -99,6 +99,8 @@ def render() -> str:
 def _commands() -> str:
     lines = ["## Commands", ""]
     for name, command in sorted(program.commands.items()):
+        if command.hidden:
+            continue
         own = [
             param
             for param in command.params
@@ -109,7 +111,7 @@ def _commands() -> str:
         lines += [f"  `{param.opts[0]}`: {_lower(param.help or '')}" for param in own]
     lines += [
         "",
-        "`status` and `reload` take the address of the running gateway from `--admin-addr`, its variable, or the config file.",
+        "`status` and `reload` take the address of the running gateway from `--admin-addr`, its variable, or the config file; without any of these they try `/run/etcd-gateway/admin.sock`, where the shipped unit has it.",
         "Every command has `--help`; `etcd-gateway --version` prints the version.",
         "",
     ]

@@ -46,6 +46,9 @@ def parse_endpoint(text: str) -> tuple[HostPort, bool]:
         if name not in ("http", "https"):
             raise ValueError(f"{name}:// is not supported, expected host:port")
         rest, tls = text[scheme.end() :].removesuffix("/"), name == "https"
+    _refuse_path(rest, scheme[0] if scheme else "")
+    if rest.isdigit():
+        raise ValueError(f"the host is missing, expected host:port{_meant(f'127.0.0.1:{rest}')}")
     address = _split(rest)
     if not address.host:
         raise ValueError("the host is missing, expected host:port")
@@ -56,6 +59,9 @@ def parse_listen(text: str) -> HostPort:
     """``host:port`` or ``:port``, which is all interfaces."""
     if _SCHEME.match(text):
         raise ValueError("expected host:port or :port, without a scheme")
+    if text.isdigit():
+        meant = _meant(f"127.0.0.1:{text}", f":{text} (all interfaces)")
+        raise ValueError(f"expected host:port or :port{meant}")
     return _split(text)
 
 
@@ -105,6 +111,14 @@ def parse_name(text: str) -> str:
     return name
 
 
+def is_literal(host: str) -> bool:
+    """Whether it is an IP address and no name."""
+    try:
+        return _parse_literal(host) is not None
+    except ValueError:
+        return False
+
+
 def _split(text: str) -> HostPort:
     """``host:port``, ``[v6]:port`` or ``:port``; the host may be empty."""
     if text.startswith("["):
@@ -118,8 +132,29 @@ def _split(text: str) -> HostPort:
     if not colon:
         raise ValueError("the port is missing, expected host:port")
     if ":" in host:
-        raise ValueError("an IPv6 address needs brackets, expected [v6]:port")
+        bare, _, first = host.rpartition(":")
+        if bare and first and ":" not in bare:
+            meant = _meant(host) if first == port else ""
+            raise ValueError(f"expected host:port, with one port{meant}")
+        meant = _meant(f"[{host}]:{port}")
+        raise ValueError(f"an IPv6 address needs brackets, expected [v6]:port{meant}")
     return HostPort(_parse_host(host) if host else "", _parse_port(port))
+
+
+def _refuse_path(rest: str, scheme: str) -> None:
+    address, slash, _ = rest.partition("/")
+    if slash:
+        meant = _meant(address, prefix=scheme)
+        raise ValueError(f"a path has no meaning here, expected host:port{meant}")
+
+
+def _meant(*addresses: str, prefix: str = "") -> str:
+    """The addresses as a question, if what was written as one of them could be used."""
+    try:
+        _split(addresses[0])
+    except ValueError:
+        return ""
+    return f", did you mean {' or '.join(prefix + each for each in addresses)}?"
 
 
 def _missing_port(after: str) -> str:

@@ -15,6 +15,7 @@ import click
 from supervisor import __version__
 from supervisor.cli import settings
 from supervisor.cli.console import PROGRAM, report
+from supervisor.cli.mistakes import find_mistake
 from supervisor.core.config import ConfigError, quote
 from supervisor.core.exit_codes import EXIT_USAGE
 from supervisor.core.flags import BY_NAME, FLAGS, Flag, FlagKind
@@ -29,6 +30,9 @@ SHELLS = ("bash", "zsh", "fish")
 _FINDING = ("admin-addr", "config-file")
 """What ``status`` and ``reload`` need to find the running gateway."""
 
+UNIT_SOCKET = "/run/etcd-gateway/admin.sock"
+"""The admin address of the shipped systemd unit."""
+
 _CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 _EPILOG = """\
@@ -41,9 +45,12 @@ beats the variable, the variable beats the file. Durations are written as 300ms,
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Usage errors are reported here, as one line."""
     if COMPLETE_VARIABLE in os.environ:
-        from supervisor.cli import bash_completion
+        from supervisor.cli import completion as shells
 
-        bash_completion.install()
+        shells.install()
+    elif mistake := find_mistake(arguments, _options_by_command()):
+        report(mistake)
+        return EXIT_USAGE
     try:
         code = program.main(
             list(arguments),
@@ -140,6 +147,8 @@ def _check(*, as_json: bool, **given: tuple[str, ...]) -> int:
     Exits 0 if at least one endpoint can be dialed, 69 if none can, 2 on wrong usage.
     """
     config = settings.load(_by_flag(given))
+    for name, meant in config.misspelled:
+        report(f"warning: {name} is not a variable of the gateway, did you mean {meant}?")
     from supervisor.cli import check as check_command
 
     return check_command.run(config, as_json=as_json)
@@ -175,6 +184,20 @@ def demo(etcd: bool, once: bool) -> int:
     return stage.run(etcd=etcd, once=once)
 
 
+@program.command("help", hidden=True)
+@click.argument("command", required=False, type=click.UNPROCESSED)
+def show_help(command: str | None) -> int:
+    """Show the help of COMMAND, or of the program."""
+    return run([*([command] if command else []), "--help"])
+
+
+@program.command("version", hidden=True)
+def show_version() -> int:
+    """Print the version."""
+    click.echo(f"{PROGRAM} {__version__}")
+    return 0
+
+
 def _complete_shell(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
@@ -190,6 +213,9 @@ def completion(shell: str) -> int:
     """Print the completion script for SHELL: bash, zsh or fish."""
     from click.shell_completion import get_completion_class
 
+    from supervisor.cli import completion as shells
+
+    shells.install()
     kind = get_completion_class(shell) if shell in SHELLS else None
     if kind is None:
         raise click.UsageError(f"SHELL {quote(shell)}: expected {', '.join(SHELLS)}")
@@ -220,19 +246,35 @@ def _add_commands() -> None:
         program.add_command(command)
 
 
+def _options_by_command() -> dict[str, tuple[str, ...]]:
+    """The long options of each command, without dashes; none for those with other arguments."""
+    return {
+        name: ("help", *(each.opts[0].removeprefix("--") for each in command.params))
+        if isinstance(command, FlagCommand)
+        else ()
+        for name, command in program.commands.items()
+    }
+
+
 def _by_flag(given: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     """What click collected, by the flags' own names."""
     return {name.replace("_", "-"): texts for name, texts in given.items() if texts}
 
 
 def _find_admin(flags: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    admin_addrs = settings.load(flags, only=_FINDING).admin_addr
-    if not admin_addrs:
-        raise click.UsageError(
-            "--admin-addr is not set: expected the address at which the gateway serves its status "
-            f"(or {BY_NAME['admin-addr'].variable}, or admin-addr in the config file)"
-        )
-    return admin_addrs
+    """Where the running gateway answers: as configured, else where the shipped unit has it."""
+    config = settings.load(flags, only=_FINDING)
+    for name, meant in config.misspelled:
+        report(f"warning: {name} is not a variable of the gateway, did you mean {meant}?")
+    if config.admin_addr:
+        return config.admin_addr
+    if "admin-addr" not in flags and os.path.exists(UNIT_SOCKET):
+        return (f"unix:{UNIT_SOCKET}",)
+    raise click.UsageError(
+        f"--admin-addr is not set and there is no {UNIT_SOCKET}: expected the address at which the "
+        f"gateway serves its status (or {BY_NAME['admin-addr'].variable}, or admin-addr in the "
+        "config file)"
+    )
 
 
 def _complete(
@@ -251,10 +293,7 @@ def _explain(error: click.ClickException | ConfigError) -> str:
     """One printable line."""
     if isinstance(error, ConfigError):
         return str(error)
-    text = error.format_message()
-    if text.startswith("Got unexpected extra argument") and text.endswith(("(true)", "(false)")):
-        text += "; a boolean flag takes its value after an equals sign, as --access-log=false"
-    return quote(text)[1:-1]
+    return quote(error.format_message())[1:-1]
 
 
 _add_commands()

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.core.address import HostPort
+from gateway.core.address import HostPort, is_literal
 from supervisor.core.effective import EffectiveValue, Source, find_misspelled
 from supervisor.core.flags import BY_NAME, FLAGS, Flag, FlagKind
 from supervisor.core.spelling import nearest
@@ -119,6 +119,8 @@ def build(
             used[flag.name] = given[0]
             fields |= _fields(flag, _read(flag, given[0]))
     _check_together(fields, used)
+    if "listen-addr" in only:
+        _check_admin(fields, used)
     return Config(**fields, effective=tuple(effective), misspelled=find_misspelled(environ))
 
 
@@ -241,7 +243,16 @@ def _read_one(flag: Flag, given: _Given, text: str) -> Any:
     try:
         return flag.read(text)
     except ValueError as error:
-        raise ConfigError(given.name, text, str(error)) from None
+        expected = _missing_commas(flag, text) or str(error)
+        raise ConfigError(given.name, text, expected) from None
+
+
+def _missing_commas(flag: Flag, text: str) -> str:
+    """What to say of a list whose values are separated by spaces; "" if ``text`` is none."""
+    items = text.split()
+    if flag.kind is not FlagKind.MANY or len(items) < 2:
+        return ""
+    return f"expected commas between the values, as in {quote(','.join(items))[1:-1]}"
 
 
 def _fields(flag: Flag, value: Any) -> dict[str, Any]:
@@ -281,3 +292,13 @@ def _check_together(fields: Mapping[str, Any], used: Mapping[str, _Given]) -> No
     ):
         if fields.get(BY_NAME[name].field) and not fields.get(BY_NAME[other].field):
             refuse(name, f"expected --{other} beside it")
+
+
+def _check_admin(fields: Mapping[str, Any], used: Mapping[str, _Given]) -> None:
+    """Refuse names in ``--admin-addr``: a gateway binds addresses; who asks one may use a name."""
+    for address in fields.get("admin_addr", ()):
+        host = address.rpartition(":")[0]
+        if address.startswith("unix:") or host in ("", "localhost") or is_literal(host.strip("[]")):
+            continue
+        expected = "expected an IP address of this host, localhost, or unix: and a path"
+        raise ConfigError(used["admin-addr"].name, address, expected)

@@ -35,7 +35,7 @@ def parse_duration(text: str) -> float:
     if rest.startswith("-"):
         raise ValueError(f"a negative duration makes no sense, {EXPECTED}")
     if _NUMBER.fullmatch(rest) and rest.strip("."):
-        raise ValueError(f"the unit is missing, {EXPECTED}")
+        raise ValueError(f"the unit is missing, {EXPECTED}, did you mean {rest}s?")
     total_ns = 0
     at = 0
     while at < len(rest) or not rest:

@@ -22,6 +22,7 @@ from gateway.core.address import (
 )
 from gateway.core.messages import MAX_SLOTS
 from supervisor.core.duration import format_duration, parse_duration
+from supervisor.core.spelling import nearest
 
 Read = Callable[[str], Any]
 
@@ -74,10 +75,27 @@ class Flag:
         return "GATEWAY_DEFAULT_" + self.name.upper().replace("-", "_")
 
 
+SYNONYMS = {
+    "warning": "warn",
+    "err": "error",
+    "information": "info",
+    "text": "console",
+    "leastconn": "least-sessions",
+    "least-connections": "least-sessions",
+    "least_conn": "least-sessions",
+    "rr": "round-robin",
+    "none": "off",
+    "disabled": "off",
+}
+"""Words that other programs have for the same choices."""
+
+
 def _choice(*words: str) -> Read:
     def read(text: str) -> str:
         if text not in words:
-            raise ValueError("expected " + ", ".join(words[:-1]) + f" or {words[-1]}")
+            expected = "expected " + ", ".join(words[:-1]) + f" or {words[-1]}"
+            meant = nearest(text.lower(), words) or SYNONYMS.get(text.lower(), "")
+            raise ValueError(expected + (f", did you mean {meant}?" if meant in words else ""))
         return text
 
     return read
@@ -132,7 +150,8 @@ def _switch(text: str) -> bool:
         return True
     if text in ("0", "f", "F", "false", "FALSE", "False"):
         return False
-    raise ValueError("expected true or false")
+    meant = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower(), "")
+    raise ValueError("expected true or false" + (f", did you mean {meant}?" if meant else ""))
 
 
 def _srv_suffix(text: str) -> str:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
+import shlex
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supervisor import __version__
 from supervisor.cli import settings as config_settings
 from supervisor.cli.commands import spell_out_switches
 from supervisor.cli.main import main
 from supervisor.core.config import ConfigError
 from supervisor.core.flags import FLAGS
+from tests.support import wait_until
 
 COMMAND = Path(sys.executable).with_name("etcd-gateway")
 
@@ -59,17 +66,20 @@ def refuse(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["start", "--endpoints", "a"], '--endpoints "a": the port is missing'),
         (["check", "--retry-delay=0"], '--retry-delay "0": expected at least 10ms'),
         (["check", "--json", "--workers=x"], '--workers "x": expected a whole number'),
-        (["start", "--acess-log"], "No such option '--acess-log'. Did you mean '--access-log'?"),
-        (["start", "-x"], "No such option '-x'"),
-        (["start", "--retry-delay"], "Option '--retry-delay' requires an argument"),
-        (["start", "extra"], "Got unexpected extra argument (extra)"),
-        (["start", "--access-log", "false"], "takes its value after an equals sign"),
-        (["start", "--access-log=yes"], '--access-log "yes": expected true or false'),
+        (["start", "--acess-log"], "--acess-log: no such flag, did you mean --access-log?"),
+        (["start", "-x"], "-x: no such flag, see etcd-gateway start --help"),
+        (["start", "--retry-delay"], "--retry-delay: a value is missing, as in --retry-delay=1m0s"),
+        (["start", "extra"], '"extra": a value without a flag'),
+        (
+            ["start", "--access-log", "false"],
+            "after an equals sign: did you mean --access-log=fals",
+        ),
+        (["start", "--access-log=maybe"], '--access-log "maybe": expected true or false'),
         (["start", "--log-level", "--access-log"], '--log-level "--access-log": expected debug'),
-        (["sart"], "No such command 'sart'"),
-        (["st\nart\x1b[2J"], "No such command 'st\\nart\\x1b[2J'"),
+        (["sart"], '"sart": no such command, did you mean etcd-gateway start?'),
+        (["st\nart\x1b[2J"], '"st\\nart\\x1b[2J": no such command'),
         (["start", "--listen-addr=\n\x1b\udcff:1"], '--listen-addr "\\x1b'),
-        (["status"], "--admin-addr is not set: expected the address"),
+        (["status"], "--admin-addr is not set and there is no"),
         (["reload", "--admin-addr="], "--admin-addr is not set"),
         (["status", "--admin-addr=x"], '--admin-addr "x": the port is missing'),
         (["completion"], "Missing argument 'SHELL'"),
@@ -80,6 +90,73 @@ def refuse(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_usage_errors(capfd: pytest.CaptureFixture[str], arguments: list[str], line: str) -> None:
     """Wrong usage is one line on standard error and exit code 2."""
     assert line in refuse(capfd, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("--endpoints=a:1", "did you mean etcd-gateway start --endpoints=a:1?"),
+        ("--endpoint a:1", "did you mean etcd-gateway start --endpoints a:1?"),
+        ("-endpoints=a:1", "did you mean etcd-gateway start --endpoints=a:1?"),
+        ("start -endpoints=a:1", "did you mean --endpoints=a:1?"),
+        ("start --listen_addr=:1", "did you mean --listen-addr=:1?"),
+        ("start --config=x.toml", "did you mean --config-file=x.toml?"),
+        ("gateway start --workers=2", "did you mean etcd-gateway start --workers=2?"),
+        ("START", "did you mean etcd-gateway start?"),
+        ("stop", "stop the gateway with SIGTERM or the service manager"),
+        ("frobnicate", "expected one of check, completion, demo, reload"),
+        ("-v", "did you mean etcd-gateway --version?"),
+        ("start --access-log yes", "did you mean --access-log=true?"),
+        ("start --access-log=yes", "did you mean true?"),
+        ("check --endpoints 'a:1 b:2'", "expected commas between the values, as in a:1,b:2"),
+        ("check --endpoints a:1 b:2", "the values of --endpoints are separated by commas"),
+        ("check 10.0.0.1:2379", "did you mean --endpoints=10.0.0.1:2379?"),
+        ("check --endpoints=h:2379:2379", "with one port, did you mean h:2379?"),
+        ("check --endpoints=h:2379:2380", "expected host:port, with one port"),
+        ("check --endpoints=https://h:2379/foo", "a path has no meaning here"),
+        ("check --endpoints=https://h:2379/foo", "did you mean https://h:2379?"),
+        ("check --endpoints=https://h/foo", "a path has no meaning here, expected host:port"),
+        ("check --endpoints=2379", "the host is missing, expected host:port, did you mean 127.0"),
+        ("check --endpoints=fd00::1:2379", "did you mean [fd00::1]:2379?"),
+        ("start --listen-addr=23790", "did you mean 127.0.0.1:23790 or :23790 (all interfaces)?"),
+        ("start --admin-addr=9379", "did you mean 127.0.0.1:9379 or :9379"),
+        ("start --admin-addr=example.com:80", "expected an IP address of this host, localhost, or"),
+        ("start --log-level=warning", "did you mean warn?"),
+        ("start --log-level=INFO", "did you mean info?"),
+        ("start --log-level=x", "expected debug, info, warn or error"),
+        ("start --balance=leastconn", "did you mean least-sessions?"),
+        ("start --on-inactive=off", "expected keep or close"),
+        ("start --dial-timeout=5", "did you mean 5s?"),
+        ("status --endpoints=a:1", "no such flag of status; it is one of start and check"),
+        ("status --wach", "did you mean --watch?"),
+    ],
+)
+def test_mistakes_are_answered_with_what_was_meant(
+    capfd: pytest.CaptureFixture[str], line: str, answer: str
+) -> None:
+    """What people type by habit of other programs is answered with the right spelling."""
+    assert answer in refuse(capfd, *shlex.split(line))
+
+
+@pytest.mark.parametrize("arguments", [["help"], ["help", "start"]])
+def test_help_is_given_where_it_is_asked_for(
+    capfd: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    """The word help works as the option does."""
+    assert main(arguments) == 0
+    assert "Usage: etcd-gateway" in capfd.readouterr().out
+
+
+def test_the_word_version(capfd: pytest.CaptureFixture[str]) -> None:
+    """The word version prints what the option prints."""
+    assert main(["version"]) == 0
+    assert capfd.readouterr().out == f"etcd-gateway {__version__}\n"
+
+
+def test_a_suggested_line_is_cut(capfd: pytest.CaptureFixture[str]) -> None:
+    """A long command line is not repeated as a whole."""
+    said = refuse(capfd, "gateway", "start", *(f"--endpoints=a:{i}" for i in range(1, 99)))
+    assert said.endswith("--endpoints=a:3 ...?")
 
 
 def test_no_command(capfd: pytest.CaptureFixture[str]) -> None:
@@ -229,6 +306,7 @@ def test_completion_scripts(shell: str) -> None:
     shown = run("completion", shell)
     assert shown.returncode == 0
     assert "_ETCD_GATEWAY_COMPLETE" in shown.stdout
+    assert "%(" not in shown.stdout
 
 
 @pytest.mark.parametrize(
@@ -252,6 +330,76 @@ def test_completion(words: str, expected: str) -> None:
         COMP_CWORD=str(len(words.split()) - 1),
     )
     assert expected in shown.stdout.replace(",", "\n").split()
+
+
+PATH = f"{COMMAND.parent}:{os.environ['PATH']}"
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+@pytest.mark.parametrize(
+    ("line", "candidates"),
+    [
+        ("start --balance=l", ["--balance=least-sessions"]),
+        ("start --balance l", ["least-sessions"]),
+        ("start --access-log=", ["--access-log=true", "--access-log=false"]),
+        ("start --config-file=/etc/passw", ["--config-file=/etc/passwd"]),
+        ("start --log-fo", ["--log-format\tauto: console on a terminal, else json."]),
+    ],
+)
+def test_completion_in_fish(line: str, candidates: list[str]) -> None:
+    """fish offers whole candidates, with the whole description."""
+    shown = subprocess.run(
+        ["fish", "-c", f'{COMMAND} completion fish | source; complete -C "etcd-gateway {line}"'],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PATH": PATH},
+    )
+    assert set(candidates) <= set(shown.stdout.splitlines())
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("start --balance=l", "start --balance=least-sessions"),
+        ("start --balance l", "start --balance least-sessions"),
+        ("start --config-file=/etc/passw", "start --config-file=/etc/passwd"),
+        ("start --balan", "start --balance"),
+    ],
+)
+def test_completion_in_zsh(tmp_path: Path, typed: str, completed: str) -> None:
+    """zsh keeps the flag in front of the equals sign when it completes the value."""
+    line = tmp_path / "line"
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.environ["PATH"] = PATH
+        os.environ["TERM"] = "dumb"
+        os.execvp("zsh", ["zsh", "-f", "-i"])
+    seen = bytearray()
+
+    def wait_for(text: bytes) -> None:
+        wait_until(lambda: (_drain(fd, seen), text in seen)[1], 30, f"{text!r}")
+
+    try:
+        os.write(fd, b"bindkey -e; autoload -Uz compinit; compinit -u -D\n")
+        os.write(fd, b"source <(etcd-gateway completion zsh); print RE''ADY\n")
+        wait_for(b"READY")
+        os.write(fd, b"etcd-gateway %s\t" % typed.encode())
+        wait_for(completed[-4:].encode())
+        # To the begin of the line: have it printed instead of run.
+        os.write(fd, b"\x01print > %s \n" % os.fsencode(line))
+        wait_until(lambda: (_drain(fd, seen), line.exists() and line.read_text())[1], 30)
+        assert line.read_text() == f"etcd-gateway {completed}\n"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(fd)
+
+
+def _drain(fd: int, into: bytearray) -> None:
+    while select.select([fd], [], [], 0)[0]:
+        into += os.read(fd, 4096)
 
 
 @pytest.mark.parametrize("name", ["supervisor", "gateway"])
