@@ -379,7 +379,7 @@ def test_completion_in_zsh(tmp_path: Path, typed: str, completed: str) -> None:
     seen = bytearray()
 
     def wait_for(text: bytes) -> None:
-        wait_until(lambda: (_drain(fd, seen), text in seen)[1], 30, f"{text!r}")
+        wait_until(lambda: text in _drain(fd, seen), 30, f"{text!r}")
 
     try:
         os.write(fd, b"bindkey -e; autoload -Uz compinit; compinit -u -D\n")
@@ -389,7 +389,7 @@ def test_completion_in_zsh(tmp_path: Path, typed: str, completed: str) -> None:
         wait_for(completed[-4:].encode())
         # To the begin of the line: have it printed instead of run.
         os.write(fd, b"\x01print > %s \n" % os.fsencode(line))
-        wait_until(lambda: (_drain(fd, seen), line.exists() and line.read_text())[1], 30)
+        wait_until(lambda: _drain(fd, seen) and line.exists() and line.read_text(), 30)
         assert line.read_text() == f"etcd-gateway {completed}\n"
     finally:
         os.kill(pid, signal.SIGKILL)
@@ -397,9 +397,11 @@ def test_completion_in_zsh(tmp_path: Path, typed: str, completed: str) -> None:
         os.close(fd)
 
 
-def _drain(fd: int, into: bytearray) -> None:
+def _drain(fd: int, into: bytearray) -> bytearray:
+    """Read what there is, and return everything read so far."""
     while select.select([fd], [], [], 0)[0]:
         into += os.read(fd, 4096)
+    return into
 
 
 @pytest.mark.parametrize("name", ["supervisor", "gateway"])
