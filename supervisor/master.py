@@ -87,7 +87,7 @@ class Master:
         self._failed_with = 0
         self._pool: WorkerPool | None = None
         self._port_monitor: PortMonitor | None = None
-        self._admin = AdminLifecycle(self.view, self._log)
+        self._admin = AdminLifecycle(self.view, self._log, names=lambda: self._config.admin_host)
 
     async def main(self) -> int:
         """The whole life; the exit code."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from gateway.core.log import Log
@@ -48,8 +48,16 @@ All of it together takes 0.3 s, and the loop may not stand still for so long.
 class AdminLifecycle:
     """Owns the sockets from :meth:`bind` to :meth:`close`, and the server from :meth:`open` on."""
 
-    def __init__(self, view: Callable[[], GatewayView], log: Log) -> None:
+    def __init__(
+        self,
+        view: Callable[[], GatewayView],
+        log: Log,
+        *,
+        names: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        """``names()``: the host names under which the address may be asked."""
         self._view = view
+        self._names = names
         self._log = log
         self._sockets: list[AdminSocket] = []
         self._opening = False
@@ -69,7 +77,7 @@ class AdminLifecycle:
             await asyncio.sleep(0)
         from supervisor.admin.server import AdminServer
 
-        self._server = server = AdminServer(self._sockets, self._view, self._log)
+        self._server = server = AdminServer(self._sockets, self._view, self._log, names=self._names)
         await server.start()
         self._log.info("admin address is open", admin=list(server.served))
 

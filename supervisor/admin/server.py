@@ -1,8 +1,8 @@
-"""The admin address: HTTP for people, probes and Prometheus, served by the master.
+"""The HTTP server of the admin address, for people, probes and Prometheus.
 
-Ownership: AdminServer owns its listening sockets and its connections. It takes one request per
-connection, GET only, and gives each connection a bounded life, so a slow, silent or hostile client
-costs the master nothing that grows.
+Ownership: AdminServer owns its listening sockets and its connections. A connection carries one
+request, GET or HEAD, and is closed after ten seconds at most, so that a slow, silent or hostile
+client costs the master a bounded amount.
 """
 
 from __future__ import annotations
@@ -14,26 +14,30 @@ import importlib.resources
 import json
 import logging
 import re
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Callable, Collection, Sequence
 from typing import cast
+from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 
 from gateway.core.log import Log
 from supervisor.admin import metrics
 from supervisor.admin.sockets import AdminSocket
 from supervisor.core.admin.document import document
+from supervisor.core.admin.host_check import is_known_host
 from supervisor.core.admin.readiness import unreadiness
 from supervisor.core.admin.views import GatewayView
 
 CONNECTION_LIFE_S = 10.0
-"""From accept to the end of the answer. Prometheus gives a scrape ten seconds by default."""
+"""From accept to the end of the answer. Prometheus waits ten seconds for a scrape by default."""
 
 MAX_CONNECTIONS = 64
-"""One more, and the oldest is closed: whoever sits on a connection never locks the operator out."""
+"""For one more the oldest is closed, so that idle connections lock no operator out."""
 
 VIEW_LIFE_S = 0.1
-"""Requests closer together than this share one view; workers report every second."""
+"""Requests within this time share one view; workers report only every second."""
 
 SECURITY_HEADERS = {
     "Server": "etcd-gateway",
@@ -45,13 +49,22 @@ SECURITY_HEADERS = {
 
 
 class AdminServer:
-    """The server. ``source`` gives the view of this moment; it is called at most every 0.1 s."""
+    """``source()`` gives the view of this moment; it is called at most every 0.1 s.
+
+    ``names()`` are the host names under which it may be asked, see ``core.admin.host_check``.
+    """
 
     def __init__(
-        self, sockets: Sequence[AdminSocket], source: Callable[[], GatewayView], log: Log
+        self,
+        sockets: Sequence[AdminSocket],
+        source: Callable[[], GatewayView],
+        log: Log,
+        *,
+        names: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._sockets = list(sockets)
         self._source = source
+        self._names = names
         self._log = log
         self._servers: list[asyncio.Server] = []
         self._connections: dict[_Connection, None] = {}
@@ -62,7 +75,7 @@ class AdminServer:
         self._http: web.Server | None = None
 
     async def start(self) -> None:
-        """Serve every socket; who connected before is served, too."""
+        """Serve every socket, beginning with the clients that connected before this call."""
         loop = asyncio.get_running_loop()
         self._http = http = web.Server(
             self._handle,
@@ -86,7 +99,7 @@ class AdminServer:
         return tuple(each.served for each in self._sockets)
 
     async def close(self) -> None:
-        """Stop serving, cut what is under way, remove our unix sockets."""
+        """Stop serving, cut the requests that are under way, and close the listening sockets."""
         for server in self._servers:
             server.close()
         for connection in list(self._connections):
@@ -99,7 +112,7 @@ class AdminServer:
             self._http = None
 
     def forget_view(self) -> None:
-        """What was gathered is out of date; the next request gets what is true now."""
+        """Make the next request see the gateway as it is now."""
         self._view = None
         self._metrics.clear()
 
@@ -120,9 +133,11 @@ class AdminServer:
         return response
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
-        if request.method != "GET":
-            response = _text("only GET is served here\n", 405)
-            response.headers["Allow"] = "GET"
+        if (refusal := self._refuse_host(request)) is not None:
+            return refusal
+        if request.method not in ("GET", "HEAD"):  # of HEAD, aiohttp sends the headers alone
+            response = _text("only GET and HEAD are served here\n", 405)
+            response.headers["Allow"] = "GET, HEAD"
             return response
         match request.path:
             case "/":
@@ -142,9 +157,29 @@ class AdminServer:
                 )
             case "/health":
                 reasons = unreadiness(self._current())
-                body = {"health": "false" if reasons else "true", "reason": "; ".join(reasons)}
-                return _json(body, 503 if reasons else 200)
+                return _health(reasons)
         return _text("not found; there are / /status /metrics /livez /readyz /health\n", 404)
+
+    def _refuse_host(self, request: web.BaseRequest) -> web.Response | None:
+        """The answer to a request that was sent to another host; None for one meant for us."""
+        if _is_unix(request):
+            return None
+        hosts = request.headers.getall("Host", [])
+        if not hosts and request.version < HttpVersion11:  # no browser speaks it
+            return None
+        if len(hosts) != 1:
+            return _text("expected one Host header\n", 400)
+        target = request.raw_path
+        authorities = hosts if target.startswith("/") else [*hosts, urlsplit(target).netloc]
+        names = self._names()
+        for authority in authorities:
+            if not is_known_host(authority, names):
+                return _text(
+                    f"unknown host {authority!r:.300}: expected an IP address, localhost,"
+                    " or a name given with --admin-host\n",
+                    421,
+                )
+        return None
 
     async def _answer_metrics(self, accept: str) -> web.Response:
         """Rendered in pieces, and once for all who ask at the same moment."""
@@ -163,7 +198,7 @@ class AdminServer:
 
 
 class _Connection(asyncio.Protocol):
-    """Stands between the transport and aiohttp: counts, and ends what takes too long."""
+    """Between transport and aiohttp: counts connections, closes those that last too long."""
 
     def __init__(self, alive: dict[_Connection, None], inner: asyncio.Protocol) -> None:
         self._alive = alive
@@ -181,7 +216,7 @@ class _Connection(asyncio.Protocol):
         self._inner.connection_made(transport)
 
     def abort(self) -> None:
-        """Cut it now; what is unsent is lost."""
+        """Close the connection now; unsent bytes are lost."""
         self._alive.pop(self, None)
         if self._transport is not None:
             self._transport.abort()
@@ -206,6 +241,25 @@ class _Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._inner.resume_writing()
+
+
+def _is_unix(request: web.BaseRequest) -> bool:
+    """Whether the client came through a unix socket, which no web page can reach."""
+    if request.transport is None:  # the client has gone
+        return False
+    sock = request.transport.get_extra_info("socket")
+    return sock is not None and sock.family == socket.AF_UNIX
+
+
+def _health(reasons: Sequence[str]) -> web.Response:
+    """etcd's answer byte for byte, because scripts compare it as text."""
+    body = {"health": "false" if reasons else "true", "reason": "; ".join(reasons)}
+    text = json.dumps(body, separators=(",", ":"))
+    return web.Response(
+        text=text + "\n" if reasons else text,
+        status=503 if reasons else 200,
+        content_type="application/json",
+    )
 
 
 def _text(text: str, code: int = 200) -> web.Response:

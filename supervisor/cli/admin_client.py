@@ -37,7 +37,8 @@ def _get(address: str) -> dict[str, Any]:
         connection.request("GET", "/status")
         response = connection.getresponse()
         if response.status != 200:
-            raise ValueError(f"answered {response.status} {response.reason}")
+            said = response.read(1000).decode("utf-8", "replace").partition("\n")[0]
+            raise ValueError(f"answered {response.status} {response.reason}: {said}")
         document = json.loads(response.read())
         if not isinstance(document, dict) or "uptime_s" not in document:
             raise ValueError("what answers is no etcd-gateway")

@@ -42,7 +42,7 @@ def read_document(path: str, source: str) -> dict[str, Any]:
 
     data = _read_file(path, source)
     try:
-        return tomllib.loads(data.decode("utf-8"))
+        return tomllib.loads(data.decode("utf-8-sig"))  # some editors begin with a byte-order mark
     except UnicodeDecodeError as error:
         raise ConfigError(source, path, f"expected UTF-8, not so at byte {error.start}") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:

@@ -82,6 +82,8 @@ class Config:
     handover: bool = False
     admin_addr: tuple[str, ...] = ()
     """``host:port`` or ``unix:/path``, validated."""
+    admin_host: tuple[str, ...] = ()
+    """In lower case and without a dot at the end."""
     log_level: str = "info"
     log_format: str = "auto"
     access_log: bool = False

@@ -555,6 +555,18 @@ FLAGS: tuple[Flag, ...] = (
         help="Where the status page, /status, /metrics and the health of the gateway are served.",
     ),
     Flag(
+        name="admin-host",
+        field="admin_host",
+        kind=FlagKind.MANY,
+        read=parse_name,
+        default="",
+        may_be_empty=True,
+        metavar="NAME,...",
+        topic=Topic.OBSERVING,
+        help="Names under which the admin address may be asked, besides IP addresses and "
+        "localhost; a request for another name gets 421.",
+    ),
+    Flag(
         name="log-level",
         field="log_level",
         read=_choice("debug", "info", "warn", "error"),

@@ -226,6 +226,13 @@ def test_a_config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.config_file == str(path)
 
 
+def test_a_config_file_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """Some editors write one; it is no part of the first key."""
+    path = tmp_path / "g.toml"
+    path.write_bytes(b"\xef\xbb\xbfworkers = 3\n")
+    assert config_settings.load({"config-file": [str(path)]}).workers == 3
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
