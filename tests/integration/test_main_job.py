@@ -456,9 +456,7 @@ def test_one_thread_in_master_and_workers() -> None:
         for _ in range(20):
             asked(gateway.address)
             with connect(("127.0.0.1", admin)) as client:
-                client.sendall(
-                    b"GET /status HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\n\r\n"
-                )
+                client.sendall(b"GET /status HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\n\r\n")
                 assert b"200 OK" in read_exactly(client, 1 << 20)
         for pid in [gateway.pid, *gateway.workers()]:
             assert len(os.listdir(f"/proc/{pid}/task")) == 1
