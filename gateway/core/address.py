@@ -119,6 +119,19 @@ def is_literal(host: str) -> bool:
         return False
 
 
+def literal_ip(text: str) -> str | None:
+    """The one spelling of a literal IP; None if the text is none.
+
+    An IPv4-mapped IPv6 address becomes the IPv4 address that it stands for.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
 def _split(text: str) -> HostPort:
     """``host:port``, ``[v6]:port`` or ``:port``; the host may be empty."""
     if text.startswith("["):
@@ -173,17 +186,13 @@ def _parse_host(text: str) -> str:
 
 
 def _parse_literal(text: str) -> str | None:
-    """The one spelling of a literal IP, None if it is not one; an IPv4-mapped one becomes IPv4."""
+    """As literal_ip, but what can only be meant as an IPv6 address must be one, without a scope."""
     if "%" in text:
         raise ValueError("a scope id (%interface) is not supported")
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        if ":" in text:
-            raise ValueError("that is not an IPv6 address, expected one such as ::1") from None
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)
+    literal = literal_ip(text)
+    if literal is None and ":" in text:
+        raise ValueError("that is not an IPv6 address, expected one such as ::1")
+    return literal
 
 
 def _parse_port(text: str) -> int:

@@ -20,10 +20,11 @@ from rich.table import Table
 from supervisor.cli.console import PROGRAM
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.system_names import Files
 from supervisor.core.exit_codes import EXIT_NO_ENDPOINT, EXIT_USAGE
 from supervisor.discovery.listen_addresses import UnresolvedListenError, resolve_listen
-from supervisor.discovery.resolution import BadTargetError, Resolution, Targets
+from supervisor.discovery.resolution import BadTargetError, Targets
 from supervisor.system import connections
 from supervisor.system.tls import TlsClient, unverified
 
@@ -111,7 +112,7 @@ def describe(config: Config, result: Resolution, checked: tuple[Checked, ...]) -
 
 async def _check(config: Config, files: Files | None) -> tuple[Resolution, tuple[Checked, ...]]:
     listen = await resolve_listen(config.listen_addr, config.nameserver, files=files)
-    result = await Targets(config, listen, files=files).run(force=True)
+    result = await Targets(config, listen, files=files).resolve(force=True)
     slots = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def check(endpoint: Discovered) -> Checked:

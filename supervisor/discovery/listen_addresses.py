@@ -14,11 +14,11 @@ import os
 import socket
 from collections.abc import Iterable, Sequence
 
-from gateway.core.address import HostPort
+from gateway.core.address import HostPort, literal_ip
 from gateway.core.log import Log
 from gateway.core.messages import MAX_LISTEN
 from supervisor.core.backoff import Draw, delay_s
-from supervisor.core.discovery.endpoints import Answer, Negative, Question, QuestionKind, literal
+from supervisor.core.discovery.endpoints import Answer, Negative, Question, QuestionKind
 from supervisor.core.discovery.system_names import Files
 from supervisor.discovery.resolution import BadTargetError
 
@@ -63,7 +63,7 @@ async def resolve_listen(
     """
     resolved: dict[HostPort, None] = {}
     for each in listen:
-        address = literal(each.host)
+        address = literal_ip(each.host)
         if address or not each.host:
             resolved[HostPort(address or "", each.port)] = None
             continue

@@ -1,13 +1,14 @@
-"""Follows the targets: the first resolution, then every refresh, reload and emergency.
+"""The discovery loop: the first resolution, then one for every refresh, reload and emergency.
 
-One task does one round at a time; whatever wants another one while it is at work (200 SIGHUPs,
-say) gets the next round, and all of them the same.
+One task makes one resolution at a time. Requests that arrive during a resolution (200 SIGHUPs, for
+example) are all served by the next one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections import Counter
@@ -16,39 +17,41 @@ from collections.abc import Callable
 from gateway.core.address import HostPort
 from gateway.core.log import Log
 from supervisor.core.admin.views import DiscoveryView
+from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered, EndpointsChange, compare, tls_domain
+from supervisor.core.discovery.resolution import DnsResult, Resolution
 from supervisor.core.discovery.system_names import Files
-from supervisor.discovery.resolution import BadTargetError, Resolution, Targets
+from supervisor.discovery.resolution import BadTargetError, Targets
 
 EMERGENCY_S = 5.0
-"""Refreshes because every endpoint is inactive keep at least this distance."""
+"""While every endpoint is inactive, everything is asked this often."""
 
-LONGEST_SLEEP_S = 3600.0
 AFTER_ERROR_S = 5.0
+"""Wait after an error that nobody expected."""
 
-COMPLAIN_S = 30.0
-"""A gateway that waits for its first answer says so this often."""
+WARN_S = 30.0
+"""A gateway that waits for its first answer logs a warning this often."""
 
-WAITING = "no endpoint found yet, trying again"
+WAITING_TEXT = "no endpoint found yet, trying again"
 STAYING = "discovery failed, endpoints stay as they were"
 
 
 class NoEndpointsError(Exception):
-    """No endpoint, and trying again is pointless; the text says why (exit code 69)."""
+    """There is no endpoint, and trying again is pointless; the text says why (exit code 69)."""
 
 
 class ReloadFailedError(Exception):
-    """The new targets cannot be used, the old ones stay in use; the text says why."""
+    """The new targets cannot be used and the old ones stay in use; the text says why."""
 
 
 OnFound = Callable[[tuple[Discovered, ...]], None]
 
 
 class DiscoveryLoop:
-    """Tells ``on_found`` the endpoints whenever they changed. Owns one task, from start to close.
+    """Calls ``on_found`` with the endpoints whenever they changed, and logs each change.
 
-    It logs every change itself (``endpoints changed``).
+    Owns one task, from ``start`` to ``close``.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class DiscoveryLoop:
         on_found: OnFound,
         *,
         files: Files | None = None,
-        draw: Callable[[], float] = random.random,
+        draw: Draw = random.randrange,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
@@ -73,13 +76,13 @@ class DiscoveryLoop:
         self._waiters: list[asyncio.Future[None]] = []
         self._kick = asyncio.Event()
         self._force = False
-        self._forced_at = float("-inf")
+        self._forced_at = -math.inf
         self._emergency_at: float | None = None
         self._found: tuple[Discovered, ...] = ()
         self._last = Resolution()
         self._last_success_at: float | None = None
         self._results: Counter[str] = Counter()
-        self._complaint = ("", float("-inf"))
+        self._warned = ("", -math.inf)
         self._has_former = False
         self._task: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -98,23 +101,24 @@ class DiscoveryLoop:
         )
 
     def remember(self, view: DiscoveryView) -> None:
-        """Go on from what an earlier image had, whose endpoints are in use until DNS answers."""
+        """Continue the counts of the image before us, whose endpoints stay until DNS answers."""
         self._has_former = True
         self._results = Counter(view.results)
         self._last_success_at = view.last_success_at
 
     async def start(self, listen: tuple[HostPort, ...]) -> None:
-        """Resolve until something was found, and told; then follow in a task of our own.
+        """Resolve until endpoints are found and published; a task of the loop then goes on.
 
         ``listen``: our own addresses as literals, which no endpoint may have.
         Raises NoEndpointsError if nothing can be found, and BadTargetError for what can never work.
-        Transient failures are retried with backoff for as long as it takes; every failure is, if
-        there are endpoints of an earlier image to go on with. May be called again after an error.
+        Transient failures are retried with backoff for as long as it takes. With endpoints of an
+        earlier image to go on with, definite failures are retried too.
+        May be called again after an error.
         """
         self._started = asyncio.get_running_loop().create_future()
         self._listen = listen
         self._targets = self._make_targets(self._config)
-        self._task = asyncio.create_task(self._follow(), name="follow discovery")
+        self._task = asyncio.create_task(self._run(), name="discovery loop")
         try:
             await self._started
         except BaseException:
@@ -122,7 +126,7 @@ class DiscoveryLoop:
             raise
 
     def refresh(self, reason: str) -> None:
-        """Ask for a round now. ``all-inactive`` is granted every EMERGENCY_S only, and not if
+        """Ask for a resolution now. ``all-inactive`` is granted every EMERGENCY_S only, and not if
         refreshing is off."""
         if reason == "all-inactive":
             if self._config.discovery_refresh != "off" and self._emergency_at is None:
@@ -133,7 +137,9 @@ class DiscoveryLoop:
         self._kick.set()
 
     async def reload(self, config: Config) -> None:
-        """Follow the targets of a new configuration, and resolve now; returns when that is done.
+        """Resolve the targets of a new configuration now, and go on with them.
+
+        Returns when the resolution is over.
 
         Raises ReloadFailedError if the new targets yield no endpoint; then the old ones stay.
         A DNS failure that leaves the last good endpoints in use is no failed reload.
@@ -145,7 +151,7 @@ class DiscoveryLoop:
         await waiter
 
     async def close(self) -> None:
-        """Stop following; TLS checks under way end in order first."""
+        """End the task. TLS checks under way end in order; waiting reloads are cancelled."""
         if self._task is not None:
             if self._targets is not None:
                 await self._targets.close()
@@ -155,11 +161,11 @@ class DiscoveryLoop:
         for waiter in self._waiters:
             waiter.cancel()
 
-    async def _follow(self) -> None:
+    async def _run(self) -> None:
         while True:
             try:
-                result = await self._turn()
-            except BadTargetError as error:  # only the first round lets it through
+                result = await self._serve_requests()
+            except BadTargetError as error:  # only the first resolution raises it
                 self._started.set_exception(error)
                 return
             except Exception as error:  # noqa: BLE001 (the boundary of this task)
@@ -170,40 +176,39 @@ class DiscoveryLoop:
                 if result.definite and not self._has_former:
                     self._started.set_exception(NoEndpointsError(_nothing(self._config, result)))
                     return
-                self._complain(result.error)
+                self._warn_of_waiting(result.error)
             await self._wait()
 
-    def _complain(self, error: str) -> None:
-        """Of a first round in vain: when the reason is a new one, and again from time to time."""
+    def _warn_of_waiting(self, error: str) -> None:
+        """Log that nothing was found yet: at once if the reason is new, else every WARN_S."""
         now = asyncio.get_running_loop().time()
-        if self._complaint[0] != error or now - self._complaint[1] >= COMPLAIN_S:
-            self._complaint = (error, now)
+        if self._warned[0] != error or now - self._warned[1] >= WARN_S:
+            self._warned = (error, now)
             if self._has_former:
                 self._log.error(STAYING, error=error)
             else:
-                self._log.warn(WAITING, error=error)
+                self._log.warn(WAITING_TEXT, error=error)
 
     async def _wait(self) -> None:
-        """Until a round is due, or somebody asked for one."""
+        """Wait until a resolution is due or was asked for."""
         while True:
             now = asyncio.get_running_loop().time()
             due_at = self._due_at()
             if self._force or (due_at is not None and due_at <= now):
                 return
             self._kick.clear()
-            sleep_s = LONGEST_SLEEP_S if due_at is None else min(due_at - now, LONGEST_SLEEP_S)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(sleep_s):
+                async with asyncio.timeout_at(due_at):
                     await self._kick.wait()
 
     def _due_at(self) -> float | None:
-        """When the next round is due; None if none ever is."""
-        due_at = self._targets.next_at() if self._targets else float("inf")
+        """When the next resolution is due; None if none ever is."""
+        due_at = self._targets.next_at() if self._targets else math.inf
         due_at = min(due_at, self._emergency_at if self._emergency_at is not None else due_at)
-        return due_at if due_at < float("inf") else None
+        return due_at if due_at < math.inf else None
 
-    async def _turn(self) -> Resolution:
-        """One round, for everybody who waits for one now."""
+    async def _serve_requests(self) -> Resolution:
+        """Make one resolution for all requests that wait now, and tell each how it ended."""
         now = asyncio.get_running_loop().time()
         waiters, self._waiters = self._waiters, []
         candidate, self._candidate = self._candidate, None
@@ -212,7 +217,7 @@ class DiscoveryLoop:
         if force:
             self._forced_at, self._emergency_at = now, None
         try:
-            result = await self._round(candidate, force)
+            result = await self._resolve(candidate, force)
         except asyncio.CancelledError:
             for waiter in waiters:
                 waiter.cancel()
@@ -229,14 +234,14 @@ class DiscoveryLoop:
                 waiter.set_result(None)
         return result
 
-    async def _round(self, candidate: Config | None, force: bool) -> Resolution:
-        """Run one round with the current targets, or with the candidate's if they will do."""
-        rounds = self._targets
+    async def _resolve(self, candidate: Config | None, force: bool) -> Resolution:
+        """Resolve the current targets, or the candidate's, which replace them if usable."""
+        targets = self._targets
         if candidate is not None:
-            rounds = self._make_targets(candidate, before=self._targets)
-        assert rounds is not None  # noqa: S101 (for the type checker)
+            targets = self._make_targets(candidate, before=self._targets)
+        assert targets is not None  # noqa: S101 (for the type checker)
         early = self._publish if candidate is None else None
-        result = await rounds.run(force=force, publish=early)
+        result = await targets.resolve(force=force, publish=early)
         if not result.srv and result.loops and (candidate is not None or not self._started.done()):
             name, hit = next(iter(result.loops.items()))
             raise BadTargetError(
@@ -246,16 +251,17 @@ class DiscoveryLoop:
         if candidate is not None:
             if not result.endpoints:
                 raise ReloadFailedError(_nothing(candidate, result))
-            self._config, self._targets = candidate, rounds
+            self._config, self._targets = candidate, targets
         self._publish(result)
         return result
 
     def _publish(self, result: Resolution) -> None:
-        """Make a round's result known: the view, the log, and whoever waits for endpoints."""
+        """Make a result known: to the view, the log, ``on_found``, and a start that waits."""
         last, self._last = self._last, result
-        if result.ok is not None:
-            self._results["success" if result.ok else "failure"] += 1
-        if result.ok or (result.ok is None and self._last_success_at is None and result.endpoints):
+        if result.dns is not DnsResult.NOT_ASKED:
+            self._results[result.dns.value] += 1
+        literals_only = result.dns is DnsResult.NOT_ASKED and self._last_success_at is None
+        if result.dns is DnsResult.SUCCESS or (literals_only and result.endpoints):
             self._last_success_at = self._wall()
         for name, reason in result.left_out.items():
             if last.left_out.get(name) != reason:
@@ -293,7 +299,7 @@ class DiscoveryLoop:
 
 
 def _nothing(config: Config, result: Resolution) -> str:
-    """Why there is no endpoint; with what the TLS check expected, if that is what failed."""
+    """Why there is no endpoint; if the TLS check failed, what it expected."""
     text = f"no endpoint found: {result.error}"
     if result.refused:
         text += f"; expected TLS with a certificate for {tls_domain(config)}"

@@ -1,103 +1,55 @@
-"""One round of resolution: ask what is due, join the answers, leave out ourselves, check TLS.
+"""One resolution: ask what is due, join the answers, leave out ourselves, check TLS.
 
-Everything that is decided on the way is decided in ``core``; this module asks and passes on.
+The decisions are made in ``core``; this module asks the questions and passes the answers on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import ipaddress
 import os
 import random
-import socket
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from gateway.core.address import HostPort
 from gateway.core.log import Log
+from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery import endpoints as discovery
 from supervisor.core.discovery.admission import Admission, Candidate
 from supervisor.core.discovery.answers import CONFIRM_S, Answers, Refresh
-from supervisor.core.discovery.endpoints import Discovered, Problem, Question, literal
+from supervisor.core.discovery.endpoints import Discovered, Question
 from supervisor.core.discovery.loop_guard import without_own
+from supervisor.core.discovery.resolution import Resolution, judge_dns
 from supervisor.core.discovery.system_names import Files
+from supervisor.discovery.local_addresses import is_local
 from supervisor.discovery.tls_gate import Gate
 
 if TYPE_CHECKING:
     from supervisor.discovery.resolver import Resolver
 
 EARLY_S = 0.5
-"""What is found and may be used waits no longer than this for names that are still asked for, and
-for endpoints whose TLS is still being checked."""
+"""Endpoints that may be used are published after this time at the latest, though other names are
+still being looked up, or the TLS of other endpoints is still being checked."""
 
 MAX_QUESTIONS = 64
-"""Under way at once. A nameserver that is dead costs each its time, but starting the questions of
-thousands of targets in one go stops the loop for half a second."""
+"""Questions under way at once. A dead nameserver costs each question its time, but starting the
+questions of thousands of targets together stops the loop for half a second."""
 
-MAX_ERRORS = 5
-"""So many errors are spelled out in one line, the others counted."""
+Publish = Callable[[Resolution], None]
 
 
 class BadTargetError(Exception):
     """A target that can never work as configured; the text names the flag (exit code 2)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """What a round found. ``endpoints`` may be used; ``refused`` and ``waiting`` may not.
-
-    ``loops``: endpoints with an address that is our own listen address (the value).
-    ``stale``: failures behind answers that stay in use.
-    ``srv``: the endpoints were found by SRV, not by the static list.
-    ``ok``: DNS answered what was asked, None if nothing was asked.
-    ``final`` is False for a round published before the TLS check ended.
-    """
-
-    endpoints: tuple[Discovered, ...] = ()
-    problems: tuple[Problem, ...] = ()
-    refused: dict[str, str] = field(default_factory=dict)
-    waiting: dict[str, str] = field(default_factory=dict)
-    loops: dict[str, str] = field(default_factory=dict)
-    stale: tuple[str, ...] = ()
-    srv: bool = False
-    ok: bool | None = None
-    final: bool = True
-
-    @property
-    def definite(self) -> bool:
-        """Whether trying again is pointless."""
-        return not self.waiting and all(problem.definite for problem in self.problems)
-
-    @property
-    def left_out(self) -> dict[str, str]:
-        """Endpoints that are not used although DNS names them, with the reason."""
-        loops = {
-            name: f"is the gateway's own listen address {hit}" for name, hit in self.loops.items()
-        }
-        waiting = {name: f"TLS check: {error}" for name, error in self.waiting.items()}
-        return self.refused | waiting | loops
-
-    @property
-    def error(self) -> str:
-        """What went wrong, in one line; "" if nothing did."""
-        texts = [problem.error for problem in self.problems]
-        texts += self.stale
-        texts += [f"{name}: {reason}" for name, reason in self.left_out.items()]
-        return _in_one_line(texts)
-
-    @property
-    def incomplete(self) -> str:
-        """The part of ``error`` that is about DNS; "" if it answered everything."""
-        return _in_one_line([*(problem.error for problem in self.problems), *self.stale])
-
-
 class Targets:
-    """The rounds of one configuration; ``answers`` may come from an earlier one's.
+    """Resolves the targets of one configuration, again and again.
 
-    Raises BadTargetError if a file that the TLS check needs cannot be used.
+    ``before`` is the Targets of the configuration before: what it knows of DNS and of TLS is kept
+    where it still holds. Raises BadTargetError if a file that the TLS check needs cannot be used.
     """
 
     def __init__(
@@ -108,7 +60,7 @@ class Targets:
         log: Log | None = None,
         before: Targets | None = None,
         files: Files | None = None,
-        draw: Callable[[], float] = random.random,
+        draw: Draw = random.randrange,
     ) -> None:
         self.config = config
         self._listen = listen
@@ -131,7 +83,7 @@ class Targets:
         self._discovered: list[str] = before._discovered if before else []
 
     def next_at(self) -> float:
-        """When the next round is due; infinity if none ever is."""
+        """When the next question or TLS check is due; infinity if none ever is."""
         return min(self._answers.next_at(), self._admission.next_at())
 
     async def close(self) -> None:
@@ -139,49 +91,80 @@ class Targets:
         if self._gate is not None:
             await self._gate.close()
 
-    async def run(
-        self, *, force: bool, publish: Callable[[Resolution], None] | None = None
-    ) -> Resolution:
-        """One round; ``force`` asks everything, due or not.
+    async def resolve(self, *, force: bool, publish: Publish | None = None) -> Resolution:
+        """Ask what is due, or everything if ``force`` is true, and return what follows from it.
 
-        ``publish`` gets an early round if some names or the TLS check of some endpoints take long.
+        ``publish`` gets the endpoints found so far if the rest takes longer than EARLY_S.
         """
-
-        def tell(result: Resolution) -> None:
-            if publish is not None and result.endpoints and not result.loops:
-                publish(dataclasses.replace(result, final=False))
-
         owners = [owner.question for owner in self._owners]
-        renewed = await self._ask(owners, force)
+        asked_owners = await self._ask(owners, force)
         hosts = discovery.targets(self._owners, self._answers.lookup)
-        unchecked = self._gate is None
-        asked = renewed + await self._ask(
-            hosts, force, late=lambda: tell(self._find_srv()) if unchecked else None
+        result, asked_hosts = await self._resolve_srv(
+            hosts, force=force, renewed=bool(asked_owners), publish=publish
         )
-        result = self._find_srv()
-        if self._gate is not None and result.endpoints:
-            result = await self._check_tls(result, force or bool(renewed), publish)
         statics: tuple[Question, ...] = ()
-        if not self._owners or self.config.endpoints_given:
+        if self._uses_static_list():
             statics = discovery.static_questions(self.config)
-        if not result.endpoints and (not self._owners or self.config.endpoints_given):
-            by_srv = result
-            asked += await self._ask(statics, force, late=lambda: tell(self._fall_back(by_srv)))
-            result = self._fall_back(by_srv)
+            if not result.endpoints:
+                result, asked = await self._resolve_static(statics, result, force, publish)
+                asked_hosts += asked
         self._answers.keep({*owners, *hosts, *statics})
-        ok = all(map(self._answers.trusted, renewed)) if renewed else None
-        if not renewed and asked:
-            ok = any(map(self._answers.trusted, asked))
-        return dataclasses.replace(result, stale=self._answers.errors(), ok=ok)
+        dns = judge_dns(asked_owners, asked_hosts, self._answers.trusted)
+        return dataclasses.replace(result, stale=self._answers.errors(), dns=dns)
+
+    def _uses_static_list(self) -> bool:
+        """Whether --endpoints is the only target, or the fallback that the operator asked for."""
+        return not self._owners or self.config.endpoints_given
+
+    async def _resolve_srv(
+        self, hosts: Sequence[Question], *, force: bool, renewed: bool, publish: Publish | None
+    ) -> tuple[Resolution, list[Question]]:
+        """The endpoints of the SRV records that may be used, and the hosts that were asked for.
+
+        ``renewed``: the SRV records were asked for just now, so every endpoint is checked again.
+        """
+        gate = self._gate
+        if gate is None:
+            asked = await self._ask(hosts, force, late=lambda: _publish(self._find_srv(), publish))
+            return self._find_srv(), asked
+        asked = await self._ask(hosts, force)
+        result = self._find_srv()
+        if result.endpoints:
+            result = await self._check_tls(gate, result, force or renewed, publish)
+        return result, asked
+
+    async def _resolve_static(
+        self,
+        statics: Sequence[Question],
+        by_srv: Resolution,
+        force: bool,
+        publish: Publish | None,
+    ) -> tuple[Resolution, list[Question]]:
+        """The endpoints of the static list, and the hosts that were asked for."""
+        asked = await self._ask(
+            statics, force, late=lambda: _publish(self._find_static(by_srv), publish)
+        )
+        return self._find_static(by_srv), asked
 
     def _find_srv(self) -> Resolution:
-        """What the SRV records held name, but for ourselves; before the TLS check."""
+        """What the SRV records held now name, without ourselves; before the TLS check."""
         found = discovery.find_srv(self._owners, self._answers.lookup)
         self._log_discovered(found.endpoints)
-        return self._guard(Resolution(found.endpoints, found.problems, srv=True))
+        return self._without_own(Resolution(found.endpoints, found.problems, srv=True))
+
+    def _find_static(self, by_srv: Resolution) -> Resolution:
+        """The static list, without ourselves; with what was wrong with the SRV records."""
+        found = discovery.find_static(self.config, self._answers.lookup)
+        static = self._without_own(Resolution(found.endpoints, found.problems))
+        return dataclasses.replace(
+            static,
+            problems=by_srv.problems + static.problems,
+            refused=by_srv.refused | static.refused,
+            waiting=by_srv.waiting,
+        )
 
     def _log_discovered(self, endpoints: tuple[Discovered, ...]) -> None:
-        """What DNS says, before the TLS check; once for each different answer."""
+        """Log what DNS says, before the TLS check; once for each different answer."""
         names = [endpoint.name for endpoint in endpoints]
         if self._log is None or not names or names == self._discovered:
             return
@@ -191,16 +174,16 @@ class Targets:
         if self._gate is not None:
             self._log.info("validating discovered SRV endpoints", srv=srv, endpoints=names)
 
-    def _fall_back(self, result: Resolution) -> Resolution:
-        """The static list, as the only target or as the explicit fallback of SRV."""
-        found = discovery.find_static(self.config, self._answers.lookup)
-        static = self._guard(Resolution(found.endpoints, found.problems))
-        return dataclasses.replace(
-            static,
-            problems=result.problems + static.problems,
-            refused=result.refused | static.refused,
-            waiting=result.waiting,
-        )
+    def _without_own(self, result: Resolution) -> Resolution:
+        """Leave out the addresses that are our own listen addresses."""
+        kept, loops = [], dict(result.loops)
+        for endpoint in result.endpoints:
+            left, hit = without_own(endpoint, self._listen, is_local)
+            if left is not None:
+                kept.append(left)
+            if hit is not None:
+                loops[endpoint.name] = str(hit)
+        return dataclasses.replace(result, endpoints=tuple(kept), loops=loops)
 
     async def _ask(
         self,
@@ -208,9 +191,9 @@ class Targets:
         force: bool,
         late: Callable[[], None] | None = None,
     ) -> list[Question]:
-        """Ask those that are due, MAX_QUESTIONS at once; returns them.
+        """Ask those that are due, or all if ``force`` is true; returns those that were asked.
 
-        ``late`` is called if some take long.
+        ``late`` is called if some answers take longer than EARLY_S.
         """
         now = asyncio.get_running_loop().time
         asked = list(questions) if force else list(self._answers.due(questions, now()))
@@ -218,22 +201,11 @@ class Targets:
             return []
         resolver = self._current_resolver()
 
-        waiting = iter(asked)
+        async def ask(question: Question) -> None:
+            outcome = await resolver.ask(question)
+            self._answers.take(question, outcome, now=now(), refresh=self._refresh, draw=self._draw)
 
-        async def ask() -> None:
-            for question in waiting:
-                outcome = await resolver.ask(question)
-                self._answers.take(
-                    question, outcome, now=now(), refresh=self._refresh, draw=self._draw()
-                )
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(ask(), name=f"ask {number}")
-                for number in range(min(len(asked), MAX_QUESTIONS))
-            ]
-            if late is not None and (await asyncio.wait(tasks, timeout=EARLY_S))[1]:
-                late()
+        await _in_parallel([partial(ask, each) for each in asked], late=late)
         return asked
 
     def _current_resolver(self) -> Resolver:
@@ -252,46 +224,29 @@ class Targets:
             self._resolver_stamp = stamp
         return self._resolver
 
-    def _guard(self, result: Resolution) -> Resolution:
-        """Leave out the addresses that are our own listen addresses."""
-        kept, loops = [], dict(result.loops)
-        for endpoint in result.endpoints:
-            left, hit = without_own(endpoint, self._listen, is_local)
-            if left is not None:
-                kept.append(left)
-            if hit is not None:
-                loops[endpoint.name] = str(hit)
-        return dataclasses.replace(result, endpoints=tuple(kept), loops=loops)
-
     async def _check_tls(
-        self, result: Resolution, everything: bool, publish: Callable[[Resolution], None] | None
+        self, gate: Gate, result: Resolution, everything: bool, publish: Publish | None
     ) -> Resolution:
-        """Only those that passed the TLS check stay."""
-        assert self._gate is not None  # noqa: S101 (for the type checker)
+        """Leave out the endpoints that did not pass the TLS check."""
         now = asyncio.get_running_loop().time
         candidates = self._admission.to_check(result.endpoints, now(), everything=everything)
 
-        async def check(gate: Gate, candidate: Candidate) -> None:
-            self._admission.take(candidate, await gate.verify(candidate), now())
+        async def check(candidate: Candidate) -> None:
+            verdict = await gate.verify(candidate)
+            self._admission.take(candidate, verdict, now())
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(check(self._gate, c), name=f"TLS check {c.address}:{c.port}")
-                for c in candidates
-            ]
-            if tasks and publish is not None:
-                _, late = await asyncio.wait(tasks, timeout=EARLY_S)
-                if late:
-                    publish(self._admit(result, final=False))
-        return self._admit(result)
+        await _in_parallel(
+            [partial(check, each) for each in candidates],
+            late=lambda: _publish(self._admitted(result), publish),
+        )
+        return self._admitted(result)
 
-    def _admit(self, result: Resolution, *, final: bool = True) -> Resolution:
+    def _admitted(self, result: Resolution) -> Resolution:
         return dataclasses.replace(
             result,
             endpoints=self._admission.admitted(result.endpoints),
             refused=self._admission.refused(),
             waiting=self._admission.waiting(),
-            final=final,
         )
 
     def _make_gate(self) -> Gate | None:
@@ -310,28 +265,36 @@ class Targets:
             raise BadTargetError(str(error)) from None
 
 
-def _in_one_line(texts: list[str]) -> str:
-    left = len(texts) - MAX_ERRORS
-    return "; ".join(texts[:MAX_ERRORS]) + (f"; and {left} more" if left > 0 else "")
+def _publish(result: Resolution, publish: Publish | None) -> None:
+    """Publish endpoints that may be used while others are not known yet.
 
-
-def is_local(address: str) -> bool:
-    """Whether a literal IP is one of this host's own.
-
-    The kernel is asked for a route: to itself it answers from the very address (and from loopback
-    for all of 127.0.0.0/8). Nothing is sent, and no netlink socket is needed.
+    A static endpoint that is ourselves may fail the resolution: nothing is used before that.
     """
-    if ipaddress.ip_address(address).is_loopback or ipaddress.ip_address(address).is_unspecified:
-        return True
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.connect((address, 9))
-        except OSError:
-            return False
-        return literal(sock.getsockname()[0]) == literal(address)
+    if publish is not None and result.endpoints and (result.srv or not result.loops):
+        publish(result)
+
+
+async def _in_parallel(
+    jobs: Sequence[Callable[[], Coroutine[Any, Any, None]]],
+    *,
+    late: Callable[[], None] | None,
+) -> None:
+    """Run the jobs, MAX_QUESTIONS at once; call ``late`` if they take longer than EARLY_S."""
+    waiting = iter(jobs)
+
+    async def work() -> None:
+        for job in waiting:
+            await job()
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(work(), name=f"discovery {number}")
+            for number in range(min(len(jobs), MAX_QUESTIONS))
+        ]
+        if tasks and late is not None and (await asyncio.wait(tasks, timeout=EARLY_S))[1]:
+            late()
 
 
 def _gate_key(config: Config) -> tuple[object, ...]:
-    """Verdicts are good for as long as this stays the same."""
+    """What the verdicts of the TLS check depend on."""
     return (config.insecure_discovery, config.trusted_ca_file, discovery.tls_domain(config))

@@ -51,7 +51,11 @@ class Gate:
         self._closed = False
 
     async def verify(self, candidate: Candidate) -> Verdict:
-        """One address, one verdict; raises nothing but cancellation."""
+        """The verdict on one address.
+
+        Every failure of the network or of the server is a verdict. Errors of the program, and
+        cancellation, are raised.
+        """
         async with self._slots:
             if self._closed:
                 return Unreachable("the gateway stops")

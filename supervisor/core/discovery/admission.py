@@ -1,7 +1,8 @@
-"""Which of the discovered endpoints passed the TLS check, by address, and whom to check again.
+"""Which addresses of the discovered endpoints passed the TLS check, and which to check again.
 
-An address is used once it passed, and until it is refused; being unreachable costs neither: that
-is for health to judge. One that never passed is not used, and tried again.
+An address is used from when it passes until it is refused. An address that passed and cannot be
+reached now stays in use, because health judges that. An address that never passed is not used, and
+is checked again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from supervisor.core.discovery.endpoints import Discovered
 
 FIRST_RETRY_S = 1.0
 MAX_RETRY_S = 30.0
-"""An address that could not be checked, or was refused, is tried again with doubling delays."""
+"""The wait before an address that was refused or not reached is checked again doubles from
+FIRST_RETRY_S up to MAX_RETRY_S."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +29,10 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It speaks no TLS, or its certificate did not verify.
+    """The server speaks no TLS, or its certificate did not verify.
 
-    ``hung_up``: it closed or reset the connection and said nothing. That is what plaintext servers
-    do, and servers that are just going down: of one that has passed before it says nothing.
+    ``hung_up``: the server closed or reset the connection without a word. Plaintext servers do
+    that, and so do servers that are just going down: a server that passed before stays in use.
     """
 
     reason: str
@@ -39,7 +41,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """Nobody knows: it could not be dialed, or did not answer."""
+    """The server could not be dialed, or did not answer: nothing is known of its certificate."""
 
     error: str
 
@@ -49,7 +51,7 @@ Verdict = Passed | Refused | Unreachable
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One address of an endpoint, as it is to be checked."""
+    """One address of an endpoint to be checked."""
 
     name: str
     address: str
@@ -58,6 +60,8 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
+    """What is known of one candidate. ``failures``: checks in a row that did not pass."""
+
     passed: bool
     verdict: Verdict
     failures: int
@@ -65,7 +69,7 @@ class _Standing:
 
 
 class Admission:
-    """Pure; ``now`` is monotonic."""
+    """Remembers the newest verdict on each candidate; ``now`` is of the monotonic clock."""
 
     def __init__(self) -> None:
         self._standings: dict[Candidate, _Standing] = {}
@@ -79,7 +83,10 @@ class Admission:
     def to_check(
         self, endpoints: Iterable[Discovered], now: float, *, everything: bool
     ) -> tuple[Candidate, ...]:
-        """Whom to check now: the new and the due, or everybody. Forgets who is not among them."""
+        """Candidates to check now: the new and the due, or all if ``everything`` is true.
+
+        Candidates that are not among the endpoints any more are forgotten.
+        """
         candidates = dict.fromkeys(c for each in endpoints for c in _candidates(each))
         self._standings = {c: s for c, s in self._standings.items() if c in candidates}
         return tuple(
@@ -92,17 +99,17 @@ class Admission:
         """Remember a verdict."""
         old = self._standings.get(candidate)
         failures = old.failures + 1 if old else 1
-        delay_s = doubled_s(failures, first_s=FIRST_RETRY_S, most_s=MAX_RETRY_S)
+        due_at = now + doubled_s(failures, first_s=FIRST_RETRY_S, most_s=MAX_RETRY_S)
         match verdict:
             case Passed():
                 standing = _Standing(True, verdict, 0, math.inf)
             case Refused(reason, hung_up=True) if old is not None and old.passed:
-                standing = _Standing(True, Unreachable(reason), failures, now + delay_s)
+                standing = _Standing(True, Unreachable(reason), failures, due_at)
             case Refused():
-                standing = _Standing(False, verdict, failures, now + delay_s)
+                standing = _Standing(False, verdict, failures, due_at)
             case Unreachable():
                 passed = old is not None and old.passed
-                standing = _Standing(passed, verdict, failures, now + delay_s)
+                standing = _Standing(passed, verdict, failures, due_at)
             case _:
                 assert_never(verdict)
         self._standings[candidate] = standing
@@ -110,7 +117,7 @@ class Admission:
     def admitted(self, endpoints: Iterable[Discovered]) -> tuple[Discovered, ...]:
         """The endpoints that may be used, with those of their addresses that may be.
 
-        They speak TLS, under whatever name they were found: they proved it.
+        They are marked as TLS endpoints, whatever SRV name named them: the check proved it.
         """
         kept = []
         for each in endpoints:
@@ -120,7 +127,7 @@ class Admission:
         return tuple(kept)
 
     def refused(self) -> dict[str, str]:
-        """Who was refused, by endpoint name, with the reason."""
+        """The endpoints with a refused address, by name, with the reason."""
         return {
             c.name: s.verdict.reason
             for c, s in self._standings.items()
@@ -128,7 +135,7 @@ class Admission:
         }
 
     def waiting(self) -> dict[str, str]:
-        """Who never passed because it could not be reached, by endpoint name, with the error."""
+        """The endpoints with an address that was never reached, by name, with the error."""
         return {
             c.name: s.verdict.error
             for c, s in self._standings.items()
@@ -136,7 +143,7 @@ class Admission:
         }
 
     def next_at(self) -> float:
-        """When somebody is to be checked again; infinity: not before the next refresh."""
+        """When the next check is due; infinity if none is before the next refresh."""
         return min((s.due_at for s in self._standings.values()), default=math.inf)
 
     def _may_be_used(self, candidate: Candidate) -> bool:

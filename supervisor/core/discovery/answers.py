@@ -1,8 +1,8 @@
 """What DNS last said to each question: the last good answer, and when to ask again.
 
-Last good wins over every failure. A definite no after a good answer is distrusted, because a zone
-that was loaded empty looks just like a service that is gone: the answer stays until the no has
-been confirmed for ``confirm_s``.
+The last good answer stays in use through every failure. A definite no after a good answer is
+distrusted, because a zone that was loaded empty looks just like a service that is gone: the answer
+stays until the no has been confirmed for ``confirm_s``.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
-from supervisor.core.backoff import doubled_s
+from supervisor.core.backoff import STEPS, Draw, delay_s
 from supervisor.core.discovery.endpoints import Answer, Failure, Negative, Outcome, Question
 
 MIN_TTL_S = 5.0
 MAX_TTL_S = 300.0
-"""The clamp: no zone makes us ask more often, or believe longer, than this."""
+"""No zone makes us ask more often than MIN_TTL_S, or believe longer than MAX_TTL_S."""
 
 CONFIRM_S = 30.0
-"""How long a definite no is distrusted after a good answer, if nothing else is said."""
+"""How long a definite no is distrusted after a good answer, unless the configuration says."""
 
 FIRST_RETRY_S = 0.5
 MAX_RETRY_S = 30.0
 MAX_FIRST_RETRY_S = 5.0
-"""Retries double from FIRST_RETRY_S; while nothing is held for a question they stay quicker."""
+"""The wait before a retry doubles from FIRST_RETRY_S up to MAX_RETRY_S, or up to
+MAX_FIRST_RETRY_S while the question has never been answered."""
 
 MAX_JITTER_S = 0.5
-"""A TTL is outlived by a tenth at most, and never by more than this."""
+"""An answer is asked again up to a tenth of its TTL late, and never later than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,10 @@ class Refresh:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is held of one question. ``error``: how the newest attempt failed, "" if it did not."""
+    """What is held of one question. ``error``: how the newest attempt failed, "" if it did not.
+
+    ``negative_since``: when a definite no was first heard that is not believed yet.
+    """
 
     held: Outcome
     due_at: float
@@ -62,7 +66,7 @@ class Entry:
 
 
 class Answers:
-    """Pure: ``now`` is monotonic, ``draw`` in [0, 1) spreads the questions of many gateways."""
+    """``now`` is of the monotonic clock; ``draw`` spreads the questions of many gateways."""
 
     def __init__(self) -> None:
         self._entries: dict[Question, Entry] = {}
@@ -74,12 +78,12 @@ class Answers:
         return twin
 
     def lookup(self, question: Question) -> Outcome | None:
-        """What to go by: the last good answer, else the newest outcome, None if never asked."""
+        """The last good answer, else the newest outcome; None if the question was never asked."""
         entry = self._entries.get(question)
         return entry.held if entry else None
 
     def take(
-        self, question: Question, outcome: Outcome, *, now: float, refresh: Refresh, draw: float
+        self, question: Question, outcome: Outcome, *, now: float, refresh: Refresh, draw: Draw
     ) -> None:
         """Remember an outcome and decide when to ask again."""
         old = self._entries.get(question)
@@ -120,7 +124,7 @@ class Answers:
         )
 
     def _answered(
-        self, old: Entry | None, answer: Answer, now: float, refresh: Refresh, draw: float
+        self, old: Entry | None, answer: Answer, now: float, refresh: Refresh, draw: Draw
     ) -> Entry:
         if answer.unanswered and old and isinstance(old.held, Answer):
             kept = (a for a in old.held.addresses if _version(a) in answer.unanswered)
@@ -129,37 +133,39 @@ class Answers:
         return Entry(answer, due_at, error=answer.error)
 
     def _denied(
-        self, old: Entry | None, negative: Negative, now: float, refresh: Refresh, draw: float
+        self, old: Entry | None, negative: Negative, now: float, refresh: Refresh, draw: Draw
     ) -> Entry:
-        delay_s = _jittered(refresh.delay_s(negative.ttl_s), draw)
+        wait_s = _jittered(refresh.delay_s(negative.ttl_s), draw)
         if old is None or not isinstance(old.held, Answer):
-            return Entry(negative, now + delay_s)
+            return Entry(negative, now + wait_s)
         since = now if old.negative_since is None else old.negative_since
         left_s = since + refresh.confirm_s - now
         if left_s <= 0:
-            return Entry(negative, now + delay_s)
-        due_at = now + min(delay_s, left_s)
+            return Entry(negative, now + wait_s)
+        due_at = now + min(wait_s, left_s)
         return Entry(
             old.held, due_at, error=f"{negative.error} (not yet trusted)", negative_since=since
         )
 
     def _failed(
-        self, old: Entry | None, failure: Failure, now: float, refresh: Refresh, draw: float
+        self, old: Entry | None, failure: Failure, now: float, refresh: Refresh, draw: Draw
     ) -> Entry:
         failures = old.failures + 1 if old else 1
         known = old is not None and not isinstance(old.held, Failure)
         most_s = MAX_RETRY_S if known else MAX_FIRST_RETRY_S
         if refresh.mode == "fixed":
             most_s = min(most_s, max(refresh.interval_s, FIRST_RETRY_S))
-        delay_s = doubled_s(failures, first_s=FIRST_RETRY_S, most_s=most_s)
-        due_at = now + _jittered(delay_s, draw)
+        due_at = now + delay_s(failures, first_s=FIRST_RETRY_S, most_s=most_s, draw=draw)
         if old is None or not known:
             return Entry(failure, due_at, failures=failures)
         return dataclasses.replace(old, due_at=due_at, error=failure.error, failures=failures)
 
 
-def _jittered(delay_s: float, draw: float) -> float:
-    return delay_s + min(delay_s * 0.1, MAX_JITTER_S) * draw if delay_s < math.inf else delay_s
+def _jittered(wait_s: float, draw: Draw) -> float:
+    """A little longer than ``wait_s``; never shorter, because within a TTL nothing is new."""
+    if wait_s == math.inf:
+        return wait_s
+    return wait_s + min(wait_s * 0.1, MAX_JITTER_S) * draw(STEPS) / STEPS
 
 
 def _version(address: str) -> int:

@@ -1,9 +1,9 @@
-"""Resolution: what targets and answers turn into, and why one did not.
+"""Endpoints: what becomes of targets and answers, and why a record becomes no endpoint.
 
 A *question* is one thing to look up: the SRV records of an owner name, or the addresses of a host.
 Its *outcome* is an :class:`Answer`, a :class:`Negative` (DNS said definitely no) or a
 :class:`Failure` (nobody knows; ask again). This module turns targets into questions and outcomes
-into endpoints; who remembers outcomes, and for how long, is in ``answers``.
+into endpoints; ``answers`` remembers the outcomes and decides for how long.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from gateway.core.address import HostPort
+from gateway.core.address import HostPort, literal_ip
 from supervisor.core.config import Config
 
 
@@ -50,7 +50,7 @@ class EndpointsChange:
 
 
 def compare(before: Iterable[Discovered], after: Iterable[Discovered]) -> EndpointsChange:
-    """What became of ``before``: added, removed, and changed in anything but the name."""
+    """The endpoints that were added, removed, or changed in anything but the name."""
     old = {each.name: each for each in before}
     new = {each.name: each for each in after}
     return EndpointsChange(
@@ -67,7 +67,7 @@ class QuestionKind(enum.StrEnum):
     HOST = "HOST"
     """The addresses of an absolute name: A and AAAA."""
     SEARCH = "SEARCH"
-    """The same of a name as an operator wrote it: the search list of resolv.conf counts."""
+    """The addresses of a name as an operator wrote it: the search list of resolv.conf counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ Outcome = Answer | Negative | Failure
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that cannot be used, in words that name the record; ``definite``: DNS said no."""
+    """Why something cannot be used, naming the record; ``definite``: asking again is pointless."""
 
     error: str
     definite: bool
@@ -180,13 +180,13 @@ def tls_domain(config: Config) -> str:
 
 
 Lookup = Callable[[Question], Outcome | None]
-"""What is held of a question; None if it was never answered nor failed."""
+"""What is held of a question; None if it was never asked."""
 
 
 def static_questions(config: Config) -> tuple[Question, ...]:
     """The hosts of ``--endpoints`` that are names."""
     hosts = dict.fromkeys(target.address.host for target in config.endpoints)
-    return tuple(Question(QuestionKind.SEARCH, host) for host in hosts if literal(host) is None)
+    return tuple(Question(QuestionKind.SEARCH, host) for host in hosts if literal_ip(host) is None)
 
 
 def find_static(config: Config, lookup: Lookup) -> Findings:
@@ -208,7 +208,7 @@ def targets(owners: Iterable[Owner], lookup: Lookup) -> tuple[Question, ...]:
         record.target: None
         for owner in owners
         for record in usable_records(owner, lookup(owner.question))[0]
-        if literal(record.target) is None
+        if literal_ip(record.target) is None
     }
     return tuple(Question(QuestionKind.HOST, host) for host in hosts)
 
@@ -255,23 +255,9 @@ def usable_records(owner: Owner, outcome: Outcome | None) -> tuple[list[SrvRecor
     return records, problems
 
 
-def literal(host: str) -> str | None:
-    """The host as a literal IP in its usual spelling; None if it is a name.
-
-    An IPv4 address in IPv6 clothes becomes the IPv4 address it is.
-    """
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return str(address)
-
-
 def sort_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
-    """Addresses once each, IPv4 first, by number: servers rotate them, and that is no change."""
-    parsed = {ipaddress.ip_address(literal(address) or address) for address in addresses}
+    """Each address once, IPv4 first, by number: an order that servers rotate is no change."""
+    parsed = {ipaddress.ip_address(literal_ip(address) or address) for address in addresses}
     return tuple(str(each) for each in sorted(parsed, key=lambda ip: (ip.version, int(ip))))
 
 
@@ -284,13 +270,13 @@ def _unusable(record: SrvRecord) -> str:
         return "the service is decidedly not available"
     if not record.port:
         return "port 0"
-    if literal(record.target) is None and not _HOST.match(record.target):
+    if literal_ip(record.target) is None and not _HOST.match(record.target):
         return "the target is no host name"
     return ""
 
 
 def _from_record(record: SrvRecord, addresses: tuple[str, ...], tls: bool) -> Discovered:
-    host = literal(record.target) or record.target
+    host = literal_ip(record.target) or record.target
     return Discovered(
         name=str(HostPort(host, record.port)),
         host=host,
@@ -314,7 +300,7 @@ class _Gathering:
         self, host: str, kind: QuestionKind, lookup: Lookup, found_under: str = ""
     ) -> tuple[str, ...]:
         """A host's addresses; none, and a problem noted, if there are none."""
-        if address := literal(host):
+        if address := literal_ip(host):
             return (address,)
         what = f"host {host}" + (f" (SRV {found_under})" if found_under else "")
         outcome = lookup(Question(kind, host))

@@ -1,4 +1,4 @@
-"""The loop guard: an endpoint that is the gateway itself would make sessions eat themselves.
+"""The loop guard: a gateway that dials itself would open sessions without end.
 
 etcd's gateway compares names only, and a wildcard listen address slips through (CVE-2020-15114).
 """
@@ -9,8 +9,8 @@ import dataclasses
 import ipaddress
 from collections.abc import Callable, Iterable
 
-from gateway.core.address import HostPort
-from supervisor.core.discovery.endpoints import Discovered, literal
+from gateway.core.address import HostPort, literal_ip
+from supervisor.core.discovery.endpoints import Discovered
 
 IsLocal = Callable[[str], bool]
 """Whether a literal IP is one of this host's own."""
@@ -21,7 +21,7 @@ def without_own(
 ) -> tuple[Discovered | None, HostPort | None]:
     """The endpoint without those of its addresses that are ours, None if nothing is left of it.
 
-    The second value is the listen address that was hit, None if none was.
+    The second value is the listen address that an address reached, None if none did.
     """
     hits = {
         address: hit
@@ -42,7 +42,7 @@ def own_listen_address(
     for each in listen:
         if each.port != port:
             continue
-        host = literal(each.host) if each.host else None
+        host = literal_ip(each.host) if each.host else None
         if host is None or ipaddress.ip_address(host).is_unspecified:
             if is_local(address):
                 return each

@@ -1,13 +1,13 @@
 """The system's own name configuration: ``/etc/hosts`` and ``/etc/resolv.conf``.
 
-Both are read as the C library reads them: what cannot be understood is passed over.
+Both are read as the C library reads them: lines that make no sense are ignored.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from supervisor.core.discovery.endpoints import literal
+from gateway.core.address import literal_ip
 
 LOCAL_NAMESERVER = ("127.0.0.1",)
 MAX_NAMESERVERS = 3
@@ -47,7 +47,7 @@ def parse_resolv_conf(text: str) -> ResolvConf:
     options: list[str] = []
     for line in text.splitlines():
         match line.split():
-            case ["nameserver", address, *_] if literal(address):
+            case ["nameserver", address, *_] if literal_ip(address):
                 nameservers.append(address)
             case ["domain", name, *_]:
                 search = (_name(name),)
@@ -78,7 +78,7 @@ def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
     found: dict[str, dict[str, None]] = {}
     for line in text.splitlines():
         address, *names = line.partition("#")[0].split() or [""]
-        if ip := literal(address):
+        if ip := literal_ip(address):
             for name in names:
                 found.setdefault(_name(name), {})[ip] = None
     return {name: tuple(ips) for name, ips in found.items()}

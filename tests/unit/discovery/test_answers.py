@@ -35,7 +35,7 @@ TTL = Refresh("ttl", confirm_s=30)
 
 
 def take(answers: Answers, outcome: Outcome, now: float, refresh: Refresh = TTL) -> None:
-    answers.take(Q, outcome, now=now, refresh=refresh, draw=0.0)
+    answers.take(Q, outcome, now=now, refresh=refresh, draw=lambda _: 0)
 
 
 def test_what_was_never_asked_is_due() -> None:
@@ -61,9 +61,9 @@ def test_the_ttl_is_followed_within_its_clamp(ttl_s: float, due_at: float) -> No
 def test_jitter_is_a_tenth_and_half_a_second_at_most() -> None:
     """Jitter only delays, by a tenth at most and never by more than half a second."""
     answers = Answers()
-    answers.take(Q, GOOD, now=0, refresh=TTL, draw=1.0)
+    answers.take(Q, GOOD, now=0, refresh=TTL, draw=lambda n: n)
     assert answers.next_at() == 60 + MAX_JITTER_S
-    answers.take(Q, Answer(0), now=0, refresh=TTL, draw=1.0)
+    answers.take(Q, Answer(0), now=0, refresh=TTL, draw=lambda n: n)
     assert answers.next_at() == pytest.approx(5.5)
 
 
@@ -182,14 +182,14 @@ OUTCOMES = st.lists(st.tuples(st.sampled_from([GOOD, NO, Failure("x")]), st.floa
 
 @given(OUTCOMES, st.sampled_from([TTL, Refresh("fixed", 9), Refresh("off")]), st.floats(0, 0.999))
 def test_a_good_answer_is_lost_only_by_a_confirmed_no(
-    outcomes: list[tuple[Outcome, float]], refresh: Refresh, draw: float
+    outcomes: list[tuple[Outcome, float]], refresh: Refresh, draw: int
 ) -> None:
     """Whatever comes in whatever rhythm: the next question lies ahead, and a good answer is held
     unless noes were heard, and no good answer, for the whole time of confirmation."""
     answers, now, good_at, no_at = Answers(), 0.0, None, None
     for outcome, delay_s in outcomes:
         now += delay_s
-        answers.take(Q, outcome, now=now, refresh=refresh, draw=draw)
+        answers.take(Q, outcome, now=now, refresh=refresh, draw=lambda _: draw)
         assert answers.next_at() > now
         if outcome == GOOD:
             good_at, no_at = now, None

@@ -101,7 +101,7 @@ class Fixture:
         self.config = config
         self.told = Told()
         self.log = Logbook()
-        self.it = DiscoveryLoop(config, self.log, self.told, files=files, draw=lambda: 0.0)
+        self.it = DiscoveryLoop(config, self.log, self.told, files=files, draw=lambda _: 0)
 
     async def start(self) -> None:
         await self.it.start(self.config.listen_addr)
@@ -166,7 +166,7 @@ def test_names_that_resolve_are_used_at_once(config: Config, files: Files, ns: N
     async def main() -> None:
         async with started(both, files) as f:
             assert f.told.names == ["n2.test:2", "127.0.0.1:3"]
-            assert f.it.view.results == {}  # the round goes on
+            assert f.it.view.results == {}  # the resolution goes on
             assert "n1.test" in str(f.it.view.last_error)
             ns.faults.clear()
             await until(lambda: f.told.names == ["n1.test:1", "n2.test:2", "127.0.0.1:3"])
@@ -184,7 +184,7 @@ def test_srv_targets_that_resolve_are_used_at_once(
     async def main() -> None:
         async with started(config, files) as f:
             assert f.told.names == ["n2.test:2379"]
-            assert f.it.view.results == {}  # the round goes on
+            assert f.it.view.results == {}  # the resolution goes on
             ns.faults.clear()
             await until(lambda: f.told.names == ["n1.test:2379", "n2.test:2379"])
 
@@ -395,7 +395,7 @@ def test_the_last_good_answer_is_kept(
     config: Config, files: Files, ns: NameServer, fault: Fault
 ) -> None:
     """When DNS fails after start, or suddenly denies everything, the endpoints stay in use."""
-    # Nothing is due by itself: the reloads are all the rounds there are until one fails.
+    # Nothing is due by itself: the reloads are all the resolutions there are until one fails.
     ns.negative_ttl = 600
     ns.set(PLAIN, "SRV", "0 0 2379 n1.test.", "0 0 2379 n2.test.", ttl=600)
     for number in (1, 2):

@@ -7,7 +7,7 @@ import pytest
 from gateway.core.address import HostPort
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.loop_guard import own_listen_address, without_own
-from supervisor.discovery.resolution import is_local
+from supervisor.discovery.local_addresses import is_local
 
 LOCAL = {"10.0.0.1", "127.0.0.1", "127.0.0.2", "::1", "0.0.0.0", "::", "fd00::1"}
 

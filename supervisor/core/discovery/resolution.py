@@ -1,0 +1,91 @@
+"""The value of one resolution: which endpoints may be used, which may not, and why."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from supervisor.core.discovery.endpoints import Discovered, Problem, Question
+
+MAX_ERRORS = 5
+"""So many errors are spelled out in one line; the others are counted."""
+
+
+class DnsResult(enum.StrEnum):
+    """How DNS did in one resolution; the words are those of ``etcd_gateway_discovery_total``."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    NOT_ASKED = "not-asked"
+    """No question was due."""
+
+
+def judge_dns(
+    owners: Sequence[Question], hosts: Sequence[Question], trusted: Callable[[Question], bool]
+) -> DnsResult:
+    """Rate the questions that one resolution asked; ``trusted``: the newest outcome is believed.
+
+    SRV questions must all be answered, because each of them may hide every endpoint. Of hosts it
+    is enough that some are: single hosts that fail have their own line in the log.
+    """
+    if owners:
+        succeeded = all(map(trusted, owners))
+    elif hosts:
+        succeeded = any(map(trusted, hosts))
+    else:
+        return DnsResult.NOT_ASKED
+    return DnsResult.SUCCESS if succeeded else DnsResult.FAILURE
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What one resolution found. ``endpoints`` may be used; ``refused`` and ``waiting`` may not.
+
+    ``refused``: the TLS check failed, by endpoint name with the reason.
+    ``waiting``: the TLS check could not reach the endpoint yet, by name with the error.
+    ``loops``: endpoints with an address that is our own listen address, which is the value.
+    ``stale``: failures behind answers that stay in use.
+    ``srv``: the endpoints were found by SRV, not by the static list.
+    """
+
+    endpoints: tuple[Discovered, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    refused: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
+    loops: dict[str, str] = field(default_factory=dict)
+    stale: tuple[str, ...] = ()
+    srv: bool = False
+    dns: DnsResult = DnsResult.NOT_ASKED
+
+    @property
+    def definite(self) -> bool:
+        """Whether trying again is pointless."""
+        return not self.waiting and all(problem.definite for problem in self.problems)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Endpoints that are not used although DNS names them, with the reason."""
+        loops = {
+            name: f"is the gateway's own listen address {hit}" for name, hit in self.loops.items()
+        }
+        waiting = {name: f"TLS check: {error}" for name, error in self.waiting.items()}
+        return self.refused | waiting | loops
+
+    @property
+    def error(self) -> str:
+        """What went wrong, in one line; "" if nothing did."""
+        texts = [problem.error for problem in self.problems]
+        texts += self.stale
+        texts += [f"{name}: {reason}" for name, reason in self.left_out.items()]
+        return _in_one_line(texts)
+
+    @property
+    def incomplete(self) -> str:
+        """The part of ``error`` that is about DNS; "" if DNS answered everything."""
+        return _in_one_line([*(problem.error for problem in self.problems), *self.stale])
+
+
+def _in_one_line(texts: Sequence[str]) -> str:
+    left = len(texts) - MAX_ERRORS
+    return "; ".join(texts[:MAX_ERRORS]) + (f"; and {left} more" if left > 0 else "")
