@@ -36,7 +36,13 @@ class Fault(enum.Enum):
     REFUSED = enum.auto()
     NXDOMAIN = enum.auto()
     EMPTY = enum.auto()
-    """NOERROR without records."""
+    """NOERROR without records, from a server that says it is responsible."""
+    REFERRAL = enum.auto()
+    """NOERROR without records, and the names of other servers."""
+    NOTHING = enum.auto()
+    """NOERROR without anything, from a server that is neither responsible nor recursive."""
+    FORMERR = enum.auto()
+    NOTIMP = enum.auto()
     TRUNCATE = enum.auto()
     """Over UDP only: an empty answer with the TC bit."""
     WRONG_ID = enum.auto()
@@ -64,6 +70,11 @@ class NameServer:
         self._wake_w: socket.socket | None = None
         self.faults: dict[str | tuple[str, str], Fault] = {}
         self.queries: list[tuple[str, str, str]] = []
+        self.edns_fault: Fault | None = None
+        """Happens to queries with an OPT record only."""
+        self.trailing = b""
+        """Behind every reply."""
+        self.edns_queries = 0
         self.follows_aliases = True
         self.negative_ttl = 5
 
@@ -158,13 +169,17 @@ class NameServer:
         name, kind = _key(str(question.name)), dns.rdatatype.to_text(question.rdtype)
         self.queries.append((name, kind, transport))
         fault = self.faults.get((name, kind)) or self.faults.get(name) or self.faults.get("")
-        return (
+        if query.edns >= 0:
+            self.edns_queries += 1
+            fault = fault or self.edns_fault
+        replies = (
             self._misbehave(query, fault, transport)
             if fault
             else [
                 self._resolve(query, most=(query.payload or 512) if transport == "udp" else 65535)
             ]
         )
+        return [reply + self.trailing for reply in replies]
 
     def _misbehave(
         self, query: dns.message.Message, fault: Fault, transport: str
@@ -173,9 +188,13 @@ class NameServer:
         match fault:
             case Fault.TIMEOUT:
                 return []
-            case Fault.SERVFAIL | Fault.REFUSED | Fault.NXDOMAIN:
+            case Fault.SERVFAIL | Fault.REFUSED | Fault.NXDOMAIN | Fault.FORMERR | Fault.NOTIMP:
                 response.set_rcode(dns.rcode.from_text(fault.name))
             case Fault.EMPTY:
+                response.flags |= dns.flags.AA
+            case Fault.REFERRAL:
+                response.authority.append(_rrset("test", "NS", (60, ("ns.elsewhere.test.",))))
+            case Fault.NOTHING:
                 pass
             case Fault.TRUNCATE | Fault.HANG_UP if transport == "tcp":
                 return [] if fault is Fault.HANG_UP else [self._resolve(query)]

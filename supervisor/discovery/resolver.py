@@ -1,27 +1,20 @@
-"""Looks names up: ``/etc/hosts`` first, then DNS, on the running asyncio loop and without a thread.
+"""Looks names up: in ``/etc/hosts`` first, then in DNS, on the running asyncio loop.
 
-The C library's resolver would block the loop or need a thread, so names are resolved by dnspython.
-Every question gets an outcome; nothing raises.
+The C library's resolver would block the loop or need a thread. This one follows it where operators
+rely on it (hosts file, resolv.conf, search list) and goes on where the C library or other
+resolvers give up; each such decision is made in ``core.discovery``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import dns.asyncbackend
-import dns.asyncresolver
-import dns.exception
-import dns.flags
-import dns.name
-import dns.nameserver
-import dns.rdatatype
-import dns.resolver
-
-from gateway.core.address import HostPort
+from gateway.core.address import HostPort, literal_ip
+from gateway.core.log import Log
 from supervisor.core.discovery.endpoints import (
     Answer,
     Failure,
@@ -29,208 +22,291 @@ from supervisor.core.discovery.endpoints import (
     Outcome,
     Question,
     QuestionKind,
-    SrvRecord,
 )
+from supervisor.core.discovery.inquiry import GaveUp, Heard, Lost, Patience, Try, inquire
+from supervisor.core.discovery.nameservers import Nameservers
+from supervisor.core.discovery.replies import MAX_ALIASES, Meaning, ReplyKind, read_meaning
+from supervisor.core.discovery.search import SearchMemory
 from supervisor.core.discovery.system_names import (
     Files,
     ResolvConf,
     names_to_try,
-    parse_hosts,
     parse_resolv_conf,
 )
+from supervisor.core.discovery.trace import MAX_RECORDS, Exchange, FromHosts, Step
+from supervisor.discovery.dns_message import (
+    BadNameError,
+    MalformedReplyError,
+    compose_query,
+    parse_reply,
+    srv_record,
+)
+from supervisor.discovery.dns_transport import Address, NoReplyError, exchange
+from supervisor.discovery.hosts_file import HostsFile
 
 HOSTS_TTL_S = 5.0
-"""How long an entry of the hosts file is believed; reading it again costs nothing."""
-
-HOSTS_AGE_S = 0.1
-"""The hosts file is read once for the many questions of one round, not for each of them."""
-
-EDNS_PAYLOAD_BYTES = 1232
-"""Fits one unfragmented packet everywhere (DNS flag day 2020); longer answers come over TCP."""
+"""How long an entry of the hosts file is believed; looking whether the file changed is cheap."""
 
 MAX_LIFETIME_S = 20.0
-"""One question at most, all its attempts together."""
+"""One question about one name at most, all tries together."""
+
+HURRIED_S = 0.5
+"""The same for a name of the search list that got no reply the last time."""
 
 NAMESERVER_TIMEOUT_S = 2.0
-"""One question to one ``--nameserver``; resolv.conf has an option for its own."""
+"""One query to one ``--nameserver``; resolv.conf has an option for its own."""
 
 OTHER_FAMILY_S = 1.0
-"""How long to wait for AAAA once A is there, and the other way round: a nameserver that never
+"""How long to wait for AAAA once A is answered, and the other way round: a nameserver that never
 answers one of them must not hold up the other."""
 
-MAX_ALIASES = 8
-MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_CONCURRENT = 32
-"""Questions under way at once: kind to the nameserver, and to our descriptors."""
+"""Questions under way at once, for the sake of the nameserver and of our descriptors."""
+
+MAX_RESOLV_CONF_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The outcome of a question, and what was done to find it."""
+
+    outcome: Outcome
+    steps: tuple[Step, ...]
 
 
 class Resolver:
-    """Stateless but for its configuration: make a new one to read resolv.conf again."""
+    """Remembers what it learned of nameservers and search domains; make a new one to read
+    resolv.conf again."""
 
-    def __init__(self, nameservers: Sequence[HostPort] = (), files: Files | None = None) -> None:
+    def __init__(
+        self,
+        nameservers: Sequence[HostPort] = (),
+        files: Files | None = None,
+        log: Log | None = None,
+    ) -> None:
         """``nameservers``: literal addresses, asked in order; none: those of resolv.conf."""
-        self._files = files or Files()
-        conf = parse_resolv_conf(_read(self._files.resolv_conf))
-        if nameservers:
-            conf = ResolvConf(
-                search=conf.search,
-                ndots=conf.ndots,
-                timeout_s=NAMESERVER_TIMEOUT_S,
-                attempts=conf.attempts,
-            )
-        self._conf = conf
-        servers = nameservers or [HostPort(address, 53) for address in conf.nameservers]
-        self.nameservers = tuple(map(str, servers))
-        self._lifetime_s = min(conf.timeout_s * conf.attempts * len(servers), MAX_LIFETIME_S)
-        self._dns = dns.asyncresolver.Resolver(configure=False)
-        self._dns.nameservers = [dns.nameserver.Do53Nameserver(s.host, s.port) for s in servers]
-        self._dns.timeout = conf.timeout_s
-        self._dns.rotate = conf.rotate
-        self._dns.use_edns(0, payload=EDNS_PAYLOAD_BYTES)
-        self._backend: Any = _ConnectedBackend()
+        files = files or Files()
+        self._conf = conf = _read_conf(files)
+        self._servers = [Address(each.host, each.port) for each in nameservers]
+        timeout_s, rotate = NAMESERVER_TIMEOUT_S, False
+        if not nameservers:
+            self._servers = [Address(host, 53) for host in conf.nameservers]
+            timeout_s, rotate = conf.timeout_s, conf.rotate
+        tries_s = timeout_s * conf.attempts * len(self._servers)
+        self._patience = Patience(
+            timeout_s=timeout_s,
+            attempts=conf.attempts,
+            lifetime_s=min(2 * tries_s, MAX_LIFETIME_S),  # twice: with and without EDNS
+            tcp=conf.use_tcp,
+        )
+        self._nameservers = Nameservers(len(self._servers), rotate=rotate)
+        self._search_memory = SearchMemory()
+        self._hosts_file = HostsFile(files.hosts, log)
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
-        self._hosts_read: tuple[float, dict[str, tuple[str, ...]]] = (float("-inf"), {})
+
+    @property
+    def nameservers(self) -> tuple[str, ...]:
+        return tuple(map(str, self._servers))
 
     async def ask(self, question: Question) -> Outcome:
-        """One question, one outcome; cancellation is the only way out without one."""
-        match question.kind:
-            case QuestionKind.SRV:
-                return await self._srv(question.name)
-            case QuestionKind.HOST:
-                return self._hosts(question.name) or await self._host(question.name)
-            case QuestionKind.SEARCH:
-                return self._hosts(question.name) or await self._search(question.name)
+        """The outcome of one question; no failure of network or nameserver is raised."""
+        return (await self.look_up(question)).outcome
 
-    async def _srv(self, name: str) -> Outcome:
-        answer = await self._query(name, dns.rdatatype.SRV)
-        if not isinstance(answer, _Records):
-            return answer
-        records = tuple(
-            SrvRecord(
-                record.priority,
-                record.weight,
-                record.port,
-                record.target.to_text(omit_final_dot=True).lower().removesuffix("."),
-            )
-            for record in answer.records
-        )
+    async def look_up(self, question: Question) -> Looked:
+        """The same with the steps on the way."""
+        steps: list[Step] = []
+        if question.kind is QuestionKind.SRV:
+            outcome = await self._srv(question.name, steps)
+        else:
+            found = await self._from_hosts(question.name, steps)
+            if found is not None:
+                outcome = found
+            elif question.kind is QuestionKind.HOST:
+                outcome = await self._host(question.name, self._patience, steps)
+            else:
+                outcome = await self._search(question.name, steps)
+        return Looked(outcome, tuple(steps))
+
+    async def _srv(self, name: str, steps: list[Step]) -> Outcome:
+        meaning = await self._resolve(name, "SRV", self._patience, steps)
+        if not isinstance(meaning, Meaning):
+            return meaning
+        records = tuple(srv_record(record.data) for record in meaning.records)
         if all(not record.target for record in records):
-            return Negative('target ".": the service is decidedly not available', answer.ttl_s)
-        return Answer(answer.ttl_s, records=records)
+            return Negative('target ".": the service is decidedly not available', meaning.ttl_s)
+        return Answer(meaning.ttl_s, records=records)
 
-    def _hosts(self, name: str) -> Outcome | None:
-        """The hosts file; ``localhost`` needs no entry (RFC 6761, 6.3)."""
-        now = asyncio.get_running_loop().time()
-        if now - self._hosts_read[0] > HOSTS_AGE_S:
-            self._hosts_read = (now, parse_hosts(_read(self._files.hosts)))
-        addresses = self._hosts_read[1].get(name, ())
+    async def _from_hosts(self, name: str, steps: list[Step]) -> Outcome | None:
+        """The addresses of the hosts file; ``localhost`` needs no entry (RFC 6761, 6.3)."""
+        addresses = await self._hosts_file.addresses(name)
         if not addresses and (name == "localhost" or name.endswith(".localhost")):
             addresses = ("127.0.0.1", "::1")
-        return Answer(HOSTS_TTL_S, addresses=addresses) if addresses else None
+        if not addresses:
+            return None
+        steps.append(FromHosts(name, self._hosts_file.path, addresses))
+        return Answer(HOSTS_TTL_S, addresses=addresses)
 
-    async def _search(self, name: str) -> Outcome:
-        """The first name of the search list that exists; a failure on the way ends the search.
+    async def _search(self, name: str, steps: list[Step]) -> Outcome:
+        """The addresses of the first name of the search list that has some."""
+        search = self._search_memory.search(name, names_to_try(name, self._conf))
+        hurried = Patience(
+            timeout_s=self._patience.timeout_s,
+            attempts=1,
+            lifetime_s=min(HURRIED_S, self._patience.lifetime_s),
+            tcp=self._patience.tcp,
+        )
+        lookup = next(search)
+        try:
+            while True:
+                patience = hurried if lookup.hurried else self._patience
+                lookup = search.send(await self._host(lookup.name, patience, steps))
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
 
-        Going on after a failure could find another host of the same short name.
-        """
-        outcome: Outcome = Negative("no name to look up", HOSTS_TTL_S)
-        for each in names_to_try(name, self._conf):
-            outcome = await self._host(each)
-            if not isinstance(outcome, Negative):
-                break
-        return outcome
+    async def _host(self, name: str, patience: Patience, steps: list[Step]) -> Outcome:
+        """The addresses of an absolute name; A and AAAA are asked for at the same time."""
 
-    async def _host(self, name: str) -> Outcome:
-        """A and AAAA of an absolute name, asked at the same time."""
-        v4 = asyncio.create_task(self._query(name, dns.rdatatype.A), name=f"A {name}")
-        v6 = asyncio.create_task(self._query(name, dns.rdatatype.AAAA), name=f"AAAA {name}")
+        async def resolve(kind: str) -> Meaning | Negative | Failure:
+            return await self._resolve(name, kind, patience, steps)
+
+        if self._conf.no_aaaa:
+            return _join({4: await resolve("A")})
+        if self._conf.single_request:
+            return _join({4: await resolve("A"), 6: await resolve("AAAA")})
+        v4 = asyncio.create_task(resolve("A"), name=f"A {name}")
+        v6 = asyncio.create_task(resolve("AAAA"), name=f"AAAA {name}")
         try:
             done, late = await asyncio.wait({v4, v6}, return_when=asyncio.FIRST_COMPLETED)
             if late:
-                answered = any(isinstance(task.result(), _Records) for task in done)
+                answered = any(isinstance(task.result(), Meaning) for task in done)
                 await asyncio.wait(late, timeout=OTHER_FAMILY_S if answered else None)
         finally:
             v4.cancel()
             v6.cancel()
-        outcomes = {
-            version: task.result() if task.done() else Failure("timeout")
-            for version, task in ((4, v4), (6, v6))
-        }
-        return _join(outcomes)
+        return _join(
+            {
+                version: task.result() if task.done() else Failure("timeout", silent=True)
+                for version, task in ((4, v4), (6, v6))
+            }
+        )
 
-    async def _query(self, name: str, kind: dns.rdatatype.RdataType) -> _Records | Outcome:
-        """One record type of one absolute name, aliases followed."""
+    async def _resolve(
+        self, name: str, kind: str, patience: Patience, steps: list[Step]
+    ) -> Meaning | Negative | Failure:
+        """One record type of one absolute name, aliases followed; a Meaning has the records."""
         ttl_s = float("inf")
-        try:
-            owner = dns.name.from_text(name)
+        async with self._slots:
             for _ in range(MAX_ALIASES):
-                async with self._slots:
-                    answer = await self._dns.resolve(
-                        owner,
-                        kind,
-                        raise_on_no_answer=False,
-                        lifetime=self._lifetime_s,
-                        backend=self._backend,
-                    )
-                if answer.response.flags & dns.flags.TC:
-                    return Failure("truncated answer over TCP")
-                ttl_s = min(ttl_s, answer.chaining_result.minimum_ttl)
-                if answer.rrset is not None:
-                    return _Records(tuple(answer.rrset), ttl_s)
-                if answer.canonical_name == owner:
-                    return Negative(f"no {dns.rdatatype.to_text(kind)} records", ttl_s)
-                owner = answer.canonical_name  # a server that does not follow aliases itself
-            return Failure("a chain of aliases that does not end")
-        except dns.resolver.NXDOMAIN as error:
-            return Negative("NXDOMAIN", min(ttl_s, _negative_ttl(error)))
-        except dns.resolver.LifetimeTimeout as error:
-            return Failure(_describe(error.kwargs.get("errors", [])) or "timeout")
-        except dns.resolver.NoNameservers as error:
-            return Failure(_describe(error.kwargs.get("errors", [])) or "no nameserver left")
-        except OSError as error:
-            return Failure(os.strerror(error.errno) if error.errno else str(error))
-        except (dns.exception.DNSException, ValueError) as error:
-            return Failure(f"{type(error).__name__}: {error}")
+                try:
+                    meaning = await self._inquire(name, kind, patience, steps)
+                except BadNameError as error:
+                    return Failure(str(error))
+                if isinstance(meaning, GaveUp):
+                    return Failure(self._describe(meaning), silent=meaning.silent)
+                ttl_s = min(ttl_s, meaning.ttl_s)
+                if meaning.kind is ReplyKind.RECORDS:
+                    return Meaning(meaning.kind, records=meaning.records, ttl_s=ttl_s)
+                if meaning.kind is not ReplyKind.ALIAS:
+                    return Negative(meaning.text, ttl_s)
+                name = meaning.alias  # the nameserver does not follow aliases itself
+        return Failure("a chain of aliases that does not end")
+
+    async def _inquire(
+        self, name: str, kind: str, patience: Patience, steps: list[Step]
+    ) -> Meaning | GaveUp:
+        """Carry out one inquiry; raises BadNameError."""
+        course = inquire(self._nameservers, patience, asyncio.get_running_loop().time())
+        attempt = next(course)
+        try:
+            while True:
+                heard, step = await self._query(name, kind, attempt)
+                steps.append(step)
+                attempt = course.send(heard)
+        except StopIteration as end:
+            result: Meaning | GaveUp = end.value
+            return result
+
+    async def _query(self, name: str, kind: str, attempt: Try) -> tuple[Heard | Lost, Step]:
+        """One query to one nameserver."""
+        now = asyncio.get_running_loop().time
+        began_at = now()
+        server = self._servers[attempt.server]
+        query = compose_query(name, kind, edns=attempt.edns)
+        heard: Heard | Lost
+        flags: tuple[str, ...] = ()
+        try:
+            reply = await exchange(
+                server,
+                query.wire,
+                tcp=attempt.tcp,
+                timeout_s=attempt.timeout_s,
+                parse=lambda wire: parse_reply(wire, query),
+            )
+            meaning = read_meaning(reply, name, kind, edns=attempt.edns)
+            heard, flags = Heard(meaning, now()), reply.flags
+        except NoReplyError as error:
+            heard = Lost(str(error), now(), silent=error.silent)
+        except MalformedReplyError as error:
+            heard = Lost(str(error), now(), silent=False)
+        step = _step(name, kind, str(server), attempt, heard, flags, heard.at - began_at)
+        return heard, step
+
+    def _describe(self, gave_up: GaveUp) -> str:
+        """The newest error of each nameserver, in one line."""
+        errors = sorted(gave_up.errors.items())
+        texts = (f"{error} from {self._servers[server]}" for server, error in errors)
+        return "; ".join(texts) or "timeout"
 
 
-class _ConnectedBackend:
-    """dnspython's asyncio backend, but with connected datagram sockets.
+def _step(
+    name: str,
+    kind: str,
+    server: str,
+    attempt: Try,
+    heard: Heard | Lost,
+    flags: tuple[str, ...],
+    took_s: float,
+) -> Exchange:
+    ttl_s: float | None = None
+    records: tuple[str, ...] = ()
+    if isinstance(heard, Lost):
+        said = heard.error
+    else:
+        meaning = heard.meaning
+        alias = f"an alias of {meaning.alias}" if meaning.alias not in ("", name) else ""
+        said = meaning.text or alias or meaning.kind.value
+        if meaning.kind in (ReplyKind.RECORDS, ReplyKind.NO_NAME, ReplyKind.NO_RECORDS):
+            ttl_s = meaning.ttl_s
+        records = tuple(each.data for each in meaning.records[:MAX_RECORDS])
+    return Exchange(
+        name=name,
+        kind=kind,
+        server=server,
+        tcp=attempt.tcp,
+        edns=attempt.edns,
+        said=said,
+        took_s=took_s,
+        flags=flags,
+        ttl_s=ttl_s,
+        records=records,
+    )
 
-    A nameserver that is not running is then known at once, by the refusal of its host, instead of
-    after the timeout.
-    """
 
-    def __init__(self) -> None:
-        self._real = dns.asyncbackend.get_backend("asyncio")
-
-    def datagram_connection_required(self) -> bool:
-        return True
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
-
-
-@dataclass(frozen=True, slots=True)
-class _Records:
-    """What dnspython found of one type; ``ttl_s``: the smallest, aliases included."""
-
-    records: tuple[Any, ...]
-    ttl_s: float
-
-
-def _join(outcomes: dict[int, _Records | Outcome]) -> Outcome:
+def _join(outcomes: dict[int, Meaning | Negative | Failure]) -> Outcome:
     """One outcome of A (4) and AAAA (6): what is there counts, whatever became of the other."""
-    found = {v: each for v, each in outcomes.items() if isinstance(each, _Records)}
+    found = {v: each for v, each in outcomes.items() if isinstance(each, Meaning)}
     failed = {v: each for v, each in outcomes.items() if isinstance(each, Failure)}
     if found:
         return Answer(
             min(each.ttl_s for each in found.values()),
-            addresses=tuple(str(r) for each in found.values() for r in each.records),
+            addresses=tuple(r.data for each in found.values() for r in each.records),
             unanswered=frozenset(failed),
             error="; ".join(f"{_TYPES[v]}: {each.error}" for v, each in failed.items()),
         )
     if failed:
-        return Failure("; ".join(dict.fromkeys(each.error for each in failed.values())))
+        text = "; ".join(dict.fromkeys(each.error for each in failed.values()))
+        return Failure(text, silent=any(each.silent for each in failed.values()))
     negatives = [each for each in outcomes.values() if isinstance(each, Negative)]
     same = len({each.error for each in negatives}) == 1
     error = negatives[0].error if same else "no addresses"
@@ -240,40 +316,22 @@ def _join(outcomes: dict[int, _Records | Outcome]) -> Outcome:
 _TYPES = {4: "A", 6: "AAAA"}
 
 
-def _negative_ttl(error: dns.resolver.NXDOMAIN) -> float:
-    """How long a name's absence may be believed (RFC 2308); a guess if the answer does not say."""
-    responses = error.kwargs.get("responses", {})
-    for response in responses.values():
+def _read_conf(files: Files) -> ResolvConf:
+    """resolv.conf as it is now, with what the C library adds to it from elsewhere."""
+    text = ""
+    if os.path.isfile(files.resolv_conf):  # opening a pipe would block
         try:
-            return float(response.resolve_chaining().minimum_ttl)
-        except dns.exception.DNSException:
-            continue
-    return 60.0
-
-
-def _describe(errors: Sequence[tuple[object, ...]]) -> str:
-    """dnspython's trace of attempts, each nameserver with its newest error."""
-    newest = {}
-    for server, _tcp, _port, error, _response in errors:
-        if isinstance(error, dns.exception.Timeout):
-            newest[_spelled(server)] = "timeout"
-        elif isinstance(error, OSError) and error.errno:
-            newest[_spelled(server)] = os.strerror(error.errno)
-        else:
-            newest[_spelled(server)] = str(error) or type(error).__name__
-    return "; ".join(f"{error} from {server}" for server, error in newest.items())
-
-
-def _spelled(server: object) -> str:
-    """A nameserver as operators write it; dnspython's way is ``Do53:127.0.0.1@53``."""
-    address, at, port = str(server).removeprefix("Do53:").rpartition("@")
-    return str(HostPort(address, int(port))) if at and port.isdecimal() else str(server)
-
-
-def _read(path: str) -> str:
-    """A small local file; one that is not there is an empty one."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(MAX_FILE_BYTES)
-    except OSError:
-        return ""
+            with open(files.resolv_conf, encoding="utf-8", errors="replace") as file:
+                text = file.read(MAX_RESOLV_CONF_BYTES)
+        except OSError:
+            pass  # as the C library: a file that cannot be read is an empty one
+    domain = files.domain
+    if domain is None:
+        domain = socket.gethostname().partition(".")[2]
+        domain = "" if literal_ip(domain) else domain.lower().removesuffix(".")
+    return parse_resolv_conf(
+        text,
+        domain=domain,
+        local_domain=os.environ.get("LOCALDOMAIN", ""),
+        extra_options=os.environ.get("RES_OPTIONS", ""),
+    )

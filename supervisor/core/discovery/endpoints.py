@@ -116,9 +116,13 @@ class Negative:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A transient failure: timeout, SERVFAIL, refusal, garbage, no network."""
+    """A transient failure: timeout, SERVFAIL, refusal, garbage, no network.
+
+    ``silent``: no nameserver said anything about it in time.
+    """
 
     error: str
+    silent: bool = False
 
 
 Outcome = Answer | Negative | Failure

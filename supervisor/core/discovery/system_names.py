@@ -5,6 +5,7 @@ Both are read as the C library reads them: lines that make no sense are ignored.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.core.address import literal_ip
@@ -23,13 +24,17 @@ class Files:
 
     hosts: str = "/etc/hosts"
     resolv_conf: str = "/etc/resolv.conf"
+    domain: str | None = None
+    """The domain to search where resolv.conf names none; None: that of the host's own name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvConf:
     """What resolv.conf says, with the C library's defaults.
 
-    ``timeout_s`` is for one question to one nameserver, ``attempts`` rounds over all of them.
+    ``timeout_s`` is for one query to one nameserver; all of them are asked ``attempts`` times.
+    ``use_tcp``: never ask over UDP. ``no_aaaa``: ask for IPv4 addresses only.
+    ``single_request``: ask for IPv6 addresses after those of IPv4 instead of together.
     """
 
     nameservers: tuple[str, ...] = LOCAL_NAMESERVER
@@ -38,12 +43,22 @@ class ResolvConf:
     timeout_s: float = 5.0
     attempts: int = 2
     rotate: bool = False
+    use_tcp: bool = False
+    no_aaaa: bool = False
+    single_request: bool = False
 
 
-def parse_resolv_conf(text: str) -> ResolvConf:
-    """resolv.conf(5): the last of ``domain`` and ``search`` counts."""
+def parse_resolv_conf(
+    text: str, *, domain: str = "", local_domain: str = "", extra_options: str = ""
+) -> ResolvConf:
+    """resolv.conf(5): the last of ``domain`` and ``search`` counts.
+
+    ``domain`` is searched if the file names none. ``local_domain`` and ``extra_options`` are the
+    variables LOCALDOMAIN and RES_OPTIONS: the first replaces the file's search list, the second
+    adds options.
+    """
     nameservers: list[str] = []
-    search: tuple[str, ...] = ()
+    search: tuple[str, ...] = (domain,)
     options: list[str] = []
     for line in text.splitlines():
         match line.split():
@@ -55,6 +70,9 @@ def parse_resolv_conf(text: str) -> ResolvConf:
                 search = tuple(_name(name) for name in names)
             case ["options", *words]:
                 options += words
+    if local_domain.split():
+        search = tuple(_name(name) for name in local_domain.split())
+    options += extra_options.split()
     return ResolvConf(
         nameservers=tuple(nameservers[:MAX_NAMESERVERS]) or LOCAL_NAMESERVER,
         search=tuple(name for name in search if name),
@@ -62,26 +80,49 @@ def parse_resolv_conf(text: str) -> ResolvConf:
         timeout_s=float(max(_option(options, "timeout", 5, MAX_TIMEOUT_S), 1)),
         attempts=max(_option(options, "attempts", 2, MAX_ATTEMPTS), 1),
         rotate="rotate" in options,
+        use_tcp="use-vc" in options,
+        no_aaaa="no-aaaa" in options,
+        single_request=not {"single-request", "single-request-reopen"}.isdisjoint(options),
     )
 
 
 def names_to_try(host: str, conf: ResolvConf) -> tuple[str, ...]:
     """The absolute names that a name as an operator wrote it may stand for, in order."""
     searched = tuple(f"{host}.{suffix}" for suffix in conf.search)
-    if host.count(".") >= conf.ndots:
-        return (host, *searched)
-    return (*searched, host)
+    as_is_first = host.count(".") >= conf.ndots
+    names = (host, *searched) if as_is_first else (*searched, host)
+    return tuple(dict.fromkeys(names))
 
 
-def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
-    """hosts(5): addresses by name, in lower case; a name may stand on several lines."""
-    found: dict[str, dict[str, None]] = {}
-    for line in text.splitlines():
-        address, *names = line.partition("#")[0].split() or [""]
-        if ip := literal_ip(address):
-            for name in names:
-                found.setdefault(_name(name), {})[ip] = None
-    return {name: tuple(ips) for name, ips in found.items()}
+class HostsTable:
+    """hosts(5): addresses by name; a name may stand on several lines.
+
+    Made for block lists, which have 100,000 names and few addresses: each address is parsed and
+    kept once.
+    """
+
+    def __init__(self) -> None:
+        self._addresses: dict[str, tuple[str, ...]] = {}
+        self._literals: dict[str, tuple[str, ...]] = {}
+
+    def add(self, lines: Iterable[str]) -> None:
+        """Take more lines of the file."""
+        for line in lines:
+            address, *names = line.partition("#")[0].split() or [""]
+            if not names:
+                continue
+            if address not in self._literals:
+                literal = literal_ip(address)
+                self._literals[address] = (literal,) if literal else ()
+            for name in names if (new := self._literals[address]) else ():
+                key = _name(name)
+                old = self._addresses.setdefault(key, new)
+                if new[0] not in old:
+                    self._addresses[key] = old + new
+
+    def addresses(self, name: str) -> tuple[str, ...]:
+        """The literal addresses of a name in lower case without a trailing dot."""
+        return self._addresses.get(name, ())
 
 
 def _name(text: str) -> str:

@@ -19,7 +19,8 @@ from supervisor.core.discovery.endpoints import (
     SrvRecord,
 )
 from supervisor.core.discovery.system_names import Files
-from supervisor.discovery.resolver import HOSTS_TTL_S, Resolver
+from supervisor.core.discovery.trace import Exchange
+from supervisor.discovery.resolver import HOSTS_TTL_S, NAMESERVER_TIMEOUT_S, Resolver
 from tests.dns import Fault, NameServer
 
 
@@ -36,7 +37,7 @@ def files(tmp_path: Path) -> Files:
     """A resolv.conf with a search list and quick timeouts, and a hosts file."""
     (tmp_path / "hosts").write_text("10.9.9.9 pinned.test\n")
     (tmp_path / "resolv.conf").write_text("search none.test test\noptions attempts:1\n")
-    return Files(str(tmp_path / "hosts"), str(tmp_path / "resolv.conf"))
+    return Files(str(tmp_path / "hosts"), str(tmp_path / "resolv.conf"), domain="")
 
 
 def ask(ns: NameServer, files: Files, kind: QuestionKind, name: str) -> Outcome:
@@ -111,8 +112,12 @@ def test_long_answers_come_over_tcp(ns: NameServer, files: Files) -> None:
         (Fault.NXDOMAIN, Negative, "NXDOMAIN"),
         (Fault.EMPTY, Negative, "no addresses"),
         (Fault.TRUNCATE, Answer, ""),
-        (Fault.TRUNCATE_TCP, Failure, "truncated"),
-        (Fault.HANG_UP, Failure, "EOF"),
+        (Fault.TRUNCATE_TCP, Failure, "truncated over TCP"),
+        (Fault.HANG_UP, Failure, "connection closed before the reply"),
+        (Fault.REFERRAL, Failure, "a lame answer (a referral)"),
+        (Fault.NOTHING, Failure, "a lame answer"),
+        (Fault.FORMERR, Failure, "FORMERR"),
+        (Fault.NOTIMP, Failure, "NOTIMP"),
         (Fault.TIMEOUT, Failure, "timeout"),
         (Fault.WRONG_ID, Failure, "timeout"),
         (Fault.GARBAGE, Failure, "timeout"),
@@ -198,11 +203,125 @@ def test_the_search_list(ns: NameServer, files: Files) -> None:
     assert isinstance(ask(ns, files, QuestionKind.SEARCH, "nobody"), Negative)
 
 
-def test_a_failure_ends_the_search(ns: NameServer, files: Files) -> None:
-    """A name that may exist is not passed over for another one of the list."""
-    ns.faults["web.none.test"] = Fault.SERVFAIL
-    assert isinstance(ask(ns, files, QuestionKind.SEARCH, "web"), Failure)
-    assert ns.asked("web.test", "A") == 0
+@pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.REFUSED, Fault.TIMEOUT, Fault.NOTHING])
+def test_a_broken_search_domain_does_not_hide_the_name(
+    ns: NameServer, files: Files, fault: Fault
+) -> None:
+    """The search goes on after a failure, and a failure names the name that failed."""
+    ns.faults["web.none.test"] = fault
+    assert isinstance(ask(ns, files, QuestionKind.SEARCH, "web"), Answer)
+    ns.set("web.test", "A")
+    ns.set("web.test", "AAAA")
+    outcome = ask(ns, files, QuestionKind.SEARCH, "web")
+    assert isinstance(outcome, Failure)
+    assert outcome.error.startswith("web.none.test: ")
+
+
+def test_the_name_in_use_is_not_passed_over_when_it_fails(ns: NameServer, files: Files) -> None:
+    """What a later name of the list has may be a stranger: the addresses in use have to stay."""
+    ns.set("web.none.test", "A", "10.0.0.5")
+
+    async def main() -> None:
+        resolver = Resolver([ns.address], files)
+        question = Question(QuestionKind.SEARCH, "web")
+        found = await resolver.ask(question)
+        assert isinstance(found, Answer)
+        assert found.addresses == ("10.0.0.5",)
+        ns.faults["web.none.test"] = Fault.SERVFAIL
+        assert isinstance(await resolver.ask(question), Failure)
+        assert ns.asked("web.test", "A") == 0
+
+    asyncio.run(main())
+
+
+def test_a_silent_search_domain_costs_its_time_once(ns: NameServer, files: Files) -> None:
+    """A name that got no reply is asked only once the next time, and not waited for as long."""
+    ns.faults["web.none.test"] = Fault.TIMEOUT
+
+    async def main() -> None:
+        resolver = Resolver([ns.address], files)
+        question = Question(QuestionKind.SEARCH, "web")
+        assert isinstance(await resolver.ask(question), Answer)
+        asked = ns.asked("web.none.test", "A")
+        looked = await resolver.look_up(question)
+        assert isinstance(looked.outcome, Answer)
+        assert ns.asked("web.none.test", "A") == asked + 1
+        lost = [s for s in looked.steps if isinstance(s, Exchange) and s.said == "timeout"]
+        assert {step.name for step in lost} == {"web.none.test"}
+        assert all(step.took_s < NAMESERVER_TIMEOUT_S for step in lost)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", [QuestionKind.HOST, QuestionKind.SRV])
+@pytest.mark.parametrize("fault", [Fault.FORMERR, Fault.NOTIMP, Fault.SERVFAIL, Fault.TIMEOUT])
+def test_nameservers_without_edns_are_asked_without(
+    ns: NameServer, files: Files, fault: Fault, kind: QuestionKind
+) -> None:
+    """Whatever a server says to an OPT record, it is asked again without; it is remembered."""
+    ns.set("web.test", "SRV", "0 0 1 a.test.")
+    ns.edns_fault = fault
+
+    async def main() -> None:
+        resolver = Resolver([ns.address], files)
+        assert isinstance(await resolver.ask(Question(kind, "web.test")), Answer)
+        tried = ns.edns_queries
+        assert tried
+        assert isinstance(await resolver.ask(Question(kind, "web.test")), Answer)
+        assert ns.edns_queries == tried
+
+    asyncio.run(main())
+
+
+def test_bytes_behind_a_reply_are_ignored(ns: NameServer, files: Files) -> None:
+    """Some middleboxes pad replies."""
+    ns.trailing = b"\0\0\0\0"
+    assert isinstance(ask(ns, files, QuestionKind.HOST, "web.test"), Answer)
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault.REFERRAL, Fault.NOTHING, Fault.HANG_UP, Fault.TRUNCATE_TCP, Fault.TIMEOUT]
+)
+def test_a_server_that_cannot_answer_is_passed_over(
+    ns: NameServer, files: Files, fault: Fault
+) -> None:
+    """A lame, broken or dead nameserver never decides: the next one is asked."""
+    ns.set("_x._tcp.test", "SRV", "0 0 1 web.test.")
+
+    async def main() -> None:
+        with NameServer() as bad:
+            bad.faults[""] = fault
+            resolver = Resolver([bad.address, ns.address], files)
+            for kind, name in (
+                (QuestionKind.SRV, "_x._tcp.test"),
+                (QuestionKind.HOST, "web.test"),
+            ):
+                assert isinstance(await resolver.ask(Question(kind, name)), Answer)
+            no = await resolver.ask(Question(QuestionKind.HOST, "no.test"))
+            assert isinstance(no, Negative)
+
+    asyncio.run(main())
+
+
+def test_a_dead_nameserver_is_asked_last(ns: NameServer, files: Files) -> None:
+    """A nameserver that says nothing costs its timeout once, not with every question."""
+
+    async def main() -> None:
+        with NameServer() as dead:
+            dead.faults[""] = Fault.TIMEOUT
+            resolver = Resolver([dead.address, ns.address], files)
+            question = Question(QuestionKind.HOST, "web.test")
+            assert isinstance(await resolver.ask(question), Answer)
+            asked = len(dead.queries)
+            assert isinstance(await resolver.ask(question), Answer)
+            assert len(dead.queries) == asked
+
+    asyncio.run(main())
+
+
+def test_an_absolute_name_of_the_hosts_file(ns: NameServer, files: Files) -> None:
+    """A name of the hosts file is found when it is meant as absolute too."""
+    assert isinstance(ask(ns, files, QuestionKind.HOST, "pinned.test"), Answer)
 
 
 def test_a_name_that_cannot_be_asked_is_a_failure(ns: NameServer, files: Files) -> None:

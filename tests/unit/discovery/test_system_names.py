@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.core.discovery.system_names import (
+    HostsTable,
     ResolvConf,
     names_to_try,
-    parse_hosts,
     parse_resolv_conf,
 )
 
@@ -36,6 +36,35 @@ def test_resolv_conf() -> None:
     )
 
 
+def test_options_that_change_how_is_asked() -> None:
+    """use-vc, no-aaaa and single-request are understood; the variables of the C library count."""
+    conf = parse_resolv_conf(
+        "search file.test\noptions use-vc no-aaaa single-request-reopen trust-ad\n",
+        domain="host.test",
+        local_domain="A.test. b.test",
+        extra_options="ndots:3 rotate",
+    )
+    assert conf == ResolvConf(
+        search=("a.test", "b.test"),
+        ndots=3,
+        rotate=True,
+        use_tcp=True,
+        no_aaaa=True,
+        single_request=True,
+    )
+
+
+def test_the_domain_of_the_host_is_searched_if_the_file_names_none() -> None:
+    """A host called web1.example.test finds names of example.test."""
+    assert parse_resolv_conf("", domain="example.test").search == ("example.test",)
+    assert parse_resolv_conf("search a.test", domain="example.test").search == ("a.test",)
+
+
+def test_an_ipv6_nameserver_keeps_its_scope() -> None:
+    """A link-local nameserver is asked over the interface that the file names."""
+    assert parse_resolv_conf("nameserver fe80::1%eth0").nameservers == ("fe80::1%eth0",)
+
+
 def test_domain_after_search_wins() -> None:
     """The last of domain and search counts."""
     assert parse_resolv_conf("search a.test\ndomain b.test").search == ("b.test",)
@@ -59,18 +88,19 @@ def test_hosts() -> None:
         "127.0.0.1 localhost\n::1 localhost ip6-localhost # loop\n\n# x\nnonsense name\n"
         "10.0.0.1 Web.test. web\n::ffff:10.0.0.2 web\n10.0.0.1 web\n"
     )
-    assert parse_hosts(text) == {
-        "localhost": ("127.0.0.1", "::1"),
-        "ip6-localhost": ("::1",),
-        "web.test": ("10.0.0.1",),
-        "web": ("10.0.0.1", "10.0.0.2"),
-    }
+    table = HostsTable()
+    table.add(text.splitlines())
+    assert table.addresses("localhost") == ("127.0.0.1", "::1")
+    assert table.addresses("ip6-localhost") == ("::1",)
+    assert table.addresses("web.test") == ("10.0.0.1",)
+    assert table.addresses("web") == ("10.0.0.1", "10.0.0.2")
+    assert table.addresses("name") == ()
 
 
 @given(st.text())
 def test_any_text_is_understood(text: str) -> None:
     """No file content raises, and there is always a nameserver to ask."""
-    parse_hosts(text)
+    HostsTable().add(text.splitlines())
     conf = parse_resolv_conf(text)
     assert conf.nameservers
     assert conf.timeout_s >= 1

@@ -1,0 +1,72 @@
+"""The search list: which name is looked up next, and when the search is over.
+
+As in the C library the first name that has addresses counts. Unlike there, no failure ends the
+search: one broken search domain (``ndots:5`` puts every search domain before the name itself) must
+not hide the name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from supervisor.core.discovery.endpoints import Answer, Failure, Negative, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Look up the addresses of one absolute name; ``hurried``: do not wait long for a reply."""
+
+    name: str
+    hurried: bool
+
+
+class SearchMemory:
+    """Remembers between searches which name had the addresses, and which got no reply."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, str] = {}
+        self._silent: set[str] = set()
+
+    def search(self, host: str, names: Sequence[str]) -> Generator[Lookup, Outcome, Outcome]:
+        """Look up ``names``, which ``host`` may stand for, in order.
+
+        A failure of the name whose addresses are in use ends the search: what a later name has may
+        be another service, and the addresses in use stay. A name that got no reply last time is
+        not waited for as long again.
+        """
+        failures: list[str] = []
+        negatives: list[Negative] = []
+        silent = False
+        for name in names:
+            outcome = yield Lookup(name, hurried=name in self._silent)
+            self._silent.discard(name)
+            match outcome:
+                case Answer():
+                    self._found[host] = name
+                    return outcome
+                case Negative():
+                    negatives.append(outcome)
+                case Failure(error):
+                    failures.append(f"{name}: {error}")
+                    if outcome.silent:
+                        silent = True
+                        self._silent.add(name)
+                    if self._found.get(host) == name:
+                        break
+                case _:
+                    assert_never(outcome)
+        if failures:
+            return Failure("; ".join(failures), silent=silent)
+        self._found.pop(host, None)
+        return _joined(negatives, names)
+
+
+def _joined(negatives: Sequence[Negative], names: Sequence[str]) -> Negative:
+    """One definite no for all names that were tried."""
+    if len(negatives) == 1:
+        return negatives[0]
+    errors = ", ".join(dict.fromkeys(each.error for each in negatives))
+    tried = ", ".join(names)
+    return Negative(f"{errors} (tried {tried})", min(each.ttl_s for each in negatives))

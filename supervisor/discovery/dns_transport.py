@@ -1,0 +1,117 @@
+"""Sends one query to one nameserver and waits for the reply, over UDP or TCP.
+
+Datagram sockets are connected: a nameserver that is not running is then known at once, by the
+refusal of its host, instead of after the timeout, and datagrams of others do not arrive.
+Every query has a socket of its own, so its source port is chosen by the kernel at random.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+LENGTH = struct.Struct("!H")
+"""Before each message over TCP (RFC 1035, 4.2.2)."""
+
+MAX_DATAGRAM_BYTES = 65535
+
+T = TypeVar("T")
+
+
+class NoReplyError(Exception):
+    """No reply came; the text says why. ``silent``: nobody said anything."""
+
+    def __init__(self, text: str, *, silent: bool = True) -> None:
+        super().__init__(text)
+        self.silent = silent
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A nameserver's literal address; an IPv6 one may have a scope, ``fe80::1%eth0``."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        return socket.AF_INET6 if ":" in self.host else socket.AF_INET
+
+    @property
+    def name(self) -> tuple[str | int, ...]:
+        """What connect(2) takes; raises OSError for a scope that is no interface."""
+        host, _, scope = self.host.partition("%")
+        if ":" not in host:
+            return (host, self.port)
+        number = int(scope) if scope.isdecimal() else socket.if_nametoindex(scope) if scope else 0
+        return (host, self.port, 0, number)
+
+
+async def exchange(
+    server: Address,
+    query: bytes,
+    *,
+    tcp: bool,
+    timeout_s: float,
+    parse: Callable[[bytes], T | None],
+) -> T:
+    """What ``parse`` makes of the reply; a message of which it makes None is no reply.
+
+    Raises NoReplyError, and what ``parse`` raises.
+    """
+    kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
+    try:
+        async with asyncio.timeout(timeout_s):
+            with socket.socket(server.family, kind | socket.SOCK_NONBLOCK) as sock:
+                return await (_over_tcp if tcp else _over_udp)(sock, server, query, parse)
+    except TimeoutError:
+        raise NoReplyError("timeout") from None
+    except OSError as error:
+        text = os.strerror(error.errno) if error.errno else str(error)
+        raise NoReplyError(text) from None
+
+
+async def _over_udp(
+    sock: socket.socket, server: Address, query: bytes, parse: Callable[[bytes], T | None]
+) -> T:
+    """Datagrams that are no reply are ignored: anybody may have forged them."""
+    loop = asyncio.get_running_loop()
+    sock.connect(server.name)  # does not block: nothing is sent
+    sock.send(query)  # nor does this, with an empty send buffer
+    while True:
+        reply = parse(await loop.sock_recv(sock, MAX_DATAGRAM_BYTES))
+        if reply is not None:
+            return reply
+
+
+async def _over_tcp(
+    sock: socket.socket, server: Address, query: bytes, parse: Callable[[bytes], T | None]
+) -> T:
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, server.name)
+    await loop.sock_sendall(sock, LENGTH.pack(len(query)) + query)
+    (length,) = LENGTH.unpack(await _receive(sock, LENGTH.size))
+    reply = parse(await _receive(sock, length))
+    if reply is None:
+        raise NoReplyError("a reply to another question", silent=False)
+    return reply
+
+
+async def _receive(sock: socket.socket, count: int) -> bytes:
+    """Exactly so many bytes."""
+    loop = asyncio.get_running_loop()
+    data = bytearray()
+    while len(data) < count:
+        part = await loop.sock_recv(sock, count - len(data))
+        if not part:
+            raise NoReplyError("connection closed before the reply", silent=False)
+        data += part
+    return bytes(data)

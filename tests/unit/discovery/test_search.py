@@ -1,0 +1,79 @@
+"""Which name of the search list is looked up next, and when the search is over."""
+
+from __future__ import annotations
+
+import pytest
+
+from supervisor.core.discovery.endpoints import Answer, Failure, Negative, Outcome
+from supervisor.core.discovery.search import Lookup, SearchMemory
+
+A = Answer(60, addresses=("10.0.0.1",))
+NO = Negative("NXDOMAIN", 60)
+SERVFAIL = Failure("SERVFAIL")
+SILENT = Failure("timeout", silent=True)
+NAMES = ("web.a.test", "web.b.test", "web")
+
+
+def search(memory: SearchMemory, *outcomes: Outcome) -> tuple[Outcome, list[Lookup]]:
+    """Run one search; names beyond the outcomes do not exist."""
+    course = memory.search("web", NAMES)
+    lookups = [next(course)]
+    try:
+        while True:
+            number = len(lookups) - 1
+            lookups.append(course.send(outcomes[number] if number < len(outcomes) else NO))
+    except StopIteration as end:
+        outcome: Outcome = end.value
+        return outcome, lookups
+
+
+def test_the_first_name_with_addresses_counts() -> None:
+    """Names after it are not looked up."""
+    outcome, lookups = search(SearchMemory(), NO, A)
+    assert outcome == A
+    assert [each.name for each in lookups] == ["web.a.test", "web.b.test"]
+
+
+def test_no_failure_ends_the_search() -> None:
+    """The search goes on; if nothing is found, the failure is told with the name that failed."""
+    assert search(SearchMemory(), SERVFAIL, SILENT, A)[0] == A
+    outcome, lookups = search(SearchMemory(), NO, SERVFAIL)
+    assert outcome == Failure("web.b.test: SERVFAIL")
+    assert len(lookups) == 3
+    outcome, _ = search(SearchMemory(), SILENT, SERVFAIL)
+    assert outcome == Failure("web.a.test: timeout; web.b.test: SERVFAIL", silent=True)
+
+
+def test_a_no_names_what_was_tried() -> None:
+    """All names absent is a definite no."""
+    outcome, _ = search(SearchMemory(), NO, Negative("no addresses", 5))
+    assert outcome == Negative(
+        "NXDOMAIN, no addresses (tried web.a.test, web.b.test, web)", ttl_s=5
+    )
+    course = SearchMemory().search("web", ("web",))
+    assert next(course) == Lookup("web", hurried=False)
+    with pytest.raises(StopIteration) as end:
+        course.send(NO)
+    assert end.value.value == NO
+
+
+def test_a_name_without_a_reply_is_hurried_next_time() -> None:
+    """Until it replies again."""
+    memory = SearchMemory()
+    search(memory, SILENT, A)
+    _, lookups = search(memory, NO, A)
+    assert [each.hurried for each in lookups] == [True, False]
+    _, lookups = search(memory, NO, A)
+    assert [each.hurried for each in lookups] == [False, False]
+
+
+def test_the_name_in_use_is_not_passed_over() -> None:
+    """When the name whose addresses are in use fails, no later name takes its place."""
+    memory = SearchMemory()
+    search(memory, NO, A)
+    outcome, lookups = search(memory, NO, SERVFAIL, A)
+    assert outcome == Failure("web.b.test: SERVFAIL")
+    assert len(lookups) == 2
+    assert search(memory, SERVFAIL, A)[0] == A
+    assert isinstance(search(memory)[0], Negative)
+    assert search(memory, NO, SERVFAIL, A)[0] == A, "all names were absent: nothing is in use"
