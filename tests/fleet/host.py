@@ -119,7 +119,7 @@ class Host:
                 self._cache.ask(question),
                 now=now,
                 refresh=Refresh(),
-                draw=self._random.random(),
+                draw=self._random.randrange,
             )
         self._clock.at(self._answers.next_at(), self._resolve)
 
