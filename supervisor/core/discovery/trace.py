@@ -1,4 +1,4 @@
-"""What was done to answer a question, step by step, for ``check --explain``."""
+"""What was done to answer a question, step by step, as values for whoever has to explain it."""
 
 from __future__ import annotations
 
