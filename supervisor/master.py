@@ -274,8 +274,8 @@ class Master:
         match message:
             case messages.Report():
                 self._totals.report(slot, gen, message)
-            case messages.DialFailed(endpoint, address, result, error):
-                self._endpoints.prober.dial_failed(endpoint, f"{address}: {error}", result)
+            case messages.DialFailed(endpoint, _, result, error):
+                self._endpoints.prober.dial_failed(endpoint, error.lower(), result)
             case messages.DialSucceeded(endpoint):
                 self._endpoints.prober.dial_succeeded(endpoint)
             case messages.Drained(cut):

@@ -7,6 +7,7 @@ instant that its machine asks for. Workers' reports of failed dials come in as e
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import Counter
@@ -281,12 +282,17 @@ class Prober:
             self._log.warn("deactivated endpoint", endpoint=name, error=health.last_error, **held)
         self._on_change(name, self._view(watch))
 
+    def _wall_at(self, at: float) -> float | None:
+        """An instant of the loop's clock in seconds since the epoch; None if it never was."""
+        return None if at == -math.inf else self._wall() - (self._loop.time() - at)
+
     def _view(self, watch: _Watch) -> HealthView:
         health = watch.health
         return HealthView(
             active=health.active,
             since=watch.since,
             last_error=health.last_error,
+            last_error_at=self._wall_at(health.last_error_at),
             dial_failures=watch.dial_failures,
             probe_failures=watch.probes[Verdict.FAILED],
             probes=dict(watch.probes),

@@ -111,6 +111,7 @@ def _endpoint(view: EndpointView, traffic: EndpointSum) -> dict[str, Any]:
         "dial_failures": dial_failures(traffic),
         "probe_failures": view.probe_failures,
         "last_error": view.last_error or None,
+        "last_error_at": instant(view.last_error_at),
         "since": instant(view.since),
         "hold_s": round(view.hold_s, 3),
     }

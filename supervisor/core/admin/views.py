@@ -73,6 +73,7 @@ class EndpointView:
     since: float | None = None
     """When it came into this state."""
     last_error: str | None = None
+    last_error_at: float | None = None
     probe_failures: int = 0
     probes: Mapping[str, int] = field(default_factory=dict)
     """Probes by result, ever."""
@@ -145,6 +146,7 @@ def endpoint_view(member: Member, health: HealthView | None) -> EndpointView:
         view,
         since=health.since,
         last_error=health.last_error,
+        last_error_at=health.last_error_at,
         probe_failures=health.probe_failures,
         probes=health.probes,
         transitions=health.transitions,

@@ -79,6 +79,7 @@ class Health:
         "hold_until",
         "last_change_at",
         "last_error",
+        "last_error_at",
         "next_probe_at",
         "probing",
         "rules",
@@ -97,6 +98,7 @@ class Health:
         self.hold_until = -math.inf
         self.last_error: str | None = None
         """Why it failed last; kept when it is active again, None if it never failed."""
+        self.last_error_at = -math.inf
         self.last_change_at = -math.inf
         self.probing = False
         self.next_probe_at = now if rules.probe_active else math.inf
@@ -187,7 +189,7 @@ class Health:
     def _take_bad(self, error: str, now: float) -> HealthChange | None:
         self.good = 0
         self.bad += 1
-        self.last_error = error
+        self.last_error, self.last_error_at = error, now
         if not self.active or self.bad < self.rules.fall:
             return None
         self.active = False
@@ -230,13 +232,15 @@ class Health:
 class HealthView:
     """What the status document and the metrics say of one endpoint's health.
 
-    ``since`` is seconds since the epoch: when it came into this state. ``probes`` counts by result,
+    Instants are seconds since the epoch: ``since``, when it came into this state, and
+    ``last_error_at``, None if the time is not known any more. ``probes`` counts by result,
     ``transitions`` by the state changed to. ``hold_s``: how long damping still keeps it inactive.
     """
 
     active: bool
     since: float
     last_error: str | None = None
+    last_error_at: float | None = None
     dial_failures: int = 0
     probe_failures: int = 0
     probes: Mapping[str, int] = field(default_factory=dict)

@@ -114,6 +114,7 @@ def test_the_document_has_the_contracts_keys_and_values() -> None:
             "dial_failures": 3,
             "probe_failures": 0,
             "last_error": None,
+            "last_error_at": None,
             "since": "2026-01-01T00:00:00.000Z",
             "hold_s": 0.0,
         }

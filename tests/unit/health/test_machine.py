@@ -72,7 +72,7 @@ def test_one_failed_probe_deactivates() -> None:
     assert not health.active
     assert health.last_error == "503"
     assert passed(health, 1.1) is UP
-    assert health.last_error == "503"
+    assert (health.last_error, health.last_error_at) == ("503", 1.0)
 
 
 def test_backoff() -> None:
