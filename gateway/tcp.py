@@ -135,6 +135,15 @@ def ephemeral_ports() -> range:
     return range(int(low), int(high) + 1)
 
 
+def is_connected(sock: _socket.socket) -> bool:
+    """Whether the handshake is over; a connection that failed is none."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
 def met_itself(sock: _socket.socket, port: int) -> bool:
     """Whether a connection to ``port`` has both ends there: TCP's simultaneous open with itself.
 

@@ -107,6 +107,7 @@ class Worker:
             counters,
             start.log,
             settings=messages.Settings(),
+            on_end=self._on_session_end,
             on_dial_failed=self._on_dial_failed,
             on_dial_succeeded=lambda name: self._control.send(messages.DialSucceeded(name)),
         )
@@ -124,7 +125,6 @@ class Worker:
             peers=start.peers,
             on_empty=self._finish,
         )
-        self._sessions.on_end = self._ingress.session_ended
         self._heartbeat = Heartbeat(
             loop,
             ingress=self._ingress,
@@ -181,6 +181,9 @@ class Worker:
 
     def _on_dial_failed(self, endpoint: str, address: str, result: str, error: str) -> None:
         self._control.send(messages.DialFailed(endpoint, address, result, error))
+
+    def _on_session_end(self) -> None:
+        self._ingress.session_ended()
 
     # -- the end ----------------------------------------------------------------------------
 

@@ -122,13 +122,14 @@ class Plane:
         self.acceptor = Acceptor(
             self.loop, self.poller, self.sessions.serve, counters=self.counters, log=self.log
         )
+        self.on_session_end: Callable[[], None] = self.acceptor.ended
         self.acceptor.limit = self.limit
         self.listener = open_listener(self.address, exclusive=True)
         tune_listener(self.listener, self.settings)
         self.acceptor.add(self.listener)
 
     def _ended(self) -> None:
-        self.acceptor.ended()
+        self.on_session_end()
 
     def _close(self) -> None:
         self.acceptor.close()

@@ -13,22 +13,23 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
+from gateway.core.address_memory import AddressMemory
 from gateway.core.counters import DialResult, End, EndpointCounters
 from gateway.core.endpoint import Endpoint
 from gateway.core.messages import Settings
 from gateway.core.outcome import DESCRIPTORS, result_of
 from gateway.poller import DIALING, ERR, HUP, OUT, Poller
-from gateway.tcp import arm_reset, met_itself
+from gateway.sessions.connect import start_connect
+from gateway.tcp import arm_reset, is_connected, met_itself
 
 LOOK_AGAIN_S = 0.1
 """How long a dial waits that found nothing to try for a reason of our own host's."""
 
 MOST_ATTEMPTS = 4
 """Attempts of one dial under way at once."""
-
 
 OnDialFailed = Callable[[str, str, DialResult, str], None]
 """endpoint, address, result, error text. ABANDONED is a hint (slow to answer), not evidence."""
@@ -45,23 +46,6 @@ class Table(Protocol):
     def session_ended(self, name: str) -> None: ...
 
 
-class DialContext(Protocol):
-    """What a dial borrows of the worker's dialer."""
-
-    poller: Poller
-    table: Table
-    settings: Settings
-    ephemeral: range
-    unfinished: dict[Dial, None]
-    count: Callable[[str], EndpointCounters]
-    on_failed: OnDialFailed
-
-    def watch(self, dial: Dial) -> None: ...
-    def reach(
-        self, endpoint: Endpoint, address: int, early: bytes | None
-    ) -> tuple[int, _socket.socket | None, int]: ...
-
-
 class Caller(Protocol):
     """Who wants the connection: a session."""
 
@@ -71,7 +55,7 @@ class Caller(Protocol):
         """The dial won; ``fd`` is now the caller's.
 
         ``mask``: its first event, registered as DIALING; 0: not registered yet, but ``sent`` of
-        the early bytes are on their way.
+        the first bytes are on their way.
         """
 
     def gave_up(self, end: End) -> None:
@@ -80,18 +64,26 @@ class Caller(Protocol):
     def crashed(self, error: Exception) -> None: ...
 
 
+class DialContext(Protocol):
+    """What a dial borrows of the worker's dialer."""
+
+    poller: Poller
+    table: Table
+    settings: Settings
+    addresses: AddressMemory
+    ephemeral: range
+    unfinished: dict[Dial, None]
+    count: Callable[[str], EndpointCounters]
+    on_failed: OnDialFailed
+
+    def watch(self, dial: Dial) -> None: ...
+
+
 class Dial:
     """One session's way to an endpoint; over once the caller was told."""
 
     __slots__ = (
-        "attempts",
-        "caller",
-        "dialer",
-        "local",
-        "started_at",
-        "starved",
-        "tried",
-        "waits_until",
+        "attempts", "caller", "dialer", "local", "started_at", "starved", "untried", "waits_until",
     )  # fmt: skip
 
     def __init__(self, dialer: DialContext, caller: Caller, now: float) -> None:
@@ -99,28 +91,27 @@ class Dial:
         self.caller = caller
         self.started_at = now
         self.attempts: list[Attempt] = []
-        self.tried: dict[str, int] = {}
-        """By endpoint: how many of its addresses were dialed."""
+        self.untried: dict[str, list[str]] = {}
+        """By endpoint that was tried: its addresses that were not dialed yet, in order."""
         self.local = False
         """Our own host stood in the way of something tried: worth looking again later."""
         self.starved = False
         """... with everything: no descriptors, no memory."""
         self.waits_until = 0.0
 
-    def start(self, endpoint: Endpoint, code: int, sock: _socket.socket | None) -> bool:
-        """Go on from the first attempt: failed with ``code``, or under way as ``sock``.
-
-        False: that was all, the caller gave up.
-        """
+    def start(
+        self, endpoint: Endpoint, addresses: tuple[str, ...], first: _socket.socket | int | None
+    ) -> None:
+        """Go on from the first address: under way as a socket, or failed with an errno."""
+        now = self.started_at
         self.dialer.watch(self)
-        self.tried[endpoint.name] = 1
-        if sock is not None:
-            self._add(endpoint, 0, sock, self.started_at)
+        self.untried[endpoint.name] = list(addresses[1:])
+        if isinstance(first, _socket.socket):
+            self._add(endpoint, addresses[0], first, now)
         else:
-            self._could_not(endpoint, 0, code)
-            if self.starved or not self._attempt(endpoint, self.started_at):
-                self._next(self.started_at)
-        return self in self.dialer.unfinished
+            self._could_not(endpoint, addresses[0], first or errno.EIO, now)
+            if self.starved or not self._attempt(endpoint, now):
+                self._next(now)
 
     def cancel(self) -> None:
         """The caller left first: no evidence either way."""
@@ -142,29 +133,46 @@ class Dial:
                 self._give_up(End.DIAL_FAILED)
             elif now >= self.waits_until:
                 self.local = self.starved = False
-                self.tried.clear()
+                self.untried.clear()
                 self._next(now)
         elif 0 < settings.dial_hedge_s <= now - self.attempts[-1].started_at:
             self._hedge(now)
 
+    def drop_withdrawn(self, usable: Mapping[str, Endpoint], now: float) -> None:
+        """Give up attempts to endpoints and addresses that are not ``usable``; go on elsewhere."""
+        addresses = {
+            name: usable[name].addresses if name in usable else () for name in self.untried
+        }
+        for name, untried in self.untried.items():
+            untried[:] = [address for address in untried if address in addresses[name]]
+        for attempt in tuple(self.attempts):
+            name = attempt.endpoint.name
+            if attempt.address not in addresses[name]:
+                self.attempts.remove(attempt)
+                self._drop(attempt, DialResult.ABANDONED)
+                if addresses[name]:
+                    self.untried.pop(name, None)  # it has other addresses now: pick it again
+        if not self.attempts:
+            self._next(now)
+
     def won(self, attempt: Attempt, mask: int) -> None:
-        dialer = self.dialer
-        dialer.unfinished.pop(self, None)
+        self.dialer.unfinished.pop(self, None)
         self.attempts.remove(attempt)
-        endpoint = attempt.endpoint
+        if self.dialer.addresses:
+            self.dialer.addresses.answered(attempt.endpoint.name, attempt.address)
         if self.attempts:
             self._leave_losers(attempt)
-        self.caller.connected(attempt.sock.detach(), endpoint, mask, 0, attempt.started_at)
+        self.caller.connected(attempt.sock.detach(), attempt.endpoint, mask, 0, attempt.started_at)
 
     def failed(self, attempt: Attempt, code: int) -> None:
         """This attempt came to nothing: the endpoint's next address, else the next endpoint."""
+        now = time.monotonic()
         self.attempts.remove(attempt)
         result = result_of(code, answered=True)
         self._drop(attempt, result)
-        endpoint, address = attempt.endpoint, attempt.address
-        self._blame(endpoint, address, code, result)
-        now = time.monotonic()
-        under_way = any(other.endpoint is endpoint for other in self.attempts)
+        endpoint = attempt.endpoint
+        self._blame(endpoint, attempt.address, code, result, now)
+        under_way = any(other.endpoint.name == endpoint.name for other in self.attempts)
         if under_way or not self._attempt(endpoint, now):
             self._next(now)
 
@@ -172,7 +180,7 @@ class Dial:
         """Start an attempt to the next endpoint that the table has; else wait or give up."""
         starved = self.starved
         while not starved:
-            endpoint = self.dialer.table.pick(self.tried)
+            endpoint = self.dialer.table.pick(self.untried)
             if endpoint is None:
                 break
             if self._attempt(endpoint, now):
@@ -180,7 +188,7 @@ class Dial:
             starved = self.starved
         if self.attempts:
             return
-        if not self.tried:
+        if not self.untried:
             self._give_up(End.NO_ENDPOINT)
         elif self.local:
             self.waits_until = now + LOOK_AGAIN_S
@@ -190,42 +198,54 @@ class Dial:
     def _hedge(self, now: float) -> None:
         if len(self.attempts) >= MOST_ATTEMPTS:
             return
-        endpoint = self.dialer.table.pick(self.tried) or self.attempts[-1].endpoint
+        endpoint = self.dialer.table.pick(self.untried) or self.attempts[-1].endpoint
         self._attempt(endpoint, now)
 
     def _attempt(self, endpoint: Endpoint, now: float) -> bool:
         """Connect to the endpoint's next address, each only once; whether one is under way."""
-        first = self.tried.setdefault(endpoint.name, 0)
-        for address in range(first, len(endpoint.addresses)):
-            self.tried[endpoint.name] = address + 1
-            code, sock, _ = self.dialer.reach(endpoint, address, None)
-            if sock is not None:
+        name = endpoint.name
+        untried = self.untried.get(name)
+        if untried is None:
+            untried = self.untried[name] = list(self.dialer.addresses.order(endpoint, now))
+        while untried:
+            address = untried.pop(0)
+            try:
+                sock = start_connect(address, endpoint.port)
+            except OSError as error:
+                self._could_not(endpoint, address, error.errno or errno.EIO, now)
+                if self.starved:
+                    break
+            else:
                 self._add(endpoint, address, sock, now)
                 return True
-            self._could_not(endpoint, address, code)
-            if self.starved:
-                break
         return False
 
-    def _add(self, endpoint: Endpoint, address: int, sock: _socket.socket, now: float) -> None:
+    def _add(self, endpoint: Endpoint, address: str, sock: _socket.socket, now: float) -> None:
         attempt = Attempt(self, endpoint, address, sock, now)
         self.attempts.append(attempt)
         self.dialer.poller.add(sock.fileno(), attempt, DIALING)
+        doubtful = self.dialer.addresses.is_doubtful(endpoint.name, address)
+        if doubtful and len(self.attempts) < MOST_ATTEMPTS:
+            # It is tried again after it failed; this client must not wait for the outcome.
+            self._attempt(endpoint, now)
 
-    def _could_not(self, endpoint: Endpoint, address: int, code: int) -> None:
+    def _could_not(self, endpoint: Endpoint, address: str, code: int, now: float) -> None:
         result = result_of(code)
         self._count(endpoint.name, result)
-        self._blame(endpoint, address, code, result)
+        self._blame(endpoint, address, code, result, now)
 
-    def _blame(self, endpoint: Endpoint, address: int, code: int, result: DialResult) -> None:
+    def _blame(
+        self, endpoint: Endpoint, address: str, code: int, result: DialResult, now: float
+    ) -> None:
         if result is DialResult.LOCAL:
             self.local = True
             self.starved = code in DESCRIPTORS
             return
         dialer = self.dialer
-        if address + 1 >= len(endpoint.addresses):
+        if not self.untried[endpoint.name]:
             dialer.table.suspect(endpoint.name)
-        dialer.on_failed(endpoint.name, endpoint.addresses[address], result, os.strerror(code))
+        dialer.addresses.failed(endpoint, address, now)
+        dialer.on_failed(endpoint.name, address, result, os.strerror(code))
 
     def _drop(self, attempt: Attempt, result: DialResult) -> None:
         self._count(attempt.endpoint.name, result)
@@ -239,20 +259,29 @@ class Dial:
         dials[result.value] = dials.get(result.value, 0) + 1
 
     def _leave_losers(self, winner: Attempt) -> None:
-        """Slow endpoints are avoided from now on by this worker, and the master may look at them.
+        """Remember who was slow: this worker dials it last now, and the master may look at it.
 
-        Without this, a black-holed endpoint would cost every turn of the rotation a hedge delay:
+        Without this, a black hole would cost every further client of it the hedge delay, because
         its attempts always lose before they time out.
         """
-        table = self.dialer.table
         for loser in self.attempts:
+            slow = loser.started_at <= winner.started_at and not is_connected(loser.sock)
             self._drop(loser, DialResult.ABANDONED)
-            if loser.started_at < winner.started_at and loser.endpoint is not winner.endpoint:
-                table.suspect(loser.endpoint.name)
-                address = loser.endpoint.addresses[loser.address]
-                error = "slower than the next endpoint, dialed later"
-                self.dialer.on_failed(loser.endpoint.name, address, DialResult.ABANDONED, error)
+            if slow:
+                self._remember_slow(loser, winner)
         self.attempts.clear()
+
+    def _remember_slow(self, loser: Attempt, winner: Attempt) -> None:
+        dialer, endpoint = self.dialer, loser.endpoint
+        if endpoint.name == winner.endpoint.name:
+            error = "slower than the endpoint's next address, dialed later"
+            dialer.addresses.failed(endpoint, loser.address, winner.started_at)
+        elif loser.started_at < winner.started_at:
+            error = "slower than the next endpoint, dialed later"
+            dialer.table.suspect(endpoint.name)
+        else:
+            return
+        dialer.on_failed(endpoint.name, loser.address, DialResult.ABANDONED, error)
 
     def _give_up(self, end: End) -> None:
         self.dialer.unfinished.pop(self, None)
@@ -265,7 +294,7 @@ class Attempt:
     __slots__ = ("address", "dial", "endpoint", "sock", "started_at")
 
     def __init__(
-        self, dial: Dial, endpoint: Endpoint, address: int, sock: _socket.socket, now: float
+        self, dial: Dial, endpoint: Endpoint, address: str, sock: _socket.socket, now: float
     ) -> None:
         self.dial = dial
         self.endpoint = endpoint

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+from os import splice
 
 PIPE_BYTES = 1 << 20
 """Capacity asked for: the most an unprivileged process may have (fs.pipe-max-size)."""
 
 USEFUL_BYTES = 1 << 16
-"""A smaller pipe moves less per call than a copy does; the kernel handles out such ones when a user
+"""A smaller pipe moves less per call than a copy does. The kernel gives out such pipes when a user
 holds more than fs.pipe-user-pages-soft."""
 
 SPARE = 16
 """Empty pipes kept for the next bulk flow."""
+
+_FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 
 
 class Pipe:
@@ -25,6 +28,26 @@ class Pipe:
         self.r = r
         self.w = w
         self.fill = 0
+
+    def take_from(self, fd: int) -> int:
+        """Move bytes from the socket ``fd`` into the pipe; how many.
+
+        0 says nothing about the socket. An empty one, one whose stream has ended and one that
+        stands at an urgent byte look alike to splice; only ``read`` tells them apart.
+        """
+        try:
+            self.fill = splice(fd, self.w, PIPE_BYTES, flags=_FLAGS)
+        except BlockingIOError:
+            self.fill = 0
+        return self.fill
+
+    def pass_to(self, fd: int) -> None:
+        """Move bytes on to the socket ``fd`` until it takes no more; ``fill`` is what is left."""
+        while self.fill:
+            try:
+                self.fill -= splice(self.r, fd, self.fill, flags=_FLAGS)
+            except BlockingIOError:
+                return
 
 
 class Pipes:

@@ -1,16 +1,16 @@
-"""Copying bytes both ways: two legs, each reading its own descriptor and writing to the other's.
+"""Copying bytes both ways: two legs, each reads its own descriptor and writes to the other's.
 
-Small traffic is read, written at once and forgotten. What the other side does not take is kept
-(at most one read) and stops the reading: backpressure is the kernel's. A flow that fills its reads
-is bulk and goes through a pipe with ``splice``, so that its bytes never enter user space.
+A leg is in one of three states. *Fast*: small traffic is read, written at once and forgotten.
+*Bulk*: a flow that fills its reads goes through a pipe with ``splice``, so that its bytes never
+enter user space. *Blocked*: the other side takes no more; what it did not take is kept (at most one
+read, or one pipe), and nothing is read until it is gone, so backpressure is the kernel's.
 
-An end of stream is forwarded as one, a reset as a reset: a cut stream never looks complete.
+An end of stream is passed on as one, a reset as a reset: a cut stream never looks complete.
 """
 
 from __future__ import annotations
 
-import os
-from os import read, splice, write
+from os import read, write
 from typing import Protocol
 
 from gateway.core.counters import End
@@ -31,18 +31,12 @@ BULK_READS = 2
 COPY_BUDGET = 4
 """Full reads per event before others get their turn."""
 
-SPLICE_BYTES = 1 << 20
-SPLICE_BUDGET = 1
-"""Pipefuls moved before other flows go on: 1 MiB takes about 0.3 ms."""
-
 SMALL_BYTES = 1 << 14
 """A splice that moves less than this was not worth it: the flow is small again."""
 
 FAST_EVENTS = IN | OUT
 CAREFUL = -1
 """Signs that promise nothing: read on until the kernel says that there is no more."""
-
-SPLICE_FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 
 
 class LegOwner(Protocol):
@@ -55,7 +49,14 @@ class LegOwner(Protocol):
         """Both streams ended, and everything was passed on."""
 
     def broken(self, leg: Leg, error: OSError | None) -> None:
-        """``leg``'s connection was reset or timed out."""
+        """``leg``'s connection was reset or timed out.
+
+        ``error`` is what a read or a write said, None if the poller said it: then the socket still
+        has its error.
+        """
+
+    def vanished(self, leg: Leg) -> None:
+        """``leg``'s peer is silent and takes no bytes."""
 
     def crashed(self, error: Exception) -> None:
         """A leg raised, which is a bug."""
@@ -72,7 +73,7 @@ class Relay:
 
     ``dirty`` holds the sessions that moved bytes since the last report, so that a report costs
     by these and not by all. The fast path pays nothing for it: a session that has just been
-    reported is made not fast, and its next event comes by :meth:`Leg.pump`, which enters it here.
+    reported is made not fast, and its next event comes by :meth:`Leg.copy`, which enters it here.
     """
 
     __slots__ = ("dirty", "pipes", "poller")
@@ -90,26 +91,17 @@ class Leg:
     """One side of a session: ``fd`` is read here and written by the peer leg.
 
     ``moved`` counts bytes read from ``fd`` that the other side's kernel took.
-    ``held`` is the rest that it did not take; while there is one (or the pipe has a fill) the leg
-    is stuck and does not read. ``ended``: the end of stream was read, which happens only when
-    nothing is kept, and was forwarded. ``armed``: registered for OUT events too.
+    ``unsent`` is the rest of a read that it did not take, ``pipe`` a pipe with such a rest; with
+    either the leg is blocked. ``ended``: the end of stream was read, which happens only when
+    nothing is kept, and was passed on. ``armed``: registered for OUT events too.
     ``fast``: none of this, no bulk, and the session is in ``Relay.dirty`` already: the fast path
     of :meth:`on_event` will do.
     """
 
     __slots__ = (
-        "armed",
-        "bulk",
-        "ended",
-        "fast",
-        "fd",
-        "held",
-        "moved",
-        "peer",
-        "pipe",
-        "relay",
-        "session",
-    )
+        "armed", "bulk", "ended", "fast", "fd", "moved", "peer", "pipe", "relay", "session",
+        "unsent",
+    )  # fmt: skip
 
     peer: Leg
 
@@ -119,20 +111,20 @@ class Leg:
         self.session = session
         self.relay = relay
         self.moved = 0
-        self.held: memoryview | None = None
+        self.unsent: memoryview | None = None
         self.pipe: Pipe | None = None
         self.bulk = 0
         self.ended = False
         self.fast = True
 
     @property
-    def stuck(self) -> bool:
-        return self.held is not None or self.pipe is not None
+    def blocked(self) -> bool:
+        return self.unsent is not None or self.pipe is not None
 
     def on_event(self, mask: int) -> None:
         if self.fast and (mask == IN or (mask == FAST_EVENTS and self.peer.fast)):
             # Nearly every event there is: one read that is not full, one write that takes it all.
-            # Written out here: a call of pump costs 0.2 of the 12 us of a round trip.
+            # Written out here: a call of copy costs 0.2 of the 12 us of a round trip.
             try:
                 data = read(self.fd, READ_BYTES)
             except BlockingIOError:
@@ -150,12 +142,18 @@ class Leg:
                     return
                 self.moved += sent
                 if sent != len(data):
-                    self.hold(memoryview(data)[sent:])
+                    self.keep(memoryview(data)[sent:])
                 return
-            self.pump(0, data)
+            self.copy(0, data)
+        elif self.fd >= 0:  # else the session ended earlier in this batch
+            self.on_other_event(mask)
+
+    def on_other_event(self, mask: int) -> None:
+        """Resets, ends, urgent bytes, room for blocked bytes, work left over, and bulk."""
+        if mask & ERR:
+            # In every state: whether this stream has ended, or the other side takes no bytes.
+            self.session.broken(self, None)
             return
-        if self.fd < 0:
-            return  # ended earlier in this batch
         if not mask:
             self.go_on()
             return
@@ -164,23 +162,20 @@ class Leg:
         if mask & ~IN:
             if peer.pipe is not None:
                 self.relay.poller.again(peer)
-            elif peer.held is not None:
+            elif peer.unsent is not None:
                 peer.go_on()
                 if self.fd < 0:
                     return
-        if self.held is None and self.pipe is None:
-            if mask != OUT and not self.ended:
-                if self.bulk >= BULK_READS:
-                    self.relay.poller.again(self)
-                else:
-                    self.pump(mask & ~FAST_EVENTS)
-        elif mask & ERR:
-            self.session.broken(self, None)
+        if mask != OUT and not self.ended and self.unsent is None and self.pipe is None:
+            if self.bulk >= BULK_READS:
+                self.relay.poller.again(self)
+            else:
+                self.copy(mask & ~FAST_EVENTS)
 
     def on_crash(self, error: Exception) -> None:
         self.session.crashed(error)
 
-    def pump(self, signs: int, data: bytes | None = None) -> None:
+    def copy(self, signs: int, data: bytes | None = None) -> None:
         """Read until drained. ``signs``: what the event said beside IN and OUT.
 
         Without any, a short read proves that nothing is left. With RDHUP alone, it proves that
@@ -188,8 +183,6 @@ class Leg:
         on tells. ``data`` was read already.
         """
         self.relay.dirty.add(self.session)
-        if self.bulk >= BULK_READS and data is None and self.pump_pipe():
-            return
         for _ in range(COPY_BUDGET):
             if data is None:
                 try:
@@ -201,7 +194,7 @@ class Leg:
                     return
             size = len(data)
             if not size:
-                self.forward_end()
+                self.pass_end()
                 return
             last = signs == RDHUP and size != READ_BYTES
             try:
@@ -213,114 +206,124 @@ class Leg:
                 return
             self.moved += sent
             if sent != size:
-                self.hold(memoryview(data)[sent:])
+                self.keep(memoryview(data)[sent:])
                 return
             if last:
-                self.forward_end(told=True)
+                self.pass_end(told=True)
                 return
             data = None
             if size != READ_BYTES:
-                self.bulk = 0
-                self.fast = True
+                if size < SMALL_BYTES or self.bulk < BULK_READS:
+                    self.bulk = 0
+                    self.fast = True
                 if not signs:
                     return
             else:
                 self.bulk += 1
                 if self.bulk >= BULK_READS:
                     self.fast = False
-                    if self.pump_pipe():
+                    if self.splice():
                         return
         self.relay.poller.again(self)
 
-    def pump_pipe(self) -> bool:
-        """The same with splice; False if the flow must be copied (no pipe, or small again)."""
-        pipe = self.relay.pipes.take()
+    def splice(self) -> bool:
+        """Move one pipeful, about 0.3 ms; False if :meth:`copy` has to go on.
+
+        That is so when there is no pipe, when the flow is small again, and when the pipe took
+        nothing, because only a read tells what that means.
+        """
+        relay = self.relay
+        relay.dirty.add(self.session)
+        pipe = relay.pipes.take()
         if pipe is None:
             return False
-        target = self.peer.fd
-        for _ in range(SPLICE_BUDGET):
-            try:
-                size = splice(self.fd, pipe.w, SPLICE_BYTES, flags=SPLICE_FLAGS)
-            except BlockingIOError:
-                self.relay.pipes.give_back(pipe)
-                return True
-            except OSError as error:
-                self.relay.pipes.give_back(pipe)
-                self.session.broken(self, error)
-                return True
-            if not size:
-                self.relay.pipes.give_back(pipe)
-                self.forward_end()
-                return True
-            if size < SMALL_BYTES:
-                self.bulk = 0
-                self.fast = True
-            pipe.fill = size
-            if not self.empty(pipe, target):
-                return True
-            if not self.bulk:
-                self.relay.pipes.give_back(pipe)
-                return False
-        self.relay.pipes.give_back(pipe)
-        self.relay.poller.again(self)
-        return True
+        try:
+            size = pipe.take_from(self.fd)
+        except OSError as error:
+            relay.pipes.give_back(pipe)
+            self.session.broken(self, error)
+            return True
+        if size and not self.send_pipe(pipe):
+            return True
+        relay.pipes.give_back(pipe)
+        if size >= SMALL_BYTES:
+            relay.poller.again(self)
+            return True
+        if size:
+            self.bulk = 0
+            self.fast = True
+        return False
 
-    def empty(self, pipe: Pipe, target: int) -> bool:
-        """Move the pipe's bytes on; False if some stay in it, or the session is over."""
-        while pipe.fill:
-            try:
-                sent = splice(pipe.r, target, pipe.fill, flags=SPLICE_FLAGS)
-            except BlockingIOError:
-                self.pipe = pipe
-                self.fast = False
-                self.peer.arm()
-                return False
-            except OSError as error:
-                self.pipe = pipe
-                self.session.broken(self.peer, error)
-                return False
-            self.moved += sent
-            pipe.fill -= sent
-        return True
+    def send_pipe(self, pipe: Pipe) -> bool:
+        """Move the pipe's bytes on; False if some are kept in it, or the session is over."""
+        before = pipe.fill
+        failure: OSError | None = None
+        try:
+            pipe.pass_to(self.peer.fd)
+        except OSError as error:
+            failure = error
+        self.moved += before - pipe.fill
+        if not pipe.fill:
+            return True
+        self.pipe = pipe
+        self.fast = False
+        if failure is None:
+            self.peer.arm()
+        else:
+            self.session.broken(self.peer, failure)
+        return False
 
+<<<<<<< HEAD
     def go_on(self) -> None:
         """Move what the other side did not take before, if any, and then what is new."""
+=======
+    def go_on(self) -> None:
+        """Move what the other side did not take before, if any, and then what is new."""
+>>>>>>> bd0ef3f (sessions: what one side did is what the other side sees)
         self.relay.dirty.add(self.session)
         if self.pipe is not None:
-            pipe = self.pipe
-            if not self.empty(pipe, self.peer.fd):
+            if not self.send_pipe(self.pipe):
                 return
+            self.relay.pipes.give_back(self.pipe)
             self.pipe = None
-            self.relay.pipes.give_back(pipe)
-        elif self.held is not None:
+        elif self.unsent is not None:
             try:
-                sent = write(self.peer.fd, self.held)
+                sent = write(self.peer.fd, self.unsent)
             except BlockingIOError:
                 return
             except OSError as error:
                 self.session.broken(self.peer, error)
                 return
             self.moved += sent
-            if sent < len(self.held):
-                self.held = self.held[sent:]
+            if sent < len(self.unsent):
+                self.unsent = self.unsent[sent:]
                 return
+<<<<<<< HEAD
             self.held = None
         if not self.ended:
             self.fast = self.bulk < BULK_READS
             self.pump(CAREFUL)
+=======
+            self.unsent = None
+        if not self.ended:
+            self.fast = self.bulk < BULK_READS
+            if self.fast or not self.splice():
+                self.copy(CAREFUL)
+>>>>>>> bd0ef3f (sessions: what one side did is what the other side sees)
 
-    def hold(self, rest: memoryview) -> None:
+    def keep(self, rest: memoryview) -> None:
         """Keep what the other side did not take, until it does."""
-        self.held = rest
+        self.unsent = rest
         self.fast = False
         self.peer.arm()
 
     def arm(self) -> None:
+        """Be told when ``fd`` takes bytes again."""
         if not self.armed:
             self.armed = True
             self.relay.poller.want_out(self.fd)
 
-    def forward_end(self, *, told: bool = False) -> None:
+    def pass_end(self, *, told: bool = False) -> None:
         """Tell the other side that this stream is complete; the second end ends the session.
 
         ``told``: it went with the last bytes.
@@ -334,22 +337,28 @@ class Leg:
             if not told:
                 shut_write(self.peer.fd)
 
-    def last_words(self) -> None:
-        """Deliver what this broken side sent before it broke, as far as that goes at once.
+    def pass_rest(self, *, knows_end: bool) -> None:
+        """Pass on what this broken side sent before it broke, as far as the other takes it at once.
 
-        A write error takes the socket's error with it, so a later read would look like a clean
-        end: whoever calls this resets the other side afterwards.
+        ``knows_end``: the socket still has its error, so a read that finds nothing is the end of
+        the stream, which came before the reset. A failed read or write takes the error out of the
+        socket, and every later read looks like an end.
         """
-        if self.stuck or self.ended:
+        if self.blocked or self.ended:
             return
-        for _ in range(COPY_BUDGET):
+        while True:  # the connection is dead: no more comes than is here
             try:
                 data = read(self.fd, READ_BYTES)
-                if not data:
-                    return
-                self.moved += write(self.peer.fd, data)
+                sent = write(self.peer.fd, data) if data else 0
             except OSError:
                 return
+            self.moved += sent
+            if not data:
+                break
+            if sent < len(data):
+                return
+        if knows_end:
+            self.pass_end()
 
     def let_go(self) -> None:
         """Close the descriptor, give the pipe back; the bytes kept go with them."""
@@ -358,5 +367,5 @@ class Leg:
         if self.pipe is not None:
             self.relay.pipes.give_back(self.pipe)
             self.pipe = None
-        self.held = None
+        self.unsent = None
         self.relay.poller.close(fd)

@@ -21,6 +21,8 @@ from gateway.tcp import arm_reset, borrowed, disarm_reset, tune
 OUR_ERRORS = (errno.ENOMEM, errno.ENOBUFS, errno.EBADF, errno.EINVAL)
 """Errors of a connection that are no news from its other end: of memory, or of our own making."""
 
+ORDERLY = (End.CLIENT, End.ENDPOINT)
+
 
 class SessionRegister(Protocol):
     """What a session borrows of the worker's register."""
@@ -45,13 +47,13 @@ class SessionRegister(Protocol):
 class Session:
     """One client connection and its upstream connection, accept to close.
 
-    Owns both descriptors through its legs. While dialing it is itself the client's watcher and
-    only remembers what happened; then the legs take over.
+    Owns both descriptors through its legs. While dialing it watches the client itself and only
+    remembers what happened; then the legs take over.
     """
 
     __slots__ = (
         "client", "counted_in", "counted_out", "counters", "dial", "end", "endpoint", "first_end",
-        "moved_at", "peer", "pending", "seen", "sessions", "started_at", "tuned",
+        "moved_at", "peer", "pending", "reset_by", "seen", "sessions", "started_at", "tuned",
         "upstream",
     )  # fmt: skip
 
@@ -68,42 +70,44 @@ class Session:
         self.pending = 0
         self.tuned = False
         self.first_end: End | None = None
+        self.reset_by: End | None = None
+        """The side (CLIENT or ENDPOINT) that reset its connection or vanished."""
         self.end: End | None = None
 
     def open(self) -> None:
         """Dial, with what the client said already: most speak first, and at once."""
         client = self.client
-        early: bytes | None = None
+        first_bytes: bytes | None = None
         try:
-            early = read(client.fd, READ_BYTES)
+            first_bytes = read(client.fd, READ_BYTES)
         except BlockingIOError:
             pass
         except OSError:
-            self._finish(End.RESET)
+            self._client_reset()
             return
-        if early == b"":
+        if first_bytes == b"":
             self.pending = RDHUP
-            early = None
+            first_bytes = None
         sessions = self.sessions
         sessions.poller.add(client.fd, self)
-        self.dial = sessions.dialer.call(self, early, self.started_at)
-        if early is not None and client.moved < len(early) and self.end is None:
-            client.held = memoryview(early)[client.moved :]
+        self.dial = sessions.dialer.call(self, first_bytes, self.started_at)
+        if first_bytes is not None and client.moved < len(first_bytes) and self.end is None:
+            client.unsent = memoryview(first_bytes)[client.moved :]
             client.fast = False
             if self.upstream is not None:
                 self.upstream.arm()
 
-    # The client's watcher, while dialing.
+    # What the poller tells the client's watcher, while dialing.
 
     def on_event(self, mask: int) -> None:
         self.pending |= mask
         if mask & (ERR | HUP):
-            self._finish(End.RESET)
+            self._client_reset()
 
     def on_crash(self, error: Exception) -> None:
         self.crashed(error)
 
-    # The dial's caller.
+    # What the dial tells its caller.
 
     def connected(
         self, fd: int, endpoint: Endpoint, mask: int, sent: int, dialed_at: float
@@ -129,9 +133,9 @@ class Session:
         counters.dial_seconds.observe(monotonic() - dialed_at)
         sessions.relay.dirty.add(self)
         sessions.established(self, name)
-        if self.tuned:  # dialed for so long that its turn is over
+        if self.tuned:  # dialed for so long that the client has its keepalive already
             self.tune(sessions.settings)
-        if mask & ~OUT or client.held is not None:
+        if mask & ~OUT or client.unsent is not None:
             upstream.on_event(mask)
         if self.pending and self.end is None:
             client.on_event(self.pending)
@@ -140,10 +144,10 @@ class Session:
         arm_reset(self.client.fd)
         self._finish(end)
 
-    # The legs' session.
+    # What the legs tell their owner.
 
     def first_ended(self, leg: Leg) -> None:
-        self.first_end = End.CLIENT if leg is self.client else End.ENDPOINT
+        self.first_end = self._side(leg)
 
     def completed(self) -> None:
         """Both streams ended and everything was passed on: an orderly close."""
@@ -155,17 +159,23 @@ class Session:
     def broken(self, leg: Leg, error: OSError | None) -> None:
         """``leg``'s connection was reset or timed out: the other side gets a reset."""
         if self.end is None:
-            leg.last_words()
-            arm_reset(leg.peer.fd)
+            leg.pass_rest(knows_end=error is None)
+        if self.end is None:  # else both streams had ended
             ours = error is not None and error.errno in OUR_ERRORS
-            self._finish(End.ERROR if ours else End.RESET)
+            self._reset(leg, End.ERROR if ours else End.RESET)
+
+    def vanished(self, leg: Leg) -> None:
+        """``leg``'s peer is silent and takes no bytes: both sides get a reset."""
+        if self.end is None:
+            arm_reset(leg.fd)
+            self._reset(leg, End.RESET)
 
     def crashed(self, error: Exception) -> None:
         """A bug, or memory ran out: this session alone pays for it."""
         self.sessions.log.error("session failed", error=repr(error), endpoint=self.endpoint)
         self.cut(End.ERROR)
 
-    # The register's session.
+    # What the register does with its sessions.
 
     def cut(self, end: End) -> None:
         """End it from our side: resets, so that neither side takes its stream for complete."""
@@ -212,12 +222,30 @@ class Session:
 
     def facts(self) -> dict[str, Any]:
         """The access log's fields, but for the duration and the end."""
-        return {
+        facts = {
             "client": _address_text(self.peer),
             "endpoint": self.endpoint,
             "bytes_in": self.client.moved,
             "bytes_out": self.upstream.moved if self.upstream is not None else 0,
         }
+        if self.reset_by is not None:
+            facts["reset_by"] = self.reset_by
+        return facts
+
+    def _side(self, leg: Leg) -> End:
+        return End.CLIENT if leg is self.client else End.ENDPOINT
+
+    def _client_reset(self) -> None:
+        self.reset_by = End.CLIENT
+        self._finish(End.RESET)
+
+    def _reset(self, leg: Leg, end: End) -> None:
+        """Pass on the reset of ``leg``; ``end`` says why unless a stream ended in order before."""
+        if end is End.RESET:
+            self.reset_by = self._side(leg)
+            end = self.first_end or end
+        arm_reset(leg.peer.fd)
+        self._finish(end, delivering=False)
 
     def _count_bytes(self, upstream: Leg) -> None:
         counters = self.counters
@@ -227,7 +255,7 @@ class Session:
             counters.bytes_out += moved_out - self.counted_out
             self.counted_in, self.counted_out = moved_in, moved_out
 
-    def _finish(self, end: End) -> None:
+    def _finish(self, end: End, *, delivering: bool = True) -> None:
         if self.end is not None:
             return
         self.end = end
@@ -235,7 +263,7 @@ class Session:
             self.dial.cancel()
             self.dial = None
         stalls = self.sessions.stalls
-        if stalls and self.upstream is not None and end in (End.CLIENT, End.ENDPOINT):
+        if delivering and stalls and self.upstream is not None and end in ORDERLY:
             stalls.deliver(self.client)
             stalls.deliver(self.upstream)
         self.client.let_go()
@@ -257,5 +285,5 @@ class Session:
 def _address_text(peer: Any) -> str:
     if not peer:
         return ""
-    host, port = peer[0], peer[1]
+    host, port = peer[0].removeprefix("::ffff:") if "." in peer[0] else peer[0], peer[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

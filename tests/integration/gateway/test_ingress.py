@@ -38,7 +38,7 @@ class OpenIngress:
             peers={},
             on_empty=self._on_empty,
         )
-        plane.sessions.on_end = self.ingress.session_ended
+        plane.on_session_end = self.ingress.session_ended
 
     def _on_empty(self) -> None:
         self.emptied += 1

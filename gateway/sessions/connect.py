@@ -1,0 +1,47 @@
+"""How a connection to an endpoint begins: the socket, its options, and the client's first bytes."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import socket
+
+# Plain integers: every look into the socket module's enums costs, and a dial makes ten.
+_STREAM = int(socket.SOCK_STREAM) | int(socket.SOCK_NONBLOCK)
+_INET, _INET6 = int(socket.AF_INET), int(socket.AF_INET6)
+_TCP, _NODELAY, _QUICKACK = (
+    int(socket.IPPROTO_TCP), int(socket.TCP_NODELAY), int(socket.TCP_QUICKACK)
+)  # fmt: skip
+_SOCKET, _OOBINLINE = int(socket.SOL_SOCKET), int(socket.SO_OOBINLINE)
+
+
+def start_connect(address: str, port: int, *, with_data: bool = False) -> _socket.socket:
+    """A socket that is connected, or connecting; the caller's to close. An OSError says why not.
+
+    ``with_data``: :func:`write_first` follows at once.
+    """
+    sock = _socket.socket(_INET6 if ":" in address else _INET, _STREAM, _TCP)
+    # Urgent data travels as ordinary bytes, so nothing of a stream is lost. Set before the connect:
+    # an urgent byte that came earlier would be taken out of the stream.
+    sock.setsockopt(_SOCKET, _OOBINLINE, 1)
+    sock.setsockopt(_TCP, _NODELAY, 1)
+    if with_data:
+        # The handshake's last ACK travels with the first bytes: one packet less.
+        sock.setsockopt(_TCP, _QUICKACK, 0)
+    code = sock.connect_ex((address, port))
+    if code and code != errno.EINPROGRESS:
+        sock.close()
+        raise OSError(code, os.strerror(code))
+    return sock
+
+
+def write_first(sock: _socket.socket, data: bytes) -> int | None:
+    """Write the client's first bytes; how many the kernel took, None: still connecting."""
+    try:
+        return os.write(sock.fileno(), data)
+    except BlockingIOError:  # as over any real network: the connect takes a while
+        return None
+    finally:
+        # From the second ACK on: an endpoint that answers in two small parts waits for it.
+        sock.setsockopt(_TCP, _QUICKACK, 1)

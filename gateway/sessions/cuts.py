@@ -1,0 +1,73 @@
+"""Scheduled cuts: sessions that have to go, each at a time of its own.
+
+The times are drawn at random over SPREAD_S, so that the clients of an endpoint that is gone do not
+all come back at the same moment. Workers that hold a few sessions each do not cut them together
+either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from random import random
+from time import monotonic
+
+from gateway.core.counters import End
+from gateway.sessions.session import Session
+from gateway.sessions.timer import Timer
+
+SPREAD_S = 1.0
+"""Over how long the sessions are cut."""
+
+STEP_S = 0.02
+"""How often the scheduled cuts are looked at while there are any."""
+
+
+class ScheduledCuts:
+    """Borrows the sessions until their cut, or until :meth:`forget`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._scheduled: dict[Session, tuple[float, End]] = {}
+        self._timer = Timer(loop, self._cut_due)
+
+    def __contains__(self, session: Session) -> bool:
+        return session in self._scheduled
+
+    def __len__(self) -> int:
+        return len(self._scheduled)
+
+    def replace(self, sessions: Iterable[tuple[Session, End]]) -> None:
+        """Cut exactly these. A session that was scheduled before keeps its time."""
+        before, self._scheduled = self._scheduled, {}
+        now = monotonic()
+        for session, end in sessions:
+            at, _ = before.get(session) or (_draw(now), end)
+            self._scheduled[session] = (at, end)
+        self._start()
+
+    def add(self, session: Session, end: End) -> None:
+        self._scheduled[session] = (_draw(monotonic()), end)
+        self._start()
+
+    def forget(self, session: Session) -> None:
+        """The session ended; does nothing for one that was not scheduled."""
+        self._scheduled.pop(session, None)
+
+    def close(self) -> None:
+        self._timer.stop()
+
+    def _start(self) -> None:
+        if self._scheduled:
+            self._timer.start(STEP_S)
+
+    def _cut_due(self) -> None:
+        now = monotonic()
+        for session, (at, end) in tuple(self._scheduled.items()):
+            if at <= now:
+                session.cut(end)
+        self._start()
+
+
+def _draw(now: float) -> float:
+    """The instant of one cut."""
+    return now + random() * SPREAD_S  # noqa: S311 (no secret)

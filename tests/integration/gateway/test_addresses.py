@@ -1,0 +1,131 @@
+"""Which addresses a dial tries, in which order, and what it drops when a snapshot comes."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.core.counters import DialResult
+from gateway.core.endpoint import Endpoint, EndpointState
+from gateway.core.messages import Settings
+from tests.plane import Backend, BlackHole, Plane, endpoint_of
+from tests.support import wait_until
+
+UNHEDGED = Settings(dial_timeout_s=20.0, dial_hedge_s=0.0)
+
+
+@contextlib.contextmanager
+def name_with_a_hole() -> Iterator[tuple[Endpoint, socket.socket, BlackHole]]:
+    """An endpoint with two addresses: a black hole, then a listener."""
+    with BlackHole() as hole, socket.socket() as listener:
+        port = hole.endpoint.port
+        listener.bind(("127.0.0.9", port))
+        listener.listen(64)
+        listener.settimeout(10)
+        yield endpoint_of(port, "127.0.0.1", "127.0.0.9", host="two"), listener, hole
+
+
+def greet(plane: Plane, listener: socket.socket) -> None:
+    """One session: served by the listener."""
+    with plane.connect() as client:
+        server, _ = listener.accept()
+        with server:
+            server.sendall(b"hi")
+            assert client.recv(10) == b"hi"
+
+
+def test_a_dead_address_costs_one_client_a_hedge() -> None:
+    """The first client waits for the hedge; later ones do not even dial the dead address."""
+    with name_with_a_hole() as (endpoint, listener, _), Plane(endpoint) as plane:
+        for _ in range(5):
+            greet(plane, listener)
+        assert plane.counters.endpoints["two:" + str(endpoint.port)].dials == {
+            "abandoned": 1,
+            "connected": 5,
+        }
+        assert [failure[1:3] for failure in plane.dial_failures] == [
+            ("127.0.0.1", DialResult.ABANDONED)
+        ]
+        assert plane.table.suspects == set()
+
+
+def test_a_dead_address_is_tried_again_at_no_clients_cost() -> None:
+    """When its time has come, it is dialed beside the good one; once it answers it is used."""
+    settings = Settings(dial_hedge_s=0.0)
+    with name_with_a_hole() as (endpoint, listener, hole), Plane(endpoint) as plane:
+        greet(plane, listener)
+        plane.apply(endpoint, settings=settings)  # no hedge: whoever waits for the hole waits long
+
+        def due() -> None:
+            for failed in plane.sessions.dialer.addresses._failed.values():
+                for each in failed.values():
+                    each.retry_at = 0.0
+
+        plane.ask(due)
+        greet(plane, listener)
+        assert plane.count().endpoints[endpoint.name].dials == {"abandoned": 2, "connected": 2}
+        greet(plane, listener)
+        assert plane.count().endpoints[endpoint.name].dials == {"abandoned": 2, "connected": 3}
+        hole.sock.settimeout(10)
+        hole.open()
+        for filler in hole.fillers:
+            filler.close()
+        plane.ask(due)
+        with plane.connect() as client:
+            client.sendall(b"?")
+            servers = []
+            for sock in (hole.sock, listener):
+                sock.setblocking(False)
+
+            def accepted() -> bool:
+                for sock in (hole.sock, listener):
+                    with contextlib.suppress(BlockingIOError):
+                        servers.append(sock.accept()[0])
+                return plane.count().endpoints[endpoint.name].sessions == 1
+
+            wait_until(accepted)
+            assert not plane.ask(lambda: bool(plane.sessions.dialer.addresses))
+            for server in servers:
+                server.close()
+
+
+@pytest.mark.parametrize("how", ["gone", "in its grace", "another address"])
+def test_a_dial_to_what_left_goes_to_the_next_endpoint(how: str) -> None:
+    """The snapshot drops the attempt at once; the client is served by another endpoint."""
+    with BlackHole() as hole, Backend() as other:
+        with Plane(hole.endpoint, settings=UNHEDGED) as plane, plane.connect() as client:
+            wait_until(lambda: len(plane.sessions.dialer.unfinished) == 1)
+            name, port = hole.endpoint.name, hole.endpoint.port
+            match how:
+                case "gone":
+                    plane.apply(other.endpoint)
+                case "in its grace":
+                    left = Endpoint(name, ("127.0.0.1",), port, state=EndpointState.REMOVED)
+                    plane.apply(left, other.endpoint)
+                case _:
+                    with socket.create_server(("127.0.0.9", port)) as moved:
+                        moved.settimeout(10)
+                        plane.apply(Endpoint(name, ("127.0.0.9",), port))
+                        with moved.accept()[0] as server:
+                            server.sendall(b"moved")
+                            assert client.recv(10) == b"moved"
+                    return
+            with other.accept() as server:
+                server.sendall(b"here")
+                assert client.recv(10) == b"here"
+            assert plane.counters.endpoints[name].dials == {"abandoned": 1}
+            assert plane.dial_failures == []
+
+
+def test_a_dial_to_the_only_endpoint_ends_when_it_leaves() -> None:
+    """There is nothing else to dial: the client gets its reset now, not after the timeout."""
+    with BlackHole() as hole, Plane(hole.endpoint, settings=UNHEDGED) as plane:
+        with plane.connect() as client:
+            wait_until(lambda: len(plane.sessions.dialer.unfinished) == 1)
+            plane.apply()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        wait_until(lambda: plane.counters.refused == {"dial-failed": 1})

@@ -1,0 +1,163 @@
+"""Resets: in every state of a session, from either side, and what the session's end is called."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from gateway.core.messages import Settings
+from tests.plane import Backend, Plane, read_all, reset
+from tests.support import wait_until
+
+SIDES = ["client", "endpoint"]
+LOGGED = Settings(access_log=True)
+
+
+@dataclass
+class Ends:
+    """Both ends of one session: ``one`` of the side in question, ``other`` of the other side."""
+
+    plane: Plane
+    one: socket.socket
+    other: socket.socket
+
+    def line(self) -> dict[str, object]:
+        wait_until(lambda: self.plane.log.said("session"))
+        return self.plane.log.said("session")[0]
+
+
+@contextlib.contextmanager
+def session(side: str, settings: Settings = LOGGED) -> Iterator[Ends]:
+    with (
+        Backend() as backend,
+        Plane(backend.endpoint, settings=settings) as plane,
+        plane.connect() as client,
+        backend.accept() as server,
+    ):
+        client.sendall(b"?")
+        assert server.recv(1) == b"?"
+        one, other = (client, server) if side == "client" else (server, client)
+        yield Ends(plane, one, other)
+
+
+def is_reset(sock: socket.socket) -> bool:
+    """Whether the kernel has seen a reset, without reading."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    events = poll.poll(0)
+    return bool(events) and bool(events[0][1] & select.POLLERR)
+
+
+def fill(sock: socket.socket, full: Callable[[], bool]) -> None:
+    """Send until nothing moves any more: the other side does not read."""
+    sock.setblocking(False)
+
+    def stuck() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock.send(bytes(1 << 16))
+        return full()
+
+    wait_until(stuck)
+    sock.settimeout(10)
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("state", ["silent", "ended", "the other ended", "other does not read"])
+def test_a_reset_reaches_a_silent_other_side(side: str, state: str) -> None:
+    """Whatever the state, and although the other side does nothing: it learns of the reset."""
+    with session(side) as ends:
+        counted = ends.plane.counters.endpoints
+        if state == "ended":
+            ends.one.shutdown(socket.SHUT_WR)
+            assert ends.other.recv(1) == b""
+        elif state == "the other ended":
+            ends.other.shutdown(socket.SHUT_WR)
+            assert ends.one.recv(1) == b""
+        elif state == "other does not read":
+            seen = [-1]
+
+            def full() -> bool:
+                ends.plane.count()
+                moved = sum(each.bytes_in + each.bytes_out for each in counted.values())
+                seen.append(moved)
+                return seen[-1] == seen[-2]
+
+            fill(ends.one, full)
+        reset(ends.one)
+        wait_until(lambda: is_reset(ends.other), 10, "the other side was reset")
+        wait_until(lambda: ends.plane.counters.sessions == 0)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_an_end_and_a_reset_in_one_event_are_both_seen(side: str) -> None:
+    """The worker looks late: it still passes on every byte, the end, and then the reset."""
+    with session(side) as ends:
+        hold, held = socket.socketpair()
+
+        def wait() -> None:
+            held.recv(1)
+
+        ends.plane.loop.call_soon_threadsafe(wait)
+        ends.one.sendall(b"last words")
+        ends.one.shutdown(socket.SHUT_WR)
+        reset(ends.one)
+        hold.send(b"!")
+        assert read_all(ends.other) == b"last words"
+        wait_until(lambda: is_reset(ends.other), 10, "the other side was reset")
+        line = ends.line()
+        assert (line["end"], line["reset_by"]) == (side, side)
+        hold.close()
+        held.close()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_reset_before_any_end_says_whose_it_was(side: str) -> None:
+    """``reset_by`` is the side; the reason is ``reset``."""
+    with session(side) as ends:
+        reset(ends.one)
+        with pytest.raises(ConnectionResetError):
+            ends.other.recv(1)
+        line = ends.line()
+        assert (line["end"], line["reset_by"]) == ("reset", side)
+        assert ends.plane.counters.ended == {"reset": 1}
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_reset_after_an_end_is_the_end_of_who_ended_first(side: str) -> None:
+    """As with TLS: one side closes, the other's close_notify comes too late for it."""
+    with session(side) as ends:
+        ends.one.close()
+        assert ends.other.recv(1) == b""
+        ends.other.sendall(b"close_notify")
+        line = ends.line()
+        assert (line["end"], line["reset_by"]) == (side, side)
+        assert ends.plane.counters.ended == {side: 1}
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_an_answer_cut_after_the_question_ended_names_who_cut_it(side: str) -> None:
+    """One side ended in order, the other reset its answer: both stand in the log."""
+    other_side = SIDES[1 - SIDES.index(side)]
+    with session(side) as ends:
+        ends.one.shutdown(socket.SHUT_WR)
+        assert ends.other.recv(1) == b""
+        reset(ends.other)
+        with pytest.raises(ConnectionResetError):
+            ends.one.recv(1)
+        line = ends.line()
+        assert (line["end"], line["reset_by"]) == (side, other_side)
+
+
+def test_a_session_that_ends_in_order_names_no_reset() -> None:
+    """The field is there only when there was a reset."""
+    with session("client") as ends:
+        ends.one.close()
+        assert ends.other.recv(1) == b""
+        ends.other.close()
+        assert "reset_by" not in ends.line()
