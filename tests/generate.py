@@ -133,7 +133,7 @@ def _first_sentence(path: Path) -> str:
 END_MEANINGS = {
     End.CLIENT: "both directions ended in order, the client's first",
     End.ENDPOINT: "both directions ended in order, the endpoint's first",
-    End.RESET: "one side reset its connection or vanished before any stream had ended; `reset_by` says which",
+    End.RESET: "a side (`reset_by`) reset its connection or vanished before any orderly end",
     End.IDLE: "no byte moved for `--idle-timeout`",
     End.INACTIVE: "its endpoint turned inactive and `--on-inactive` is `close`",
     End.REMOVED: "its endpoint left DNS and `--removal-grace` is over",

@@ -14,7 +14,8 @@ from gateway.core.messages import Settings
 from gateway.poller import ERR, HUP, OUT, RDHUP, Poller
 from gateway.sessions.dial import Dial, Table
 from gateway.sessions.dialer import Dialer
-from gateway.sessions.relay import READ_BYTES, Leg, Relay
+from gateway.sessions.leg import READ_BYTES, Leg
+from gateway.sessions.relay import Relay
 from gateway.sessions.stalls import Stalls
 from gateway.tcp import arm_reset, borrowed, disarm_reset, tune
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from gateway.core.stall import Stall, step_s
-from gateway.sessions.relay import Leg
+from gateway.sessions.leg import Leg
 from gateway.sessions.timer import Timer
 from gateway.tcp import read_signs, set_user_timeout
 

@@ -20,7 +20,7 @@ from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings
 from gateway.poller import STREAM, Watcher
 from gateway.sessions.dial import Attempt
-from gateway.sessions.relay import Leg
+from gateway.sessions.leg import Leg
 from tests.plane import (
     Backend,
     BlackHole,

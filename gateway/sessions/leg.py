@@ -1,0 +1,341 @@
+"""Copying bytes both ways: two legs, each reads its own descriptor and writes to the other's.
+
+A leg is in one of three states. *Fast*: small traffic is read, written at once and forgotten.
+*Bulk*: a flow that fills its reads goes through a pipe with ``splice``, so that its bytes never
+enter user space. *Blocked*: the other side takes no more; what it did not take is kept (at most one
+read, or one pipe), and nothing is read until it is gone, so backpressure is the kernel's.
+
+An end of stream is passed on as one, a reset as a reset: a cut stream never looks complete.
+"""
+
+from __future__ import annotations
+
+from os import read, write
+from typing import Protocol
+
+from gateway.core.counters import End
+from gateway.poller import ERR, IN, OUT, RDHUP
+from gateway.sessions.pipes import Pipe
+from gateway.sessions.relay import Relay
+from gateway.tcp import shut_write, write_last
+
+READ_BYTES = 1 << 16
+"""One read of small traffic; a read that fills it is a sign of bulk.
+
+``os.read`` measured 0.07 us faster than ``readv`` into a shared buffer: no slice is needed, and
+what must be kept is there already.
+"""
+
+BULK_READS = 2
+"""Full reads in a row that make a flow bulk."""
+
+COPY_BUDGET = 4
+"""Full reads per event before others get their turn."""
+
+SMALL_BYTES = 1 << 14
+"""A splice that moves less than this was not worth it: the flow is small again."""
+
+FAST_EVENTS = IN | OUT
+CAREFUL = -1
+"""Signs that promise nothing: read on until the kernel says that there is no more."""
+
+
+class LegOwner(Protocol):
+    """What a leg tells the session that owns it."""
+
+    def first_ended(self, leg: Leg) -> None:
+        """``leg`` is the first of the two whose stream ended."""
+
+    def completed(self) -> None:
+        """Both streams ended, and everything was passed on."""
+
+    def broken(self, leg: Leg, error: OSError | None) -> None:
+        """``leg``'s connection was reset or timed out.
+
+        ``error`` is what a read or a write said, None if the poller said it: then the socket still
+        has its error.
+        """
+
+    def vanished(self, leg: Leg) -> None:
+        """``leg``'s peer is silent and takes no bytes."""
+
+    def crashed(self, error: Exception) -> None:
+        """A leg raised, which is a bug."""
+
+    def settle(self) -> None:
+        """Count what moved since the last call."""
+
+    def cut(self, end: End) -> None:
+        """End the session from the gateway's side."""
+
+
+class Leg:
+    """One side of a session: ``fd`` is read here and written by the peer leg.
+
+    ``moved`` counts bytes read from ``fd`` that the other side's kernel took.
+    ``unsent`` is the rest of a read that it did not take, ``pipe`` a pipe with such a rest; with
+    either the leg is blocked. ``ended``: the end of stream was read, which happens only when
+    nothing is kept, and was passed on. ``armed``: registered for OUT events too.
+    ``fast``: none of this, no bulk, and the session is in ``Relay.dirty`` already: the fast path
+    of :meth:`on_event` will do.
+    """
+
+    __slots__ = (
+        "armed", "bulk", "ended", "fast", "fd", "moved", "peer", "pipe", "relay", "session",
+        "unsent",
+    )  # fmt: skip
+
+    peer: Leg
+
+    def __init__(self, fd: int, session: LegOwner, relay: Relay, armed: bool = False) -> None:
+        self.fd = fd
+        self.armed = armed
+        self.session = session
+        self.relay = relay
+        self.moved = 0
+        self.unsent: memoryview | None = None
+        self.pipe: Pipe | None = None
+        self.bulk = 0
+        self.ended = False
+        self.fast = True
+
+    @property
+    def blocked(self) -> bool:
+        return self.unsent is not None or self.pipe is not None
+
+    def on_event(self, mask: int) -> None:
+        if self.fast and (mask == IN or (mask == FAST_EVENTS and self.peer.fast)):
+            # Nearly every event there is: one read that is not full, one write that takes it all.
+            # Written out here: a call of copy costs 0.2 of the 12 us of a round trip.
+            try:
+                data = read(self.fd, READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.session.broken(self, error)
+                return
+            if 0 < len(data) < READ_BYTES:
+                try:
+                    sent = write(self.peer.fd, data)
+                except BlockingIOError:
+                    sent = 0
+                except OSError as error:
+                    self.session.broken(self.peer, error)
+                    return
+                self.moved += sent
+                if sent != len(data):
+                    self.keep(memoryview(data)[sent:])
+                return
+            self.copy(0, data)
+        elif self.fd >= 0:  # else the session ended earlier in this batch
+            self.on_other_event(mask)
+
+    def on_other_event(self, mask: int) -> None:
+        """Resets, ends, urgent bytes, room for blocked bytes, work left over, and bulk."""
+        if mask & ERR:
+            # In every state: whether this stream has ended, or the other side takes no bytes.
+            self.session.broken(self, None)
+            return
+        if not mask:
+            self.go_on()
+            return
+        # Bulk waits for its slice of the poller's turn, so that a small event waits for no bulk.
+        peer = self.peer
+        if mask & ~IN:
+            if peer.pipe is not None:
+                self.relay.poller.again(peer)
+            elif peer.unsent is not None:
+                peer.go_on()
+                if self.fd < 0:
+                    return
+        if mask != OUT and not self.ended and self.unsent is None and self.pipe is None:
+            if self.bulk >= BULK_READS:
+                self.relay.poller.again(self)
+            else:
+                self.copy(mask & ~FAST_EVENTS)
+
+    def on_crash(self, error: Exception) -> None:
+        self.session.crashed(error)
+
+    def copy(self, signs: int, data: bytes | None = None) -> None:
+        """Read until drained. ``signs``: what the event said beside IN and OUT.
+
+        Without any, a short read proves that nothing is left. With RDHUP alone, it proves that
+        the stream has ended: its end is queued behind all of its bytes. Otherwise only reading
+        on tells. ``data`` was read already.
+        """
+        self.relay.dirty.add(self.session)
+        for _ in range(COPY_BUDGET):
+            if data is None:
+                try:
+                    data = read(self.fd, READ_BYTES)
+                except BlockingIOError:
+                    return
+                except OSError as error:
+                    self.session.broken(self, error)
+                    return
+            size = len(data)
+            if not size:
+                self.pass_end()
+                return
+            last = signs == RDHUP and size != READ_BYTES
+            try:
+                sent = (write_last if last else write)(self.peer.fd, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self.session.broken(self.peer, error)
+                return
+            self.moved += sent
+            if sent != size:
+                self.keep(memoryview(data)[sent:])
+                return
+            if last:
+                self.pass_end(told=True)
+                return
+            data = None
+            if size != READ_BYTES:
+                if size < SMALL_BYTES or self.bulk < BULK_READS:
+                    self.bulk = 0
+                    self.fast = True
+                if not signs:
+                    return
+            else:
+                self.bulk += 1
+                if self.bulk >= BULK_READS:
+                    self.fast = False
+                    if self.splice():
+                        return
+        self.relay.poller.again(self)
+
+    def splice(self) -> bool:
+        """Move one pipeful, about 0.3 ms; False if :meth:`copy` has to go on.
+
+        That is so when there is no pipe, when the flow is small again, and when the pipe took
+        nothing, because only a read tells what that means.
+        """
+        relay = self.relay
+        relay.dirty.add(self.session)
+        pipe = relay.pipes.take()
+        if pipe is None:
+            return False
+        try:
+            size = pipe.take_from(self.fd)
+        except OSError as error:
+            relay.pipes.give_back(pipe)
+            self.session.broken(self, error)
+            return True
+        if size and not self.send_pipe(pipe):
+            return True
+        relay.pipes.give_back(pipe)
+        if size >= SMALL_BYTES:
+            relay.poller.again(self)
+            return True
+        if size:
+            self.bulk = 0
+            self.fast = True
+        return False
+
+    def send_pipe(self, pipe: Pipe) -> bool:
+        """Move the pipe's bytes on; False if some are kept in it, or the session is over."""
+        before = pipe.fill
+        failure: OSError | None = None
+        try:
+            pipe.pass_to(self.peer.fd)
+        except OSError as error:
+            failure = error
+        self.moved += before - pipe.fill
+        if not pipe.fill:
+            return True
+        self.pipe = pipe
+        self.fast = False
+        if failure is None:
+            self.peer.arm()
+        else:
+            self.session.broken(self.peer, failure)
+        return False
+
+    def go_on(self) -> None:
+        """Move what the other side did not take before, if any, and then what is new."""
+        self.relay.dirty.add(self.session)
+        if self.pipe is not None:
+            if not self.send_pipe(self.pipe):
+                return
+            self.relay.pipes.give_back(self.pipe)
+            self.pipe = None
+        elif self.unsent is not None:
+            try:
+                sent = write(self.peer.fd, self.unsent)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.session.broken(self.peer, error)
+                return
+            self.moved += sent
+            if sent < len(self.unsent):
+                self.unsent = self.unsent[sent:]
+                return
+            self.unsent = None
+        if not self.ended:
+            self.fast = self.bulk < BULK_READS
+            if self.fast or not self.splice():
+                self.copy(CAREFUL)
+
+    def keep(self, rest: memoryview) -> None:
+        """Keep what the other side did not take, until it does."""
+        self.unsent = rest
+        self.fast = False
+        self.peer.arm()
+
+    def arm(self) -> None:
+        """Be told when ``fd`` takes bytes again."""
+        if not self.armed:
+            self.armed = True
+            self.relay.poller.want_out(self.fd)
+
+    def pass_end(self, *, told: bool = False) -> None:
+        """Tell the other side that this stream is complete; the second end ends the session.
+
+        ``told``: it went with the last bytes.
+        """
+        self.ended = True
+        self.fast = False
+        if self.peer.ended:
+            self.session.completed()
+        else:
+            self.session.first_ended(self)
+            if not told:
+                shut_write(self.peer.fd)
+
+    def pass_rest(self, *, knows_end: bool) -> None:
+        """Pass on what this broken side sent before it broke, as far as the other takes it at once.
+
+        ``knows_end``: the socket still has its error, so a read that finds nothing is the end of
+        the stream, which came before the reset. A failed read or write takes the error out of the
+        socket, and every later read looks like an end.
+        """
+        if self.blocked or self.ended:
+            return
+        while True:  # the connection is dead: no more comes than is here
+            try:
+                data = read(self.fd, READ_BYTES)
+                sent = write(self.peer.fd, data) if data else 0
+            except OSError:
+                return
+            self.moved += sent
+            if not data:
+                break
+            if sent < len(data):
+                return
+        if knows_end:
+            self.pass_end()
+
+    def let_go(self) -> None:
+        """Close the descriptor, give the pipe back; the bytes kept go with them."""
+        fd, self.fd = self.fd, -1
+        self.fast = False
+        if self.pipe is not None:
+            self.relay.pipes.give_back(self.pipe)
+            self.pipe = None
+        self.unsent = None
+        self.relay.poller.close(fd)
