@@ -43,6 +43,7 @@ from supervisor.reloader import Reloader, Steps
 from supervisor.shutdown import Shutdown
 from supervisor.system import kernel_calls, limits
 from supervisor.system.log import make_log
+from supervisor.system.patience import try_until_done
 from supervisor.system.signals import SignalWatch
 from supervisor.system.tasks import Tasks
 from supervisor.workers.pool import Handlers, WorkerPool
@@ -130,6 +131,8 @@ class Master:
             self._log,
             obstacle=self._find_obstacle,
             hand_over=self._hand_over,
+            pause=self._admin.pause,
+            resume=self._admin.resume,
             resume_signals=self._signals.resume,
         )
         self._tasks.start(self._begin(), "begin")
@@ -161,7 +164,7 @@ class Master:
         """Resolve, then open the listen address; the rest follows when the workers are ready."""
         self._log_configuration()
         try:
-            self._admin.bind(self._config.admin_addr)
+            self._bind_admin()
             self._timers["admin"] = self._loop.call_later(
                 PATIENCE_S, lambda: self._tasks.start(self._admin.open(), "admin")
             )
@@ -199,6 +202,15 @@ class Master:
             self._fail(str(error), EXIT_USAGE)
         except (AdminError, OSError) as error:
             self._fail(str(error), EXIT_FAILURE)
+
+    def _bind_admin(self) -> None:
+        if self._left.started_at is None:
+            self._admin.bind(self._config.admin_addr)
+            return
+        named = self._left.inherited.unknown
+        inherited = {name: named.pop(name) for name in list(named) if name.startswith("admin.")}
+        self._admin.bind(self._config.admin_addr, inherited)
+        self._tasks.start(self._admin.open(), "admin")  # clients may wait for it already
 
     async def _start_following(self) -> None:
         """The first resolution; with endpoints already at hand its failure is no reason to end."""
@@ -256,7 +268,12 @@ class Master:
         self._log.error("upgrade failed, the old workers go on", error=why)
 
     async def _after_ready(self) -> None:
-        await self._service_notifier.tell_ready(watchdog_interval_s(os.environ))
+        interval_s = watchdog_interval_s(os.environ)
+        await try_until_done(
+            lambda: self._service_notifier.tell_ready(interval_s),
+            self._log,
+            msg="cannot tell the service manager, trying again",
+        )
         self._reloader.resume()
         await self._admin.open()
 
@@ -355,7 +372,7 @@ class Master:
             health=self._endpoints.prober.view,
             events=self._events.all(),
         )
-        return pool.named_descriptors(), facts
+        return pool.named_descriptors() | self._admin.named_descriptors(), facts
 
     # -- reload -----------------------------------------------------------------------------
 

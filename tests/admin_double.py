@@ -186,19 +186,22 @@ async def serve(addresses: list[str]) -> None:
     """Serve until standard input ends."""
     setproctitle.setproctitle("etcd-gateway: master [double]")
     pretender = Pretender()
-    admin = AdminServer(bind_all(addresses), pretender.view, SilentLog())
-    await admin.start()
+    sockets = bind_all(addresses)
+    admin = AdminServer(pretender.view, SilentLog())
+    await admin.serve(sockets)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, pretender.hang_up)
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    sys.stdout.write(json.dumps(admin.served) + "\n")
+    sys.stdout.write(json.dumps([each.served for each in sockets]) + "\n")
     sys.stdout.flush()
     while line := (await reader.readline()).decode():
         pretender.obey(line)
         sys.stdout.write("ok\n")
         sys.stdout.flush()
     await admin.close()
+    for each in sockets:
+        each.close()
 
 
 class AdminDouble:

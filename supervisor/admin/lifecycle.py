@@ -1,26 +1,36 @@
-"""When the admin address is bound, when it is served, and when it is closed.
+"""When the admin address is bound, when it is served, how it survives an upgrade, when it closes.
 
 The address is bound at the very start, so that an address that cannot be had ends the start before
 any client has seen the gateway. It is served later, because importing the HTTP library takes a
 third of a second, which clients would wait for.
+
+An upgrade hands the listening sockets on. :meth:`AdminLifecycle.pause` answers what this image has
+accepted; whoever connects after that waits in the kernel's queue for the next image, which serves
+as soon as it can.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gateway.core.log import Log
-from supervisor.admin.sockets import AdminSocket, bind_all
+from supervisor.admin.sockets import AdminError, AdminSocket, adopt_all, bind_all
 from supervisor.core.admin.views import GatewayView
+from supervisor.system.patience import try_until_done
 
 if TYPE_CHECKING:
     from supervisor.admin.server import AdminServer
 
 PATIENCE_S = 1.0
 """A start that takes longer than this is served before it is over, so that people can look."""
+
+REBIND_S = 5.0
+"""How often an upgraded gateway tries an admin address again that somebody else holds."""
+
+CANNOT_OPEN = "cannot open the admin address, trying again"
 
 IMPORTS = (
     "multidict",
@@ -60,26 +70,84 @@ class AdminLifecycle:
         self._names = names
         self._log = log
         self._sockets: list[AdminSocket] = []
+        self._missing: list[str] = []
         self._opening = False
+        self._paused = False
         self._server: AdminServer | None = None
 
-    def bind(self, addresses: Sequence[str]) -> None:
-        """Bind the addresses; AdminError if one cannot be had."""
-        self._sockets = bind_all(addresses)
+    def bind(self, addresses: Sequence[str], inherited: Mapping[str, int] | None = None) -> None:
+        """Bind the addresses; AdminError if one cannot be had.
+
+        ``inherited`` are the sockets of the image before an upgrade, by name. With them nothing
+        raises, because a gateway that serves does not end over its admin address: what cannot be
+        bound is logged and tried again after :meth:`open`.
+        """
+        if inherited is None:
+            self._sockets = bind_all(addresses)
+            return
+        self._sockets = adopt_all(addresses, inherited.values())
+        bound = {each.address for each in self._sockets}
+        self._missing = [address for address in addresses if address not in bound]
+        self._bind_missing()
+
+    def _bind_missing(self) -> list[AdminSocket]:
+        """Try the addresses that an upgraded gateway does not have yet; those it got now."""
+        got: list[AdminSocket] = []
+        for address in list(self._missing):
+            try:
+                got.append(AdminSocket(address))
+            except AdminError as error:
+                self._log.error("admin address is not available, trying again", error=str(error))
+            else:
+                self._missing.remove(address)
+        self._sockets += got
+        return got
+
+    def named_descriptors(self) -> dict[str, int]:
+        """The sockets for the next image, by name; they stay ours."""
+        return {f"admin.{n}": each.sock.fileno() for n, each in enumerate(self._sockets)}
 
     async def open(self) -> None:
-        """Import the server and serve; a second call does nothing."""
-        if not self._sockets or self._opening:
+        """Import the server and serve, however often that has to be tried; once is enough."""
+        if self._opening or not (self._sockets or self._missing):
             return
         self._opening = True
+        await try_until_done(self._serve, self._log, msg=CANNOT_OPEN)
+        while self._missing:
+            await asyncio.sleep(REBIND_S)
+            if self._server is not None and (got := self._bind_missing()):
+                await self._server.serve(got)
+                self._tell(got)
+
+    async def _serve(self) -> None:
         for module in IMPORTS:
             importlib.import_module(module)
             await asyncio.sleep(0)
         from supervisor.admin.server import AdminServer
 
-        self._server = server = AdminServer(self._sockets, self._view, self._log, names=self._names)
-        await server.start()
-        self._log.info("admin address is open", admin=list(server.served))
+        if self._server is None:
+            self._server = AdminServer(self._view, self._log, names=self._names)
+        if not self._paused:
+            await self._server.serve(self._sockets)
+            self._tell(self._sockets)
+
+    def _tell(self, sockets: Sequence[AdminSocket]) -> None:
+        if sockets:
+            self._log.info("admin address is open", admin=[each.served for each in sockets])
+
+    async def pause(self) -> None:
+        """Accept no more, and answer what was accepted; further clients wait for :meth:`resume`,
+        or for the next image."""
+        self._paused = True
+        if self._server is not None:
+            await self._server.pause()
+
+    async def resume(self) -> None:
+        """The upgrade came to nothing: serve on, if :meth:`pause` was called."""
+        if self._paused:
+            self._paused = False
+            if self._server is not None:
+                await try_until_done(self._serve, self._log, msg=CANNOT_OPEN)
 
     def forget_view(self) -> None:
         """Make the next request see the gateway as it is now, not a view of 0.1 s ago."""
@@ -92,3 +160,4 @@ class AdminLifecycle:
             await self._server.close()
         for each in self._sockets:
             each.close()
+        self._sockets = []

@@ -1,21 +1,22 @@
 """The HTTP server of the admin address, for people, probes and Prometheus.
 
-Ownership: AdminServer owns its listening sockets and its connections. A connection carries one
-request, GET or HEAD, and is closed after ten seconds at most, so that a slow, silent or hostile
-client costs the master a bounded amount.
+Ownership: AdminServer owns its connections; the listening sockets are its caller's. A connection
+carries one request, GET or HEAD, and is closed after ten seconds at most, so that a slow, silent
+or hostile client costs the master a bounded amount.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import importlib.resources
 import json
 import logging
 import re
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -35,6 +36,13 @@ CONNECTION_LIFE_S = 10.0
 
 MAX_CONNECTIONS = 64
 """For one more the oldest is closed, so that idle connections lock no operator out."""
+
+PAUSE_S = 0.5
+"""How long an upgrade waits for answers that are under way; a client that has not even sent its
+request by then is cut."""
+
+TURNS_TO_CONNECT = 4
+"""asyncio makes a protocol of an accepted client within so many turns of its loop."""
 
 VIEW_LIFE_S = 0.1
 """Requests within this time share one view; workers report only every second."""
@@ -56,28 +64,22 @@ class AdminServer:
 
     def __init__(
         self,
-        sockets: Sequence[AdminSocket],
         source: Callable[[], GatewayView],
         log: Log,
         *,
         names: Callable[[], Collection[str]] = tuple,
     ) -> None:
-        self._sockets = list(sockets)
         self._source = source
         self._names = names
         self._log = log
         self._servers: list[asyncio.Server] = []
         self._connections: dict[_Connection, None] = {}
+        self._idle = asyncio.Event()
         self._view: tuple[float, GatewayView] | None = None
         self._metrics: dict[str, tuple[float, bytes]] = {}
         self._rendering = asyncio.Lock()
         self._page, self._page_policy = _read_page()
-        self._http: web.Server | None = None
-
-    async def start(self) -> None:
-        """Serve every socket, beginning with the clients that connected before this call."""
-        loop = asyncio.get_running_loop()
-        self._http = http = web.Server(
+        self._http = web.Server(
             self._handle,
             logger=_silent_logger(),
             access_log=None,
@@ -87,29 +89,50 @@ class AdminServer:
             max_field_size=4096,
             max_headers=64,
         )
-        for each in self._sockets:
-            server = await loop.create_server(
-                lambda: _Connection(self._connections, http()), sock=each.sock
-            )
-            self._servers.append(server)
 
-    @property
-    def served(self) -> tuple[str, ...]:
-        """The addresses as bound: ``host:port`` with the real port, or ``unix:/path``."""
-        return tuple(each.served for each in self._sockets)
+    async def serve(self, sockets: Iterable[AdminSocket]) -> None:
+        """Serve these sockets, which stay the caller's; clients that wait there come first.
 
-    async def close(self) -> None:
-        """Stop serving, cut the requests that are under way, and close the listening sockets."""
+        OSError: none of them is served, for want of descriptors.
+        """
+        loop = asyncio.get_running_loop()
+        with contextlib.ExitStack() as undo:
+            servers: list[asyncio.Server] = []
+            for each in sockets:
+                duplicate = each.sock.dup()
+                undo.callback(duplicate.close)
+                server = await loop.create_server(self._make_connection, sock=duplicate)
+                undo.callback(server.close)
+                servers.append(server)
+            undo.pop_all()
+        self._servers += servers
+
+    def _make_connection(self) -> _Connection:
+        return _Connection(self._connections, self._http(), on_idle=self._idle.set)
+
+    async def pause(self) -> None:
+        """Accept no more, and wait until all connections are answered, PAUSE_S at most.
+
+        Whoever connects from now on waits in the kernel's queue.
+        """
         for server in self._servers:
             server.close()
+        self._servers = []
+        for _ in range(TURNS_TO_CONNECT):
+            await asyncio.sleep(0)
+        self._idle.clear()
+        if self._connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), PAUSE_S)
+
+    async def close(self) -> None:
+        """Stop serving and cut the requests that are under way."""
+        for server in self._servers:
+            server.close()
+        self._servers = []
         for connection in list(self._connections):
             connection.abort()
-        for each in self._sockets:
-            each.close()
-        self._servers, self._sockets = [], []
-        if self._http is not None:
-            await self._http.shutdown(0)
-            self._http = None
+        await self._http.shutdown(0)
 
     def forget_view(self) -> None:
         """Make the next request see the gateway as it is now."""
@@ -200,9 +223,16 @@ class AdminServer:
 class _Connection(asyncio.Protocol):
     """Between transport and aiohttp: counts connections, closes those that last too long."""
 
-    def __init__(self, alive: dict[_Connection, None], inner: asyncio.Protocol) -> None:
+    def __init__(
+        self,
+        alive: dict[_Connection, None],
+        inner: asyncio.Protocol,
+        *,
+        on_idle: Callable[[], None],
+    ) -> None:
         self._alive = alive
         self._inner = inner
+        self._on_idle = on_idle
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -223,6 +253,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._alive.pop(self, None)
+        if not self._alive:
+            self._on_idle()
         if self._deadline is not None:
             self._deadline.cancel()
         self._transport = None

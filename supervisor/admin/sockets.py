@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 UNIX_MODE = 0o660
 
@@ -22,19 +22,20 @@ class AdminError(Exception):
 class AdminSocket:
     """One bound and listening socket. It owns the file of a unix socket and removes it at close.
 
-    Raises AdminError if the address is in use, malformed or not to be had.
+    ``inherited`` is a socket that the image before an upgrade had bound to ``address``. Raises
+    AdminError if the address is in use, malformed or not to be had.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, inherited: socket.socket | None = None) -> None:
         self.address = address
         self._made: tuple[str, int, int] | None = None
         if address.startswith("unix:"):
             path = address.removeprefix("unix:")
-            self.sock = _bind_unix(path)
+            self.sock = inherited or _bind_unix(path)
             made = os.lstat(path)
             self._made = (path, made.st_dev, made.st_ino)
         else:
-            self.sock = _bind_tcp(address)
+            self.sock = inherited or _bind_tcp(address)
 
     @property
     def served(self) -> str:
@@ -66,6 +67,40 @@ def bind_all(addresses: Sequence[str]) -> list[AdminSocket]:
             each.close()
         raise
     return bound
+
+
+def adopt_all(addresses: Sequence[str], fds: Iterable[int]) -> list[AdminSocket]:
+    """Those of the addresses to which one of these sockets is bound; the others are closed."""
+    sockets = [socket.socket(fileno=fd) for fd in fds]
+    adopted: list[AdminSocket] = []
+    for address in addresses:
+        for sock in sockets:
+            if _is_bound_to(sock, address):
+                sockets.remove(sock)
+                adopted.append(AdminSocket(address, sock))
+                break
+    for sock in sockets:
+        sock.close()
+    return adopted
+
+
+def _is_bound_to(sock: socket.socket, address: str) -> bool:
+    if address.startswith("unix:"):
+        path = address.removeprefix("unix:")
+        return sock.family == socket.AF_UNIX and sock.getsockname() == path and _is_socket(path)
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    name = sock.getsockname()
+    return name[0] in LITERALS.get(host, (host,)) and name[1] == int(port)
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _bind_tcp(address: str) -> socket.socket:

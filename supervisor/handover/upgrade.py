@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NoReturn
 
 from gateway.core.log import Log
@@ -36,6 +36,8 @@ class Upgrade:
 
     ``obstacle()`` says why there can be none at the moment, "" if nothing is in the way.
     ``hand_over()`` gives what the next image gets, at the last moment; descriptors stay its own.
+    ``pause()`` ends what cannot be handed over half done, ``resume()`` begins it again if the
+    upgrade comes to nothing.
     """
 
     def __init__(
@@ -45,11 +47,15 @@ class Upgrade:
         obstacle: Callable[[], str],
         hand_over: Callable[[], HandoverState],
         resume_signals: Callable[[], None],
+        pause: Callable[[], Awaitable[None]],
+        resume: Callable[[], Awaitable[None]],
     ) -> None:
         self._log = log
         self._obstacle = obstacle
         self._hand_over = hand_over
         self._resume_signals = resume_signals
+        self._pause = pause
+        self._resume = resume
         self._under_way = False
 
     async def attempt(self) -> None:
@@ -62,6 +68,7 @@ class Upgrade:
             if why := await preflight():
                 self._log.error(FAILED, error=why)
                 return
+            await self._pause()
             signals.hold_all()
             for _ in range(3):  # one that came before is ours, and the loop has yet to hear of it
                 await asyncio.sleep(0)
@@ -73,6 +80,7 @@ class Upgrade:
         finally:
             self._under_way = False
             self._resume_signals()
+            await self._resume()
 
 
 def command() -> list[str]:

@@ -1,0 +1,182 @@
+"""The admin address through an upgrade, and through a moment without descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import os
+import resource
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from supervisor.admin import lifecycle
+from supervisor.admin.lifecycle import AdminLifecycle
+from tests.admin_double import Pretender
+from tests.backends import Backend, echo
+from tests.gateway import running
+from tests.logbook import Logbook
+from tests.support import free_port, wait_until
+
+POLL_S = 0.05
+TIMEOUT_S = 5.0
+
+
+class Poller:
+    """Asks for /livez twenty times a second in a thread; keeps what went wrong."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.answers = 0
+        self.failures: list[str] = []
+
+    def _run(self) -> None:
+        while not self._over.wait(POLL_S):
+            try:
+                self._ask()
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+            else:
+                self.answers += 1
+
+    def _ask(self) -> None:
+        with contextlib.closing(http.client.HTTPConnection("localhost", timeout=TIMEOUT_S)) as it:
+            it.sock = connect(self._address)
+            it.request("GET", "/livez")
+            answer = it.getresponse()
+            if answer.status != 200 or answer.read() != b"ok\n":
+                raise http.client.HTTPException(f"answered {answer.status}")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def connect(address: str) -> socket.socket:
+    if address.startswith("unix:"):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(TIMEOUT_S)
+        sock.connect(address.removeprefix("unix:"))
+        return sock
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host, int(port)), TIMEOUT_S)
+
+
+@pytest.mark.slow
+def test_nobody_who_polls_sees_an_upgrade(tmp_path: Path) -> None:
+    """Three upgrades; every question at a TCP and a unix address is answered."""
+    addresses = (f"127.0.0.1:{free_port()}", f"unix:{tmp_path / 'admin.sock'}")
+    with (
+        Backend(echo) as backend,
+        running(f"--admin-addr={','.join(addresses)}", endpoints=[backend.address]) as gateway,
+    ):
+        gateway.wait_line("admin address is open")
+        with Poller(addresses[0]) as tcp, Poller(addresses[1]) as unix:
+            for count in (2, 3, 4):
+                before = tcp.answers, unix.answers
+                gateway.signal(signal.SIGUSR2)
+                gateway.wait_line("ready to proxy client requests", count=count)
+                wait_until(lambda before=before: tcp.answers > before[0] + 5)  # type: ignore[misc]
+                wait_until(lambda before=before: unix.answers > before[1] + 5)  # type: ignore[misc]
+        assert (tcp.failures, unix.failures) == ([], [])
+        assert gateway.stop() == 0
+        assert not (tmp_path / "admin.sock").exists()
+
+
+def test_a_client_that_connected_before_the_upgrade_is_answered(tmp_path: Path) -> None:
+    """It waits in the kernel's queue while the image changes, and sends its request afterwards."""
+    address = f"unix:{tmp_path / 'admin.sock'}"
+    with (
+        Backend(echo) as backend,
+        running(f"--admin-addr={address}", endpoints=[backend.address]) as gateway,
+    ):
+        gateway.wait_line("admin address is open")
+        gateway.signal(signal.SIGUSR2)
+        gateway.wait_line("upgrading")
+        with connect(address) as client:
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert client.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+@contextlib.contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """This process can open nothing more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.open(os.devnull, os.O_RDONLY)
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_opening_is_tried_again_when_there_were_no_descriptors(tmp_path: Path) -> None:
+    """A moment without descriptors does not cost the admin address for good."""
+
+    async def scenario() -> None:
+        log = Logbook()
+        admin = AdminLifecycle(Pretender().view, log)
+        admin.bind([f"unix:{tmp_path / 'a.sock'}", f"unix:{tmp_path / 'b.sock'}"])
+        with no_descriptors_left():
+            opening = asyncio.create_task(admin.open())
+            async with asyncio.timeout(20):
+                while not log.lines:  # noqa: ASYNC110 - a log has no event
+                    await asyncio.sleep(0.005)
+        await asyncio.wait_for(opening, 20)
+        assert [line["msg"] for line in log.lines] == [
+            lifecycle.CANNOT_OPEN,
+            "admin address is open",
+        ]
+        for name in ("a.sock", "b.sock"):
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / name))
+            writer.write(b"GET /livez HTTP/1.0\r\n\r\n")
+            assert (await reader.read()).endswith(b"ok\n")
+            writer.close()
+            await writer.wait_closed()
+        await admin.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_upgraded_gateway_waits_for_an_address_that_somebody_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps what it inherited, closes what is not wanted, and takes the rest when it is free."""
+    monkeypatch.setattr(lifecycle, "REBIND_S", 0.02)
+
+    async def scenario() -> None:
+        log = Logbook()
+        kept, unwanted = f"unix:{tmp_path / 'kept'}", f"unix:{tmp_path / 'unwanted'}"
+        before = AdminLifecycle(Pretender().view, log)
+        before.bind([unwanted, kept])
+        inherited = {name: os.dup(fd) for name, fd in before.named_descriptors().items()}
+        assert sorted(inherited) == ["admin.0", "admin.1"]
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            taken = f"127.0.0.1:{other.getsockname()[1]}"
+            after = AdminLifecycle(Pretender().view, log)
+            after.bind([kept, taken], inherited)
+            assert list(after.named_descriptors()) == ["admin.0"]
+            opening = asyncio.create_task(after.open())
+            async with asyncio.timeout(20):
+                while "admin address is open" not in log.messages:  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+        await asyncio.wait_for(opening, 20)
+        assert log.said("admin address is open") == [{"admin": [kept]}, {"admin": [taken]}]
+        assert log.lines_of("admin address is not available, trying again")
+        await after.close()
+        await before.close()
+
+    asyncio.run(scenario())
