@@ -218,7 +218,7 @@ def test_a_broken_search_domain_does_not_hide_the_name(
 
 
 def test_the_name_in_use_is_not_passed_over_when_it_fails(ns: NameServer, files: Files) -> None:
-    """What a later name of the list has may be a stranger: the addresses in use have to stay."""
+    """What a later name of the list has may be a third party: the addresses in use have to stay."""
     ns.set("web.none.test", "A", "10.0.0.5")
 
     async def main() -> None:
