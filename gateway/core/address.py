@@ -26,10 +26,12 @@ class HostPort:
     """A host (name in lower case without a trailing dot, or a literal IP) and a port, 1..65535.
 
     An empty ``host`` means all interfaces, both families; only listen addresses may have it.
+    ``absolute``: the name was written with a trailing dot, so no search list applies to it.
     """
 
     host: str
     port: int
+    absolute: bool = False
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -151,7 +153,8 @@ def _split(text: str) -> HostPort:
             raise ValueError(f"expected host:port, with one port{meant}")
         meant = _meant(f"[{host}]:{port}")
         raise ValueError(f"an IPv6 address needs brackets, expected [v6]:port{meant}")
-    return HostPort(_parse_host(host) if host else "", _parse_port(port))
+    absolute = host.endswith(".")
+    return HostPort(_parse_host(host) if host else "", _parse_port(port), absolute)
 
 
 def _refuse_path(rest: str, scheme: str) -> None:

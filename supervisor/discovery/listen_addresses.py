@@ -18,7 +18,7 @@ from gateway.core.address import HostPort, literal_ip
 from gateway.core.log import Log
 from gateway.core.messages import MAX_LISTEN
 from supervisor.core.backoff import Draw, delay_s
-from supervisor.core.discovery.endpoints import Answer, Negative, Question, QuestionKind
+from supervisor.core.discovery.endpoints import Answer, Negative, host_question
 from supervisor.core.discovery.system_names import Files
 from supervisor.discovery.resolution import BadTargetError
 
@@ -82,8 +82,7 @@ async def _look_up(
 ) -> tuple[str, ...]:
     from supervisor.discovery.resolver import Resolver  # 40 ms to import: not for literal addresses
 
-    question = Question(QuestionKind.SEARCH, listen.host)
-    match await Resolver(nameservers, files=files).ask(question):
+    match await Resolver(nameservers, files=files).ask(host_question(listen)):
         case Answer(addresses=addresses):
             return addresses
         case Negative(error=error):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gateway.core.address import HostPort, literal_ip
-from supervisor.core.config import Config
+from supervisor.core.config import Config, StaticTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,18 +187,34 @@ Lookup = Callable[[Question], Outcome | None]
 """What is held of a question; None if it was never asked."""
 
 
+def host_question(address: HostPort) -> Question:
+    """How to look up a name as an operator wrote it: a trailing dot makes it absolute."""
+    return Question(QuestionKind.HOST if address.absolute else QuestionKind.SEARCH, address.host)
+
+
 def static_questions(config: Config) -> tuple[Question, ...]:
     """The hosts of ``--endpoints`` that are names."""
-    hosts = dict.fromkeys(target.address.host for target in config.endpoints)
-    return tuple(Question(QuestionKind.SEARCH, host) for host in hosts if literal_ip(host) is None)
+    addresses = [target.address for target in _static_targets(config)]
+    names = (each for each in addresses if literal_ip(each.host) is None)
+    return tuple(dict.fromkeys(map(host_question, names)))
+
+
+def _static_targets(config: Config) -> Iterable[StaticTarget]:
+    """The targets of ``--endpoints``; of one given with and without a trailing dot the former."""
+    absolute = {str(each.address) for each in config.endpoints if each.address.absolute}
+    return (
+        each
+        for each in config.endpoints
+        if each.address.absolute or str(each.address) not in absolute
+    )
 
 
 def find_static(config: Config, lookup: Lookup) -> Findings:
     """The endpoints of ``--endpoints``, in the order given; a repeated one counts once."""
     gathering = _Gathering()
-    for target in config.endpoints:
+    for target in _static_targets(config):
         address = target.address
-        addresses = gathering.addresses_of(address.host, QuestionKind.SEARCH, lookup)
+        addresses = gathering.addresses_of(host_question(address), lookup)
         if addresses:
             gathering.add(
                 Discovered(str(address), address.host, address.port, addresses, tls=target.tls)
@@ -230,7 +246,8 @@ def find_srv(owners: Iterable[Owner], lookup: Lookup) -> Findings:
         records, problems = usable_records(owner, outcome)
         (absent if isinstance(outcome, Negative) else gathering.problems).extend(problems)
         for record in records:
-            addresses = gathering.addresses_of(record.target, QuestionKind.HOST, lookup, owner.name)
+            question = Question(QuestionKind.HOST, record.target)
+            addresses = gathering.addresses_of(question, lookup, owner.name)
             if addresses:
                 gathering.add(_from_record(record, addresses, owner.tls))
     if not gathering.endpoints:  # else: one of the two names is usually absent, no problem
@@ -301,13 +318,13 @@ class _Gathering:
     problems: list[Problem] = field(default_factory=list)
 
     def addresses_of(
-        self, host: str, kind: QuestionKind, lookup: Lookup, found_under: str = ""
+        self, question: Question, lookup: Lookup, found_under: str = ""
     ) -> tuple[str, ...]:
         """A host's addresses; none, and a problem noted, if there are none."""
-        if address := literal_ip(host):
+        if address := literal_ip(question.name):
             return (address,)
-        what = f"host {host}" + (f" (SRV {found_under})" if found_under else "")
-        outcome = lookup(Question(kind, host))
+        what = f"{question}" + (f" (SRV {found_under})" if found_under else "")
+        outcome = lookup(question)
         if isinstance(outcome, Answer):
             return sort_addresses(outcome.addresses)
         error = outcome.error if outcome else "no answer yet"

@@ -91,6 +91,16 @@ def test_certificates_are_for_the_domain(domain: str, expected: str) -> None:
     assert tls_domain(Config(discovery_srv=domain)) == expected
 
 
+def test_a_trailing_dot_keeps_a_name_absolute() -> None:
+    """No search list applies to it; the endpoint is called without the dot, and counts once."""
+    absolute = StaticTarget(HostPort("web.test", 1, absolute=True))
+    config = Config(endpoints=(StaticTarget(HostPort("web.test", 1)), absolute))
+    asked = Question(QuestionKind.HOST, "web.test")
+    assert static_questions(config) == (asked,)
+    found = find_static(config, {asked: Answer(60, addresses=("10.0.0.1",))}.get)
+    assert [each.name for each in found.endpoints] == ["web.test:1"]
+
+
 def test_static_literals_need_no_question() -> None:
     """Literal addresses are endpoints as they are, in the order given, once each."""
     config = static("::1:2379", "127.0.0.1:2379", "127.0.0.1:2379", "web:80", "web:81")

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from gateway.core.address import HostPort
+from gateway.core.address import HostPort, parse_endpoint, parse_listen
 from supervisor.core.admin.views import DiscoveryView
 from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.system_names import Files
 from supervisor.discovery import loop as loop_module
+from supervisor.discovery.listen_addresses import resolve_listen
 from supervisor.discovery.loop import DiscoveryLoop, NoEndpointsError, ReloadFailedError
 from supervisor.discovery.resolution import BadTargetError
 from tests.dns import Fault, NameServer
@@ -67,7 +68,7 @@ def config(ns: NameServer) -> Config:
 def files(tmp_path: Path) -> Files:
     (tmp_path / "hosts").write_text("127.0.0.1 localhost\n")
     (tmp_path / "resolv.conf").write_text("options attempts:1\n")
-    return Files(str(tmp_path / "hosts"), str(tmp_path / "resolv.conf"))
+    return Files(str(tmp_path / "hosts"), str(tmp_path / "resolv.conf"), domain="")
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +173,33 @@ def test_names_that_resolve_are_used_at_once(config: Config, files: Files, ns: N
             await until(lambda: f.told.names == ["n1.test:1", "n2.test:2", "127.0.0.1:3"])
 
     asyncio.run(main())
+
+
+def test_a_name_with_a_trailing_dot_is_no_other_name(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """A wildcard in the search list gets no session of an absolute name, and no listen address."""
+    write(files.resolv_conf, "search apps.test\noptions ndots:5\n")
+    ns.set("n1.test.apps.test", "A", "127.0.0.66")
+    absolute = replace(
+        config,
+        discovery_srv="",
+        endpoints=(StaticTarget(parse_endpoint("n1.test.:1")[0]),),
+        endpoints_given=True,
+    )
+
+    async def main() -> None:
+        async with started(absolute, files) as f:
+            (found,) = f.told.lists[-1]
+            assert (found.name, found.addresses) == ("n1.test:1", ("127.0.0.1",))
+        listen = (parse_listen("n1.test.:2"), parse_listen("localhost.:3"))
+        assert set(await resolve_listen(listen, (ns.address,), files=files)) >= {
+            HostPort("127.0.0.1", 2),
+            HostPort("127.0.0.1", 3),
+        }
+
+    asyncio.run(main())
+    assert ns.asked("n1.test.apps.test", "A") == 0
 
 
 def test_srv_targets_that_resolve_are_used_at_once(

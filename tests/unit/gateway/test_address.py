@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -35,8 +36,9 @@ from gateway.core.address import (
     ],
 )
 def test_endpoints(text: str, host: str, port: int, tls: bool) -> None:
-    """Host and port are split, spelled one way, and https is remembered."""
-    assert parse_endpoint(text) == (HostPort(host, port), tls)
+    """Host and port are split, spelled one way; https and a trailing dot are remembered."""
+    absolute = host + ".:" in text.lower()
+    assert parse_endpoint(text) == (HostPort(host, port, absolute), tls)
 
 
 @pytest.mark.parametrize(
@@ -201,9 +203,12 @@ _LABELS = st.from_regex(r"[a-z]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 
 @given(st.lists(_LABELS, min_size=1, max_size=5), st.integers(1, 65535))
 def test_names_survive(labels: list[str], port: int) -> None:
-    """A name keeps its meaning in any case and with a dot at its end."""
+    """A name is spelled in lower case, and a dot at its end makes it absolute, not another."""
     name = ".".join(labels)
-    assert parse_endpoint(f"{name.upper()}.:{port}") == (HostPort(name, port), False)
+    assert parse_endpoint(f"{name.upper()}:{port}") == (HostPort(name, port), False)
+    absolute = parse_listen(f"{name.upper()}.:{port}")
+    assert absolute == HostPort(name, port, absolute=True)
+    assert str(absolute) == f"{name}:{port}"
     assert parse_name(name) == name
 
 
@@ -215,7 +220,7 @@ def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
     except ValueError:
         pass
     else:
-        assert parse_endpoint(str(address)) == (address, False)
+        assert parse_endpoint(str(address)) == (replace(address, absolute=False), False)
     for parse in (parse_listen, parse_nameserver, parse_admin):
         try:
             parsed = str(parse(text))
