@@ -13,7 +13,7 @@ import dataclasses
 import os
 import random
 import signal
-import time
+import socket
 from collections.abc import Callable
 from typing import assert_never
 
@@ -29,6 +29,7 @@ from supervisor.core.admin.document import log_lines
 from supervisor.core.admin.readiness import summary_of
 from supervisor.core.admin.views import GatewayView, endpoint_view
 from supervisor.core.config import Config
+from supervisor.core.effective import to_document
 from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAGE
 from supervisor.core.roster import Roster
 from supervisor.discovery.listen_addresses import wait_for_listen
@@ -46,6 +47,7 @@ from supervisor.system.log import make_log
 from supervisor.system.patience import try_until_done
 from supervisor.system.signals import SignalWatch
 from supervisor.system.tasks import Tasks
+from supervisor.system.uptime import Uptime
 from supervisor.workers.pool import Handlers, WorkerPool
 
 TICK_S = 1.0
@@ -78,7 +80,7 @@ class Master:
         self._left = left = take_over(os.environ)
         self._events = RecentEvents(left.events)
         self._log = make_log(config.log_level, config.log_format, tap=self._events.take)
-        self._started_at = time.time() if left.started_at is None else left.started_at
+        self._uptime = Uptime(left.started_at, left.started_boot_s)
         self._totals = left.totals
         self._roster = Roster(left.version)
         self._listen: tuple[HostPort, ...] = ()
@@ -334,9 +336,11 @@ class Master:
                 self._shutdown.on_signal(
                     number,
                     self._pool,
+                    now=self._loop.time(),
                     handover=self._config.handover,
                     drain_timeout_s=self._config.drain_timeout_s,
                 )
+                self._admin.forget_view()
 
     def _resize(self, by: int) -> None:
         if self._pool is None or self._shutdown.draining:
@@ -366,7 +370,7 @@ class Master:
             pool=pool,
             totals=self._totals,
             roster=self._roster,
-            started_at=self._started_at,
+            uptime=self._uptime,
             reload=self._reloader.view,
             discovery=self._discovery_loop.view,
             health=self._endpoints.prober.view,
@@ -411,10 +415,12 @@ class Master:
         return GatewayView(
             version=__version__,
             pid=os.getpid(),
-            started_at=self._started_at,
-            uptime_s=max(time.time() - self._started_at, 0.0),
+            started_at=self._uptime.started_at,
+            uptime_s=self._uptime.seconds(),
+            host=socket.gethostname(),
             started=self._ready,
             draining=self._shutdown.draining,
+            drain_deadline_s=self._shutdown.deadline_s(self._loop.time()),
             slots=slots,
             listen=tuple(str(address) for address in self._listen),
             snapshot_version=self._roster.version,
@@ -433,6 +439,7 @@ class Master:
             sums=self._totals.sums(),
             worker_restarts=pool.restarts if pool else {},
             events=self._events.all(),
+            configuration=to_document(self._config.effective),
             foreign_listeners=port_monitor.foreign_listeners if port_monitor else (),
             limits={
                 "workers": slots,

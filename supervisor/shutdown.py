@@ -26,12 +26,18 @@ class Shutdown:
         self._end = end
         self.draining = False
         self.sessions_cut = 0
+        self._deadline_at: float | None = None
+
+    def deadline_s(self, now: float) -> float | None:
+        """How long the sessions still have; None if nothing will cut them."""
+        return None if self._deadline_at is None else max(self._deadline_at - now, 0.0)
 
     def on_signal(
         self,
         number: signal.Signals,
         pool: WorkerPool | None,
         *,
+        now: float,
         handover: bool,
         drain_timeout_s: float,
     ) -> None:
@@ -40,6 +46,7 @@ class Shutdown:
             self._end(0)
         elif self.draining:
             self._log.info("stopping at once", signal=number.name)
+            self._deadline_at = now
             pool.stop_now()
         else:
             self.draining = True
@@ -49,6 +56,7 @@ class Shutdown:
                 self._log.info(msg, signal=number.name)
                 self._tasks.start(self._leave(pool), "leave")
                 return
+            self._deadline_at = now + drain_timeout_s
             self._log.info("draining", signal=number.name, drain_timeout_s=drain_timeout_s)
             pool.drain(drain_timeout_s)
 

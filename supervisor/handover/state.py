@@ -17,6 +17,7 @@ from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.machine import HealthView
 from supervisor.core.roster import Roster
 from supervisor.handover import systemd, upgrade
+from supervisor.system.uptime import Uptime
 from supervisor.workers.inherited import InheritedDescriptors
 from supervisor.workers.pool import WorkerPool
 
@@ -31,6 +32,7 @@ class Inheritance:
     inherited: InheritedDescriptors = field(default_factory=InheritedDescriptors)
     totals: Totals = field(default_factory=Totals)
     started_at: float | None = None
+    started_boot_s: float | None = None
     workers: int = 0
     version: int = 0
     found: tuple[Discovered, ...] = ()
@@ -49,6 +51,7 @@ def take_over(environ: MutableMapping[str, str]) -> Inheritance:
             inherited=inherited,
             totals=Totals.restore(facts["totals"]),
             started_at=facts["started_at"],
+            started_boot_s=facts.get("started_boot_s"),
             workers=facts["wanted"],
             version=facts["version"],
             found=tuple(_discovered(each) for each in facts["found"]),
@@ -68,7 +71,7 @@ def facts_for_the_next(
     pool: WorkerPool,
     totals: Totals,
     roster: Roster,
-    started_at: float,
+    uptime: Uptime,
     reload: ReloadView,
     discovery: DiscoveryView,
     health: Callable[[str], HealthView | None],
@@ -78,7 +81,8 @@ def facts_for_the_next(
     present = [member for member in roster.members if member.removed_at is None]
     return pool.facts() | {
         "totals": totals.export(),
-        "started_at": started_at,
+        "started_at": uptime.started_at,
+        "started_boot_s": uptime.started_boot_s,
         "version": roster.version,
         "found": [dataclasses.asdict(member.found) for member in present],
         "health": {

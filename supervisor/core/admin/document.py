@@ -52,8 +52,11 @@ def document(view: GatewayView) -> dict[str, Any]:
         "log_dropped": view.sums.log_dropped,
         "handed_over": view.sums.handed_over,
         "accept_paused": view.sums.accept_paused,
+        "host": view.host,
+        "drain_deadline_s": _rounded(view.drain_deadline_s),
         "limits": dict(view.limits),
         "foreign_listeners": [dict(each) for each in view.foreign_listeners],
+        "configuration": dict(view.configuration),
         "events": [dict(each) for each in view.events],
     }
 
@@ -61,11 +64,11 @@ def document(view: GatewayView) -> dict[str, Any]:
 def log_lines(view: GatewayView) -> Iterator[tuple[str, dict[str, Any]]]:
     """The document as log lines of bounded length: message and fields, for USR1.
 
-    First the whole without its lists, then one line for each worker and endpoint; the events are
-    in the log already.
+    First the whole without its lists, then one line for each worker and endpoint. The events are in
+    the log already, and so is the configuration, at level debug.
     """
     whole = document(view)
-    del whole["events"]
+    del whole["events"], whole["configuration"]
     lists = {"status worker": whole.pop("workers"), "status endpoint": whole.pop("endpoints")}
     yield "status", whole
     for msg, entries in lists.items():
@@ -85,13 +88,16 @@ def dial_failures(traffic: EndpointSum) -> int:
     return sum(n for result, n in traffic.dials.items() if result not in NOT_THE_ENDPOINTS_FAULT)
 
 
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
 def _discovery(view: DiscoveryView) -> dict[str, Any]:
-    left = view.next_refresh_s
     return {
         "srv": view.srv or None,
         "last_success_at": instant(view.last_success_at),
         "last_error": view.last_error or None,
-        "next_refresh_s": None if left is None else round(left, 3),
+        "next_refresh_s": _rounded(view.next_refresh_s),
         "results": dict(view.results),
         "refused": dict(view.refused),
     }
@@ -118,7 +124,7 @@ def _endpoint(view: EndpointView, traffic: EndpointSum) -> dict[str, Any]:
 
 
 def _worker(view: WorkerView) -> dict[str, Any]:
-    report, age = view.report, view.heartbeat_age_s
+    report = view.report
     return {
         "slot": view.slot,
         "gen": view.gen,
@@ -128,7 +134,7 @@ def _worker(view: WorkerView) -> dict[str, Any]:
         "snapshot_version": view.snapshot_version,
         "sessions": report.sessions if report else 0,
         "sessions_total": view.sessions_total,
-        "heartbeat_age_s": None if age is None else round(age, 3),
+        "heartbeat_age_s": _rounded(view.heartbeat_age_s),
         "loop_lag_s": round(report.loop_lag_s, 6) if report else 0.0,
         "rss_bytes": report.rss_bytes if report else 0,
     }

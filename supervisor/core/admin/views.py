@@ -105,7 +105,9 @@ class GatewayView:
     """All of it at one moment.
 
     ``started``: was ready once. ``slots``: how many workers are wanted. ``events``: the last log
-    lines, oldest first. ``limits``: figures such as ``max_sessions`` and ``open_files``.
+    lines, oldest first. ``host``: the host's name. ``drain_deadline_s``: after how many seconds the
+    drain cuts sessions. ``configuration``: the value of each flag with its source. ``limits``:
+    figures such as ``max_sessions`` and ``open_files``.
     """
 
     version: str
@@ -125,6 +127,9 @@ class GatewayView:
     worker_restarts: Mapping[str, int] = field(default_factory=dict)
     """Workers replaced, by reason, ever."""
     events: tuple[Mapping[str, Any], ...] = ()
+    host: str = ""
+    drain_deadline_s: float | None = None
+    configuration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
     foreign_listeners: tuple[Mapping[str, Any], ...] = ()
     """Sockets of other programs that listen where we do."""

@@ -18,6 +18,7 @@ import pytest
 
 from supervisor.admin import lifecycle
 from supervisor.admin.lifecycle import AdminLifecycle
+from supervisor.cli.admin_client import fetch_status
 from tests.admin_double import Pretender
 from tests.backends import Backend, echo
 from tests.gateway import running
@@ -108,6 +109,41 @@ def test_a_client_that_connected_before_the_upgrade_is_answered(tmp_path: Path) 
         with connect(address) as client:
             client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert client.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_the_status_document_goes_on(tmp_path: Path) -> None:
+    """Host, configuration with sources, and an uptime that continues through an upgrade."""
+    admin = f"unix:{tmp_path / 'admin.sock'}"
+    (tmp_path / "g.toml").write_text('balance = "least-sessions"\ndrain-timeout = "1h"\n')
+    with (
+        Backend(echo) as backend,
+        running(
+            f"--admin-addr={admin}",
+            f"--config-file={tmp_path / 'g.toml'}",
+            endpoints=[backend.address],
+            env={"GATEWAY_DIAL_TIMEOUT": "3s"},
+        ) as gateway,
+        socket.create_connection(gateway.address, 5) as session,
+    ):
+        session.sendall(b"hello")
+        assert session.recv(5) == b"hello"
+        gateway.wait_line("admin address is open")
+        before = fetch_status([admin])
+        assert before["host"] == socket.gethostname()
+        assert before["drain_deadline_s"] is None
+        values = before["configuration"]
+        assert values["balance"] == {"value": "least-sessions", "source": "file"}
+        assert values["dial-timeout"] == {"value": "3s", "source": "variable"}
+        assert values["workers"] == {"value": "2", "source": "flag"}
+        assert values["dial-hedge"] == {"value": "250ms", "source": "default"}
+        gateway.signal(signal.SIGUSR2)
+        gateway.wait_line("ready to proxy client requests", count=2)
+        after = fetch_status([admin])
+        assert after["started_at"] == before["started_at"]
+        assert after["uptime_s"] > before["uptime_s"]
+        gateway.signal(signal.SIGTERM)
+        gateway.wait_line("draining")
+        assert 3500 < fetch_status([admin])["drain_deadline_s"] <= 3600
 
 
 @contextlib.contextmanager

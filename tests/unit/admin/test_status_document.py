@@ -161,12 +161,23 @@ def test_what_is_not_known_yet_is_null() -> None:
     assert written["workers"][0]["heartbeat_age_s"] is None
 
 
+def test_host_configuration_and_the_drains_deadline() -> None:
+    """Whose status it is, what it runs with, and how long its sessions still have."""
+    said = {"workers": {"value": "4", "source": "variable"}}
+    written = document(
+        dataclasses.replace(view(), host="gw1", configuration=said, drain_deadline_s=23.98765)
+    )
+    assert (written["host"], written["configuration"]) == ("gw1", said)
+    assert written["drain_deadline_s"] == 23.988
+    assert document(view())["drain_deadline_s"] is None
+
+
 def test_the_log_gets_it_in_lines_of_bounded_length() -> None:
     """USR1: the whole without its lists, then a line for each worker and endpoint, no events."""
     lines = list(log_lines(view()))
     assert [msg for msg, _ in lines] == ["status", "status worker", "status endpoint"]
     assert lines[0][1]["totals"]["sessions"] == 5
-    assert not {"events", "workers", "endpoints"} & lines[0][1].keys()
+    assert not {"events", "workers", "endpoints", "configuration"} & lines[0][1].keys()
     assert lines[2][1]["endpoint"] == NAME
 
 
