@@ -286,8 +286,7 @@ class Master:
             return
         self._pool.push(snapshot)
         self._service_notifier.show_status()
-        if not self._endpoints.any_active:
-            self._discovery_loop.refresh("all-inactive")
+        self._discovery_loop.set_any_active(self._endpoints.any_active)
 
     def _on_message(self, slot: int, gen: int, message: messages.Up) -> None:
         match message:
@@ -314,6 +313,7 @@ class Master:
         if self._port_monitor is not None and not self._shutdown.draining:
             self._port_monitor.tick(self._pool.listener_inodes())
         sessions = self._endpoints.on_tick()
+        self._discovery_loop.set_any_active(self._endpoints.any_active)
         if self._config.balance == "least-sessions":
             self._pool.push_loads(messages.Loads(sessions))
         self._service_notifier.show_status()
@@ -386,7 +386,7 @@ class Master:
                 "no reload now", reason="draining" if self._shutdown.draining else "starting"
             )
             if self._pool is None:  # a start that waits for DNS need not wait any longer
-                self._discovery_loop.refresh("signal")
+                self._discovery_loop.refresh()
         else:
             self._reloader.ask()
 

@@ -21,11 +21,9 @@ from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered, EndpointsChange, compare, tls_domain
 from supervisor.core.discovery.resolution import DnsResult, Resolution
+from supervisor.core.discovery.schedule import Due, next_due
 from supervisor.core.discovery.system_names import Files
 from supervisor.discovery.resolution import BadTargetError, Targets
-
-EMERGENCY_S = 5.0
-"""While every endpoint is inactive, everything is asked this often."""
 
 AFTER_ERROR_S = 5.0
 """Wait after an error that nobody expected."""
@@ -76,8 +74,8 @@ class DiscoveryLoop:
         self._waiters: list[asyncio.Future[None]] = []
         self._kick = asyncio.Event()
         self._force = False
-        self._forced_at = -math.inf
-        self._emergency_at: float | None = None
+        self._asked_all_at = -math.inf
+        self._any_active = True
         self._found: tuple[Discovered, ...] = ()
         self._last = Resolution()
         self._last_success_at: float | None = None
@@ -125,16 +123,16 @@ class DiscoveryLoop:
             await self.close()
             raise
 
-    def refresh(self, reason: str) -> None:
-        """Ask for a resolution now. ``all-inactive`` is granted every EMERGENCY_S only, and not if
-        refreshing is off."""
-        if reason == "all-inactive":
-            if self._config.discovery_refresh != "off" and self._emergency_at is None:
-                now = asyncio.get_running_loop().time()
-                self._emergency_at = max(now, self._forced_at + EMERGENCY_S)
-        else:
-            self._force = True
+    def refresh(self) -> None:
+        """Ask for a resolution of everything now."""
+        self._force = True
         self._kick.set()
+
+    def set_any_active(self, any_active: bool) -> None:
+        """Whether any endpoint is active; while none is, DNS is asked again and again."""
+        if self._any_active != any_active:
+            self._any_active = any_active
+            self._kick.set()
 
     async def reload(self, config: Config) -> None:
         """Resolve the targets of a new configuration now, and go on with them.
@@ -147,7 +145,7 @@ class DiscoveryLoop:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._candidate = config
         self._waiters.append(waiter)
-        self.refresh("reload")
+        self.refresh()
         await waiter
 
     async def close(self) -> None:
@@ -203,19 +201,24 @@ class DiscoveryLoop:
 
     def _due_at(self) -> float | None:
         """When the next resolution is due; None if none ever is."""
-        due_at = self._targets.next_at() if self._targets else math.inf
-        due_at = min(due_at, self._emergency_at if self._emergency_at is not None else due_at)
+        due_at = self._next_due().at
         return due_at if due_at < math.inf else None
+
+    def _next_due(self) -> Due:
+        planned_at, urgent = math.inf, False
+        if self._targets is not None:
+            planned_at = self._targets.next_at()
+            urgent = not self._any_active and self._targets.may_refresh and self._started.done()
+        return next_due(planned_at, asked_all_at=self._asked_all_at, urgent=urgent)
 
     async def _serve_requests(self) -> Resolution:
         """Make one resolution for all requests that wait now, and tell each how it ended."""
-        now = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time
+        due = self._next_due()
         waiters, self._waiters = self._waiters, []
         candidate, self._candidate = self._candidate, None
-        emergency = self._emergency_at is not None and self._emergency_at <= now
-        force, self._force = self._force or emergency, False
-        if force:
-            self._forced_at, self._emergency_at = now, None
+        force = self._force or (due.everything and due.at <= now())
+        self._force = False
         try:
             result = await self._resolve(candidate, force)
         except asyncio.CancelledError:
@@ -229,6 +232,9 @@ class DiscoveryLoop:
             if waiters and isinstance(error, BadTargetError | ReloadFailedError):
                 return self._last
             raise
+        finally:
+            if force:
+                self._asked_all_at = now()
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)

@@ -112,6 +112,12 @@ class Targets:
         dns = judge_dns(asked_owners, asked_hosts, self._answers.trusted)
         return dataclasses.replace(result, stale=self._answers.errors(), dns=dns)
 
+    @property
+    def may_refresh(self) -> bool:
+        """Whether there is something to ask DNS again and again for."""
+        asks = self._owners or discovery.static_questions(self.config)
+        return bool(asks) and self.config.discovery_refresh != "off"
+
     def _uses_static_list(self) -> bool:
         """Whether --endpoints is the only target, or the fallback that the operator asked for."""
         return not self._owners or self.config.endpoints_given

@@ -78,7 +78,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("supervisor.core.discovery.answers.FIRST_RETRY_S", 0.05)
     monkeypatch.setattr("supervisor.core.discovery.answers.MAX_FIRST_RETRY_S", 0.05)
     monkeypatch.setattr("supervisor.core.discovery.admission.FIRST_RETRY_S", 0.05)
-    monkeypatch.setattr(loop_module, "EMERGENCY_S", 0.1)
+    monkeypatch.setattr("supervisor.core.discovery.schedule.URGENT_S", 0.1)
 
 
 async def until(predicate: Callable[[], object], deadline_s: float = 10.0) -> None:
@@ -255,7 +255,7 @@ def test_after_an_upgrade_a_failing_dns_leaves_the_endpoints_in_use(
         assert not task.done()
         assert fixture.told.lists == []
         ns.faults.clear()
-        fixture.it.refresh("signal")
+        fixture.it.refresh()
         await until(task.done)
         await task
         assert fixture.told.names == ["n1.test:2379", "n2.test:2379"]
@@ -366,7 +366,7 @@ def test_explicit_endpoints_are_the_fallback(config: Config, files: Files, ns: N
             assert f.told.names == ["127.0.0.1:1"]
             assert f.log.lines_of("using --endpoints instead of SRV")
             ns.set(PLAIN, "SRV", "0 0 2379 n1.test.")
-            f.it.refresh("test")
+            f.it.refresh()
             await until(lambda: f.told.names == ["n1.test:2379"])
 
     asyncio.run(main())
@@ -450,7 +450,7 @@ def test_a_confirmed_no_is_believed(config: Config, files: Files, ns: NameServer
     async def main() -> None:
         async with started(replace(config, removal_grace_s=0.3), files) as f:
             ns.set(PLAIN, "SRV")
-            f.it.refresh("test")
+            f.it.refresh()
             await until(lambda: f.told.lists[-1] == ())
             ns.set(PLAIN, "SRV", "0 0 2379 n3.test.", ttl=0)
             await until(lambda: f.told.names == ["n3.test:2379"])
@@ -472,24 +472,42 @@ def test_one_bad_target_harms_no_other(config: Config, files: Files, ns: NameSer
     asyncio.run(main())
 
 
-def test_emergencies_are_rate_limited(config: Config, files: Files, ns: NameServer) -> None:
-    """With every endpoint inactive DNS is asked at once, but not at every complaint."""
+def test_while_nothing_is_active_dns_is_asked_again_and_again(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """At once and then for ever, whatever the TTL; not if refreshing is off."""
+    ns.set(PLAIN, "SRV", "0 0 2379 n1.test.", ttl=600)
 
     async def main() -> None:
         async with started(config, files) as f:
-            loop, asked, began_at = asyncio.get_running_loop(), ns.asked(PLAIN, "SRV"), 0.0
+            loop, asked = asyncio.get_running_loop(), ns.asked(PLAIN, "SRV")
             began_at = loop.time()
-            while ns.asked(PLAIN, "SRV") < asked + 4:
-                f.it.refresh("all-inactive")
-                await asyncio.sleep(0)
-            assert loop.time() - began_at >= 0.3
-            off = replace(config, discovery_refresh="off")
-            await f.it.reload(off)
-            asked = ns.asked(PLAIN, "SRV")
-            f.it.refresh("all-inactive")
-            await f.it.reload(off)
-            assert ns.asked(PLAIN, "SRV") == asked + 1
+            f.it.set_any_active(False)
+            await until(lambda: ns.asked(PLAIN, "SRV") >= asked + 4)
+            assert loop.time() - began_at >= 0.3, "not more often than every tenth of a second"
+            ns.set(PLAIN, "SRV", "0 0 2379 n3.test.", ttl=600)
+            await until(lambda: f.told.names == ["n3.test:2379"])
+            await f.it.reload(replace(config, discovery_refresh="off"))
             assert f.it.view.next_refresh_s is None
+
+    asyncio.run(main())
+
+
+def test_a_service_that_comes_back_is_found_long_before_its_negative_ttl(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """After a confirmed NXDOMAIN there is no endpoint, so none is active either."""
+    ns.negative_ttl = 300
+    ns.set(PLAIN, "SRV", "0 0 2379 n1.test.", ttl=0)
+
+    async def main() -> None:
+        async with started(replace(config, removal_grace_s=0.3), files) as f:
+            ns.set(PLAIN, "SRV")
+            await until(lambda: f.told.lists[-1] == ())
+            assert (f.it.view.next_refresh_s or 0) > 250
+            f.it.set_any_active(False)
+            ns.set(PLAIN, "SRV", "0 0 2379 n3.test.", ttl=300)
+            await until(lambda: f.told.names == ["n3.test:2379"])
 
     asyncio.run(main())
 
@@ -521,7 +539,7 @@ def test_a_reload_that_finds_nothing_changes_nothing(
                 await f.it.reload(static(replace(config, discovery_srv=""), target))
             assert f.it.view.srv == "test"
             ns.set(PLAIN, "SRV", "0 0 2379 n3.test.")
-            f.it.refresh("test")
+            f.it.refresh()
             await until(lambda: f.told.names == ["n3.test:2379"])
 
     asyncio.run(main())
@@ -615,11 +633,11 @@ def test_a_changed_resolv_conf_is_noticed(config: Config, ns: NameServer, files:
         async with started(pinned, files) as f:
             assert f.told.lists[-1][0].addresses == ("127.0.0.8",)
             write(files.hosts, "127.0.0.7 pinned\n")
-            f.it.refresh("test")
+            f.it.refresh()
             await until(lambda: f.told.lists[-1][0].addresses == ("127.0.0.7",))
             write(files.hosts, "")
             remove(files.resolv_conf)
-            f.it.refresh("test")
+            f.it.refresh()
             await until(lambda: f.it.view.last_error)
 
     asyncio.run(main())
@@ -731,7 +749,7 @@ class TestTlsGate:
                 assert f.told.names == [f"n1.test:{server.port}"]
                 server.stop()
                 with Server(authority.context("wrong.test"), server.port):
-                    f.it.refresh("test")
+                    f.it.refresh()
                     await until(lambda: f.told.lists[-1] == ())
 
         asyncio.run(main())
