@@ -1,4 +1,7 @@
-"""The command ``status``: the running gateway's status document as tables, or as it is."""
+"""The command ``status``: the running gateway's status document as tables, or as it is.
+
+What is wrong comes first. A terminal shows as much as fits; a pipe gets everything.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,13 @@ import datetime
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
-
 from supervisor.cli.admin_client import UnreachableError, fetch_status
-from supervisor.cli.console import PROGRAM
+from supervisor.cli.console import report
+from supervisor.cli.tables import PIPE_COLUMNS, Output, Part, line, make_table, stack, word
+from supervisor.core.admin import digest
 
 EXIT_READY = 0
 EXIT_DEGRADED = 3
@@ -25,31 +25,24 @@ EXIT_UNREACHABLE = 4
 
 REFRESH_S = 2.0
 
-PIPE_COLUMNS = 200
-
 NARROW_COLUMNS = 110
 """Fewer than these have no room for all figures beside a name of usual length."""
-
-COLORS = {
-    "ready": "green", "active": "green", "degraded": "red", "inactive": "red", "backoff": "red",
-    "hangs": "red", "starting": "yellow", "draining": "yellow", "removed": "bright_black",
-}  # fmt: skip
 
 
 def run(admin_addrs: Sequence[str], *, as_json: bool = False, watch: bool = False) -> int:
     """Print the status once, or again and again until interrupted; the exit code says how it is."""
+    output = Output()
     if watch:
-        return _watch(admin_addrs, as_json=as_json)
+        return _watch(admin_addrs, output, as_json=as_json)
     try:
         document = fetch_status(admin_addrs)
     except UnreachableError as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        report(str(error))
         return EXIT_UNREACHABLE
     if as_json:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
-        console = _console()
-        console.print(render(document, console.width))
+        output.print(fit(document, output))
     return exit_code(document)
 
 
@@ -57,137 +50,154 @@ def exit_code(document: Mapping[str, Any]) -> int:
     return EXIT_READY if document["state"] == "ready" else EXIT_DEGRADED
 
 
-def _watch(admin_addrs: Sequence[str], *, as_json: bool) -> int:
-    """Until interrupted. JSON comes one document a line; a table stays in its place."""
+def _watch(admin_addrs: Sequence[str], output: Output, *, as_json: bool) -> int:
+    """Until interrupted. JSON comes one document a line; tables stay in their place."""
     code = EXIT_UNREACHABLE
-    console = _console()
-    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
-        tables = not as_json and console.is_terminal
-        live = stack.enter_context(Live(console=console, screen=True)) if tables else None
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as exits:
+        in_place = output.is_terminal and not as_json
+        show: Callable[[Part], None] = (
+            exits.enter_context(output.in_place()) if in_place else output.print
+        )
         while True:
             try:
                 document = fetch_status(admin_addrs)
                 code = exit_code(document)
-                shown: RenderableType = (
-                    json.dumps(document) if as_json else render(document, console.width)
-                )
+                if as_json:
+                    _write(document)
+                else:
+                    show(fit(document, output))
             except UnreachableError as error:
                 code = EXIT_UNREACHABLE
-                shown = json.dumps({"error": str(error)}) if as_json else Text(str(error), "red")
-            if live is not None:
-                live.update(shown, refresh=True)
-            elif as_json:
-                sys.stdout.write(f"{shown}\n")
-                sys.stdout.flush()
-            else:
-                console.print(shown)
+                if as_json:
+                    _write({"error": str(error)})
+                else:
+                    show(line(str(error), style="red"))
             time.sleep(REFRESH_S)
     return code
 
 
-def _console() -> Console:
-    """As wide as the terminal; wide enough for whole lines where there is none."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_COLUMNS)
+def _write(document: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
 
 
-def render(document: Mapping[str, Any], width: int = PIPE_COLUMNS) -> RenderableType:
-    """The document as people read it: a headline, then endpoints, workers and what happened.
+def fit(document: Mapping[str, Any], output: Output) -> Part:
+    """The document in the space that there is: tables are cut where they do not fit a terminal."""
+    part = render(document, output.width)
+    room = output.room
+    if room is None or (lines := output.count_lines(part)) <= room:
+        return part
+    endpoints, workers = len(document["endpoints"]), len(document["workers"])
+    rows = endpoints + len(document["discovery"]["refused"]) + workers
+    around = lines - rows  # headings, facts, and errors that need a second line
+    for rows_shown in range(max(room - around, 2), 1, -1):
+        part = render(document, output.width, rows_shown)
+        if output.count_lines(part) <= room:
+            break
+    return part
 
-    Where ``width`` columns are too few, what matters least is left out.
+
+def render(
+    document: Mapping[str, Any], width: int = PIPE_COLUMNS, rows: int | None = None
+) -> Part:
+    """One sentence, what is wrong, the endpoints, the workers, then everything else.
+
+    Where ``width`` columns are too few, what matters least is left out. ``rows`` is how many the
+    two tables may have together.
     """
     small = width < NARROW_COLUMNS
-    parts: list[RenderableType] = [_headline(document), Text()]
-    parts += [_endpoints(document, small=small), Text(), _workers(document, small=small), Text()]
-    return Group(*parts, *_facts(document))
+    endpoints, workers = digest.order_endpoints(document), digest.order_workers(document)
+    states = ([each["state"] for each in endpoints], [digest.word_for(each) for each in workers])
+    shown = [len(endpoints), len(workers)]
+    if rows is not None:
+        shown = digest.share_rows(rows, shown, [digest.count_wrong(each) for each in states])
+    state, _, rest = digest.sentence(document).partition(":")
+    parts: list[Part] = [line(word(state), f":{rest}")]
+    parts += [line(each, style="red") for each in digest.problems(document)]
+    parts += ["", _endpoints(endpoints[: shown[0]], document, small=small)]
+    parts += [line(digest.say_rest(states[0][shown[0] :]))] if shown[0] < len(endpoints) else []
+    parts += ["", _workers(workers[: shown[1]], small=small)]
+    parts += [line(digest.say_rest(states[1][shown[1] :]))] if shown[1] < len(workers) else []
+    return stack([*parts, "", *_facts(document)])
 
 
-def _headline(document: Mapping[str, Any]) -> Text:
-    totals = document["totals"]
-    text = Text.assemble(
-        ("etcd-gateway ", "bold"),
-        _state(document["state"]),
-        f" on {', '.join(document['listen'])}, version {document['version']}, "
-        f"pid {document['pid']}, up {lasting(document['uptime_s'])}\n",
-        f"{totals['sessions']} sessions, {totals['sessions_total']} in total, "
-        f"{totals['refused']} refused; {size(totals['bytes_in'])} in, "
-        f"{size(totals['bytes_out'])} out",
-    )
-    for reason in document["unready"]:
-        text.append(f"\nnot ready: {reason}", "red")
-    return text
-
-
-def _endpoints(document: Mapping[str, Any], *, small: bool) -> Table:
-    columns = ("PRIO", "WEIGHT", "SESSIONS", "TOTAL", "IN", "OUT")
-    table = _table("ENDPOINT", "STATE", "SINCE", *(("SESSIONS",) if small else columns))
-    table.add_column("LAST ERROR", overflow="fold")
+def _endpoints(
+    shown: Sequence[Mapping[str, Any]], document: Mapping[str, Any], *, small: bool
+) -> Part:
     now = _now(document)
-    for each in sorted(document["endpoints"], key=lambda each: each["priority"]):
-        since = "" if each["since"] is None else lasting(now - _seconds(each["since"]))
-        sessions = str(each["sessions"])
-        figures = (
-            str(each["priority"]), str(each["weight"]), sessions, str(each["sessions_total"]),
-            size(each["bytes_in"]), size(each["bytes_out"]),
-        )  # fmt: skip
-        table.add_row(
-            Text(each["endpoint"]), _state(each["state"]), since,
-            *((sessions,) if small else figures), Text(each["last_error"] or ""),
-        )  # fmt: skip
-    return table
+    classes = len({each["priority"] for each in document["endpoints"]}) > 1
+    weights = any(each["weight"] for each in document["endpoints"])
+    columns = ["SESSIONS"] if small else ["SESSIONS", "TOTAL", "IN", "OUT"]
+    columns += ["PRIORITY"] * (classes and not small) + ["WEIGHT"] * (weights and not small)
+    rows = []
+    for each in shown:
+        figures = {
+            "SESSIONS": str(each.get("sessions", "")),
+            "TOTAL": str(each.get("sessions_total", "")),
+            "IN": size(each["bytes_in"]) if "bytes_in" in each else "",
+            "OUT": size(each["bytes_out"]) if "bytes_out" in each else "",
+            "PRIORITY": str(each["priority"]) if "weight" in each else "",
+            "WEIGHT": str(each.get("weight", "")),
+        }
+        since = each.get("since")
+        lasted = "" if since is None else lasting(now - _seconds(since))
+        row = [each["endpoint"], word(each["state"]), lasted, *(figures[name] for name in columns)]
+        rows.append([*row, _last_error(each, now)])
+    head = ["ENDPOINT", "STATE", "SINCE", *columns]
+    return make_table(head, rows, left=head[:2], last="LAST ERROR")
 
 
-def _workers(document: Mapping[str, Any], *, small: bool) -> Table:
-    table = _table("WORKER", "STATE", "PID", "SESSIONS", "LAG", "HEARTBEAT")
-    for column in () if small else ("GEN", "TOTAL", "MEMORY", "LIST"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for each in sorted(document["workers"], key=lambda each: (each["slot"], -each["gen"])):
+def _last_error(each: Mapping[str, Any], now: float) -> str:
+    """The last error; with its age if it is over."""
+    error = each["last_error"]
+    if not error or each["state"] != "active":
+        return error or ""
+    at = each.get("last_error_at")
+    return f"earlier: {error}" if at is None else f"{lasting(now - _seconds(at))} ago: {error}"
+
+
+def _workers(shown: Sequence[Mapping[str, Any]], *, small: bool) -> Part:
+    columns = ["PID", "SESSIONS", "LAG", "HEARTBEAT"]
+    columns += [] if small else ["GENERATION", "TOTAL", "MEMORY", "LIST"]
+    rows = []
+    for each in shown:
         age = each["heartbeat_age_s"]
-        state = _state("hangs" if each["hangs"] else each["state"])
-        more = (
-            str(each["gen"]), str(each["sessions_total"]),
-            size(each["rss_bytes"]), f"v{each['snapshot_version']}",
-        )  # fmt: skip
-        table.add_row(
-            f"slot {each['slot']}", state, str(each["pid"] or "-"), str(each["sessions"]),
-            f"{each['loop_lag_s'] * 1000:.1f} ms", "-" if age is None else f"{age:.1f} s",
-            *(() if small else more),
-        )  # fmt: skip
-    return table
+        figures = {
+            "PID": str(each["pid"] or "-"),
+            "SESSIONS": str(each["sessions"]),
+            "LAG": f"{each['loop_lag_s'] * 1000:.1f} ms",
+            "HEARTBEAT": "-" if age is None else f"{age:.1f} s",
+            "GENERATION": str(each["gen"]),
+            "TOTAL": str(each["sessions_total"]),
+            "MEMORY": size(each["rss_bytes"]),
+            "LIST": f"v{each['snapshot_version']}",
+        }
+        state = word(digest.word_for(each))
+        rows.append([f"slot {each['slot']}", state, *(figures[name] for name in columns)])
+    head = ["WORKER", "STATE", *columns]
+    return make_table(head, rows, left=head[:2])
 
 
-def _facts(document: Mapping[str, Any]) -> list[Text]:
-    found, again, now = document["discovery"], document["reload"], _now(document)
-    source = f"SRV records of {found['srv']}" if found["srv"] else "the --endpoints list"
-    lines = [f"discovery: {source}"]
-    if found["last_success_at"]:
-        lines[0] += f", last answer {lasting(now - _seconds(found['last_success_at']))} ago"
-    if found["next_refresh_s"] is not None:
-        lines[0] += f", next in {lasting(found['next_refresh_s'])}"
-    if found["last_error"]:
-        lines.append(f"discovery error: {found['last_error']}")
-    lines += [f"refused: {name}: {why}" for name, why in found["refused"].items()]
-    lines += [
-        f"error: another program (uid {each['uid']}) listens on {each['address']}, too"
-        for each in document.get("foreign_listeners", ())
+def _facts(document: Mapping[str, Any]) -> list[Part]:
+    found, reload, now = document["discovery"], document["reload"], _now(document)
+    totals = document["totals"]
+    host = f"{document['host']}: " if document.get("host") else ""
+    lines = [
+        f"{host}etcd-gateway {document['version']} on {', '.join(document['listen'])}, "
+        f"pid {document['pid']}, up {lasting(document['uptime_s'])}",
+        f"since the start: {totals['sessions_total']} sessions, {totals['refused']} refused, "
+        f"{size(totals['bytes_in'])} in, {size(totals['bytes_out'])} out",
     ]
-    if again["last_at"]:
-        ago = lasting(now - _seconds(again["last_at"]))
-        why = f": {again['last_error']}" if again["last_error"] else ""
-        lines.append(f"reload: {again['last_result']} {ago} ago{why}")
-    return [Text(line, "red" if "error" in line or "failed" in line else "") for line in lines]
-
-
-def _table(*columns: str) -> Table:
-    """No lines and no padding outside: as greppable as ``ps``. Figures stand to the right."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < 2 else "right", no_wrap=True)
-    return table
-
-
-def _state(state: str) -> Text:
-    return Text(state, COLORS.get(state, ""))
+    source = f"SRV records of {found['srv']}" if found["srv"] else "the --endpoints list"
+    if found["last_success_at"]:
+        source += f", last answer {lasting(now - _seconds(found['last_success_at']))} ago"
+    if found["next_refresh_s"] is not None:
+        source += f", next in {lasting(found['next_refresh_s'])}"
+    lines.append(f"discovery: {source}")
+    if reload["last_at"]:
+        ago = lasting(now - _seconds(reload["last_at"]))
+        lines.append(f"reload: {reload['last_result']} {ago} ago")
+    return [line(each) for each in lines]
 
 
 def _now(document: Mapping[str, Any]) -> float:

@@ -1,0 +1,98 @@
+"""Tables and lines on a terminal: the one place that knows rich.
+
+Without a terminal, tables are plain text in whole lines, as greppable as the output of ``ps``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+Part = RenderableType
+"""Something that can be printed; made by the functions of this module."""
+
+PIPE_COLUMNS = 200
+"""The width where there is no terminal."""
+
+COLORS = {
+    "ready": "green", "active": "green", "degraded": "red", "inactive": "red", "backoff": "red",
+    "refused": "red", "hangs": "red", "starting": "yellow", "draining": "yellow",
+    "removed": "bright_black",
+}  # fmt: skip
+"""Of the words for states."""
+
+
+def word(state: str) -> Text:
+    """A state in its color."""
+    return Text(state, COLORS.get(state, ""))
+
+
+def line(*pieces: str | Text, style: str = "") -> Text:
+    """One line of text."""
+    return Text.assemble(*pieces, style=style)
+
+
+def stack(parts: Sequence[Part]) -> Part:
+    """The parts, one below the other."""
+    return Group(*parts)
+
+
+def make_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str | Text]],
+    *,
+    left: Sequence[str] = (),
+    last: str = "",
+) -> Part:
+    """A table without lines. Columns are right-aligned but for those in ``left``.
+
+    ``last`` is the heading of a column of texts that may need several lines.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
+    if last:
+        table.add_column(last, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(each) if isinstance(each, str) else each for each in row))
+    return table
+
+
+class Output:
+    """Standard output: a terminal of some size, or a pipe of whole lines."""
+
+    def __init__(self) -> None:
+        console = Console(highlight=False, markup=False)
+        self.is_terminal = console.is_terminal
+        self._console = (
+            console
+            if self.is_terminal
+            else Console(width=PIPE_COLUMNS, highlight=False, markup=False)
+        )
+
+    @property
+    def width(self) -> int:
+        return self._console.width
+
+    @property
+    def room(self) -> int | None:
+        """The lines that fit on the terminal beside the next prompt; None without a terminal."""
+        return self._console.height - 1 if self.is_terminal else None
+
+    def print(self, part: Part) -> None:
+        self._console.print(part)
+
+    def count_lines(self, part: Part) -> int:
+        """How many lines the part takes."""
+        return len(self._console.render_lines(part, pad=False))
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[Callable[[Part], None]]:
+        """A function that shows a part in place of the one before, on a screen of its own."""
+        with Live(console=self._console, screen=True) as live:
+            yield lambda part: live.update(part, refresh=True)
