@@ -97,9 +97,7 @@ def fit(document: Mapping[str, Any], output: Output) -> Part:
     return part
 
 
-def render(
-    document: Mapping[str, Any], width: int = PIPE_COLUMNS, rows: int | None = None
-) -> Part:
+def render(document: Mapping[str, Any], width: int = PIPE_COLUMNS, rows: int | None = None) -> Part:
     """One sentence, what is wrong, the endpoints, the workers, then everything else.
 
     Where ``width`` columns are too few, what matters least is left out. ``rows`` is how many the
@@ -182,11 +180,12 @@ def _facts(document: Mapping[str, Any]) -> list[Part]:
     found, reload, now = document["discovery"], document["reload"], _now(document)
     totals = document["totals"]
     host = f"{document['host']}: " if document.get("host") else ""
+    who = f"{host}etcd-gateway {document['version']} on {', '.join(document['listen'])}"
+    moved = f"{size(totals['bytes_in'])} in, {size(totals['bytes_out'])} out"
+    ever = f"{totals['sessions_total']} sessions, {totals['refused']} refused, {moved}"
     lines = [
-        f"{host}etcd-gateway {document['version']} on {', '.join(document['listen'])}, "
-        f"pid {document['pid']}, up {lasting(document['uptime_s'])}",
-        f"since the start: {totals['sessions_total']} sessions, {totals['refused']} refused, "
-        f"{size(totals['bytes_in'])} in, {size(totals['bytes_out'])} out",
+        f"{who}, pid {document['pid']}, up {lasting(document['uptime_s'])}",
+        f"since the start: {ever}",
     ]
     source = f"SRV records of {found['srv']}" if found["srv"] else "the --endpoints list"
     if found["last_success_at"]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
+import pty
+import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +25,7 @@ from supervisor.cli import admin_client
 from supervisor.cli import reload as reload_command
 from supervisor.cli import status as status_command
 from tests.admin_double import NAMES, AdminDouble
+from tests.gateway import COMMAND
 from tests.support import free_port, wait_until
 
 WATCH = """
@@ -43,10 +49,11 @@ def test_status_prints_who_serves_what(
     double.tell(f"traffic {NAMES[0]} 12 5000000")
     assert status_command.run([double.address]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("etcd-gateway ready on 127.0.0.1:23790, [::1]:23790, version 1.0.0")
+    assert lines[0] == "ready: 3 of 3 endpoints active, 2 of 2 workers ready, 12 sessions"
     endpoint = next(line for line in lines if line.startswith(NAMES[0]))
-    assert endpoint.split()[1:2] + endpoint.split()[3:7] == ["active", "0", "5", "12", "12"]
-    assert "4.8 MiB" in endpoint
+    assert endpoint.split()[1:2] + endpoint.split()[3:7] == ["active", "12", "12", "4.8", "MiB"]
+    assert endpoint.split()[-2:] == ["0", "5"]
+    assert any("etcd-gateway 1.0.0 on 127.0.0.1:23790, [::1]:23790" in line for line in lines)
     assert any(line.startswith("slot 1") and "ready" in line for line in lines)
     assert any(line.startswith("discovery: SRV records of example.com") for line in lines)
 
@@ -62,10 +69,62 @@ def test_status_says_what_is_down(double: AdminDouble, capsys: pytest.CaptureFix
         lambda: (status_command.run([double.address]), "unknown key" in capsys.readouterr().out)[1]
     )
     assert status_command.run([double.address]) == 3
-    text = capsys.readouterr().out
-    assert "not ready: no endpoint is active" in text
-    assert "dial: connection refused" in text
-    assert "reload: failed" in text
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
+        "degraded: 0 of 3 endpoints active, 1 of 2 workers ready, 0 sessions",
+        "not ready: no endpoint is active",
+        "not ready: no live worker in slot 1",
+        "the last reload failed: config file: unknown key 'bogus'",
+    ]
+    assert any("dial: connection refused" in line for line in lines)
+    assert [line.split()[1] for line in lines if line.startswith("slot")] == ["1", "0"]
+
+
+def test_a_terminal_shows_what_is_wrong_and_as_much_as_fits(double: AdminDouble) -> None:
+    """On 24 lines with 40 endpoints the inactive ones are on top and the rest is counted."""
+    double.tell("many 37")
+    double.tell("endpoint member36.example.com:2379 inactive")
+    double.tell("endpoint member7.example.com:2379 inactive")
+    lines = run_on_terminal("status", f"--admin-addr={double.address}", rows=24, columns=100)
+    assert lines[0] == "ready: 38 of 40 endpoints active, 2 of 2 workers ready, 0 sessions"
+    table = lines[lines.index("") + 2 :]
+    assert [line.split()[:2] for line in table[:3]] == [
+        ["member7.example.com:2379", "inactive"],
+        ["member36.example.com:2379", "inactive"],
+        [NAMES[0], "active"],
+    ]
+    assert any(line.startswith("... ") and line.endswith(" more, all active") for line in lines)
+    assert any(line.startswith("discovery:") for line in lines)
+    assert len(lines) <= 23
+
+
+def test_watch_shows_the_same_in_place(double: AdminDouble) -> None:
+    """--watch begins with the same sentence, and shows as much as fits."""
+    double.tell("many 37")
+    lines = run_on_terminal(
+        "status", f"--admin-addr={double.address}", "--watch", rows=20, columns=90, watch=True
+    )
+    assert lines[0].startswith("ready: 40 of 40 endpoints active")
+    assert any(line.startswith("... ") for line in lines)
+
+
+def run_on_terminal(*arguments: str, rows: int, columns: int, watch: bool = False) -> list[str]:
+    """What the command shows on a terminal of this size, without colors."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.environ["TERM"] = "xterm"
+        os.execv(COMMAND[0], [*COMMAND, *arguments])
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    seen = bytearray()
+    with contextlib.suppress(OSError):  # EIO: the other side is closed
+        while piece := os.read(fd, 4096):
+            seen += piece
+            if watch and b"discovery:" in seen:
+                os.kill(pid, signal.SIGINT)
+    os.waitpid(pid, 0)
+    os.close(fd)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
+    return [line.rstrip() for line in text.replace("\r", "").splitlines()]
 
 
 def test_status_as_json_is_the_document(
@@ -84,19 +143,19 @@ def test_status_takes_the_first_address_that_answers(
     assert json.loads(capsys.readouterr().out)["state"] == "ready"
 
 
-def test_nobody_there_is_one_clear_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_nobody_there_is_one_clear_line(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Exit 4, the addresses and the reasons, no traceback."""
     gone = f"127.0.0.1:{free_port()}"
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.listen()
         assert status_command.run([gone, f"unix:{tmp_path / 'x'}"]) == 4
-    error = capsys.readouterr().err
+    error = capfd.readouterr().err
     assert error == (
         f"etcd-gateway: no gateway answers at {gone}: Connection refused; "
         f"unix:{tmp_path / 'x'}: No such file or directory\n"
     )
     assert status_command.run([]) == 4
-    assert "GATEWAY_ADMIN_ADDR" in capsys.readouterr().err
+    assert "GATEWAY_ADMIN_ADDR" in capfd.readouterr().err
 
 
 def test_watch_goes_on_until_interrupted(double: AdminDouble) -> None:
