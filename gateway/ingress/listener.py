@@ -58,6 +58,19 @@ def open_listener(address: HostPort, *, exclusive: bool) -> socket.socket:
 
 
 def _open(address: HostPort, exclusive: bool) -> socket.socket:
+    sock = bind_socket(address, exclusive=exclusive)
+    try:
+        sock.listen(BACKLOG)
+        if exclusive:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def bind_socket(address: HostPort, *, exclusive: bool) -> socket.socket:
+    """Bind without listening: no client comes, and no other listener is disturbed."""
     family, host = _family(address)
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
     try:
@@ -72,9 +85,6 @@ def _open(address: HostPort, exclusive: bool) -> socket.socket:
         # Urgent data travels as ordinary bytes: nothing of a stream is lost in between.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         sock.bind((host, address.port))
-        sock.listen(BACKLOG)
-        if exclusive:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     except BaseException:
         sock.close()
         raise

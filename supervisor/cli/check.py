@@ -1,89 +1,105 @@
-"""The command ``check``: resolve every target, verify TLS, dial every endpoint once, tell.
+"""The command ``check``: everything that ``start`` would find, without starting anything.
 
-It starts nothing and listens on nothing.
+It resolves every target, verifies TLS, dials every endpoint once, and tries whether the gateway's
+own addresses, workers and descriptors are to be had. It listens on nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from supervisor.cli.console import PROGRAM
+from supervisor.cli.console import report
+from supervisor.cli.dials import Checked, dial_all
+from supervisor.cli.own_addresses import Availability, OwnAddress, try_admin, try_listen
+from supervisor.cli.tables import Cell, Output, Part, line, make_table, stack
 from supervisor.core.config import Config
-from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.system_names import Files
-from supervisor.core.exit_codes import EXIT_NO_ENDPOINT, EXIT_USAGE
+from supervisor.core.effective import Source, to_document
+from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAGE
 from supervisor.discovery.listen_addresses import UnresolvedListenError, resolve_listen
 from supervisor.discovery.resolution import BadTargetError, Targets
-from supervisor.system import connections
-from supervisor.system.tls import TlsClient, unverified
+from supervisor.system import limits
 
 EXIT_USABLE = 0
 
-MAX_CONCURRENT = 64
-"""Dials under way at once."""
+MAX_VALUE = 60
+"""Characters of a value that the table of the configuration shows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dial:
-    """One attempt at one address; ``error`` is "" if it connected."""
+@dataclass(slots=True)
+class Findings:
+    """What was found. ``obstacles`` are reasons why a start would exit 1, one line each."""
 
-    address: str
-    time_s: float
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """One endpoint that may be used, and its dials, one for each address."""
-
-    endpoint: Discovered
-    dials: tuple[Dial, ...]
-
-    @property
-    def usable(self) -> bool:
-        return any(not dial.error for dial in self.dials)
+    resolution: Resolution
+    checked: tuple[Checked, ...] = ()
+    own: list[OwnAddress] = field(default_factory=list)
+    workers: int = 0
+    open_files: int = 0
+    obstacles: list[str] = field(default_factory=list)
 
 
 def run(config: Config, as_json: bool = False, files: Files | None = None) -> int:
-    """Check and print; returns the exit code: 0, 2 (usage) or 69 (no endpoint can be dialed)."""
+    """Check and print. The exit code: 0, or what ``start`` would exit with (1, 2 or 69)."""
     try:
-        result, checked = asyncio.run(_check(config, files))
-    except (BadTargetError, UnresolvedListenError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        found = asyncio.run(_find(config, files))
+    except BadTargetError as error:
+        report(str(error))
         return EXIT_USAGE
     if as_json:
-        document = describe(config, result, checked)
-        print(json.dumps(document, indent=2))
+        print(json.dumps(describe(config, found), indent=2))
     else:
-        _print_table(result, checked)
-    if not result.srv and result.loops:
-        name, hit = next(iter(result.loops.items()))
-        print(
-            f"{PROGRAM}: --endpoints {name} is the gateway's own listen address {hit},"
-            " expected the address of another program",
-            file=sys.stderr,
+        Output().print(_render(config, found))
+    sys.stdout.flush()
+    if not found.resolution.srv and found.resolution.loops:
+        name, hit = next(iter(found.resolution.loops.items()))
+        report(
+            f"--endpoints {name} is the gateway's own listen address {hit},"
+            " expected the address of another program"
         )
         return EXIT_USAGE
-    return EXIT_USABLE if any(each.usable for each in checked) else EXIT_NO_ENDPOINT
+    for obstacle in found.obstacles:
+        report(obstacle)
+    if found.obstacles:
+        return EXIT_FAILURE
+    return EXIT_USABLE if any(each.usable for each in found.checked) else EXIT_NO_ENDPOINT
 
 
-def describe(config: Config, result: Resolution, checked: tuple[Checked, ...]) -> dict[str, Any]:
+async def _find(config: Config, files: Files | None) -> Findings:
+    obstacles = []
+    try:
+        listen = await resolve_listen(config.listen_addr, config.nameserver, files=files)
+    except UnresolvedListenError as error:
+        listen = ()
+        obstacles.append(str(error))
+    resolution = await Targets(config, listen, files=files).resolve(force=True)
+    found = Findings(resolution, await dial_all(config, resolution.endpoints), obstacles=obstacles)
+    found.own = [try_listen("listen-addr", each) for each in listen]
+    found.own += map(try_admin, config.admin_addr)
+    found.obstacles += [
+        f"--{each.flag} {each.address}: cannot listen there: {each.error}"
+        for each in found.own
+        if each.availability is Availability.UNUSABLE
+    ]
+    found.open_files = limits.raise_open_files()
+    found.workers = config.workers or limits.usable_cpus()
+    if obstacle := limits.find_obstacle(
+        found.open_files, workers=found.workers, listen=max(len(listen), 1)
+    ):
+        found.obstacles.append(obstacle)
+    return found
+
+
+def describe(config: Config, found: Findings) -> dict[str, Any]:
     """The JSON document of ``--json``."""
     return {
         "srv": config.discovery_srv or None,
         "listen": [str(each) for each in config.listen_addr],
-        "usable": sum(each.usable for each in checked),
+        "usable": sum(each.usable for each in found.checked),
         "endpoints": [
             {
                 "endpoint": each.endpoint.name,
@@ -101,81 +117,76 @@ def describe(config: Config, result: Resolution, checked: tuple[Checked, ...]) -
                     for dial in each.dials
                 ],
             }
-            for each in checked
+            for each in found.checked
         ],
         "left_out": [
-            {"endpoint": name, "reason": reason} for name, reason in result.left_out.items()
+            {"endpoint": name, "reason": reason}
+            for name, reason in found.resolution.left_out.items()
         ],
-        "problems": [problem.error for problem in result.problems],
+        "problems": [problem.error for problem in found.resolution.problems],
+        "own_addresses": [
+            {
+                "flag": each.flag,
+                "address": each.address,
+                "state": each.availability.value,
+                "error": each.error or None,
+                "pid": each.pid or None,
+            }
+            for each in found.own
+        ],
+        "obstacles": found.obstacles,
+        "workers": found.workers,
+        "open_files": found.open_files,
+        "configuration": to_document(config.effective),
     }
 
 
-async def _check(config: Config, files: Files | None) -> tuple[Resolution, tuple[Checked, ...]]:
-    listen = await resolve_listen(config.listen_addr, config.nameserver, files=files)
-    result = await Targets(config, listen, files=files).resolve(force=True)
-    slots = asyncio.Semaphore(MAX_CONCURRENT)
-
-    async def check(endpoint: Discovered) -> Checked:
-        tls = endpoint.tls or (endpoint.srv and not config.insecure_discovery)
-        dials = (
-            dial(address, endpoint.port, config.dial_timeout_s, slots, tls=tls)
-            for address in endpoint.addresses
-        )
-        return Checked(endpoint, tuple(await asyncio.gather(*dials)))
-
-    return result, tuple(await asyncio.gather(*map(check, result.endpoints)))
-
-
-async def dial(
-    address: str, port: int, timeout_s: float, slots: asyncio.Semaphore, *, tls: bool = False
-) -> Dial:
-    """Connect once and hang up; if it speaks TLS, after a handshake that is not measured."""
-    loop = asyncio.get_running_loop()
-    async with slots:
-        started_at = loop.time()
-        error = ""
-        with connections.open_socket(address) as sock:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await connections.connect(sock, address, port)
-            except TimeoutError:
-                error = f"timeout after {timeout_s:g} s"
-            except OSError as failure:
-                error = connections.words(failure)
-            time_s = loop.time() - started_at
-            if not error:
-                await _hang_up(sock, timeout_s, tls=tls)
-        return Dial(address, time_s, error)
+def _render(config: Config, found: Findings) -> Part:
+    """The configuration, the gateway's own side, then the endpoints."""
+    parts: list[Part] = []
+    if given := [each for each in config.effective if each.source is not Source.DEFAULT]:
+        rows = [(each.flag, _shown(each.value), each.source.value) for each in given]
+        parts += [make_table(("FLAG", "VALUE", "FROM"), rows, left=("FLAG", "VALUE", "FROM")), ""]
+    parts += map(_own_line, found.own)
+    workers = f"workers: {found.workers}" + ("" if config.workers else " (one per CPU)")
+    parts += [line(f"{workers}, limit of open files: {found.open_files}"), ""]
+    if rows_of_endpoints := _endpoint_rows(found):
+        head = ("ENDPOINT", "ADDRESS", "PRIORITY", "WEIGHT", "TLS")
+        parts.append(make_table(head, rows_of_endpoints, left=head, last="RESULT"))
+    parts += [
+        line(f"problem: {problem.error}", style="yellow") for problem in found.resolution.problems
+    ]
+    usable = sum(each.usable for each in found.checked)
+    known = len(found.checked) + len(found.resolution.left_out)
+    return stack([*parts, line(f"{usable} of {known} endpoints can be used")])
 
 
-async def _hang_up(sock: socket.socket, timeout_s: float, *, tls: bool) -> None:
-    """End the connection in order: etcd logs every one that ends before its TLS handshake."""
-    client = TlsClient(sock, unverified(), None) if tls else None
-    if client is not None:
-        with contextlib.suppress(OSError):
-            async with asyncio.timeout(timeout_s):
-                await client.shake_hands()
-    await connections.leave(sock, client)
+def _own_line(own: OwnAddress) -> Part:
+    where = f"{own.flag} {own.address}: "
+    match own.availability:
+        case Availability.FREE:
+            return line(where, "free")
+        case Availability.RUNNING:
+            return line(where, f"in use by the running gateway, pid {own.pid}", style="yellow")
+        case Availability.UNUSABLE:
+            return line(where, own.error, style="red")
 
 
-def _print_table(result: Resolution, checked: tuple[Checked, ...]) -> None:
-    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
-    for heading in ("ENDPOINT", "ADDRESS", "PRIORITY", "WEIGHT", "TLS", "RESULT"):
-        table.add_column(heading, no_wrap=heading != "RESULT", overflow="fold")
-    for each in checked:
-        found = each.endpoint
-        for number, one in enumerate(each.dials):
-            said = one.error or f"connected in {one.time_s * 1000:.1f} ms"
-            row = (found.name, one.address, str(found.priority), str(found.weight))
-            row = row if number == 0 else ("", one.address, "", "")
-            tls = "yes" if found.tls and number == 0 else ""
-            table.add_row(*row, tls, said, style="red" if one.error else None)
-    for name, reason in result.left_out.items():
-        table.add_row(name, "", "", "", "", f"left out: {reason}", style="red")
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
-    if table.row_count:
-        console.print(table)
-    for problem in result.problems:
-        console.print(f"problem: {problem.error}", style="yellow")
-    usable = sum(each.usable for each in checked)
-    console.print(f"{usable} of {len(checked) + len(result.left_out)} endpoints can be used")
+def _endpoint_rows(found: Findings) -> list[list[Cell]]:
+    rows: list[list[Cell]] = []
+    for each in found.checked:
+        endpoint = each.endpoint
+        name = [endpoint.name, str(endpoint.priority), str(endpoint.weight)]
+        for dial in each.dials:
+            tls = "yes" if endpoint.tls and name[0] else ""
+            said = f"connected in {dial.time_s * 1000:.1f} ms"
+            result = line(dial.error, style="red") if dial.error else said
+            rows.append([name[0], dial.address, *name[1:], tls, result])
+            name = ["", "", ""]
+    for left, reason in found.resolution.left_out.items():
+        rows.append([left, "", "", "", "", line(f"left out: {reason}", style="red")])
+    return rows
+
+
+def _shown(value: str) -> str:
+    return value if len(value) <= MAX_VALUE else value[: MAX_VALUE - 1] + "…"

@@ -142,9 +142,10 @@ def _start(**given: tuple[str, ...]) -> int:
 
 
 def _check(*, as_json: bool, **given: tuple[str, ...]) -> int:
-    """Resolve and dial every endpoint once; print what was found and start nothing.
+    """Check everything that start would need, dial every endpoint once, and start nothing.
 
-    Exits 0 if at least one endpoint can be dialed, 69 if none can, 2 on wrong usage.
+    Exits 0 if at least one endpoint can be dialed, 69 if none can, 1 if something else would keep
+    the gateway from starting (as an address that cannot be bound), 2 on wrong usage.
     """
     config = settings.load(_by_flag(given))
     for name, meant in config.misspelled:

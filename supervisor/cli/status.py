@@ -15,7 +15,7 @@ from typing import Any
 
 from supervisor.cli.admin_client import UnreachableError, fetch_status
 from supervisor.cli.console import report
-from supervisor.cli.tables import PIPE_COLUMNS, Output, Part, line, make_table, stack, word
+from supervisor.cli.tables import PIPE_COLUMNS, Cell, Output, Part, line, make_table, stack, word
 from supervisor.core.admin import digest
 
 EXIT_READY = 0
@@ -127,7 +127,7 @@ def _endpoints(
     weights = any(each["weight"] for each in document["endpoints"])
     columns = ["SESSIONS"] if small else ["SESSIONS", "TOTAL", "IN", "OUT"]
     columns += ["PRIORITY"] * (classes and not small) + ["WEIGHT"] * (weights and not small)
-    rows = []
+    rows: list[list[Cell]] = []
     for each in shown:
         figures = {
             "SESSIONS": str(each.get("sessions", "")),
@@ -157,7 +157,7 @@ def _last_error(each: Mapping[str, Any], now: float) -> str:
 def _workers(shown: Sequence[Mapping[str, Any]], *, small: bool) -> Part:
     columns = ["PID", "SESSIONS", "LAG", "HEARTBEAT"]
     columns += [] if small else ["GENERATION", "TOTAL", "MEMORY", "LIST"]
-    rows = []
+    rows: list[list[Cell]] = []
     for each in shown:
         age = each["heartbeat_age_s"]
         figures = {

@@ -16,6 +16,8 @@ from rich.text import Text
 Part = RenderableType
 """Something that can be printed; made by the functions of this module."""
 
+Cell = str | Text
+
 PIPE_COLUMNS = 200
 """The width where there is no terminal."""
 
@@ -44,7 +46,7 @@ def stack(parts: Sequence[Part]) -> Part:
 
 def make_table(
     columns: Sequence[str],
-    rows: Sequence[Sequence[str | Text]],
+    rows: Sequence[Sequence[Cell]],
     *,
     left: Sequence[str] = (),
     last: str = "",

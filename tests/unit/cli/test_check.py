@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +14,11 @@ import pytest
 
 from gateway.core.address import HostPort
 from supervisor.cli import check as check_command
+from supervisor.cli.main import main
 from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery.system_names import Files
 from tests.dns import NameServer
+from tests.gateway import COMMAND, environment, running
 from tests.support import free_port
 from tests.tls import Authority, Server, plaintext, silent
 
@@ -111,19 +116,19 @@ def test_several_addresses_are_dialed(files: Files, ns: NameServer, capsys: Capt
     assert [dial["error"] for dial in endpoint["dials"]] == [None, "connection refused"]
 
 
-def test_a_loop_is_wrong_usage(files: Files, capsys: Capture) -> None:
+def test_a_loop_is_wrong_usage(files: Files, capfd: Capture) -> None:
     """An endpoint that is our own listen address is wrong usage: exit code 2, one line."""
     assert check_command.run(static("127.0.0.1:23790"), files=files) == 2
-    err = capsys.readouterr().err
+    err = capfd.readouterr().err
     assert err.count("\n") == 1
     assert "--endpoints 127.0.0.1:23790 is the gateway's own listen address" in err
 
 
-def test_a_missing_ca_file_is_wrong_usage(files: Files, capsys: Capture) -> None:
+def test_a_missing_ca_file_is_wrong_usage(files: Files, capfd: Capture) -> None:
     """A CA file that cannot be read is wrong usage, and named."""
     config = Config(discovery_srv="test", trusted_ca_file="/nonexistent/ca.pem")
     assert check_command.run(config, files=files) == 2
-    assert "/nonexistent/ca.pem" in capsys.readouterr().err
+    assert "/nonexistent/ca.pem" in capfd.readouterr().err
 
 
 def test_a_dial_times_out(files: Files, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,3 +136,131 @@ def test_a_dial_times_out(files: Files, capsys: Capture, monkeypatch: pytest.Mon
     config = replace(static("127.0.0.1:1"), dial_timeout_s=0.0)
     assert check_command.run(config, files=files) == 69
     assert "refused" in (out := capsys.readouterr().out) or "timeout" in out
+
+
+def on(port: int, *endpoints: str, admin: tuple[str, ...] = ()) -> Config:
+    """A configuration that listens on a port of 127.0.0.1."""
+    listen = (HostPort("127.0.0.1", port),)
+    return replace(static(*endpoints), listen_addr=listen, admin_addr=admin)
+
+
+def test_own_addresses_that_are_free(files: Files, capsys: Capture, tmp_path: Path) -> None:
+    """Addresses that can be bound are free, a socket that a dead process left behind included."""
+    left = tmp_path / "left.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(left))
+    admin = (f"unix:{tmp_path}/new.sock", f"unix:{left}", f"127.0.0.1:{free_port()}")
+    with Server(silent) as backend:
+        config = on(free_port(), f"127.0.0.1:{backend.port}", admin=admin)
+        assert check_command.run(config, as_json=True, files=files) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [each["state"] for each in document["own_addresses"]] == ["free"] * 4
+    assert document["workers"] >= 1
+    assert document["obstacles"] == []
+    assert left.exists()
+
+
+def test_own_addresses_that_cannot_be_had(files: Files, capfd: Capture, tmp_path: Path) -> None:
+    """What start would exit 1 for is named, a line each, and check exits 1 too."""
+    (tmp_path / "file").touch()
+    with Server(silent) as backend, socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        admin = (
+            f"127.0.0.1:{taken}",
+            f"unix:{tmp_path}/file",
+            f"unix:{tmp_path}/none/g.sock",
+            f"unix:{tmp_path}/file/g.sock",
+        )
+        config = on(taken, f"127.0.0.1:{backend.port}", admin=admin)
+        config = replace(config, listen_addr=(*config.listen_addr, HostPort("192.0.2.1", 1)))
+        assert check_command.run(config, files=files) == 1
+    out, err = capfd.readouterr()
+    assert "1 of 1 endpoints can be used" in out
+    where = "cannot listen there"
+    assert [line.removeprefix("etcd-gateway: ") for line in err.splitlines()] == [
+        f"--listen-addr 127.0.0.1:{taken}: {where}: Address already in use",
+        f"--listen-addr 192.0.2.1:1: {where}: Cannot assign requested address",
+        f"--admin-addr 127.0.0.1:{taken}: {where}: Address already in use",
+        f"--admin-addr unix:{tmp_path}/file: {where}: the file exists and is not a socket",
+        f"--admin-addr unix:{tmp_path}/none/g.sock: {where}: there is no directory {tmp_path}/none",
+        f"--admin-addr unix:{tmp_path}/file/g.sock: {where}: Not a directory",
+    ]
+
+
+def test_another_programs_socket_file(files: Files, capfd: Capture, tmp_path: Path) -> None:
+    """A unix socket on which something else answers is in use."""
+    path = tmp_path / "other.sock"
+    with socket.socket(socket.AF_UNIX) as other, Server(silent) as backend:
+        other.bind(str(path))
+        other.listen()
+
+        def hang_up() -> None:
+            other.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        config = on(free_port(), f"127.0.0.1:{backend.port}", admin=(f"unix:{path}",))
+        assert check_command.run(config, files=files) == 1
+    assert "other.sock: cannot listen there: Address already in use" in capfd.readouterr().err
+
+
+def test_addresses_of_a_running_gateway(files: Files, capfd: Capture, tmp_path: Path) -> None:
+    """A running gateway is named and not disturbed: clients are accepted all the while."""
+    with (
+        Server(silent) as backend,
+        running(
+            f"--admin-addr=unix:{tmp_path}/g.sock", endpoints=[f"127.0.0.1:{backend.port}"]
+        ) as gateway,
+    ):
+        admin = (f"unix:{tmp_path}/g.sock",)
+        config = on(gateway.port, f"127.0.0.1:{backend.port}", admin=admin)
+        for _ in range(20):
+            assert check_command.run(config, files=files) == 0
+            for _ in range(10):
+                socket.create_connection(gateway.address).close()
+        assert check_command.run(config, as_json=True, files=files) == 0
+    text = capfd.readouterr().out
+    assert f"in use by the running gateway, pid {gateway.pid}" in text
+    document = json.loads(text[text.index("{") :])
+    assert [each["pid"] for each in document["own_addresses"]] == [gateway.pid, gateway.pid]
+
+
+def test_a_listen_name_that_does_not_resolve(files: Files, ns: NameServer, capfd: Capture) -> None:
+    """A listen name that does not exist is wrong usage."""
+    listen = (HostPort("listen.test", 1),)
+    config = replace(static("127.0.0.1:1"), listen_addr=listen, nameserver=(ns.address,))
+    assert check_command.run(config, files=files) == 2
+    assert "--listen-addr listen.test:1: cannot resolve the host" in capfd.readouterr().err
+
+
+def test_too_few_descriptors() -> None:
+    """A limit of open files that is too low for the workers is an obstacle."""
+    with Server(silent) as backend:
+        flags = ["--workers=16", f"--endpoints=127.0.0.1:{backend.port}"]
+        flags.append(f"--listen-addr=127.0.0.1:{free_port()}")
+        shown = subprocess.run(
+            ["sh", "-c", 'ulimit -n 60; exec "$@"', "sh", *COMMAND, "check", *flags],
+            capture_output=True,
+            text=True,
+            env=environment(),
+        )
+    assert shown.returncode == 1
+    assert "the limit of open files is 60, expected at least" in shown.stderr
+
+
+def test_the_configuration_is_shown_with_its_sources(
+    capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not the default is in the table, everything is in the document."""
+    monkeypatch.setenv("GATEWAY_DIAL_TIMEOUT", "1s")
+    monkeypatch.setenv("GATEWAY_ENDPIONTS", "a:1")
+    arguments = ["check", "--endpoints=127.0.0.1:1", f"--listen-addr=127.0.0.1:{free_port()}"]
+    assert main(arguments) == 69
+    out, err = capfd.readouterr()
+    rows = [line.split() for line in out.splitlines()]
+    assert ["dial-timeout", "1s", "variable"] in rows
+    assert ["endpoints", "127.0.0.1:1", "flag"] in rows
+    assert not any(row[:1] == ["balance"] for row in rows)
+    assert "GATEWAY_ENDPIONTS is not a variable of the gateway" in err
+    assert main([*arguments, "--json"]) == 69
+    configuration = json.loads(capfd.readouterr().out)["configuration"]
+    assert configuration["balance"] == {"value": "round-robin", "source": "default"}

@@ -1,0 +1,85 @@
+"""Dialing every address of every endpoint once, for the command ``check``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from supervisor.core.config import Config
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.system import connections
+from supervisor.system.tls import TlsClient, unverified
+
+MAX_CONCURRENT = 64
+"""Dials under way at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """One attempt at one address; ``error`` is "" if it connected."""
+
+    address: str
+    time_s: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One endpoint that may be used, and its dials, one for each address."""
+
+    endpoint: Discovered
+    dials: tuple[Dial, ...]
+
+    @property
+    def usable(self) -> bool:
+        return any(not dial.error for dial in self.dials)
+
+
+async def dial_all(config: Config, endpoints: Iterable[Discovered]) -> tuple[Checked, ...]:
+    """Every address of every endpoint, some at a time."""
+    slots = asyncio.Semaphore(MAX_CONCURRENT)
+
+    async def check(endpoint: Discovered) -> Checked:
+        tls = endpoint.tls or (endpoint.srv and not config.insecure_discovery)
+        dials = (
+            dial(address, endpoint.port, config.dial_timeout_s, slots, tls=tls)
+            for address in endpoint.addresses
+        )
+        return Checked(endpoint, tuple(await asyncio.gather(*dials)))
+
+    return tuple(await asyncio.gather(*map(check, endpoints)))
+
+
+async def dial(
+    address: str, port: int, timeout_s: float, slots: asyncio.Semaphore, *, tls: bool = False
+) -> Dial:
+    """Connect once and hang up; if it speaks TLS, after a handshake that is not measured."""
+    loop = asyncio.get_running_loop()
+    async with slots:
+        started_at = loop.time()
+        error = ""
+        with connections.open_socket(address) as sock:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await connections.connect(sock, address, port)
+            except TimeoutError:
+                error = f"timeout after {timeout_s:g} s"
+            except OSError as failure:
+                error = connections.words(failure)
+            time_s = loop.time() - started_at
+            if not error:
+                await _hang_up(sock, timeout_s, tls=tls)
+        return Dial(address, time_s, error)
+
+
+async def _hang_up(sock: socket.socket, timeout_s: float, *, tls: bool) -> None:
+    """End the connection in order: etcd logs every one that ends before its TLS handshake."""
+    client = TlsClient(sock, unverified(), None) if tls else None
+    if client is not None:
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(timeout_s):
+                await client.shake_hands()
+    await connections.leave(sock, client)
