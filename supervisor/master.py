@@ -88,6 +88,7 @@ class Master:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._ready = False
         self._failed_with = 0
+        self._failure = ""
         self._pool: WorkerPool | None = None
         self._port_monitor: PortMonitor | None = None
         self._admin = AdminLifecycle(self.view, self._log, names=lambda: self._config.admin_host)
@@ -471,14 +472,18 @@ class Master:
             self._log.error("internal error", task=name, error=repr(error))
 
     def _fail(self, text: str, code: int) -> None:
-        self._log.error(text)
+        """End with this code; the log says ``text`` when everything else has been said."""
         self._failed_with = code
+        self._failure = text
         if self._pool is None:
             self._end(code)
         else:
+            self._log.error(text)
             self._pool.stop_now()
 
     def _end(self, code: int) -> None:
+        if code and self._pool is not None:
+            self._failure = self._failure or self._pool.failure
         if not self._done.done():
             self._done.set_result(code or self._failed_with)
 
@@ -491,6 +496,8 @@ class Master:
         await asyncio.gather(self._discovery_loop.close(), self._endpoints.close())
         self._service_notifier.close()
         self._shutdown.close()
+        if self._failure:  # the last line says why: people look there first
+            self._log.error(self._failure)
         self._log.close()
         self._signals.close()
 

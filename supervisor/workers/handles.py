@@ -47,6 +47,8 @@ class WorkerHandle:
     told_why: bool = False
     """Whether the log says already why it ends, other than by ``exit 0``."""
     told_hang: bool = False
+    how: str = ""
+    """How it ended, once it was reaped."""
 
     def descriptors(self, who: WorkerId) -> dict[str, int]:
         """What another master needs to have this worker, by name."""
@@ -218,7 +220,7 @@ class WorkerHandles:
         self._loop.remove_reader(handle.child.pidfd)
         handle.channel.drain()
         handle.channel.close()
-        how = handle.child.reap()
+        how = handle.how = handle.child.reap()
         os.close(handle.child.pidfd)
         del self._handles[who]
         self._alive.discard(who)

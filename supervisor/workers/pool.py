@@ -107,6 +107,8 @@ class WorkerPool:
         self._stepping = False
         self._snapshot = b""
         self._ticker: asyncio.TimerHandle | None = None
+        self.failure = ""
+        """Why the last worker that did not come up failed, for the last line of the log."""
         self._spawner = Spawner(
             listen=listen,
             scoreboard=self._scoreboard,
@@ -335,6 +337,7 @@ class WorkerPool:
             case messages.Failed(reason, error):
                 self._handles[who].told_why = True
                 hint = {"expected": EXPECTED_ADDRESS} if reason == "bind" else {}
+                self.failure = f"{error}; expected {EXPECTED_ADDRESS}" if hint else error
                 self._log.error(
                     "worker cannot start", slot=slot, gen=gen, reason=reason, error=error, **hint
                 )
@@ -363,6 +366,8 @@ class WorkerPool:
             self._handles.condemn(event.who, reason)
 
     def _on_exit(self, who: WorkerId, handle: WorkerHandle) -> None:
+        if not handle.told_why:
+            self.failure = f"worker of slot {who.slot} ended: {handle.how}"
         self._handlers.on_worker_gone(who.slot, who.gen, handle.report)
         self._feed(events.WorkerExited(who))
         if who.slot in self._sockets:  # else that was the last one, and everything is closed
@@ -402,8 +407,11 @@ class WorkerPool:
     def _finish(self, code: int) -> None:
         if code == EXIT_CRASH_LOOP:
             self._log.error(
-                "giving up, workers keep dying before they are ready", attempts=STILLBORN_MOST
+                "giving up, workers keep dying before they are ready",
+                attempts=STILLBORN_MOST,
+                error=self.failure,
             )
+            self.failure = ""  # the log's last line has it
         try:
             self.close()
         finally:

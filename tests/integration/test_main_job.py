@@ -326,7 +326,12 @@ def test_a_listen_address_in_use_is_exit_1() -> None:
             assert gateway.process.wait(10) == 1
             assert "Address already in use" in gateway.text()
             assert "expected" in gateway.lines("worker cannot start")[0]
-            assert other.address in gateway.text()
+            last = gateway.lines()[-1]
+            assert last["level"] == "error"
+            assert last["msg"] == (
+                f"cannot listen on {other.address}: Address already in use; expected in"
+                " --listen-addr an address of this host on which no other program listens"
+            )
             assert "Traceback" not in gateway.text()
         assert asked((other.host, other.port)) == "other"
 
