@@ -62,9 +62,9 @@ class NameServer:
     name and a type, or "" (everything) to a fault. Stopped and started again it keeps its port.
     """
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self._host = host
-        self._port = 0
+        self._port = port
         self._zone: dict[tuple[str, str], tuple[int, tuple[str, ...]]] = {}
         self._thread: threading.Thread | None = None
         self._wake_w: socket.socket | None = None

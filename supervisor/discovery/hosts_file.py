@@ -28,6 +28,7 @@ class HostsFile:
         self.path = path
         self._log = log
         self._stamp: Stamp = None
+        self._told_cut: Stamp = None
         self._table = HostsTable()
         self._reading = asyncio.Lock()
 
@@ -63,7 +64,9 @@ class HostsFile:
             return
 
     def _tell_cut(self) -> None:
-        if self._log is not None:
+        stamp = _stamp(self.path)
+        if self._log is not None and stamp != self._told_cut:
+            self._told_cut = stamp
             self._log.warn(
                 "hosts file is too long, the rest is ignored", path=self.path, read_bytes=MAX_BYTES
             )

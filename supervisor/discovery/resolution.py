@@ -80,6 +80,9 @@ class Targets:
             self._admission = before._admission.copy()
         self._resolver: Resolver | None = None
         self._resolver_stamp: object = None
+        if before is not None and before.config.nameserver == config.nameserver:
+            self._resolver = before._resolver
+            self._resolver_stamp = before._resolver_stamp
         self._discovered: list[str] = before._discovered if before else []
 
     def next_at(self) -> float:
@@ -226,7 +229,7 @@ class Targets:
         except OSError:
             stamp = None
         if self._resolver is None or stamp != self._resolver_stamp:
-            self._resolver = Resolver(self.config.nameserver, self._files)
+            self._resolver = Resolver(self.config.nameserver, self._files, self._log)
             self._resolver_stamp = stamp
         return self._resolver
 

@@ -90,7 +90,7 @@ class Resolver:
         self._servers = [Address(each.host, each.port) for each in nameservers]
         timeout_s, rotate = NAMESERVER_TIMEOUT_S, False
         if not nameservers:
-            self._servers = [Address(host, 53) for host in conf.nameservers]
+            self._servers = [Address(host, files.port) for host in conf.nameservers]
             timeout_s, rotate = conf.timeout_s, conf.rotate
         tries_s = timeout_s * conf.attempts * len(self._servers)
         self._patience = Patience(

@@ -20,12 +20,14 @@ MAX_NDOTS = 15
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where the system's name configuration is."""
+    """Where the system's name configuration is, and what is not in a file."""
 
     hosts: str = "/etc/hosts"
     resolv_conf: str = "/etc/resolv.conf"
     domain: str | None = None
     """The domain to search where resolv.conf names none; None: that of the host's own name."""
+    port: int = 53
+    """Of the nameservers in resolv.conf, which cannot name one."""
 
 
 @dataclass(frozen=True, slots=True)
