@@ -12,12 +12,19 @@ export APT
 # Where ip and named are; not every user has them on the path.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test unit check format stress bench docs clean
+PYTEST := $(BIN)/python -m pytest -q
+# Tests mostly wait, so twice as many run at a time as there are CPUs.
+JOBS ?= $(shell echo $$(( 2 * $$(nproc) )))
+SIDE_BY_SIDE := --numprocesses=$(JOBS) --dist=loadgroup
+COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=100
+
+.PHONY: help run test unit cover check format stress bench docs clean
 
 help:
 	@echo "make run      set up and start the demo (Ctrl-C ends it)"
 	@echo "make test     set up and run the tests; as root this installs packages, APT=no does not"
-	@echo "make unit     the unit tests alone, with the coverage of core"
+	@echo "make unit     the unit tests alone, without the slow ones"
+	@echo "make cover    all unit tests, with the coverage of core"
 	@echo "make check    style, types, import contracts"
 	@echo "make format   rewrite the sources in the project's style"
 	@echo "make stress   the long multi-process stress tests"
@@ -28,13 +35,16 @@ help:
 run: $(VENV)/.runtime
 	@$(BIN)/etcd-gateway demo
 
-test: $(VENV)/.tests check
+test: $(VENV)/.tests check cover
 	@tests/provision.sh test $(BIN)
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=100 tests/unit
-	$(BIN)/python -m pytest tests/integration tests/stress
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not alone" tests/integration tests/stress
+	$(PYTEST) -m alone tests
 
 unit: $(VENV)/.tests
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=100 tests/unit
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not alone and not slow" tests/unit
+
+cover: $(VENV)/.tests
+	$(PYTEST) $(SIDE_BY_SIDE) $(COVERAGE) -m "not alone" tests/unit
 
 check: $(VENV)/.tests
 	$(BIN)/ruff check .

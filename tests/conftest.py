@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Machines are shared and slow at times: an example's duration says nothing about the code.
 settings.register_profile("gateway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("gateway")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a module in one process where they share what is expensive to make."""
+    for item in items:
+        if marker := item.get_closest_marker("together"):
+            name = marker.args[0] if marker.args else item.nodeid.partition("::")[0]
+            item.add_marker(pytest.mark.xdist_group(name))

@@ -3,30 +3,67 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import random
 import socket
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+PATIENCE = 3.0 if "PYTEST_XDIST_WORKER" in os.environ else 1.0
+"""By how much deadlines are longer where other tests run beside this one and share its CPUs."""
 
 
 def wait_until(predicate: Callable[[], object], deadline_s: float = 10.0, what: str = "") -> None:
     """Wait until ``predicate()`` is true; fail with ``what`` after ``deadline_s`` seconds."""
-    end = time.monotonic() + deadline_s
+    end = time.monotonic() + deadline_s * PATIENCE
     while not predicate():
         if time.monotonic() > end:
             raise AssertionError(f"not within {deadline_s:g} s: {what or predicate}")
         time.sleep(0.005)
 
 
+class _Ports:
+    """Ports that this process has taken, so that no other process of the tests takes them too.
+
+    Each is a lock on one byte of a file that all test processes share. The kernel drops the locks
+    when the process ends. Owns the file; never closes it, because a close drops all locks.
+    """
+
+    def __init__(self) -> None:
+        path = Path(tempfile.gettempdir()) / f"etcd-gateway-ports-{os.getuid()}"
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._taken: set[int] = set()
+
+    def take(self, port: int) -> bool:
+        """Whether the port is this process's from now on; False if some test has it already."""
+        if port in self._taken:
+            return False
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
+            return False
+        self._taken.add(port)
+        return True
+
+
+_ports = _Ports()
+_random = random.Random()  # pytest-randomly seeds the module's own alike in every process
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free for TCP and UDP on ``host``.
+    """A port that is free for TCP and UDP on ``host``, and that no other test takes.
 
     From below the range that the kernel takes for outgoing connections (32768 and up): a port that
     was free a moment ago is not taken by one of the thousands that the tests themselves make.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     while True:
-        port = random.randrange(10240, 32768)
+        port = _random.randrange(10240, 32768)
+        if not _ports.take(port):
+            continue
         with (
             socket.socket(family, socket.SOCK_STREAM) as stream,
             socket.socket(family, socket.SOCK_DGRAM) as datagram,

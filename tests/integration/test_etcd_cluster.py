@@ -14,7 +14,7 @@ from tests.etcd import Cluster, needs_etcd
 from tests.gateway import Gateway, running
 from tests.support import wait_until
 
-pytestmark = [needs_etcd, pytest.mark.timeout(180)]
+pytestmark = [needs_etcd, pytest.mark.timeout(300)]
 
 
 class Watch:

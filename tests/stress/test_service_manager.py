@@ -17,7 +17,7 @@ from tests.stress.test_disturbances import LONG, RATE, SECONDS, check, needs_nam
 from tests.support import wait_until
 
 TIMES = 6 if LONG else 3
-pytestmark = [needs_namespaces, pytest.mark.timeout(300)]
+pytestmark = [needs_namespaces, pytest.mark.timeout(300), pytest.mark.alone]
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ SETTINGS = {
 pytestmark = [
     needs_namespaces,
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
+    pytest.mark.together,
 ]
 
 

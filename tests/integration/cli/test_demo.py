@@ -25,6 +25,10 @@ PRINTING = ("curl", "for", sys.executable, str(Path(sys.executable).parent))
 PATH = os.pathsep.join(["/usr/sbin:/usr/bin:/bin", *([os.path.dirname(ETCD)] if ETCD else [])])
 
 
+# Every demo wants the same two ports first and takes others only where they are in use.
+pytestmark = pytest.mark.together
+
+
 class Demo:
     """A running demo; what it prints goes to a file."""
 

@@ -13,7 +13,7 @@ from tests.etcd import Cluster, needs_etcd
 from tests.gateway import run_command, running
 from tests.tls import Authority
 
-pytestmark = [needs_etcd, pytest.mark.timeout(180)]
+pytestmark = [needs_etcd, pytest.mark.timeout(300), pytest.mark.together]
 
 SSL = "_etcd-client-ssl._tcp.example.test"
 

@@ -47,6 +47,9 @@ BEATS, BEATS_PER_S = 60, 30
 """System calls of a kind that heartbeats, reports and keepalive may make meanwhile."""
 
 
+pytestmark = pytest.mark.alone
+
+
 class Count:
     """System calls by name, known once the counting is over."""
 

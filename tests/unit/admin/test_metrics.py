@@ -224,12 +224,12 @@ def test_openmetrics_on_request() -> None:
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
 def test_many_endpoints_come_in_small_pieces_and_still_as_one_family(accept: str) -> None:
     """One HELP and TYPE per family, every endpoint once, each piece a small one."""
-    parts, _ = metrics.render(view(1000), accept)
+    parts, _ = metrics.render(view(3 * metrics.ENDPOINTS_PER_PART), accept)
     pieces = list(parts)
     text = b"".join(pieces)
     assert max(piece.count(b"\n") for piece in pieces) <= 20 * metrics.ENDPOINTS_PER_PART
     assert text.count(b"# TYPE etcd_gateway_endpoint_active ") == 1
-    assert text.count(b"etcd_gateway_endpoint_active{") == 1000
+    assert text.count(b"etcd_gateway_endpoint_active{") == 3 * metrics.ENDPOINTS_PER_PART
     read: Callable[[str], Iterable[Metric]] = parse_openmetrics if accept else parse
     families = list(read(text.decode()))
     assert len({(family.name, family.type) for family in families}) == len(families)

@@ -24,6 +24,7 @@ def test_least_sessions_evens_out_what_round_robin_cannot() -> None:
     assert ratios[LEAST_SESSIONS] < 1.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 def test_the_published_figures_are_the_simulations(table: Callable[[], Iterator[str]]) -> None:
     """docs/tuning.md has these tables to the letter."""
