@@ -8,7 +8,7 @@ from collections.abc import Callable
 from gateway.core import messages
 from gateway.core.endpoint import EndpointState
 from gateway.core.log import Log
-from supervisor.core.admin.totals import Totals
+from supervisor.core.admin.totals import Totals, Traffic
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.machine import HealthView
@@ -61,13 +61,19 @@ class EndpointTracker:
 
     def on_tick(self) -> dict[str, int]:
         """About once a second; sessions by endpoint over all workers."""
-        sessions = self._totals.sessions()
+        traffic = self._totals.traffic()
+        nothing = Traffic()
         for member in self._roster.members:
-            self._roster.sessions(member.found.name, sessions.get(member.found.name, 0))
+            name = member.found.name
+            moved = traffic.get(name, nothing)
+            self._roster.sessions(name, moved.sessions)
+            self.prober.take_traffic(
+                name, sessions=moved.sessions, dials=moved.dials, bytes_out=moved.bytes_out
+            )
         self._roster.expire(self._loop.time())
         self._watch_members()
         self.publish()
-        return sessions
+        return {name: moved.sessions for name, moved in traffic.items()}
 
     def reconfigure(self, config: Config) -> None:
         """The configuration changed: the workers get it with the next snapshot, at once."""
@@ -97,7 +103,11 @@ class EndpointTracker:
 
     def _watch_members(self) -> None:
         """Probe those in their grace, too: they may come back, or fail."""
-        self.prober.set_endpoints(member.found for member in self._roster.members)
+        members = self._roster.members
+        self.prober.set_endpoints(
+            (member.found for member in members),
+            retired=[member.found.name for member in members if member.removed_at is not None],
+        )
 
     def _make(self) -> messages.Snapshot:
         self._roster.expire(self._loop.time())

@@ -72,6 +72,9 @@ class Config:
     health_check: str = "auto"
     health_path: str = "/health"
     health_interval_s: float = 5.0
+    health_idle_interval_s: float = 60.0
+    health_min_active: int = 50
+    """Percent."""
     health_timeout_s: float = 2.0
     health_rise: int = 1
     health_fall: int = 1

@@ -187,6 +187,12 @@ def _host_seed(text: str) -> str:
     return text
 
 
+def _percent(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,3}%", text) or int(text[:-1]) > 100:
+        raise ValueError("expected a percentage from 0% to 100%")
+    return int(text[:-1])
+
+
 def _http_path(text: str) -> str:
     if not re.fullmatch(r"/[!-~]{0,1023}", text):
         raise ValueError("expected a path that begins with a slash, in ASCII without spaces")
@@ -446,6 +452,26 @@ FLAGS: tuple[Flag, ...] = (
         metavar="DURATION",
         topic=Topic.HEALTH,
         help="The time between two probes of an active endpoint.",
+    ),
+    Flag(
+        name="health-idle-interval",
+        field="health_idle_interval_s",
+        read=_duration(0.01),
+        default="60s",
+        metavar="DURATION",
+        topic=Topic.HEALTH,
+        help="The time between two probes of an active endpoint that nobody uses, or whose traffic "
+        "proves what a tcp or tls probe would; at least --health-interval.",
+    ),
+    Flag(
+        name="health-min-active",
+        field="health_min_active",
+        read=_percent,
+        default="50%",
+        metavar="PERCENT",
+        topic=Topic.HEALTH,
+        help="When fewer endpoints than this are active, failed probes alone take none away: it is "
+        "rather this host that is cut off. Failed dials still do. 0%: off.",
     ),
     Flag(
         name="health-timeout",

@@ -10,7 +10,7 @@ from gateway.core.outcome import LOCAL
 from supervisor.core.health.probing import Plan, ProbeKind, Result, UnhealthyError, Verdict
 from supervisor.health.http_question import NoHttpError, ask
 from supervisor.system import tls
-from supervisor.system.connections import connect, leave, open_socket, words
+from supervisor.system.connections import connect, knock, leave, open_socket, words
 from supervisor.system.tls import TlsClient, TlsContexts, TlsFiles
 
 CLIENT_CERTIFICATE_ALERTS = frozenset(
@@ -37,6 +37,8 @@ class Probe:
         self._contexts = contexts
         self._sock: socket.socket | None = None
         self._connected = False
+        self._unseen = False
+        """The program on the other side knows nothing of the connection."""
         self._tls: TlsClient | None = None
 
     async def run(self, timeout_s: float) -> Result:
@@ -56,7 +58,7 @@ class Probe:
 
     async def leave(self) -> None:
         """End the connection so that the endpoint has nothing to log."""
-        if self._sock is not None and self._connected:
+        if self._sock is not None and self._connected and not self._unseen:
             await leave(self._sock, self._tls)
 
     def close(self) -> None:
@@ -72,12 +74,17 @@ class Probe:
             return Result(Verdict.UNDECIDED, str(error))
         try:
             self._sock = sock = open_socket(self._address)
-            await connect(sock, self._address, self._port)
+            if plan.kind is ProbeKind.TCP:
+                self._unseen = await knock(sock, self._address, self._port)
+            else:
+                await connect(sock, self._address, self._port)
         except OSError as error:
             if error.errno not in LOCAL:
                 raise
             return Result(Verdict.UNDECIDED, words(error))
         self._connected = True
+        if self._unseen:
+            self.close()  # at once: the ACK is held back for no more than 200 ms
         if context is not None:
             await self._shake_hands(sock, context)
         if plan.kind in (ProbeKind.HTTP, ProbeKind.HTTPS):

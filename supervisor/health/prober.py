@@ -1,7 +1,7 @@
 """The one prober: keeps every endpoint's health, in the master, whatever the number of workers.
 
 At most one probe per endpoint and MAX_CONCURRENT over all; each endpoint has one timer, set to the
-instant that its machine asks for. Workers' reports of failed dials come in as evidence too.
+instant that its machine asks for. What workers report of dials and traffic is evidence too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.core.counters import DialResult
@@ -22,6 +22,7 @@ from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.machine import PROBE_GAP_S, Health, HealthChange, HealthView
 from supervisor.core.health.probing import Plan, Result, Verdict, plan, rules
+from supervisor.health.lateness import Lateness
 from supervisor.health.probe import Probe
 from supervisor.system.tls import TlsContexts
 
@@ -31,6 +32,9 @@ MAX_CONCURRENT = 128
 CLOSE_S = 0.5
 """How long probes under way may take to leave when the gateway stops: etcd logs each connection
 that ends before its TLS handshake."""
+
+LATE_PART = 0.25
+"""A probe failed for nothing if the loop stood still for this part of its timeout."""
 
 OnChange = Callable[[str, HealthView], None]
 
@@ -47,6 +51,9 @@ class _Watch:
     probes: Counter[str] = field(default_factory=Counter)
     transitions: Counter[str] = field(default_factory=Counter)
     timer: asyncio.TimerHandle | None = None
+    dials: int = 0
+    bytes_out: int = 0
+    """What workers had counted when they last reported."""
     puzzled: bool = False
     """The last probe was undecided, and that was logged."""
 
@@ -74,15 +81,26 @@ class Prober:
         self._wall = wall
         self._loop = asyncio.get_running_loop()
         self._watches: dict[str, _Watch] = {}
+        self._retired: frozenset[str] = frozenset()
+        self._inactive: set[str] = set()
+        """Of those that are not retired."""
+        self._kept: set[str] = set()
+        self._lateness = Lateness(self._loop)
         self._contexts = TlsContexts()
         self._running = 0
         self._queue: dict[str, _Watch] = {}
         """Due, but MAX_CONCURRENT run; in order."""
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def set_endpoints(self, endpoints: Iterable[Discovered]) -> None:
-        """Watch exactly these. New ones start active; new and changed ones are probed at once."""
+    def set_endpoints(
+        self, endpoints: Iterable[Discovered], *, retired: Collection[str] = ()
+    ) -> None:
+        """Watch exactly these. New ones start active; new and changed ones are probed at once.
+
+        ``retired``: those of them that get no new sessions; they do not count among the active.
+        """
         wanted = {found.name: found for found in endpoints}
+        self._retired = frozenset(retired)
         for name in self._watches.keys() - wanted.keys():
             self._forget(name)
         for name, found in wanted.items():
@@ -92,6 +110,11 @@ class Prober:
                 self._arm(watch)
             elif watch.found is not found and watch.found != found:
                 self._change(watch, found)
+        self._inactive = {
+            name
+            for name, watch in self._watches.items()
+            if not watch.health.active and name not in self._retired
+        }
 
     def remember(self, views: Mapping[str, HealthView]) -> None:
         """Go on from what an earlier master held of the endpoints that are watched."""
@@ -107,6 +130,7 @@ class Prober:
             if not view.active:
                 now = self._loop.time()
                 watch.health.dial_failed(view.last_error or "unknown", now, began_at=now)
+                self._note_state(watch)
                 self._arm(watch)
                 self._on_change(name, self._view(watch))
 
@@ -146,6 +170,26 @@ class Prober:
             change = watch.health.dial_succeeded(self._loop.time(), self._draw)
             self._took(watch, change)
 
+    def take_traffic(self, name: str, *, sessions: int, dials: int, bytes_out: int) -> None:
+        """What all workers together counted: sessions now, dials that connected, bytes answered.
+
+        About once a second. The counters go back when a worker ends; that is no news.
+        """
+        watch = self._watches.get(name)
+        if watch is None:
+            return
+        due_at = watch.health.next_probe_at
+        watch.health.take_traffic(
+            self._loop.time(),
+            self._draw,
+            sessions=sessions,
+            dialed=dials > watch.dials,
+            answered=bytes_out > watch.bytes_out,
+        )
+        watch.dials, watch.bytes_out = dials, bytes_out
+        if watch.health.next_probe_at != due_at:
+            self._arm(watch)
+
     def view(self, name: str) -> HealthView | None:
         """None for an endpoint that is not watched."""
         watch = self._watches.get(name)
@@ -181,6 +225,7 @@ class Prober:
 
     def _forget(self, name: str) -> None:
         watch = self._watches.pop(name)
+        self._kept.discard(name)
         self._queue.pop(name, None)
         if watch.timer is not None:
             watch.timer.cancel()
@@ -196,6 +241,9 @@ class Prober:
 
     def _enqueue(self, watch: _Watch) -> None:
         watch.timer = None
+        if not watch.health.is_due(self._loop.time(), self._draw):
+            self._arm(watch)
+            return
         self._queue[watch.found.name] = watch
         self._start_due()
 
@@ -213,13 +261,15 @@ class Prober:
         """One probe, over the endpoint's addresses in turn until one passes."""
         found, how = watch.found, watch.plan
         probes: list[Probe] = []
+        mark = self._lateness.begin()
         try:
             try:
-                result = await self._run(found, how, probes)
+                result = self._weigh(await self._run(found, how, probes), mark)
             except Exception as error:  # noqa: BLE001 (the boundary: a bug must not end probing)
                 result = Result(Verdict.UNDECIDED, f"{type(error).__name__}: {error}")
             finally:
                 self._running -= 1
+                self._lateness.end()
             if self._watches.get(found.name) is watch:
                 moved = watch.plan != how or watch.found.addresses != found.addresses
                 self._judge(watch, Result(Verdict.UNDECIDED) if moved else result, moved=moved)
@@ -245,6 +295,16 @@ class Prober:
                 worst = result
         return Result(worst.verdict, "; ".join(errors) or worst.error)
 
+    def _weigh(self, result: Result, mark: float) -> Result:
+        """A failure is no evidence if it was our loop that stood still meanwhile."""
+        late_s = self._lateness.since(mark)
+        if result.verdict is not Verdict.FAILED:
+            return result
+        if late_s < LATE_PART * self._config.health_timeout_s:
+            return result
+        error = f"the gateway got no CPU for {late_s:.1f} s meanwhile ({result.error})"
+        return Result(Verdict.UNDECIDED, error)
+
     def _judge(self, watch: _Watch, result: Result, *, moved: bool) -> None:
         now = self._loop.time()
         change = None
@@ -254,7 +314,8 @@ class Prober:
             case Verdict.PASSED:
                 change = watch.health.probe_passed(now, self._draw)
             case Verdict.FAILED:
-                change = watch.health.probe_failed(result.error, now, self._draw)
+                keep = self._too_few_are_active()
+                change = watch.health.probe_failed(result.error, now, self._draw, keep=keep)
             case Verdict.UNDECIDED:
                 watch.health.probe_undecided(now, self._draw)
         if moved:
@@ -265,8 +326,42 @@ class Prober:
         watch.puzzled = puzzled
         self._took(watch, change)
 
+    def _too_few_are_active(self) -> bool:
+        """Whether probes alone may take no endpoint away.
+
+        It is rather this host that is cut off than most of the cluster that is gone.
+        """
+        active = self._counted - len(self._inactive)
+        return 100 * active < self._config.health_min_active * self._counted
+
+    @property
+    def _counted(self) -> int:
+        """The endpoints that may get new sessions."""
+        return len(self._watches) - len(self._retired & self._watches.keys())
+
+    def _note_state(self, watch: _Watch) -> None:
+        """Keep the sets in step with the machine, and tell when endpoints are kept."""
+        name, health = watch.found.name, watch.health
+        if health.active:
+            self._inactive.discard(name)
+        elif name not in self._retired:
+            self._inactive.add(name)
+        if health.kept and name not in self._kept:
+            self._kept.add(name)
+            counted = self._counted
+            self._log.warn(
+                "too few endpoints are active, failed probes take none away",
+                endpoint=name,
+                error=health.last_error,
+                active=counted - len(self._inactive),
+                endpoints=counted,
+            )
+        elif not health.kept:
+            self._kept.discard(name)
+
     def _took(self, watch: _Watch, change: HealthChange | None) -> None:
         """After any evidence: set the timer, and tell what changed."""
+        self._note_state(watch)
         self._arm(watch)
         if change is None:
             return
@@ -299,4 +394,5 @@ class Prober:
             transitions=dict(watch.transitions),
             hold_s=health.hold_s(self._loop.time()),
             flaps=health.flaps,
+            kept=health.kept,
         )

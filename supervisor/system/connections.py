@@ -11,12 +11,16 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 
-from gateway.tcp import met_itself
+from gateway.tcp import arm_reset, met_itself
 from supervisor.system.tls import READ_BYTES, TlsClient
 
 LINGER_S = 0.5
 """How long an endpoint may take to close its direction after we closed ours."""
+
+_TCP_INFO = struct.Struct("=100xI32xI")
+"""struct tcp_info (linux/tcp.h) up to segs_out: total_retrans and segs_out (since Linux 4.2)."""
 
 LINGER_BYTES = 256 * 1024
 """How much it may still say: one that streams for ever is cut."""
@@ -37,6 +41,34 @@ async def connect(sock: socket.socket, address: str, port: int) -> None:
     await asyncio.get_running_loop().sock_connect(sock, (address, port))
     if met_itself(sock, port):
         raise ConnectionRefusedError("connection refused (connected to itself)")
+
+
+async def knock(sock: socket.socket, address: str, port: int) -> bool:
+    """Connect so that the kernel of the other side answers and its program sees nothing.
+
+    The last ACK of the handshake is held back, as HAProxy's checks do; until it arrives there is
+    no connection to accept. True: closing the socket now takes the handshake back with a reset.
+    False: this kernel sent the ACK, so the connection is one that the program sees, and is to be
+    ended in order. Raises OSError as :func:`connect` does.
+
+    Servers mind connections that end before their first word: MariaDB blocks the host after
+    ``max_connect_errors`` of them, sshd and others log each.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+    await connect(sock, address, port)
+    if is_acknowledged(sock):
+        return False
+    arm_reset(sock.fileno())
+    return True
+
+
+def is_acknowledged(sock: socket.socket) -> bool:
+    """Whether more than the SYN, and its repetitions, was sent."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    if len(info) < _TCP_INFO.size:
+        return True
+    total_retrans, segs_out = _TCP_INFO.unpack(info)
+    return bool(segs_out > 1 + total_retrans)
 
 
 async def leave(sock: socket.socket, tls: TlsClient | None = None) -> None:

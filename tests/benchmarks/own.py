@@ -182,7 +182,7 @@ def _take_bookkeeping(_subject: Subject, _setting: Setting) -> Mapping[str, floa
             taken = wire.decode(line)
             assert isinstance(taken, messages.Report)
             totals.report(slot, 1, taken)
-        totals.sessions()
+        totals.traffic()
         sample[f"master_share_{count}"] = 100 * (time.process_time() - began_at)
     return sample
 

@@ -120,6 +120,7 @@ def _endpoint(view: EndpointView, traffic: EndpointSum) -> dict[str, Any]:
         "last_error_at": instant(view.last_error_at),
         "since": instant(view.since),
         "hold_s": round(view.hold_s, 3),
+        "kept": view.kept,
     }
 
 

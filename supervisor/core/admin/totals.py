@@ -43,6 +43,18 @@ class EndpointSum:
 
 
 @dataclass(slots=True)
+class Traffic:
+    """One endpoint over the living workers: sessions now, dials that connected, bytes it sent.
+
+    The counts go back when a worker ends.
+    """
+
+    sessions: int = 0
+    dials: int = 0
+    bytes_out: int = 0
+
+
+@dataclass(slots=True)
 class Sums:
     """All counters over all workers. ``sessions`` counts live workers only.
 
@@ -165,16 +177,19 @@ class Totals:
             return 0
         return worker.shed + sum(each.sessions_total for each in worker.report.endpoints.values())
 
-    def sessions(self) -> dict[str, int]:
-        """Sessions by endpoint over all workers, for the endpoints that a worker lists.
+    def traffic(self) -> dict[str, Traffic]:
+        """What of each endpoint moves, over the living workers that list it.
 
-        The master asks every second: this takes 1.5 ms where sums() takes 20 ms (3,000 endpoints,
-        8 workers).
+        The master asks every second, and sums() would take 20 ms (3,000 endpoints, 8 workers).
         """
-        total: dict[str, int] = {}
+        total: dict[str, Traffic] = {}
         for worker in self._living.values():
             for name, counted in worker.report.endpoints.items():
-                total[name] = total.get(name, 0) + counted.sessions
+                if (entry := total.get(name)) is None:
+                    entry = total[name] = Traffic()
+                entry.sessions += counted.sessions
+                entry.dials += counted.dials.get("connected", 0)
+                entry.bytes_out += counted.bytes_out
         return total
 
     @property

@@ -81,6 +81,8 @@ class EndpointView:
     """Changes of state by the state it changed to, ever."""
     hold_s: float = 0.0
     """How long flap damping still keeps it inactive."""
+    kept: bool = False
+    """Its probes fail, but too few others are active to take it away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,4 +158,5 @@ def endpoint_view(member: Member, health: HealthView | None) -> EndpointView:
         probes=health.probes,
         transitions=health.transitions,
         hold_s=health.hold_s,
+        kept=health.kept,
     )

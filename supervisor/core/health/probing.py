@@ -89,11 +89,13 @@ def rules(config: Config, kind: ProbeKind) -> Rules:
     """The machine's rules for an endpoint that is probed like this."""
     return Rules(
         interval_s=config.health_interval_s,
+        idle_interval_s=config.health_idle_interval_s,
         retry_delay_s=config.retry_delay_s,
         rise=config.health_rise,
         fall=config.health_fall,
         probe_active=config.health_check != "off",
         dials_prove=kind is ProbeKind.TCP,
+        bytes_prove=kind in (ProbeKind.TCP, ProbeKind.TLS),
     )
 
 

@@ -90,12 +90,12 @@ def test_all_unhealthy_is_better_than_refused() -> None:
 
 def test_probes_do_not_grow_with_workers_and_end_orderly() -> None:
     """Eight workers, one probe per interval; no probe ends in a reset."""
-    with serving(servers.greet) as server:
+    with serving(servers.answer("200 OK")) as server:
         began = time.monotonic()
-        with running("--health-interval=200ms", endpoints=[f"127.0.0.1:{server.port}"], workers=8):
+        with running(*HTTP, endpoints=[f"127.0.0.1:{server.port}"], workers=8):
             wait_until(lambda: server.accepted >= 12, 20)
             counted, took_s = server.accepted, time.monotonic() - began
-        assert counted <= took_s / (0.2 * 0.9) + 2
+        assert counted <= took_s / (0.2 * 0.9) + 3
         wait_until(lambda: len(server.ends) == server.accepted)
         assert set(server.ends) == {"eof"}
 
@@ -178,7 +178,7 @@ def test_one_workers_failed_dial_is_enough_for_eight() -> None:
         server = late.enter_context(serving(Member("dead")))
         dead = names([server])[0]
         admin = f"127.0.0.1:{free_port()}"
-        flags = ("--health-interval=1h", f"--admin-addr={admin}")
+        flags = ("--health-check=http", "--health-interval=1h", f"--admin-addr={admin}")
         with running(*flags, endpoints=[*names(parts), dead], workers=8) as gateway:
             gateway.wait_line("admin address is open")
             wait_until(lambda: server.accepted == 1 and server.open == 0, what="the first probe")

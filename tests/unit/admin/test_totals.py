@@ -172,7 +172,7 @@ def test_sessions_of_one_endpoint_over_all_workers() -> None:
     totals = Totals()
     totals.report(0, 1, report(a=moved(3, sessions=2)))
     totals.report(1, 1, report(a=moved(3, sessions=1), b=moved(1)))
-    assert totals.sessions()[A] == 3
+    assert totals.traffic()[A].sessions == 3
     assert totals.live_sessions == totals.sums().sessions
 
 

@@ -62,7 +62,9 @@ def test_probed_every_interval() -> None:
     health.probe_started()
     assert health.next_probe_at == math.inf
     assert health.probe_passed(1.0, even) is None
-    assert health.next_probe_at == pytest.approx(1.0 + 0.9 * 5.0)
+    assert health.next_probe_at == pytest.approx(6.0)
+    passed(health, 6.0)
+    assert health.next_probe_at == pytest.approx(6.0 + 0.9 * 5.0)
 
 
 def test_one_failed_probe_deactivates() -> None:
@@ -235,15 +237,169 @@ def test_our_own_failures_are_no_evidence() -> None:
     health.probe_started()
     health.probe_undecided(1.0, even)
     assert health.active
-    assert health.next_probe_at == pytest.approx(5.5)
+    assert health.next_probe_at == pytest.approx(1.1)
     failed(health, 2.0)
     waits = []
     for _ in range(3):
         health.probe_started()
         health.probe_undecided(3.0, even)
         waits.append(health.next_probe_at - 3.0)
-    assert waits == pytest.approx([0.2, 0.4, 0.8])
+    assert waits == pytest.approx([0.1, 0.2, 0.4])
     assert not health.active
+    assert health.is_due(4.0, even), "no evidence is no reason to wait"
+
+
+def test_our_own_failures_do_not_spin() -> None:
+    """A probe that keeps failing for our own reasons is made again ever more seldom."""
+    health = born()
+    for _ in range(50):
+        health.probe_started()
+        health.probe_undecided(1.0, even)
+    assert health.next_probe_at == pytest.approx(6.0)
+    passed(health, 6.0)
+    health.probe_started()
+    health.probe_undecided(7.0, even)
+    assert health.next_probe_at == pytest.approx(7.1)
+
+
+def test_waits_after_failures_are_drawn_as_a_whole() -> None:
+    """Hosts that saw it fail together ask at any time between the gap and the end of the wait."""
+    waits = []
+    for dice in (0, 511, 1023):
+        health = born(Rules(retry_delay_s=60.0))
+        for _ in range(20):
+            health.probe_started()
+            health.probe_failed("timeout", 10.0, lambda _, dice=dice: dice)  # type: ignore[misc]
+        waits.append(health.next_probe_at - 10.0)
+    assert waits == pytest.approx([60.0, 30.06, PROBE_GAP_S], abs=0.01)
+
+
+def test_the_first_interval_is_drawn_as_a_whole() -> None:
+    """Hosts that were started together do not probe together a second time."""
+    health = born()
+    health.probe_started()
+    health.probe_passed(0.0, lambda n: n // 2)
+    assert health.next_probe_at == pytest.approx(2.5)
+
+
+def traffic(
+    health: Health, now: float, *, sessions: int = 0, dialed: bool = False, answered: bool = False
+) -> None:
+    health.take_traffic(now, even, sessions=sessions, dialed=dialed, answered=answered)
+
+
+def test_idle_ones_are_probed_seldom() -> None:
+    """Without sessions and dials the probe waits for the idle interval, first by chance."""
+    health = born()
+    passed(health, 0.0)
+    passed(health, 5.0)
+    assert not health.is_due(10.0, lambda n: n // 2)
+    assert 10.0 < health.next_probe_at < 40.0, "somewhere before the idle interval is over"
+    passed(health, health.next_probe_at)
+    last = health.next_probe_at
+    assert not health.is_due(last, even)
+    assert health.next_probe_at == pytest.approx(last - 4.5 + 0.9 * 60.0)
+    assert health.is_due(health.next_probe_at, even)
+
+
+def test_the_idle_interval_is_no_shorter_than_the_other() -> None:
+    """A long interval counts for idle endpoints too."""
+    health = born(Rules(interval_s=300.0, idle_interval_s=60.0))
+    passed(health, 0.0)
+    assert health.is_due(300.0, even)
+
+
+def test_one_that_is_used_again_is_probed_again() -> None:
+    """With the first session the probes come back, an interval away at most."""
+    health = born(Rules(dials_prove=False, bytes_prove=False))
+    passed(health, 0.0)
+    passed(health, 5.0)
+    assert not health.is_due(10.0, lambda n: n - 1)
+    traffic(health, 12.0, sessions=1, dialed=True)
+    assert health.next_probe_at == pytest.approx(12.0 + 4.5)
+    traffic(health, 13.0, sessions=1, answered=True)
+    assert health.next_probe_at == pytest.approx(12.0 + 4.5)
+    assert health.is_due(16.5, even)
+
+
+def test_traffic_proves_a_tcp_endpoint() -> None:
+    """Dials and bytes put the probe off, until it is as old as an idle one's."""
+    for proof in ({"dialed": True}, {"answered": True}):
+        health = born()
+        passed(health, 0.0)
+        for second in range(1, 60):
+            traffic(health, float(second), sessions=1, **proof)
+            if second % 5 == 0 and second < 55:
+                assert not health.is_due(float(second), even)
+        assert health.is_due(60.0, even)
+
+
+def test_sessions_without_an_answer_prove_nothing() -> None:
+    """An endpoint that holds sessions and says nothing keeps its interval."""
+    health = born()
+    passed(health, 0.0)
+    traffic(health, 1.0, sessions=1, dialed=True)
+    traffic(health, 6.0, sessions=1)
+    assert health.is_due(6.5, even)
+
+
+def test_an_old_answer_puts_nothing_off() -> None:
+    """What it answered longer than an interval ago proves nothing of now."""
+    health = born()
+    passed(health, 0.0)
+    traffic(health, 1.0, sessions=1, answered=True)
+    traffic(health, 7.0, sessions=1)
+    assert health.is_due(7.0, even)
+
+
+def test_a_dial_proves_no_tls() -> None:
+    """Behind an open port TLS may be broken; bytes that clients got are what proves it."""
+    health = born(Rules(dials_prove=False))
+    passed(health, 0.0)
+    traffic(health, 4.0, sessions=1, dialed=True)
+    assert health.is_due(5.0, even)
+    traffic(health, 5.0, sessions=1, answered=True)
+    assert not health.is_due(5.0, even)
+
+
+def test_doubts_are_not_put_off() -> None:
+    """A probe that somebody asked for, or that decides a doubt, is due whatever moves."""
+    health = born(Rules(fall=2))
+    passed(health, 0.0)
+    traffic(health, 1.0, sessions=1, answered=True)
+    health.hint(1.0)
+    assert health.is_due(1.0, even)
+    failed(health, 1.0)
+    traffic(health, 2.0, sessions=1, answered=True)
+    assert health.is_due(2.0, even)
+
+
+def test_too_few_active_ones_keep_it() -> None:
+    """A failed probe takes nothing away then, a failed dial does; and a good probe forgets it."""
+    health = born()
+    health.probe_started()
+    assert health.probe_failed("timeout", 1.0, even, keep=True) is None
+    assert health.active
+    assert health.kept
+    assert health.last_error == "timeout"
+    passed(health, 2.0)
+    assert not health.kept
+    health.probe_started()
+    health.probe_failed("timeout", 3.0, even, keep=True)
+    assert dial_failed(health, 4.0) is DOWN
+    assert not health.kept
+
+
+def test_a_kept_one_is_probed_with_backoff() -> None:
+    """A host that is cut off does not hammer, and asks no more seldom than of an active one."""
+    health = born()
+    waits = []
+    for _ in range(9):
+        health.probe_started()
+        health.probe_failed("timeout", 1.0, even, keep=True)
+        waits.append(health.next_probe_at - 1.0)
+    assert waits[:3] == pytest.approx([0.1, 0.2, 0.4])
+    assert waits[-1] == pytest.approx(5.0)
 
 
 def test_without_health_checks_only_dials_tell() -> None:
@@ -332,11 +488,13 @@ class Evidence(RuleBasedStateMachine):
     rules_drawn = st.builds(
         Rules,
         interval_s=st.floats(0.1, 10),
+        idle_interval_s=st.floats(0.1, 100),
         retry_delay_s=st.floats(0.2, 60),
         rise=st.integers(1, 3),
         fall=st.integers(1, 3),
         probe_active=st.booleans(),
         dials_prove=st.booleans(),
+        bytes_prove=st.booleans(),
     )
 
     @initialize(rules=rules_drawn)
@@ -361,7 +519,10 @@ class Evidence(RuleBasedStateMachine):
     @rule()
     def probe(self) -> None:
         self.now = max(self.now, self.health.next_probe_at)
-        self.health.probe_started()
+        if self.health.is_due(self.now, self.draw):
+            self.health.probe_started()
+        else:
+            assert self.now < self.health.next_probe_at < math.inf
 
     @precondition(lambda self: self.health.probing)
     @rule(result=st.sampled_from(["passed", "failed", "undecided"]))
@@ -395,6 +556,12 @@ class Evidence(RuleBasedStateMachine):
         self.told(self.health.dial_succeeded(self.now, self.draw), was)
         assert self.health.active is was or self.health.rules.dials_prove
 
+    @rule(sessions=st.integers(0, 2), dialed=st.booleans(), answered=st.booleans())
+    def report(self, sessions: int, dialed: bool, answered: bool) -> None:
+        self.health.take_traffic(
+            self.now, self.draw, sessions=sessions, dialed=dialed, answered=answered
+        )
+
     @rule(rules=rules_drawn)
     def reload(self, rules: Rules) -> None:
         self.health.follow(rules, self.now)
@@ -415,6 +582,14 @@ class Evidence(RuleBasedStateMachine):
         health = self.health
         if not health.active and not health.probing:
             longest = max(60.0, health.hold_s(self.now))
+            assert health.next_probe_at <= self.now + longest
+
+    @invariant()
+    def an_active_one_is_asked_within_its_intervals(self) -> None:
+        """Nothing puts off the question for longer than the longest interval, or the hold."""
+        health = self.health
+        if health.active and not health.probing and health.rules.probe_active:
+            longest = 1.1 * max(health.rules.longest_s, 100.0)
             assert health.next_probe_at <= self.now + longest
 
     @invariant()
