@@ -117,6 +117,7 @@ def test_the_document_has_the_contracts_keys_and_values() -> None:
             "last_error_at": None,
             "since": "2026-01-01T00:00:00.000Z",
             "hold_s": 0.0,
+            "kept": False,
         }
     ]
     assert written["workers"] == [
