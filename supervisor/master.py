@@ -193,6 +193,7 @@ class Master:
             ):
                 self._fail(obstacle, EXIT_FAILURE)
                 return
+            self._share_descriptors(open_files, workers=slots, listen=listen)
             if self._left.found:
                 self._take_over_endpoints()
                 self._start_pool(slots)
@@ -205,6 +206,15 @@ class Master:
             self._fail(str(error), EXIT_USAGE)
         except (AdminError, OSError) as error:
             self._fail(str(error), EXIT_FAILURE)
+
+    def _share_descriptors(self, open_files: int, *, workers: int, listen: int) -> None:
+        """Leave enough for workers: forks and messages from workers need descriptors too."""
+        self._endpoints.prober.max_sockets = limits.probe_sockets(
+            open_files, workers=workers, listen=listen
+        )
+        self._admin.max_connections = limits.admin_connections(
+            open_files, workers=workers, listen=listen
+        )
 
     def _bind_admin(self) -> None:
         if self._left.started_at is None:

@@ -30,6 +30,8 @@ PATIENCE_S = 1.0
 REBIND_S = 5.0
 """How often an upgraded gateway tries an admin address again that somebody else holds."""
 
+UNLIMITED = 1 << 30
+
 CANNOT_OPEN = "cannot open the admin address, trying again"
 
 IMPORTS = (
@@ -66,6 +68,7 @@ class AdminLifecycle:
         names: Callable[[], Collection[str]] = tuple,
     ) -> None:
         """``names()``: the host names under which the address may be asked."""
+        self.max_connections = UNLIMITED
         self._view = view
         self._names = names
         self._log = log
@@ -126,7 +129,12 @@ class AdminLifecycle:
         from supervisor.admin.server import AdminServer
 
         if self._server is None:
-            self._server = AdminServer(self._view, self._log, names=self._names)
+            self._server = AdminServer(
+                self._view,
+                self._log,
+                names=self._names,
+                max_connections=lambda: self.max_connections,
+            )
         if not self._paused:
             await self._server.serve(self._sockets)
             self._tell(self._sockets)

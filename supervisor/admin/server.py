@@ -60,6 +60,7 @@ class AdminServer:
     """``source()`` gives the view of this moment; it is called at most every 0.1 s.
 
     ``names()`` are the host names under which it may be asked, see ``core.admin.host_check``.
+    ``max_connections()``: for how many there are descriptors.
     """
 
     def __init__(
@@ -68,9 +69,11 @@ class AdminServer:
         log: Log,
         *,
         names: Callable[[], Collection[str]] = tuple,
+        max_connections: Callable[[], int] = lambda: MAX_CONNECTIONS,
     ) -> None:
         self._source = source
         self._names = names
+        self._max_connections = max_connections
         self._log = log
         self._servers: list[asyncio.Server] = []
         self._connections: dict[_Connection, None] = {}
@@ -108,7 +111,12 @@ class AdminServer:
         self._servers += servers
 
     def _make_connection(self) -> _Connection:
-        return _Connection(self._connections, self._http(), on_idle=self._idle.set)
+        return _Connection(
+            self._connections,
+            self._http(),
+            most=lambda: min(self._max_connections(), MAX_CONNECTIONS),
+            on_idle=self._idle.set,
+        )
 
     async def pause(self) -> None:
         """Accept no more, and wait until all connections are answered, PAUSE_S at most.
@@ -228,16 +236,18 @@ class _Connection(asyncio.Protocol):
         alive: dict[_Connection, None],
         inner: asyncio.Protocol,
         *,
+        most: Callable[[], int],
         on_idle: Callable[[], None],
     ) -> None:
         self._alive = alive
         self._inner = inner
+        self._most = most
         self._on_idle = on_idle
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if len(self._alive) >= MAX_CONNECTIONS:
+        while len(self._alive) >= self._most():
             next(iter(self._alive)).abort()
         self._alive[self] = None
         self._transport = cast("asyncio.Transport", transport)

@@ -7,6 +7,7 @@ instant that its machine asks for. What workers report of dials and traffic is e
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import random
 import time
@@ -28,6 +29,8 @@ from supervisor.system.tls import TlsContexts
 
 MAX_CONCURRENT = 128
 """Probes that run at once; each has one descriptor."""
+
+UNLIMITED = 1 << 30
 
 CLOSE_S = 0.5
 """How long probes under way may take to leave when the gateway stops: etcd logs each connection
@@ -88,8 +91,12 @@ class Prober:
         self._lateness = Lateness(self._loop)
         self._contexts = TlsContexts()
         self._running = 0
+        self.max_sockets = UNLIMITED
+        """How many sockets the probes may hold; the master has other uses for its descriptors."""
+        self._sockets = 0
+        """How many the probes under way may come to hold: one for each address."""
         self._queue: dict[str, _Watch] = {}
-        """Due, but MAX_CONCURRENT run; in order."""
+        """Due, but too many run; in order."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def set_endpoints(
@@ -249,13 +256,22 @@ class Prober:
 
     def _start_due(self) -> None:
         while self._queue and self._running < MAX_CONCURRENT:
-            name = next(iter(self._queue))
-            watch = self._queue.pop(name)
+            name, watch = next(iter(self._queue.items()))
+            sockets = len(watch.found.addresses)
+            if self._sockets and self._sockets + sockets > self.max_sockets:
+                return
+            del self._queue[name]
             watch.health.probe_started()
             self._running += 1
+            self._sockets += sockets
             task = self._loop.create_task(self._probe(watch), name=f"probe {name}")
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(functools.partial(self._end_probe, sockets))
+
+    def _end_probe(self, sockets: int, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._sockets -= sockets
+        self._start_due()
 
     async def _probe(self, watch: _Watch) -> None:
         """One probe, over the endpoint's addresses in turn until one passes."""

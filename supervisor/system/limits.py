@@ -25,7 +25,10 @@ def open_files() -> int:
 
 
 _OWN_FILES = 32
-"""Descriptors of the master besides those per worker: 22, and room for probes and lookups."""
+"""Descriptors of the master besides those per worker: 22, and _SHARED_FILES at least."""
+
+_SHARED_FILES = 10
+"""What probes, lookups and the clients of the admin address have in common at least."""
 
 _FILES_PER_WORKER = 6
 """Pipe, control socket, pidfd, both ends of the inbox, one more while it is forked."""
@@ -35,7 +38,7 @@ def find_obstacle(
     allowed: int, *, workers: int, listen: int, own: Path = Path("/proc/self")
 ) -> str | None:
     """Why so many workers cannot run here, or None. ``listen``: listen addresses."""
-    needed = _OWN_FILES + workers * (_FILES_PER_WORKER + listen)
+    needed = _needed(workers, listen)
     if allowed < needed:
         return (
             f"the limit of open files is {allowed}, expected at least {needed} "
@@ -44,6 +47,20 @@ def find_obstacle(
     if not (own / "fd").exists():
         return "/proc is not there, expected it to be mounted"
     return None
+
+
+def probe_sockets(allowed: int, *, workers: int, listen: int) -> int:
+    """How many descriptors of the master probes may use, so that workers do not go short."""
+    return (allowed - _needed(workers, listen) + _SHARED_FILES) // 2
+
+
+def admin_connections(allowed: int, *, workers: int, listen: int) -> int:
+    """How many descriptors of the master the clients of the admin address may use."""
+    return (allowed - _needed(workers, listen) + _SHARED_FILES) // 4
+
+
+def _needed(workers: int, listen: int) -> int:
+    return _OWN_FILES + workers * (_FILES_PER_WORKER + listen)
 
 
 def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self")) -> int:

@@ -434,6 +434,29 @@ def test_many_endpoints_are_bounded() -> None:
     assert most[0] == module.MAX_CONCURRENT
 
 
+def test_probes_hold_no_more_sockets_than_they_may() -> None:
+    """Addresses count, not probes; an endpoint with more addresses than that is probed alone."""
+    most = [0]
+
+    async def scene(port: int) -> None:
+        async with staged(replace(QUICK, health_timeout_s=0.05, retry_delay_s=60.0)) as stage:
+            stage.prober.max_sockets = 7
+            addresses = ("127.0.0.1", "127.0.0.2")
+            many = [Discovered(f"e{i}:1", "e", port, addresses) for i in range(20)]
+            wide = tuple(f"127.0.0.{n}" for n in range(1, 10))
+            stage.prober.set_endpoints([Discovered("wide:1", "wide", port, wide), *many])
+
+            def judged() -> bool:
+                most[0] = max(most[0], stage.prober._running)
+                return len(stage.changes) == 21
+
+            await eventually(judged, 30.0)
+
+    with black_hole() as (_, port):
+        play(lambda: scene(port))
+    assert most[0] == 3
+
+
 def test_a_handshake_under_way_ends_before_the_gateway_does(tmp_path: Path) -> None:
     """A stop while TLS is being negotiated lets it end: the server has nothing to complain of."""
     authority = Authority(tmp_path)

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.system.limits import find_obstacle, usable_cpus
+from supervisor.system.limits import (
+    admin_connections,
+    find_obstacle,
+    probe_sockets,
+    usable_cpus,
+)
 
 ALLOWED = len(os.sched_getaffinity(0))
 
@@ -71,3 +76,11 @@ def test_descriptors_for_all_workers_are_asked_for_at_start(tmp_path: Path) -> N
     assert find_obstacle(60, workers=4, listen=1, own=own) is None
     assert "expected at least 60" in str(find_obstacle(59, workers=4, listen=1, own=own))
     assert "/proc" in str(find_obstacle(60, workers=4, listen=1, own=tmp_path))
+
+
+def test_what_workers_do_not_need_is_shared() -> None:
+    """Half of it for probes, a quarter for the admin address, the rest for everything else."""
+    assert probe_sockets(60, workers=4, listen=1) == 5
+    assert probe_sockets(1060, workers=4, listen=1) == 505
+    assert admin_connections(60, workers=4, listen=1) == 2
+    assert admin_connections(1060, workers=4, listen=1) == 252
