@@ -7,10 +7,13 @@ else's. It imports nothing that is not the standard library's before it has look
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import json
 import os
 import signal
 import sys
+from typing import Any
 
 PARTS = {"supervisor": "master.py", "gateway": "log_sink.py"}
 """A module of each of our packages, to know them by."""
@@ -23,15 +26,37 @@ EXIT_INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it."""
 
 
+HANDOVER_VARIABLE = "ETCD_GATEWAY_HANDOVER"
+"""As in ``handover.state``: the handover state, until this image has taken it over."""
+
+RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0
+"""Between two starts after an upgrade: the old workers serve meanwhile."""
+
+
 def main() -> int:
     """Check whose packages they are, then run the command line; the exit code."""
     # Whoever started us may have left it ignored. Then the kernel would throw away how a child
     # ended, and neither a worker's death nor an upgrade's trial could be told.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    code = _run_to_an_end()
+    if code and HANDOVER_VARIABLE in os.environ:
+        with contextlib.suppress(OSError, ValueError):
+            _recover(int(os.environ[HANDOVER_VARIABLE]))
+            return 0
+    return code
+
+
+def _run_to_an_end() -> int:
+    """Whatever happens: one line at most, and an exit code."""
     try:
         return _run()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except Exception as error:  # noqa: BLE001 - of our own imports, in half an installation
+        print(f"etcd-gateway: unexpected {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
 
 
 def _run() -> int:
@@ -59,3 +84,49 @@ def find_foreign_package(name: str, part: str) -> str:
     if any(os.path.exists(os.path.join(home, PROCESS_MANAGER)) for home in homes):
         return f"the package {name} in {found} is mixed with the process manager's"
     return ""
+
+
+def _recover(document: int) -> None:
+    """After an upgrade this image failed before it had taken over: its workers must not be lost.
+
+    Execute the image that handed over to us if it is still there, once. Else wait and start again,
+    for as long as it takes; returns only if a stop signal comes meanwhile. This is here because
+    nothing else can be relied on: the rest of the program may not even be importable.
+    """
+    state: dict[str, Any] = json.loads(os.pread(document, os.fstat(document).st_size, 0))
+    failures = state["failures"] = int(state.get("failures", 0)) + 1
+    image, state["image"] = state.get("image"), None
+    argv = _find_image(image) or _own_command()
+    if argv != (image or {}).get("argv") and not _wait_for_another_try(failures):
+        return
+    state["failure"] = state.get("failure") or "the new image did not start"
+    text = json.dumps(state).encode()
+    os.ftruncate(document, 0)
+    os.pwrite(document, text, 0)
+    for fd in (document, *state.get("fds", {}).values()):
+        os.set_inheritable(fd, True)
+    os.execve(argv[0], argv, os.environ)  # noqa: S606 - ourselves
+
+
+def _find_image(image: dict[str, Any] | None) -> list[str] | None:
+    """The command line of the image before this one; None if it is not there any more."""
+    if image is None or not os.access(image["argv"][0], os.X_OK):
+        return None
+    return image["argv"] if all(map(os.path.exists, image["files"])) else None
+
+
+def _own_command() -> list[str]:
+    script = sys.orig_argv[1]
+    if os.path.sep in script and os.access(script, os.X_OK):
+        return sys.orig_argv[1:]
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+def _wait_for_another_try(failures: int) -> bool:
+    """False if a stop signal comes; HUP and USR2 say that it is worth a try now."""
+    wait_s = min(RETRY_FIRST_S * 2.0 ** min(failures - 1, 16), RETRY_MOST_S)
+    text = f"upgrade failed, the old workers go on; trying again in {wait_s:g} s"
+    print(f"etcd-gateway: {text}", file=sys.stderr, flush=True)
+    waking = {signal.SIGHUP, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
+    got = signal.sigtimedwait(waking, wait_s)
+    return got is None or got.si_signo in (signal.SIGHUP, signal.SIGUSR2)

@@ -14,6 +14,7 @@ import os
 import random
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from typing import assert_never
 
@@ -31,14 +32,17 @@ from supervisor.core.admin.views import GatewayView, endpoint_view
 from supervisor.core.config import Config
 from supervisor.core.effective import to_document
 from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAGE
+from supervisor.core.handover_state import HandoverState
 from supervisor.core.roster import Roster
 from supervisor.discovery.listen_addresses import wait_for_listen
 from supervisor.discovery.loop import STAYING, DiscoveryLoop, NoEndpointsError
 from supervisor.discovery.resolution import BadTargetError
 from supervisor.endpoint_tracker import EndpointTracker
-from supervisor.handover import upgrade
+from supervisor.handover import preflight, upgrade
+from supervisor.handover.image import describe
+from supervisor.handover.inherited_listen import find_listen
 from supervisor.handover.service_notifier import ServiceNotifier
-from supervisor.handover.state import facts_for_the_next, take_over
+from supervisor.handover.state import take_over
 from supervisor.handover.systemd import Notify, watchdog_interval_s
 from supervisor.reloader import Reloader, Steps
 from supervisor.shutdown import Shutdown
@@ -56,6 +60,8 @@ TICK_S = 1.0
 RETRY_S = 5.0
 """With endpoints taken over from the image before us, unusable targets are tried again."""
 
+OLD_WORKERS_GO_ON = "upgrade failed, the old workers go on"
+
 FATAL_TASKS = ("begin", "leave")
 """Without these there is no gateway, or no end of it; others may fail without a session lost."""
 
@@ -66,10 +72,22 @@ def run(config: Config, reread: Callable[[], Config]) -> int:
     ``reread`` makes the configuration anew from the same command line, the environment and the
     file; it raises ConfigError.
     """
-    if upgrade.is_preflight(os.environ):
-        return 0
+    if (document := preflight.handed_over(os.environ)) is not None:
+        return _try_start(config, document)
     with asyncio.Runner() as runner:
         return runner.run(Master(config, reread).main())
+
+
+def _try_start(config: Config, document: int) -> int:
+    """This process is the preflight of an upgrade: the reason goes to standard error."""
+    from supervisor.handover import trial_start
+
+    try:
+        trial_start.run(config, document)
+    except trial_start.TrialError as error:
+        print(f"etcd-gateway: {error}", file=sys.stderr)
+        return EXIT_FAILURE
+    return 0
 
 
 class Master:
@@ -77,12 +95,14 @@ class Master:
 
     def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
         self._config = config
-        self._left = left = take_over(os.environ)
+        self._image = describe()
+        self._left = take_over(os.environ)
+        left = self._left.state
         self._events = RecentEvents(left.events)
         self._log = make_log(config.log_level, config.log_format, tap=self._events.take)
         self._uptime = Uptime(left.started_at, left.started_boot_s)
         self._totals = left.totals
-        self._roster = Roster(left.version)
+        self._roster = Roster(left.snapshot_version)
         self._listen: tuple[HostPort, ...] = ()
         self._reread = reread
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -124,7 +144,7 @@ class Master:
                 on_end=self._on_reloaded,
             ),
             self._log,
-            view=self._left.reload,
+            view=self._left.state.reload,
         )
         self._signals = SignalWatch(self._loop, self._on_signal)
         self._signals.start()
@@ -166,19 +186,19 @@ class Master:
     async def _begin(self) -> None:
         """Resolve, then open the listen address; the rest follows when the workers are ready."""
         self._log_configuration()
+        if self._left.state.failure:
+            self._log.error(upgrade.FAILED, error=self._left.state.failure)
         try:
             self._bind_admin()
             self._timers["admin"] = self._loop.call_later(
                 PATIENCE_S, lambda: self._tasks.start(self._admin.open(), "admin")
             )
             self._tick()
-            self._listen = await wait_for_listen(
-                self._config.listen_addr, self._config.nameserver, self._log, draw=random.randrange
-            )
+            self._listen = await self._find_listen()
             title = ",".join(str(address) for address in self._listen)
             set_title("master", title)
             open_files = limits.raise_open_files()
-            slots = self._left.workers or self._config.workers or limits.usable_cpus()
+            slots = self._left.state.workers or self._config.workers or limits.usable_cpus()
             slots = min(slots, messages.MAX_SLOTS)
             self._log.info(
                 "starting",
@@ -191,10 +211,12 @@ class Master:
             if obstacle := kernel_calls.find_missing_call() or limits.find_obstacle(
                 open_files, workers=slots, listen=listen
             ):
-                self._fail(obstacle, EXIT_FAILURE)
-                return
+                if not self._left.took_over:
+                    self._fail(obstacle, EXIT_FAILURE)
+                    return
+                self._log.error(OLD_WORKERS_GO_ON, error=obstacle)
             self._share_descriptors(open_files, workers=slots, listen=listen)
-            if self._left.found:
+            if self._left.state.found:
                 self._take_over_endpoints()
                 self._start_pool(slots)
             await self._start_following()
@@ -217,13 +239,19 @@ class Master:
         )
 
     def _bind_admin(self) -> None:
-        if self._left.started_at is None:
+        if not self._left.took_over:
             self._admin.bind(self._config.admin_addr)
             return
-        named = self._left.inherited.unknown
-        inherited = {name: named.pop(name) for name in list(named) if name.startswith("admin.")}
-        self._admin.bind(self._config.admin_addr, inherited)
+        self._admin.bind(self._config.admin_addr, self._left.take("admin"))
         self._tasks.start(self._admin.open(), "admin")  # clients may wait for it already
+
+    async def _find_listen(self) -> tuple[HostPort, ...]:
+        """Listen addresses as literals. What is bound already does not depend on DNS."""
+        if self._left.document is not None:
+            return await find_listen(self._config, self._left.state)
+        return await wait_for_listen(
+            self._config.listen_addr, self._config.nameserver, self._log, draw=random.randrange
+        )
 
     async def _start_following(self) -> None:
         """The first resolution; with endpoints already at hand its failure is no reason to end."""
@@ -240,12 +268,13 @@ class Master:
 
     def _take_over_endpoints(self) -> None:
         """The image before us knew them a moment ago: serve with them until DNS answers."""
-        self._endpoints.on_found(self._left.found)
-        self._endpoints.prober.remember(self._left.health)
-        if self._left.discovery is not None:
-            self._discovery_loop.remember(self._left.discovery)
+        self._endpoints.on_found(self._left.state.found)
+        self._endpoints.prober.remember(self._left.state.health)
+        if self._left.state.discovery is not None:
+            self._discovery_loop.remember(self._left.state.discovery)
 
     def _start_pool(self, slots: int) -> None:
+        self._left.commit(os.environ)
         self._port_monitor = PortMonitor(self._listen, self._log)
         self._pool = pool = WorkerPool(
             self._config,
@@ -263,7 +292,7 @@ class Master:
             inherited=self._left.inherited,
             store=self._notify,
         )
-        pool.restarts.update(self._left.restarts)
+        pool.restarts.update(self._left.state.restarts)
         pool.start(self._endpoints.publish_from_now_on())
 
     def _on_ready(self) -> None:
@@ -276,9 +305,12 @@ class Master:
         )
         self._tasks.start(self._after_ready(), "after ready")
 
-    def _on_upgrade_failed(self) -> None:
-        why = "the new workers end before they are ready"
-        self._log.error("upgrade failed, the old workers go on", error=why)
+    def _on_upgrade_failed(self, why: str = "the new workers end before they are ready") -> None:
+        self._tasks.start(self._go_back(why), "go back")
+
+    async def _go_back(self, why: str) -> None:
+        await self._upgrade.go_back(self._left.state, why)
+        self._log.error(OLD_WORKERS_GO_ON, error=why)
 
     async def _after_ready(self) -> None:
         interval_s = watchdog_interval_s(os.environ)
@@ -370,24 +402,37 @@ class Master:
         """What is in the way of an upgrade; "" if nothing is."""
         if self._shutdown.draining:
             return "draining"
-        return "" if self._ready else "starting"
+        if self._ready or (self._pool is not None and self._left.took_over):
+            return ""  # after an upgrade that failed, the next one is the way out
+        return "starting"
 
-    def _hand_over(self) -> upgrade.HandoverState:
+    def _hand_over(self) -> HandoverState:
         """Everything that this image holds and knows, for the next one."""
         pool = self._pool
         assert pool is not None  # noqa: S101 (for the type checker: it is ready)
-        pool.kill_unready()
-        facts = facts_for_the_next(
-            pool=pool,
+        part = pool.hand_over()
+        present = [member for member in self._roster.members if member.removed_at is None]
+        health = {each.found.name: self._endpoints.prober.view(each.found.name) for each in present}
+        return HandoverState(
+            descriptors=part.descriptors | self._admin.named_descriptors() | self._left.others,
+            workers=part.workers,
+            gens=part.gens,
+            draining=part.draining,
             totals=self._totals,
-            roster=self._roster,
-            uptime=self._uptime,
-            reload=self._reloader.view,
+            started_at=self._uptime.started_at,
+            started_boot_s=self._uptime.started_boot_s,
+            snapshot_version=self._roster.version,
+            found=tuple(member.found for member in present),
+            health={name: view for name, view in health.items() if view is not None},
             discovery=self._discovery_loop.view,
-            health=self._endpoints.prober.view,
+            reload=self._reloader.view,
+            restarts=dict(pool.restarts),
             events=self._events.all(),
+            listen_given=tuple(map(str, self._config.listen_addr)),
+            listen=tuple(map(str, self._listen)),
+            admin=tuple(self._config.admin_addr),
+            image=self._image,
         )
-        return pool.named_descriptors() | self._admin.named_descriptors(), facts
 
     # -- reload -----------------------------------------------------------------------------
 
@@ -476,7 +521,9 @@ class Master:
     # -- the end ----------------------------------------------------------------------------
 
     def _on_task_failed(self, name: str, error: BaseException) -> None:
-        if name in FATAL_TASKS:
+        if name == "begin" and self._pool is not None and self._left.took_over:
+            self._on_upgrade_failed(f"internal error: {error!r}")
+        elif name in FATAL_TASKS:
             self._fail(f"internal error in {name}: {error!r}", EXIT_FAILURE)
         else:
             self._log.error("internal error", task=name, error=repr(error))

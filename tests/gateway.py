@@ -45,11 +45,12 @@ class Gateway:
         workers: int = 2,
         env: Mapping[str, str] | None = None,
         prefix: list[str] | None = None,
+        command: list[str] | None = None,
     ) -> None:
         self.port = free_port()
         self.listen = listen or f"127.0.0.1:{self.port}"
         self._log = tempfile.NamedTemporaryFile(prefix="gateway-", suffix=".log")  # noqa: SIM115
-        argv = [*(prefix or []), *COMMAND, "start", f"--listen-addr={self.listen}"]
+        argv = [*(prefix or []), *(command or COMMAND), "start", f"--listen-addr={self.listen}"]
         argv += [f"--workers={workers}", "--log-format=json", ASK_IDLE_ONES_TOO, *flags]
         if endpoints is not None:
             argv.append("--endpoints=" + ",".join(endpoints))

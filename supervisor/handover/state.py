@@ -1,103 +1,92 @@
-"""From one master to the next: what is taken over at the start, and what is left at the end.
+"""From one master to the next: what is taken over at the start.
 
-A next image of ours (USR2) gets every descriptor and the facts; a next process under a service
-manager that keeps descriptors gets what their names say.
+A next image of ours (USR2) gets every descriptor and the handover state. A next process under a
+service manager that keeps descriptors gets what their names say.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, MutableMapping
+import json
+import os
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from supervisor.core.admin.totals import Totals
-from supervisor.core.admin.views import DiscoveryView, ReloadView
-from supervisor.core.discovery.endpoints import Discovered
-from supervisor.core.health.machine import HealthView
-from supervisor.core.roster import Roster
-from supervisor.handover import systemd, upgrade
-from supervisor.system.uptime import Uptime
+from supervisor.core.handover_state import HandoverState, decode, encode
+from supervisor.handover import systemd
 from supervisor.workers.inherited import InheritedDescriptors
-from supervisor.workers.pool import WorkerPool
+
+HANDOVER_VARIABLE = "ETCD_GATEWAY_HANDOVER"
+"""The descriptor of the handover state, in memory. It is set until the next image has its workers
+under its care; ``launch`` goes back to the old image if that is not to be."""
 
 
 @dataclass(slots=True)
 class Inheritance:
     """What this master starts with; empty if it is the first.
 
-    ``workers``: how many there were to be, 0 if nobody says. ``found``: the last good endpoints.
+    ``inherited`` are the worker pool's descriptors; :meth:`take` gives out those of other parts.
     """
 
+    state: HandoverState = field(default_factory=HandoverState)
     inherited: InheritedDescriptors = field(default_factory=InheritedDescriptors)
-    totals: Totals = field(default_factory=Totals)
-    started_at: float | None = None
-    started_boot_s: float | None = None
-    workers: int = 0
-    version: int = 0
-    found: tuple[Discovered, ...] = ()
-    health: dict[str, HealthView] = field(default_factory=dict)
-    discovery: DiscoveryView | None = None
-    reload: ReloadView = field(default_factory=ReloadView)
-    restarts: dict[str, int] = field(default_factory=dict)
-    events: tuple[Mapping[str, Any], ...] = ()
+    others: dict[str, int] = field(default_factory=dict)
+    document: int | None = None
+
+    def take(self, kind: str) -> dict[str, int]:
+        """Descriptors named ``KIND`` or ``KIND.…``; the caller owns them from now on."""
+        taken = {name: fd for name, fd in self.others.items() if name.split(".")[0] == kind}
+        for name in taken:
+            del self.others[name]
+        return taken
+
+    @property
+    def took_over(self) -> bool:
+        """Whether a former image, or a former master, left something that serves clients."""
+        return bool(self.inherited.slots)
+
+    def commit(self, environ: MutableMapping[str, str]) -> None:
+        """From here on this image is responsible for what it inherited."""
+        environ.pop(HANDOVER_VARIABLE, None)
+        if self.document is not None:
+            os.close(self.document)
+            self.document = None
 
 
 def take_over(environ: MutableMapping[str, str]) -> Inheritance:
     """What the image before us left, else what the service manager kept, else nothing."""
-    if (handed_over := upgrade.take_inherited(environ)) is not None:
-        inherited, facts = handed_over
-        return Inheritance(
-            inherited=inherited,
-            totals=Totals.restore(facts["totals"]),
-            started_at=facts["started_at"],
-            started_boot_s=facts.get("started_boot_s"),
-            workers=facts["wanted"],
-            version=facts["version"],
-            found=tuple(_discovered(each) for each in facts["found"]),
-            health={name: HealthView(**each) for name, each in facts["health"].items()},
-            discovery=DiscoveryView(**facts["discovery"]),
-            reload=ReloadView(**facts["reload"]),
-            restarts=facts["restarts"],
-            events=tuple(facts["events"]),
+    if document := environ.get(HANDOVER_VARIABLE, ""):
+        left = read_state(int(document))
+        os.set_inheritable(int(document), False)
+        for fd in left.descriptors.values():
+            os.set_inheritable(fd, False)
+        inherited = InheritedDescriptors.from_names(
+            left.descriptors.items(), gens=left.gens, draining=left.draining
         )
+        others, inherited.unknown = inherited.unknown, {}
+        return Inheritance(left, inherited, others, int(document))
     if stored := systemd.take_stored(environ):
         return Inheritance(inherited=InheritedDescriptors.from_names(stored))
     return Inheritance()
 
 
-def facts_for_the_next(
-    *,
-    pool: WorkerPool,
-    totals: Totals,
-    roster: Roster,
-    uptime: Uptime,
-    reload: ReloadView,
-    discovery: DiscoveryView,
-    health: Callable[[str], HealthView | None],
-    events: tuple[Mapping[str, Any], ...],
-) -> dict[str, Any]:
-    """Everything that an image of ours wants to know of the one before it, as JSON values."""
-    present = [member for member in roster.members if member.removed_at is None]
-    return pool.facts() | {
-        "totals": totals.export(),
-        "started_at": uptime.started_at,
-        "started_boot_s": uptime.started_boot_s,
-        "version": roster.version,
-        "found": [dataclasses.asdict(member.found) for member in present],
-        "health": {
-            member.found.name: dataclasses.asdict(view)
-            for member in present
-            if (view := health(member.found.name)) is not None
-        },
-        "discovery": dataclasses.asdict(discovery),
-        "reload": dataclasses.asdict(reload),
-        "restarts": dict(pool.restarts),
-        "events": list(events),
-    }
+def read_state(document: int) -> HandoverState:
+    """Decode a document; it may be read again, and stays open."""
+    size = os.fstat(document).st_size
+    try:
+        return decode(json.loads(os.pread(document, size, 0)))
+    except ValueError:
+        return HandoverState()
 
 
-def _discovered(document: dict[str, Any]) -> Discovered:
-    known = {each.name for each in dataclasses.fields(Discovered)}
-    kept = {key: value for key, value in document.items() if key in known}
-    return Discovered(**kept | {"addresses": tuple(document["addresses"])})
+def write_state(state: HandoverState) -> int:
+    """A descriptor that outlives ``execve``; a variable itself holds 128 KiB at most (execve(2)),
+    which the facts about 200 endpoints fill. OSError: there is no memory or descriptor for it."""
+    document = os.memfd_create("handover", 0)
+    try:
+        text = json.dumps(encode(state), default=str).encode()
+        with open(document, "wb", closefd=False) as file:
+            file.write(text)
+    except BaseException:
+        os.close(document)
+        raise
+    return document

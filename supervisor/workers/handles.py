@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -81,6 +82,7 @@ class WorkerHandles:
         self._on_exit = on_exit
         self._handles: dict[WorkerId, WorkerHandle] = {}
         self._alive: set[WorkerId] = set()
+        self._unready: set[int] = set()
         self._introductions: list[tuple[WorkerId, int, socket.socket]] = []
 
     def __getitem__(self, who: WorkerId) -> WorkerHandle:
@@ -114,6 +116,18 @@ class WorkerHandles:
         handle = WorkerHandle(child, channel, beat_ns=self._scoreboard.beat_ns(who.slot))
         self._loop.add_reader(child.pidfd, self._reap, who)
         return handle
+
+    def reap_unready(self, pidfd: int) -> None:
+        """Wait for a worker of a former image that is not among ours; owns the pidfd."""
+        self._unready.add(pidfd)
+        self._loop.add_reader(pidfd, self._on_unready_exit, pidfd)
+
+    def _on_unready_exit(self, pidfd: int) -> None:
+        self._loop.remove_reader(pidfd)
+        self._unready.discard(pidfd)
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+        os.close(pidfd)
 
     def keep(self, who: WorkerId) -> None:
         """Have the store keep what the next master needs."""
@@ -203,6 +217,10 @@ class WorkerHandles:
             os.close(handle.child.pidfd)
         self._handles.clear()
         self._introductions.clear()
+        for pidfd in self._unready:
+            self._loop.remove_reader(pidfd)
+            os.close(pidfd)
+        self._unready.clear()
 
     def _hear(self, who: WorkerId, message: messages.Up, fds: list[int]) -> None:
         handle = self._handles[who]

@@ -1,7 +1,7 @@
-"""What one master leaves to the next: descriptors by name, and a few facts.
+"""What the worker pool inherits: descriptors by name.
 
-The same names serve both ways: through ``execve`` (USR2, with the facts in a file in memory) and
-through the service manager's descriptor store (FDNAME= allows no more than a name).
+The same names serve both ways: through ``execve`` (USR2, with the handover state beside them) and
+through the service manager's descriptor store, where FDNAME= allows no more than a name.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from gateway.core.address import HostPort
 from supervisor.core.workers.events import FormerSlot
@@ -27,7 +26,7 @@ class InheritedSlot:
     inbox_r: int | None = None
     inbox_w: int | None = None
     workers: dict[int, dict[str, int]] = field(default_factory=dict)
-    leaving: set[int] = field(default_factory=set)
+    draining: set[int] = field(default_factory=set)
     gen: int = 0
 
 
@@ -37,32 +36,38 @@ class InheritedDescriptors:
 
     scoreboard: int | None = None
     slots: dict[int, InheritedSlot] = field(default_factory=dict)
+    unready: list[int] = field(default_factory=list)
+    """Pidfds of workers that were not ready; nothing else is left of them."""
     unknown: dict[str, int] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     """Names whose descriptors were of no use and are closed; the store should forget them."""
 
     @classmethod
     def from_names(
-        cls, named: Iterable[tuple[str, int]], facts: Mapping[str, Any] | None = None
+        cls,
+        named: Iterable[tuple[str, int]],
+        *,
+        gens: Mapping[int, int] | None = None,
+        draining: Iterable[WorkerId] | None = None,
     ) -> InheritedDescriptors:
         """Sort descriptors by the names of :func:`listener_name` and its like.
 
-        ``facts`` are those of ``WorkerPool.facts``, where there is more room than in names.
+        ``gens`` (the highest generation of each slot) and ``draining`` are known where a former
+        image says more than names can.
         """
         inherited = cls()
         for name, fd in named:
             if not inherited._take(name, fd):
                 inherited.unknown[name] = fd
-        for slot in inherited.slots.values():
+        for index, slot in inherited.slots.items():
             slot.gen = max(slot.workers, default=0)
-            # The newest is the one that serves: an older one was told to drain, or will be.
-            slot.leaving = set(slot.workers) - {slot.gen}
-        if facts is not None:
-            for index, gen in facts["gens"]:
-                inherited._slot(index).gen = gen
-            leaving = {(index, gen) for index, gen in facts["leaving"]}
-            for index, slot in inherited.slots.items():
-                slot.leaving = {gen for gen in slot.workers if (index, gen) in leaving}
+            if draining is None:
+                # The newest is the one that serves: an older one was told to drain, or will be.
+                slot.draining = set(slot.workers) - {slot.gen}
+            else:
+                slot.draining = {who.gen for who in draining if who.slot == index}
+        for index, gen in (gens or {}).items():
+            inherited._slot(index).gen = gen
         return inherited
 
     def _take(self, name: str, fd: int) -> bool:
@@ -80,6 +85,8 @@ class InheritedDescriptors:
                 self._slot(slot).inbox_w = fd
             case (("ctl" | "pipe" | "pid"), [slot, gen]):
                 self._slot(slot).workers.setdefault(gen, {})[kind] = fd
+            case "unready", [_, _]:
+                self.unready.append(fd)
             case _:
                 return False
         return True
@@ -88,20 +95,20 @@ class InheritedDescriptors:
         return self.slots.setdefault(slot, InheritedSlot())
 
     def left(self) -> tuple[FormerSlot, ...]:
-        """The same for the fleet, after :meth:`settle`."""
+        """The same for the fleet, after :meth:`drop_useless`."""
         return tuple(
             FormerSlot(
                 slot=index,
                 gen=slot.gen,
                 bound=bool(slot.listeners),
-                serving=max(set(slot.workers) - slot.leaving, default=None),
-                leaving=tuple(sorted(slot.leaving)),
+                serving=max(set(slot.workers) - slot.draining, default=None),
+                draining=tuple(sorted(slot.draining & set(slot.workers))),
             )
             for index, slot in sorted(self.slots.items())
         )
 
-    def settle(self, listen: tuple[HostPort, ...]) -> None:
-        """Drop what is of no use: incomplete workers, and listeners of other addresses."""
+    def drop_useless(self, listen: tuple[HostPort, ...]) -> None:
+        """Close incomplete workers, listeners of other addresses, and what nobody knows."""
         for name, fd in self.unknown.items():
             self._drop(name, fd)
         self.unknown.clear()
@@ -109,7 +116,7 @@ class InheritedDescriptors:
             for gen in [gen for gen, parts in slot.workers.items() if len(parts) < 3]:
                 for kind, fd in slot.workers.pop(gen).items():
                     self._drop(f"{kind}.{index}.{gen}", fd)
-                slot.leaving.discard(gen)
+                slot.draining.discard(gen)
             if not listens_on(list(slot.listeners.items()), listen):
                 for number, fd in slot.listeners.items():
                     self._drop(listener_name(index, number), fd)
@@ -142,6 +149,11 @@ def listener_name(slot: int, index: int) -> str:
 def worker_names(who: WorkerId) -> tuple[str, str, str]:
     """Of control socket, pipe and pidfd."""
     return tuple(f"{kind}.{who.slot}.{who.gen}" for kind in ("ctl", "pipe", "pid"))  # type: ignore[return-value]
+
+
+def unready_name(who: WorkerId) -> str:
+    """Of the pidfd of a worker that was not ready."""
+    return f"unready.{who.slot}.{who.gen}"
 
 
 def listens_on(listeners: list[tuple[int, int]], listen: tuple[HostPort, ...]) -> bool:

@@ -8,11 +8,12 @@ of the fleet is carried out at :meth:`WorkerPool._perform`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import assert_never
 
 from gateway.core import messages, wire
 from gateway.core.address import HostPort
@@ -29,6 +30,7 @@ from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import IllegalTransitionError, WorkerState
 from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
 from supervisor.workers.handles import WorkerHandle, WorkerHandles
+from supervisor.workers.handover import PoolHandover, hand_over, take_over
 from supervisor.workers.inherited import InheritedDescriptors
 from supervisor.workers.slot_sockets import Sockets
 from supervisor.workers.spawner import Spawner
@@ -90,7 +92,7 @@ class WorkerPool:
         self._wanted = slots
         self._descriptor_store = store
         self._inherited = inherited if inherited is not None else InheritedDescriptors()
-        self._inherited.settle(listen)
+        self._inherited.drop_useless(listen)
         for name in self._inherited.dropped:
             store.remove(name)
         self._scoreboard = Scoreboard(self._inherited.scoreboard)
@@ -128,10 +130,10 @@ class WorkerPool:
         # workers' shared copy of it would be a second one.
         gc.freeze()
         self._descriptor_store.keep("scoreboard", self._scoreboard.fd)
-        for index in sorted(self._inherited.slots):
-            self._inherit(index)
+        take_over(self._inherited, self._handles, self._sockets, self._scoreboard)
         for index in range(self._wanted):
-            self._open_slot(index)
+            with contextlib.suppress(OSError):  # without descriptors: tried again before the fork
+                self._open_slot(index)
         self._handles.tell_all(self._snapshot, messages.Snapshot)
         self._feed(events.Start(self._wanted, self._inherited.left()))
         self._tick()
@@ -390,20 +392,6 @@ class WorkerPool:
 
     # The beginning and the end
 
-    def _inherit(self, index: int) -> None:
-        """Take one slot's descriptors over from the inherited."""
-        left = self._inherited.slots[index]
-        self._sockets.inherit(index, left)
-        pids = {}
-        for who, child in self._inherited.children(index):
-            self._handles.take(who, child, inherited=True)
-            pids[who.gen] = child.pid
-        serving = max(set(pids) - left.leaving, default=None)
-        if serving is not None and self._scoreboard.owner(index) not in pids.values():
-            # A worker that was starting when the master before us died had entered the slot.
-            self._scoreboard.enter(index, pids[serving])
-            self._scoreboard.set_accepting(index, True)
-
     def _finish(self, code: int) -> None:
         if code == EXIT_CRASH_LOOP:
             self._log.error(
@@ -426,35 +414,9 @@ class WorkerPool:
         self._sockets.close()
         self._scoreboard.close()
 
-    def named_descriptors(self) -> dict[str, int]:
-        """Everything the next master needs, by name; descriptors stay ours. For ``execve``.
-
-        Workers that are still starting are left out: kill them (:meth:`kill_unready`) first.
-        """
-        named = {"scoreboard": self._scoreboard.fd} | self._sockets.named_descriptors()
-        for worker in self._fleet.workers():
-            handle = self._handles.find(worker.who)
-            if handle is not None and worker.state is not WorkerState.STARTING:
-                named |= handle.descriptors(worker.who)
-        return named
-
-    def facts(self) -> dict[str, Any]:
-        """What the next master has to know beside the descriptors; JSON."""
-        return {
-            "wanted": self._fleet.wanted,
-            "gens": [[slot.index, slot.gen] for slot in self._fleet.slots],
-            "leaving": [
-                [worker.who.slot, worker.who.gen]
-                for worker in self._fleet.workers()
-                if worker.state in (WorkerState.DRAINING, WorkerState.DYING)
-            ],
-        }
-
-    def kill_unready(self) -> None:
-        """Kill the workers that are still starting: the next master forks its own."""
-        for worker in list(self._fleet.workers()):
-            if worker.state is WorkerState.STARTING and (handle := self._handles.find(worker.who)):
-                handle.child.kill()
+    def hand_over(self) -> PoolHandover:
+        """Everything that the next master needs; the descriptors stay ours. For ``execve``."""
+        return hand_over(self._fleet, self._handles, self._sockets, self._scoreboard)
 
 
 def _limits(config: Config) -> Limits:

@@ -11,15 +11,15 @@ from supervisor.core.workers.worker_id import WorkerId
 class FormerSlot:
     """What a former master left in one slot: its listeners (``bound``) and live workers.
 
-    ``serving`` is the generation that accepts, ``leaving`` those that drain; ``gen`` the highest
-    that was used.
+    ``serving`` is the generation that accepts, ``draining`` those that were told to leave, ``gen``
+    the highest that was used.
     """
 
     slot: int
     gen: int
     bound: bool
     serving: int | None = None
-    leaving: tuple[int, ...] = ()
+    draining: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ def take_over(slot: Slot, left: events.FormerSlot, now: float, drain_timeout_s: 
             ready_at=now,
             stale="upgrade",
         )
-    for gen in left.leaving:
+    for gen in left.draining:
         slot.draining[gen] = Worker(
             WorkerId(slot.index, gen),
             since=now,

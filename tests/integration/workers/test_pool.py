@@ -307,7 +307,7 @@ def test_a_worker_holds_its_own_descriptors_only() -> None:
             await stage.until(lambda: stage.ready)
             os.kill(stage.workers()[0].pid or 0, signal.SIGKILL)
             await stage.until(lambda: {v.gen for v in stage.workers()} == {1, 2})
-            held = stage.pool.named_descriptors()
+            held = stage.pool.hand_over().descriptors
             inodes = [os.fstat(held[f"listener.{slot}.0"]).st_ino for slot in range(3)]
             for slot, view in enumerate(stage.workers()):
                 assert _inodes(view.pid) & set(inodes) == {inodes[slot]}
@@ -322,7 +322,7 @@ def test_the_next_master_takes_over() -> None:
         async with staged(2) as stage:
             await stage.until(lambda: stage.ready)
             reader, writer, _ = await stage.connect()
-            named = {name: os.dup(fd) for name, fd in stage.pool.named_descriptors().items()}
+            named = {name: os.dup(fd) for name, fd in stage.pool.hand_over().descriptors.items()}
             stage.pool.leave()
             assert stage.ended == 0
             assert await stage.ask()

@@ -7,19 +7,32 @@ import sys
 
 SCRIPT = """
 import os
+from supervisor.core.handover_state import HandoverState
 from supervisor.handover import upgrade
-facts = {"gens": [], "leaving": [], "story": "x" * 1_000_000}
-left = upgrade.take_inherited(os.environ)
-if left is None:
-    upgrade.execute({}, facts)
-assert left[1] == facts
-assert upgrade.HANDOVER_VARIABLE not in os.environ
+from supervisor.handover.image import command
+from supervisor.handover.state import HANDOVER_VARIABLE, take_over
+left = take_over(os.environ)
+if left.document is None:
+    inode = os.fstat(1).st_ino
+    event = {"story": "x" * 1_000_000, "inode": inode}
+    state = HandoverState(workers=7, events=(event,), descriptors={"other.1": 1})
+    upgrade.execute(command(), state)
+assert left.state.workers == 7
+assert len(left.state.events[0]["story"]) == 1_000_000
+assert left.took_over is False
+assert left.take("admin") == {}
+assert HANDOVER_VARIABLE in os.environ
+left.commit(os.environ)
+assert HANDOVER_VARIABLE not in os.environ
+taken = left.take("other")
+assert os.fstat(taken["other.1"]).st_ino == left.state.events[0]["inode"]
+assert left.others == {}
 print("pid", os.getpid())
 """
 
 
-def test_facts_of_any_size_reach_the_next_image() -> None:
-    """Thousands of endpoints are more than a variable of the environment holds."""
+def test_a_state_of_any_size_and_descriptors_of_any_name_reach_the_next_image() -> None:
+    """Thousands of endpoints are more than a variable holds; other parts fetch what is theirs."""
     with subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True) as it:
         said, _ = it.communicate(timeout=30)
     assert said == f"pid {it.pid}\n"

@@ -386,7 +386,7 @@ def test_leaving_the_workers_to_the_next_master() -> None:
 def test_taking_over() -> None:
     """The old workers serve until ours are ready; a slot too many is given up after that."""
     left = (
-        events.FormerSlot(0, 4, bound=True, serving=4, leaving=(2,)),
+        events.FormerSlot(0, 4, bound=True, serving=4, draining=(2,)),
         events.FormerSlot(1, 1, bound=True),
         events.FormerSlot(2, 7, bound=True, serving=7),
     )
@@ -455,7 +455,7 @@ class AnyFleet(RuleBasedStateMachine):
         self.finished = False
         self.fleet = Fleet(Limits(worker_timeout_s=2.0, max_age_s=20.0), now=self.now)
         old = tuple(
-            events.FormerSlot(i, 3, bound=True, serving=3, leaving=(1,)) for i in range(left)
+            events.FormerSlot(i, 3, bound=True, serving=3, draining=(1,)) for i in range(left)
         )
         self.spawned |= {WorkerId(i, gen) for i in range(left) for gen in (1, 3)}
         self.do(events.Start(slots, old))

@@ -1,0 +1,191 @@
+"""The handover state: what one image of the program tells the next, as a JSON document.
+
+Both images decode what the other wrote, and they may be of different releases: after a failed
+upgrade the old one is executed again. So the rules are those of every long-lived format: the
+document has a number of its format, what is not known is skipped, and what is missing or of another
+type has a default. A test decodes documents that earlier releases wrote.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from supervisor.core.admin.totals import Totals
+from supervisor.core.admin.views import DiscoveryView, ReloadView
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.health.machine import HealthView
+from supervisor.core.workers.worker_id import WorkerId
+
+FORMAT = 1
+"""Raised when a key changes its meaning; keys that come or go need no new number."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """How to execute an image again, and how to see whether it is still what it was.
+
+    ``files`` maps paths of its code to a fingerprint of each.
+    """
+
+    argv: tuple[str, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class HandoverState:
+    """Everything but the descriptors themselves, which travel beside it under the same names.
+
+    ``workers``: how many there are to be, 0 if nobody says. ``gens``: the highest generation that
+    each slot used. ``draining``: workers that were told to leave. ``found``: the last good
+    endpoints. ``listen_given`` and ``listen``: the addresses as configured, and as bound.
+    ``admin``: the admin addresses that are bound. ``image``: who wrote this, None if it is not
+    worth going back to. ``failure``: why an upgrade was undone, if one was.
+    """
+
+    descriptors: dict[str, int] = field(default_factory=dict)
+    workers: int = 0
+    gens: dict[int, int] = field(default_factory=dict)
+    draining: tuple[WorkerId, ...] = ()
+    totals: Totals = field(default_factory=Totals)
+    started_at: float | None = None
+    started_boot_s: float | None = None
+    snapshot_version: int = 0
+    found: tuple[Discovered, ...] = ()
+    health: dict[str, HealthView] = field(default_factory=dict)
+    discovery: DiscoveryView | None = None
+    reload: ReloadView = field(default_factory=ReloadView)
+    restarts: dict[str, int] = field(default_factory=dict)
+    events: tuple[Mapping[str, Any], ...] = ()
+    listen_given: tuple[str, ...] = ()
+    listen: tuple[str, ...] = ()
+    admin: tuple[str, ...] = ()
+    image: Image | None = None
+    failure: str = ""
+
+
+def encode(state: HandoverState) -> dict[str, Any]:
+    """The state as values that JSON can carry."""
+    return {
+        "format": FORMAT,
+        "fds": state.descriptors,
+        "image": None if state.image is None else dataclasses.asdict(state.image),
+        "failure": state.failure,
+        "facts": {
+            "wanted": state.workers,
+            "gens": [[slot, gen] for slot, gen in state.gens.items()],
+            "leaving": [[who.slot, who.gen] for who in state.draining],
+            "totals": state.totals.export(),
+            "started_at": state.started_at,
+            "started_boot_s": state.started_boot_s,
+            "version": state.snapshot_version,
+            "found": [dataclasses.asdict(each) for each in state.found],
+            "health": {name: dataclasses.asdict(view) for name, view in state.health.items()},
+            "discovery": None if state.discovery is None else dataclasses.asdict(state.discovery),
+            "reload": dataclasses.asdict(state.reload),
+            "restarts": dict(state.restarts),
+            "events": [dict(event) for event in state.events],
+            "listen_given": list(state.listen_given),
+            "listen": list(state.listen),
+            "admin": list(state.admin),
+        },
+    }
+
+
+def decode(document: object) -> HandoverState:
+    """The reverse of :func:`encode`, for documents of every release. Never raises."""
+    whole: Mapping[str, Any] = document if isinstance(document, dict) else {}
+    facts: dict[str, Any] = _get(whole, "facts", {})
+    health: dict[str, Any] = _get(facts, "health", {})
+    events: list[Any] = _get(facts, "events", [])
+    return HandoverState(
+        descriptors=_numbers(_get(whole, "fds", {})),
+        workers=_get(facts, "wanted", 0),
+        gens=dict(_pairs(_get(facts, "gens", []))),
+        draining=tuple(WorkerId(*pair) for pair in _pairs(_get(facts, "leaving", []))),
+        totals=_totals(facts.get("totals")),
+        started_at=_number(facts.get("started_at")),
+        started_boot_s=_number(facts.get("started_boot_s")),
+        snapshot_version=_get(facts, "version", 0),
+        found=tuple(_each(_get(facts, "found", []), _discovered)),
+        health={
+            name: view
+            for name, each in health.items()
+            if (view := _build(HealthView, each)) is not None
+        },
+        discovery=_build(DiscoveryView, facts.get("discovery")),
+        reload=_build(ReloadView, facts.get("reload")) or ReloadView(),
+        restarts=_numbers(_get(facts, "restarts", {})),
+        events=tuple(each for each in events if isinstance(each, dict)),
+        listen_given=_texts(_get(facts, "listen_given", [])),
+        listen=_texts(_get(facts, "listen", [])),
+        admin=_texts(_get(facts, "admin", [])),
+        image=_image(whole.get("image")),
+        failure=_get(whole, "failure", ""),
+    )
+
+
+def _get(document: Mapping[str, Any], key: str, default: T) -> T:
+    """The value under ``key`` if it has the type of ``default``, else ``default``."""
+    value = document.get(key)
+    return value if isinstance(value, type(default)) else default
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _numbers(document: Mapping[str, Any]) -> dict[str, int]:
+    return {name: number for name, number in document.items() if isinstance(number, int)}
+
+
+def _texts(values: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(each for each in values if isinstance(each, str))
+
+
+def _pairs(values: Sequence[Any]) -> list[tuple[int, int]]:
+    return [
+        (each[0], each[1])
+        for each in values
+        if isinstance(each, list) and len(each) == 2 and all(isinstance(n, int) for n in each)
+    ]
+
+
+def _each(values: Sequence[Any], read: Callable[[Any], T | None]) -> list[T]:
+    return [each for value in values if (each := read(value)) is not None]
+
+
+def _build(kind: type[T], document: object) -> T | None:
+    """A value of a dataclass from the keys that it knows; None if it needs one that is missing."""
+    if not isinstance(document, Mapping):
+        return None
+    known = {each.name for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    try:
+        return kind(**{key: value for key, value in document.items() if key in known})
+    except TypeError:
+        return None
+
+
+def _discovered(document: object) -> Discovered | None:
+    found = _build(Discovered, document)
+    if found is None or not isinstance(found.addresses, Sequence):
+        return None
+    return dataclasses.replace(found, addresses=_texts(found.addresses))
+
+
+def _totals(document: object) -> Totals:
+    try:
+        return Totals.restore(document)  # type: ignore[arg-type]
+    except (TypeError, KeyError, AttributeError):
+        return Totals()
+
+
+def _image(document: object) -> Image | None:
+    image = _build(Image, document)
+    if image is None or not isinstance(image.argv, Sequence) or not image.argv:
+        return None
+    return dataclasses.replace(image, argv=_texts(image.argv))

@@ -1,0 +1,135 @@
+"""What a start does, tried in a child of the master before an upgrade: nothing is left of it.
+
+Everything here raises, or returns the reason, as a start would. What the running gateway has
+already is not tried again: its listening sockets and its admin sockets are handed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import select
+import socket
+import time
+from collections.abc import Sequence
+
+from gateway.core import messages, wire
+from gateway.core.address import HostPort
+from gateway.ingress.listener import open_listener
+from gateway.scoreboard import Scoreboard
+from supervisor.admin.lifecycle import IMPORTS
+from supervisor.admin.sockets import AdminError, bind_all
+from supervisor.core.config import Config
+from supervisor.core.handover_state import HandoverState
+from supervisor.core.reload_rules import worker_settings
+from supervisor.core.roster import Roster
+from supervisor.core.workers.worker_id import WorkerId
+from supervisor.discovery.resolution import BadTargetError
+from supervisor.handover.inherited_listen import find_listen
+from supervisor.handover.state import read_state
+from supervisor.system import kernel_calls, limits
+from supervisor.system.log import make_log
+from supervisor.workers.fork import Birth, Child, fork_workers
+
+LATE_MODULES = (
+    *IMPORTS,
+    "supervisor.admin.server",
+    "supervisor.discovery.resolver",
+    "supervisor.health.probe",
+)
+"""What a running gateway imports only when it is needed."""
+
+TRIAL_S = 15.0
+"""A worker is ready within 0.1 s of its fork; a host that swaps takes many times that."""
+
+
+class TrialError(Exception):
+    """The program would not start; the text says why."""
+
+
+def run(config: Config, document: int) -> None:
+    """Try a start with this configuration and handover state; TrialError if it would fail."""
+    state = read_state(document)
+    os.close(document)
+    for module in LATE_MODULES:
+        importlib.import_module(module)
+    try:
+        listen = asyncio.run(find_listen(config, state))
+        _bind_new(config, state, listen)
+    except (AdminError, BadTargetError, OSError) as error:
+        raise TrialError(str(error)) from None
+    workers = state.workers or config.workers or limits.usable_cpus()
+    open_files = limits.raise_open_files()
+    if obstacle := kernel_calls.find_missing_call() or limits.find_obstacle(
+        open_files, workers=workers, listen=len(listen)
+    ):
+        raise TrialError(obstacle)
+    _try_worker(config, state)
+
+
+def _bind_new(config: Config, state: HandoverState, listen: Sequence[HostPort]) -> None:
+    """Addresses that the running gateway does not have: bind each, and close it again."""
+    for address in listen:
+        if str(address) not in state.listen:
+            open_listener(address, exclusive=True).close()
+    for admin in bind_all([each for each in config.admin_addr if each not in state.admin]):
+        admin.close()
+
+
+def _try_worker(config: Config, state: HandoverState) -> None:
+    """Fork a worker without listeners, give it the endpoints, and wait until it is ready."""
+    roster = Roster(state.snapshot_version)
+    roster.resolve(state.found, time.monotonic(), config.removal_grace_s)
+    snapshot = roster.snapshot(worker_settings(config))
+    scoreboard = Scoreboard()
+    inbox, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with inbox, other:
+        (child,) = fork_workers(
+            [
+                Birth(
+                    who=WorkerId(0, 1),
+                    slots=1,
+                    listen=(),
+                    listeners=(),
+                    exclusive=False,
+                    inbox=inbox,
+                    peers={},
+                    scoreboard=scoreboard,
+                    cpu=None,
+                    title="trial",
+                    make_log=lambda _: make_log("error", "json"),
+                )
+            ]
+        )
+    scoreboard.close()
+    if isinstance(child, OSError):
+        raise TrialError(f"cannot start a worker: {child}")
+    try:
+        os.write(child.pipe_w, wire.encode(snapshot))
+        _wait_ready(child)
+    except OSError as error:
+        raise TrialError(f"a worker ended before it was ready: {error.strerror}") from None
+    finally:
+        child.abandon()
+
+
+def _wait_ready(child: Child) -> None:
+    lines = wire.LineReader()
+    deadline = time.monotonic() + TRIAL_S
+    while True:
+        wait_s = max(deadline - time.monotonic(), 0.0)
+        readable, _, _ = select.select([child.control], [], [], wait_s)
+        if not readable:
+            raise TrialError(f"a worker was not ready within {TRIAL_S:g} s")
+        data = child.control.recv(65536)
+        if not data:
+            raise TrialError("a worker ended before it was ready")
+        for line in lines.feed(data):
+            match wire.decode(line):
+                case messages.Ready():
+                    return
+                case messages.Failed(reason, error):
+                    raise TrialError(f"a worker cannot start: {reason}: {error}")
+                case _:
+                    pass

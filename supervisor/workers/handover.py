@@ -1,0 +1,75 @@
+"""What a pool gives to the next master's pool, and how that takes it over.
+
+The descriptors are named as in ``inherited``. Workers that are still starting are neither given on
+nor killed: they read the end of their pipe and leave by themselves, with whatever client they had
+accepted. Only their pidfds go along, so that they are reaped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.scoreboard import Scoreboard
+from supervisor.core.workers.fleet import Fleet
+from supervisor.core.workers.worker_id import WorkerId
+from supervisor.core.workers.worker_state import WorkerState
+from supervisor.workers.handles import WorkerHandles
+from supervisor.workers.inherited import InheritedDescriptors, unready_name
+from supervisor.workers.slot_sockets import Sockets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolHandover:
+    """``descriptors`` by name, which stay the pool's; the rest as in ``HandoverState``."""
+
+    descriptors: dict[str, int]
+    workers: int
+    gens: dict[int, int]
+    draining: tuple[WorkerId, ...]
+
+
+def hand_over(
+    fleet: Fleet, handles: WorkerHandles, sockets: Sockets, scoreboard: Scoreboard
+) -> PoolHandover:
+    """Everything that the next master needs; nothing changes."""
+    named = {"scoreboard": scoreboard.fd} | sockets.named_descriptors()
+    for worker in fleet.workers():
+        handle = handles.find(worker.who)
+        if handle is None:
+            continue
+        if worker.state is WorkerState.STARTING:
+            named[unready_name(worker.who)] = handle.child.pidfd
+        else:
+            named |= handle.descriptors(worker.who)
+    return PoolHandover(
+        descriptors=named,
+        workers=fleet.wanted,
+        gens={slot.index: slot.gen for slot in fleet.slots},
+        draining=tuple(
+            worker.who
+            for worker in fleet.workers()
+            if worker.state in (WorkerState.DRAINING, WorkerState.DYING)
+        ),
+    )
+
+
+def take_over(
+    inherited: InheritedDescriptors,
+    handles: WorkerHandles,
+    sockets: Sockets,
+    scoreboard: Scoreboard,
+) -> None:
+    """Own the inherited descriptors: sockets and workers of every slot."""
+    for pidfd in inherited.unready:
+        handles.reap_unready(pidfd)
+    for index, left in sorted(inherited.slots.items()):
+        sockets.inherit(index, left)
+        pids = {}
+        for who, child in inherited.children(index):
+            handles.take(who, child, inherited=True)
+            pids[who.gen] = child.pid
+        serving = max(set(pids) - left.draining, default=None)
+        if serving is not None and scoreboard.owner(index) not in pids.values():
+            # A worker that was starting when the master before us ended had entered the slot.
+            scoreboard.enter(index, pids[serving])
+            scoreboard.set_accepting(index, True)

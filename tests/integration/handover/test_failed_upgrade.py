@@ -1,0 +1,273 @@
+"""USR2 into trouble: whatever is wrong with the new image or with the host, the service goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.backends import Backend, echo
+from tests.gateway import READY, Gateway, running
+from tests.installation import Installation, point
+from tests.support import free_port, wait_until
+
+REFUSED = "upgrade failed, the old image goes on"
+OLD_WORKERS = "upgrade failed, the old workers go on"
+OUTSIDE_PREFLIGHT = "import os\nif 'ETCD_GATEWAY_PREFLIGHT' not in os.environ:\n    "
+
+
+def talk(sock: socket.socket) -> None:
+    sock.sendall(b"hello")
+    assert sock.recv(5) == b"hello"
+
+
+@contextlib.contextmanager
+def served(*flags: str, **options: object) -> Iterator[Gateway]:
+    """A gateway whose service must not notice anything: a session lives, a client is served."""
+    with (
+        Backend(echo) as backend,
+        running(*flags, endpoints=[backend.address], **options) as gateway,
+        socket.create_connection(gateway.address, 5) as session,
+    ):
+        talk(session)
+        yield gateway
+        talk(session)
+        with socket.create_connection(gateway.address, 5) as another:
+            talk(another)
+        assert gateway.process.poll() is None
+
+
+def errors(gateway: Gateway, msg: str) -> list[str]:
+    return [line["error"] for line in gateway.lines(msg)]
+
+
+def take_admin_address(gateway: Gateway, config: Path) -> None:
+    taken = socket.create_server(("127.0.0.1", 0))
+    config.write_text(f'admin-addr = "127.0.0.1:{taken.getsockname()[1]}"\n')
+    # Held for as long as the test runs: the descriptor is the gateway object's.
+    gateway.held = taken  # type: ignore[attr-defined]
+
+
+def refuse_config(_: Gateway, config: Path) -> None:
+    config.write_text("nonsense = 1\n")
+
+
+def lower_limit(gateway: Gateway, _: Path) -> None:
+    resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (40, 40))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        (take_admin_address, "cannot serve the admin address"),
+        (refuse_config, "nonsense"),
+        (lower_limit, "the limit of open files is 40"),
+    ],
+)
+def test_a_start_that_would_fail_is_refused_before_anything_happens(
+    tmp_path: Path, trouble: Callable[[Gateway, Path], None], reason: str
+) -> None:
+    """The reason is in the log line, and the workers are the same."""
+    config = tmp_path / "gateway.toml"
+    config.write_text('drain-timeout = "1s"\n')
+    with served(f"--config-file={config}") as gateway:
+        workers = gateway.workers()
+        trouble(gateway, config)
+        gateway.signal(signal.SIGUSR2)
+        assert reason in gateway.wait_line(REFUSED)["error"]
+        assert gateway.workers() == workers
+        assert gateway.lines("upgrading") == []
+        with contextlib.suppress(AttributeError):
+            gateway.held.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("library", ["aiohttp", "prometheus_client", "dns", "h11", "uvloop"])
+def test_half_an_installation_is_refused(tmp_path: Path, library: str) -> None:
+    """Also where a library is imported only later."""
+    new = Installation(tmp_path / "etcd-gateway")
+    with served(command=[str(new.script)]) as gateway:
+        new.shadow(library, "raise ImportError('half installed')\n")
+        gateway.signal(signal.SIGUSR2)
+        assert "half installed" in gateway.wait_line(REFUSED)["error"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "raise ImportError('no relay')",
+        "raise SyntaxError('no relay')",
+        "import os\nif os.fork() == 0:\n    pass\nos._exit(5)",
+    ],
+)
+def test_a_new_release_that_cannot_relay_is_refused(tmp_path: Path, code: str) -> None:
+    """What breaks in the worker breaks in the trial first."""
+    new = Installation(tmp_path / "etcd-gateway")
+    with served(command=[str(new.script)]) as gateway:
+        new.insert("gateway/sessions/relay.py", code)
+        gateway.signal(signal.SIGUSR2)
+        assert gateway.wait_line(REFUSED)["error"]
+
+
+def test_a_worker_that_raises_at_its_first_step_is_refused(tmp_path: Path) -> None:
+    """A trial worker is forked, and its last words are the reason."""
+    new = Installation(tmp_path / "etcd-gateway")
+    worker = new.folder / "gateway/worker.py"
+    with served(command=[str(new.script)]) as gateway:
+        text = worker.read_text()
+        begin = "loop = uvloop.new_event_loop()"
+        assert begin in text
+        worker.write_text(text.replace(begin, f"{begin}\n    raise ValueError('told so')"))
+        gateway.signal(signal.SIGUSR2)
+        assert "told so" in gateway.wait_line(REFUSED)["error"]
+
+
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        ("supervisor/__init__.py", "raise ImportError('not outside')"),
+        ("supervisor/core/flags.py", "raise ImportError('not outside')"),
+        ("supervisor/endpoint_tracker.py", "raise ImportError('not outside')"),
+        ("gateway/process_title.py", "raise ImportError('not outside')"),
+    ],
+)
+def test_what_fails_after_exec_goes_back_to_the_old_image(
+    tmp_path: Path, module: str, code: str
+) -> None:
+    """The preflight went well, the start does not: the image before is executed again."""
+    old, new = Installation(tmp_path / "v1"), Installation(tmp_path / "v2")
+    new.insert(module, OUTSIDE_PREFLIGHT + code)
+    current = tmp_path / "current"
+    point(current, old.folder)
+    with served(command=[str(current / "etcd-gateway")]) as gateway:
+        point(current, new.folder)
+        gateway.signal(signal.SIGUSR2)
+        wait_until(lambda: gateway.text().count(f'"{READY}"') == 2, 20)
+        assert f'"{REFUSED}"' in gateway.text()
+
+
+def test_workers_that_die_only_after_exec_go_back_to_the_old_image(tmp_path: Path) -> None:
+    """No loop of dying workers: after five the old image serves as before."""
+    old, new = Installation(tmp_path / "v1"), Installation(tmp_path / "v2")
+    break_worker(new)
+    current = tmp_path / "current"
+    point(current, old.folder)
+    with served(command=[str(current / "etcd-gateway")]) as gateway:
+        point(current, new.folder)
+        gateway.signal(signal.SIGUSR2)
+        wait_until(lambda: gateway.text().count(f'"{READY}"') == 2, 20)
+        assert f'"{REFUSED}"' in gateway.text()
+        wait_until(lambda: len(gateway.workers()) in (2, 3), 20, "nothing else is left")
+
+
+def break_worker(installation: Installation) -> None:
+    worker = installation.folder / "gateway/worker.py"
+    begin = "loop = uvloop.new_event_loop()"
+    text = worker.read_text()
+    assert begin in text
+    outside = "if 'ETCD_GATEWAY_PREFLIGHT' not in os.environ:\n        raise ValueError('told so')"
+    worker.write_text(text.replace(begin, f"{begin}\n    {outside}"))
+
+
+def test_where_the_old_image_is_gone_the_old_workers_serve_until_it_is_mended(
+    tmp_path: Path,
+) -> None:
+    """Replaced in place, there is no way back; the next USR2 with a good release is the way out."""
+    place = Installation(tmp_path / "etcd-gateway")
+    with served(command=[str(place.script)]) as gateway:
+        workers = set(gateway.workers())
+        place.install()
+        break_worker(place)
+        gateway.signal(signal.SIGUSR2)
+        wait_until(lambda: f'"{OLD_WORKERS}"' in gateway.text(), 20)
+        assert workers <= set(gateway.workers())
+        with socket.create_connection(gateway.address, 5) as client:
+            talk(client)
+        place.install()
+        gateway.signal(signal.SIGUSR2)
+        wait_until(lambda: gateway.text().count(f'"{READY}"') == 2, 20)
+
+
+def test_where_the_old_image_is_gone_a_start_that_fails_is_tried_again(tmp_path: Path) -> None:
+    """The process stays and hears of USR2; the workers never notice."""
+    place = Installation(tmp_path / "etcd-gateway")
+    with served(command=[str(place.script)]) as gateway:
+        place.install()
+        place.insert(
+            "supervisor/endpoint_tracker.py", OUTSIDE_PREFLIGHT + "raise ImportError('no')"
+        )
+        gateway.signal(signal.SIGUSR2)
+        wait_until(lambda: gateway.text().count("trying again in") >= 2, 20)
+        with socket.create_connection(gateway.address, 5) as client:
+            talk(client)
+        place.install()
+        gateway.signal(signal.SIGUSR2)
+        wait_until(lambda: gateway.text().count(f'"{READY}"') == 2, 20)
+
+
+def test_a_stop_is_heard_while_a_start_is_tried_again(tmp_path: Path) -> None:
+    """TERM ends the process with 0, and its workers drain."""
+    place = Installation(tmp_path / "etcd-gateway")
+    with running("--drain-timeout=1s", command=[str(place.script)]) as gateway:
+        workers = gateway.workers()
+        place.install()
+        place.insert(
+            "supervisor/endpoint_tracker.py", OUTSIDE_PREFLIGHT + "raise ImportError('no')"
+        )
+        gateway.signal(signal.SIGUSR2)
+        wait_until(lambda: "trying again in" in gateway.text(), 20)
+        gateway.signal(signal.SIGTERM)
+        assert gateway.process.wait(10) == 0
+        wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers), 10)
+
+
+def test_the_way_to_the_admin_address_is_gone(tmp_path: Path) -> None:
+    """A start would fail for it; an upgrade goes on without it, and opens it when it is back."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with served(f"--admin-addr=unix:{folder}/admin") as gateway:
+        gateway.wait_line("admin address is open")
+        subprocess.run(["rm", "-r", str(folder)], check=True)
+        gateway.signal(signal.SIGUSR2)
+        gateway.wait_line(READY, count=2)
+
+
+def test_a_listen_name_that_does_not_resolve_any_more(tmp_path: Path) -> None:
+    """It is bound already: DNS is not needed."""
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost gw.test\n")
+    port = free_port()
+    mount = f'mount --bind {hosts} /etc/hosts && exec "$@"'
+    prefix = ["unshare", "--mount", "sh", "-c", mount, "sh"]
+    with (
+        Backend(echo) as backend,
+        Gateway(endpoints=[backend.address], listen=f"gw.test:{port}", prefix=prefix) as gateway,
+    ):
+        gateway.wait_ready()
+        hosts.write_text("127.0.0.1 localhost\n")
+        gateway.signal(signal.SIGUSR2)
+        gateway.wait_line(READY, count=2)
+        with socket.create_connection(("127.0.0.1", port), 5) as client:
+            talk(client)
+
+
+def test_term_during_the_preflight_stops_the_gateway(tmp_path: Path) -> None:
+    """The child that tries the start is ended with it."""
+    new = Installation(tmp_path / "etcd-gateway")
+    with running("--drain-timeout=1s", command=[str(new.script)]) as gateway:
+        new.insert("gateway/process_title.py", "import time\ntime.sleep(60)")
+        workers = set(gateway.workers())
+        gateway.signal(signal.SIGUSR2)
+        wait_until(lambda: set(gateway.workers()) - workers, 10, "the preflight")
+        [trial] = set(gateway.workers()) - workers
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_line("reload complete")
+        gateway.signal(signal.SIGTERM)
+        assert gateway.process.wait(15) == 0
+        wait_until(lambda: not os.path.exists(f"/proc/{trial}"), 10)

@@ -1,0 +1,114 @@
+"""The handover state is read by images of other releases, in both directions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.core.handover_state import FORMAT, HandoverState, Image, decode, encode
+from supervisor.core.workers.worker_id import WorkerId
+
+KEPT = sorted((Path(__file__).parent / "states").glob("*.json"))
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+def kept(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((Path(__file__).parent / "states" / name).read_text())
+    return document
+
+
+def through_json(document: object) -> Any:
+    return json.loads(json.dumps(document))
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_states_of_earlier_releases_are_understood(path: Path) -> None:
+    """What they knew is known: workers, endpoints with their health, figures, events."""
+    state = decode(json.loads(path.read_text()))
+    assert state.workers == 2
+    assert state.gens == {0: 1, 1: 1}
+    assert {"scoreboard", "listener.0.0", "ctl.1.1"} <= state.descriptors.keys()
+    assert [each.name for each in state.found] == ["127.0.0.1:14001", "127.0.0.1:14002"]
+    assert state.found[0].addresses == ("127.0.0.1",)
+    assert {name: view.active for name, view in state.health.items()} == {
+        "127.0.0.1:14001": True,
+        "127.0.0.1:14002": False,
+    }
+    assert state.totals.sums().overall.sessions_total == 3
+    assert state.snapshot_version == 2
+    assert state.reload.last_result == "complete"
+    assert state.discovery is not None
+    assert state.started_at == pytest.approx(1795646900.13, abs=0.1)
+    assert [event["msg"] for event in state.events]
+
+
+def test_everything_comes_back() -> None:
+    """What one image writes, an image of the same release reads without a loss."""
+    state = decode(kept("1.0.0.json"))
+    state.draining = (WorkerId(1, 7),)
+    state.failure = "told so"
+    state.listen_given, state.listen, state.admin = ("localhost:1",), ("[::1]:1",), ("unix:/x",)
+    state.restarts = {"exit": 3}
+    again = decode(through_json(encode(state)))
+    assert encode(again) == encode(state)
+    assert again.image is not None
+    assert encode(state)["format"] == FORMAT
+
+
+def test_nothing_is_needed_and_nothing_unknown_hurts() -> None:
+    """Missing keys have defaults, keys of later releases are skipped at every level."""
+    empty = encode(HandoverState())
+    documents: list[object] = [{}, [], None, 5, {"facts": []}, {"facts": {}}, {"fds": []}]
+    for document in documents:
+        assert encode(decode(document)) == empty
+    later = kept("1.0.0.json")
+    before = encode(decode(later))
+    later["later"] = {"a": 1}
+    later["facts"]["later"] = [1]
+    later["image"]["later"] = 1
+    later["facts"]["found"][0]["later"] = "x"
+    later["facts"]["health"]["127.0.0.1:14001"]["later"] = "x"
+    later["facts"]["totals"]["dead"]["later"] = 1
+    assert encode(decode(later)) == before
+
+
+def test_what_is_incomplete_is_left_out() -> None:
+    """An endpoint, a judgement or an image that lacks what it needs is as good as none."""
+    document = kept("1.0.0.json")
+    del document["facts"]["found"][0]["port"]
+    document["facts"]["found"][1]["addresses"] = 5
+    del document["facts"]["health"]["127.0.0.1:14001"]["active"]
+    document["facts"]["health"]["127.0.0.1:14002"] = "ill"
+    del document["facts"]["totals"]["dead"]
+    document["facts"]["gens"] = [[0, 1], [2], "x", [1, "a"]]
+    document["facts"]["events"].append("no event")
+    document["image"] = {"argv": []}
+    state = decode(document)
+    assert state.found == ()
+    assert state.health == {}
+    assert state.totals.sums().overall.sessions_total == 0
+    assert state.gens == {0: 1}
+    assert len(state.events) == 3
+    assert state.image is None
+    document["image"] = {"argv": ["/bin/x"]}
+    assert decode(document).image == Image(argv=("/bin/x",))
+
+
+@given(st.sampled_from(sorted(kept("1.0.0.json")["facts"])), anything)
+def test_no_value_of_a_wrong_type_ends_the_next_image(key: str, value: object) -> None:
+    """Whatever is under a key, the state is read, and can be written again."""
+    document = kept("1.0.0.json")
+    document["facts"][key] = value
+    json.dumps(encode(decode(document)), default=str)
+    document[key] = value
+    json.dumps(encode(decode({"fds": value, "image": value, "failure": value})), default=str)
