@@ -217,10 +217,10 @@ class DiscoveryLoop:
         due = self._next_due()
         waiters, self._waiters = self._waiters, []
         candidate, self._candidate = self._candidate, None
-        force = self._force or (due.everything and due.at <= now())
-        self._force = False
+        asked_for, self._force = self._force, False
+        force = asked_for or (due.everything and due.at <= now())
         try:
-            result = await self._resolve(candidate, force)
+            result = await self._resolve(candidate, force=force, recheck=asked_for)
         except asyncio.CancelledError:
             for waiter in waiters:
                 waiter.cancel()
@@ -240,14 +240,14 @@ class DiscoveryLoop:
                 waiter.set_result(None)
         return result
 
-    async def _resolve(self, candidate: Config | None, force: bool) -> Resolution:
+    async def _resolve(self, candidate: Config | None, *, force: bool, recheck: bool) -> Resolution:
         """Resolve the current targets, or the candidate's, which replace them if usable."""
         targets = self._targets
         if candidate is not None:
             targets = self._make_targets(candidate, before=self._targets)
         assert targets is not None  # noqa: S101 (for the type checker)
         early = self._publish if candidate is None else None
-        result = await targets.resolve(force=force, publish=early)
+        result = await targets.resolve(force=force, recheck=recheck, publish=early)
         if not result.srv and result.loops and (candidate is not None or not self._started.done()):
             name, hit = next(iter(result.loops.items()))
             raise BadTargetError(

@@ -94,16 +94,19 @@ class Targets:
         if self._gate is not None:
             await self._gate.close()
 
-    async def resolve(self, *, force: bool, publish: Publish | None = None) -> Resolution:
+    async def resolve(
+        self, *, force: bool, recheck: bool = False, publish: Publish | None = None
+    ) -> Resolution:
         """Ask what is due, or everything if ``force`` is true, and return what follows from it.
 
+        ``recheck``: check the TLS of every endpoint again, however fresh its check is.
         ``publish`` gets the endpoints found so far if the rest takes longer than EARLY_S.
         """
         owners = [owner.question for owner in self._owners]
         asked_owners = await self._ask(owners, force)
         hosts = discovery.targets(self._owners, self._answers.lookup)
         result, asked_hosts = await self._resolve_srv(
-            hosts, force=force, renewed=bool(asked_owners), publish=publish
+            hosts, force=force, recheck=recheck, renewed=bool(asked_owners), publish=publish
         )
         statics: tuple[Question, ...] = ()
         if self._uses_static_list():
@@ -126,11 +129,17 @@ class Targets:
         return not self._owners or self.config.endpoints_given
 
     async def _resolve_srv(
-        self, hosts: Sequence[Question], *, force: bool, renewed: bool, publish: Publish | None
+        self,
+        hosts: Sequence[Question],
+        *,
+        force: bool,
+        recheck: bool,
+        renewed: bool,
+        publish: Publish | None,
     ) -> tuple[Resolution, list[Question]]:
         """The endpoints of the SRV records that may be used, and the hosts that were asked for.
 
-        ``renewed``: the SRV records were asked for just now, so every endpoint is checked again.
+        ``renewed``: the SRV records were asked for just now.
         """
         gate = self._gate
         if gate is None:
@@ -139,7 +148,11 @@ class Targets:
         asked = await self._ask(hosts, force)
         result = self._find_srv()
         if result.endpoints:
-            result = await self._check_tls(gate, result, force or renewed, publish)
+            now = asyncio.get_running_loop().time()
+            candidates = self._admission.to_check(
+                result.endpoints, now, everything=recheck, renewed=renewed
+            )
+            result = await self._check_tls(gate, result, candidates, publish)
         return result, asked
 
     async def _resolve_static(
@@ -234,11 +247,14 @@ class Targets:
         return self._resolver
 
     async def _check_tls(
-        self, gate: Gate, result: Resolution, everything: bool, publish: Publish | None
+        self,
+        gate: Gate,
+        result: Resolution,
+        candidates: Sequence[Candidate],
+        publish: Publish | None,
     ) -> Resolution:
-        """Leave out the endpoints that did not pass the TLS check."""
+        """Check these, and leave out the endpoints that did not pass."""
         now = asyncio.get_running_loop().time
-        candidates = self._admission.to_check(result.endpoints, now(), everything=everything)
 
         async def check(candidate: Candidate) -> None:
             verdict = await gate.verify(candidate)

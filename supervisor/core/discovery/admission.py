@@ -22,6 +22,10 @@ MAX_RETRY_S = 30.0
 FIRST_RETRY_S up to MAX_RETRY_S."""
 
 
+RECHECK_S = 300.0
+"""How old the check of an endpoint in use may be when DNS is asked for it again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Passed:
     """The server's certificate verified."""
@@ -66,6 +70,7 @@ class _Standing:
     verdict: Verdict
     failures: int
     due_at: float
+    checked_at: float
 
 
 class Admission:
@@ -81,19 +86,28 @@ class Admission:
         return twin
 
     def to_check(
-        self, endpoints: Iterable[Discovered], now: float, *, everything: bool
+        self,
+        endpoints: Iterable[Discovered],
+        now: float,
+        *,
+        everything: bool = False,
+        renewed: bool = False,
     ) -> tuple[Candidate, ...]:
         """Candidates to check now: the new and the due, or all if ``everything`` is true.
 
+        ``renewed``: DNS was asked for the records; so are those whose check is RECHECK_S old. A
+        thousand hosts would otherwise shake hands with every member once per TTL.
         Candidates that are not among the endpoints any more are forgotten.
         """
         candidates = dict.fromkeys(c for each in endpoints for c in _candidates(each))
         self._standings = {c: s for c, s in self._standings.items() if c in candidates}
-        return tuple(
-            c
-            for c in candidates
-            if everything or (s := self._standings.get(c)) is None or s.due_at <= now
-        )
+        return tuple(c for c in candidates if everything or self._is_due(c, now, renewed=renewed))
+
+    def _is_due(self, candidate: Candidate, now: float, *, renewed: bool) -> bool:
+        standing = self._standings.get(candidate)
+        if standing is None or standing.due_at <= now:
+            return True
+        return renewed and standing.checked_at + RECHECK_S <= now
 
     def take(self, candidate: Candidate, verdict: Verdict, now: float) -> None:
         """Remember a verdict."""
@@ -102,14 +116,14 @@ class Admission:
         due_at = now + doubled_s(failures, first_s=FIRST_RETRY_S, most_s=MAX_RETRY_S)
         match verdict:
             case Passed():
-                standing = _Standing(True, verdict, 0, math.inf)
+                standing = _Standing(True, verdict, 0, math.inf, now)
             case Refused(reason, hung_up=True) if old is not None and old.passed:
-                standing = _Standing(True, Unreachable(reason), failures, due_at)
+                standing = _Standing(True, Unreachable(reason), failures, due_at, now)
             case Refused():
-                standing = _Standing(False, verdict, failures, due_at)
+                standing = _Standing(False, verdict, failures, due_at, now)
             case Unreachable():
                 passed = old is not None and old.passed
-                standing = _Standing(passed, verdict, failures, due_at)
+                standing = _Standing(passed, verdict, failures, due_at, now)
             case _:
                 assert_never(verdict)
         self._standings[candidate] = standing

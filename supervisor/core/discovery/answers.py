@@ -29,8 +29,10 @@ MAX_FIRST_RETRY_S = 5.0
 """The wait before a retry doubles from FIRST_RETRY_S up to MAX_RETRY_S, or up to
 MAX_FIRST_RETRY_S while the question has never been answered."""
 
-MAX_JITTER_S = 0.5
-"""An answer is asked again up to a tenth of its TTL late, and never later than this."""
+MAX_JITTER_S = 30.0
+"""A TTL is outlived by a tenth at most, and never by more than this.
+
+Hosts behind one cache get what is left of the same TTL, so they would all ask as it ends."""
 
 
 @dataclass(frozen=True, slots=True)

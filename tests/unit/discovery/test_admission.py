@@ -7,6 +7,7 @@ import math
 from supervisor.core.discovery.admission import (
     FIRST_RETRY_S,
     MAX_RETRY_S,
+    RECHECK_S,
     Admission,
     Candidate,
     Passed,
@@ -39,6 +40,18 @@ def test_only_addresses_that_passed_are_used() -> None:
     assert admission.to_check([E], 0.5, everything=False) == ()
     assert admission.to_check([E], FIRST_RETRY_S, everything=False) == (TWO,)
     assert admission.to_check([E], 0, everything=True) == (ONE, TWO)
+
+
+def test_a_fresh_check_is_not_made_again_for_each_answer_of_dns() -> None:
+    """Known endpoints are checked every five minutes at most, new ones at once, for any TTL."""
+    admission = Admission()
+    admission.take(ONE, Passed(), 0)
+    assert admission.to_check([E], 60, renewed=True) == (TWO,)
+    admission.take(TWO, Passed(), 60)
+    assert admission.to_check([E], 299, renewed=True) == ()
+    assert admission.to_check([E], RECHECK_S, renewed=True) == (ONE,)
+    assert admission.to_check([E], RECHECK_S) == (), "no answer, no reason"
+    assert admission.to_check([E], 61, everything=True) == (ONE, TWO)
 
 
 def test_who_passed_once_may_be_down() -> None:

@@ -58,13 +58,15 @@ def test_the_ttl_is_followed_within_its_clamp(ttl_s: float, due_at: float) -> No
     assert answers.trusted(Q)
 
 
-def test_jitter_is_a_tenth_and_half_a_second_at_most() -> None:
-    """Jitter only delays, by a tenth at most and never by more than half a second."""
+def test_jitter_is_a_tenth_and_thirty_seconds_at_most() -> None:
+    """Jitter only delays, by a tenth of the TTL, which is thirty seconds of the longest."""
     answers = Answers()
     answers.take(Q, GOOD, now=0, refresh=TTL, draw=lambda n: n)
-    assert answers.next_at() == 60 + MAX_JITTER_S
+    assert answers.next_at() == pytest.approx(66)
     answers.take(Q, Answer(0), now=0, refresh=TTL, draw=lambda n: n)
     assert answers.next_at() == pytest.approx(5.5)
+    answers.take(Q, Answer(86400), now=0, refresh=TTL, draw=lambda n: n)
+    assert answers.next_at() == MAX_TTL_S + MAX_JITTER_S == 330
 
 
 def test_a_fixed_interval_and_off() -> None:
