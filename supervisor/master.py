@@ -48,6 +48,7 @@ from supervisor.reloader import Reloader, Steps
 from supervisor.shutdown import Shutdown
 from supervisor.system import kernel_calls, limits
 from supervisor.system.log import make_log
+from supervisor.system.orphans import OrphanReaper
 from supervisor.system.patience import try_until_done
 from supervisor.system.signals import SignalWatch
 from supervisor.system.tasks import Tasks
@@ -110,6 +111,7 @@ class Master:
         self._failed_with = 0
         self._failure = ""
         self._pool: WorkerPool | None = None
+        self._orphans: OrphanReaper | None = None
         self._port_monitor: PortMonitor | None = None
         self._admin = AdminLifecycle(self.view, self._log, names=lambda: self._config.admin_host)
 
@@ -294,6 +296,11 @@ class Master:
         )
         pool.restarts.update(self._left.state.restarts)
         pool.start(self._endpoints.publish_from_now_on())
+        self._orphans = OrphanReaper(self._loop, self._owns_process, pid=os.getpid())
+        self._orphans.start()
+
+    def _owns_process(self, pid: int) -> bool:
+        return (self._pool is not None and self._pool.owns(pid)) or self._upgrade.owns(pid)
 
     def _on_ready(self) -> None:
         self._ready = True
@@ -547,6 +554,8 @@ class Master:
     async def _close(self) -> None:
         for timer in self._timers.values():
             timer.cancel()
+        if self._orphans is not None:
+            self._orphans.close()
         await self._tasks.cancel()
         self._reloader.cancel()
         await self._admin.close()

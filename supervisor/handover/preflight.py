@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from supervisor.core.handover_state import HandoverState
 from supervisor.handover.image import command
@@ -26,22 +26,30 @@ PREFLIGHT_S = 30.0
 
 _KEPT_BYTES = 4096
 _PROGRAM = "etcd-gateway: "
-_ENDED_S = 5.0
-"""How long a child that was killed may take to go before nobody waits for it any more."""
 
 
-async def preflight(state: HandoverState, deadline_s: float = PREFLIGHT_S) -> str | None:
-    """Try the new image with this handover state; None if it would start, else why not."""
-    argv = command()
-    try:
-        child = _Child(argv, state)
-    except OSError as error:
-        return f"{argv[0]}: {error.strerror}"
-    try:
-        why = await child.wait(deadline_s)
-    finally:
-        child.close()
-    return why
+class Preflight:
+    """Tries new images, one at a time, and waits for the end of each child that it started."""
+
+    def __init__(self) -> None:
+        self._pids: set[int] = set()
+
+    async def run(self, state: HandoverState, deadline_s: float = PREFLIGHT_S) -> str | None:
+        """Try the new image with this handover state; None if it would start, else why not."""
+        argv = command()
+        try:
+            child = _Child(argv, state, on_gone=self._pids.discard)
+        except OSError as error:
+            return f"{argv[0]}: {error.strerror}"
+        self._pids.add(child.pid)
+        try:
+            return await child.wait(deadline_s)
+        finally:
+            child.close()
+
+    def owns(self, pid: int) -> bool:
+        """Whether the process is a child whose end is waited for here."""
+        return pid in self._pids
 
 
 def handed_over(environ: Mapping[str, str]) -> int | None:
@@ -53,8 +61,11 @@ def handed_over(environ: Mapping[str, str]) -> int | None:
 class _Child:
     """Owns the child, its pidfd and the pipe of its standard error until :meth:`close`."""
 
-    def __init__(self, argv: list[str], state: HandoverState) -> None:
+    def __init__(
+        self, argv: list[str], state: HandoverState, *, on_gone: Callable[[int], None]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._on_gone = on_gone
         self._said = b""
         self._over = asyncio.Event()
         self._status: str | None = None
@@ -98,6 +109,7 @@ class _Child:
                 what = "exit status" if ended.si_code == os.CLD_EXITED else "signal"
                 self._status = f"{what} {ended.si_status}"
         os.close(self._pidfd)
+        self._on_gone(self.pid)
         self._over.set()
 
     def _read(self) -> None:

@@ -15,7 +15,7 @@ from typing import NoReturn
 from gateway.core.log import Log
 from supervisor.core.handover_state import HandoverState
 from supervisor.handover.image import command, is_there
-from supervisor.handover.preflight import preflight
+from supervisor.handover.preflight import Preflight
 from supervisor.handover.state import HANDOVER_VARIABLE, write_state
 from supervisor.system import signals
 
@@ -48,6 +48,11 @@ class Upgrade:
         self._resume = resume
         self._resume_signals = resume_signals
         self._under_way = False
+        self._preflight = Preflight()
+
+    def owns(self, pid: int) -> bool:
+        """Whether the process is the child that tries the new image."""
+        return self._preflight.owns(pid)
 
     async def attempt(self) -> None:
         """Become a new image of the program; returns only if that is not to be."""
@@ -56,7 +61,7 @@ class Upgrade:
             return
         self._under_way = True
         try:
-            if why := await preflight(self._hand_over()):
+            if why := await self._preflight.run(self._hand_over()):
                 self._log.error(FAILED, error=why)
                 return
             await self._pause()

@@ -20,7 +20,7 @@ from supervisor.core.workers.worker_state import WorkerState
 from supervisor.workers.channel import Channel
 from supervisor.workers.descriptor_store import DescriptorStore
 from supervisor.workers.fork import Child
-from supervisor.workers.inherited import worker_names
+from supervisor.workers.inherited import pid_of, worker_names
 
 HANGS = "worker hangs"
 GOES_ON = "worker goes on"
@@ -82,7 +82,8 @@ class WorkerHandles:
         self._on_exit = on_exit
         self._handles: dict[WorkerId, WorkerHandle] = {}
         self._alive: set[WorkerId] = set()
-        self._unready: set[int] = set()
+        self._unready: dict[int, int] = {}
+        """Pids by pidfd, of workers that only have to be reaped."""
         self._introductions: list[tuple[WorkerId, int, socket.socket]] = []
 
     def __getitem__(self, who: WorkerId) -> WorkerHandle:
@@ -117,14 +118,20 @@ class WorkerHandles:
         self._loop.add_reader(child.pidfd, self._reap, who)
         return handle
 
+    def owns(self, pid: int) -> bool:
+        """Whether the process is waited for here."""
+        return pid in self._unready.values() or any(
+            handle.child.pid == pid for handle in self._handles.values()
+        )
+
     def reap_unready(self, pidfd: int) -> None:
         """Wait for a worker of a former image that is not among ours; owns the pidfd."""
-        self._unready.add(pidfd)
+        self._unready[pidfd] = pid_of(pidfd)
         self._loop.add_reader(pidfd, self._on_unready_exit, pidfd)
 
     def _on_unready_exit(self, pidfd: int) -> None:
         self._loop.remove_reader(pidfd)
-        self._unready.discard(pidfd)
+        del self._unready[pidfd]
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
         os.close(pidfd)

@@ -414,6 +414,10 @@ class WorkerPool:
         self._sockets.close()
         self._scoreboard.close()
 
+    def owns(self, pid: int) -> bool:
+        """Whether the process is one of our workers."""
+        return self._handles.owns(pid)
+
     def hand_over(self) -> PoolHandover:
         """Everything that the next master needs; the descriptors stay ours. For ``execve``."""
         return hand_over(self._fleet, self._handles, self._sockets, self._scoreboard)
