@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 
 from gateway.control import Control
 from gateway.core.counters import WorkerCounters
@@ -67,6 +68,7 @@ class Heartbeat:
                 snapshot_version=self._table.version,
                 loop_lag_s=max(self._lag_s, 0.0),
                 rss_bytes=_rss_bytes(),
+                cpu_s=time.process_time(),
             )
         )
         self._sessions.reported()

@@ -167,6 +167,8 @@ class Report:
     sessions: int
     loop_lag_s: float
     rss_bytes: int
+    cpu_s: float = 0.0
+    """CPU time of the worker's process, user and system."""
     ended: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     session_buckets: tuple[int, ...] = ()

@@ -7,7 +7,12 @@ from gateway.core.messages import EndpointReport, Report
 
 
 def report_of(
-    counters: WorkerCounters, *, snapshot_version: int, loop_lag_s: float, rss_bytes: int
+    counters: WorkerCounters,
+    *,
+    snapshot_version: int,
+    loop_lag_s: float,
+    rss_bytes: int,
+    cpu_s: float,
 ) -> Report:
     """Everything counted so far; costs by endpoints, never by sessions."""
     return Report(
@@ -15,6 +20,7 @@ def report_of(
         sessions=counters.sessions,
         loop_lag_s=loop_lag_s,
         rss_bytes=rss_bytes,
+        cpu_s=cpu_s,
         ended=dict(counters.ended),
         refused=dict(counters.refused),
         session_buckets=tuple(counters.session_seconds.counts),

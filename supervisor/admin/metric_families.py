@@ -23,6 +23,13 @@ Chunk = Sequence[EndpointView]
 NOTHING = EndpointSum()
 
 
+LIMITS = {
+    "max_sessions": ("--max-sessions; 0 is as many as descriptors allow.", "max_sessions"),
+    "max_open_files": ("The limit of open files, of the master and of each worker.", "open_files"),
+    "workers_wanted": ("How many workers there are to be.", "workers"),
+}
+
+
 def of_gateway(view: GatewayView) -> tuple[Metric, ...]:
     """All families but those that have samples for each endpoint."""
     return (*_gateway(view), *_sessions(view.sums), *_workers(view))
@@ -37,6 +44,11 @@ def _gateway(view: GatewayView) -> tuple[Metric, ...]:
         build,
         _gauge(
             "endpoints", "Endpoints known now, those in their grace included.", len(view.endpoints)
+        ),
+        _gauge(
+            "endpoints_refused",
+            "Endpoints that were found and not taken: by the TLS check, or as our own address.",
+            len(view.discovery.refused),
         ),
         _gauge("snapshot_version", "Newest version of the endpoint list.", view.snapshot_version),
         _counts(
@@ -58,6 +70,17 @@ def _gateway(view: GatewayView) -> tuple[Metric, ...]:
             ("complete", "failed"),
             view.reload.results,
         ),
+        _gauge(
+            "last_reload_successful",
+            "1 if the configuration in use is the one that was read last, 0 if that was refused.",
+            int(view.reload.last_result != "failed"),
+        ),
+        _gauge(
+            "foreign_listeners",
+            "Sockets of other programs that listen on a listen address and take clients.",
+            len(view.foreign_listeners),
+        ),
+        *(_gauge(name, text, view.limits.get(key)) for name, (text, key) in LIMITS.items()),
     )
 
 
@@ -113,12 +136,25 @@ def _workers(view: GatewayView) -> tuple[Metric, ...]:
         "How late a slot's event loop ran since its last report.",
         labels=["slot"],
     )
+    memory = GaugeMetricFamily(
+        PREFIX + "worker_resident_memory_bytes",
+        "Resident memory of a slot's workers; pages that they share count for each.",
+        labels=["slot"],
+    )
     for slot, gens in sorted(_by_slot(view).items()):
         label = [str(slot)]
         newest = max(gens, key=lambda each: each.gen)
         sessions.add_metric(label, sum(each.report.sessions for each in gens if each.report))
+        memory.add_metric(label, sum(each.report.rss_bytes for each in gens if each.report))
         versions.add_metric(label, newest.snapshot_version)
         lags.add_metric(label, newest.report.loop_lag_s if newest.report else 0.0)
+    cpu = CounterMetricFamily(
+        PREFIX + "worker_cpu_seconds_total",
+        "CPU time of a slot's workers, those that ended included.",
+        labels=["slot"],
+    )
+    for slot_text, seconds in sorted(view.sums.cpu_s.items(), key=lambda each: int(each[0])):
+        cpu.add_metric([slot_text], seconds)
     restarts = _counts(
         "worker_restarts_total",
         "Workers replaced, by reason.",
@@ -126,7 +162,7 @@ def _workers(view: GatewayView) -> tuple[Metric, ...]:
         ("exit", "timeout", "start-timeout", "age", "upgrade"),
         view.worker_restarts,
     )
-    return states, restarts, sessions, versions, lags
+    return states, restarts, sessions, versions, lags, memory, cpu
 
 
 def _by_slot(view: GatewayView) -> dict[int, list[WorkerView]]:
@@ -203,8 +239,8 @@ def _active(chunk: Chunk, _sums: Sums) -> Metric:
 def _transitions_total(chunk: Chunk, _sums: Sums) -> Metric:
     family = CounterMetricFamily(
         PREFIX + "endpoint_transitions_total",
-        "Changes of an endpoint's state; result: the state it changed to.",
-        labels=["endpoint", "result"],
+        "Changes of an endpoint's state, by the state it changed to.",
+        labels=["endpoint", "state"],
     )
     for each in chunk:
         for state in (EndpointState.ACTIVE, EndpointState.INACTIVE):
@@ -222,6 +258,40 @@ def _probes_total(chunk: Chunk, _sums: Sums) -> Metric:
     return family
 
 
+def _probe_seconds(chunk: Chunk, _sums: Sums) -> Metric:
+    family = HistogramMetricFamily(
+        PREFIX + "probe_duration_seconds",
+        "How long probes took that passed or failed.",
+        labels=["endpoint"],
+    )
+    for each in chunk:
+        buckets = _buckets(DIAL_BOUNDS_S, each.probe_buckets)
+        family.add_metric([each.endpoint], buckets, each.probe_seconds)
+    return family
+
+
+def _priority(chunk: Chunk, _sums: Sums) -> Metric:
+    family = GaugeMetricFamily(
+        PREFIX + "endpoint_priority",
+        "SRV priority of an endpoint; a lower one is preferred.",
+        labels=["endpoint"],
+    )
+    for each in chunk:
+        family.add_metric([each.endpoint], each.priority)
+    return family
+
+
+def _weight(chunk: Chunk, _sums: Sums) -> Metric:
+    family = GaugeMetricFamily(
+        PREFIX + "endpoint_weight",
+        "SRV weight of an endpoint within its priority.",
+        labels=["endpoint"],
+    )
+    for each in chunk:
+        family.add_metric([each.endpoint], each.weight)
+    return family
+
+
 def _traffic(each: EndpointView, sums: Sums) -> EndpointSum:
     return sums.endpoints.get(each.endpoint, NOTHING)
 
@@ -235,6 +305,9 @@ BY_ENDPOINT: tuple[Callable[[Chunk, Sums], Metric], ...] = (
     _active,
     _transitions_total,
     _probes_total,
+    _probe_seconds,
+    _priority,
+    _weight,
 )
 """Families with samples for each endpoint; each is made for some endpoints at a time."""
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.core.counters import DialResult
+from gateway.core.counters import DIAL_BOUNDS_S, DialResult, Histogram
 from gateway.core.endpoint import EndpointState
 from gateway.core.log import Log
 from supervisor.core.backoff import Draw
@@ -52,6 +52,7 @@ class _Watch:
     since: float
     dial_failures: int = 0
     probes: Counter[str] = field(default_factory=Counter)
+    durations: Histogram = field(default_factory=lambda: Histogram(DIAL_BOUNDS_S))
     transitions: Counter[str] = field(default_factory=Counter)
     timer: asyncio.TimerHandle | None = None
     dials: int = 0
@@ -131,6 +132,9 @@ class Prober:
                 continue
             watch.dial_failures = view.dial_failures
             watch.probes = Counter(view.probes)
+            if len(view.probe_buckets) == len(watch.durations.counts):
+                watch.durations.counts = list(view.probe_buckets)
+                watch.durations.total = view.probe_seconds
             watch.transitions = Counter(view.transitions)
             watch.since = view.since
             watch.health.last_error = view.last_error
@@ -278,6 +282,7 @@ class Prober:
         found, how = watch.found, watch.plan
         probes: list[Probe] = []
         mark = self._lateness.begin()
+        began_at = self._loop.time()
         try:
             try:
                 result = self._weigh(await self._run(found, how, probes), mark)
@@ -288,6 +293,8 @@ class Prober:
                 self._lateness.end()
             if self._watches.get(found.name) is watch:
                 moved = watch.plan != how or watch.found.addresses != found.addresses
+                if not moved and result.verdict is not Verdict.UNDECIDED:
+                    watch.durations.observe(self._loop.time() - began_at)
                 self._judge(watch, Result(Verdict.UNDECIDED) if moved else result, moved=moved)
             self._start_due()
             for probe in probes:
@@ -407,6 +414,8 @@ class Prober:
             dial_failures=watch.dial_failures,
             probe_failures=watch.probes[Verdict.FAILED],
             probes=dict(watch.probes),
+            probe_buckets=tuple(watch.durations.counts),
+            probe_seconds=watch.durations.total,
             transitions=dict(watch.transitions),
             hold_s=health.hold_s(self._loop.time()),
             flaps=health.flaps,

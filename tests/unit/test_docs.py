@@ -44,6 +44,12 @@ METRICS = (
     "etcd_gateway_worker_snapshot_version",
     "etcd_gateway_worker_loop_lag_seconds",
     "etcd_gateway_accept_paused_total",
+    "etcd_gateway_foreign_listeners",
+    "etcd_gateway_endpoints_refused",
+    "etcd_gateway_last_reload_successful",
+    "etcd_gateway_worker_cpu_seconds_total",
+    "etcd_gateway_worker_resident_memory_bytes",
+    "etcd_gateway_probe_duration_seconds",
 )
 """Dashboards and alerts of users depend on these; a name may be added, none may change."""
 

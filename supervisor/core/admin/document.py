@@ -138,4 +138,5 @@ def _worker(view: WorkerView) -> dict[str, Any]:
         "heartbeat_age_s": _rounded(view.heartbeat_age_s),
         "loop_lag_s": round(report.loop_lag_s, 6) if report else 0.0,
         "rss_bytes": report.rss_bytes if report else 0,
+        "cpu_s": round(report.cpu_s, 3) if report else 0.0,
     }

@@ -70,6 +70,8 @@ class Sums:
     accept_paused: int = 0
     log_dropped: int = 0
     handed_over: int = 0
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    """CPU seconds of workers by slot; the slot as text, because JSON has no other keys."""
     endpoints: dict[str, EndpointSum] = field(default_factory=dict)
     forgotten: EndpointSum = field(default_factory=EndpointSum)
 
@@ -143,6 +145,7 @@ class Totals:
         self._gone.append((slot, gen))
         if (worker := self._living.pop((slot, gen), None)) is not None:
             self._dead.add(worker.report)
+            _add_cpu(self._dead, slot, worker.report)
             for name, part in worker.report.endpoints.items():
                 self._bury(name, part)
 
@@ -157,11 +160,13 @@ class Totals:
         total = Sums()
         total.add(self._dead)
         total.forgotten.add(self._dead.forgotten)
+        total.cpu_s = dict(self._dead.cpu_s)
         for name, part in self._dead.endpoints.items():
             total.of(name).add(part)
-        for worker in self._living.values():
+        for (slot, _), worker in self._living.items():
             total.sessions += worker.report.sessions
             total.add(worker.report)
+            _add_cpu(total, slot, worker.report)
             for name, counted in worker.report.endpoints.items():
                 entry = total.of(name)
                 entry.sessions += counted.sessions
@@ -227,6 +232,10 @@ class Totals:
             self._dead.of(name).add(part)
         else:
             self._dead.forgotten.add(part)
+
+
+def _add_cpu(to: Sums, slot: int, report: Report) -> None:
+    to.cpu_s[str(slot)] = to.cpu_s.get(str(slot), 0.0) + report.cpu_s
 
 
 def _went_back(before: EndpointReport, now: EndpointReport) -> bool:

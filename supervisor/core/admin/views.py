@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +77,9 @@ class EndpointView:
     probe_failures: int = 0
     probes: Mapping[str, int] = field(default_factory=dict)
     """Probes by result, ever."""
+    probe_buckets: Sequence[int] = ()
+    """Probes by duration, not cumulative; bounds are ``counters.DIAL_BOUNDS_S``."""
+    probe_seconds: float = 0.0
     transitions: Mapping[str, int] = field(default_factory=dict)
     """Changes of state by the state it changed to, ever."""
     hold_s: float = 0.0
@@ -156,6 +159,8 @@ def endpoint_view(member: Member, health: HealthView | None) -> EndpointView:
         last_error_at=health.last_error_at,
         probe_failures=health.probe_failures,
         probes=health.probes,
+        probe_buckets=health.probe_buckets,
+        probe_seconds=health.probe_seconds,
         transitions=health.transitions,
         hold_s=health.hold_s,
         kept=health.kept,

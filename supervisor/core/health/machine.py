@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.core.endpoint import EndpointState
@@ -335,6 +335,7 @@ class HealthView:
 
     Instants are seconds since the epoch: ``since``, when it came into this state, and
     ``last_error_at``, None if the time is not known any more. ``probes`` counts by result,
+    ``probe_buckets`` by duration (not cumulative, bounds are ``counters.DIAL_BOUNDS_S``), and
     ``transitions`` by the state changed to. ``hold_s``: how long damping still keeps it inactive.
     ``kept``: its probes fail, but too few others are active to take it away.
     """
@@ -346,6 +347,8 @@ class HealthView:
     dial_failures: int = 0
     probe_failures: int = 0
     probes: Mapping[str, int] = field(default_factory=dict)
+    probe_buckets: Sequence[int] = ()
+    probe_seconds: float = 0.0
     transitions: Mapping[str, int] = field(default_factory=dict)
     hold_s: float = 0.0
     flaps: int = 0

@@ -39,7 +39,18 @@ CONTRACT = {
     "dials_total": {"endpoint", "result"},
     "dial_duration_seconds_bucket": {"endpoint", "le"},
     "endpoint_active": {"endpoint"},
-    "endpoint_transitions_total": {"endpoint", "result"},
+    "endpoint_transitions_total": {"endpoint", "state"},
+    "endpoint_priority": {"endpoint"},
+    "endpoint_weight": {"endpoint"},
+    "endpoints_refused": set(),
+    "foreign_listeners": set(),
+    "last_reload_successful": set(),
+    "max_sessions": set(),
+    "max_open_files": set(),
+    "workers_wanted": set(),
+    "worker_cpu_seconds_total": {"slot"},
+    "worker_resident_memory_bytes": {"slot"},
+    "probe_duration_seconds_bucket": {"endpoint", "le"},
     "probes_total": {"endpoint", "result"},
     "refused_total": {"reason"},
     "discovery_total": {"result"},
@@ -72,7 +83,8 @@ def view(endpoints: int = 2) -> GatewayView:
         snapshot_version=7,
         sessions=3,
         loop_lag_s=0.002,
-        rss_bytes=1,
+        rss_bytes=1000,
+        cpu_s=2.5,
         ended={"client": 4},
         refused={"dial-failed": 2},
         session_buckets=(0, 1, 3),
@@ -105,11 +117,21 @@ def view(endpoints: int = 2) -> GatewayView:
         slots=2,
         listen=(),
         snapshot_version=7,
-        discovery=DiscoveryView(last_success_at=1767225600.25, results={"success": 3}),
-        reload=ReloadView(results={"complete": 2}),
+        discovery=DiscoveryView(
+            last_success_at=1767225600.25,
+            results={"success": 3},
+            refused={"bad.test:1": "certificate", "loop.test:1": "our own address"},
+        ),
+        reload=ReloadView(last_result="complete", results={"complete": 2}),
         endpoints=(
             EndpointView(
-                endpoint=A, probes={"passed": 9}, transitions={"inactive": 1, "active": 1}
+                endpoint=A,
+                priority=10,
+                weight=5,
+                probes={"passed": 9},
+                probe_buckets=(0, 8, 1),
+                probe_seconds=0.002,
+                transitions={"inactive": 1, "active": 1},
             ),
             EndpointView(endpoint=B, state=EndpointState.INACTIVE),
             *more,
@@ -128,6 +150,8 @@ def view(endpoints: int = 2) -> GatewayView:
         ),
         sums=totals.sums(),
         worker_restarts={"exit": 4},
+        foreign_listeners=({"address": "127.0.0.1:1", "inode": 7, "uid": 0},),
+        limits={"workers": 2, "max_sessions": 100, "open_files": 1024},
     )
 
 
@@ -174,7 +198,7 @@ def test_the_values_are_the_views() -> None:
     assert value(got, "refused_total", reason="no-endpoint") == 0
     assert value(got, "endpoint_active", endpoint=A) == 1
     assert value(got, "endpoint_active", endpoint=B) == 0
-    assert value(got, "endpoint_transitions_total", endpoint=A, result="inactive") == 1
+    assert value(got, "endpoint_transitions_total", endpoint=A, state="inactive") == 1
     assert value(got, "probes_total", endpoint=A, result="passed") == 9
     assert value(got, "probes_total", endpoint=B, result="failed") == 0
     assert value(got, "discovery_total", result="success") == 3
@@ -186,6 +210,23 @@ def test_the_values_are_the_views() -> None:
     assert value(got, "worker_restarts_total", reason="exit") == 4
     assert value(got, "accept_paused_total") == 2
     assert value(got, "build_info", version="1.0.0") == 1
+    assert value(got, "endpoint_priority", endpoint=A) == 10
+    assert value(got, "endpoint_weight", endpoint=A) == 5
+    assert value(got, "endpoints_refused") == 2
+    assert value(got, "foreign_listeners") == 1
+    assert value(got, "probe_duration_seconds_bucket", endpoint=A, le="0.00025") == 8
+    assert value(got, "probe_duration_seconds_count", endpoint=A) == 9
+    assert value(got, "probe_duration_seconds_count", endpoint=B) == 0
+    assert value(got, "max_sessions") == 100
+    assert value(got, "max_open_files") == 1024
+    assert value(got, "workers_wanted") == 2
+
+
+@pytest.mark.parametrize(("result", "expected"), [(None, 1), ("complete", 1), ("failed", 0)])
+def test_a_refused_configuration_shows(result: str | None, expected: int) -> None:
+    """Before the first reload the configuration in use is the one that was read."""
+    changed = dataclasses.replace(view(), reload=ReloadView(last_result=result))
+    assert value(samples(page(changed)), "last_reload_successful") == expected
 
 
 def test_a_slot_with_two_generations_has_one_series() -> None:
@@ -194,6 +235,8 @@ def test_a_slot_with_two_generations_has_one_series() -> None:
     assert value(got, "worker_sessions", slot="0") == 4
     assert value(got, "worker_snapshot_version", slot="0") == 7
     assert value(got, "worker_loop_lag_seconds", slot="0") == 0.002
+    assert value(got, "worker_resident_memory_bytes", slot="0") == 2000
+    assert value(got, "worker_cpu_seconds_total", slot="0") == 5
     assert value(got, "worker_sessions", slot="1") == 0
     assert value(got, "worker_loop_lag_seconds", slot="1") == 0
 

@@ -133,6 +133,7 @@ def test_the_document_has_the_contracts_keys_and_values() -> None:
             "heartbeat_age_s": 0.3,
             "loop_lag_s": 0.0004,
             "rss_bytes": 1,
+            "cpu_s": 0.0,
         }
     ]
     assert written["totals"] == {

@@ -111,6 +111,7 @@ def test_what_belongs_to_no_endpoint_adds_up_too() -> None:
         sessions=0,
         loop_lag_s=0.0,
         rss_bytes=1,
+        cpu_s=1.5,
         ended={"client": 2, "reset": 1},
         refused={"no-endpoint": 1},
         session_buckets=(1, 2),
@@ -126,6 +127,8 @@ def test_what_belongs_to_no_endpoint_adds_up_too() -> None:
     assert sums.ended == {"client": 4, "reset": 2}
     assert sums.refused == {"no-endpoint": 2}
     assert (sums.session_buckets, sums.session_seconds) == ([2, 4], 6.0)
+    assert sums.cpu_s == {"0": 3.0}
+    assert Totals.restore(totals.export()).sums().cpu_s == {"0": 3.0}
     assert (sums.accept_paused, sums.log_dropped, sums.handed_over) == (8, 10, 12)
 
 

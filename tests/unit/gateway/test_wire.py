@@ -160,8 +160,9 @@ def test_report_carries_every_counter() -> None:
         endpoints={"a:1": endpoint},
     )
     counters.session_seconds.observe(1e9)
-    report = report_of(counters, snapshot_version=9, loop_lag_s=0.5, rss_bytes=11)
-    assert (report.snapshot_version, report.loop_lag_s, report.rss_bytes) == (9, 0.5, 11)
+    report = report_of(counters, snapshot_version=9, loop_lag_s=0.5, rss_bytes=11, cpu_s=2.5)
+    assert (report.snapshot_version, report.loop_lag_s) == (9, 0.5)
+    assert (report.rss_bytes, report.cpu_s) == (11, 2.5)
     assert (report.sessions, report.ended, report.refused) == (
         2,
         {"client": 4},
