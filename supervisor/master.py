@@ -365,7 +365,7 @@ class Master:
         sessions = self._endpoints.on_tick()
         self._discovery_loop.set_any_active(self._endpoints.any_active)
         if self._config.balance == "least-sessions":
-            self._pool.push_loads(messages.Loads(sessions))
+            self._pool.push_loads(messages.Loads(sessions, self._totals.sessions_by_address()))
         self._service_notifier.show_status()
 
     # -- signals ----------------------------------------------------------------------------

@@ -53,11 +53,17 @@ class Turns:
     def trust(self, name: str) -> None:
         self.suspects.discard(name)
 
-    def session_started(self, name: str) -> None:
+    def session_started(self, name: str, address: str = "") -> None:
         self.started[name] = self.started.get(name, 0) + 1
 
-    def session_ended(self, name: str) -> None:
+    def session_ended(self, name: str, address: str = "") -> None:
         self.started[name] -= 1
+
+    def first_turn(self, name: str) -> int:
+        return 0
+
+    def address_loads(self, endpoint: Endpoint) -> None:
+        return None
 
 
 def endpoint_of(port: int, *addresses: str, host: str = "") -> Endpoint:

@@ -1,12 +1,14 @@
-"""Which addresses of an endpoint did not answer here, and in which order to dial the rest.
+"""In which order one client should dial the addresses of an endpoint that has several.
 
-A name often stands for several addresses. Without this memory, one of them that swallows packets
-would cost every client the delay of a hedge, for as long as the name stands for it.
+Each address is a place of its own: sessions are spread over all of them evenly. Those of the first
+address's family come first; the master puts the family first that this host can reach (RFC 6724).
+An address that did not answer here is dialed last: otherwise one that swallows packets would cost
+every client the delay of a hedge, for as long as the name stands for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from gateway.core.endpoint import Endpoint
 
@@ -17,34 +19,46 @@ LONGEST_RETRY_S = 60.0
 
 
 class AddressMemory:
-    """Empty, and then false, as long as every address answers; single addresses are not in it."""
+    """Empty, and then false, as long as every address answers; single addresses are not in it.
 
-    def __init__(self) -> None:
+    ``first_turn(name)``: at which of its addresses this worker begins with an endpoint, so that
+    many workers, and many hosts, do not all begin with the same one.
+    """
+
+    def __init__(self, first_turn: Callable[[str], int] = lambda _: 0) -> None:
         self._failed: dict[str, dict[str, _Failed]] = {}
-        self._answered: dict[str, str] = {}
+        self._turns: dict[str, int] = {}
+        self._first_turn = first_turn
 
     def __bool__(self) -> bool:
         return bool(self._failed)
 
-    def order(self, endpoint: Endpoint, now: float) -> tuple[str, ...]:
-        """The addresses as one client should dial them.
+    def order(
+        self, endpoint: Endpoint, now: float, loads: Mapping[str, int] | None = None
+    ) -> tuple[str, ...]:
+        """The addresses as one client should dial them; call it once for each client.
 
-        Those that failed come last, and the one that answered last comes before them. One that may
-        be tried again comes first, for this client only: dial the next address beside it at once
-        (:meth:`is_doubtful`), so that the client does not wait for it.
+        The good ones take turns at being first; with ``loads``, sessions by address, the one with
+        the fewest is first. Those that the master holds for inactive come after them, and those
+        that failed here come last. One that may be tried again comes first, for this client only:
+        dial the next address beside it at once (:meth:`is_doubtful`), so that the client does not
+        wait for it.
         """
-        failed = self._failed.get(endpoint.name)
-        if not failed:
-            return endpoint.addresses
-        answered = self._answered.get(endpoint.name)
-        good = [address for address in endpoint.addresses if address not in failed]
-        bad = [address for address in endpoint.addresses if address in failed]
-        good.sort(key=lambda address: address != answered)
+        failed: Mapping[str, _Failed] = self._failed.get(endpoint.name) or {}
+        good: list[str] = []
+        doubtful: list[str] = []
+        bad: list[str] = []
+        for address in endpoint.addresses:
+            if address in failed:
+                bad.append(address)
+            else:
+                (doubtful if address in endpoint.inactive else good).append(address)
+        good = self._take_turns(endpoint.name, good, loads)
         bad.sort(key=lambda address: failed[address].retry_at)
-        if good and failed[bad[0]].retry_at <= now:
+        if good and bad and failed[bad[0]].retry_at <= now:
             failed[bad[0]].retry_at = now + failed[bad[0]].wait_s
-            return (bad[0], *good, *bad[1:])
-        return (*good, *bad)
+            return (bad[0], *good, *doubtful, *bad[1:])
+        return (*good, *doubtful, *bad)
 
     def is_doubtful(self, name: str, address: str) -> bool:
         """Whether the last that is known of the address is that it failed."""
@@ -63,23 +77,34 @@ class AddressMemory:
         failed = self._failed.get(name)
         if failed is not None:
             failed.pop(address, None)
-            if failed:
-                self._answered[name] = address
-            else:
-                self._forget(name)
+            if not failed:
+                del self._failed[name]
 
     def keep(self, endpoints: Iterable[Endpoint]) -> None:
         """There are only these endpoints, with only these addresses: forget all others."""
         present = {endpoint.name: endpoint.addresses for endpoint in endpoints}
+        for name in self._turns.keys() - present.keys():
+            del self._turns[name]
         for name, failed in tuple(self._failed.items()):
             for address in failed.keys() - set(present.get(name, ())):
                 del failed[address]
             if not failed:
-                self._forget(name)
+                del self._failed[name]
 
-    def _forget(self, name: str) -> None:
-        del self._failed[name]
-        self._answered.pop(name, None)
+    def _take_turns(self, name: str, good: list[str], loads: Mapping[str, int] | None) -> list[str]:
+        """The good addresses with the next one first, within the family that comes first."""
+        family = [address for address in good if (":" in address) == (":" in good[0])]
+        if len(family) < 2:
+            return good
+        turn = self._turns.get(name)
+        if turn is None:
+            turn = self._first_turn(name)
+        self._turns[name] = turn + 1
+        first = turn % len(family)
+        rotated = family[first:] + family[:first]
+        if loads is not None:
+            rotated.sort(key=lambda address: loads.get(address, 0))
+        return rotated + good[len(family) :]
 
 
 class _Failed:

@@ -75,6 +75,8 @@ class EndpointCounters:
     """From client to endpoint."""
     bytes_out: int = 0
     """From endpoint to client."""
+    addresses: dict[str, int] = field(default_factory=dict)
+    """Sessions by address, of an endpoint with several."""
     dials: dict[str, int] = field(default_factory=dict)
     """By :class:`DialResult` value."""
     dial_seconds: Histogram = field(default_factory=lambda: Histogram(DIAL_BOUNDS_S))

@@ -20,8 +20,10 @@ class Endpoint:
     """One endpoint as a worker needs it.
 
     ``name`` is the identity (``host:port``, lower case, brackets round IPv6): counters, logs and
-    sessions refer to it. ``addresses`` are literal IPs, tried in this order. ``priority`` and
-    ``weight`` are those of RFC 2782 (0..65535; lower priority first); both 0 for static endpoints.
+    sessions refer to it. ``addresses`` are literal IPs; sessions are spread over those of the first
+    one's family, the others come after them. ``priority`` and ``weight`` are those of RFC 2782
+    (0..65535; lower priority first); both 0 for static endpoints.
+    ``inactive``: those of several addresses that the master holds for inactive.
     """
 
     name: str
@@ -30,3 +32,4 @@ class Endpoint:
     priority: int = 0
     weight: int = 0
     state: EndpointState = EndpointState.ACTIVE
+    inactive: tuple[str, ...] = ()

@@ -64,10 +64,12 @@ class Snapshot:
 class Loads:
     """Sessions by endpoint name over all workers, about once a second; lost ones do no harm.
 
-    Sent for ``least-sessions`` only.
+    Sent for ``least-sessions`` only. ``addresses``: by endpoint and address, of endpoints with
+    several addresses.
     """
 
     endpoints: dict[str, int]
+    addresses: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,7 @@ class EndpointReport:
     sessions_total: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    addresses: dict[str, int] = field(default_factory=dict)
     dials: dict[str, int] = field(default_factory=dict)
     dial_buckets: tuple[int, ...] = ()
     dial_seconds: float = 0.0

@@ -38,6 +38,7 @@ def _endpoint(counters: EndpointCounters) -> EndpointReport:
         sessions_total=counters.sessions_total,
         bytes_in=counters.bytes_in,
         bytes_out=counters.bytes_out,
+        addresses=dict(counters.addresses),
         dials=dict(counters.dials),
         dial_buckets=tuple(counters.dial_seconds.counts),
         dial_seconds=counters.dial_seconds.total,

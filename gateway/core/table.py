@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 
@@ -32,6 +33,8 @@ class Table:
         self._suspects: dict[str, int] = {}
         self._trusted: set[str] = set()
         self._book = LoadBook(slots)
+        self._address_book = LoadBook(slots)
+        """The same by address, of endpoints with several."""
         self._seed = 0
         self._least = False
 
@@ -105,8 +108,26 @@ class Table:
             each.balancer.enable(name)
             del each.suspects[name]
 
+    def first_turn(self, name: str) -> int:
+        """At which of its addresses this worker begins: hosts and workers differ."""
+        return int(host_seed.start(self._seed ^ zlib.crc32(name.encode())) * 4096) + self._slot
+
+    def address_loads(self, endpoint: Endpoint) -> dict[str, int] | None:
+        """Sessions by address; None if the addresses just take turns."""
+        if not self._least:
+            return None
+        estimate = self._address_book.estimate
+        return {each: estimate(_place(endpoint.name, each)) for each in endpoint.addresses}
+
     def loads(self, loads: Loads) -> None:
         """The master's totals, about once a second; sent for least-sessions only."""
+        self._address_book.take(
+            {
+                _place(name, address): sessions
+                for name, addresses in loads.addresses.items()
+                for address, sessions in addresses.items()
+            }
+        )
         changed = self._book.take(loads.endpoints)
         if self._least:
             self._reload(changed)
@@ -117,20 +138,25 @@ class Table:
         The next Loads know our sessions of now; and suspicions grow old.
         """
         self._book.report()
+        self._address_book.report()
         for name, reports in tuple(self._suspects.items()):
             self._suspects[name] = reports + 1
             if reports + 1 >= SUSPICION_REPORTS:
                 self.trust(name)
 
-    def session_started(self, name: str) -> None:
-        """The client of a pick reached the endpoint."""
+    def session_started(self, name: str, address: str = "") -> None:
+        """The client of a pick reached the endpoint; ``address``: which, if it has several."""
         self._book.start(name)
+        if address:
+            self._address_book.start(_place(name, address))
         if self._least:
             self._reload((name,))
 
-    def session_ended(self, name: str) -> None:
+    def session_ended(self, name: str, address: str = "") -> None:
         """Once for each session_started, also when the endpoint has left the snapshot."""
         self._book.end(name)
+        if address:
+            self._address_book.end(_place(name, address))
         if self._least:
             self._reload((name,))
 
@@ -198,6 +224,11 @@ class _Class:
         self.balancer = balancer
         self.inactive = inactive
         self.suspects: OrderedDict[str, None] = OrderedDict()
+
+
+def _place(name: str, address: str) -> str:
+    """One address of an endpoint, as a key."""
+    return f"{name} {address}"
 
 
 def _rotate(queue: OrderedDict[str, None], tried: Collection[str]) -> str | None:

@@ -42,15 +42,17 @@ class Table(Protocol):
     def suspect(self, name: str) -> None: ...
     def is_trusted(self, name: str) -> bool: ...
     def trust(self, name: str) -> None: ...
-    def session_started(self, name: str) -> None: ...
-    def session_ended(self, name: str) -> None: ...
+    def session_started(self, name: str, address: str = "") -> None: ...
+    def session_ended(self, name: str, address: str = "") -> None: ...
+    def first_turn(self, name: str) -> int: ...
+    def address_loads(self, endpoint: Endpoint) -> Mapping[str, int] | None: ...
 
 
 class Caller(Protocol):
     """Who wants the connection: a session."""
 
     def connected(
-        self, fd: int, endpoint: Endpoint, mask: int, sent: int, dialed_at: float
+        self, fd: int, endpoint: Endpoint, address: str, mask: int, sent: int, dialed_at: float
     ) -> None:
         """The dial won; ``fd`` is now the caller's.
 
@@ -77,6 +79,7 @@ class DialContext(Protocol):
     on_failed: OnDialFailed
 
     def watch(self, dial: Dial) -> None: ...
+    def order(self, endpoint: Endpoint, now: float) -> tuple[str, ...]: ...
 
 
 class Dial:
@@ -162,7 +165,8 @@ class Dial:
             self.dialer.addresses.answered(attempt.endpoint.name, attempt.address)
         if self.attempts:
             self._leave_losers(attempt)
-        self.caller.connected(attempt.sock.detach(), attempt.endpoint, mask, 0, attempt.started_at)
+        fd = attempt.sock.detach()
+        self.caller.connected(fd, attempt.endpoint, attempt.address, mask, 0, attempt.started_at)
 
     def failed(self, attempt: Attempt, code: int) -> None:
         """This attempt came to nothing: the endpoint's next address, else the next endpoint."""
@@ -206,7 +210,7 @@ class Dial:
         name = endpoint.name
         untried = self.untried.get(name)
         if untried is None:
-            untried = self.untried[name] = list(self.dialer.addresses.order(endpoint, now))
+            untried = self.untried[name] = list(self.dialer.order(endpoint, now))
         while untried:
             address = untried.pop(0)
             try:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from gateway.core.address_memory import AddressMemory
 from gateway.core.counters import End, EndpointCounters
-from gateway.core.endpoint import EndpointState
+from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings, Snapshot
 from gateway.poller import Poller
 from gateway.sessions.connect import start_connect, write_first
@@ -44,7 +44,7 @@ class Dialer:
         self.settings = settings
         self.count = count
         self.on_failed = on_failed
-        self.addresses = AddressMemory()
+        self.addresses = AddressMemory(table.first_turn)
         self.ephemeral = ephemeral_ports()
         self.unfinished: dict[Dial, None] = {}
         self._timer = Timer(loop, self._tick)
@@ -60,8 +60,8 @@ class Dialer:
             caller.gave_up(End.NO_ENDPOINT)
             return None
         addresses = endpoint.addresses
-        if self.addresses:
-            addresses = self.addresses.order(endpoint, now)
+        if len(addresses) > 1:
+            addresses = self.order(endpoint, now)
         sock: _socket.socket | None = None
         sent: int | None = None
         failure = 0
@@ -78,7 +78,7 @@ class Dialer:
         if sent is not None and sock is not None:
             if self.addresses:
                 self.addresses.answered(endpoint.name, addresses[0])
-            caller.connected(sock.detach(), endpoint, 0, sent, now)
+            caller.connected(sock.detach(), endpoint, addresses[0], 0, sent, now)
             return None
         dial = Dial(self, caller, now)
         try:
@@ -100,6 +100,12 @@ class Dialer:
         now = time.monotonic()
         for dial in tuple(self.unfinished):
             self._guard(dial, lambda dial: dial.drop_withdrawn(usable, now))
+
+    def order(self, endpoint: Endpoint, now: float) -> tuple[str, ...]:
+        """The endpoint's addresses as the next client should dial them."""
+        if len(endpoint.addresses) == 1:
+            return endpoint.addresses
+        return self.addresses.order(endpoint, now, self.table.address_loads(endpoint))
 
     def watch(self, dial: Dial) -> None:
         """Look at ``dial`` every tick until it is no longer in ``unfinished``."""

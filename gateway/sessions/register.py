@@ -165,7 +165,7 @@ class Sessions:
     def established(self, session: Session, name: str) -> None:
         """The session reached the endpoint ``name``."""
         table = self.table
-        table.session_started(name)
+        table.session_started(name, session.address)
         if not table.is_trusted(name):
             self._reached_untrusted(session, name)
         self._keepalive.expect()

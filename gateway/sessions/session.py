@@ -53,9 +53,9 @@ class Session:
     """
 
     __slots__ = (
-        "client", "counted_in", "counted_out", "counters", "dial", "end", "endpoint", "first_end",
-        "moved_at", "peer", "pending", "reset_by", "seen", "sessions", "started_at", "tuned",
-        "upstream",
+        "address", "client", "counted_in", "counted_out", "counters", "dial", "end", "endpoint",
+        "first_end", "moved_at", "peer", "pending", "reset_by", "seen", "sessions", "started_at",
+        "tuned", "upstream",
     )  # fmt: skip
 
     def __init__(self, sessions: SessionRegister, fd: int, peer: Any) -> None:
@@ -66,6 +66,8 @@ class Session:
         self.upstream: Leg | None = None
         self.dial: Dial | None = None
         self.endpoint = ""
+        self.address = ""
+        """The address dialed, if the endpoint had several."""
         self.counters: EndpointCounters | None = None
         self.counted_in = self.counted_out = self.seen = 0
         self.pending = 0
@@ -111,7 +113,7 @@ class Session:
     # What the dial tells its caller.
 
     def connected(
-        self, fd: int, endpoint: Endpoint, mask: int, sent: int, dialed_at: float
+        self, fd: int, endpoint: Endpoint, address: str, mask: int, sent: int, dialed_at: float
     ) -> None:
         self.dial = None
         sessions = self.sessions
@@ -130,6 +132,9 @@ class Session:
         self.counters = counters = sessions.counters_of(name)
         counters.sessions += 1
         counters.sessions_total += 1
+        if len(endpoint.addresses) > 1:
+            self.address = address
+            counters.addresses[address] = counters.addresses.get(address, 0) + 1
         counters.dials["connected"] = counters.dials.get("connected", 0) + 1
         counters.dial_seconds.observe(monotonic() - dialed_at)
         sessions.relay.dirty.add(self)
@@ -248,6 +253,14 @@ class Session:
         arm_reset(leg.peer.fd)
         self._finish(end, delivering=False)
 
+    def _leave_endpoint(self, counters: EndpointCounters) -> None:
+        address = self.address
+        if address:
+            counters.addresses[address] -= 1
+            if not counters.addresses[address]:
+                del counters.addresses[address]
+        self.sessions.table.session_ended(self.endpoint, address)
+
     def _count_bytes(self, upstream: Leg) -> None:
         counters = self.counters
         if counters is not None:
@@ -274,7 +287,7 @@ class Session:
                 self._count_bytes(self.upstream)
                 self.sessions.relay.dirty.discard(self)
                 self.counters.sessions -= 1
-                self.sessions.table.session_ended(self.endpoint)
+                self._leave_endpoint(self.counters)
             del self.client.peer, self.upstream.peer
         self.sessions.ended(self, end)
         # The legs know us: without this every session would be a cycle, half a kilobyte that waits

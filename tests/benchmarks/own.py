@@ -174,7 +174,7 @@ def _take_bookkeeping(_subject: Subject, _setting: Setting) -> Mapping[str, floa
         sample[f"decode_ms_{count}"] = (decoded_at - began_at) * 1e3
         sample[f"apply_ms_{count}"] = (applied_at - decoded_at) * 1e3
     for count in (3, 30, 300):
-        each = messages.EndpointReport(3, 100, 10, 20, {"connected": 9}, tuple(range(12)), 1.0)
+        each = messages.EndpointReport(3, 100, 10, 20, {}, {"connected": 9}, tuple(range(12)), 1.0)
         report = messages.Report(1, 9, 0.0, 1, endpoints={f"e{i}:1": each for i in range(count)})
         line, totals = wire.encode(report), Totals()
         began_at = time.process_time()

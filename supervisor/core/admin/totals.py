@@ -21,9 +21,14 @@ LATE_REPORTS = 256
 
 @dataclass(slots=True)
 class EndpointSum:
-    """One endpoint over all workers. ``sessions`` counts live workers only; the rest only grows."""
+    """One endpoint over all workers; its counters only grow.
+
+    ``sessions`` counts live workers only, and so does ``addresses``: the same by address, of an
+    endpoint with several.
+    """
 
     sessions: int = 0
+    addresses: dict[str, int] = field(default_factory=dict)
     sessions_total: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
@@ -33,7 +38,7 @@ class EndpointSum:
     dial_seconds: float = 0.0
 
     def add(self, part: EndpointReport | EndpointSum) -> None:
-        """Add the counters of ``part``; its gauge ``sessions`` is left out."""
+        """Add the counters of ``part``; its gauges are left out."""
         self.sessions_total += part.sessions_total
         self.bytes_in += part.bytes_in
         self.bytes_out += part.bytes_out
@@ -170,6 +175,7 @@ class Totals:
             for name, counted in worker.report.endpoints.items():
                 entry = total.of(name)
                 entry.sessions += counted.sessions
+                _add_counts(entry.addresses, counted.addresses)
                 entry.add(counted)
         if self._known is not None:
             for name in [name for name in total.endpoints if name not in self._known]:
@@ -195,6 +201,15 @@ class Totals:
                 entry.sessions += counted.sessions
                 entry.dials += counted.dials.get("connected", 0)
                 entry.bytes_out += counted.bytes_out
+        return total
+
+    def sessions_by_address(self) -> dict[str, dict[str, int]]:
+        """The same by endpoint and address, for the endpoints with several addresses."""
+        total: dict[str, dict[str, int]] = {}
+        for worker in self._living.values():
+            for name, counted in worker.report.endpoints.items():
+                if counted.addresses:
+                    _add_counts(total.setdefault(name, {}), counted.addresses)
         return total
 
     @property

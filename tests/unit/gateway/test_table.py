@@ -313,3 +313,21 @@ class Tables(RuleBasedStateMachine):
 
 TestTables = Tables.TestCase
 TestTables.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_sessions_are_counted_by_address_for_least_sessions() -> None:
+    """Those of other workers and our own; without least-sessions the addresses take turns."""
+    two = Endpoint("two:1", ("10.0.0.1", "10.0.0.2"), 1)
+    table = table_of(two, balance="least-sessions")
+    table.loads(Loads({"two:1": 3}, {"two:1": {"10.0.0.1": 3}}))
+    table.session_started("two:1", "10.0.0.2")
+    assert table.address_loads(two) == {"10.0.0.1": 3, "10.0.0.2": 1}
+    table.session_ended("two:1", "10.0.0.2")
+    assert table.address_loads(two) == {"10.0.0.1": 3, "10.0.0.2": 0}
+    assert table_of(two).address_loads(two) is None
+
+
+def test_workers_begin_with_different_addresses_of_a_name() -> None:
+    """Neighbours begin with neighbouring addresses, and each host somewhere else."""
+    turns = [Table(slot, 4).first_turn("two:1") for slot in range(4)]
+    assert [turn - turns[0] for turn in turns] == [0, 1, 2, 3]
