@@ -22,9 +22,12 @@ _PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 _LINGER_NOT = struct.pack("ii", 0, 0)
 
-_TCP_INFO = struct.Struct("=2x3B19x1I24x2I84x1I")
-"""struct tcp_info (linux/tcp.h) up to what was not sent: retransmits, probes, backoff; unacked;
+_TCP_INFO = struct.Struct("=2x2B20x1I24x2I84x1I")
+"""struct tcp_info (linux/tcp.h) up to what was not sent: retransmits, probes; unacked;
 last_data_recv, last_ack_recv (milliseconds); notsent_bytes (since Linux 4.6)."""
+
+_TCP_RTO_MAX_MS = 44
+"""linux/tcp.h; since Linux 6.15."""
 
 
 @contextmanager
@@ -84,37 +87,44 @@ def _set_linger(fd: int, value: bytes) -> None:
             return  # cannot fail on a TCP socket; a session's end is no place to find out
 
 
-def tune(sock: _socket.socket, settings: Settings) -> None:
-    """Keepalive and TCP_USER_TIMEOUT (``man 7 tcp``): find peers that vanished."""
+def set_keepalive(sock: _socket.socket, settings: Settings) -> None:
+    """Let the kernel ask idle peers whether they are still there (``man 7 tcp``)."""
     option = sock.setsockopt
     option(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     option(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _whole_seconds(settings.keepalive_time_s))
     option(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _whole_seconds(settings.keepalive_interval_s))
     option(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, min(max(settings.keepalive_probes, 1), 127))
-    _set_user_timeout(sock, settings.tcp_user_timeout_s)
 
 
 def set_user_timeout(fd: int, timeout_s: float) -> None:
-    """TCP_USER_TIMEOUT alone; 0 leaves the kernel's default."""
+    """TCP_USER_TIMEOUT; 0 leaves the kernel's default, infinity is 24 days."""
+    timeout_ms = int(min(timeout_s * 1000, 2**31 - 1))
     with borrowed(fd) as sock:
-        _set_user_timeout(sock, timeout_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
 
 
-def _set_user_timeout(sock: _socket.socket, timeout_s: float) -> None:
-    patience_ms = min(int(timeout_s * 1000), 2**31 - 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience_ms)
+def set_longest_gap(fd: int, gap_s: float) -> bool:
+    """Bound the time between two probes or retransmissions; False: this kernel cannot.
+
+    ``gap_s``: 1 to 120 seconds; 120 is the kernel's default.
+    """
+    with borrowed(fd) as sock:
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, int(gap_s * 1000))
+        except OSError:
+            return False
+    return True
 
 
 def read_signs(fd: int) -> Signs:
     """What the kernel knows of the peer."""
     with borrowed(fd) as sock:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-    retransmits, probes, backoff, unacked, data_ms, ack_ms, unsent = _TCP_INFO.unpack(info)
+    retransmits, probes, unacked, data_ms, ack_ms, unsent = _TCP_INFO.unpack(info)
     return Signs(
         waiting=unacked + unsent > 0,
         silent_s=min(data_ms, ack_ms) / 1000,
         unanswered=retransmits + probes,
-        backoff=backoff,
     )
 
 

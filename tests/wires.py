@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pytest
+
+T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000
 
@@ -19,20 +21,38 @@ def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
-def inside(namespace: str, make: Callable[[], socket.socket]) -> socket.socket:
-    """A socket made in the namespace; it stays there, whoever uses it."""
-    made: list[socket.socket] = []
+def enter(namespace: str) -> None:
+    """Move the calling thread, and threads and processes that it starts, into the namespace."""
+    with open(f"/run/netns/{namespace}", "rb") as file:
+        if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
 
-    def enter() -> None:
-        with open(f"/run/netns/{namespace}", "rb") as file:
-            if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), "setns")
-        made.append(make())
 
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    return made[0]
+def inside(namespace: str, make: Callable[[], T]) -> T:
+    """Make something in the namespace; a socket stays there, whoever uses it."""
+
+    def run() -> T:
+        enter(namespace)
+        return make()
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix=namespace) as thread:
+        return thread.submit(run).result()
+
+
+@contextlib.contextmanager
+def loopback(mtu: int) -> Iterator[str]:
+    """A namespace with nothing but a loopback interface of this MTU; its name."""
+    name = f"gwlo-{os.getpid()}-{mtu}"
+    try:
+        ip("netns", "add", name)
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        pytest.skip("needs root and ip(8)")
+    try:
+        ip("-n", name, "link", "set", "lo", "mtu", str(mtu), "up")
+        yield name
+    finally:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            ip("netns", "del", name)
 
 
 def prefix(namespace: str) -> list[str]:

@@ -1,13 +1,17 @@
-"""A peer that takes no more bytes: does it live, and how long may the kernel wait for it?
+"""A peer that takes no more bytes: does it live, and how does the kernel keep asking it?
 
-TCP_USER_TIMEOUT ends a connection whose data is not taken for so long, also if the peer answers
-every window probe: a client that is merely paused or slow would lose its session like one that
-vanished. So the option stays as it is, but is *moved*: as long as the peer of a stalled connection
-was heard of lately, the kernel's deadline is set a little ahead of now, again and again.
+A peer that is merely paused or slow answers every probe of the kernel; one that vanished does not.
+So silence decides, and the gateway judges it. The kernel cannot: TCP_USER_TIMEOUT ends a
+connection whose bytes are not taken for so long, whatever the peer answers. Nor does it say from
+when on it counts; after a window that opened a little it goes on counting from an earlier stall,
+however long ago that was.
 
-The kernel never lets a probe wait beyond its deadline. Left alone, probes back off to one in two
-minutes; a deadline that is always near keeps them coming, so silence means something. And if nobody
-moves the deadline any more, the kernel keeps it.
+What the kernel has to do is to keep probing. Left alone, its probes back off to one in two minutes,
+and silence between two probes means nothing. Two means bound the gaps:
+
+- TCP_RTO_MAX_MS (Linux 6.15) does exactly that.
+- The kernel never lets a probe wait beyond TCP_USER_TIMEOUT. On older kernels the option is moved
+  along at every look, always a little ahead of the earliest instant that the kernel can count from.
 """
 
 from __future__ import annotations
@@ -18,13 +22,13 @@ STEPS = 16
 """Looks in one timeout."""
 
 LONGEST_STEP_S = 1.0
-"""And at least one a second: a vanished peer is noticed that much late at most."""
+"""And at least one look a second: a vanished peer is noticed that much late at most."""
 
 AHEAD = 1 / 8
-"""How far ahead the deadline is moved, in timeouts: two looks or more, so that one may be late.
+"""The longest gap between two probes that is aimed at, in timeouts.
 
-It is also how far the start of a stall may lie before the first look that finds it; both together
-are the longest wait between two probes. A peer that is silent for a timeout missed three or more.
+It is two looks or more, so that one may be late, and a peer that is silent for a timeout missed
+three probes or more. It is also how long a stall may have lasted when the first look finds it.
 """
 
 LEAST_UNANSWERED = 2
@@ -36,37 +40,50 @@ def step_s(timeout_s: float) -> float:
     return min(timeout_s / STEPS, LONGEST_STEP_S)
 
 
+def longest_gap_s(timeout_s: float) -> float:
+    """The longest gap between two probes; TCP_RTO_MAX_MS takes 1 to 120 seconds."""
+    return min(max(timeout_s * AHEAD, 1.0), 120.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Signs:
     """What the kernel knows of one connection (struct tcp_info).
 
     ``waiting``: bytes of ours that the peer did not acknowledge, or that were not even sent.
     ``silent_s``: since anything was heard of the peer. ``unanswered``: probes and retransmissions
-    since then. ``backoff``: how often the kernel's timer was doubled in this stall.
+    since then.
     """
 
     waiting: bool
     silent_s: float
     unanswered: int
-    backoff: int
 
 
 class Stall:
-    """One connection whose peer does not take bytes, from the first look that found it so."""
+    """What is remembered of one connection whose peer did not take bytes, once or again."""
 
-    __slots__ = ("_backoff", "_looked_at", "_since")
+    __slots__ = ("_began_at", "_earliest_at")
 
     def __init__(self, now: float, timeout_s: float) -> None:
-        self._looked_at = self._since = now - timeout_s * AHEAD
-        self._backoff = 0
+        self._began_at = now
+        self._earliest_at = now - timeout_s * AHEAD
 
-    def judge(self, signs: Signs, now: float, timeout_s: float) -> float | None:
-        """What TCP_USER_TIMEOUT must be now, in seconds; None: the peer is gone, give it up."""
-        if signs.silent_s >= timeout_s and signs.unanswered >= LEAST_UNANSWERED:
-            return None
-        if signs.backoff < self._backoff:
-            # The window was open for a moment, and the kernel counts from a later start.
-            self._since = self._looked_at
-        self._backoff = signs.backoff
-        self._looked_at = now
-        return max(timeout_s, now - self._since + timeout_s * AHEAD)
+    def begin(self, now: float) -> None:
+        """It took everything meanwhile, and now it takes no bytes again."""
+        self._began_at = now
+
+    def has_vanished(self, signs: Signs, now: float, timeout_s: float) -> bool:
+        """Whether the peer was silent for the timeout although it was asked.
+
+        Silence from before the stall does not count: nobody asked.
+        """
+        silent_s = min(signs.silent_s, now - self._began_at)
+        return silent_s >= timeout_s and signs.unanswered >= LEAST_UNANSWERED
+
+    def kernel_timeout_s(self, now: float, timeout_s: float) -> float:
+        """TCP_USER_TIMEOUT for now, where it has to bound the gaps between the probes.
+
+        The kernel may count from the first stall of all: it does not forget that when its window
+        opens by less than the next packet.
+        """
+        return max(timeout_s, now - self._earliest_at + timeout_s * AHEAD)

@@ -16,7 +16,7 @@ from gateway.core.counters import WorkerCounters
 from gateway.core.log import Log
 from gateway.core.messages import Settings
 from gateway.poller import Poller
-from gateway.tcp import tune
+from gateway.tcp import set_keepalive
 
 BACKLOG = 4096
 """Clients that may wait to be accepted; the kernel caps it at net.core.somaxconn."""
@@ -287,4 +287,4 @@ def tune_listener(sock: socket.socket, settings: Settings) -> None:
 
     Harmless to do from several workers that share a socket: all say the same.
     """
-    tune(sock, settings)
+    set_keepalive(sock, settings)

@@ -14,6 +14,7 @@ from os import read, write
 from typing import Protocol
 
 from gateway.core.counters import End
+from gateway.core.stall import Stall
 from gateway.poller import ERR, IN, OUT, RDHUP
 from gateway.sessions.pipes import Pipe
 from gateway.sessions.relay import Relay
@@ -76,13 +77,14 @@ class Leg:
     ``unsent`` is the rest of a read that it did not take, ``pipe`` a pipe with such a rest; with
     either the leg is blocked. ``ended``: the end of stream was read, which happens only when
     nothing is kept, and was passed on. ``armed``: registered for OUT events too.
+    ``stall``: what is remembered of a peer that once took no bytes, for the watch over it.
     ``fast``: none of this, no bulk, and the session is in ``Relay.dirty`` already: the fast path
     of :meth:`on_event` will do.
     """
 
     __slots__ = (
         "armed", "bulk", "ended", "fast", "fd", "moved", "peer", "pipe", "relay", "session",
-        "unsent",
+        "stall", "unsent",
     )  # fmt: skip
 
     peer: Leg
@@ -98,6 +100,7 @@ class Leg:
         self.bulk = 0
         self.ended = False
         self.fast = True
+        self.stall: Stall | None = None
 
     @property
     def blocked(self) -> bool:

@@ -16,13 +16,11 @@ from gateway.sessions.dial import Dial, Table
 from gateway.sessions.dialer import Dialer
 from gateway.sessions.leg import READ_BYTES, Leg
 from gateway.sessions.relay import Relay
-from gateway.sessions.stalls import Stalls
-from gateway.tcp import arm_reset, borrowed, disarm_reset, tune
+from gateway.sessions.stalls import Stalls, deliver
+from gateway.tcp import arm_reset, borrowed, disarm_reset, set_keepalive
 
 OUR_ERRORS = (errno.ENOMEM, errno.ENOBUFS, errno.EBADF, errno.EINVAL)
 """Errors of a connection that are no news from its other end: of memory, or of our own making."""
-
-ORDERLY = (End.CLIENT, End.ENDPOINT)
 
 
 class SessionRegister(Protocol):
@@ -157,9 +155,12 @@ class Session:
 
     def completed(self) -> None:
         """Both streams ended and everything was passed on: an orderly close."""
-        if self.tuned and self.upstream is not None:
-            disarm_reset(self.client.fd)
-            disarm_reset(self.upstream.fd)
+        if self.upstream is not None:
+            for leg in (self.client, self.upstream):
+                if self.tuned:
+                    disarm_reset(leg.fd)
+                if leg.stall is not None:
+                    deliver(leg)
         self._finish(self.first_end or End.CLIENT)
 
     def broken(self, leg: Leg, error: OSError | None) -> None:
@@ -199,9 +200,10 @@ class Session:
         upstream = self.upstream
         if upstream is not None:
             stalls = self.sessions.stalls
-            if self.client.moved != self.counted_in:
+            ended = self.first_end is not None  # an end of stream has to be acknowledged, too
+            if ended or self.client.moved != self.counted_in:
                 stalls.moved(upstream)
-            if upstream.moved != self.counted_out:
+            if ended or upstream.moved != self.counted_out:
                 stalls.moved(self.client)
             self._count_bytes(upstream)
             self.client.fast = upstream.fast = False
@@ -212,7 +214,7 @@ class Session:
         self.tuned = True
         if self.upstream is not None:
             with borrowed(self.upstream.fd) as sock:
-                tune(sock, settings)
+                set_keepalive(sock, settings)
             arm_reset(self.client.fd)
             arm_reset(self.upstream.fd)
 
@@ -251,7 +253,7 @@ class Session:
             self.reset_by = self._side(leg)
             end = self.first_end or end
         arm_reset(leg.peer.fd)
-        self._finish(end, delivering=False)
+        self._finish(end)
 
     def _leave_endpoint(self, counters: EndpointCounters) -> None:
         address = self.address
@@ -269,17 +271,13 @@ class Session:
             counters.bytes_out += moved_out - self.counted_out
             self.counted_in, self.counted_out = moved_in, moved_out
 
-    def _finish(self, end: End, *, delivering: bool = True) -> None:
+    def _finish(self, end: End) -> None:
         if self.end is not None:
             return
         self.end = end
         if self.dial is not None:
             self.dial.cancel()
             self.dial = None
-        stalls = self.sessions.stalls
-        if delivering and stalls and self.upstream is not None and end in ORDERLY:
-            stalls.deliver(self.client)
-            stalls.deliver(self.upstream)
         self.client.let_go()
         if self.upstream is not None:
             self.upstream.let_go()

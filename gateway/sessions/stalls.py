@@ -7,13 +7,17 @@ and the session that settles its counters knows where they did.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from time import monotonic
 
-from gateway.core.stall import Stall, step_s
+from gateway.core.stall import Stall, longest_gap_s, step_s
 from gateway.sessions.leg import Leg
 from gateway.sessions.timer import Timer
-from gateway.tcp import read_signs, set_user_timeout
+from gateway.tcp import read_signs, set_longest_gap, set_user_timeout
+
+KERNELS_GAP_S = 120.0
+"""The kernel's own longest gap between two probes (TCP_RTO_MAX)."""
 
 LATE = 1.25
 """A look settles the sessions itself when the last report is older than this many steps."""
@@ -39,32 +43,26 @@ class Stalls:
         self._on_vanished = on_vanished
         self._timeout_s = 0.0
         self._moved: dict[Leg, None] = {}
-        self._stalled: dict[Leg, Stall] = {}
+        self._stalled: dict[Leg, None] = {}
+        self.kernel_bounds_gaps = True
+        """Until a kernel older than Linux 6.15 says no."""
         self._timer = Timer(loop, self._look)
-
-    def __bool__(self) -> bool:
-        return bool(self._stalled)
 
     def set(self, timeout_s: float) -> None:
         """Give up peers that are silent for ``timeout_s`` from now on; 0 turns it off."""
         self._timeout_s = timeout_s
         if timeout_s:
             self._timer.start(step_s(timeout_s))
+        else:
+            self._leave_to_kernel()
 
     def close(self) -> None:
         self._timer.stop()
 
     def moved(self, leg: Leg) -> None:
-        """Bytes were written to ``leg`` since the last look."""
-        self._moved[leg] = None
-
-    def deliver(self, leg: Leg) -> None:
-        """``leg`` is about to be closed in good order: what waits must still arrive.
-
-        The kernel goes on alone, for as long as the peer answers and about two minutes more.
-        """
-        if leg in self._stalled:
-            set_user_timeout(leg.fd, 0.0)
+        """Bytes, or the end of a stream, were passed to ``leg`` since the last look."""
+        if self._timeout_s:
+            self._moved[leg] = None
 
     def _look(self) -> None:
         """Judge every leg that something may wait on."""
@@ -82,18 +80,39 @@ class Stalls:
             else:  # its session ended
                 self._stalled.pop(leg, None)
 
+    def _leave_to_kernel(self) -> None:
+        for leg in self._stalled:
+            if leg.fd >= 0:
+                set_user_timeout(leg.fd, 0.0)
+        self._stalled.clear()
+        self._moved.clear()
+
     def _judge(self, leg: Leg, now: float, timeout_s: float) -> None:
         signs = read_signs(leg.fd)
-        stall = self._stalled.get(leg)
         if not signs.waiting:
-            if stall is not None:
+            if leg in self._stalled:
                 del self._stalled[leg]
-                set_user_timeout(leg.fd, timeout_s)
+                set_user_timeout(leg.fd, 0.0)
             return
+        stall = leg.stall
         if stall is None:
-            stall = self._stalled[leg] = Stall(now, timeout_s)
-        patience_s = stall.judge(signs, now, timeout_s)
-        if patience_s is None:
+            stall = leg.stall = Stall(now, timeout_s)
+        elif leg not in self._stalled:
+            stall.begin(now)
+        if leg not in self._stalled:
+            self._stalled[leg] = None
+            self.kernel_bounds_gaps &= set_longest_gap(leg.fd, longest_gap_s(timeout_s))
+            set_user_timeout(leg.fd, math.inf)
+        if stall.has_vanished(signs, now, timeout_s):
             self._on_vanished(leg)
-        else:
-            set_user_timeout(leg.fd, patience_s)
+        elif not self.kernel_bounds_gaps:
+            set_user_timeout(leg.fd, stall.kernel_timeout_s(now, timeout_s))
+
+
+def deliver(leg: Leg) -> None:
+    """``leg``, which stalled once, is about to be closed in good order: what waits must arrive.
+
+    The kernel goes on alone, for as long as the peer answers and about two minutes more.
+    """
+    set_user_timeout(leg.fd, 0.0)
+    set_longest_gap(leg.fd, KERNELS_GAP_S)

@@ -1,0 +1,212 @@
+"""Peers that live, but take bytes slowly, late or not at all: none of them is given up.
+
+On a wire with an ordinary MTU, where windows open by little at a time. The kernel's means to keep
+probing differ by its version, so everything is tried with both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from gateway.core.messages import Settings
+from tests.plane import Backend, Plane
+from tests.support import wait_until
+from tests.wires import hosts, inside, ip, loopback
+
+TIMEOUT_S = 1.0
+SETTINGS = Settings(tcp_user_timeout_s=TIMEOUT_S, access_log=True)
+SLOW_S = 6 * TIMEOUT_S
+PAUSED_S = 2 * TIMEOUT_S
+TAIL_BYTES = 40_000
+
+KERNELS = pytest.mark.parametrize("new_kernel", [True, False], ids=["new kernel", "old kernel"])
+
+
+def lasting(duration_s: float) -> Callable[[], bool]:
+    """True when ``duration_s`` has passed: for what must not happen meanwhile."""
+    until = time.monotonic() + duration_s
+    return lambda: time.monotonic() >= until
+
+
+@contextlib.contextmanager
+def worker(backend: Backend, new_kernel: bool = True) -> Iterator[Plane]:
+    with Plane(backend.endpoint, settings=SETTINGS) as plane:
+        plane.sessions.stalls.kernel_bounds_gaps = new_kernel
+        plane.apply(backend.endpoint, settings=SETTINGS)
+        yield plane
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[str]:
+    """A namespace whose loopback has the MTU of an Ethernet."""
+    with loopback(1500) as name:
+        yield name
+
+
+@KERNELS
+def test_slow_readers_live(narrow: str, new_kernel: bool) -> None:
+    """Six readers of some 100 KB/s with default buffers, for many timeouts."""
+
+    def run() -> None:
+        with Backend() as backend, worker(backend, new_kernel) as plane:
+            stop = threading.Event()
+            received = [0] * 6
+
+            def read(number: int, sock: socket.socket) -> None:
+                while not stop.wait(0.1 + 0.05 * number):
+                    received[number] += len(sock.recv(10_000 + 2_000 * number))
+
+            def send(sock: socket.socket) -> None:
+                with contextlib.suppress(OSError):
+                    sock.sendall(bytes(64 << 20))
+
+            clients = [plane.connect() for _ in received]
+            servers = [backend.accept() for _ in received]
+            threads = [threading.Thread(target=send, args=(each,)) for each in servers]
+            threads += [threading.Thread(target=read, args=each) for each in enumerate(clients)]
+            for thread in threads:
+                thread.start()
+            wait_until(lasting(SLOW_S), SLOW_S + 10)
+            ended = dict(plane.counters.ended)
+            stop.set()
+            for sock in (*clients, *servers):
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join(10)
+            for sock in (*clients, *servers):
+                sock.close()
+            assert ended == {}
+            assert min(received) > 100_000
+
+    inside(narrow, run)
+
+
+@KERNELS
+def test_a_reader_that_pauses_again_and_again_lives(narrow: str, new_kernel: bool) -> None:
+    """It pauses beyond the timeout, takes everything in small steps, and pauses once more."""
+
+    def run() -> None:
+        with (
+            Backend() as backend,
+            worker(backend, new_kernel) as plane,
+            plane.connect() as client,
+            backend.accept() as server,
+        ):
+            for _ in range(2):
+                server.settimeout(0.2)
+                sent = 0
+                with contextlib.suppress(TimeoutError):
+                    while True:
+                        sent += server.send(bytes(1 << 16))
+                wait_until(lasting(PAUSED_S), PAUSED_S + 10)
+                while sent:
+                    sent -= len(client.recv(1000 if sent < 50_000 else 20_000))
+                wait_until(lasting(1.5 * TIMEOUT_S), 10)
+            assert plane.counters.ended == {}
+
+    inside(narrow, run)
+
+
+@pytest.mark.parametrize("age_s", [0.0, 2.0], ids=["young", "old"])
+@pytest.mark.parametrize("side", ["client", "endpoint"])
+def test_the_tail_is_delivered_to_who_reads_late(narrow: str, age_s: float, side: str) -> None:
+    """Both streams ended in order and the session is over; the last bytes are taken much later."""
+
+    def run() -> None:
+        with (
+            Backend() as backend,
+            worker(backend) as plane,
+            plane.connect() as client,
+            backend.accept() as server,
+        ):
+            late, other = (client, server) if side == "client" else (server, client)
+            late.sendall(b"?")
+            assert other.recv(1) == b"?"
+            wait_until(lasting(age_s), 10)
+            late.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            late.shutdown(socket.SHUT_WR)
+            assert other.recv(1) == b""
+            other.sendall(bytes(TAIL_BYTES))
+            other.close()
+            wait_until(lambda: plane.counters.sessions == 0, 20, "the session is over")
+            wait_until(lasting(PAUSED_S), PAUSED_S + 10)
+            late.settimeout(10)
+            received = 0
+            while data := late.recv(1 << 16):
+                received += len(data)
+            assert received == TAIL_BYTES
+            assert plane.log.said("session")[0]["end"] == side
+
+    inside(narrow, run)
+
+
+def test_a_network_that_fails_for_a_moment_ends_no_idle_session() -> None:
+    """Idle for longer than the timeout, then a byte that nobody answers at first."""
+    near_address, far_address = "10.78.0.1", "10.78.0.2"
+    with hosts(near_address, far_address) as (near, far):
+        backend = inside(far, lambda: Backend(far_address))
+
+        def run() -> None:
+            with (
+                backend,
+                worker(backend) as plane,
+                plane.connect() as client,
+                backend.accept() as server,
+            ):
+                client.sendall(b"?")
+                assert server.recv(1) == b"?"
+                wait_until(lasting(2 * TIMEOUT_S), 10)
+                ip("-n", far, "addr", "del", f"{far_address}/24", "dev", "eth0")
+                client.sendall(b"!")
+                wait_until(lasting(0.8 * TIMEOUT_S), 10)
+                ended = dict(plane.counters.ended)
+                ip("-n", far, "addr", "add", f"{far_address}/24", "dev", "eth0")
+                assert ended == {}
+                assert server.recv(1) == b"!"
+
+        inside(near, run)
+
+
+@KERNELS
+@pytest.mark.parametrize("before", ["talking", "after a long slow read"])
+def test_a_vanished_peer_is_found_whatever_it_did_before(new_kernel: bool, before: str) -> None:
+    """Also one that read slowly, and then paused, for many timeouts."""
+    near_address, far_address = "10.78.1.1", "10.78.1.2"
+    with hosts(near_address, far_address) as (near, far):
+        backend = inside(far, lambda: Backend(far_address))
+
+        def run() -> None:
+            with (
+                backend,
+                worker(backend, new_kernel) as plane,
+                plane.connect() as client,
+                backend.accept() as server,
+            ):
+                client.sendall(b"?")
+                assert server.recv(1) == b"?"
+                if before != "talking":
+                    client.settimeout(0.01)
+                    slow = lasting(3 * TIMEOUT_S)
+                    while not slow():
+                        with contextlib.suppress(TimeoutError):
+                            client.send(bytes(1 << 16))
+                        server.recv(2000)
+                    with contextlib.suppress(TimeoutError):
+                        while True:
+                            client.send(bytes(1 << 16))
+                    wait_until(lasting(3 * TIMEOUT_S), 10)
+                    assert plane.counters.ended == {}
+                ip("-n", far, "addr", "del", f"{far_address}/24", "dev", "eth0")
+                with contextlib.suppress(TimeoutError):
+                    client.send(b"!")
+                wait_until(lambda: plane.counters.ended == {"reset": 1}, 30, "given up")
+                assert plane.log.said("session")[0]["reset_by"] == "endpoint"
+
+        inside(near, run)
