@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.unit.admin.test_metrics import page, view
+from tests.unit.test_docs import find_anchors
 
 MONITORING = Path(__file__).parents[3] / "docs" / "monitoring"
 METRIC = re.compile(r"\b(?:etcd_gateway|process)_\w+")
@@ -65,6 +66,43 @@ def test_alerts_and_dashboard_are_about_metrics_that_exist() -> None:
     rules = (MONITORING / "alerts.yml").read_text()
     asked = set(METRIC.findall(rules)) | set(METRIC.findall(" ".join(expressions())))
     assert asked - exposed() == set()
+
+
+def find_label_values() -> dict[str, dict[str, set[str]]]:
+    """The values of every label of every metric that the gateway serves from the start."""
+    values: dict[str, dict[str, set[str]]] = {}
+    for line in page(view()).decode().splitlines():
+        if match := re.match(r"(\w+)\{(.*)\} ", line):
+            for label, value in re.findall(r'(\w+)="([^"]*)"', match[2]):
+                values.setdefault(match[1], {}).setdefault(label, set()).add(value)
+    return values
+
+
+@pytest.mark.parametrize("label", ["reason", "result", "state", "direction"])
+def test_rules_and_panels_name_no_value_that_does_not_exist(label: str) -> None:
+    """A rule about a reason that the gateway never gives is never true, or always."""
+    rules = re.sub(r"^\s*#.*$", "", (MONITORING / "alerts.yml").read_text(), flags=re.MULTILINE)
+    known = find_label_values()
+    asked = [
+        (metric, value)
+        for text in (rules, *expressions())
+        for metric, selector in re.findall(r"(etcd_gateway_\w+)\{([^}]*)\}", text)
+        for name, wanted in re.findall(r'(\w+)\s*(?:=|!)~?=?\s*"([^"]*)"', selector)
+        if name == label
+        for value in wanted.split("|")
+    ]
+    assert asked
+    assert [each for each in asked if each[1] not in known[each[0]].get(label, ())] == []
+
+
+def test_every_alert_has_a_section_in_the_runbook() -> None:
+    """Its runbook_url leads to a heading of the page about operations."""
+    rules = (MONITORING / "alerts.yml").read_text()
+    alerts = re.findall(r"alert: (\w+)", rules)
+    links = re.findall(r"runbook_url: (\S+)", rules)
+    assert links == [f"operations.md#{name.lower()}" for name in alerts]
+    operations = MONITORING.parent / "operations.md"
+    assert {link.partition("#")[2] for link in links} <= find_anchors(operations)
 
 
 def test_every_alert_is_tested() -> None:
