@@ -2,8 +2,9 @@
 
 Its view changes as the lines on its standard input say; it answers each with ``ok``:
 ``endpoint NAME STATE``, ``traffic NAME SESSIONS BYTES``, ``remove NAME``, ``many COUNT``,
-``worker SLOT STATE``, ``drain``, ``pid NUMBER``, ``event TEXT``, ``reload complete|failed``. The
-first line it prints is its addresses. SIGHUP counts as a reload with the result of the last
+``worker SLOT STATE``, ``workers COUNT``, ``drain [SECONDS]``, ``refuse NAME REASON``,
+``static``, ``set FLAG VALUE SOURCE``, ``pid NUMBER``, ``event TEXT``, ``reload complete|failed``.
+The first line it prints is its addresses. SIGHUP counts as a reload with the result of the last
 ``reload`` line.
 """
 
@@ -75,6 +76,13 @@ class Pretender:
         self.traffic = {name: EndpointReport() for name in NAMES}
         self.workers = dict.fromkeys(range(2), "ready")
         self.draining = False
+        self.drain_deadline_s: float | None = None
+        self.srv: str | None = "example.com"
+        self.refused: dict[str, str] = {}
+        self.configuration: dict[str, dict[str, Any]] = {
+            "balance": {"value": "round-robin", "source": "default"},
+            "workers": {"value": "2", "source": "flag", "overrides": {"file": "4"}},
+        }
         self.pid = os.getpid()
         self.events: list[dict[str, Any]] = []
         self.reload = ReloadView()
@@ -113,8 +121,21 @@ class Pretender:
                 self.workers[int(rest[0])] = rest[1]
             case "pid":
                 self.pid = int(rest[0])
+            case "workers":
+                self.workers = dict.fromkeys(range(int(rest[0])), "ready")
             case "drain":
                 self.draining = True
+                self.drain_deadline_s = float(rest[0]) if rest else None
+            case "refuse":
+                self.refused[rest[0]] = " ".join(rest[1:])
+            case "static":
+                self.srv = None
+                self.endpoints = {
+                    name: dataclasses.replace(each, priority=0, weight=0)
+                    for name, each in self.endpoints.items()
+                }
+            case "set":
+                self.configuration[rest[0]] = {"value": rest[1], "source": rest[2]}
             case "event":
                 self.event(" ".join(rest))
             case "reload":
@@ -140,7 +161,8 @@ class Pretender:
         totals = Totals()
         reports: dict[int, Report] = {}
         for slot in self.workers:
-            mine = {n: t for i, (n, t) in enumerate(self.traffic.items()) if i % 2 == slot}
+            many = len(self.workers)
+            mine = {n: t for i, (n, t) in enumerate(self.traffic.items()) if i % many == slot}
             sessions = sum(each.sessions for each in mine.values())
             reports[slot] = Report(7, sessions, 0.0004 * (slot + 1), 21_000_000, endpoints=mine)
             totals.report(slot, 1, reports[slot])
@@ -152,11 +174,15 @@ class Pretender:
             uptime_s=time.time() - self.began,
             started=True,
             draining=self.draining,
-            slots=2,
+            slots=len(self.workers),
+            host="gw1.example.com",
+            drain_deadline_s=self.drain_deadline_s,
+            configuration=self.configuration,
             listen=("127.0.0.1:23790", "[::1]:23790"),
             snapshot_version=7,
             discovery=DiscoveryView(
-                srv="example.com",
+                srv=self.srv,
+                refused=self.refused,
                 last_success_at=self.began,
                 next_refresh_s=42.0,
                 results={"success": 3},

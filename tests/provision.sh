@@ -17,6 +17,13 @@ if [ "$set_name" = bench ]; then
 fi
 PATH=$PATH:/usr/sbin:/sbin
 
+# What checks the status page for accessibility; it runs in the browser.
+axe=$(dirname "$bin")/axe
+if [ "$set_name" = test ] && [ ! -e "$axe/node_modules/axe-core" ] && command -v npm > /dev/null; then
+  npm install --silent --no-fund --no-audit --prefix "$axe" axe-core@4.14.1 < /dev/null ||
+    echo "not to be had: axe-core (its tests are skipped)"
+fi
+
 missing=()
 for program in "${!packages[@]}"; do
   command -v "$program" > /dev/null || missing+=("${packages[$program]}")

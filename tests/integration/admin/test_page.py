@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -40,10 +42,19 @@ def double() -> Iterator[AdminDouble]:
 class Visit:
     """An open page and what its console said."""
 
-    def __init__(self, browser: Browser, double: AdminDouble, scheme: str, width: int) -> None:
+    def __init__(
+        self,
+        browser: Browser,
+        double: AdminDouble,
+        scheme: str,
+        width: int,
+        *,
+        bypass_csp: bool = False,
+    ) -> None:
         self.context = browser.new_context(
             color_scheme="dark" if scheme == "dark" else "light",
             viewport={"width": width, "height": 900},
+            bypass_csp=bypass_csp,  # for tests that run a script of their own in the page
         )
         self.page: Page = self.context.new_page()
         self.complaints: list[str] = []
@@ -111,7 +122,10 @@ def test_it_shows_rates_and_a_degraded_gateway(visit: Visit, double: AdminDouble
         double.tell(f"endpoint {name} inactive")
     double.tell("worker 1 backoff")
     expect(page.locator("#state")).to_have_text("degraded")
-    expect(page.locator("#why")).to_contain_text("no endpoint is active; no live worker in slot 1")
+    expect(page.locator("#why li")).to_have_text(
+        ["no endpoint is active", "no live worker in slot 1"]
+    )
+    expect(page.locator("#sentence")).to_have_text("0 of 3 endpoints active, 1 of 2 workers ready")
     double.tell("drain")
     expect(page.locator("#state")).to_have_text("draining")
     assert visit.complaints == []
@@ -125,7 +139,7 @@ def test_it_says_when_the_gateway_is_out_of_reach(visit: Visit, double: AdminDou
     double.process.kill()
     expect(page.get_by_role("alert")).to_contain_text("The gateway does not answer.")
     expect(page.get_by_role("alert")).to_contain_text("It was last seen at")
-    expect(page).to_have_title("unreachable · etcd-gateway")
+    expect(page).to_have_title("unreachable · gw1.example.com · etcd-gateway")
     expect(page.locator("tr[data-endpoint]")).to_have_count(3)
 
 
@@ -176,6 +190,111 @@ def test_thousands_of_endpoints_are_found_by_name(visit: Visit, double: AdminDou
     page.get_by_role("searchbox", name="Find an endpoint").fill("member1234.")
     expect(rows).to_have_count(1)
     assert visit.complaints == []
+
+
+@pytest.mark.parametrize("visit", [("light", 1280)], indirect=True)
+def test_the_host_is_named(visit: Visit, double: AdminDouble) -> None:
+    """Whoever has ten of these pages open sees in the title and the header which one it is."""
+    page = visit.page
+    expect(page).to_have_title("ready · gw1.example.com · etcd-gateway")
+    expect(page.locator("h1")).to_have_text("etcd-gateway on gw1.example.com")
+
+
+@pytest.mark.parametrize("visit", [("dark", 1280)], indirect=True)
+def test_a_drain_has_a_deadline_and_serves_nobody(visit: Visit, double: AdminDouble) -> None:
+    """What is left and when it is cut, counting down; no class is used for new sessions."""
+    page = visit.page
+    expect(page.locator("#endpoints")).to_contain_text("used for new sessions")
+    double.tell(f"traffic {NAMES[0]} 120 5000")
+    double.tell("drain 24")
+    expect(page.locator("#why")).to_contain_text("Draining: 120 sessions left, cut in 2")
+    expect(page.locator("#endpoints")).not_to_contain_text("used for new sessions")
+    assert visit.complaints == []
+
+
+@pytest.mark.parametrize("visit", [("light", 1280), ("dark", 390)], indirect=True)
+def test_what_is_wrong_comes_first_and_can_be_shown_alone(
+    visit: Visit, double: AdminDouble
+) -> None:
+    """Six of forty are down: they are on top, sorted by their numbers, and alone on demand."""
+    page = visit.page
+    double.tell("many 37")
+    double.tell("workers 16")
+    double.tell("worker 7 backoff")
+    double.tell("refuse plain.example.com:2379 does not speak TLS")
+    down = [f"member{number}.example.com:2379" for number in (2, 7, 10, 11, 30, 36)]
+    for name in reversed(down):
+        double.tell(f"endpoint {name} inactive")
+    expect(page.locator("#sentence")).to_have_text(
+        "34 of 40 endpoints active, 15 of 16 workers ready"
+    )
+    rows = page.locator("tr[data-endpoint]")
+    first = [rows.nth(i).get_attribute("data-endpoint") for i in range(6)]
+    assert first == down
+    expect(page.locator("tr[data-slot]").first).to_have_attribute("data-slot", "7")
+    expect(page.locator("tr[data-refused]")).to_contain_text("does not speak TLS")
+    page.get_by_role("button", name="Only what is wrong").click()
+    expect(rows).to_have_count(6)
+    expect(page.locator("tr[data-slot]")).to_have_count(1)
+    expect(page.locator("tr[data-refused]")).to_be_visible()
+    for name in down:
+        double.tell(f"endpoint {name} active")
+    expect(rows).to_have_count(0)
+    page.get_by_role("button", name="Only what is wrong").click()
+    expect(rows).to_have_count(40)
+    assert visit.complaints == []
+
+
+@pytest.mark.parametrize("visit", [("light", 1280)], indirect=True)
+def test_static_endpoints_have_no_weight(visit: Visit, double: AdminDouble) -> None:
+    """What no record said is not shown: neither a weight of 0 nor a priority of 0."""
+    page = visit.page
+    expect(page.locator("#endpoints")).to_contain_text("weight 5")
+    double.tell("static")
+    expect(page.locator("#discovery")).to_contain_text("the --endpoints list")
+    expect(page.locator("#endpoints")).not_to_contain_text("weight")
+    expect(page.get_by_text("Priority 0")).not_to_be_visible()
+
+
+@pytest.mark.parametrize("visit", [("light", 1280)], indirect=True)
+def test_the_configuration_is_shown_with_its_sources(visit: Visit, double: AdminDouble) -> None:
+    """What is not the default, with what it overrides; everything on demand."""
+    page = visit.page
+    rows = page.locator("#configuration tbody tr")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("workers")
+    expect(rows).to_contain_text("command line")
+    expect(rows).to_contain_text("ignored, config file: 4")
+    page.get_by_role("button", name="Show defaults").click()
+    expect(rows).to_have_count(2)
+    double.tell("set balance least-sessions variable")
+    expect(page.locator("#configuration-note")).to_have_text("2 of 2 values are set")
+
+
+AXE = Path(sys.prefix) / "axe" / "node_modules" / "axe-core" / "axe.min.js"
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="needs npm's axe-core")
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("dark", 390)])
+@pytest.mark.parametrize("scene", ["ready", "wrong", "draining"])
+def test_axe_finds_nothing(
+    browser: Browser, double: AdminDouble, scheme: str, width: int, scene: str
+) -> None:
+    """axe-core has no complaint, with forty endpoints and sixteen workers, in every situation."""
+    double.tell("many 37")
+    double.tell("workers 16")
+    if scene != "ready":
+        double.tell("endpoint member3.example.com:2379 inactive")
+        double.tell("worker 3 backoff")
+        double.tell("refuse plain.example.com:2379 does not speak TLS")
+    if scene == "draining":
+        double.tell("drain 24")
+    visit = Visit(browser, double, scheme, width, bypass_csp=True)
+    expect(visit.page.locator("tr[data-slot]")).to_have_count(16)
+    visit.page.evaluate(AXE.read_text())
+    found = visit.page.evaluate("axe.run()")
+    assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
+    visit.context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
