@@ -105,7 +105,10 @@ def render(document: Mapping[str, Any], width: int = PIPE_COLUMNS, rows: int | N
     """
     small = width < NARROW_COLUMNS
     endpoints, workers = digest.order_endpoints(document), digest.order_workers(document)
-    states = ([each["state"] for each in endpoints], [digest.word_for(each) for each in workers])
+    states = (
+        [digest.word_for_endpoint(each) for each in endpoints],
+        [digest.word_for(each) for each in workers],
+    )
     shown = [len(endpoints), len(workers)]
     if rows is not None:
         shown = digest.share_rows(rows, shown, [digest.count_wrong(each) for each in states])
@@ -148,6 +151,8 @@ def _endpoints(
 def _last_error(each: Mapping[str, Any], now: float) -> str:
     """The last error; with its age if it is over."""
     error = each["last_error"]
+    if error and each.get("kept"):
+        return f"kept active, too few others are: {error}"
     if not error or each["state"] != "active":
         return error or ""
     at = each.get("last_error_at")

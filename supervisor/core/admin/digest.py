@@ -12,7 +12,7 @@ from typing import Any
 
 Document = Mapping[str, Any]
 
-ENDPOINT_RANKS = {"inactive": 0, "refused": 1, "draining": 2, "removed": 3}
+ENDPOINT_RANKS = {"inactive": 0, "refused": 1, "draining": 2, "kept": 3, "removed": 4}
 WORKER_RANKS = {"hangs": 0, "backoff": 1, "starting": 2, "draining": 3}
 """What is wrong comes first; every other state comes after these."""
 
@@ -51,6 +51,11 @@ def problems(document: Document) -> list[str]:
     return lines
 
 
+def word_for_endpoint(endpoint: Mapping[str, Any]) -> str:
+    """The state of an endpoint in one word; ``kept`` if it is active only because most are not."""
+    return "kept" if endpoint.get("kept") else str(endpoint["state"])
+
+
 def word_for(worker: Mapping[str, Any]) -> str:
     """The state of a worker in one word."""
     return "hangs" if worker["hangs"] else str(worker["state"])
@@ -71,7 +76,7 @@ def order_endpoints(document: Document) -> list[dict[str, Any]]:
     return sorted(
         [*document["endpoints"], *refused],
         key=lambda each: (
-            ENDPOINT_RANKS.get(each["state"], LAST),
+            ENDPOINT_RANKS.get(word_for_endpoint(each), LAST),
             each["priority"],
             natural_key(each["endpoint"]),
         ),
