@@ -88,6 +88,8 @@ class Worker:
         self._drain: messages.Drain | None = None
         self._finished = False
         self._cut = 0
+        self._drained_before: int | None = None
+        """Sessions that ended with ``drained`` before this drain cut the first one."""
         loop.set_exception_handler(self._on_exception)
         self._control = Control(
             loop,
@@ -211,21 +213,35 @@ class Worker:
         elif drain.deadline_s <= 0:
             self._cut_sessions()
         else:
+            spread_s = min(self._sessions.settings.close_spread_s, drain.deadline_s / 4)
+            self._loop.call_later(drain.deadline_s - spread_s, self._on_last_call, drain, spread_s)
             self._loop.call_later(drain.deadline_s, self._on_deadline, drain)
+
+    def _on_last_call(self, drain: messages.Drain, spread_s: float) -> None:
+        """The deadline is near: begin to cut, so that the clients do not all come back at once."""
+        if self._drain is drain and not self._finished:
+            self._note_cuts_from_now_on()
+            self._sessions.cut_over(spread_s, End.DRAINED)
 
     def _on_deadline(self, drain: messages.Drain) -> None:
         if self._drain is drain:  # else a later order moved the deadline
             self._cut_sessions()
 
     def _cut_sessions(self) -> None:
-        self._cut = self._counters.sessions
+        self._note_cuts_from_now_on()
         self._sessions.cut_all(End.DRAINED)
         if not self._finished:
             self._finish()
 
+    def _note_cuts_from_now_on(self) -> None:
+        if self._drained_before is None:
+            self._drained_before = self._counters.ended.get(End.DRAINED, 0)
+
     def _finish(self) -> None:
         if self._finished:
             return
+        if self._drained_before is not None:
+            self._cut = self._counters.ended.get(End.DRAINED, 0) - self._drained_before
         self._finished = True
         self._heartbeat.stop()
         self._ingress.close()

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.core import messages
-from gateway.core.endpoint import EndpointState
+from gateway.core.endpoint import RETIRED, EndpointState
 from gateway.core.log import Log
 from supervisor.core.admin.totals import Totals, Traffic
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.machine import HealthView
 from supervisor.core.reload_rules import worker_settings
-from supervisor.core.roster import Roster
+from supervisor.core.roster import Policy, Roster
 from supervisor.health.prober import Prober
 from supervisor.snapshot_publisher import SnapshotPublisher
 from supervisor.system.machine import identify
@@ -43,6 +43,9 @@ class EndpointTracker:
         self._totals = totals
         self._send = send
         self._publisher: SnapshotPublisher | None = None
+        self._unknown: frozenset[str] = frozenset()
+        self._log = log
+        self._follow_policy()
 
     def publish_from_now_on(self) -> messages.Snapshot:
         """The snapshot for the first workers; later ones go through ``send``."""
@@ -57,6 +60,7 @@ class EndpointTracker:
         """Discovery says which endpoints there are."""
         self._roster.resolve(found, self._loop.time(), self._config.removal_grace_s)
         self._watch_members()
+        self._name_unknown()
         self.publish()
 
     def on_tick(self) -> dict[str, int]:
@@ -70,7 +74,7 @@ class EndpointTracker:
             self.prober.take_traffic(
                 name, sessions=moved.sessions, dials=moved.dials, bytes_out=moved.bytes_out
             )
-        self._roster.expire(self._loop.time())
+        self._roster.advance(self._loop.time())
         self._watch_members()
         self.publish()
         return {name: moved.sessions for name, moved in traffic.items()}
@@ -78,6 +82,7 @@ class EndpointTracker:
     def reconfigure(self, config: Config) -> None:
         """The configuration changed: the workers get it with the next snapshot, at once."""
         self._config = config
+        self._follow_policy()
         self.prober.reconfigure(config)
         if self._publisher is not None:
             self._publisher.push()
@@ -96,9 +101,29 @@ class EndpointTracker:
             self._publisher.cancel()
         await self.prober.close()
 
+    def _follow_policy(self) -> None:
+        config = self._config
+        policy = Policy(
+            draining=frozenset(config.drain_endpoints),
+            grace_s=config.removal_grace_s,
+            slow_start_s=config.slow_start_s,
+            prefer=config.prefer,
+        )
+        self._roster.follow(policy, self._loop.time())
+        self._watch_members()
+        self._name_unknown()
+
+    def _name_unknown(self) -> None:
+        """Say which names of --drain-endpoints no endpoint has: one may be misspelled."""
+        names = {member.found.name for member in self._roster.members}
+        unknown = frozenset(self._config.drain_endpoints) - names if names else frozenset()
+        if unknown - self._unknown:
+            self._log.warn("no such endpoint in --drain-endpoints", names=sorted(unknown))
+        self._unknown = unknown
+
     def _on_health(self, name: str, view: HealthView) -> None:
         """The prober's judgement of one endpoint changed."""
-        self._roster.judge(name, view.active)
+        self._roster.judge(name, view.active, self._loop.time())
         self.publish()
 
     def _watch_members(self) -> None:
@@ -106,11 +131,11 @@ class EndpointTracker:
         members = self._roster.members
         self.prober.set_endpoints(
             (member.found for member in members),
-            retired=[member.found.name for member in members if member.removed_at is not None],
+            retired=[member.found.name for member in members if member.state in RETIRED],
         )
 
     def _make(self) -> messages.Snapshot:
-        self._roster.expire(self._loop.time())
+        self._roster.advance(self._loop.time())
         return self._roster.snapshot(worker_settings(self._config, self._machine))
 
     def _publish(self, snapshot: messages.Snapshot) -> None:

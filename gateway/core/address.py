@@ -89,6 +89,18 @@ def parse_nameserver(text: str) -> HostPort:
     return HostPort(literal, _parse_port(port))
 
 
+def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """A network in CIDR notation, or one address."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        if "host bits" in str(error):
+            raise ValueError(
+                f"the address is not the network's, expected {ipaddress.ip_network(text, False)}"
+            ) from None
+        raise ValueError("expected a network such as 10.0.0.0/8 or fd00::/8") from None
+
+
 def parse_admin(text: str) -> str:
     """``host:port``, ``:port`` or ``unix:/path``, in one spelling."""
     if not text.startswith("unix:"):

@@ -13,6 +13,12 @@ class EndpointState(enum.StrEnum):
     INACTIVE = "inactive"
     REMOVED = "removed"
     """Left DNS, in its grace: no new sessions, the old ones go on."""
+    DRAINING = "draining"
+    """Under maintenance: no new sessions, the old ones go on for a grace."""
+
+
+RETIRED = frozenset({EndpointState.REMOVED, EndpointState.DRAINING})
+"""An endpoint in one of these states gets no new sessions, even if no other is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,9 @@ class Endpoint:
     one's family, the others come after them. ``priority`` and ``weight`` are those of RFC 2782
     (0..65535; lower priority first); both 0 for static endpoints.
     ``inactive``: those of several addresses that the master holds for inactive.
+    ``tier`` divides a priority: the lower one is used while any of it is active (``--prefer``).
+    ``ramp`` is the percentage of its share that it gets for now (``--slow-start``).
+    ``emptied``: the time of its last sessions is over too.
     """
 
     name: str
@@ -33,3 +42,11 @@ class Endpoint:
     weight: int = 0
     state: EndpointState = EndpointState.ACTIVE
     inactive: tuple[str, ...] = ()
+    tier: int = 0
+    ramp: int = 100
+    emptied: bool = False
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Which endpoints come before others: by priority, and by tier within one."""
+        return self.priority, self.tier

@@ -43,6 +43,8 @@ class Settings:
     host_seed: int = 0
     """What makes this host's order of endpoints differ from other hosts'; 0: the given order."""
     on_inactive: str = "keep"
+    close_spread_s: float = 1.0
+    """Over how long sessions are closed that have to go together."""
     access_log: bool = False
     log_level: str = "info"
 

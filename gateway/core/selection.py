@@ -38,11 +38,17 @@ class Balancer(Protocol):
         ...
 
 
-def shares(weights: Mapping[str, int]) -> dict[str, int]:
+def shares(weights: Mapping[str, int], ramps: Mapping[str, int] | None = None) -> dict[str, int]:
     """Weights of RFC 2782 as the smallest positive integers with the proportions we serve.
 
-    All zero is all equal; zero beside positive is together 1 in ZERO_WEIGHT_DIVISOR.
+    All zero is all equal; zero beside positive is together 1 in ZERO_WEIGHT_DIVISOR. ``ramps``: the
+    percentage, 1 or more, that some get for now of what they would get.
     """
+    if ramps:
+        whole = shares(weights)
+        ramped = {name: share * ramps.get(name, 100) for name, share in whole.items()}
+        divisor = math.gcd(*ramped.values())
+        return {name: share // divisor for name, share in ramped.items()}
     positive = sum(weights.values())
     zeros = sum(1 for weight in weights.values() if weight == 0)
     if positive == 0:
@@ -80,12 +86,13 @@ class Rotation:
         self,
         weights: Mapping[str, int],
         *,
+        ramps: Mapping[str, int] | None = None,
         slot: int = 0,
         slots: int = 1,
         start: float = 0.0,
         at: float | None = None,
     ) -> None:
-        parts = shares(weights)
+        parts = shares(weights, ramps)
         self._names = list(parts)
         self._rank = {name: i for i, name in enumerate(self._names)}
         self._share = list(parts.values())
@@ -201,9 +208,15 @@ class LeastSessions:
     __slots__ = ("_absent", "_enabled", "_heap", "_load", "_share", "_turn", "_used")
 
     def __init__(
-        self, weights: Mapping[str, int], *, slot: int = 0, slots: int = 1, start: float = 0.0
+        self,
+        weights: Mapping[str, int],
+        *,
+        ramps: Mapping[str, int] | None = None,
+        slot: int = 0,
+        slots: int = 1,
+        start: float = 0.0,
     ) -> None:
-        self._share = shares(weights)
+        self._share = shares(weights, ramps)
         self._enabled = dict.fromkeys(self._share, True)
         self._load = dict.fromkeys(self._share, 0)
         order = Rotation(dict.fromkeys(weights, 1), slot=slot, slots=slots, start=start)

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable
 
 from gateway.core import host_seed
-from gateway.core.endpoint import Endpoint, EndpointState
+from gateway.core.endpoint import RETIRED, Endpoint, EndpointState
 from gateway.core.loads import LoadBook
 from gateway.core.messages import Loads, Snapshot
 from gateway.core.selection import Balancer, LeastSessions, Rotation
@@ -19,9 +19,10 @@ SUSPICION_REPORTS = 4
 class Table:
     """Answers which endpoint a client should be dialed to next, and remembers what failed here.
 
-    The order of choice: the lowest priority that has an active endpoint that is no suspect; then
-    active suspects; then, failing open, the inactive ones: trying is never worse than refusing.
-    Removed endpoints get no new session. ``tried`` are the names that this client had already.
+    The order of choice: the lowest priority, and of it the lowest tier, that has an active endpoint
+    that is no suspect; then active suspects; then, failing open, the inactive ones: trying is never
+    worse than refusing. Removed and draining endpoints get no new session. ``tried`` are the names
+    that this client had already.
     """
 
     def __init__(self, slot: int, slots: int) -> None:
@@ -29,7 +30,7 @@ class Table:
         self._slots = slots
         self._snapshot: Snapshot | None = None
         self._endpoints: dict[str, Endpoint] = {}
-        self._classes: dict[int, _Class] = {}
+        self._classes: dict[tuple[int, int], _Class] = {}
         self._suspects: dict[str, int] = {}
         self._trusted: set[str] = set()
         self._book = LoadBook(slots)
@@ -64,14 +65,13 @@ class Table:
         if snapshot.settings.host_seed != self._seed:
             self._seed = snapshot.settings.host_seed
             self._classes = {}
-        members: dict[int, list[Endpoint]] = {}
+        members: dict[tuple[int, int], list[Endpoint]] = {}
         for name in host_seed.order(self._endpoints, self._seed):
             endpoint = self._endpoints[name]
-            if endpoint.state is not EndpointState.REMOVED:
-                members.setdefault(endpoint.priority, []).append(endpoint)
+            if endpoint.state not in RETIRED:
+                members.setdefault(endpoint.rank, []).append(endpoint)
         self._classes = {
-            priority: self._class(self._classes.get(priority), members[priority])
-            for priority in sorted(members)
+            rank: self._class(self._classes.get(rank), members[rank]) for rank in sorted(members)
         }
         return True
 
@@ -96,7 +96,7 @@ class Table:
         if name in self._trusted:
             self._trusted.discard(name)
             self._suspects[name] = 0
-            each = self._classes[self._endpoints[name].priority]
+            each = self._classes[self._endpoints[name].rank]
             each.balancer.disable(name)
             each.suspects[name] = None
 
@@ -104,7 +104,7 @@ class Table:
         """A dial to it succeeded: it is no suspect any more."""
         if self._suspects.pop(name, None) is not None:
             self._trusted.add(name)
-            each = self._classes[self._endpoints[name].priority]
+            each = self._classes[self._endpoints[name].rank]
             each.balancer.enable(name)
             del each.suspects[name]
 
@@ -173,20 +173,25 @@ class Table:
     def _reload(self, names: Iterable[str]) -> None:
         for name in names if self._least else ():
             endpoint = self._endpoints.get(name)
-            if endpoint is not None and endpoint.state is not EndpointState.REMOVED:
+            if endpoint is not None and endpoint.state not in RETIRED:
                 load = self._book.estimate(name)
-                self._classes[endpoint.priority].balancer.set_load(name, load)
+                self._classes[endpoint.rank].balancer.set_load(name, load)
 
     def _class(self, old: _Class | None, members: list[Endpoint]) -> _Class:
         """The old balancer with new states, unless weights, members or the method changed."""
         weights = {endpoint.name: endpoint.weight for endpoint in members}
+        ramps = {endpoint.name: endpoint.ramp for endpoint in members if endpoint.ramp != 100}
         kind = LeastSessions if self._least else Rotation
         balancer: Balancer
-        if old is not None and old.weights == weights and isinstance(old.balancer, kind):
+        if old and old.served(weights, ramps) and isinstance(old.balancer, kind):
             balancer = old.balancer
         elif self._least:
             balancer = LeastSessions(
-                weights, slot=self._slot, slots=self._slots, start=host_seed.start(self._seed)
+                weights,
+                ramps=ramps,
+                slot=self._slot,
+                slots=self._slots,
+                start=host_seed.start(self._seed),
             )
             for name in weights:
                 balancer.set_load(name, self._book.estimate(name))
@@ -194,6 +199,7 @@ class Table:
             at = old.balancer.at if old and isinstance(old.balancer, Rotation) else None
             balancer = Rotation(
                 weights,
+                ramps=ramps,
                 slot=self._slot,
                 slots=self._slots,
                 start=host_seed.start(self._seed),
@@ -206,24 +212,30 @@ class Table:
             else:
                 balancer.disable(endpoint.name)
                 inactive[endpoint.name] = None
-        return _Class(weights, balancer, inactive)
+        return _Class(weights, ramps, balancer, inactive)
 
 
 class _Class:
-    """The endpoints of one priority: balanced if trusted, else queues that are tried in turn."""
+    """The endpoints of one rank: balanced if trusted, else queues that are tried in turn."""
 
-    __slots__ = ("balancer", "inactive", "suspects", "weights")
+    __slots__ = ("balancer", "inactive", "ramps", "suspects", "weights")
 
     def __init__(
         self,
         weights: dict[str, int],
+        ramps: dict[str, int],
         balancer: Balancer,
         inactive: OrderedDict[str, None],
     ) -> None:
         self.weights = weights
+        self.ramps = ramps
         self.balancer = balancer
         self.inactive = inactive
         self.suspects: OrderedDict[str, None] = OrderedDict()
+
+    def served(self, weights: dict[str, int], ramps: dict[str, int]) -> bool:
+        """Whether our balancer was made for the same shares."""
+        return self.weights == weights and self.ramps == ramps
 
 
 def _place(name: str, address: str) -> str:

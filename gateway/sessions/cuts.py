@@ -1,8 +1,8 @@
 """Scheduled cuts: sessions that have to go, each at a time of its own.
 
-The times are drawn at random over SPREAD_S, so that the clients of an endpoint that is gone do not
-all come back at the same moment. Workers that hold a few sessions each do not cut them together
-either.
+The times are drawn at random over ``--close-spread``, so that the clients of an endpoint that is
+gone do not all come back at the same moment. Workers that hold a few sessions each do not cut them
+together either.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from gateway.core.counters import End
 from gateway.sessions.session import Session
 from gateway.sessions.timer import Timer
 
-SPREAD_S = 1.0
-"""Over how long the sessions are cut."""
-
 STEP_S = 0.02
 """How often the scheduled cuts are looked at while there are any."""
 
@@ -29,6 +26,8 @@ class ScheduledCuts:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._scheduled: dict[Session, tuple[float, End]] = {}
         self._timer = Timer(loop, self._cut_due)
+        self.spread_s = 1.0
+        """Over how long the sessions are cut."""
 
     def __contains__(self, session: Session) -> bool:
         return session in self._scheduled
@@ -41,12 +40,12 @@ class ScheduledCuts:
         before, self._scheduled = self._scheduled, {}
         now = monotonic()
         for session, end in sessions:
-            at, _ = before.get(session) or (_draw(now), end)
+            at, _ = before.get(session) or (self._draw(now), end)
             self._scheduled[session] = (at, end)
         self._start()
 
     def add(self, session: Session, end: End) -> None:
-        self._scheduled[session] = (_draw(monotonic()), end)
+        self._scheduled[session] = (self._draw(monotonic()), end)
         self._start()
 
     def forget(self, session: Session) -> None:
@@ -67,7 +66,6 @@ class ScheduledCuts:
                 session.cut(end)
         self._start()
 
-
-def _draw(now: float) -> float:
-    """The instant of one cut."""
-    return now + random() * SPREAD_S  # noqa: S311 (no secret)
+    def _draw(self, now: float) -> float:
+        """The instant of one cut."""
+        return now + random() * self.spread_s  # noqa: S311 (no secret)

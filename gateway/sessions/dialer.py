@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from gateway.core.address_memory import AddressMemory
 from gateway.core.counters import End, EndpointCounters
-from gateway.core.endpoint import Endpoint, EndpointState
+from gateway.core.endpoint import RETIRED, Endpoint
 from gateway.core.messages import Settings, Snapshot
 from gateway.poller import Poller
 from gateway.sessions.connect import start_connect, write_first
@@ -94,7 +94,7 @@ class Dialer:
         usable = {
             endpoint.name: endpoint
             for endpoint in snapshot.endpoints
-            if endpoint.state is not EndpointState.REMOVED
+            if endpoint.state not in RETIRED
         }
         self.addresses.keep(usable.values())
         now = time.monotonic()

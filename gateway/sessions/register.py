@@ -74,6 +74,9 @@ class Sessions:
         self._cuts = ScheduledCuts(loop)
         self._kept: frozenset[str] | None = None
         self._inactive: frozenset[str] = frozenset()
+        self._emptied: frozenset[str] = frozenset()
+        self._end_of_all: End | None = None
+        """The end of all sessions that :meth:`cut_over` was asked for."""
         self._dropped: dict[str, EndpointCounters] = {}
         """Counters of endpoints that left, until a report without them was sent."""
 
@@ -97,7 +100,8 @@ class Sessions:
         """Act on a new snapshot; the caller has given it to the table already.
 
         Sessions of endpoints that are gone end with ``removed``, those of endpoints that turned
-        inactive with ``inactive`` if the settings say so.
+        inactive with ``inactive`` if the settings say so, and those whose time on a draining
+        endpoint is over with ``drained``.
         """
         self.settings = self._keepalive.settings = snapshot.settings
         self._kept = frozenset(endpoint.name for endpoint in snapshot.endpoints)
@@ -110,10 +114,21 @@ class Sessions:
             )
         turned_inactive = inactive - self._inactive
         self._inactive = inactive
+        self._emptied = frozenset(
+            endpoint.name for endpoint in snapshot.endpoints if endpoint.emptied
+        )
         self.dialer.apply(snapshot)
+        if self._end_of_all is None:
+            self._cuts.spread_s = snapshot.settings.close_spread_s
         self._cuts.replace(list(self._to_cut(self._kept, turned_inactive)))
         self._idle_timeout.set(snapshot.settings.idle_timeout_s)
         self.stalls.set(snapshot.settings.tcp_user_timeout_s)
+
+    def cut_over(self, spread_s: float, end: End) -> None:
+        """End every session, each at a moment of its own, the last one ``spread_s`` from now."""
+        self._end_of_all = end
+        self._cuts.spread_s = spread_s
+        self._cuts.replace(list(self._to_cut(self._kept or frozenset(), frozenset())))
 
     def cut_all(self, end: End) -> int:
         """End every session now, with a reset on both sides; how many."""
@@ -191,8 +206,12 @@ class Sessions:
     ) -> Iterator[tuple[Session, End]]:
         for session in self._all:
             name = session.endpoint
-            if name and name not in kept:
+            if self._end_of_all is not None:
+                yield session, self._end_of_all
+            elif name and name not in kept:
                 yield session, End.REMOVED
+            elif name in self._emptied:
+                yield session, End.DRAINED
             elif name in turned_inactive or (name in self._inactive and session in self._cuts):
                 yield session, End.INACTIVE
 
@@ -201,5 +220,7 @@ class Sessions:
         if self._kept is None or name in self._kept:
             self.table.trust(name)
             self._on_dial_succeeded(name)
+            if name in self._emptied:
+                self._cuts.add(session, End.DRAINED)
         else:
             self._cuts.add(session, End.REMOVED)

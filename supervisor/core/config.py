@@ -6,6 +6,7 @@ and the default that the unit or the image sets in ``GATEWAY_DEFAULT_...``.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,10 @@ class Config:
     """Empty: from the machine."""
     on_inactive: str = "keep"
     removal_grace_s: float = 30.0
+    drain_endpoints: tuple[str, ...] = ()
+    prefer: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    slow_start_s: float = 0.0
+    close_spread_s: float = 1.0
     nameserver: tuple[HostPort, ...] = ()
     discovery_refresh: str = "ttl"
     """``ttl``, ``off``, or ``fixed`` with ``discovery_refresh_s``."""

@@ -19,6 +19,7 @@ from gateway.core.address import (
     parse_listen,
     parse_name,
     parse_nameserver,
+    parse_network,
 )
 from gateway.core.messages import MAX_SLOTS
 from supervisor.core.duration import format_duration, parse_duration
@@ -187,6 +188,10 @@ def _host_seed(text: str) -> str:
     return text
 
 
+def _endpoint_name(text: str) -> str:
+    return str(parse_endpoint(text)[0])
+
+
 def _percent(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,3}%", text) or int(text[:-1]) > 100:
         raise ValueError("expected a percentage from 0% to 100%")
@@ -254,6 +259,30 @@ FLAGS: tuple[Flag, ...] = (
         metavar="DURATION",
         topic=Topic.ENDPOINTS,
         help="How long sessions live on after their endpoint left DNS; 0s: until they end.",
+    ),
+    Flag(
+        name="drain-endpoints",
+        field="drain_endpoints",
+        kind=FlagKind.MANY,
+        read=_endpoint_name,
+        default="",
+        may_be_empty=True,
+        metavar="HOST:PORT,...",
+        topic=Topic.ENDPOINTS,
+        help="Endpoints under maintenance: they get no new sessions, and those that they have end "
+        "within --removal-grace. For the config file and a reload.",
+    ),
+    Flag(
+        name="prefer",
+        field="prefer",
+        kind=FlagKind.MANY,
+        read=parse_network,
+        default="",
+        may_be_empty=True,
+        metavar="CIDR,...",
+        topic=Topic.ENDPOINTS,
+        help="Use the endpoints in these networks first, within their priority; the others when "
+        "none of them is active.",
     ),
     Flag(
         name="nameserver",
@@ -403,6 +432,26 @@ FLAGS: tuple[Flag, ...] = (
         help="What makes this host begin with another endpoint than other hosts do, for hosts and "
         "containers that share a machine id; without it the machine id, else the host's name and "
         "boot id.",
+    ),
+    Flag(
+        name="slow-start",
+        field="slow_start_s",
+        read=_duration(0.001, zero="off"),
+        default="0s",
+        metavar="DURATION",
+        topic=Topic.DIALING,
+        help="An endpoint that came back gets its share of new sessions in a ramp of this length; "
+        "0s: at once.",
+    ),
+    Flag(
+        name="close-spread",
+        field="close_spread_s",
+        read=_duration(0.001, zero="at once"),
+        default="1s",
+        metavar="DURATION",
+        topic=Topic.DIALING,
+        help="Sessions that have to be closed together are closed over this long, each at a moment "
+        "of its own; 0s: at once.",
     ),
     Flag(
         name="on-inactive",

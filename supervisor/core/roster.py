@@ -10,12 +10,18 @@ back in time is as if it never left.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings, Snapshot
 from supervisor.core.discovery.endpoints import Discovered, EndpointsChange, compare
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+RAMP_STEP = 10
+"""Percent: the steps in which an endpoint that came back gets its share."""
 
 SETTLE_S = 2.0
 """With a grace of 0 (for ever) an endpoint goes with its last session, but not before this long:
@@ -27,6 +33,8 @@ class Member:
     """One endpoint of the roster. ``removed_at``: when it left DNS, None while it is in.
 
     ``grace_s`` is how long it may stay after that; 0 is until its last session ended.
+    ``draining_at``: since when it is under maintenance; its sessions have the policy's grace, too.
+    ``returned_at``: when it became active again, while it does not have its whole share.
     """
 
     found: Discovered
@@ -34,11 +42,18 @@ class Member:
     sessions: int = 0
     removed_at: float | None = None
     grace_s: float = 0.0
+    draining_at: float | None = None
+    emptied: bool = False
+    returned_at: float | None = None
+    ramp: int = 100
+    tier: int = 0
 
     @property
     def state(self) -> EndpointState:
         if self.removed_at is not None:
             return EndpointState.REMOVED
+        if self.draining_at is not None:
+            return EndpointState.DRAINING
         return EndpointState.ACTIVE if self.active else EndpointState.INACTIVE
 
     @property
@@ -53,12 +68,36 @@ class Member:
         return self.removed_at + (self.grace_s or SETTLE_S)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What operators want of endpoints, whatever DNS and health say of them.
+
+    ``draining``: names of endpoints under maintenance. ``grace_s``: for how long sessions of an
+    endpoint that left or drains go on; 0 is for ever. ``slow_start_s``: how long an endpoint that
+    came back takes to get its whole share; 0 is no time. ``prefer``: networks whose endpoints come
+    first within their priority.
+    """
+
+    draining: frozenset[str] = frozenset()
+    grace_s: float = 30.0
+    slow_start_s: float = 0.0
+    prefer: tuple[Network, ...] = ()
+
+    def tier_of(self, addresses: Iterable[str]) -> int:
+        """0 for an endpoint with an address in a preferred network, and where none is preferred."""
+        if not self.prefer:
+            return 0
+        literals = [ipaddress.ip_address(address) for address in addresses]
+        return 0 if any(each in network for each in literals for network in self.prefer) else 1
+
+
 class Roster:
     """Time is an argument: ``now`` is monotonic. ``version`` goes on from an earlier master's."""
 
     def __init__(self, version: int = 0) -> None:
         self._members: dict[str, Member] = {}
         self._snapshot = Snapshot(version, ())
+        self._policy = Policy()
         self._moved = True
         """Whether anything happened since that snapshot that a worker could notice."""
 
@@ -72,6 +111,12 @@ class Roster:
         """All members, those in DNS first, in the order of their resolution."""
         return tuple(self._members.values())
 
+    def follow(self, policy: Policy, now: float) -> None:
+        """Take a new policy; it counts for the endpoints at hand and for those to come."""
+        self._policy = policy
+        self._members = {name: self._under(each, now) for name, each in self._members.items()}
+        self._moved = True
+
     def resolve(self, found: Iterable[Discovered], now: float, grace_s: float) -> EndpointsChange:
         """Take what resolution found as the whole truth; returns what that changed.
 
@@ -83,8 +128,11 @@ class Roster:
             [m.found for m in self._members.values() if m.removed_at is None], wanted.values()
         )
         members = {
-            name: dataclasses.replace(
-                self._members.get(name) or Member(each), found=each, removed_at=None
+            name: self._under(
+                dataclasses.replace(
+                    self._members.get(name) or Member(each), found=each, removed_at=None
+                ),
+                now,
             )
             for name, each in wanted.items()
         }
@@ -99,12 +147,15 @@ class Roster:
         self._moved = True
         return change
 
-    def judge(self, name: str, active: bool) -> None:
+    def judge(self, name: str, active: bool, now: float) -> None:
         """Take health's verdict; one that left DNS is watched for the rest of its grace, too."""
         member = self._members.get(name)
-        if member is not None and member.active != active:
-            self._members[name] = dataclasses.replace(member, active=active)
-            self._moved = True
+        if member is None or member.active == active:
+            return
+        returned_at = now if active and self._policy.slow_start_s else None
+        member = dataclasses.replace(member, active=active, returned_at=returned_at)
+        self._members[name] = self._advanced(member, now)
+        self._moved = True
 
     def sessions(self, name: str, count: int) -> None:
         """How many sessions the endpoint has over all workers, as last reported."""
@@ -112,8 +163,18 @@ class Roster:
         if member is not None and member.sessions != count:
             self._members[name] = dataclasses.replace(member, sessions=count)
 
-    def expire(self, now: float) -> tuple[str, ...]:
-        """Drop the removed whose grace is over; returns their names."""
+    def advance(self, now: float) -> tuple[str, ...]:
+        """Do what time brings: raise the shares of those that came back, end the times of sessions.
+
+        Drops the removed whose grace is over; returns their names.
+        """
+        for name, member in self._members.items():
+            if member.draining_at is None and member.returned_at is None:
+                continue
+            advanced = self._advanced(member, now)
+            if advanced != member:
+                self._members[name] = advanced
+                self._moved = True
         gone = tuple(
             name
             for name, member in self._members.items()
@@ -123,6 +184,29 @@ class Roster:
             del self._members[name]
             self._moved = True
         return gone
+
+    def _under(self, member: Member, now: float) -> Member:
+        """The member as the policy wants it."""
+        policy = self._policy
+        draining_at = None
+        if member.found.name in policy.draining:
+            draining_at = now if member.draining_at is None else member.draining_at
+        tier = policy.tier_of(member.found.addresses)
+        return self._advanced(dataclasses.replace(member, draining_at=draining_at, tier=tier), now)
+
+    def _advanced(self, member: Member, now: float) -> Member:
+        """The member as it is by now."""
+        policy = self._policy
+        emptied = (
+            member.draining_at is not None
+            and policy.grace_s > 0
+            and now >= member.draining_at + policy.grace_s
+        )
+        ramp, returned_at = 100, member.returned_at
+        if returned_at is not None:
+            ramp = _ramp(now - returned_at, policy.slow_start_s)
+            returned_at = returned_at if ramp < 100 else None
+        return dataclasses.replace(member, emptied=emptied, ramp=ramp, returned_at=returned_at)
 
     def snapshot(self, settings: Settings) -> Snapshot:
         """The current snapshot; its version is greater than the last one's if anything changed."""
@@ -136,6 +220,16 @@ class Roster:
         return self._snapshot
 
 
+def _ramp(since_s: float, slow_start_s: float) -> int:
+    """The percentage of its share that an endpoint gets so long after its return.
+
+    In steps, because each one is a snapshot for every worker.
+    """
+    if since_s >= slow_start_s:
+        return 100
+    return RAMP_STEP * max(1, int(100 / RAMP_STEP * since_s / slow_start_s))
+
+
 def _endpoint(member: Member) -> Endpoint:
     found = member.found
     return Endpoint(
@@ -145,4 +239,7 @@ def _endpoint(member: Member) -> Endpoint:
         priority=found.priority,
         weight=found.weight,
         state=member.state,
+        tier=member.tier,
+        ramp=member.ramp,
+        emptied=member.emptied,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.core.endpoint import EndpointState
 from gateway.core.messages import Settings
 from supervisor.core.discovery.endpoints import Discovered, EndpointsChange
-from supervisor.core.roster import SETTLE_S, Roster
+from supervisor.core.roster import SETTLE_S, Policy, Roster
 
 SETTINGS = Settings()
 
@@ -50,7 +51,7 @@ def test_a_changed_weight_keeps_state_and_sessions() -> None:
     """A changed priority, weight or address is a change of the same endpoint."""
     roster = Roster()
     roster.resolve([A], 0, 30)
-    roster.judge("a:1", False)
+    roster.judge("a:1", False, 0.0)
     roster.sessions("a:1", 3)
     assert roster.resolve([replace(A, weight=5)], 2, 30) == EndpointsChange(changed=("a:1",))
     (member,) = roster.members
@@ -62,10 +63,10 @@ def test_healths_verdict_is_the_state() -> None:
     """Inactive is inactive until health says otherwise; unknown endpoints are no matter."""
     roster = Roster()
     roster.resolve([A], 0, 30)
-    roster.judge("a:1", True)
-    roster.judge("nobody:1", False)
+    roster.judge("a:1", True, 0.0)
+    roster.judge("nobody:1", False, 0.0)
     assert states(roster) == {"a:1": EndpointState.ACTIVE}
-    roster.judge("a:1", False)
+    roster.judge("a:1", False, 0.0)
     assert states(roster) == {"a:1": EndpointState.INACTIVE}
     assert roster.version == roster.snapshot(SETTINGS).version
 
@@ -76,10 +77,10 @@ def test_removed_lives_for_its_grace() -> None:
     roster.resolve([A, B], 0, 30)
     assert roster.resolve([B], 10, 30) == EndpointsChange(removed=("a:1",))
     assert states(roster) == {"b:1": EndpointState.ACTIVE, "a:1": EndpointState.REMOVED}
-    assert roster.expire(39.9) == ()
+    assert roster.advance(39.9) == ()
     roster.resolve([B], 20, 30)
-    assert roster.expire(39.9) == (), "the grace does not start anew"
-    assert roster.expire(40) == ("a:1",)
+    assert roster.advance(39.9) == (), "the grace does not start anew"
+    assert roster.advance(40) == ("a:1",)
     assert states(roster) == {"b:1": EndpointState.ACTIVE}
 
 
@@ -89,11 +90,11 @@ def test_a_removed_one_that_turns_inactive_stays_for_its_sessions_only() -> None
     roster.resolve([A, B], 0, 30)
     roster.sessions("a:1", 1)
     roster.resolve([], 1, 30)
-    roster.judge("a:1", False)
-    roster.judge("b:1", False)
-    assert roster.expire(2) == ("b:1",)
+    roster.judge("a:1", False, 0.0)
+    roster.judge("b:1", False, 0.0)
+    assert roster.advance(2) == ("b:1",)
     roster.sessions("a:1", 0)
-    assert roster.expire(3) == ("a:1",)
+    assert roster.advance(3) == ("a:1",)
 
 
 def test_one_that_failed_in_its_grace_and_came_back_is_what_health_says() -> None:
@@ -102,10 +103,10 @@ def test_one_that_failed_in_its_grace_and_came_back_is_what_health_says() -> Non
     roster.resolve([A], 0, 30)
     roster.sessions("a:1", 1)
     roster.resolve([], 1, 30)
-    roster.judge("a:1", False)
+    roster.judge("a:1", False, 0.0)
     roster.resolve([A], 2, 30)
     assert states(roster) == {"a:1": EndpointState.INACTIVE}
-    roster.judge("a:1", True)
+    roster.judge("a:1", True, 0.0)
     assert states(roster) == {"a:1": EndpointState.ACTIVE}
 
 
@@ -113,8 +114,8 @@ def test_absent_and_inactive_goes_at_once_unless_it_has_sessions() -> None:
     """Absent and inactive without sessions goes at once; sessions get their grace all the same."""
     roster = Roster()
     roster.resolve([A, B], 0, 30)
-    roster.judge("a:1", False)
-    roster.judge("b:1", False)
+    roster.judge("a:1", False, 0.0)
+    roster.judge("b:1", False, 0.0)
     roster.sessions("b:1", 1)
     roster.sessions("b:1", 1)
     roster.sessions("nobody:1", 1)
@@ -141,10 +142,10 @@ def test_grace_zero_waits_for_the_last_session() -> None:
     roster.resolve([A], 0, 0)
     roster.sessions("a:1", 1)
     roster.resolve([], 10, 0)
-    assert roster.expire(1e9) == ()
+    assert roster.advance(1e9) == ()
     roster.sessions("a:1", 0)
-    assert roster.expire(10) == ()
-    assert roster.expire(10 + SETTLE_S) == ("a:1",)
+    assert roster.advance(10) == ()
+    assert roster.advance(10 + SETTLE_S) == ("a:1",)
 
 
 STEPS = st.lists(
@@ -155,6 +156,76 @@ STEPS = st.lists(
         st.tuples(st.just("expire")),
     )
 )
+
+
+def test_an_endpoint_under_maintenance_drains() -> None:
+    """It gets no new sessions, its old ones have the grace, and the policy's end brings it back."""
+    roster = Roster()
+    roster.resolve([A, B], 0, 30)
+    roster.follow(Policy(draining=frozenset({"a:1"}), grace_s=30), 100)
+    assert states(roster) == {"a:1": EndpointState.DRAINING, "b:1": EndpointState.ACTIVE}
+    assert not emptied(roster)
+    roster.follow(Policy(draining=frozenset({"a:1", "x:1"}), grace_s=30), 120)
+    roster.resolve([A, B], 125, 30)
+    roster.advance(129.9)
+    assert not emptied(roster)
+    version = roster.snapshot(SETTINGS).version
+    roster.advance(130)
+    assert emptied(roster) == {"a:1"}
+    assert roster.snapshot(SETTINGS).version == version + 1
+    roster.judge("a:1", False, 131)
+    assert states(roster)["a:1"] is EndpointState.DRAINING
+    roster.judge("a:1", True, 132)
+    roster.follow(Policy(), 140)
+    assert states(roster)["a:1"] is EndpointState.ACTIVE
+    assert not emptied(roster)
+
+
+def emptied(roster: Roster) -> set[str]:
+    return {e.name for e in roster.snapshot(SETTINGS).endpoints if e.emptied}
+
+
+def test_without_a_grace_sessions_stay_on_a_draining_endpoint() -> None:
+    """A grace of 0 is for ever, there as for one that left DNS; and leaving DNS counts more."""
+    roster = Roster()
+    roster.follow(Policy(draining=frozenset({"a:1"}), grace_s=0), 0)
+    roster.resolve([A], 0, 0)
+    roster.advance(1e9)
+    assert not emptied(roster)
+    roster.resolve([B], 1e9, 0)
+    assert states(roster)["a:1"] is EndpointState.REMOVED
+
+
+def test_preferred_networks_make_a_tier() -> None:
+    """An endpoint with an address in one of the networks comes before those without."""
+    roster = Roster()
+    near = replace(A, addresses=("192.0.2.1", "fd00::1"))
+    roster.follow(Policy(prefer=(ip_network("10.9.0.0/16"), ip_network("fd00::/8"))), 0)
+    roster.resolve([near, B], 0, 30)
+    assert [e.tier for e in roster.snapshot(SETTINGS).endpoints] == [0, 1]
+    roster.follow(Policy(), 1)
+    assert [e.tier for e in roster.snapshot(SETTINGS).endpoints] == [0, 0]
+
+
+def test_one_that_came_back_is_ramped_up() -> None:
+    """With a slow start its share grows in steps of ten; a new endpoint has its share at once."""
+    roster = Roster()
+    roster.follow(Policy(slow_start_s=20), 0)
+    roster.resolve([A, B], 0, 30)
+    roster.judge("a:1", False, 10)
+    roster.judge("a:1", True, 100)
+    ramps = []
+    for now in (100, 102, 103.9, 104, 110, 119.9, 120, 200):
+        roster.advance(now)
+        a, b = roster.snapshot(SETTINGS).endpoints
+        assert b.ramp == 100
+        ramps.append(a.ramp)
+    assert ramps == [10, 10, 10, 20, 50, 90, 100, 100]
+    assert {each.returned_at for each in roster.members} == {None}
+    roster.judge("a:1", False, 300)
+    roster.judge("a:1", True, 301)
+    roster.follow(Policy(), 302)
+    assert [e.ramp for e in roster.snapshot(SETTINGS).endpoints] == [100, 100]
 
 
 @given(STEPS, st.sampled_from([0.0, 5.0]))
@@ -171,11 +242,11 @@ def test_versions_and_membership_hold_whatever_happens(
             case ("resolve", frozenset() as wanted):
                 roster.resolve(wanted, now, grace_s)
             case ("judge", str(name), bool(active)):
-                roster.judge(name, active)
+                roster.judge(name, active, now)
             case ("sessions", str(name), int(count)):
                 roster.sessions(name, count)
             case _:
-                roster.expire(now)
+                roster.advance(now)
         snapshot = roster.snapshot(SETTINGS)
         assert snapshot.version >= last.version
         assert (snapshot.version == last.version) == (snapshot.endpoints == last.endpoints)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -20,6 +21,10 @@ GOOD = {
     "discovery-srv-name": "blue",
     "discovery-refresh": "90s",
     "removal-grace": "0s",
+    "drain-endpoints": "A:1,https://b:2",
+    "prefer": "10.1.0.0/16,fd00::/8",
+    "slow-start": "30s",
+    "close-spread": "5s",
     "nameserver": "10.0.0.53,[::1]:5353",
     "insecure-discovery": "true",
     "trusted-ca-file": "/ca.pem",
@@ -68,6 +73,10 @@ EXPECTED = Config(
     discovery_refresh="fixed",
     discovery_refresh_s=90.0,
     removal_grace_s=0.0,
+    drain_endpoints=("a:1", "b:2"),
+    prefer=(ip_network("10.1.0.0/16"), ip_network("fd00::/8")),
+    slow_start_s=30.0,
+    close_spread_s=5.0,
     nameserver=(HostPort("10.0.0.53", 53), HostPort("::1", 5353)),
     insecure_discovery=True,
     trusted_ca_file="/ca.pem",
@@ -232,6 +241,12 @@ def test_empty_texts() -> None:
         ("health-min-active", "50", "a percentage from 0% to 100%"),
         ("health-min-active", "101%", "a percentage from 0% to 100%"),
         ("health-idle-interval", "0s", "expected at least 10ms"),
+        ("drain-endpoints", "infra1", "the port is missing"),
+        ("prefer", "10.0.0.0/33", "expected a network such as 10.0.0.0/8"),
+        ("prefer", "10.0.0.1/8", "is not the network's, expected 10.0.0.0/8"),
+        ("prefer", "rack7", "expected a network such as 10.0.0.0/8"),
+        ("slow-start", "-1s", "expected"),
+        ("close-spread", "5", "unit is missing"),
         ("host-seed", "a\tb", "at most 255 printable characters"),
         ("host-seed", "x" * 256, "at most 255 printable characters"),
         ("access-log", "yes", "expected true or false"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.core.endpoint import Endpoint, EndpointState
+from gateway.core.endpoint import RETIRED, Endpoint, EndpointState
 from gateway.core.messages import Loads, Settings, Snapshot
 from gateway.core.table import SUSPICION_REPORTS, Table
 
@@ -235,7 +237,7 @@ def test_three_thousand_endpoints_that_fail() -> None:
 def test_everything_but_removed_is_tried_once(
     rows: list[tuple[int, int, EndpointState]], balance: str
 ) -> None:
-    """One client is offered every endpoint that is not removed, once, active ones first."""
+    """One client is offered every endpoint that is not retired, once, active ones first."""
     endpoints = [
         endpoint(f"e{i}", state, priority=priority, weight=weight)
         for i, (priority, weight, state) in enumerate(rows)
@@ -244,9 +246,43 @@ def test_everything_but_removed_is_tried_once(
     tried: list[Endpoint] = []
     while (picked := table.pick([each.name for each in tried])) is not None:
         tried.append(picked)
-    assert set(tried) == {each for each in endpoints if each.state is not REMOVED}
+    assert set(tried) == {each for each in endpoints if each.state not in RETIRED}
     keys = [(each.state is INACTIVE, each.priority) for each in tried]
     assert keys == sorted(keys)
+
+
+def test_the_lower_tier_comes_first_within_its_priority() -> None:
+    """Preferred endpoints take all while one of them is active, then the others of the priority."""
+    near = Endpoint("n", ("10.0.0.1",), 1, 0, 0, ACTIVE)
+    far = Endpoint("f", ("10.1.0.1",), 1, 0, 0, ACTIVE, tier=1)
+    backup = Endpoint("b", ("10.0.0.2",), 1, 1, 0, ACTIVE)
+    table = table_of(backup, far, near)
+    assert names(table, 3) == "nnn"
+    assert order(table) == "nfb"
+    table.suspect("n")
+    assert names(table, 2) == "ff"
+    table.trust("n")
+    assert names(table, 1) == "n"
+
+
+@pytest.mark.parametrize("balance", ["round-robin", "least-sessions"])
+def test_one_that_came_back_gets_a_part_of_its_share(balance: str) -> None:
+    """At a tenth of its share it gets one session for ten of each other, in both balancers."""
+    others = [endpoint("a"), endpoint("b")]
+    table = table_of(*others, replace(endpoint("c"), ramp=10), balance=balance)
+    got: Counter[str] = Counter()
+    for _ in range(210):
+        picked = table.pick()
+        assert picked is not None
+        table.session_started(picked.name)
+        got[picked.name] += 1
+    assert got["c"] == 10
+    assert abs(got["a"] - got["b"]) <= 1
+    table.apply(snapshot(2, *others, endpoint("c"), balance=balance))
+    if balance == "round-robin":
+        assert Counter(names(table, 30)) == {"a": 10, "b": 10, "c": 10}
+    else:
+        assert Counter(names(table, 30)) == {"c": 30}, "it is the emptiest now"
 
 
 class Tables(RuleBasedStateMachine):

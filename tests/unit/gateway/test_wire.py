@@ -196,7 +196,7 @@ def test_histogram_counts_each_value_once(values: list[float]) -> None:
 
 def test_endpoint_states_are_the_words_of_the_contract() -> None:
     """The enum's values are what the status document shows."""
-    assert [str(state) for state in EndpointState] == ["active", "inactive", "removed"]
+    assert [str(state) for state in EndpointState] == ["active", "inactive", "removed", "draining"]
     assert Endpoint("a:1", ("127.0.0.1",), 1).state is EndpointState.ACTIVE
 
 
