@@ -18,7 +18,9 @@ JOBS ?= $(shell echo $$(( 2 * $$(nproc) )))
 SIDE_BY_SIDE := --numprocesses=$(JOBS) --dist=loadgroup
 COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=100
 
-.PHONY: help run test unit cover check format stress bench docs clean
+EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
+
+.PHONY: help run test unit cover check format stress bench docs dist pins clean
 
 help:
 	@echo "make run      set up and start the demo (Ctrl-C ends it)"
@@ -30,6 +32,8 @@ help:
 	@echo "make stress   the long multi-process stress tests"
 	@echo "make bench    the side-by-side benchmark against the peers"
 	@echo "make docs     write the generated pages anew"
+	@echo "make dist     wheel, source distribution and one file, into dist/"
+	@echo "make pins     newer versions of the libraries that are handed out"
 	@echo "make clean    remove everything that was made"
 
 run: $(VENV)/.runtime
@@ -67,6 +71,18 @@ bench: $(VENV)/.tests
 docs: $(VENV)/.tests
 	$(BIN)/python -m tests.generate
 
+# Wheel, source distribution and one file, each equal in every build of the same commit.
+dist: $(VENV)/.dist
+	rm -rf dist && mkdir dist
+	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
+	$(BIN)/python -m distribution.onefile dist
+	cd dist && sha256sum -- * > SHA256SUMS && cat SHA256SUMS
+
+# The libraries of deploy/requirements.txt in their newest versions, with hashes.
+pins: $(VENV)/.dist
+	$(BIN)/python -m distribution.pins
+
 clean:
 	rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis \
 	  .import_linter_cache
@@ -76,6 +92,10 @@ $(VENV)/.runtime: pyproject.toml supervisor/launch.py
 	@$(PYTHON) -c 'import sys; sys.exit("etcd-gateway needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dist: $(VENV)/.runtime distribution/requirements.txt
+	$(BIN)/pip install --quiet --requirement distribution/requirements.txt
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.runtime tests/requirements.txt

@@ -1,4 +1,4 @@
-"""A backend of the demo: an HTTP server that says who it is. ``python -m ... NAME PORT``."""
+"""A backend of the demo: an HTTP server that says who it is. ``python THIS_FILE NAME PORT``."""
 
 from __future__ import annotations
 

@@ -15,7 +15,10 @@ from tests.generate import DOCS, ROOT
 PAGES = sorted(DOCS.rglob("*.md"))
 ENTRANCES = [
     path
-    for path in (ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))
+    for path in (
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "RELEASING.md")
+    )
     if path.exists()
 ]
 DECISIONS = sorted((DOCS / "adr").glob("[0-9]*.md"))
@@ -82,7 +85,7 @@ OTHER_FLAGS = {
 ABOUT_OUR_FLAGS = [
     path
     for path in [*ENTRANCES, *PAGES]
-    if path.name not in {"performance.md", "CONTRIBUTING.md", "CHANGELOG.md"}
+    if path.name not in {"performance.md", "CONTRIBUTING.md", "CHANGELOG.md", "RELEASING.md"}
 ]
 """Pages whose flags are the gateway's own and not those of some other program."""
 
