@@ -44,7 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_twine_has_no_complaint(built: tuple[Path, Path]) -> None:
     """An index would take both, and show the README."""
-    argv = [sys.executable, "-m", "twine", "check", "--strict", *built]
+    argv = [sys.executable, "-m", "twine", "check", "--strict", *map(str, built)]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
