@@ -96,10 +96,12 @@ def _recover(document: int) -> None:
     state: dict[str, Any] = json.loads(os.pread(document, os.fstat(document).st_size, 0))
     failures = state["failures"] = int(state.get("failures", 0)) + 1
     image, state["image"] = state.get("image"), None
-    argv = _find_image(image) or _own_command()
-    if argv != (image or {}).get("argv") and not _wait_for_another_try(failures):
+    if argv := _find_image(image):
+        state["failure"] = "the new image did not start"
+    elif _wait_for_another_try(failures):
+        argv = _own_command()
+    else:
         return
-    state["failure"] = state.get("failure") or "the new image did not start"
     text = json.dumps(state).encode()
     os.ftruncate(document, 0)
     os.pwrite(document, text, 0)
@@ -112,7 +114,17 @@ def _find_image(image: dict[str, Any] | None) -> list[str] | None:
     """The command line of the image before this one; None if it is not there any more."""
     if image is None or not os.access(image["argv"][0], os.X_OK):
         return None
-    return image["argv"] if all(map(os.path.exists, image["files"])) else None
+    unchanged = all(_fingerprint(path) == was for path, was in image["files"].items())
+    return image["argv"] if unchanged else None
+
+
+def _fingerprint(path: str) -> str:
+    """As ``handover.image`` makes it: another if the file was written anew, "" if it is gone."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
 
 
 def _own_command() -> list[str]:

@@ -47,16 +47,21 @@ class Field:
         self.processes.append(process)
         return process
 
-    def start_gateway(self, *flags: str) -> None:
+    def start_gateway(
+        self, *flags: str, command: str = str(GATEWAY), config: Path | None = None
+    ) -> None:
+        """``config`` names the endpoints and the admin address instead of flags."""
+        settings = [f"--endpoints=127.0.0.1:{ENDPOINT_PORT}", f"--admin-addr=unix:{self.admin}"]
+        if config is not None:
+            settings = [f"--config-file={config}"]
         log = (self.folder / "gateway.log").open("a")
         with log:
             self.gateway = self.run(
                 self.far,
-                str(GATEWAY),
+                command,
                 "start",
-                f"--endpoints=127.0.0.1:{ENDPOINT_PORT}",
                 f"--listen-addr={HOST}:{PORT}",
-                f"--admin-addr=unix:{self.admin}",
+                *settings,
                 "--workers=4",
                 *flags,
                 stderr=log,
@@ -120,7 +125,7 @@ class Field:
 
     def outcome(self, client: subprocess.Popen[str]) -> dict[str, Any]:
         """What the client counted; losses that a killed worker had accepted are apart."""
-        figures: dict[str, Any] = json.loads(client.communicate(timeout=60)[0])
+        figures: dict[str, Any] = json.loads(client.communicate(timeout=400)[0])
         ours = [each for each in figures.pop("lost") if each[1] not in self.accepted]
         figures["lost"] = ours
         print(figures)

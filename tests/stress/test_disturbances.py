@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,10 +36,16 @@ def ground(tmp_path: Path) -> Iterator[Field]:
         yield ground
 
 
-def check(ground: Field, client: subprocess.Popen[str], most_ms: float | None = None) -> None:
+def check_lost(ground: Field, client: subprocess.Popen[str]) -> dict[str, Any]:
+    """Nobody was refused or lost; the figures."""
     figures = ground.outcome(client)
     assert figures["lost"] == [], (ground.folder / "gateway.log").read_text()[-4000:]
     assert figures["outcomes"].get("refused", 0) == 0
+    return figures
+
+
+def check(ground: Field, client: subprocess.Popen[str], most_ms: float | None = None) -> None:
+    figures = check_lost(ground, client)
     assert figures["outcomes"]["ok"] > RATE * SECONDS / 2
     if most_ms is not None:
         assert figures["max_ms"] < most_ms
