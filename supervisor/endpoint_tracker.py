@@ -85,7 +85,7 @@ class EndpointTracker:
         self._follow_policy()
         self.prober.reconfigure(config)
         if self._publisher is not None:
-            self._publisher.push()
+            self._publisher.publish()
 
     def publish(self) -> None:
         """Something that the workers should know may have changed."""

@@ -1,9 +1,8 @@
-"""What the metrics are: every family of samples, made from the gateway's view."""
+"""The metrics of the whole gateway and of its workers, made from the gateway's view."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Mapping
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -12,16 +11,10 @@ from prometheus_client.core import (
     Metric,
 )
 
-from gateway.core.counters import DIAL_BOUNDS_S, SESSION_BOUNDS_S, DialResult, End
-from gateway.core.endpoint import EndpointState
-from supervisor.core.admin.totals import EndpointSum, Sums
-from supervisor.core.admin.views import EndpointView, GatewayView, WorkerStatus, WorkerView
-
-PREFIX = "etcd_gateway_"
-
-Chunk = Sequence[EndpointView]
-NOTHING = EndpointSum()
-
+from gateway.core.counters import SESSION_BOUNDS_S, End
+from supervisor.admin.endpoint_metrics import PREFIX, cumulate
+from supervisor.core.admin.totals import Sums
+from supervisor.core.admin.views import GatewayView, WorkerStatus, WorkerView
 
 LIMITS = {
     "max_sessions": ("--max-sessions; 0 is as many as descriptors allow.", "max_sessions"),
@@ -31,7 +24,7 @@ LIMITS = {
 
 
 def of_gateway(view: GatewayView) -> tuple[Metric, ...]:
-    """All families but those that have samples for each endpoint."""
+    """All families but those of ``endpoint_metrics``, which have samples for each endpoint."""
     return (*_gateway(view), *_sessions(view.sums), *_workers(view))
 
 
@@ -88,7 +81,7 @@ def _sessions(sums: Sums) -> tuple[Metric, ...]:
     durations = HistogramMetricFamily(
         PREFIX + "session_duration_seconds", "How long sessions that ended had lasted."
     )
-    durations.add_metric([], _buckets(SESSION_BOUNDS_S, sums.session_buckets), sums.session_seconds)
+    durations.add_metric([], cumulate(SESSION_BOUNDS_S, sums.session_buckets), sums.session_seconds)
     return (
         _counts(
             "sessions_ended_total", "Sessions that ended, by reason.", "reason", End, sums.ended
@@ -172,146 +165,6 @@ def _by_slot(view: GatewayView) -> dict[int, list[WorkerView]]:
     return slots
 
 
-def _sessions_now(chunk: Chunk, sums: Sums) -> Metric:
-    family = GaugeMetricFamily(
-        PREFIX + "sessions", "Sessions an endpoint has now.", labels=["endpoint"]
-    )
-    for each in chunk:
-        family.add_metric([each.endpoint], _traffic(each, sums).sessions)
-    return family
-
-
-def _sessions_total(chunk: Chunk, sums: Sums) -> Metric:
-    family = CounterMetricFamily(
-        PREFIX + "sessions_total", "Sessions that reached an endpoint.", labels=["endpoint"]
-    )
-    for each in chunk:
-        family.add_metric([each.endpoint], _traffic(each, sums).sessions_total)
-    return family
-
-
-def _bytes_total(chunk: Chunk, sums: Sums) -> Metric:
-    family = CounterMetricFamily(
-        PREFIX + "bytes_total",
-        "Bytes relayed; in: from client to endpoint, out: from endpoint to client.",
-        labels=["endpoint", "direction"],
-    )
-    for each in chunk:
-        traffic = _traffic(each, sums)
-        family.add_metric([each.endpoint, "in"], traffic.bytes_in)
-        family.add_metric([each.endpoint, "out"], traffic.bytes_out)
-    return family
-
-
-def _dials_total(chunk: Chunk, sums: Sums) -> Metric:
-    family = CounterMetricFamily(
-        PREFIX + "dials_total", "Dials of an endpoint, by result.", labels=["endpoint", "result"]
-    )
-    for each in chunk:
-        dials = _traffic(each, sums).dials
-        for result in DialResult:
-            family.add_metric([each.endpoint, result], dials.get(result, 0))
-    return family
-
-
-def _dial_seconds(chunk: Chunk, sums: Sums) -> Metric:
-    family = HistogramMetricFamily(
-        PREFIX + "dial_duration_seconds",
-        "How long dials that connected had taken.",
-        labels=["endpoint"],
-    )
-    for each in chunk:
-        traffic = _traffic(each, sums)
-        buckets = _buckets(DIAL_BOUNDS_S, traffic.dial_buckets)
-        family.add_metric([each.endpoint], buckets, traffic.dial_seconds)
-    return family
-
-
-def _active(chunk: Chunk, _sums: Sums) -> Metric:
-    family = GaugeMetricFamily(
-        PREFIX + "endpoint_active", "1 if an endpoint is active, else 0.", labels=["endpoint"]
-    )
-    for each in chunk:
-        family.add_metric([each.endpoint], int(each.state is EndpointState.ACTIVE))
-    return family
-
-
-def _transitions_total(chunk: Chunk, _sums: Sums) -> Metric:
-    family = CounterMetricFamily(
-        PREFIX + "endpoint_transitions_total",
-        "Changes of an endpoint's state, by the state it changed to.",
-        labels=["endpoint", "state"],
-    )
-    for each in chunk:
-        for state in (EndpointState.ACTIVE, EndpointState.INACTIVE):
-            family.add_metric([each.endpoint, state], each.transitions.get(state, 0))
-    return family
-
-
-def _probes_total(chunk: Chunk, _sums: Sums) -> Metric:
-    family = CounterMetricFamily(
-        PREFIX + "probes_total", "Probes of an endpoint, by result.", labels=["endpoint", "result"]
-    )
-    for each in chunk:
-        for result, count in ({"passed": 0, "failed": 0} | dict(each.probes)).items():
-            family.add_metric([each.endpoint, result], count)
-    return family
-
-
-def _probe_seconds(chunk: Chunk, _sums: Sums) -> Metric:
-    family = HistogramMetricFamily(
-        PREFIX + "probe_duration_seconds",
-        "How long probes took that passed or failed.",
-        labels=["endpoint"],
-    )
-    for each in chunk:
-        buckets = _buckets(DIAL_BOUNDS_S, each.probe_buckets)
-        family.add_metric([each.endpoint], buckets, each.probe_seconds)
-    return family
-
-
-def _priority(chunk: Chunk, _sums: Sums) -> Metric:
-    family = GaugeMetricFamily(
-        PREFIX + "endpoint_priority",
-        "SRV priority of an endpoint; a lower one is preferred.",
-        labels=["endpoint"],
-    )
-    for each in chunk:
-        family.add_metric([each.endpoint], each.priority)
-    return family
-
-
-def _weight(chunk: Chunk, _sums: Sums) -> Metric:
-    family = GaugeMetricFamily(
-        PREFIX + "endpoint_weight",
-        "SRV weight of an endpoint within its priority.",
-        labels=["endpoint"],
-    )
-    for each in chunk:
-        family.add_metric([each.endpoint], each.weight)
-    return family
-
-
-def _traffic(each: EndpointView, sums: Sums) -> EndpointSum:
-    return sums.endpoints.get(each.endpoint, NOTHING)
-
-
-BY_ENDPOINT: tuple[Callable[[Chunk, Sums], Metric], ...] = (
-    _sessions_now,
-    _sessions_total,
-    _bytes_total,
-    _dials_total,
-    _dial_seconds,
-    _active,
-    _transitions_total,
-    _probes_total,
-    _probe_seconds,
-    _priority,
-    _weight,
-)
-"""Families with samples for each endpoint; each is made for some endpoints at a time."""
-
-
 def _gauge(name: str, text: str, value: float | None) -> Metric:
     """A gauge without labels; no sample if the value is not known."""
     family = GaugeMetricFamily(PREFIX + name, text)
@@ -332,10 +185,3 @@ def _counts(
     for value, count in (dict.fromkeys(known, 0) | dict(counts)).items():
         family.add_metric([value], count)
     return family
-
-
-def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
-    """Counts per bucket as cumulative ones with their upper bounds; missing ones are 0."""
-    padded = [*counts, *[0] * (len(bounds) + 1 - len(counts))]
-    names = [*(str(bound) for bound in bounds), "+Inf"]
-    return list(zip(names, accumulate(padded), strict=True))

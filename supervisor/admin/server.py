@@ -17,7 +17,6 @@ import logging
 import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import cast
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -25,17 +24,12 @@ from aiohttp.http import HttpVersion11
 
 from gateway.core.log import Log
 from supervisor.admin import metrics
+from supervisor.admin.connection import CONNECTION_LIFE_S, MAX_CONNECTIONS, Connection
 from supervisor.admin.sockets import AdminSocket
 from supervisor.core.admin.document import document
 from supervisor.core.admin.host_check import is_known_host
 from supervisor.core.admin.readiness import unreadiness
 from supervisor.core.admin.views import GatewayView
-
-CONNECTION_LIFE_S = 10.0
-"""From accept to the end of the answer. Prometheus waits ten seconds for a scrape by default."""
-
-MAX_CONNECTIONS = 64
-"""For one more the oldest is closed, so that idle connections lock no operator out."""
 
 PAUSE_S = 0.5
 """How long an upgrade waits for answers that are under way; a client that has not even sent its
@@ -76,7 +70,7 @@ class AdminServer:
         self._max_connections = max_connections
         self._log = log
         self._servers: list[asyncio.Server] = []
-        self._connections: dict[_Connection, None] = {}
+        self._connections: dict[Connection, None] = {}
         self._idle = asyncio.Event()
         self._view: tuple[float, GatewayView] | None = None
         self._metrics: dict[str, tuple[float, bytes]] = {}
@@ -110,8 +104,8 @@ class AdminServer:
             undo.pop_all()
         self._servers += servers
 
-    def _make_connection(self) -> _Connection:
-        return _Connection(
+    def _make_connection(self) -> Connection:
+        return Connection(
             self._connections,
             self._http(),
             most=lambda: min(self._max_connections(), MAX_CONNECTIONS),
@@ -226,63 +220,6 @@ class AdminServer:
                 body = bytes(text)
                 self._metrics[content_type] = (loop.time(), body)
         return web.Response(body=body, headers={"Content-Type": content_type})
-
-
-class _Connection(asyncio.Protocol):
-    """Between transport and aiohttp: counts connections, closes those that last too long."""
-
-    def __init__(
-        self,
-        alive: dict[_Connection, None],
-        inner: asyncio.Protocol,
-        *,
-        most: Callable[[], int],
-        on_idle: Callable[[], None],
-    ) -> None:
-        self._alive = alive
-        self._inner = inner
-        self._most = most
-        self._on_idle = on_idle
-        self._transport: asyncio.Transport | None = None
-        self._deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        while len(self._alive) >= self._most():
-            next(iter(self._alive)).abort()
-        self._alive[self] = None
-        self._transport = cast("asyncio.Transport", transport)
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(CONNECTION_LIFE_S, self.abort)
-        self._inner.connection_made(transport)
-
-    def abort(self) -> None:
-        """Close the connection now; unsent bytes are lost."""
-        self._alive.pop(self, None)
-        if self._transport is not None:
-            self._transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._alive.pop(self, None)
-        if not self._alive:
-            self._on_idle()
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._transport = None
-        self._inner.connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        self._inner.data_received(data)
-
-    def eof_received(self) -> bool:
-        """A client that half-closes after its request still gets its answer."""
-        self._inner.eof_received()
-        return True
-
-    def pause_writing(self) -> None:
-        self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._inner.resume_writing()
 
 
 def _is_unix(request: web.BaseRequest) -> bool:

@@ -1,7 +1,7 @@
-"""All TCP sockets of this host that listen on a port, as the kernel tells: sock_diag(7).
+"""All TCP sockets of this host that listen on a port, from the kernel by sock_diag(7).
 
-One question takes 0.2 ms whatever number of connections there is; /proc/net/tcp, the fallback
-where netlink is forbidden, takes 5 ms for each thousand.
+A request takes 0.2 ms, however many connections the host has. /proc/net/tcp, which is read where
+netlink is forbidden, takes 5 ms for each thousand connections.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ATTRIBUTE = struct.Struct("=HH")
 
 
 def listeners(port: int) -> list[Listener]:
-    """Sockets that listen on ``port``, of both families. OSError: netlink is forbidden here."""
+    """Sockets of both families that listen on ``port``. OSError: netlink is forbidden here."""
     found: list[Listener] = []
     with socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_SOCK_DIAG
@@ -41,7 +41,7 @@ def listeners(port: int) -> list[Listener]:
 
 
 def listeners_from_proc(port: int) -> list[Listener]:
-    """The same, read from /proc; which sockets are IPv6 only is not told there."""
+    """The same from /proc, which does not say whether an IPv6 socket accepts IPv4 clients."""
     found = []
     for name in ("tcp", "tcp6"):
         with open(f"/proc/self/net/{name}", encoding="ascii") as lines:
@@ -63,7 +63,7 @@ def _question(family: int, port: int) -> bytes:
 
 
 def _answers(netlink: socket.socket, port: int) -> Iterator[Listener]:
-    """The kernel has answered by the time that the question is sent: nothing waits here."""
+    """The kernel answers inside sendto(), so the answers are there and recv() does not wait."""
     while True:
         data = netlink.recv(65536)
         while data:
@@ -74,7 +74,7 @@ def _answers(netlink: socket.socket, port: int) -> Iterator[Listener]:
             if kind == _ERROR:
                 raise OSError(-struct.unpack_from("=i", body)[0], "sock_diag")
             listener = _listener(body)
-            if listener.port == port:  # old kernels do not look at the port
+            if listener.port == port:  # old kernels ignore the port in the request
                 yield listener
 
 

@@ -1,14 +1,18 @@
-"""How long to wait before the next attempt: doubling, capped, jittered."""
+"""How long to wait before the next attempt: doubled after each failure, up to a cap.
+
+Everything that is tried again takes its waits from here: probes, DNS questions, TLS checks, forks,
+and one-shot steps of a start.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Draw = Callable[[int], int]
-"""``draw(n)`` is an integer from 0 to n-1, as ``random.randrange``."""
+"""``draw(n)`` returns an integer from 0 to n-1, as ``random.randrange`` does."""
 
 STEPS = 1024
-"""How finely a jitter is drawn."""
+"""How many different values a jitter can have."""
 
 MAX_DOUBLINGS = 64
 """Keeps the power finite; every cap is reached long before."""
@@ -28,5 +32,5 @@ def delay_s(failures: int, *, first_s: float, most_s: float, draw: Draw) -> floa
 
 
 def around_s(interval_s: float, draw: Draw) -> float:
-    """``interval_s`` with a tenth more or less, so that many of a kind do not fall into step."""
+    """``interval_s`` plus or minus a tenth, so that many timers do not run at the same moments."""
     return interval_s * (0.9 + 0.2 * draw(STEPS) / STEPS)

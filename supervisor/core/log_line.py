@@ -1,4 +1,4 @@
-"""Log records as lines: JSON for machines, plain for a terminal; cut so that they fit one write."""
+"""Log records as lines, JSON or readable, cut so that each fits one write."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ _COLOURS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warn": "\x1b[33m", "error":
 
 
 def to_json_line(record: dict[str, Any], room: int) -> bytes:
-    """The record as one line of JSON of at most ``room`` bytes; the longest fields are cut."""
+    """The record as one line of JSON of at most ``room`` bytes; long fields are shortened."""
     line = _dump(record)
     if len(line) <= room:
         return line
     sizes = {key: len(_dump({key: value})) - 2 for key, value in record.items()}
-    share = max(_share(sorted(sizes.values()), room - 2), 64)  # level and ts are never cut
+    share = max(_share(sorted(sizes.values()), room - 2), 64)  # 64 bytes hold level and ts
     cut = {
         key: value if sizes[key] <= share else _shorten(value, share - len(key) - 4)
         for key, value in record.items()
     }
-    while len(line := _dump(cut)) > room:  # a great many fields: those at the end go
+    while len(line := _dump(cut)) > room:  # too many fields: drop the last ones
         cut.popitem()
     return line
 
 
 def _share(sizes: list[int], room: int) -> int:
-    """The most that each may have, so that all together have at most ``room``, which is too little.
+    """The largest size that each field may have, so that all of them together fit ``room``.
 
-    ``sizes`` are in ascending order: what the small ones leave, the large ones share.
+    ``sizes`` are in ascending order and do not fit. Small fields keep their size, and the large
+    ones share what is left.
     """
     i = 0
     while sizes[i] * (len(sizes) - i) <= room:
@@ -39,7 +40,7 @@ def _share(sizes: list[int], room: int) -> int:
 
 
 def _shorten(value: Any, room: int) -> Any:
-    """As much of it as fits ``room`` bytes of JSON: the first items, the first characters."""
+    """The first items or characters of the value that fit ``room`` bytes of JSON."""
     if isinstance(value, list | tuple):
         sizes = itertools.accumulate(len(_dump(item)) for item in value)
         most = room - len('["and 1000000 more"]')
@@ -57,7 +58,8 @@ def _dump(value: Any) -> bytes:
     try:
         return json_codec.dumps_record(value)
     except TypeError:
-        # Surrogates from the command line, integers beyond 64 bits: as text, but never lost.
+        # JSON has no surrogates (from the command line) and orjson no integers beyond 64 bits:
+        # they are written as text, so that the line is not lost.
         return json_codec.dumps_record(_as_text(value))
 
 
@@ -74,7 +76,7 @@ def _as_text(value: Any) -> Any:
 
 
 def to_console_line(record: dict[str, Any], room: int, *, stamp: bool, colour: bool) -> bytes:
-    """The record as one readable line of at most ``room`` bytes; it forges no other."""
+    """The record as one readable line of at most ``room`` bytes; no value begins another line."""
     level = record["level"]
     start, end = (_COLOURS[level], "\x1b[0m") if colour else ("", "")
     words = [record["ts"]] if stamp else []
@@ -97,7 +99,7 @@ def _quoted(value: Any) -> str:
 
 
 def _printable(text: str) -> str:
-    """Without anything that could move a terminal's cursor or begin a line."""
+    """The text with escapes in place of characters that move a cursor or begin a line."""
     if text.isprintable():
         return text
     return "".join(

@@ -1,4 +1,4 @@
-"""What a reload may change, what it may not, and what of the configuration workers act on."""
+"""What a reload may change, and which part of the configuration goes to the workers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ FIXED = (
     "log_format",
     "config_file",
 )
-"""Fields that only a restart (or an upgrade) changes: sockets and processes hang on them."""
+"""Fields that only a restart or an upgrade changes: sockets and processes depend on them."""
 
 
 def keep_fixed(running: Config, read: Config) -> tuple[Config, tuple[str, ...]]:
-    """The configuration to run on with, and the flags that were changed in vain."""
+    """The configuration to use from now on, and the flags whose new value needs a restart."""
     differing = [name for name in FIXED if getattr(running, name) != getattr(read, name)]
     kept = {name: getattr(running, name) for name in differing}
     in_vain = tuple(flag_name(name) for name in differing)

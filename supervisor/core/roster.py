@@ -1,10 +1,10 @@
 """The roster: which endpoints there are, in which state, and at which version of the snapshot.
 
-Resolution says who is in DNS, health says who is active; the roster joins the two into the one
-list that goes to the workers. It is the two-by-two matrix of service discovery: an endpoint that
-is absent from DNS *and* of no use to anybody (inactive, no sessions) goes at once, one that is
-absent but active or carries sessions gets no new ones and lives for its grace, and one that comes
-back in time is as if it never left.
+Resolution says which endpoints are in DNS, and health says which are active. The roster joins both
+into the list that goes to the workers; it is at the root of ``core`` because it belongs to neither
+room. An endpoint that leaves DNS is dropped at once if it is inactive and has no sessions.
+Otherwise it gets no new sessions and stays for its grace. One that comes back within its grace is
+what it was before it left.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ RAMP_STEP = 10
 """Percent: the steps in which an endpoint that came back gets its share."""
 
 SETTLE_S = 2.0
-"""With a grace of 0 (for ever) an endpoint goes with its last session, but not before this long:
-a worker's report is up to a second old and may not count a session that has just begun."""
+"""With a grace of 0 (no limit) an endpoint is dropped with its last session, but not earlier than
+this: a worker's report is up to a second old and may not count a session that has just begun."""
 
 
 @dataclass(frozen=True, slots=True)

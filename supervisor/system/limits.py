@@ -1,4 +1,4 @@
-"""What this host allows us: CPUs and descriptors."""
+"""What the host allows the gateway: CPUs and open files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def raise_open_files() -> int:
-    """Raise the soft limit of open files to the hard one; returns what is in force."""
+    """Raise the soft limit of open files to the hard one; returns the limit in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
@@ -31,7 +31,7 @@ _SHARED_FILES = 10
 """What probes, lookups and the clients of the admin address have in common at least."""
 
 _FILES_PER_WORKER = 6
-"""Pipe, control socket, pidfd, both ends of the inbox, one more while it is forked."""
+"""A pipe, a control socket, a pidfd, both ends of the inbox, and one more during the fork."""
 
 
 def find_obstacle(

@@ -1,7 +1,7 @@
-"""The log: one line per event on standard error, JSON for machines or plain for a terminal.
+"""The log: one line for each event on standard error, as JSON or readable on a terminal.
 
-Written here and not with a logging library: importing structlog took 60 ms of the 250 ms that a
-start may take, and a line of ours must fit one atomic write, which none of them knows (ADR 0011).
+No logging library is used: importing structlog took 60 ms of the 250 ms that a start may take, and
+no library limits a line to one atomic write (ADR 0011).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from supervisor.core.log_line import to_console_line, to_json_line
 LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40}
 
 _SYSLOG_PRIORITY = {"debug": b"<7>", "info": b"<6>", "warn": b"<4>", "error": b"<3>"}
-"""The journal reads these off the line's start and removes them, sd-daemon(3)."""
+"""The journal reads the priority at the beginning of a line and removes it, sd-daemon(3)."""
 
 _FLUSH_S = 0.5
-"""How long the end of a process waits for a late reader of its log."""
+"""How long a process that ends waits for the reader of its log."""
 
 Tap = Callable[[dict[str, Any]], None]
 
@@ -39,7 +39,7 @@ def make_log(
 
 
 class LineLog:
-    """A message and fields, as one line; implements :class:`gateway.core.log.Log`."""
+    """Writes a message and its fields as one line; implements :class:`gateway.core.log.Log`."""
 
     __slots__ = ("_fields", "_output")
 
@@ -67,26 +67,26 @@ class LineLog:
         return LineLog(self._output, {**self._fields, **fields})
 
     def set_level(self, level: str) -> None:
-        """For this log and all that share its output."""
+        """Set the level of this log and of all that share its output."""
         self._output.threshold = LEVELS[level]
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let the loop write what the reader could not take at once."""
+        """Have the loop write the lines that the reader could not take at once."""
         self._output.attach(loop)
 
     def after_fork(self) -> None:
-        """In a child, after descriptors were closed: forget the parent's queue and descriptors.
+        """In a forked child whose descriptors are closed: forget the parent's queue of lines.
 
-        The stream itself has to be still open. Bound logs stay usable.
+        The stream itself must be open still. Bound logs stay usable.
         """
         self._output.after_fork()
 
     def flush(self, deadline_s: float = _FLUSH_S) -> None:
-        """At the end of a process: wait at most that long for the reader."""
+        """Wait for the reader of the log, ``deadline_s`` at most; for the end of a process."""
         self._output.sink().flush(deadline_s)
 
     def close(self) -> None:
-        """Flush briefly, and give back descriptors (not the stream's own)."""
+        """Flush, then close the log's descriptors; the stream itself stays open."""
         self._output.close()
 
     @property
@@ -96,7 +96,7 @@ class LineLog:
 
 
 class _Output:
-    """What all bound logs of a process share: the sink, the level, the format."""
+    """The part that all bound logs of a process share: the sink, the level and the format."""
 
     def __init__(self, level: str, line_format: str, stream_fd: int, tap: Tap | None) -> None:
         self.threshold = LEVELS[level]
@@ -114,7 +114,7 @@ class _Output:
         _outputs.add(self)
 
     def sink(self) -> LineSink:
-        """Opened at the first line, so that a child opens its own after its checklist."""
+        """The sink, opened for the first line, so that a forked child opens one of its own."""
         if self._sink is None:
             self._sink = LineSink(self._stream_fd)
             self._sink.on_room = self._tell_dropped
@@ -134,13 +134,13 @@ class _Output:
         if self._console:
             line = to_console_line(record, room, stamp=not self._journal, colour=self._colour)
         else:
-            if self._journal:  # it stamps lines itself
+            if self._journal:  # the journal has its own timestamps
                 del record["ts"]
             line = to_json_line(record, room)
         sink.write(prefix + line)
 
     def _tell_dropped(self) -> None:
-        """As soon as the reader can be told what it missed, in the name of who logged last."""
+        """Log how many lines were dropped, with the bound fields of the last line."""
         sink = self.sink()
         if sink.dropped != self._told_dropped and not sink.queued:
             dropped, self._told_dropped = sink.dropped - self._told_dropped, sink.dropped
@@ -153,7 +153,7 @@ class _Output:
         if self._sink is not None:
             self._sink.abandon()
         self._sink = None
-        self._tap = None  # what the parent collects is the parent's
+        self._tap = None  # the tap collects the lines of the parent
         self._told_dropped = 0
 
     def close(self) -> None:
@@ -178,7 +178,7 @@ def _is_terminal(fd: int) -> bool:
 
 
 def _is_journal(fd: int) -> bool:
-    """Whether ``fd`` is the journal's stream, as systemd.exec(5) tells with JOURNAL_STREAM."""
+    """Whether ``fd`` is the journal's stream, by JOURNAL_STREAM of systemd.exec(5)."""
     try:
         status = os.fstat(fd)
     except OSError:
@@ -194,5 +194,5 @@ def _forget_in_child() -> None:
         output.after_fork()
 
 
-# A child that forgot after_fork() would write to numbers that mean something else by then.
+# A child that does not call after_fork() would write to descriptors that were closed and reused.
 os.register_at_fork(after_in_child=_forget_in_child)

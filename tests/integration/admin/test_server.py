@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.admin import server as admin
+from supervisor.admin import connection
 from supervisor.admin.sockets import AdminError, AdminSocket
 from supervisor.cli import admin_client
 from tests.admin_double import NAMES, AdminDouble
@@ -242,7 +242,7 @@ def test_an_empty_host_serves_all_interfaces() -> None:
 
 def test_a_silent_client_is_cut_and_the_others_are_served(double: AdminDouble) -> None:
     """More connections than the limit that say nothing: every real request is answered."""
-    silent = [connect(double.address) for _ in range(admin.MAX_CONNECTIONS + 20)]
+    silent = [connect(double.address) for _ in range(connection.MAX_CONNECTIONS + 20)]
     for _ in range(5):
         assert get(double.address, "/livez")[0] == 200
     for sock in silent[:20]:
@@ -255,7 +255,7 @@ def test_a_silent_client_is_cut_and_the_others_are_served(double: AdminDouble) -
 def test_slow_headers_end_with_the_connections_life(double: AdminDouble) -> None:
     """A byte now and then does not prolong it."""
     with connect(double.address) as sock:
-        sock.settimeout(2 * admin.CONNECTION_LIFE_S)
+        sock.settimeout(2 * connection.CONNECTION_LIFE_S)
         sock.sendall(b"GET /status HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
 
         def is_cut() -> bool:
@@ -265,7 +265,7 @@ def test_slow_headers_end_with_the_connections_life(double: AdminDouble) -> None
                 return True
             return False
 
-        wait_until(is_cut, 2 * admin.CONNECTION_LIFE_S, "slow client is cut")
+        wait_until(is_cut, 2 * connection.CONNECTION_LIFE_S, "slow client is cut")
     assert get(double.address, "/livez")[0] == 200
 
 
