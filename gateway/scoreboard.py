@@ -8,8 +8,8 @@ sees the old value or the new one.
 Cells of slot s: which process fills it, how many sessions it holds, when it last turned its loop
 (CLOCK_MONOTONIC, nanoseconds), whether it takes sessions, how many sockets it took from its inbox
 in its slot's whole life, since when clients wait there for the limit of sessions to let them in,
-when it last told the log that the limit is reached, and how many sockets each other slot ever put
-into its inbox.
+when it last told the log that the limit is reached, how many sockets each other slot ever put
+into its inbox, and how many clients its slot ever accepted.
 Where a worker and its successor overlap, the slot's cells belong to the one that entered last.
 """
 
@@ -23,11 +23,11 @@ from gateway.core.messages import MAX_SLOTS
 SLOTS = MAX_SLOTS
 """Room for all that there may be; the kernel gives memory only to the pages of slots in use."""
 
-LAYOUT = 2
+LAYOUT = 3
 """The version of the layout. A master that inherits another layout makes a new scoreboard."""
 
 _CELL_BYTES = 8
-_COLUMNS = 7
+_COLUMNS = 8
 _CELLS = 1 + SLOTS * (SLOTS + _COLUMNS)
 
 
@@ -52,7 +52,7 @@ class Scoreboard:
         cells[0] = LAYOUT
         columns = [cells[1 + n * SLOTS : 1 + (n + 1) * SLOTS] for n in range(_COLUMNS)]
         self._owner, self._sessions, self._beats_ns, self._accepting, self._taken = columns[:5]
-        self._waits_ns, self._told_ns = columns[5:]
+        self._waits_ns, self._told_ns, self._accepted = columns[5:]
         self._put = cells[1 + _COLUMNS * SLOTS :]
 
     # -- written by the slot's own worker -------------------------------------------------
@@ -78,6 +78,10 @@ class Scoreboard:
     def tell(self, slot: int, now_ns: int) -> None:
         """The slot's worker tells the log that the limit of sessions is reached."""
         self._told_ns[slot] = now_ns
+
+    def count_client(self, slot: int) -> None:
+        """The slot's worker accepted one client; counted for --max-session-rate only."""
+        self._accepted[slot] += 1
 
     def took(self, slot: int) -> None:
         """The slot's worker took one socket from its inbox."""
@@ -130,6 +134,10 @@ class Scoreboard:
         """Since when clients wait for a place, by slot; 0: none do."""
         return self._waits_ns[:slots].tolist()
 
+    def accepted(self, slots: int) -> int:
+        """Clients that all slots ever accepted."""
+        return sum(self._accepted[:slots].tolist())
+
     def told_ns(self, slots: int) -> int:
         """When a worker last told the log that the limit of sessions is reached."""
         return max(self._told_ns[:slots].tolist())
@@ -144,6 +152,7 @@ class Scoreboard:
             self._taken,
             self._waits_ns,
             self._told_ns,
+            self._accepted,
             self._put,
         ):
             view.release()

@@ -39,6 +39,8 @@ class Settings:
     """How long an orphaned worker (its master died) lets sessions go on."""
     max_sessions: int = 0
     """Of the whole gateway; 0 is no limit of ours."""
+    max_session_rate: int = 0
+    """Clients per second of the whole gateway; 0 is no limit."""
     balance: str = "round-robin"
     host_seed: int = 0
     """What makes this host's order of endpoints differ from other hosts'; 0: the given order."""

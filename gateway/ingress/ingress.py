@@ -18,6 +18,7 @@ from gateway.core.address import HostPort
 from gateway.core.counters import WorkerCounters
 from gateway.core.log import Log
 from gateway.core.messages import Settings
+from gateway.core.rate import RateLimit
 from gateway.ingress.handoff import Handoff
 from gateway.ingress.listener import Acceptor, drain_queue, open_listener, tune_listener
 from gateway.ingress.quota import Quota
@@ -25,6 +26,9 @@ from gateway.poller import Poller
 from gateway.scoreboard import Scoreboard
 from gateway.sessions.register import Sessions
 from gateway.tcp import borrowed
+
+RATE = "rate"
+"""Why accepting is paused: --max-session-rate."""
 
 
 class Ingress:
@@ -68,6 +72,8 @@ class Ingress:
         self._quota = Quota(
             scoreboard, slot=slot, slots=slots, own=lambda: counters.sessions, serve=self._serve
         )
+        self._rate: RateLimit | None = None
+        self._rate_timer: asyncio.TimerHandle | None = None
         self._owns_slot = True
         self._knows_endpoints = False
         self._reading_inbox = False
@@ -97,6 +103,7 @@ class Ingress:
             tune_listener(sock, settings)
         self._acceptor.limit = self._quota.limit
         self._quota.serve_held_back()
+        self._set_rate(settings.max_session_rate)
 
     def start(self) -> None:
         """Accept, and take what others hand over."""
@@ -149,6 +156,8 @@ class Ingress:
         """At the very end: take what was in flight to us, turn away who is held_back."""
         self._on_inbox()
         self._quota.close()
+        if self._rate_timer is not None:
+            self._rate_timer.cancel()
 
     def _all_listeners(self) -> list[socket.socket]:
         return [*self._listeners, *(sock for each in self._adopted.values() for sock in each)]
@@ -156,6 +165,8 @@ class Ingress:
     # -- clients ----------------------------------------------------------------------------
 
     def _on_client(self, fd: int, peer: Any) -> None:
+        if self._rate is not None:
+            self._count_client()
         handoff = self._handoff
         if (
             handoff.pays
@@ -175,6 +186,39 @@ class Ingress:
             self._sessions.serve(fd, peer)
             if self._owns_slot:
                 self._scoreboard.set_sessions(self._slot, self._counters.sessions)
+
+    def _set_rate(self, per_s: int) -> None:
+        """Take at most so many clients a second, over all workers; 0 is any number."""
+        if per_s == (self._rate.per_s if self._rate is not None else 0):
+            return
+        if self._rate_timer is not None:
+            self._rate_timer.cancel()
+            self._rate_timer = None
+        self._rate = None
+        if per_s:
+            accepted = self._scoreboard.accepted(self._slots)
+            self._rate = RateLimit(per_s, accepted, time.monotonic())
+        self._acceptor.resume(RATE)
+
+    def _count_client(self) -> None:
+        """One more came; leave the next one in the kernel's queue until its time has come."""
+        if self._owns_slot:
+            self._scoreboard.count_client(self._slot)
+        if self._rate_timer is None and not self._leaving:
+            self._wait_for_rate()
+
+    def _wait_for_rate(self) -> None:
+        """Accept if another client may come now, else look again when one may."""
+        self._rate_timer = None
+        if self._rate is None:
+            return
+        wait_s = self._rate.wait_s(self._scoreboard.accepted(self._slots), time.monotonic())
+        if not wait_s:
+            self._acceptor.resume(RATE)
+            return
+        self._acceptor.pause(RATE)
+        self._rate_timer = self._loop.call_later(wait_s, self._wait_for_rate)
+        self._tell_limit("--max-session-rate")
 
     def _serve(self, fd: int) -> None:
         self._sessions.serve(fd, _peer_of(fd) if self._sessions.settings.access_log else None)
@@ -251,10 +295,13 @@ class Ingress:
         self._acceptor.limit = self._quota.limit
 
     def _on_limit(self) -> None:
-        now_ns = time.monotonic_ns()
-        self._note_waiting(now_ns)
-        if self._quota.may_tell(now_ns):
-            limit = "--max-sessions" if self._quota.max_sessions else "the limit of open files"
+        self._note_waiting(time.monotonic_ns())
+        self._tell_limit(
+            "--max-sessions" if self._quota.max_sessions else "the limit of open files"
+        )
+
+    def _tell_limit(self, limit: str) -> None:
+        if self._quota.may_tell(time.monotonic_ns()):
             self._log.warn(
                 "accepting paused",
                 error=f"{limit} is reached: further clients wait",

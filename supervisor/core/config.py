@@ -61,6 +61,7 @@ class Config:
     keepalive_probes: int = 4
     tcp_user_timeout_s: float = 30.0
     max_sessions: int = 0
+    max_session_rate: int = 0
     balance: str = "round-robin"
     host_seed: str = ""
     """Empty: from the machine."""

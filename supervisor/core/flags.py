@@ -338,6 +338,15 @@ FLAGS: tuple[Flag, ...] = (
         "limit of open files allows.",
     ),
     Flag(
+        name="max-session-rate",
+        field="max_session_rate",
+        read=_whole(0, 1_000_000),
+        default="0",
+        metavar="N",
+        topic=Topic.LISTENING,
+        help="Most new clients a second, over all workers; further clients wait. 0: any number.",
+    ),
+    Flag(
         name="idle-timeout",
         field="idle_timeout_s",
         read=_duration(0.001, zero="never"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.rate import BURST_S
 from supervisor.cli.admin_client import fetch_status
 from tests.clients import connect, many, read_line, reset
 from tests.gateway import Gateway, running
@@ -162,3 +163,39 @@ def test_a_reload_lifts_and_sets_the_limit(tmp_path: Path) -> None:
                 config.write_text("")
                 gateway.signal(signal.SIGHUP)
                 wait_until(lambda: busy.now == 10)
+
+
+def test_a_storm_comes_in_at_the_rate() -> None:
+    """Sixty clients at once over two workers: no more a second than allowed, and all are served.
+
+    A reload that takes the limit away lets in who waits.
+    """
+    busy = Busy()
+    with serving(busy) as server:
+        flags = (*FLAGS, "--max-session-rate=20")
+        with running(*flags, endpoints=[f"127.0.0.1:{server.port}"], workers=2) as gateway:
+            began = time.monotonic()
+            with many(gateway.address, 60) as clients:
+
+                def in_time() -> bool:
+                    allowed = 20 * (time.monotonic() - began) + 20 * BURST_S + 4
+                    assert busy.all <= allowed
+                    return busy.all == 60
+
+                wait_until(in_time, 60, "all are served")
+                assert {read_line(client) for client in clients} == {"hello"}
+            assert "--max-session-rate" in gateway.wait_line("accepting paused")["error"]
+
+
+def test_a_reload_ends_the_rate(tmp_path: Path) -> None:
+    """Clients that wait for a low rate are served when a reload takes it away."""
+    busy, file = Busy(), tmp_path / "gateway.toml"
+    file.write_text("max-session-rate = 1")
+    with serving(busy) as server:
+        flags = (*FLAGS, f"--config-file={file}")
+        with running(*flags, endpoints=[f"127.0.0.1:{server.port}"], workers=2) as gateway:
+            with many(gateway.address, 200) as clients:
+                gateway.wait_line("accepting paused")
+                file.write_text("")
+                gateway.signal(signal.SIGHUP)
+                assert {read_line(client) for client in clients} == {"hello"}
