@@ -18,8 +18,7 @@ INTERVAL_S = 0.1
 """How often a worker shows on the scoreboard that its loop turns; a hang is seen within three."""
 
 REPORT_EVERY_BEATS = 10
-"""A worker reports about once a second. A report is a heartbeat too: a worker whose scoreboard row
-belongs to its successor has no other."""
+"""A worker reports about once a second."""
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -49,6 +48,8 @@ class Heartbeat:
         self._lag_s = 0.0
         self._beats = 0
         self._stopped = False
+        # Opened once: when descriptors are short, reports must go on.
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
     def start(self) -> None:
         self._due_at = self._loop.time()
@@ -56,6 +57,9 @@ class Heartbeat:
 
     def stop(self) -> None:
         self._stopped = True
+
+    def close(self) -> None:
+        os.close(self._statm)
 
     def report(self) -> None:
         """Tell the master what was counted so far."""
@@ -67,7 +71,7 @@ class Heartbeat:
                 self._counters,
                 snapshot_version=self._table.version,
                 loop_lag_s=max(self._lag_s, 0.0),
-                rss_bytes=_rss_bytes(),
+                rss_bytes=self._rss_bytes(),
                 cpu_s=time.process_time(),
             )
         )
@@ -86,7 +90,5 @@ class Heartbeat:
         if self._beats % REPORT_EVERY_BEATS == 0:
             self.report()
 
-
-def _rss_bytes() -> int:
-    with open("/proc/self/statm", "rb") as statm:
-        return int(statm.read().split()[1]) * _PAGE_BYTES
+    def _rss_bytes(self) -> int:
+        return int(os.pread(self._statm, 256, 0).split()[1]) * _PAGE_BYTES

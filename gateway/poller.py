@@ -129,6 +129,11 @@ class Poller:
         if not self._turning:
             self._close_due()
 
+    @property
+    def closing(self) -> int:
+        """Descriptors that were given to :meth:`close` and are still open."""
+        return len(self._closing)
+
     def again(self, watcher: Watcher) -> None:
         """Call ``watcher.on_event(0)`` later: its budget is used up, its work is not.
 

@@ -1,34 +1,38 @@
-"""The scoreboard: memory that all workers share, for what a message would tell too late.
+"""The scoreboard: memory that all processes of a gateway share, for what a message tells too late.
 
-Handing accepted sockets to the least loaded worker and a session limit for the whole gateway need
+Handing accepted clients to the least loaded worker and a session limit for the whole gateway need
 the other workers' counts as they are now, not as they were at the last report a second ago.
-Every cell is an aligned 64-bit integer with exactly one writer, so nothing is locked: a reader
-sees the old value or the new one.
 
-Cells of slot s: which process fills it, how many sessions it holds, when it last turned its loop
-(CLOCK_MONOTONIC, nanoseconds), whether it takes sessions, how many sockets it took from its inbox
-in its slot's whole life, since when clients wait there for the limit of sessions to let them in,
-when it last told the log that the limit is reached, how many sockets each other slot ever put
-into its inbox, and how many clients its slot ever accepted.
-Where a worker and its successor overlap, the slot's cells belong to the one that entered last.
+Each worker has a row of its own from its fork until the master has reaped it, also beside its
+predecessor and its successor in the same slot. So each cell has one writer at any time: the worker
+while it lives, and the master before and after. A cell is an aligned 64-bit integer; a reader sees
+the old value or the new one.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import sys
+from collections.abc import Iterator
 
-from gateway.core.messages import MAX_SLOTS
+ROWS = 4096
+"""Workers alive at once, draining ones included: sixteen generations of the most workers.
 
-SLOTS = MAX_SLOTS
-"""Room for all that there may be; the kernel gives memory only to the pages of slots in use."""
+The kernel gives memory only to the pages of rows in use.
+"""
 
-LAYOUT = 3
+LAYOUT = 4
 """The version of the layout. A master that inherits another layout makes a new scoreboard."""
 
 _CELL_BYTES = 8
-_COLUMNS = 8
-_CELLS = 1 + SLOTS * (SLOTS + _COLUMNS)
+_HEAD = 3
+"""Cells before the columns, the master's: the layout, how many rows may be in use, and how many
+clients workers accepted that are gone."""
+_COLUMNS = 9
+_SESSIONS_COLUMN = 3
+_CELLS = _HEAD + ROWS * _COLUMNS
 
 
 class Scoreboard:
@@ -50,112 +54,137 @@ class Scoreboard:
         self._map = mmap.mmap(fd, size)
         cells = self._cells = memoryview(self._map).cast("q")
         cells[0] = LAYOUT
-        columns = [cells[1 + n * SLOTS : 1 + (n + 1) * SLOTS] for n in range(_COLUMNS)]
-        self._owner, self._sessions, self._beats_ns, self._accepting, self._taken = columns[:5]
-        self._waits_ns, self._told_ns, self._accepted = columns[5:]
-        self._put = cells[1 + _COLUMNS * SLOTS :]
+        columns = [cells[_HEAD + n * ROWS : _HEAD + (n + 1) * ROWS] for n in range(_COLUMNS)]
+        self._columns = columns
+        self._slots, self._gens, self._pids, self._sessions = columns[:4]
+        self._beats_ns, self._accepting, self._waits_ns, self._told_ns = columns[4:8]
+        self._accepted = columns[8]
 
-    # -- written by the slot's own worker -------------------------------------------------
+    # -- written by the master, while no worker has the row ---------------------------------
 
-    def enter(self, slot: int, pid: int) -> None:
-        """A new worker fills the slot: no sessions yet, not accepting yet."""
-        self._owner[slot] = pid
-        self.leave(slot)
+    def open_row(self, slot: int, gen: int) -> int:
+        """A row for a worker that is about to be forked; OSError if none is free."""
+        count = self._cells[1]
+        row = next((row for row in range(count) if not self._gens[row]), count)
+        if row == ROWS:
+            raise OSError(errno.ENOSPC, f"all {ROWS} rows of the scoreboard are in use")
+        self._slots[row] = slot
+        self._gens[row] = gen
+        self._cells[1] = max(count, row + 1)
+        return row
 
-    def set_sessions(self, slot: int, count: int) -> None:
-        self._sessions[slot] = count
+    def close_row(self, row: int) -> None:
+        """The row's worker is gone: what it held is free."""
+        accepted = self._accepted[row]
+        for column in self._columns:
+            column[row] = 0
+        self._cells[2] += accepted
+        count = self._cells[1]
+        while count and not self._gens[count - 1]:
+            count -= 1
+        self._cells[1] = count
 
-    def beat(self, slot: int, now_ns: int) -> None:
-        self._beats_ns[slot] = now_ns
+    # -- written by the row's worker --------------------------------------------------------
 
-    def set_accepting(self, slot: int, accepting: bool) -> None:
-        self._accepting[slot] = accepting
+    def enter(self, row: int, pid: int) -> None:
+        """The worker lives: no sessions yet, not accepting yet."""
+        self._pids[row] = pid
 
-    def set_waiting(self, slot: int, since_ns: int) -> None:
-        """Clients wait in the slot for a place since then; 0: none."""
-        self._waits_ns[slot] = since_ns
+    def set_sessions(self, row: int, count: int) -> None:
+        self._sessions[row] = count
 
-    def tell(self, slot: int, now_ns: int) -> None:
-        """The slot's worker tells the log that the limit of sessions is reached."""
-        self._told_ns[slot] = now_ns
+    def claim(self, row: int, count: int, most: int) -> bool:
+        """Set the row's sessions to ``count`` if all rows together then have at most ``most``.
 
-    def count_client(self, slot: int) -> None:
-        """The slot's worker accepted one client; counted for --max-session-rate only."""
-        self._accepted[slot] += 1
+        Two workers may do so at the same time. Each first writes and then adds up, and the write
+        goes through the file, whose lock puts the two into an order: so the second sees the first
+        one's claim. Both may see one session too many, and then both undo theirs.
+        """
+        was = self._sessions[row]
+        offset = (_HEAD + _SESSIONS_COLUMN * ROWS + row) * _CELL_BYTES
+        os.pwrite(self.fd, count.to_bytes(_CELL_BYTES, sys.byteorder), offset)
+        if self.total_sessions() <= most:
+            return True
+        self._sessions[row] = was
+        return False
 
-    def took(self, slot: int) -> None:
-        """The slot's worker took one socket from its inbox."""
-        self._taken[slot] += 1
+    def beat(self, row: int, now_ns: int) -> None:
+        """The worker's loop turns (CLOCK_MONOTONIC)."""
+        self._beats_ns[row] = now_ns
 
-    def put(self, sender: int, receiver: int) -> None:
-        """``sender`` put one socket into the inbox of ``receiver``."""
-        self._put[receiver * SLOTS + sender] += 1
+    def set_accepting(self, row: int, accepting: bool) -> None:
+        """Whether the worker takes clients that others hand over."""
+        self._accepting[row] = accepting
 
-    # -- written by the master, while nobody fills the slot ---------------------------------
+    def set_waiting(self, row: int, since_ns: int) -> None:
+        """Clients wait here for a place since then; 0: none."""
+        self._waits_ns[row] = since_ns
 
-    def leave(self, slot: int) -> None:
-        """The slot's worker is gone: its cells have no other writer now."""
-        self._sessions[slot] = 0
-        self._accepting[slot] = 0
-        self._waits_ns[slot] = 0
+    def tell(self, row: int, now_ns: int) -> None:
+        """The worker tells the log that clients have to wait."""
+        self._told_ns[row] = now_ns
 
-    # -- read by anybody ------------------------------------------------------------------
+    def count_client(self, row: int) -> None:
+        """The worker accepted one client; counted for --max-session-rate only."""
+        self._accepted[row] += 1
 
-    def is_owner(self, slot: int, pid: int) -> bool:
-        """Whether the slot is still this worker's, and no successor has entered it."""
-        return self._owner[slot] == pid
+    # -- read by anybody --------------------------------------------------------------------
 
-    def owner(self, slot: int) -> int:
-        """The process that entered the slot last; 0 if none ever did."""
-        return self._owner[slot]
+    @property
+    def rows(self) -> int:
+        """All rows in use are below this number."""
+        return self._cells[1]
 
-    def sessions(self, slots: int) -> list[int]:
-        """Sessions of the first ``slots`` slots, sockets in flight not counted."""
-        return self._sessions[:slots].tolist()
+    def workers(self) -> Iterator[tuple[int, int, int, int]]:
+        """Row, slot, generation and process of each row in use; no process yet: 0."""
+        for row in range(self.rows):
+            if gen := self._gens[row]:
+                yield row, self._slots[row], gen, self._pids[row]
 
-    def beat_ns(self, slot: int) -> int:
-        return self._beats_ns[slot]
+    def slot(self, row: int) -> int:
+        return self._slots[row]
 
-    def accepting(self, slot: int) -> bool:
-        return bool(self._accepting[slot])
+    def row_sessions(self) -> list[int]:
+        """Sessions by row."""
+        return self._sessions[: self.rows].tolist()
 
-    def load(self, slot: int, slots: int) -> int:
-        """Sessions of one slot and the sockets that wait in its inbox."""
-        start = slot * SLOTS
-        in_flight = sum(self._put[start : start + slots]) - self._taken[slot]
-        return self._sessions[slot] + max(in_flight, 0)
+    def total_sessions(self) -> int:
+        """Sessions of all workers, draining ones included."""
+        return sum(self._sessions[: self.rows].tolist())
 
-    def in_flight(self, slots: int) -> int:
-        """Sockets that wait in any of the inboxes."""
-        put = sum(sum(self._put[slot * SLOTS : slot * SLOTS + slots]) for slot in range(slots))
-        return max(put - sum(self._taken[:slots]), 0)
+    def beat_ns(self, row: int) -> int:
+        return self._beats_ns[row]
 
-    def waiting(self, slots: int) -> list[int]:
-        """Since when clients wait for a place, by slot; 0: none do."""
-        return self._waits_ns[:slots].tolist()
+    def accepting(self, row: int) -> bool:
+        return bool(self._accepting[row])
 
-    def accepted(self, slots: int) -> int:
-        """Clients that all slots ever accepted."""
-        return sum(self._accepted[:slots].tolist())
+    def accepted(self) -> int:
+        """Clients that workers ever accepted, those included that are gone."""
+        return self._cells[2] + sum(self._accepted[: self.rows].tolist())
 
-    def told_ns(self, slots: int) -> int:
-        """When a worker last told the log that the limit of sessions is reached."""
-        return max(self._told_ns[:slots].tolist())
+    def has_taker(self, slot: int, *, beside: int) -> bool:
+        """Whether another worker of this slot, not that of row ``beside``, takes clients."""
+        return any(
+            self._accepting[row] and self._slots[row] == slot
+            for row in range(self.rows)
+            if row != beside
+        )
+
+    def waiting(self) -> list[int]:
+        """Since when clients wait for a place, by row; 0: none do."""
+        return self._waits_ns[: self.rows].tolist()
+
+    def waiting_since_ns(self, row: int) -> int:
+        return self._waits_ns[row]
+
+    def told_ns(self) -> int:
+        """When a worker last told the log that clients have to wait."""
+        return max(self._told_ns[: self.rows].tolist(), default=0)
 
     def close(self) -> None:
         """Give the mapping and the descriptor back."""
-        for view in (
-            self._owner,
-            self._sessions,
-            self._beats_ns,
-            self._accepting,
-            self._taken,
-            self._waits_ns,
-            self._told_ns,
-            self._accepted,
-            self._put,
-        ):
-            view.release()
+        for column in self._columns:
+            column.release()
         self._cells.release()
         self._map.close()
         os.close(self.fd)
@@ -165,4 +194,4 @@ def _fits(fd: int, size: int) -> bool:
     """Whether this is a scoreboard of our layout."""
     if os.fstat(fd).st_size != size:
         return False
-    return int.from_bytes(os.pread(fd, _CELL_BYTES, 0), "little") == LAYOUT
+    return int.from_bytes(os.pread(fd, _CELL_BYTES, 0), sys.byteorder) == LAYOUT

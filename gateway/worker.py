@@ -21,6 +21,7 @@ from gateway.control import Control
 from gateway.core import messages
 from gateway.core.address import HostPort
 from gateway.core.counters import End, WorkerCounters
+from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.log import Log
 from gateway.core.table import Table
 from gateway.heartbeat import Heartbeat
@@ -56,6 +57,7 @@ class WorkerStart:
     inbox: socket.socket
     peers: dict[int, socket.socket]
     scoreboard: Scoreboard
+    row: int
     cpu: int | None
     log: Log
     title: str
@@ -100,13 +102,15 @@ class Worker:
             on_garbage=lambda error: start.log.error("message not understood", error=error),
         )
         self._counters = counters = WorkerCounters()
+        budget = DescriptorBudget(counters)
         self._table = Table(start.slot, start.slots)
-        poller = Poller(loop)
+        poller = self._poller = Poller(loop)
         self._sessions = Sessions(
             loop,
             poller,
             self._table,
             counters,
+            budget,
             start.log,
             settings=messages.Settings(),
             on_end=self._on_session_end,
@@ -119,9 +123,10 @@ class Worker:
             start.scoreboard,
             self._sessions,
             counters,
+            budget,
             start.log,
+            row=start.row,
             slot=start.slot,
-            slots=start.slots,
             listeners=start.listeners,
             inbox=start.inbox,
             peers=start.peers,
@@ -254,6 +259,8 @@ class Worker:
     def _leave(self) -> None:
         self._sessions.close()
         self._control.close()
+        self._heartbeat.close()
+        self._poller.shut()
         self._log.close()
         self._loop.stop()
 

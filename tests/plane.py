@@ -9,16 +9,19 @@ import struct
 import threading
 from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import uvloop
 
 from gateway.core.address import HostPort
-from gateway.core.counters import DialResult, WorkerCounters
+from gateway.core.counters import DialResult, PauseReason, WorkerCounters
+from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings, Snapshot
 from gateway.ingress.listener import Acceptor, open_listener, tune_listener
+from gateway.ingress.quota import Quota
 from gateway.poller import Poller
+from gateway.scoreboard import Scoreboard
 from gateway.sessions.register import Sessions
 from tests.logbook import Logbook
 from tests.support import free_port
@@ -90,6 +93,7 @@ class Plane:
         self.address = HostPort(listen, free_port(listen))
         self.log = Logbook()
         self.counters = WorkerCounters()
+        self.budget = DescriptorBudget(self.counters)
         self.dial_failures: list[tuple[str, str, DialResult, str]] = []
         self.dial_successes: list[str] = []
         self.loop = uvloop.new_event_loop()
@@ -119,29 +123,57 @@ class Plane:
             self.poller,
             self.table,
             self.counters,
+            self.budget,
             self.log,
             settings=self.settings,
             on_dial_failed=lambda *failure: self.dial_failures.append(failure),
             on_dial_succeeded=self.dial_successes.append,
             on_end=self._ended,
         )
-        self.acceptor = Acceptor(
-            self.loop, self.poller, self.sessions.serve, counters=self.counters, log=self.log
+        self.scoreboard = Scoreboard()
+        self.row = self.scoreboard.open_row(0, 1)
+        self.quota = Quota(
+            self.scoreboard,
+            row=self.row,
+            counters=self.counters,
+            budget=self.budget,
+            serve=lambda fd: self._serve(fd, None),
+            closing=lambda: self.poller.closing,
+            reclaim=self.sessions.relay.pipes.close_spare,
         )
-        self.on_session_end: Callable[[], None] = self.acceptor.ended
-        self.acceptor.limit = self.limit
+        self.pauses: list[PauseReason] = []
+        self.acceptor = Acceptor(
+            self.loop,
+            self.poller,
+            self._serve,
+            quota=self.quota,
+            on_pause=lambda reason, _: self.pauses.append(reason),
+            on_resume=lambda: None,
+            log=self.log,
+        )
+        self.on_session_end: Callable[[], None] = self.acceptor.recheck
+        self.quota.max_sessions = self.limit or 0
         self.listener = open_listener(self.address, exclusive=True)
         tune_listener(self.listener, self.settings)
         self.acceptor.add(self.listener)
 
     def _ended(self) -> None:
+        self._publish()
         self.on_session_end()
 
+    def _serve(self, fd: int, peer: Any) -> None:
+        self.sessions.serve(fd, peer)
+        self._publish()
+
+    def _publish(self) -> None:
+        self.scoreboard.set_sessions(self.row, self.counters.sessions)
+
     def _close(self) -> None:
-        self.acceptor.close()
+        self.acceptor.remove(self.listener)
         self.sessions.close()
         self.poller.shut()
         self.listener.close()
+        self.scoreboard.close()
 
     def ask(self, call: Callable[[], T]) -> T:
         """Run ``call`` in the plane's thread."""

@@ -52,7 +52,7 @@ class Puppet:
 
     def live(self) -> int:
         start = self.start
-        start.scoreboard.enter(start.slot, os.getpid())
+        start.scoreboard.enter(start.row, os.getpid())
         if not self.listeners:
             try:
                 self.listeners = [
@@ -69,7 +69,7 @@ class Puppet:
         self.selector.register(start.inbox, selectors.EVENT_READ, self.read_inbox)
         while self.deadline is None or (time.monotonic() < self.deadline and self.clients):
             if self.deadline is None:
-                start.scoreboard.beat(start.slot, time.monotonic_ns())
+                start.scoreboard.beat(start.row, time.monotonic_ns())
             for key, _ in self.selector.select(0.05):
                 if key.fd in self.selector.get_map():
                     key.data(key.fileobj)

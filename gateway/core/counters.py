@@ -35,6 +35,15 @@ class End(enum.StrEnum):
     ERROR = "error"
 
 
+class PauseReason(enum.StrEnum):
+    """Why a worker leaves clients in the kernel's queue; ``reason`` of ``accept_paused_total``."""
+
+    LIMIT = "limit"
+    """--max-sessions or --max-session-rate is reached."""
+    DESCRIPTORS = "descriptors"
+    MEMORY = "memory"
+
+
 class DialResult(enum.StrEnum):
     """How one dial ended; ``result`` of ``dials_total``."""
 
@@ -98,7 +107,8 @@ class WorkerCounters:
     refused: dict[str, int] = field(default_factory=dict)
     """Clients closed without an endpoint, by ``no-endpoint`` or ``dial-failed``."""
     session_seconds: Histogram = field(default_factory=lambda: Histogram(SESSION_BOUNDS_S))
-    accept_paused: int = 0
+    accept_paused: dict[str, int] = field(default_factory=dict)
+    """By :class:`PauseReason` value."""
     log_dropped: int = 0
     handed_over: int = 0
     endpoints: dict[str, EndpointCounters] = field(default_factory=dict)

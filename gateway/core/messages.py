@@ -180,7 +180,7 @@ class Report:
     refused: dict[str, int] = field(default_factory=dict)
     session_buckets: tuple[int, ...] = ()
     session_seconds: float = 0.0
-    accept_paused: int = 0
+    accept_paused: dict[str, int] = field(default_factory=dict)
     log_dropped: int = 0
     handed_over: int = 0
     endpoints: dict[str, EndpointReport] = field(default_factory=dict)

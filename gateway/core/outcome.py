@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import errno
 
-from gateway.core.counters import DialResult
+from gateway.core.counters import DialResult, PauseReason
 
-DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Our host has nothing left to make a socket of: dialing somebody else does not help."""
+EXHAUSTED = {
+    errno.EMFILE: PauseReason.DESCRIPTORS,
+    errno.ENFILE: PauseReason.DESCRIPTORS,
+    errno.ENOBUFS: PauseReason.MEMORY,
+    errno.ENOMEM: PauseReason.MEMORY,
+}
+"""Our host has nothing left to make a socket of, and what it is: dialing another does not help."""
 
-LOCAL = DESCRIPTORS | {
+LOCAL = EXHAUSTED.keys() | {
     errno.EADDRNOTAVAIL,  # no free port towards this address, or no address of this family
     errno.EACCES,
     errno.EPERM,  # the host's own firewall

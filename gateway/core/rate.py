@@ -29,6 +29,7 @@ class RateLimit:
         """How long until the next client may be accepted; 0 is now."""
         leaked = max(0.0, self._level - self.per_s * (now - self._at))
         self._level = leaked + max(0, total - self._seen)
-        self._seen, self._at = total, now
+        # The total is lower for a moment while the count of a worker that ended is moved.
+        self._seen, self._at = max(total, self._seen), now
         wait_s = (self._level + 1 - self.burst) / self.per_s
         return wait_s if wait_s > EXACT_S else 0.0

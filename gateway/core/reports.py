@@ -25,7 +25,7 @@ def report_of(
         refused=dict(counters.refused),
         session_buckets=tuple(counters.session_seconds.counts),
         session_seconds=counters.session_seconds.total,
-        accept_paused=counters.accept_paused,
+        accept_paused=dict(counters.accept_paused),
         log_dropped=counters.log_dropped,
         handed_over=counters.handed_over,
         endpoints={name: _endpoint(each) for name, each in counters.endpoints.items()},

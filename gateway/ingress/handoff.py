@@ -1,9 +1,12 @@
-"""Even load for few, long sessions: accepted sockets handed to the least loaded worker.
+"""Even load for few, long sessions: accepted clients handed to the least loaded worker.
 
 The kernel's hash spreads few connections badly (16 over 8 workers: the fullest holds twice the
 mean), and etcd's clients are exactly few, long connections. A worker that holds more sessions than
 the least loaded one passes the accepted socket on, as a descriptor in a datagram to the other's
-inbox. The master holds every inbox, so a socket in flight survives the death of its receiver.
+inbox. The master holds every inbox, so a client in flight survives the death of its receiver.
+
+How many clients are in flight is not counted by anybody, so no count can be wrong after a crash:
+the kernel knows what waits in an inbox.
 
 It costs the sender 5-6 us and the receiver 11 us, so it stops where it would not pay: while
 sessions come and go quickly, and where there are so many that the hash is even enough.
@@ -11,8 +14,12 @@ sessions come and go quickly, and where there are so many that the hash is even 
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import socket
+import termios
+from functools import cache
 
 from gateway.descriptors import DescriptorsLostError, receive, send
 from gateway.scoreboard import Scoreboard
@@ -34,7 +41,7 @@ _TURN = b"!"
 
 
 class Handoff:
-    """Decides for each accepted client, and carries sockets to and from inboxes.
+    """Decides for each accepted client, and carries clients to and from inboxes.
 
     Borrows ``inbox``; owns ``peers`` (slot to sending end).
     ``pays``: whether asking for a :meth:`receiver` is worth it at all just now; it costs nothing
@@ -45,30 +52,32 @@ class Handoff:
         self,
         scoreboard: Scoreboard,
         *,
+        row: int,
         slot: int,
-        slots: int,
         inbox: socket.socket,
         peers: dict[int, socket.socket],
     ) -> None:
         self._scoreboard = scoreboard
+        self._row = row
         self._slot = slot
-        self._slots = slots
         self._inbox = inbox
         self._peers = peers
         self._churn_per_s = 0.0
-        self._received = 0
         self.pays = bool(peers)
+        self.lost = 0
+        """Clients that the kernel dropped because this process had no descriptor left."""
         self.cut_off = False
         """Every sending end of the inbox is closed: the others are gone, and so is the master."""
         inbox.setblocking(False)
 
-    def add_peer(self, slot: int, sock: socket.socket) -> None:
-        """Slot ``slot`` exists now; a sending end that we had for it is closed."""
-        if old := self._peers.get(slot):
+    def add_peer(self, slot: int, sock: socket.socket) -> bool:
+        """Slot ``slot`` exists now; a sending end that we had for it is closed: then False."""
+        old = self._peers.get(slot)
+        if old is not None:
             old.close()
         self._peers[slot] = sock
-        self._slots = max(self._slots, slot + 1)
         self._judge()
+        return old is None
 
     def tick(self, ended: int, interval_s: float) -> None:
         """``ended`` sessions ended here in the last ``interval_s`` seconds."""
@@ -83,27 +92,28 @@ class Handoff:
         """The slot that should get a client accepted here, where ``own`` sessions are; None: us."""
         if not self.pays:
             return None
-        # What waits in our inbox is ours already.
-        own = max(own, self._scoreboard.load(self._slot, self._slots))
+        own += _waiting_in(self._inbox)
         if own == 0:
             return None
-        counts = self._scoreboard.sessions(self._slots)
-        least_that_pays = own - own // MARGIN_DIVISOR
-        best, best_load = None, least_that_pays
-        # Starts after our own slot, so that workers that see the same minimum choose apart.
-        for step in range(1, self._slots):
-            slot = (self._slot + step) % self._slots
-            if counts[slot] >= best_load or slot not in self._peers:
+        scoreboard = self._scoreboard
+        counts = scoreboard.row_sessions()
+        best, best_load = None, own - own // MARGIN_DIVISOR
+        # Starts after our own row, so that workers that see the same minimum choose apart.
+        for step in range(1, len(counts)):
+            row = (self._row + step) % len(counts)
+            if counts[row] >= best_load or not scoreboard.accepting(row):
                 continue
-            if (
-                not self._scoreboard.accepting(slot)
-                or now_ns - self._scoreboard.beat_ns(slot) > STALE_NS
-            ):
+            slot = scoreboard.slot(row)
+            if slot not in self._peers or now_ns - scoreboard.beat_ns(row) > STALE_NS:
                 continue
-            load = self._scoreboard.load(slot, self._slots)
+            load = counts[row] + _sent_to(self._peers[slot])
             if load < best_load:
                 best, best_load = slot, load
         return best
+
+    def in_flight(self) -> int:
+        """Clients that wait in any of the inboxes; two system calls for three workers."""
+        return _waiting_in(self._inbox) + sum(_sent_to(peer) for peer in self._peers.values())
 
     def send(self, fd: int, slot: int) -> bool:
         """Put the socket into the slot's inbox; True: ``fd`` is closed here, it lives on there."""
@@ -111,7 +121,6 @@ class Handoff:
             send(self._peers[slot], _DATAGRAM, [fd])
         except OSError:  # its inbox is full, or it is being replaced: the client stays ours
             return False
-        self._scoreboard.put(self._slot, slot)
         os.close(fd)
         return True
 
@@ -122,35 +131,52 @@ class Handoff:
         except (KeyError, OSError):  # being replaced: whoever looks next takes the place
             return False
 
-    def receive(self) -> tuple[list[int], bool]:
-        """All sockets that wait in our inbox, the caller's from now on; and: is it our turn?
+    def receive(self, most: int) -> tuple[list[int], bool]:
+        """Up to ``most`` clients from our inbox, the caller's from now on; and: is it our turn?
 
-        They count as waiting until :meth:`received_are_served`: counted twice for a moment, and
-        never not at all, they draw no more clients here.
+        ``most`` has to be what descriptors are free: the kernel drops a client that gets none.
         """
         taken: list[int] = []
         turn = False
-        while True:
+        while len(taken) < most:
             try:
                 data, fds = receive(self._inbox, len(_DATAGRAM), 1)
             except BlockingIOError:
-                return taken, turn
+                break
             except DescriptorsLostError:
-                self._received += 1
-                continue
+                self.lost += 1
+                break
             if not data and not fds:
                 self.cut_off = True
-                return taken, turn
-            if data == _TURN:
-                turn = True
-                continue
-            self._received += 1
-            # Without a descriptor: none was free here and the kernel dropped the socket. The
-            # worker keeps a reserve and reads nothing while it is full, so this is the last resort.
+                break
+            turn = turn or data == _TURN
             taken += fds
+        return taken, turn
 
-    def received_are_served(self) -> None:
-        """What was received is among the slot's sessions now."""
-        for _ in range(self._received):
-            self._scoreboard.took(self._slot)
-        self._received = 0
+
+_count = array.array("i", [0])
+
+
+def _waiting_in(inbox: socket.socket) -> int:
+    """Datagrams that wait to be received: their bytes, and each has one (FIONREAD)."""
+    fcntl.ioctl(inbox.fileno(), termios.FIONREAD, _count)
+    return _count[0]
+
+
+def _sent_to(peer: socket.socket) -> int:
+    """Datagrams that wait at the other end, whoever sent them: all share this sending end.
+
+    SIOCOUTQ tells the memory that they take in the kernel, which is the same for each.
+    """
+    fcntl.ioctl(peer.fileno(), termios.TIOCOUTQ, _count)
+    return _count[0] // _datagram_memory() if _count[0] else 0
+
+
+@cache
+def _datagram_memory() -> int:
+    """Bytes of kernel memory that one of our datagrams takes."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        send(ours, _DATAGRAM)
+        fcntl.ioctl(ours.fileno(), termios.TIOCOUTQ, _count)
+        return max(_count[0], 1)

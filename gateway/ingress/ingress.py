@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.core.address import HostPort
-from gateway.core.counters import WorkerCounters
+from gateway.core.counters import PauseReason, WorkerCounters
+from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.log import Log
 from gateway.core.messages import Settings
 from gateway.core.rate import RateLimit
@@ -27,12 +30,11 @@ from gateway.scoreboard import Scoreboard
 from gateway.sessions.register import Sessions
 from gateway.tcp import borrowed
 
-RATE = "rate"
-"""Why accepting is paused: --max-session-rate."""
+LOST = "no descriptor was left for a client that another worker handed over"
 
 
 class Ingress:
-    """Owns the listeners, the slot's own and adopted ones, and the held_back; borrows the rest.
+    """Owns the listeners, the slot's own and adopted ones, and clients held back; borrows the rest.
 
     Whoever made ``sessions`` sees to it that each end of one is told to :meth:`session_ended`.
     ``on_empty()``: after :meth:`leave`, the last client is gone.
@@ -45,10 +47,11 @@ class Ingress:
         scoreboard: Scoreboard,
         sessions: Sessions,
         counters: WorkerCounters,
+        budget: DescriptorBudget,
         log: Log,
         *,
+        row: int,
         slot: int,
-        slots: int,
         listeners: Sequence[socket.socket],
         inbox: socket.socket,
         peers: dict[int, socket.socket],
@@ -58,29 +61,44 @@ class Ingress:
         self._scoreboard = scoreboard
         self._sessions = sessions
         self._counters = counters
+        self._budget = budget
         self._log = log
+        self._row = row
         self._slot = slot
-        self._slots = slots
         self._listeners = list(listeners)
         self._inbox = inbox
         self._on_empty = on_empty
         self._adopted: dict[int, list[socket.socket]] = {}
-        self._acceptor = Acceptor(
-            loop, poller, self._on_client, counters=counters, log=log, on_limit=self._on_limit
-        )
-        self._handoff = Handoff(scoreboard, slot=slot, slots=slots, inbox=inbox, peers=peers)
+        self._handoff = Handoff(scoreboard, row=row, slot=slot, inbox=inbox, peers=peers)
         self._quota = Quota(
-            scoreboard, slot=slot, slots=slots, own=lambda: counters.sessions, serve=self._serve
+            scoreboard,
+            row=row,
+            counters=counters,
+            budget=budget,
+            serve=self._serve,
+            closing=lambda: poller.closing,
+            in_flight=self._handoff.in_flight,
+            reclaim=sessions.relay.pipes.close_spare,
+        )
+        self._acceptor = Acceptor(
+            loop,
+            poller,
+            self._on_client,
+            quota=self._quota,
+            on_pause=self._on_pause,
+            on_resume=self._update_taking,
+            log=log,
         )
         self._rate: RateLimit | None = None
         self._rate_timer: asyncio.TimerHandle | None = None
-        self._owns_slot = True
         self._knows_endpoints = False
         self._reading_inbox = False
         self._leaving = False
         self._left = False
         self._ended = 0
-        scoreboard.enter(slot, os.getpid())
+        self._received = 0
+        """Clients that came through the inbox and are not served yet."""
+        scoreboard.enter(row, os.getpid())
 
     @property
     def empty(self) -> bool:
@@ -101,16 +119,16 @@ class Ingress:
         self._quota.max_sessions = settings.max_sessions
         for sock in self._all_listeners():
             tune_listener(sock, settings)
-        self._acceptor.limit = self._quota.limit
         self._quota.serve_held_back()
         self._set_rate(settings.max_session_rate)
+        self._acceptor.recheck()
 
     def start(self) -> None:
         """Accept, and take what others hand over."""
-        self._read_inbox(self._check_owner())
+        self._budget.limit(*_open_files())
         for sock in self._listeners:
             self._acceptor.add(sock)
-        self._scoreboard.set_accepting(self._slot, True)
+        self._update_taking()
 
     def adopt(self, slot: int, socks: list[socket.socket]) -> None:
         """Accept from another slot's listeners, too, until :meth:`release`."""
@@ -120,6 +138,7 @@ class Ingress:
                 sock.close()
             return
         self._adopted[slot] = socks
+        self._budget.spend(len(socks))
         for sock in socks:
             self._acceptor.add(sock)
 
@@ -128,6 +147,7 @@ class Ingress:
         for sock in self._adopted.pop(slot, []):
             self._acceptor.remove(sock)
             sock.close()
+            self._budget.give_back()
 
     def leave(self, *, accept_rest: bool, shut: bool) -> None:
         """Accept no more, and close our duplicates of all listeners.
@@ -137,24 +157,24 @@ class Ingress:
         holds them.
         """
         self._leaving = True
-        if self._check_owner():
-            self._scoreboard.set_accepting(self._slot, False)
+        self._update_taking()
         for sock in self._all_listeners():
             self._acceptor.remove(sock)
             if accept_rest:
-                drain_queue(sock, self._on_client)
+                drain_queue(sock, self._on_client, self._quota.room_by_descriptors)
             if shut:
                 with contextlib.suppress(OSError):  # another worker was first
                     sock.shutdown(socket.SHUT_RD)
             sock.close()
+            self._budget.give_back()
         self._listeners.clear()
         self._adopted.clear()
-        self._on_inbox()
+        self._empty_inbox()
         self._left = True
 
     def close(self) -> None:
         """At the very end: take what was in flight to us, turn away who is held_back."""
-        self._on_inbox()
+        self._empty_inbox()
         self._quota.close()
         if self._rate_timer is not None:
             self._rate_timer.cancel()
@@ -175,17 +195,13 @@ class Ingress:
             and handoff.send(fd, slot)
         ):
             self._counters.handed_over += 1
-            if self._quota.max_sessions:
-                self._quota.served()
-                self._acceptor.limit = self._quota.limit
         elif self._quota.max_sessions:
             self._quota.admit(fd)
-            self._quota.served()
-            self._acceptor.limit = self._quota.limit
         else:
             self._sessions.serve(fd, peer)
-            if self._owns_slot:
-                self._scoreboard.set_sessions(self._slot, self._counters.sessions)
+            self._publish_sessions()
+        if self._quota.max_sessions:
+            self._quota.served()
 
     def _set_rate(self, per_s: int) -> None:
         """Take at most so many clients a second, over all workers; 0 is any number."""
@@ -196,14 +212,12 @@ class Ingress:
             self._rate_timer = None
         self._rate = None
         if per_s:
-            accepted = self._scoreboard.accepted(self._slots)
-            self._rate = RateLimit(per_s, accepted, time.monotonic())
-        self._acceptor.resume(RATE)
+            self._rate = RateLimit(per_s, self._scoreboard.accepted(), time.monotonic())
+        self._quota.rate_reached = False
 
     def _count_client(self) -> None:
         """One more came; leave the next one in the kernel's queue until its time has come."""
-        if self._owns_slot:
-            self._scoreboard.count_client(self._slot)
+        self._scoreboard.count_client(self._row)
         if self._rate_timer is None and not self._leaving:
             self._wait_for_rate()
 
@@ -212,107 +226,127 @@ class Ingress:
         self._rate_timer = None
         if self._rate is None:
             return
-        wait_s = self._rate.wait_s(self._scoreboard.accepted(self._slots), time.monotonic())
-        if not wait_s:
-            self._acceptor.resume(RATE)
-            return
-        self._acceptor.pause(RATE)
-        self._rate_timer = self._loop.call_later(wait_s, self._wait_for_rate)
-        self._tell_limit("--max-session-rate")
+        wait_s = self._rate.wait_s(self._scoreboard.accepted(), time.monotonic())
+        self._quota.rate_reached = wait_s > 0
+        if wait_s:
+            self._rate_timer = self._loop.call_later(wait_s, self._wait_for_rate)
+        else:
+            self._acceptor.recheck()
 
     def _serve(self, fd: int) -> None:
         self._sessions.serve(fd, _peer_of(fd) if self._sessions.settings.access_log else None)
-        if self._owns_slot:
-            self._scoreboard.set_sessions(self._slot, self._counters.sessions)
+        self._publish_sessions()
 
     def session_ended(self) -> None:
         """One session is over: its place goes to whoever waited longest, here or elsewhere."""
         self._ended += 1
-        if self._owns_slot:
-            self._scoreboard.set_sessions(self._slot, self._counters.sessions)
+        self._publish_sessions()
         slot = self._quota.next_in_line()
         if slot is None or not self._handoff.give_turn(slot):
-            self._acceptor.ended()
+            self._acceptor.recheck()
             if self._quota.held_back:
                 self._quota.serve_held_back()
         if self._left and self._counters.sessions == 0 and not self._quota.held_back:
             self._on_empty()
 
+    def _publish_sessions(self) -> None:
+        self._scoreboard.set_sessions(self._row, self._counters.sessions + self._received)
+
     # -- the slot, its inbox and the other slots --------------------------------------------
 
     def add_peer(self, slot: int, sock: socket.socket) -> None:
         """Clients may be handed over to that slot from now on, into the inbox behind ``sock``."""
-        self._handoff.add_peer(slot, sock)
-        self._quota.set_slots(slot + 1)
+        if self._handoff.add_peer(slot, sock):
+            self._budget.spend()
 
     def tick(self, interval_s: float) -> None:
         """Once every ``interval_s``: show that we live, and look after what no event tells."""
-        if self._check_owner():
-            self._read_inbox(self._knows_endpoints)
-            self._scoreboard.beat(self._slot, time.monotonic_ns())
-            self._scoreboard.set_sessions(self._slot, self._counters.sessions)
+        self._scoreboard.beat(self._row, time.monotonic_ns())
+        self._publish_sessions()
         self._handoff.tick(self._ended, interval_s)
         self._ended = 0
         if self._quota.max_sessions:  # what no turn told us: places that others left, new clients
             self._take_turn()
             self._note_waiting(time.monotonic_ns())
+        else:
+            self._acceptor.recheck()
 
-    def _check_owner(self) -> bool:
-        """Whether the slot's cells and inbox are still ours; a successor takes them over."""
-        self._owns_slot = self._scoreboard.is_owner(self._slot, os.getpid())
-        return self._owns_slot
+    def _update_taking(self) -> None:
+        """Say whether clients may be handed to us, and read the inbox only then.
 
-    def _read_inbox(self, reading: bool) -> None:
-        """The inbox is its slot owner's; where a successor died it becomes ours again."""
-        reading = reading and not self._handoff.cut_off  # else its end would wake us for ever
-        if reading and not self._reading_inbox:
+        While descriptors are short, those that are in flight wait there as others do in the
+        kernel's queue. The successor in our slot reads the same inbox, and whatever waits.
+        """
+        short = self._acceptor.pause_reason not in (None, PauseReason.LIMIT)
+        taking = self._knows_endpoints and not self._leaving and not short
+        self._scoreboard.set_accepting(self._row, taking)
+        taking = taking and not self._handoff.cut_off  # else its end would wake us for ever
+        if taking and not self._reading_inbox:
             self._loop.add_reader(self._inbox, self._on_inbox)
-        elif self._reading_inbox and not reading:
+        elif self._reading_inbox and not taking:
             self._loop.remove_reader(self._inbox)
-        self._reading_inbox = reading
+        self._reading_inbox = taking
 
     def _on_inbox(self) -> None:
-        if not self._knows_endpoints:
-            return  # what waits there is for a worker that does
-        if not self._check_owner():
-            self._read_inbox(False)
-            return
-        fds, turn = self._handoff.receive()
-        for fd in fds:
+        room = self._quota.room_by_descriptors()
+        clients, turn = self._handoff.receive(room)
+        self._received = len(clients)
+        for fd in clients:
             os.set_blocking(fd, False)
+            self._received -= 1
             self._quota.admit(fd)
-        self._handoff.received_are_served()
+        if self._handoff.lost:
+            self._log.error("clients lost", sessions=self._handoff.lost, error=LOST)
+            self._handoff.lost = 0
         if self._handoff.cut_off:
-            self._read_inbox(False)
+            self._update_taking()
+        if not room:
+            self._acceptor.pause(PauseReason.DESCRIPTORS)
         if turn:
             self._take_turn()
+
+    def _empty_inbox(self) -> None:
+        """Take who is in flight to us, unless another worker of the slot does."""
+        if self._knows_endpoints and not self._scoreboard.has_taker(self._slot, beside=self._row):
+            self._on_inbox()
 
     def _take_turn(self) -> None:
         """Give a free place to a client held back here, else to one in the kernel's queue."""
         if self._quota.held_back:
             self._quota.serve_held_back()
             self._quota.served()
-        self._acceptor.limit = self._quota.limit
+        self._acceptor.recheck()
 
-    def _on_limit(self) -> None:
-        self._note_waiting(time.monotonic_ns())
-        self._tell_limit(
-            "--max-sessions" if self._quota.max_sessions else "the limit of open files"
-        )
-
-    def _tell_limit(self, limit: str) -> None:
-        if self._quota.may_tell(time.monotonic_ns()):
+    def _on_pause(self, reason: PauseReason, error: str) -> None:
+        paused = self._counters.accept_paused
+        paused[reason.value] = paused.get(reason.value, 0) + 1
+        now_ns = time.monotonic_ns()
+        if reason is PauseReason.LIMIT:
+            self._note_waiting(now_ns)
+            flag = "--max-session-rate" if self._quota.rate_reached else "--max-sessions"
+            error = f"{flag} is reached: further clients wait"
+        else:
+            self._update_taking()
+            error = error or "the limit of open files is reached: further clients wait"
+        if self._quota.may_tell(now_ns):
             self._log.warn(
                 "accepting paused",
-                error=f"{limit} is reached: further clients wait",
-                sessions=sum(self._scoreboard.sessions(self._slots)),
+                reason=reason.value,
+                error=error,
+                sessions=self._scoreboard.total_sessions(),
             )
 
     def _note_waiting(self, now_ns: int) -> None:
-        """Keep our place in the line of slots whose clients wait for the limit."""
-        if self._owns_slot:
-            waiting = self._acceptor.limited and self._acceptor.has_clients()
-            self._quota.note(waiting, now_ns)
+        """Keep our place in the line of workers whose clients wait for the limit."""
+        limited = self._acceptor.pause_reason is PauseReason.LIMIT and not self._quota.rate_reached
+        self._quota.note(limited and self._acceptor.has_clients(), now_ns)
+
+
+def _open_files() -> tuple[int, int]:
+    """The limit of open files of this process, and how many it has now."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = sys.maxsize if soft == resource.RLIM_INFINITY else soft
+    return most, len(os.listdir("/proc/self/fd")) - 1  # but the one for looking
 
 
 def _peer_of(fd: int) -> Any:

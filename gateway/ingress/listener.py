@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import select
 import socket
@@ -12,9 +11,11 @@ from time import monotonic
 from typing import Any
 
 from gateway.core.address import HostPort
-from gateway.core.counters import WorkerCounters
+from gateway.core.counters import PauseReason
 from gateway.core.log import Log
 from gateway.core.messages import Settings
+from gateway.core.outcome import EXHAUSTED
+from gateway.ingress.quota import Quota
 from gateway.poller import Poller
 from gateway.tcp import set_keepalive
 
@@ -28,14 +29,8 @@ a client that comes waits no longer than it takes the others to be served once."
 ACCEPT_S = 0.004
 """How long one batch accepts at most: timers and sessions wait meanwhile."""
 
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
 RESUME_AFTER_S = 0.1
 """How long accepting rests when descriptors or memory ran out, unless a session ends first."""
-
-LIMIT = "limit"
-"""The acceptor's own reasons to pause, beside those of its owner."""
-NO_DESCRIPTORS = "no descriptors"
 
 OnClient = Callable[[int, Any], None]
 """Takes over an accepted, non-blocking descriptor and its peer's address."""
@@ -107,10 +102,15 @@ def _has_ipv6() -> bool:
     return True
 
 
-def drain_queue(sock: socket.socket, on_client: OnClient) -> int:
-    """Accept what is queued, without waiting; how many. For a stop, before the socket closes."""
+def drain_queue(
+    sock: socket.socket, on_client: OnClient, room: Callable[[], int] = lambda: 1
+) -> int:
+    """Accept what is queued, without waiting; how many. For a stop, before the socket closes.
+
+    ``room()``: for how many more clients there are descriptors; for the others there is no help.
+    """
     taken = 0
-    while True:
+    while room():
         try:
             fd, peer = sock._accept()  # type: ignore[attr-defined]
         except ConnectionAbortedError:
@@ -120,6 +120,7 @@ def drain_queue(sock: socket.socket, on_client: OnClient) -> int:
         os.set_blocking(fd, False)
         taken += 1
         on_client(fd, peer)
+    return taken
 
 
 class ListenerWatcher:
@@ -148,9 +149,9 @@ class ListenerWatcher:
 class Acceptor:
     """Accepts for one worker, from its own slot's sockets and from adopted ones.
 
-    ``limit`` is the most sessions at once (None: no limit): :meth:`ended` tells it that one is
-    over. Clients beyond it, and while descriptors are short, wait in the kernel's queue.
-    ``on_limit()``: accepting paused because the limit was reached.
+    ``room()`` says how many more clients there is room for; it is asked before each one. Clients
+    beyond that, and while descriptors or memory are short, wait in the kernel's queue.
+    ``on_pause(reason, error)``: clients have to wait. ``on_resume()``: not any more.
     """
 
     def __init__(
@@ -159,35 +160,22 @@ class Acceptor:
         poller: Poller,
         on_client: OnClient,
         *,
-        counters: WorkerCounters,
+        quota: Quota,
+        on_pause: Callable[[PauseReason, str], None],
+        on_resume: Callable[[], None],
         log: Log,
-        on_limit: Callable[[], None] = lambda: None,
     ) -> None:
         self.log = log
-        self._on_limit = on_limit
-        self._loop = loop
         self.poller = poller
+        self.pause_reason: PauseReason | None = None
+        """Why clients wait; None while they are accepted."""
+        self._loop = loop
         self._on_client = on_client
-        self._counters = counters
+        self._quota = quota
+        self._on_pause = on_pause
+        self._on_resume = on_resume
         self._watchers: dict[int, ListenerWatcher] = {}
-        self._paused: set[str] = set()
-        self._limit: int | None = None
         self._resume_timer: asyncio.TimerHandle | None = None
-        self._complained = False
-
-    @property
-    def limit(self) -> int | None:
-        return self._limit
-
-    @limit.setter
-    def limit(self, sessions: int | None) -> None:
-        self._limit = sessions
-        self._check_limit()
-
-    @property
-    def limited(self) -> bool:
-        """Whether it is the limit that makes clients wait."""
-        return LIMIT in self._paused
 
     def has_clients(self) -> bool:
         """Whether anybody waits in the kernel's queues; a system call, for while it is paused."""
@@ -201,7 +189,7 @@ class Acceptor:
         sock.setblocking(False)
         watcher = ListenerWatcher(self, sock)
         self._watchers[sock.fileno()] = watcher
-        if not self._paused:
+        if self.pause_reason is None:
             self.poller.add(sock.fileno(), watcher, select.EPOLLIN)
 
     def remove(self, sock: socket.socket) -> None:
@@ -209,77 +197,62 @@ class Acceptor:
         if self._watchers.pop(sock.fileno(), None) is not None:
             self.poller.remove(sock.fileno())
 
-    def pause(self, reason: str) -> None:
-        """Leave clients in the kernel's queue until every reason was resumed."""
-        if not self._paused:
-            for fd in self._watchers:
-                self.poller.remove(fd)
-        self._paused.add(reason)
-
-    def resume(self, reason: str) -> None:
-        if reason not in self._paused:
-            return
-        self._paused.discard(reason)
-        if not self._paused:
-            for fd, watcher in self._watchers.items():
-                self.poller.add(fd, watcher, select.EPOLLIN)
-
-    def ended(self) -> None:
-        """A session is over: its place and its descriptors are free."""
-        if self._paused:
-            self._check_limit()
-            if NO_DESCRIPTORS in self._paused and self._resume_timer is not None:
-                self._resume_timer.cancel()
-                self._resume_timer = self._loop.call_later(0.0, self._resume_accepting)
-
-    def close(self) -> None:
-        """Accept no more; the sockets stay with their owners."""
-        self.pause("closed")
-        self._watchers.clear()
-        if self._resume_timer is not None:
-            self._resume_timer.cancel()
-
     def accept_from(self, watcher: ListenerWatcher) -> None:
-        on_client = self._on_client
+        """Accept what waits, within what the batch may take and what there is room for."""
+        on_client, room = self._on_client, self._quota.room
         until = monotonic() + ACCEPT_S
         for _ in range(max(LEAST_ACCEPTS, self.poller.handled)):
-            if self._paused or monotonic() >= until:
+            if self.pause_reason is not None:
+                return
+            if not room():
+                self.pause(self._quota.shortage)
                 return
             try:
                 fd, peer = watcher.accept()
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in EXHAUSTED:
-                    self._pause_for_descriptors(error)
+                if reason := EXHAUSTED.get(error.errno or 0):
+                    self._rest(reason, error)
                     return
                 continue  # that client left already, or its network did (man 2 accept)
             os.set_blocking(fd, False)
             on_client(fd, peer)
-            if self._limit is not None and self._counters.sessions >= self._limit:
-                self._check_limit()
+            if monotonic() >= until:
+                return
 
-    def _check_limit(self) -> None:
-        if self._limit is None or self._counters.sessions < self._limit:
-            self.resume(LIMIT)
-        elif LIMIT not in self._paused:
-            self.pause(LIMIT)
-            self._counters.accept_paused += 1
-            self._on_limit()
+    def pause(self, reason: PauseReason, error: str = "") -> None:
+        """Leave clients in the kernel's queue until :meth:`recheck` finds room."""
+        if self.pause_reason is None:
+            for fd in self._watchers:
+                self.poller.remove(fd)
+            self.pause_reason = reason
+            self._on_pause(reason, error)
 
-    def _pause_for_descriptors(self, error: OSError) -> None:
-        self._counters.accept_paused += 1
-        if not self._complained:
-            self._complained = True
-            self.log.warn(  # noqa: G010 - our own Log, not logging
-                "accepting paused", error=error.strerror, sessions=self._counters.sessions
-            )
-        self.pause(NO_DESCRIPTORS)
-        self._resume_timer = self._loop.call_later(RESUME_AFTER_S, self._resume_accepting)
+    def recheck(self) -> None:
+        """Accept again if there is room: a session ended, or something else changed."""
+        if self.pause_reason is None:
+            return
+        if self._resume_timer is not None:  # the kernel had nothing left: maybe now it has
+            self._resume_timer.cancel()
+            self._resume_timer = self._loop.call_later(0.0, self._resume_after_rest)
+        elif self._quota.room():
+            self._resume()
 
-    def _resume_accepting(self) -> None:
+    def _rest(self, reason: PauseReason, error: OSError) -> None:
+        """The kernel has nothing left to make a socket of: ask it again a little later."""
+        self.pause(reason, error.strerror or str(error))
+        self._resume_timer = self._loop.call_later(RESUME_AFTER_S, self._resume_after_rest)
+
+    def _resume_after_rest(self) -> None:
         self._resume_timer = None
-        self.resume(NO_DESCRIPTORS)
+        self.recheck()
+
+    def _resume(self) -> None:
+        self.pause_reason = None
+        for fd, watcher in self._watchers.items():
+            self.poller.add(fd, watcher, select.EPOLLIN)
+        self._on_resume()
 
 
 def tune_listener(sock: socket.socket, settings: Settings) -> None:

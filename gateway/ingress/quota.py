@@ -1,133 +1,143 @@
-"""How many sessions this worker may hold: its descriptors, and its part of the gateway's limit.
+"""How many clients this worker may take: by its descriptors, and by the gateway's limit.
 
 The limit of the whole gateway is kept on the scoreboard. A worker first counts the new client as
-its own, then adds up the cells of all slots. Two workers that race for the last place both see one
-session too many, and both undo their claim. A client that was accepted too early is held back; for
-the client this is the same as waiting in the kernel's queue.
+its own, then adds up the rows of all workers. Two workers that race for the last place may both see
+one session too many, and then both undo their claim. A client that was accepted too early is held
+back; for the client this is the same as waiting in the kernel's queue.
 
-A place that becomes free belongs to the slot where clients have waited longest, wherever the
+A place that becomes free belongs to the worker where clients have waited longest, wherever the
 session ended: a busy worker would otherwise serve its own queue for ever while others wait.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 from collections import deque
 from collections.abc import Callable
 
+from gateway.core.counters import PauseReason, WorkerCounters
+from gateway.core.descriptor_budget import PER_SESSION, DescriptorBudget
 from gateway.scoreboard import Scoreboard
 
-SPARE_FDS = 12
-"""Kept free for dials that are hedged, handed sockets in flight, a pipe pair, the log."""
-
-FDS_PER_SESSION = 2
+NEAR = 64
+"""Places that are left when clients on their way between workers begin to count: asking for them
+is a system call per worker."""
 
 QUIET_NS = 60_000_000_000
-"""The log hears of a limit that stays reached once a minute, from one worker."""
+"""The log says that clients have to wait once a minute, from one worker."""
 
 
 class Quota:
-    """Admits clients; owns the held_back ones.
+    """Admits clients; owns those that it holds back.
 
-    ``max_sessions`` is of the whole gateway, 0 for none of ours. ``own()`` says how many sessions
-    this worker holds; ``serve(fd)`` starts one.
+    ``max_sessions`` is of the whole gateway, 0 for none of ours. ``serve(fd)`` starts a session.
+    ``closing()``: descriptors that are not in use any more but not closed yet.
+    ``in_flight()``: clients that are on their way from one worker to another.
+    ``reclaim()``: close what is only kept for later use.
     """
 
     def __init__(
         self,
         scoreboard: Scoreboard,
         *,
-        slot: int,
-        slots: int,
-        own: Callable[[], int],
+        row: int,
+        counters: WorkerCounters,
+        budget: DescriptorBudget,
         serve: Callable[[int], None],
+        closing: Callable[[], int] = lambda: 0,
+        in_flight: Callable[[], int] = lambda: 0,
+        reclaim: Callable[[], None] = lambda: None,
     ) -> None:
         self._scoreboard = scoreboard
-        self._slot = slot
-        self._slots = slots
-        self._own = own
+        self._row = row
+        self._counters = counters
+        self._budget = budget
         self._serve = serve
+        self._closing = closing
+        self._in_flight = in_flight
+        self._reclaim = reclaim
         self._held_back: deque[int] = deque()
         self.max_sessions = 0
-        self.most_by_descriptors = _most_by_descriptors()
-
-    def set_slots(self, slots: int) -> None:
-        """The gateway has this many slots now."""
-        self._slots = max(self._slots, slots)
+        self.rate_reached = False
+        """No further client may be accepted just now, because of --max-session-rate."""
+        self.shortage = PauseReason.LIMIT
+        """What there is too little of, if :meth:`room` said 0."""
 
     @property
     def held_back(self) -> int:
         return len(self._held_back)
 
-    @property
-    def limit(self) -> int | None:
-        """The most sessions that the acceptor may let us reach as things stand; None: any."""
-        if not self.max_sessions:
-            return self.most_by_descriptors
-        scoreboard, slots = self._scoreboard, self._slots
-        taken = sum(scoreboard.sessions(slots)) + scoreboard.in_flight(slots) + len(self._held_back)
-        most = max(self._own() + self.max_sessions - taken, 0)
-        return most if self.most_by_descriptors is None else min(most, self.most_by_descriptors)
+    def room(self) -> int:
+        """How many more clients may be accepted as things stand."""
+        room = self.room_by_descriptors()
+        if not room:
+            self.shortage = PauseReason.DESCRIPTORS
+        elif self.rate_reached:
+            room, self.shortage = 0, PauseReason.LIMIT
+        elif self.max_sessions:
+            places = self.max_sessions - self._scoreboard.total_sessions() - len(self._held_back)
+            if 0 < places <= NEAR:
+                places -= self._in_flight()
+            room = min(room, max(places, 0))
+            self.shortage = PauseReason.LIMIT
+        return room
+
+    def room_by_descriptors(self) -> int:
+        """How many more clients could be accepted and dialed for."""
+        free = self._budget.free - self._closing()
+        if free < PER_SESSION:
+            self._reclaim()
+            free = self._budget.free - self._closing()
+        return max(free // PER_SESSION, 0)
 
     def note(self, waiting: bool, now_ns: int) -> None:
         """Whether clients wait here for a place; who waits already keeps its place in the line."""
-        since_ns = self._scoreboard.waiting(self._slot + 1)[self._slot]
+        since_ns = self._scoreboard.waiting_since_ns(self._row)
         if (waiting or bool(self._held_back)) != bool(since_ns):
-            self._scoreboard.set_waiting(self._slot, 0 if since_ns else now_ns)
+            self._scoreboard.set_waiting(self._row, 0 if since_ns else now_ns)
 
     def served(self) -> None:
         """We had our turn: whoever still waits here is last in the line."""
-        self._scoreboard.set_waiting(self._slot, 0)
+        self._scoreboard.set_waiting(self._row, 0)
 
     def next_in_line(self) -> int | None:
         """The slot that a place that became free here belongs to; None: us."""
         if not self.max_sessions:
             return None
-        waiting = self._scoreboard.waiting(self._slots)
-        line = [(since_ns, slot) for slot, since_ns in enumerate(waiting) if since_ns]
-        first = min(line)[1] if line else self._slot
-        return None if first == self._slot else first
+        waiting = self._scoreboard.waiting()
+        line = [(since_ns, row) for row, since_ns in enumerate(waiting) if since_ns]
+        first = min(line)[1] if line else self._row
+        return None if first == self._row else self._scoreboard.slot(first)
 
     def may_tell(self, now_ns: int) -> bool:
-        """Whether the log should hear from us that the limit is reached."""
-        if now_ns - self._scoreboard.told_ns(self._slots) < QUIET_NS:
+        """Whether the log should hear from us that clients have to wait."""
+        if now_ns - self._scoreboard.told_ns() < QUIET_NS:
             return False
-        self._scoreboard.tell(self._slot, now_ns)
+        self._scoreboard.tell(self._row, now_ns)
         return True
 
     def admit(self, fd: int) -> None:
-        """Serve the client now, or hold back it until there is room; takes ``fd`` over."""
-        if not self.max_sessions:
-            self._serve(fd)
-        elif self._held_back or not self._claim():
+        """Serve the client now, or hold it back until there is room; takes ``fd`` over."""
+        if self._held_back or not self._has_place():
+            self._budget.spend()
             self._held_back.append(fd)
         else:
             self._serve(fd)
 
     def serve_held_back(self) -> None:
         """Serve as many of the clients held back as there is room for, oldest first."""
-        while self._held_back and (not self.max_sessions or self._claim()):
+        while self._held_back and self._has_place():
+            self._budget.give_back()
             self._serve(self._held_back.popleft())
 
     def close(self) -> None:
         while self._held_back:
+            self._budget.give_back()
             os.close(self._held_back.popleft())
 
-    def _claim(self) -> bool:
-        """Count one more as ours if the limit allows; serving it sets the cell to the same."""
-        own = self._own()
-        self._scoreboard.set_sessions(self._slot, own + 1)
-        if sum(self._scoreboard.sessions(self._slots)) <= self.max_sessions:
+    def _has_place(self) -> bool:
+        """Whether the limit allows one more; if so it is ours, and serving it counts the same."""
+        if not self.max_sessions:
             return True
-        self._scoreboard.set_sessions(self._slot, own)
-        return False
-
-
-def _most_by_descriptors() -> int | None:
-    """What RLIMIT_NOFILE leaves for sessions after everything that is open now; None: any."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return None
-    used = len(os.listdir("/proc/self/fd"))
-    return max((soft - used - SPARE_FDS) // FDS_PER_SESSION, 1)
+        own = self._counters.sessions
+        return self._scoreboard.claim(self._row, own + 1, self.max_sessions)

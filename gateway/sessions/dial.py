@@ -18,9 +18,10 @@ from typing import Protocol
 
 from gateway.core.address_memory import AddressMemory
 from gateway.core.counters import DialResult, End, EndpointCounters
+from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.endpoint import Endpoint
 from gateway.core.messages import Settings
-from gateway.core.outcome import DESCRIPTORS, result_of
+from gateway.core.outcome import EXHAUSTED, result_of
 from gateway.poller import DIALING, ERR, HUP, OUT, Poller
 from gateway.sessions.connect import start_connect
 from gateway.tcp import arm_reset, is_connected, met_itself
@@ -76,6 +77,7 @@ class DialContext(Protocol):
     ephemeral: range
     unfinished: dict[Dial, None]
     count: Callable[[str], EndpointCounters]
+    budget: DescriptorBudget
     on_failed: OnDialFailed
 
     def watch(self, dial: Dial) -> None: ...
@@ -161,6 +163,7 @@ class Dial:
     def won(self, attempt: Attempt, mask: int) -> None:
         self.dialer.unfinished.pop(self, None)
         self.attempts.remove(attempt)
+        self._release(attempt)
         if self.dialer.addresses:
             self.dialer.addresses.answered(attempt.endpoint.name, attempt.address)
         if self.attempts:
@@ -200,7 +203,7 @@ class Dial:
             self._give_up(End.DIAL_FAILED)
 
     def _hedge(self, now: float) -> None:
-        if len(self.attempts) >= MOST_ATTEMPTS:
+        if not self._may_add():
             return
         endpoint = self.dialer.table.pick(self.untried) or self.attempts[-1].endpoint
         self._attempt(endpoint, now)
@@ -225,13 +228,20 @@ class Dial:
         return False
 
     def _add(self, endpoint: Endpoint, address: str, sock: _socket.socket, now: float) -> None:
-        attempt = Attempt(self, endpoint, address, sock, now)
+        extra = bool(self.attempts)
+        if extra:
+            self.dialer.budget.spend()
+        attempt = Attempt(self, endpoint, address, sock, now, extra)
         self.attempts.append(attempt)
         self.dialer.poller.add(sock.fileno(), attempt, DIALING)
         doubtful = self.dialer.addresses.is_doubtful(endpoint.name, address)
-        if doubtful and len(self.attempts) < MOST_ATTEMPTS:
+        if doubtful and self._may_add():
             # It is tried again after it failed; this client must not wait for the outcome.
             self._attempt(endpoint, now)
+
+    def _may_add(self) -> bool:
+        """Whether one more attempt may run beside those under way."""
+        return len(self.attempts) < MOST_ATTEMPTS and self.dialer.budget.free > 0
 
     def _could_not(self, endpoint: Endpoint, address: str, code: int, now: float) -> None:
         result = result_of(code)
@@ -243,7 +253,7 @@ class Dial:
     ) -> None:
         if result is DialResult.LOCAL:
             self.local = True
-            self.starved = code in DESCRIPTORS
+            self.starved = code in EXHAUSTED
             return
         dialer = self.dialer
         if not self.untried[endpoint.name]:
@@ -256,7 +266,13 @@ class Dial:
         if result is DialResult.ABANDONED:
             # It may have connected just now: nobody was there, which is not an empty stream.
             arm_reset(attempt.sock.fileno())
+        self._release(attempt)
         self.dialer.poller.close(attempt.sock.detach())
+
+    def _release(self, attempt: Attempt) -> None:
+        """The session's own two descriptors include one attempt; others are counted apart."""
+        if attempt.extra:
+            self.dialer.budget.give_back()
 
     def _count(self, name: str, result: DialResult) -> None:
         dials = self.dialer.count(name).dials
@@ -295,16 +311,23 @@ class Dial:
 class Attempt:
     """One connect under way to one address of one endpoint. Owns its descriptor until it wins."""
 
-    __slots__ = ("address", "dial", "endpoint", "sock", "started_at")
+    __slots__ = ("address", "dial", "endpoint", "extra", "sock", "started_at")
 
     def __init__(
-        self, dial: Dial, endpoint: Endpoint, address: str, sock: _socket.socket, now: float
+        self,
+        dial: Dial,
+        endpoint: Endpoint,
+        address: str,
+        sock: _socket.socket,
+        now: float,
+        extra: bool,
     ) -> None:
         self.dial = dial
         self.endpoint = endpoint
         self.address = address
         self.sock = sock
         self.started_at = now
+        self.extra = extra
 
     def on_event(self, mask: int) -> None:
         if mask & (ERR | HUP):

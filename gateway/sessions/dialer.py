@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from gateway.core.address_memory import AddressMemory
 from gateway.core.counters import End, EndpointCounters
+from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.endpoint import RETIRED, Endpoint
 from gateway.core.messages import Settings, Snapshot
 from gateway.poller import Poller
@@ -37,12 +38,14 @@ class Dialer:
         *,
         settings: Settings,
         count: Callable[[str], EndpointCounters],
+        budget: DescriptorBudget,
         on_failed: OnDialFailed,
     ) -> None:
         self.poller = poller
         self.table = table
         self.settings = settings
         self.count = count
+        self.budget = budget
         self.on_failed = on_failed
         self.addresses = AddressMemory(table.first_turn)
         self.ephemeral = ephemeral_ports()

@@ -6,6 +6,8 @@ import fcntl
 import os
 from os import splice
 
+from gateway.core.descriptor_budget import DescriptorBudget
+
 PIPE_BYTES = 1 << 20
 """Capacity asked for: the most an unprivileged process may have (fs.pipe-max-size)."""
 
@@ -53,7 +55,8 @@ class Pipe:
 class Pipes:
     """The worker's spare pipes. Only empty ones come back; others are closed with their bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: DescriptorBudget) -> None:
+        self._budget = budget
         self._spare: list[Pipe] = []
         self._usable = True
 
@@ -61,29 +64,38 @@ class Pipes:
         """A pipe, or None: then copy instead (descriptors or pipe memory are short)."""
         if self._spare:
             return self._spare.pop()
-        if not self._usable:
+        if not self._usable or not self._budget.take_pipe():
             return None
         try:
             r, w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
+            self._budget.give_pipe_back()
             return None
+        pipe = Pipe(r, w)
         if _grow(w) < USEFUL_BYTES:
-            os.close(r)
-            os.close(w)
+            self._close(pipe)
             return None
-        return Pipe(r, w)
+        return pipe
 
     def give_back(self, pipe: Pipe) -> None:
         if pipe.fill or len(self._spare) >= SPARE or not self._usable:
-            os.close(pipe.r)
-            os.close(pipe.w)
+            self._close(pipe)
         else:
             self._spare.append(pipe)
 
+    def close_spare(self) -> None:
+        """Clients need the descriptors more."""
+        while self._spare:
+            self._close(self._spare.pop())
+
     def close(self) -> None:
         self._usable = False
-        while self._spare:
-            self.give_back(self._spare.pop())
+        self.close_spare()
+
+    def _close(self, pipe: Pipe) -> None:
+        os.close(pipe.r)
+        os.close(pipe.w)
+        self._budget.give_pipe_back()
 
 
 def _grow(w: int) -> int:

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from gateway.core.counters import End, EndpointCounters, WorkerCounters
+from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.endpoint import EndpointState
 from gateway.core.log import Log
 from gateway.core.messages import Settings, Snapshot
@@ -38,6 +39,7 @@ class Sessions:
         poller: Poller,
         table: Table,
         counters: WorkerCounters,
+        budget: DescriptorBudget,
         log: Log,
         *,
         settings: Settings,
@@ -50,13 +52,14 @@ class Sessions:
         self.settings = settings
         self.table = table
         self.poller = poller
-        self.relay = Relay(poller)
+        self.relay = Relay(poller, budget)
         self.dialer = Dialer(
             loop,
             poller,
             table,
             settings=settings,
             count=self.counters_of,
+            budget=budget,
             on_failed=on_dial_failed,
         )
         self.stalls = Stalls(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.poller import Poller
 from gateway.sessions.pipes import Pipes
 
@@ -25,9 +26,9 @@ class Relay:
 
     __slots__ = ("dirty", "pipes", "poller")
 
-    def __init__(self, poller: Poller) -> None:
+    def __init__(self, poller: Poller, budget: DescriptorBudget) -> None:
         self.poller = poller
-        self.pipes = Pipes()
+        self.pipes = Pipes(budget)
         self.dirty: set[Countable] = set()
 
     def close(self) -> None:

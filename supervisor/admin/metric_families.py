@@ -11,7 +11,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from gateway.core.counters import SESSION_BOUNDS_S, End
+from gateway.core.counters import SESSION_BOUNDS_S, End, PauseReason
 from supervisor.admin.endpoint_metrics import PREFIX, cumulate
 from supervisor.core.admin.totals import Sums
 from supervisor.core.admin.views import GatewayView, WorkerStatus, WorkerView
@@ -94,9 +94,11 @@ def _sessions(sums: Sums) -> tuple[Metric, ...]:
             (End.NO_ENDPOINT, End.DIAL_FAILED),
             sums.refused,
         ),
-        _counter(
+        _counts(
             "accept_paused_total",
-            "Times a worker stopped accepting for want of descriptors or memory.",
+            "Times a worker left clients in the kernel's queue, by reason.",
+            "reason",
+            PauseReason,
             sums.accept_paused,
         ),
         _counter(

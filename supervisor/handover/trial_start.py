@@ -96,6 +96,7 @@ def _try_worker(config: Config, state: HandoverState) -> None:
                     inbox=inbox,
                     peers={},
                     scoreboard=scoreboard,
+                    row=scoreboard.open_row(0, 1),
                     cpu=None,
                     title="trial",
                     make_log=lambda _: make_log("error", "json"),

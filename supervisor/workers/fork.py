@@ -56,6 +56,7 @@ class Birth:
     inbox: socket.socket
     peers: dict[int, socket.socket]
     scoreboard: Scoreboard
+    row: int
     cpu: int | None
     title: str
     make_log: Callable[[WorkerId], Log]
@@ -208,6 +209,7 @@ def _live(
                 inbox=birth.inbox,
                 peers=birth.peers,
                 scoreboard=birth.scoreboard,
+                row=birth.row,
                 cpu=birth.cpu,
                 log=birth.make_log(birth.who),
                 title=birth.title,

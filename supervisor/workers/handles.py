@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.core import messages
 from gateway.core.log import Log
-from gateway.scoreboard import Scoreboard
 from supervisor.core.admin.views import WorkerStatus, WorkerView
 from supervisor.core.workers.fleet import GIVING_UP
 from supervisor.core.workers.slot import Worker
@@ -21,6 +20,7 @@ from supervisor.workers.channel import Channel
 from supervisor.workers.descriptor_store import DescriptorStore
 from supervisor.workers.fork import Child
 from supervisor.workers.inherited import pid_of, worker_names
+from supervisor.workers.scoreboard_rows import ScoreboardRows
 
 HANGS = "worker hangs"
 GOES_ON = "worker goes on"
@@ -68,7 +68,7 @@ class WorkerHandles:
     def __init__(
         self,
         log: Log,
-        scoreboard: Scoreboard,
+        rows: ScoreboardRows,
         store: DescriptorStore,
         *,
         on_message: Callable[[WorkerId, messages.Up, list[int]], None],
@@ -76,7 +76,7 @@ class WorkerHandles:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._log = log
-        self._scoreboard = scoreboard
+        self._rows = rows
         self._descriptor_store = store
         self._on_message = on_message
         self._on_exit = on_exit
@@ -114,7 +114,7 @@ class WorkerHandles:
             inherited=inherited,
         )
         # A beat of the predecessor in this slot is no sign of life of this one.
-        handle = WorkerHandle(child, channel, beat_ns=self._scoreboard.beat_ns(who.slot))
+        handle = WorkerHandle(child, channel, beat_ns=self._rows.beat_ns(who))
         self._loop.add_reader(child.pidfd, self._reap, who)
         return handle
 
@@ -175,17 +175,13 @@ class WorkerHandles:
             self._log.error("worker breaks the protocol", slot=who.slot, gen=who.gen, error=reason)
             handle.child.kill()
 
-    def collect_alive(self, occupants: Iterable[WorkerId]) -> tuple[WorkerId, ...]:
+    def collect_alive(self) -> tuple[WorkerId, ...]:
         """Who gave a sign of life since the last call.
 
-        The occupants' beats on the scoreboard tell of hangs long before missing reports would.
+        The beats on the scoreboard tell of hangs long before missing reports would.
         """
-        for who in occupants:
-            handle = self._handles.get(who)
-            if (
-                handle is not None
-                and (beat_ns := self._scoreboard.beat_ns(who.slot)) != handle.beat_ns
-            ):
+        for who, handle in self._handles.items():
+            if (beat_ns := self._rows.beat_ns(who)) != handle.beat_ns:
                 handle.beat_ns, handle.heard_at = beat_ns, self._loop.time()
                 self._alive.add(who)
         alive, self._alive = self._alive, set()
@@ -238,6 +234,7 @@ class WorkerHandles:
                 handle.version = snapshot_version
             case messages.Report():
                 handle.report, handle.version = message, message.snapshot_version
+                self._rows.report(who, message.sessions)
         self._on_message(who, message, fds)
 
     def _reap(self, who: WorkerId) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.scoreboard import Scoreboard
 from supervisor.core.workers.fleet import Fleet
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import WorkerState
 from supervisor.workers.handles import WorkerHandles
 from supervisor.workers.inherited import InheritedDescriptors, unready_name
+from supervisor.workers.scoreboard_rows import ScoreboardRows
 from supervisor.workers.slot_sockets import Sockets
 
 
@@ -29,10 +29,10 @@ class PoolHandover:
 
 
 def hand_over(
-    fleet: Fleet, handles: WorkerHandles, sockets: Sockets, scoreboard: Scoreboard
+    fleet: Fleet, handles: WorkerHandles, sockets: Sockets, rows: ScoreboardRows
 ) -> PoolHandover:
     """Everything that the next master needs; nothing changes."""
-    named = {"scoreboard": scoreboard.fd} | sockets.named_descriptors()
+    named = {"scoreboard": rows.scoreboard.fd} | sockets.named_descriptors()
     for worker in fleet.workers():
         handle = handles.find(worker.who)
         if handle is None:
@@ -57,19 +57,14 @@ def take_over(
     inherited: InheritedDescriptors,
     handles: WorkerHandles,
     sockets: Sockets,
-    scoreboard: Scoreboard,
+    rows: ScoreboardRows,
 ) -> None:
     """Own the inherited descriptors: sockets and workers of every slot."""
     for pidfd in inherited.unready:
         handles.reap_unready(pidfd)
     for index, left in sorted(inherited.slots.items()):
         sockets.inherit(index, left)
-        pids = {}
         for who, child in inherited.children(index):
+            rows.inherit(who)
             handles.take(who, child, inherited=True)
-            pids[who.gen] = child.pid
-        serving = max(set(pids) - left.draining, default=None)
-        if serving is not None and scoreboard.owner(index) not in pids.values():
-            # A worker that was starting when the master before us ended had entered the slot.
-            scoreboard.enter(index, pids[serving])
-            scoreboard.set_accepting(index, True)
+    rows.watch_others()

@@ -27,11 +27,12 @@ from supervisor.core.workers import commands, events
 from supervisor.core.workers.fleet import EXIT_CRASH_LOOP, STILLBORN_MOST, TICK_S, Fleet, Phase
 from supervisor.core.workers.slot import Limits
 from supervisor.core.workers.worker_id import WorkerId
-from supervisor.core.workers.worker_state import IllegalTransitionError, WorkerState
+from supervisor.core.workers.worker_state import IllegalTransitionError
 from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
 from supervisor.workers.handles import WorkerHandle, WorkerHandles
 from supervisor.workers.handover import PoolHandover, hand_over, take_over
 from supervisor.workers.inherited import InheritedDescriptors
+from supervisor.workers.scoreboard_rows import ScoreboardRows
 from supervisor.workers.slot_sockets import Sockets
 from supervisor.workers.spawner import Spawner
 
@@ -95,12 +96,12 @@ class WorkerPool:
         self._inherited.drop_useless(listen)
         for name in self._inherited.dropped:
             store.remove(name)
-        self._scoreboard = Scoreboard(self._inherited.scoreboard)
+        self._rows = ScoreboardRows(Scoreboard(self._inherited.scoreboard))
         self._fleet = Fleet(_limits(config), now=self._loop.time())
-        self._sockets = Sockets(self._scoreboard, store, handover=config.handover)
+        self._sockets = Sockets(store, handover=config.handover)
         self._handles = WorkerHandles(
             log,
-            self._scoreboard,
+            self._rows,
             store if config.handover else NO_DESCRIPTOR_STORE,
             on_message=self._on_message,
             on_exit=self._on_exit,
@@ -113,7 +114,7 @@ class WorkerPool:
         """Why the last worker that did not come up failed, for the last line of the log."""
         self._spawner = Spawner(
             listen=listen,
-            scoreboard=self._scoreboard,
+            rows=self._rows,
             sockets=self._sockets,
             log=log,
             entry=entry,
@@ -129,8 +130,8 @@ class WorkerPool:
         # What exists now is for good. Else each full collection would write to all of it, and the
         # workers' shared copy of it would be a second one.
         gc.freeze()
-        self._descriptor_store.keep("scoreboard", self._scoreboard.fd)
-        take_over(self._inherited, self._handles, self._sockets, self._scoreboard)
+        self._descriptor_store.keep("scoreboard", self._rows.scoreboard.fd)
+        take_over(self._inherited, self._handles, self._sockets, self._rows)
         for index in range(self._wanted):
             with contextlib.suppress(OSError):  # without descriptors: tried again before the fork
                 self._open_slot(index)
@@ -288,8 +289,7 @@ class WorkerPool:
             ):
                 self._log.error("clients lost", sessions=lost, error="no descriptors left")
         self._handles.go_on_introducing()
-        occupants = [slot.occupant.who for slot in slots if slot.occupant is not None]
-        self._feed(events.Tick(self._handles.collect_alive(occupants)))
+        self._feed(events.Tick(self._handles.collect_alive()))
         for slot in slots:
             if slot.occupant is not None:
                 hangs = slot.hangs and now - slot.occupant.beat_at > HANG_TOLD_AFTER_S
@@ -372,23 +372,7 @@ class WorkerPool:
             self.failure = f"worker of slot {who.slot} ended: {handle.how}"
         self._handlers.on_worker_gone(who.slot, who.gen, handle.report)
         self._feed(events.WorkerExited(who))
-        if who.slot in self._sockets:  # else that was the last one, and everything is closed
-            self._give_cells(who.slot, handle.child.pid)
-
-    def _give_cells(self, index: int, gone_pid: int) -> None:
-        """Whose the slot's cells on the scoreboard are, now that their owner is gone."""
-        if not self._scoreboard.is_owner(index, gone_pid):
-            return  # a draining worker: a successor that is still starting keeps what it entered
-        occupant = self._fleet.slots[index].occupant
-        if occupant is None:
-            self._scoreboard.leave(index)
-            return
-        handle = self._handles.find(occupant.who)
-        if occupant.state is not WorkerState.READY or handle is None:
-            return
-        # Its successor had entered, and died before it was ready.
-        self._scoreboard.enter(index, handle.child.pid)
-        self._scoreboard.set_accepting(index, True)
+        self._rows.take_back(who)
 
     # The beginning and the end
 
@@ -412,7 +396,7 @@ class WorkerPool:
             self._ticker.cancel()
         self._handles.close()
         self._sockets.close()
-        self._scoreboard.close()
+        self._rows.close()
 
     def owns(self, pid: int) -> bool:
         """Whether the process is one of our workers."""
@@ -420,7 +404,7 @@ class WorkerPool:
 
     def hand_over(self) -> PoolHandover:
         """Everything that the next master needs; the descriptors stay ours. For ``execve``."""
-        return hand_over(self._fleet, self._handles, self._sockets, self._scoreboard)
+        return hand_over(self._fleet, self._handles, self._sockets, self._rows)
 
 
 def _limits(config: Config) -> Limits:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.descriptors import DescriptorsLostError, close_all, receive, send
-from gateway.scoreboard import Scoreboard
 from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
 from supervisor.workers.inherited import InheritedSlot, listener_name
 
@@ -30,13 +29,12 @@ class Sockets:
     ``store`` keeps the listeners, and with ``handover`` the inboxes too.
     """
 
-    def __init__(self, scoreboard: Scoreboard, store: DescriptorStore, *, handover: bool) -> None:
-        self._scoreboard = scoreboard
+    def __init__(self, store: DescriptorStore, *, handover: bool) -> None:
         self._descriptor_store = store
         self._inbox_descriptor_store = store if handover else NO_DESCRIPTOR_STORE
         self._slots: dict[int, SlotSockets] = {}
-        self._stranded: deque[tuple[int, bytes, int]] = deque()
-        """Accepted clients on their way to an adopter: origin, what came with it, descriptor."""
+        self._stranded: deque[tuple[bytes, int]] = deque()
+        """Accepted clients on their way to an adopter: what came with each, and its descriptor."""
 
     def __getitem__(self, index: int) -> SlotSockets:
         return self._slots[index]
@@ -93,15 +91,13 @@ class Sockets:
                     continue
                 if not data and not fds:
                     break
-                self._scoreboard.took(index)
-                self._stranded.extend((index, data, fd) for fd in fds)
+                self._stranded.extend((data, fd) for fd in fds)
         while self._stranded:
-            origin, data, fd = self._stranded[0]
+            data, fd = self._stranded[0]
             try:
                 send(self._slots[to].inbox_w, data, [fd])
             except OSError:
                 break
-            self._scoreboard.put(origin, to)
             os.close(fd)
             self._stranded.popleft()
         return lost
@@ -129,7 +125,7 @@ class Sockets:
             for sock in (*slot.listeners, slot.inbox_r, slot.inbox_w):
                 sock.close()
         self._slots.clear()
-        close_all([fd for _, _, fd in self._stranded])
+        close_all([fd for _, fd in self._stranded])
         self._stranded.clear()
 
     def _listeners(self) -> Iterator[tuple[int, int, socket.socket]]:

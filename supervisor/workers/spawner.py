@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from gateway.core.address import HostPort
 from gateway.core.log import Log
-from gateway.scoreboard import Scoreboard
 from gateway.worker import WorkerStart
 from supervisor.core.workers import commands
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.workers.fork import Birth, Child, fork_workers
+from supervisor.workers.scoreboard_rows import ScoreboardRows
 from supervisor.workers.slot_sockets import Sockets
 
 
@@ -22,7 +22,7 @@ class Spawner:
     """Forks workers; owns nothing. ``restarts`` counts workers that were replaced, by reason."""
 
     listen: tuple[HostPort, ...]
-    scoreboard: Scoreboard
+    rows: ScoreboardRows
     sockets: Sockets
     log: Log
     entry: Callable[[WorkerStart], int]
@@ -38,18 +38,25 @@ class Spawner:
         for spawn in spawns:
             if spawn.reason != "start":
                 self.restarts[spawn.reason] += 1
-        births = [self._birth(spawn, slots=slots, pin=pin) for spawn in spawns]
+        births: list[Birth] = []
         started: list[tuple[WorkerId, Child | None]] = []
-        for spawn, child in zip(spawns, fork_workers(births), strict=True):
-            if isinstance(child, OSError):
-                self.tell_failure(spawn.who, child)
+        for spawn in spawns:
+            try:
+                births.append(self._birth(spawn, slots=slots, pin=pin))
+            except OSError as error:
+                self.tell_failure(spawn.who, error)
                 started.append((spawn.who, None))
+        for birth, child in zip(births, fork_workers(births), strict=True):
+            if isinstance(child, OSError):
+                self.tell_failure(birth.who, child)
+                started.append((birth.who, None))
             else:
-                started.append((spawn.who, child))
+                started.append((birth.who, child))
         return started
 
     def tell_failure(self, who: WorkerId, error: OSError) -> None:
         """One worker could not be started."""
+        self.rows.take_back(who)
         self.log.error("cannot start worker", slot=who.slot, gen=who.gen, error=str(error))
 
     def _birth(self, spawn: commands.Spawn, *, slots: int, pin: bool) -> Birth:
@@ -63,7 +70,8 @@ class Spawner:
             exclusive=spawn.exclusive,
             inbox=slot.inbox_r,
             peers=self.sockets.peers_of(who.slot),
-            scoreboard=self.scoreboard,
+            scoreboard=self.rows.scoreboard,
+            row=self.rows.give(who),
             cpu=_cpu_of(who.slot) if pin else None,
             title=",".join(map(str, self.listen)),
             make_log=lambda who: self.log.bind(slot=who.slot, gen=who.gen, pid=os.getpid()),

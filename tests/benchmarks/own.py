@@ -132,8 +132,8 @@ def _take_handing_over(_subject: Subject, _setting: Setting) -> Mapping[str, flo
     sender_end, inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     unused_end, unused_inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     carried, kept = socket.socketpair()
-    sender = Handoff(scoreboard, slot=0, slots=2, inbox=unused_inbox, peers={1: sender_end})
-    receiver = Handoff(scoreboard, slot=1, slots=2, inbox=inbox, peers={})
+    sender = Handoff(scoreboard, row=0, slot=0, inbox=unused_inbox, peers={1: sender_end})
+    receiver = Handoff(scoreboard, row=1, slot=1, inbox=inbox, peers={})
     sent_s = received_s = 0.0
     for _ in range(_HANDED // _BATCH):
         copies = [carried.dup().detach() for _ in range(_BATCH)]
@@ -141,8 +141,7 @@ def _take_handing_over(_subject: Subject, _setting: Setting) -> Mapping[str, flo
         for fd in copies:
             sender.send(fd, 1)
         sent_at = time.process_time()
-        taken, _ = receiver.receive()
-        receiver.received_are_served()
+        taken, _ = receiver.receive(_BATCH)
         received_at = time.process_time()
         for fd in taken:
             os.close(fd)

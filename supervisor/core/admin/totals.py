@@ -72,7 +72,7 @@ class Sums:
     refused: dict[str, int] = field(default_factory=dict)
     session_buckets: list[int] = field(default_factory=list)
     session_seconds: float = 0.0
-    accept_paused: int = 0
+    accept_paused: dict[str, int] = field(default_factory=dict)
     log_dropped: int = 0
     handed_over: int = 0
     cpu_s: dict[str, float] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Sums:
         _add_counts(self.refused, part.refused)
         _add_buckets(self.session_buckets, part.session_buckets)
         self.session_seconds += part.session_seconds
-        self.accept_paused += part.accept_paused
+        _add_counts(self.accept_paused, part.accept_paused)
         self.log_dropped += part.log_dropped
         self.handed_over += part.handed_over
 
@@ -279,7 +279,10 @@ def _add_buckets(to: list[int], more: Sequence[int]) -> None:
 def _fields(kind: type, document: Mapping[str, Any]) -> dict[str, Any]:
     """Those entries of ``document`` that ``kind`` has."""
     names = {each.name for each in dataclasses.fields(kind)}
-    return {key: value for key, value in document.items() if key in names}
+    known = {key: value for key, value in document.items() if key in names}
+    if not isinstance(known.get("accept_paused", {}), Mapping):
+        del known["accept_paused"]  # once it was one number, without reasons
+    return known
 
 
 def _sums(document: Mapping[str, Any]) -> Sums:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from gateway.core.address import HostPort
+from gateway.core.counters import PauseReason
 from gateway.ingress.listener import drain_queue, open_listener
 from tests.plane import Backend, Plane, descriptors
 from tests.support import free_port, wait_until
@@ -78,17 +79,19 @@ def test_drain_queue() -> None:
 
 
 def test_pause_and_resume() -> None:
-    """While paused for any reason clients wait; they are served after the last resume."""
+    """While there is no room clients wait; they are served when there is."""
     with Backend() as backend, Plane(backend.endpoint) as plane:
-        plane.ask(lambda: plane.acceptor.pause("a"))
-        plane.ask(lambda: plane.acceptor.pause("b"))
-        plane.ask(lambda: plane.acceptor.resume("a"))
+        plane.ask(lambda: plane.acceptor.pause(PauseReason.LIMIT))
+        plane.quota.max_sessions = 1
+        plane.scoreboard.set_sessions(plane.scoreboard.open_row(1, 1), 1)
+        plane.ask(plane.acceptor.recheck)
         with plane.connect() as client:
             client.sendall(b"waiting")
             backend.sock.settimeout(0.05)
             with pytest.raises(TimeoutError):
                 backend.accept()
-            plane.ask(lambda: plane.acceptor.resume("b"))
+            plane.quota.max_sessions = 2
+            plane.ask(plane.acceptor.recheck)
             backend.sock.settimeout(10)
             with backend.accept() as server:
                 assert server.recv(10) == b"waiting"
@@ -121,8 +124,7 @@ def test_no_descriptors_left() -> None:
             for client in clients:
                 client.connect(target)
                 client.sendall(b"hi")
-            wait_until(lambda: plane.counters.accept_paused > 0)
-            assert plane.log.said("accepting paused")
+            wait_until(lambda: plane.pauses == [PauseReason.DESCRIPTORS])
             for fd in held:
                 os.close(fd)
         servers = [backend.accept() for _ in clients]

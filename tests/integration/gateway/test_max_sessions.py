@@ -56,6 +56,7 @@ def scrape(address: str) -> str:
             return file.read().decode()
 
 
+PAUSED = 'etcd_gateway_accept_paused_total{reason="limit"}'
 FLAGS = ("--health-check=off", "--access-log")
 
 
@@ -95,7 +96,7 @@ def test_clients_beyond_the_limit_wait_in_the_kernels_queue() -> None:
                 # Each worker may have one in its handles that raced for the last place.
                 crowd = held.enter_context(many(gateway.address, 40))
                 gateway.wait_line("accepting paused")
-                wait_until(lambda: metric(scrape(admin), "etcd_gateway_accept_paused_total") >= 4)
+                wait_until(lambda: metric(scrape(admin), PAUSED) >= 4)
                 assert accepted(gateway) <= 2 + 4
                 assert busy.all == 2
                 assert fetch_status([admin])["totals"]["sessions"] == 2

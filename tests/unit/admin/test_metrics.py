@@ -63,7 +63,7 @@ CONTRACT = {
     "worker_sessions": {"slot"},
     "worker_snapshot_version": {"slot"},
     "worker_loop_lag_seconds": {"slot"},
-    "accept_paused_total": set(),
+    "accept_paused_total": {"reason"},
 }
 """Every metric of the contract with its labels."""
 
@@ -89,7 +89,7 @@ def view(endpoints: int = 2) -> GatewayView:
         refused={"dial-failed": 2},
         session_buckets=(0, 1, 3),
         session_seconds=0.5,
-        accept_paused=1,
+        accept_paused={"limit": 1},
         endpoints={
             A: EndpointReport(
                 sessions=3,
@@ -208,7 +208,8 @@ def test_the_values_are_the_views() -> None:
     assert value(got, "workers", state="draining") == 1
     assert value(got, "workers", state="starting") == 0
     assert value(got, "worker_restarts_total", reason="exit") == 4
-    assert value(got, "accept_paused_total") == 2
+    assert value(got, "accept_paused_total", reason="limit") == 2
+    assert value(got, "accept_paused_total", reason="descriptors") == 0
     assert value(got, "build_info", version="1.0.0") == 1
     assert value(got, "endpoint_priority", endpoint=A) == 10
     assert value(got, "endpoint_weight", endpoint=A) == 5

@@ -22,8 +22,8 @@ class Pair:
         self.handoffs = [
             Handoff(
                 self.scoreboard,
+                row=self.scoreboard.open_row(slot, 1),
                 slot=slot,
-                slots=2,
                 inbox=self.ends[slot][0],
                 peers={1 - slot: self.ends[1 - slot][1]},
             )
@@ -61,13 +61,12 @@ def test_sockets_in_flight_count(pair: Pair) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         assert pair.handoffs[0].send(ours.detach(), 1)
-        assert pair.scoreboard.load(1, 2) == 1
+        assert pair.handoffs[0].in_flight() == pair.handoffs[1].in_flight() == 1
         assert pair.handoffs[0].receiver(1, time.monotonic_ns()) is None
-        [fd], _ = pair.handoffs[1].receive()
+        [fd], _ = pair.handoffs[1].receive(9)
         os.close(fd)
-        assert pair.scoreboard.load(1, 2) == 1, "until it is served it waits"
-        pair.handoffs[1].received_are_served()
-        assert pair.scoreboard.load(1, 2) == 0
+        assert pair.handoffs[0].in_flight() == pair.handoffs[1].in_flight() == 0
+        assert pair.handoffs[0].receiver(1, time.monotonic_ns()) == 1
 
 
 def test_what_waits_in_our_own_inbox_is_ours(pair: Pair) -> None:
@@ -76,7 +75,7 @@ def test_what_waits_in_our_own_inbox_is_ours(pair: Pair) -> None:
     with theirs:
         assert pair.handoffs[0].send(ours.detach(), 1)
         assert pair.handoffs[1].receiver(0, time.monotonic_ns()) == 0
-        [fd], _ = pair.handoffs[1].receive()
+        [fd], _ = pair.handoffs[1].receive(999)
         os.close(fd)
 
 
@@ -85,11 +84,11 @@ def test_the_socket_lives_on_in_the_inbox(pair: Pair) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         assert pair.handoffs[0].send(ours.detach(), 1)
-        [fd], _ = pair.handoffs[1].receive()
+        [fd], _ = pair.handoffs[1].receive(999)
         with socket.socket(fileno=fd) as taken:
             taken.send(b"hello")
             assert theirs.recv(9) == b"hello"
-    assert pair.handoffs[1].receive() == ([], False)
+    assert pair.handoffs[1].receive(999) == ([], False)
 
 
 @pytest.mark.parametrize("why", ["not accepting", "stale", "churn", "many"])
@@ -117,9 +116,9 @@ def test_a_full_inbox_refuses(pair: Pair) -> None:
     with spare, other:
         while pair.handoffs[0].send(os.dup(spare.fileno()), 1):
             pass
-        assert pair.scoreboard.load(1, 2) > 0
-        taken, _ = pair.handoffs[1].receive()
-        assert len(taken) > 0
+        sent = pair.handoffs[0].in_flight()
+        taken, _ = pair.handoffs[1].receive(999)
+        assert len(taken) == sent > 0
         for fd in taken:
             os.close(fd)
 
@@ -128,53 +127,55 @@ def test_a_slot_that_came_later_is_a_peer_too(pair: Pair) -> None:
     """After one worker more was started, its inbox gets clients."""
     inbox, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with inbox:
-        pair.handoffs[0].add_peer(2, end)
+        assert pair.scoreboard.open_row(2, 1) == 2
+        assert pair.handoffs[0].add_peer(2, end)
         pair.scoreboard.set_accepting(2, True)
         pair.scoreboard.beat(2, time.monotonic_ns())
         pair.scoreboard.set_sessions(0, 5)
         pair.scoreboard.set_sessions(1, 5)
         assert pair.handoffs[0].receiver(5, time.monotonic_ns()) == 2
         replacement = end.dup()
-        pair.handoffs[0].add_peer(2, replacement)
+        assert not pair.handoffs[0].add_peer(2, replacement)
         assert end.fileno() == -1
         replacement.close()
 
 
-def test_the_scoreboard_is_shared_through_its_descriptor() -> None:
-    """A second mapping of the same memory sees what the first wrote."""
-    scoreboard = Scoreboard()
-    again = Scoreboard(os.dup(scoreboard.fd))
-    scoreboard.set_sessions(7, 3)
-    scoreboard.beat(7, 99)
-    assert again.sessions(8)[7] == 3
-    assert again.beat_ns(7) == 99
-    again.leave(7)
-    assert scoreboard.sessions(8)[7] == 0
-    again.enter(7, 1)
-    assert scoreboard.is_owner(7, 1)
-    assert not scoreboard.is_owner(7, 2)
-    again.close()
-    scoreboard.close()
+def test_no_more_is_received_than_there_is_room_for(pair: Pair) -> None:
+    """The others wait in the inbox, as they would in the kernel's queue."""
+    spare, other = socket.socketpair()
+    with spare, other:
+        for _ in range(3):
+            assert pair.handoffs[0].send(os.dup(spare.fileno()), 1)
+    taken, _ = pair.handoffs[1].receive(2)
+    assert len(taken) == 2
+    assert pair.handoffs[1].receive(0) == ([], False)
+    rest, _ = pair.handoffs[1].receive(2)
+    assert len(rest) == 1
+    for fd in (*taken, *rest):
+        os.close(fd)
 
 
-def test_a_scoreboard_of_another_release_is_not_used() -> None:
-    """An upgraded master does not read cells whose meaning may have changed."""
-    old = Scoreboard()
-    fd = os.dup(old.fd)
-    os.pwrite(fd, (99).to_bytes(8, "little"), 0)
-    new = Scoreboard(fd)
-    old.set_sessions(3, 9)
-    assert new.sessions(4) == [0, 0, 0, 0]
-    new.close()
-    old.close()
+def test_a_sender_that_died_leaves_no_count_behind(pair: Pair) -> None:
+    """What is in flight is what waits in the inbox, whoever put it there and however it ended."""
+    spare, other = socket.socketpair()
+    with spare, other:
+        pid = os.fork()
+        if pid == 0:
+            pair.handoffs[0].send(os.dup(spare.fileno()), 1)
+            os._exit(0)
+        os.waitpid(pid, 0)
+    assert pair.handoffs[0].in_flight() == 1
+    [fd], _ = pair.handoffs[1].receive(9)
+    os.close(fd)
+    assert pair.handoffs[0].in_flight() == 0
 
 
 def test_a_turn_travels_without_a_socket(pair: Pair) -> None:
     """The other slot learns that it is its turn; nothing counts as in flight for that."""
     assert pair.handoffs[0].give_turn(1)
-    assert pair.handoffs[1].receive() == ([], True)
-    assert pair.handoffs[1].receive() == ([], False)
-    assert pair.scoreboard.load(1, 2) == 0
+    assert pair.handoffs[1].receive(999) == ([], True)
+    assert pair.handoffs[1].receive(999) == ([], False)
+    assert pair.handoffs[0].in_flight() == 0
 
 
 def test_a_turn_for_nobody_stays_with_us(pair: Pair) -> None:

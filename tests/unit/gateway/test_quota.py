@@ -3,34 +3,53 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Iterator
 
 import pytest
 
-from gateway.ingress.quota import QUIET_NS, Quota
+from gateway.core.counters import PauseReason, WorkerCounters
+from gateway.core.descriptor_budget import RESERVE, DescriptorBudget
+from gateway.ingress.quota import NEAR, QUIET_NS, Quota
 from gateway.scoreboard import Scoreboard
 
 
 class Worker:
-    """One worker's quota with a count of sessions that the test moves."""
+    """One worker's quota with sessions that the test ends."""
 
-    def __init__(self, scoreboard: Scoreboard, slot: int, most: int) -> None:
+    def __init__(self, scoreboard: Scoreboard, most: int, *, slot: int = 0) -> None:
         self.held: list[int] = []
-        self._scoreboard, self._slot = scoreboard, slot
-        scoreboard.enter(slot, 1000 + slot)
+        self._scoreboard = scoreboard
+        self.row = scoreboard.open_row(slot, 1)
+        self.counters = WorkerCounters()
+        self.budget = DescriptorBudget(self.counters)
+        self.closing = self.in_flight = self.reclaimed = 0
+        scoreboard.enter(self.row, 1000 + self.row)
         self.quota = Quota(
-            scoreboard, slot=slot, slots=2, own=lambda: len(self.held), serve=self._serve
+            scoreboard,
+            row=self.row,
+            counters=self.counters,
+            budget=self.budget,
+            serve=self._serve,
+            closing=lambda: self.closing,
+            in_flight=lambda: self.in_flight,
+            reclaim=self._reclaim,
         )
         self.quota.max_sessions = most
 
     def _serve(self, fd: int) -> None:
         self.held.append(fd)
-        self._scoreboard.set_sessions(self._slot, len(self.held))
+        self._publish()
+
+    def _reclaim(self) -> None:
+        self.reclaimed += 1
 
     def end_one(self) -> None:
         self.held.pop()
-        self._scoreboard.set_sessions(self._slot, len(self.held))
+        self._publish()
+
+    def _publish(self) -> None:
+        self.counters.sessions = len(self.held)
+        self._scoreboard.set_sessions(self.row, len(self.held))
 
 
 @pytest.fixture
@@ -42,25 +61,26 @@ def scoreboard() -> Iterator[Scoreboard]:
 
 def test_the_limit_is_of_all_workers_together(scoreboard: Scoreboard) -> None:
     """What one holds the other may not; a place that is free anywhere is free for both."""
-    first, second = Worker(scoreboard, 0, 3), Worker(scoreboard, 1, 3)
+    first, second = Worker(scoreboard, 3, slot=0), Worker(scoreboard, 3, slot=1)
     for fd in (1, 2):
         first.quota.admit(fd)
     second.quota.admit(3)
     assert (first.held, second.held) == ([1, 2], [3])
-    assert (first.quota.limit, second.quota.limit) == (2, 1)
+    assert (first.quota.room(), second.quota.room()) == (0, 0)
+    assert first.quota.shortage is PauseReason.LIMIT
     first.end_one()
-    assert (first.quota.limit, second.quota.limit) == (2, 2)
+    assert (first.quota.room(), second.quota.room()) == (1, 1)
 
 
 def test_a_client_too_many_is_held_back_and_served_in_its_turn(scoreboard: Scoreboard) -> None:
     """Accepted too early is as good as queued: it waits, and in order."""
-    first, second = Worker(scoreboard, 0, 1), Worker(scoreboard, 1, 1)
+    first, second = Worker(scoreboard, 1, slot=0), Worker(scoreboard, 1, slot=1)
     first.quota.admit(1)
     second.quota.admit(2)
     second.quota.admit(3)
     assert second.held == []
     assert second.quota.held_back == 2
-    assert scoreboard.sessions(2) == [1, 0]
+    assert scoreboard.row_sessions() == [1, 0]
     first.end_one()
     second.quota.serve_held_back()
     assert second.held == [2]
@@ -72,19 +92,19 @@ def test_a_client_too_many_is_held_back_and_served_in_its_turn(scoreboard: Score
 
 def test_a_limit_that_was_lifted_lets_everybody_in(scoreboard: Scoreboard) -> None:
     """After a reload without --max-sessions the held_back are served at once."""
-    worker = Worker(scoreboard, 0, 1)
+    worker = Worker(scoreboard, 1, slot=0)
     worker.quota.admit(1)
     worker.quota.admit(2)
     worker.quota.max_sessions = 0
     worker.quota.serve_held_back()
     worker.quota.admit(3)
     assert worker.held == [1, 2, 3]
-    assert worker.quota.limit == worker.quota.most_by_descriptors != 0
+    assert worker.quota.room() > 1000
 
 
 def test_held_back_clients_are_closed_at_the_end(scoreboard: Scoreboard) -> None:
     """A worker that leaves leaves no descriptor."""
-    worker = Worker(scoreboard, 0, 1)
+    worker = Worker(scoreboard, 1, slot=0)
     worker.quota.admit(1)
     fd = os.dup(0)
     worker.quota.admit(fd)
@@ -93,44 +113,117 @@ def test_held_back_clients_are_closed_at_the_end(scoreboard: Scoreboard) -> None
         os.fstat(fd)
 
 
-def test_more_slots_count_when_they_come(scoreboard: Scoreboard) -> None:
-    """A third worker's sessions count for the limit once it exists."""
-    first = Worker(scoreboard, 0, 2)
-    scoreboard.set_sessions(2, 2)
-    assert first.quota.limit == 2
-    first.quota.set_slots(3)
-    assert first.quota.limit == 0
+def test_workers_count_when_they_come(scoreboard: Scoreboard) -> None:
+    """A third worker's sessions count for the limit once it exists, and no longer than that."""
+    first = Worker(scoreboard, 2)
+    assert first.quota.room() == 2
+    later = scoreboard.open_row(7, 3)
+    scoreboard.set_sessions(later, 2)
+    assert first.quota.room() == 0
+    scoreboard.close_row(later)
+    assert first.quota.room() == 2
+
+
+def test_a_draining_predecessor_counts(scoreboard: Scoreboard) -> None:
+    """Two workers of one slot have a row each: neither overwrites the other's sessions."""
+    old, new = Worker(scoreboard, 3, slot=5), Worker(scoreboard, 3, slot=5)
+    old.quota.admit(1)
+    old.quota.admit(2)
+    new.quota.admit(3)
+    new.quota.admit(4)
+    assert (old.held, new.held) == ([1, 2], [3])
+    assert scoreboard.total_sessions() == 3
 
 
 def test_no_place_is_not_no_limit(scoreboard: Scoreboard) -> None:
     """A worker without sessions accepts nobody while others hold every place."""
-    first, second = Worker(scoreboard, 0, 1), Worker(scoreboard, 1, 1)
+    first, second = Worker(scoreboard, 1, slot=0), Worker(scoreboard, 1, slot=1)
     first.quota.admit(1)
-    assert second.quota.limit == 0
+    assert second.quota.room() == 0
 
 
-def test_without_any_limit(scoreboard: Scoreboard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unlimited descriptors and no --max-sessions: everybody is accepted."""
-    infinity = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    monkeypatch.setattr(resource, "getrlimit", lambda _: infinity)
-    worker = Worker(scoreboard, 0, 0)
-    assert worker.quota.limit is None
-    worker.quota.max_sessions = 5
-    assert worker.quota.limit == 5
-
-
-def test_sockets_on_their_way_hold_a_place(scoreboard: Scoreboard) -> None:
+def test_clients_on_their_way_hold_a_place(scoreboard: Scoreboard) -> None:
     """Nobody is accepted for the place of a client that was just handed over."""
-    first = Worker(scoreboard, 0, 2)
-    scoreboard.put(0, 1)
-    assert first.quota.limit == 1
-    scoreboard.took(1)
-    assert first.quota.limit == 2
+    worker = Worker(scoreboard, 2)
+    worker.in_flight = 1
+    assert worker.quota.room() == 1
+    worker.in_flight = 3
+    assert worker.quota.room() == 0
+    worker.quota.max_sessions = NEAR + 2
+    assert worker.quota.room() == NEAR + 2, "far from the limit it is not worth asking"
+
+
+def test_room_by_descriptors(scoreboard: Scoreboard) -> None:
+    """Two for each client; those that are about to be closed are not free yet."""
+    worker = Worker(scoreboard, 0)
+    worker.budget.limit(100, 100 - RESERVE - 4)
+    assert worker.quota.room() == 2
+    worker.closing = 1
+    assert worker.quota.room() == 1
+    worker.quota.admit(1)
+    assert worker.reclaimed == 0
+    assert worker.quota.room() == 0
+    assert worker.quota.shortage is PauseReason.DESCRIPTORS
+    assert worker.reclaimed == 1
+
+
+def test_clients_held_back_hold_a_descriptor(scoreboard: Scoreboard) -> None:
+    """One each, until they are served; then they count as sessions."""
+    worker = Worker(scoreboard, 1)
+    before = worker.budget.free
+    worker.quota.admit(1)
+    worker.quota.admit(2)
+    assert before - worker.budget.free == 3
+    worker.end_one()
+    worker.quota.serve_held_back()
+    assert before - worker.budget.free == 2
+
+
+def test_two_claims_of_the_last_place(scoreboard: Scoreboard) -> None:
+    """Whoever sees one session too many takes its claim back; the scoreboard is as before."""
+    first, second = scoreboard.open_row(0, 1), scoreboard.open_row(1, 1)
+    assert scoreboard.claim(first, 1, 1)
+    assert not scoreboard.claim(second, 1, 1)
+    assert scoreboard.row_sessions() == [1, 0]
+
+
+def test_claims_of_many_processes_never_pass_the_limit(scoreboard: Scoreboard) -> None:
+    """Eight processes claim and release as fast as they can; one in between sees no more."""
+    most, workers = 3, 8
+    rows = [scoreboard.open_row(slot, 1) for slot in range(workers)]
+    holds_r, holds_w = os.pipe()  # one byte per place that may be held
+    os.set_blocking(holds_r, False)
+    os.write(holds_w, b"x" * most)
+    children = []
+    for row in rows:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_claim_often(scoreboard, row, most, holds_r, holds_w))
+        children.append(pid)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+    assert codes == [0] * workers
+    os.close(holds_r)
+    os.close(holds_w)
+
+
+def _claim_often(scoreboard: Scoreboard, row: int, most: int, holds_r: int, holds_w: int) -> int:
+    """0 if there was a place behind each claim."""
+    got = 0
+    for _ in range(20_000):
+        if scoreboard.claim(row, 1, most):
+            got += 1
+            try:
+                os.read(holds_r, 1)
+            except BlockingIOError:
+                return 1
+            os.write(holds_w, b"x")
+            scoreboard.set_sessions(row, 0)
+    return 0 if got else 2
 
 
 def test_a_free_place_goes_to_who_waited_longest(scoreboard: Scoreboard) -> None:
     """Wherever a session ends, the slot first in the line is next; after its turn it is last."""
-    first, second = Worker(scoreboard, 0, 1), Worker(scoreboard, 1, 1)
+    first, second = Worker(scoreboard, 1, slot=0), Worker(scoreboard, 1, slot=1)
     assert first.quota.next_in_line() is None
     second.quota.note(True, 10)
     first.quota.note(True, 20)
@@ -149,7 +242,7 @@ def test_a_free_place_goes_to_who_waited_longest(scoreboard: Scoreboard) -> None
 
 def test_held_back_clients_stand_in_the_line(scoreboard: Scoreboard) -> None:
     """A client that was accepted too early waits like those in the kernel's queue."""
-    first, second = Worker(scoreboard, 0, 1), Worker(scoreboard, 1, 1)
+    first, second = Worker(scoreboard, 1, slot=0), Worker(scoreboard, 1, slot=1)
     first.quota.admit(1)
     second.quota.admit(2)
     second.quota.note(False, 10)
@@ -158,7 +251,7 @@ def test_held_back_clients_stand_in_the_line(scoreboard: Scoreboard) -> None:
 
 def test_the_log_hears_of_the_limit_once_a_minute_from_one_worker(scoreboard: Scoreboard) -> None:
     """Eight workers that reach the limit together are one line."""
-    first, second = Worker(scoreboard, 0, 1), Worker(scoreboard, 1, 1)
+    first, second = Worker(scoreboard, 1, slot=0), Worker(scoreboard, 1, slot=1)
     assert first.quota.may_tell(QUIET_NS)
     assert not second.quota.may_tell(QUIET_NS + 1)
     assert not first.quota.may_tell(QUIET_NS + 1)

@@ -31,6 +31,13 @@ def test_clients_of_other_workers_count() -> None:
     assert rate.wait_s(8, 0.0) == pytest.approx(0.8)
 
 
+def test_a_total_that_dips_is_not_counted_twice() -> None:
+    """While the count of a worker that ended is moved, its clients are missing for a moment."""
+    rate = RateLimit(10, total=1000, now=0.0)
+    assert rate.wait_s(20, 1.0) == 0.0
+    assert rate.wait_s(1001, 2.0) == pytest.approx(0.1)
+
+
 @given(st.integers(1, 1000), st.integers(1, 8), st.floats(5.0, 50.0))
 def test_the_rate_holds_over_all_workers(per_s: int, workers: int, seconds: float) -> None:
     """Workers that are never short of clients take the rate in the mean, and no more."""

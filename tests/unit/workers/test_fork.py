@@ -37,6 +37,7 @@ def born(entry: Callable[[WorkerStart], int]) -> Child:
         inbox=inbox,
         peers={1: other},
         scoreboard=scoreboard,
+        row=scoreboard.open_row(2, 3),
         cpu=None,
         title="x",
         make_log=lambda _: Logbook(),
@@ -147,6 +148,7 @@ def test_no_descriptor_for_a_worker_leaves_nothing_open_and_no_process() -> None
         inbox=inbox,
         peers={},
         scoreboard=scoreboard,
+        row=scoreboard.open_row(2, 3),
         cpu=None,
         title="x",
         make_log=lambda _: Logbook(),
@@ -181,7 +183,7 @@ from supervisor.workers.fork import Birth, fork_workers
 from tests.refused_calls import refuse
 inbox, other = socket.socketpair()
 birth = Birth(who=WorkerId(0, 1), slots=1, listen=(), listeners=(), exclusive=False, inbox=inbox,
-              peers={}, scoreboard=Scoreboard(), cpu=None, title="x", make_log=None,
+              peers={}, scoreboard=Scoreboard(), row=0, cpu=None, title="x", make_log=None,
               entry=lambda _: 0)
 before = len(os.listdir("/proc/self/fd"))
 refuse(int(sys.argv[1]), "pidfd_open")
