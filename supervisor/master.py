@@ -444,12 +444,12 @@ class Master:
     # -- reload -----------------------------------------------------------------------------
 
     def _ask_reload(self) -> None:
-        if self._pool is None or self._shutdown.draining:
-            self._log.warn(
-                "no reload now", reason="draining" if self._shutdown.draining else "starting"
-            )
-            if self._pool is None:  # a start that waits for DNS need not wait any longer
-                self._discovery_loop.refresh()
+        if self._shutdown.draining:
+            self._log.warn("no reload now", reason="draining")
+        elif self._pool is None:
+            self._log.info("the reload follows the start")
+            self._reloader.remember()
+            self._discovery_loop.refresh()  # a start that waits for DNS need not wait any longer
         else:
             self._reloader.ask()
 

@@ -53,9 +53,13 @@ class Reloader:
         if self._task is None:
             self._task = asyncio.create_task(self._work(), name="reload")
 
+    def remember(self) -> None:
+        """Reload at :meth:`resume`: the gateway is still starting."""
+        self._wanted = True
+
     def resume(self) -> None:
-        """Do the reload that an upgrade interrupted, if it interrupted one."""
-        if self.view.under_way:
+        """The start is over: do the reload that it put off, or that an upgrade interrupted."""
+        if self._wanted or self.view.under_way:
             self.ask()
 
     def cancel(self) -> None:

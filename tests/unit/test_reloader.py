@@ -113,14 +113,19 @@ def test_every_failure_ends_the_reload() -> None:
     asyncio.run(scenario())
 
 
-def test_a_reload_that_an_upgrade_interrupted_is_done_again() -> None:
-    """Whoever waits for its number gets it from the next image."""
+def test_a_reload_that_an_upgrade_interrupted_or_a_start_put_off_is_done() -> None:
+    """Whoever waits for its number gets it, from the next image too."""
 
     async def scenario() -> None:
         idle = Gateway(ReloadView(results={"complete": 4}))
         idle.reloader.resume()
         await asyncio.sleep(0)
         assert idle.begun == 0
+        idle.reloader.remember()
+        await asyncio.sleep(0)
+        assert idle.begun == 0
+        idle.reloader.resume()
+        await idle.until(lambda: idle.ends == [None])
         gateway = Gateway(ReloadView(results={"complete": 4}, under_way=True))
         gateway.reloader.resume()
         await gateway.until(lambda: gateway.ends == [None])

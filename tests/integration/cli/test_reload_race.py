@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.cli.admin_client import fetch_status
+from tests.backends import Backend, echo
 from tests.dns import Fault, NameServer
 from tests.gateway import run_command, running
 from tests.servers import greet, serving
@@ -40,3 +41,13 @@ def test_a_reload_under_way_is_not_taken_for_ours(tmp_path: Path) -> None:
             assert "2 parsecs" in done.stderr
             reload = fetch_status([admin])["reload"]
             assert (reload["number"], reload["last_result"]) == (3, "failed")
+
+
+def test_a_reload_during_an_upgrade_is_not_lost() -> None:
+    """SIGHUP while the image changes: the next image reloads when its start is over."""
+    with Backend(echo) as backend, running(endpoints=[backend.address]) as gateway:
+        gateway.signal(signal.SIGUSR2)
+        gateway.wait_line("upgrading")
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_line("ready to proxy client requests", count=2)
+        gateway.wait_line("reload complete")
