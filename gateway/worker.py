@@ -115,7 +115,7 @@ class Worker:
             settings=messages.Settings(),
             on_end=self._on_session_end,
             on_dial_failed=self._on_dial_failed,
-            on_dial_succeeded=lambda name: self._control.send(messages.DialSucceeded(name)),
+            on_dial_succeeded=lambda *place: self._control.send(messages.DialSucceeded(*place)),
         )
         self._ingress = Ingress(
             loop,

@@ -11,10 +11,9 @@ from gateway.core.log import Log
 from supervisor.core.admin.totals import Totals, Traffic
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
-from supervisor.core.health.machine import HealthView
 from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Policy, Roster
-from supervisor.health.prober import Prober
+from supervisor.health.endpoint_health import EndpointHealth
 from supervisor.snapshot_publisher import SnapshotPublisher
 from supervisor.system.machine import identify
 
@@ -39,7 +38,7 @@ class EndpointTracker:
         self._config = config
         self._machine = identify()
         self._roster = roster
-        self.prober = Prober(config, log, self._on_health)
+        self.health = EndpointHealth(config, log, self._on_health)
         self._totals = totals
         self._send = send
         self._publisher: SnapshotPublisher | None = None
@@ -66,13 +65,18 @@ class EndpointTracker:
     def on_tick(self) -> dict[str, int]:
         """About once a second; sessions by endpoint over all workers."""
         traffic = self._totals.traffic()
+        addresses = self._totals.sessions_by_address()
         nothing = Traffic()
         for member in self._roster.members:
             name = member.found.name
             moved = traffic.get(name, nothing)
             self._roster.sessions(name, moved.sessions)
-            self.prober.take_traffic(
-                name, sessions=moved.sessions, dials=moved.dials, bytes_out=moved.bytes_out
+            self.health.take_traffic(
+                name,
+                sessions=moved.sessions,
+                dials=moved.dials,
+                bytes_out=moved.bytes_out,
+                by_address=addresses.get(name, {}),
             )
         self._roster.advance(self._loop.time())
         self._watch_members()
@@ -83,7 +87,7 @@ class EndpointTracker:
         """The configuration changed: the workers get it with the next snapshot, at once."""
         self._config = config
         self._follow_policy()
-        self.prober.reconfigure(config)
+        self.health.reconfigure(config)
         if self._publisher is not None:
             self._publisher.publish()
 
@@ -94,12 +98,18 @@ class EndpointTracker:
 
     @property
     def any_active(self) -> bool:
-        return any(member.state is EndpointState.ACTIVE for member in self._roster.members)
+        """Whether an endpoint is active, and not only because too few others are."""
+        for member in self._roster.members:
+            if member.state is EndpointState.ACTIVE:
+                view = self.health.view(member.found.name)
+                if view is None or not view.kept:
+                    return True
+        return False
 
     async def close(self) -> None:
         if self._publisher is not None:
             self._publisher.cancel()
-        await self.prober.close()
+        await self.health.close()
 
     def _follow_policy(self) -> None:
         config = self._config
@@ -121,15 +131,15 @@ class EndpointTracker:
             self._log.warn("no such endpoint in --drain-endpoints", names=sorted(unknown))
         self._unknown = unknown
 
-    def _on_health(self, name: str, view: HealthView) -> None:
-        """The prober's judgement of one endpoint changed."""
-        self._roster.judge(name, view.active, self._loop.time())
+    def _on_health(self, name: str, active: bool, inactive: tuple[str, ...]) -> None:
+        """The judgement of one endpoint, or of one of its addresses, changed."""
+        self._roster.judge(name, active, self._loop.time(), inactive)
         self.publish()
 
     def _watch_members(self) -> None:
         """Probe those in their grace, too: they may come back, or fail."""
         members = self._roster.members
-        self.prober.set_endpoints(
+        self.health.set_endpoints(
             (member.found for member in members),
             retired=[member.found.name for member in members if member.state in RETIRED],
         )

@@ -233,7 +233,7 @@ class Master:
 
     def _share_descriptors(self, open_files: int, *, workers: int, listen: int) -> None:
         """Leave enough for workers: forks and messages from workers need descriptors too."""
-        self._endpoints.prober.max_sockets = limits.probe_sockets(
+        self._endpoints.health.prober.max_sockets = limits.probe_sockets(
             open_files, workers=workers, listen=listen
         )
         self._admin.max_connections = limits.admin_connections(
@@ -271,7 +271,7 @@ class Master:
     def _take_over_endpoints(self) -> None:
         """The image before us knew them a moment ago: serve with them until DNS answers."""
         self._endpoints.on_found(self._left.state.found)
-        self._endpoints.prober.remember(self._left.state.health)
+        self._endpoints.health.remember(self._left.state.health)
         if self._left.state.discovery is not None:
             self._discovery_loop.remember(self._left.state.discovery)
 
@@ -342,10 +342,10 @@ class Master:
         match message:
             case messages.Report():
                 self._totals.report(slot, gen, message)
-            case messages.DialFailed(endpoint, _, result, error):
-                self._endpoints.prober.dial_failed(endpoint, error.lower(), result)
-            case messages.DialSucceeded(endpoint):
-                self._endpoints.prober.dial_succeeded(endpoint)
+            case messages.DialFailed(endpoint, address, result, error):
+                self._endpoints.health.dial_failed(endpoint, address, error.lower(), result)
+            case messages.DialSucceeded(endpoint, address):
+                self._endpoints.health.dial_succeeded(endpoint, address)
             case messages.Drained(cut):
                 self._shutdown.on_drained(cut)
             case messages.Bound() | messages.Ready() | messages.Failed():
@@ -419,7 +419,7 @@ class Master:
         assert pool is not None  # noqa: S101 (for the type checker: it is ready)
         part = pool.hand_over()
         present = [member for member in self._roster.members if member.removed_at is None]
-        health = {each.found.name: self._endpoints.prober.view(each.found.name) for each in present}
+        health = self._endpoints.health.export(each.found.name for each in present)
         return HandoverState(
             descriptors=part.descriptors | self._admin.named_descriptors() | self._left.others,
             workers=part.workers,
@@ -490,7 +490,11 @@ class Master:
             discovery=self._discovery_loop.view,
             reload=self._reloader.view,
             endpoints=tuple(
-                endpoint_view(member, self._endpoints.prober.view(member.found.name))
+                endpoint_view(
+                    member,
+                    self._endpoints.health.view(member.found.name),
+                    self._endpoints.health.address_views(member.found.name),
+                )
                 for member in self._roster.members
             ),
             workers=tuple(

@@ -49,7 +49,7 @@ class Turns:
     def suspect(self, name: str) -> None:
         self.suspects.add(name)
 
-    def is_trusted(self, name: str) -> bool:
+    def is_trusted(self, name: str, address: str = "") -> bool:
         active = [e.name for e in self.endpoints if e.state is EndpointState.ACTIVE]
         return name in active and name not in self.suspects
 
@@ -127,7 +127,7 @@ class Plane:
             self.log,
             settings=self.settings,
             on_dial_failed=lambda *failure: self.dial_failures.append(failure),
-            on_dial_succeeded=self.dial_successes.append,
+            on_dial_succeeded=lambda name, _: self.dial_successes.append(name),
             on_end=self._ended,
         )
         self.scoreboard = Scoreboard()

@@ -147,9 +147,10 @@ class DialFailed:
 
 @dataclass(frozen=True, slots=True)
 class DialSucceeded:
-    """Evidence for an endpoint that the worker's table called inactive or suspect."""
+    """Evidence for an endpoint, or one of its addresses, that was called inactive or suspect."""
 
     endpoint: str
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,9 +160,14 @@ class Table:
         if self._least:
             self._reload((name,))
 
-    def is_trusted(self, name: str) -> bool:
-        """Active and no suspect: a successful dial of it is no news to the master."""
-        return name in self._trusted
+    def is_trusted(self, name: str, address: str = "") -> bool:
+        """Active and no suspect: a successful dial of it is no news to the master.
+
+        ``address``: of an endpoint with several, whether that one is active, too.
+        """
+        if name not in self._trusted:
+            return False
+        return not address or address not in self._endpoints[name].inactive
 
     def _picked(self, name: str) -> Endpoint:
         if self._least:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Any
 
 from gateway.core.counters import End, EndpointCounters, WorkerCounters
 from gateway.core.descriptor_budget import DescriptorBudget
-from gateway.core.endpoint import EndpointState
+from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.log import Log
 from gateway.core.messages import Settings, Snapshot
 from gateway.poller import Poller
@@ -30,7 +30,8 @@ class Sessions:
     ``on_end()``: a session is over, its place is free.
     ``on_dial_failed(endpoint, address, result, error)``: evidence for the master, never a failure
     of our own host; result ABANDONED only hints that the endpoint is slow to answer.
-    ``on_dial_succeeded(endpoint)``: a dial reached an endpoint that the table does not trust.
+    ``on_dial_succeeded(endpoint, address)``: a dial reached what the table does not trust;
+    ``address`` is "" for the only one of an endpoint.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Sessions:
         settings: Settings,
         on_end: Callable[[], None],
         on_dial_failed: OnDialFailed,
-        on_dial_succeeded: Callable[[str], None],
+        on_dial_succeeded: Callable[[str, str], None],
     ) -> None:
         self.counters = counters
         self.log = log
@@ -76,7 +77,8 @@ class Sessions:
         self._idle_timeout = IdleTimeout(loop, self._all)
         self._cuts = ScheduledCuts(loop)
         self._kept: frozenset[str] | None = None
-        self._inactive: frozenset[str] = frozenset()
+        self._inactive: frozenset[str | tuple[str, str]] = frozenset()
+        """Endpoints, and single addresses of those with several, whose sessions are closed."""
         self._emptied: frozenset[str] = frozenset()
         self._end_of_all: End | None = None
         """The end of all sessions that :meth:`cut_over` was asked for."""
@@ -108,13 +110,9 @@ class Sessions:
         """
         self.settings = self._keepalive.settings = snapshot.settings
         self._kept = frozenset(endpoint.name for endpoint in snapshot.endpoints)
-        inactive: frozenset[str] = frozenset()
+        inactive: frozenset[str | tuple[str, str]] = frozenset()
         if snapshot.settings.on_inactive == "close":
-            inactive = frozenset(
-                endpoint.name
-                for endpoint in snapshot.endpoints
-                if endpoint.state is EndpointState.INACTIVE
-            )
+            inactive = frozenset(_inactive(snapshot.endpoints))
         turned_inactive = inactive - self._inactive
         self._inactive = inactive
         self._emptied = frozenset(
@@ -184,7 +182,7 @@ class Sessions:
         """The session reached the endpoint ``name``."""
         table = self.table
         table.session_started(name, session.address)
-        if not table.is_trusted(name):
+        if not table.is_trusted(name, session.address):
             self._reached_untrusted(session, name)
         self._keepalive.expect()
 
@@ -205,7 +203,7 @@ class Sessions:
         self._on_end()
 
     def _to_cut(
-        self, kept: frozenset[str], turned_inactive: frozenset[str]
+        self, kept: frozenset[str], turned_inactive: frozenset[str | tuple[str, str]]
     ) -> Iterator[tuple[Session, End]]:
         for session in self._all:
             name = session.endpoint
@@ -213,17 +211,30 @@ class Sessions:
                 yield session, self._end_of_all
             elif name and name not in kept:
                 yield session, End.REMOVED
-            elif name in self._emptied:
+                continue
+            if name in self._emptied:
                 yield session, End.DRAINED
-            elif name in turned_inactive or (name in self._inactive and session in self._cuts):
-                yield session, End.INACTIVE
+                continue
+            for each in (name, (name, session.address)) if session.address else (name,):
+                if each in turned_inactive or (each in self._inactive and session in self._cuts):
+                    yield session, End.INACTIVE
+                    break
 
     def _reached_untrusted(self, session: Session, name: str) -> None:
         """Tell the master; or cut the session, if the endpoint left while it was dialed."""
         if self._kept is None or name in self._kept:
             self.table.trust(name)
-            self._on_dial_succeeded(name)
+            self._on_dial_succeeded(name, session.address)
             if name in self._emptied:
                 self._cuts.add(session, End.DRAINED)
         else:
             self._cuts.add(session, End.REMOVED)
+
+
+def _inactive(endpoints: Iterable[Endpoint]) -> Iterator[str | tuple[str, str]]:
+    """The inactive endpoints by name, and the inactive addresses of the others."""
+    for endpoint in endpoints:
+        if endpoint.state is EndpointState.INACTIVE:
+            yield endpoint.name
+        else:
+            yield from ((endpoint.name, address) for address in endpoint.inactive)

@@ -91,6 +91,20 @@ def _active(chunk: Chunk, _sums: Sums) -> Metric:
     return family
 
 
+def _addresses(chunk: Chunk, _sums: Sums) -> Metric:
+    family = GaugeMetricFamily(
+        PREFIX + "endpoint_addresses",
+        "Addresses of an endpoint with several, by state.",
+        labels=["endpoint", "state"],
+    )
+    for each in chunk:
+        if each.address_views:
+            active = sum(view.active for view in each.address_views.values())
+            family.add_metric([each.endpoint, "active"], active)
+            family.add_metric([each.endpoint, "inactive"], len(each.address_views) - active)
+    return family
+
+
 def _transitions_total(chunk: Chunk, _sums: Sums) -> Metric:
     family = CounterMetricFamily(
         PREFIX + "endpoint_transitions_total",
@@ -158,6 +172,7 @@ BY_ENDPOINT: tuple[Callable[[Chunk, Sums], Metric], ...] = (
     _dials_total,
     _dial_seconds,
     _active,
+    _addresses,
     _transitions_total,
     _probes_total,
     _probe_seconds,

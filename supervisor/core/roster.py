@@ -39,6 +39,8 @@ class Member:
 
     found: Discovered
     active: bool = True
+    inactive: tuple[str, ...] = ()
+    """Those of its several addresses that are inactive."""
     sessions: int = 0
     removed_at: float | None = None
     grace_s: float = 0.0
@@ -147,10 +149,18 @@ class Roster:
         self._moved = True
         return change
 
-    def judge(self, name: str, active: bool, now: float) -> None:
-        """Take health's verdict; one that left DNS is watched for the rest of its grace, too."""
+    def judge(self, name: str, active: bool, now: float, inactive: tuple[str, ...] = ()) -> None:
+        """Take health's verdict; one that left DNS is watched for the rest of its grace, too.
+
+        ``inactive``: which of its several addresses are inactive.
+        """
         member = self._members.get(name)
-        if member is None or member.active == active:
+        if member is None:
+            return
+        if member.inactive != inactive:
+            self._members[name] = member = dataclasses.replace(member, inactive=inactive)
+            self._moved = True
+        if member.active == active:
             return
         returned_at = now if active and self._policy.slow_start_s else None
         member = dataclasses.replace(member, active=active, returned_at=returned_at)
@@ -242,4 +252,5 @@ def _endpoint(member: Member) -> Endpoint:
         tier=member.tier,
         ramp=member.ramp,
         emptied=member.emptied,
+        inactive=tuple(each for each in member.inactive if each in found.addresses),
     )

@@ -1,4 +1,4 @@
-"""Tells whether an address belongs to this host."""
+"""What the kernel's routes say of an address: whether it is ours, and whether it can be reached."""
 
 from __future__ import annotations
 
@@ -14,16 +14,27 @@ ANY_PORT = 9
 def is_local(address: str) -> bool:
     """Whether a literal IP is one of this host's own.
 
-    A datagram socket is connected, and the kernel chooses the source address for that route: for
-    an address of this host it is the very same address, and for all of 127.0.0.0/8 it is one of
-    loopback. Nothing is sent, and no netlink socket is needed.
+    The kernel chooses the source address for the route: for an address of this host it is the very
+    same address, and for all of 127.0.0.0/8 it is one of loopback. No netlink socket is needed.
     """
     if ipaddress.ip_address(address).is_loopback or ipaddress.ip_address(address).is_unspecified:
         return True
+    source = _source_for(address)
+    return source is not None and literal_ip(source) == literal_ip(address)
+
+
+def has_route(address: str) -> bool:
+    """Whether this host has a route to a literal IP, and an address to use it from."""
+    return _source_for(address) is not None
+
+
+def _source_for(address: str) -> str | None:
+    """The address from which the kernel would send to this one; None if it would not."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.connect((address, ANY_PORT))
-        except OSError:
-            return False
-        return literal_ip(sock.getsockname()[0]) == literal_ip(address)
+            source: str = sock.getsockname()[0]
+            return source
+    except OSError:
+        return None

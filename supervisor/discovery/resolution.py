@@ -18,13 +18,14 @@ from gateway.core.log import Log
 from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery import endpoints as discovery
+from supervisor.core.discovery.address_order import order_families
 from supervisor.core.discovery.admission import Admission, Candidate
 from supervisor.core.discovery.answers import CONFIRM_S, Answers, Refresh
 from supervisor.core.discovery.endpoints import Discovered, Question
 from supervisor.core.discovery.loop_guard import without_own
 from supervisor.core.discovery.resolution import Resolution, judge_dns
 from supervisor.core.discovery.system_names import Files
-from supervisor.discovery.local_addresses import is_local
+from supervisor.discovery.local_addresses import has_route, is_local
 from supervisor.discovery.tls_gate import Gate
 
 if TYPE_CHECKING:
@@ -197,12 +198,13 @@ class Targets:
             self._log.info("validating discovered SRV endpoints", srv=srv, endpoints=names)
 
     def _without_own(self, result: Resolution) -> Resolution:
-        """Leave out the addresses that are our own listen addresses."""
+        """Leave out our own listen addresses, and put the family first that is preferred here."""
         kept, loops = [], dict(result.loops)
         for endpoint in result.endpoints:
             left, hit = without_own(endpoint, self._listen, is_local)
             if left is not None:
-                kept.append(left)
+                addresses = order_families(left.addresses, has_route)
+                kept.append(dataclasses.replace(left, addresses=addresses))
             if hit is not None:
                 loops[endpoint.name] = str(hit)
         return dataclasses.replace(result, endpoints=tuple(kept), loops=loops)

@@ -21,6 +21,7 @@ from gateway.core.log import Log
 from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.health.addresses import log_fields
 from supervisor.core.health.machine import PROBE_GAP_S, Health, HealthChange, HealthView
 from supervisor.core.health.probing import Plan, Result, Verdict, plan, rules
 from supervisor.health.lateness import Lateness
@@ -345,7 +346,7 @@ class Prober:
             watch.health.follow(watch.health.rules, now)
         puzzled = result.verdict is Verdict.UNDECIDED and not moved
         if puzzled and not watch.puzzled:
-            self._log.warn("cannot probe", endpoint=watch.found.name, error=result.error)
+            self._log.warn("cannot probe", **log_fields(watch.found.name), error=result.error)
         watch.puzzled = puzzled
         self._took(watch, change)
 
@@ -374,7 +375,7 @@ class Prober:
             counted = self._counted
             self._log.warn(
                 "too few endpoints are active, failed probes take none away",
-                endpoint=name,
+                **log_fields(name),
                 error=health.last_error,
                 active=counted - len(self._inactive),
                 endpoints=counted,
@@ -392,12 +393,14 @@ class Prober:
         name, health = watch.found.name, watch.health
         if change is HealthChange.ACTIVATED:
             watch.transitions[EndpointState.ACTIVE] += 1
-            self._log.info("activated", endpoint=name)
+            self._log.info("activated", **log_fields(name))
         else:
             watch.transitions[EndpointState.INACTIVE] += 1
             hold_s = health.hold_s(self._loop.time())
             held: dict[str, float] = {"flaps": health.flaps, "hold_s": hold_s} if hold_s else {}
-            self._log.warn("deactivated endpoint", endpoint=name, error=health.last_error, **held)
+            self._log.warn(
+                "deactivated endpoint", **log_fields(name), error=health.last_error, **held
+            )
         self._on_change(name, self._view(watch))
 
     def _wall_at(self, at: float) -> float | None:

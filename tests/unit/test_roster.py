@@ -253,3 +253,18 @@ def test_versions_and_membership_hold_whatever_happens(
         in_dns = {e.name for e in snapshot.endpoints if e.state is not EndpointState.REMOVED}
         assert in_dns == {each.name for each in wanted}
         last = snapshot
+
+
+def test_inactive_addresses_go_to_the_workers() -> None:
+    """Those that the name still has, of an endpoint whose other addresses are active."""
+    two = replace(A, addresses=("10.0.0.1", "10.0.0.2"))
+    roster = Roster()
+    roster.resolve([two], 0, 30)
+    before = roster.snapshot(SETTINGS)
+    roster.judge("a:1", True, 0, ("10.0.0.2",))
+    after = roster.snapshot(SETTINGS)
+    assert after.version == before.version + 1
+    assert after.endpoints[0].inactive == ("10.0.0.2",)
+    assert after.endpoints[0].state is EndpointState.ACTIVE
+    roster.resolve([A], 1, 30)
+    assert roster.snapshot(SETTINGS).endpoints[0].inactive == ()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.core.counters import DialResult
+from gateway.core.endpoint import EndpointState
 from supervisor.core.admin.readiness import gateway_state, unreadiness
 from supervisor.core.admin.totals import EndpointSum
 from supervisor.core.admin.views import DiscoveryView, EndpointView, GatewayView, WorkerView
@@ -107,6 +108,7 @@ def _endpoint(view: EndpointView, traffic: EndpointSum) -> dict[str, Any]:
     return {
         "endpoint": view.endpoint,
         "addresses": list(view.addresses),
+        "address_states": {address: _address(view, traffic, address) for address in view.addresses},
         "priority": view.priority,
         "weight": view.weight,
         "state": view.state.value,
@@ -122,6 +124,22 @@ def _endpoint(view: EndpointView, traffic: EndpointSum) -> dict[str, Any]:
         "hold_s": round(view.hold_s, 3),
         "kept": view.kept,
     }
+
+
+def _address(view: EndpointView, traffic: EndpointSum, address: str) -> dict[str, Any]:
+    """One address of an endpoint; the only one is as the endpoint is."""
+    if len(view.addresses) == 1:
+        state, sessions, error = view.state.value, traffic.sessions, view.last_error
+    else:
+        health = view.address_views.get(address)
+        state = (
+            view.state.value
+            if health is None or view.state is EndpointState.REMOVED
+            else health.state.value
+        )
+        sessions = traffic.addresses.get(address, 0)
+        error = None if health is None else health.last_error
+    return {"state": state, "sessions": sessions, "last_error": error or None}
 
 
 def _worker(view: WorkerView) -> dict[str, Any]:

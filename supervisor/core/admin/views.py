@@ -84,6 +84,8 @@ class EndpointView:
     """Changes of state by the state it changed to, ever."""
     hold_s: float = 0.0
     """How long flap damping still keeps it inactive."""
+    address_views: Mapping[str, HealthView] = field(default_factory=dict)
+    """By address, of an endpoint with several."""
     kept: bool = False
     """Its probes fail, but too few others are active to take it away."""
 
@@ -140,7 +142,11 @@ class GatewayView:
     """Sockets of other programs that listen where we do."""
 
 
-def endpoint_view(member: Member, health: HealthView | None) -> EndpointView:
+def endpoint_view(
+    member: Member,
+    health: HealthView | None,
+    addresses: Mapping[str, HealthView] | None = None,
+) -> EndpointView:
     """One endpoint: identity and state from the roster, the rest from the prober's record."""
     found = member.found
     view = EndpointView(
@@ -149,6 +155,7 @@ def endpoint_view(member: Member, health: HealthView | None) -> EndpointView:
         priority=found.priority,
         weight=found.weight,
         state=member.state,
+        address_views=addresses or {},
     )
     if health is None:
         return view

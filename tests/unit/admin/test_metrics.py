@@ -39,6 +39,7 @@ CONTRACT = {
     "dials_total": {"endpoint", "result"},
     "dial_duration_seconds_bucket": {"endpoint", "le"},
     "endpoint_active": {"endpoint"},
+    "endpoint_addresses": {"endpoint", "state"},
     "endpoint_transitions_total": {"endpoint", "state"},
     "endpoint_priority": {"endpoint"},
     "endpoint_weight": {"endpoint"},

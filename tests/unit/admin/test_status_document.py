@@ -11,7 +11,8 @@ from gateway.core.endpoint import EndpointState
 from gateway.core.messages import EndpointReport, Report
 from supervisor.core.admin.document import document, log_lines
 from supervisor.core.admin.readiness import GatewayState, gateway_state, summary_of, unreadiness
-from supervisor.core.admin.totals import Totals
+from supervisor.core.admin.totals import EndpointSum, Sums, Totals
+from supervisor.core.health.machine import HealthView
 from supervisor.core.admin.views import (
     DiscoveryView,
     EndpointView,
@@ -104,6 +105,9 @@ def test_the_document_has_the_contracts_keys_and_values() -> None:
         {
             "endpoint": NAME,
             "addresses": ["10.0.1.10"],
+            "address_states": {
+                "10.0.1.10": {"state": "active", "sessions": 5, "last_error": None}
+            },
             "priority": 0,
             "weight": 0,
             "state": "active",
@@ -215,6 +219,32 @@ def test_the_state_of_the_whole(
     changed = dataclasses.replace(view(), **change)  # type: ignore[arg-type]
     assert gateway_state(changed) is state
     assert unreadiness(changed) == reasons
+
+
+def test_each_of_several_addresses_has_its_state() -> None:
+    """Its sessions, state and error; of an endpoint that left DNS all are removed."""
+    health = {
+        "10.0.1.10": HealthView(active=True, since=1.0),
+        "10.0.1.11": HealthView(active=False, since=1.0, last_error="refused"),
+    }
+    several = EndpointView(
+        endpoint=NAME, addresses=(*health, "10.0.1.12"), address_views=health
+    )
+    whole = dataclasses.replace(
+        view(),
+        endpoints=(several,),
+        sums=Sums(endpoints={NAME: EndpointSum(sessions=3, addresses={"10.0.1.10": 3})}),
+    )
+    (written,) = document(whole)["endpoints"]
+    assert written["addresses"] == [*health, "10.0.1.12"]
+    assert written["address_states"] == {
+        "10.0.1.10": {"state": "active", "sessions": 3, "last_error": None},
+        "10.0.1.11": {"state": "inactive", "sessions": 0, "last_error": "refused"},
+        "10.0.1.12": {"state": "active", "sessions": 0, "last_error": None},
+    }
+    gone = dataclasses.replace(several, state=EndpointState.REMOVED)
+    (written,) = document(dataclasses.replace(whole, endpoints=(gone,)))["endpoints"]
+    assert {each["state"] for each in written["address_states"].values()} == {"removed"}
 
 
 def test_the_summary_for_the_service_manager() -> None:

@@ -1,0 +1,155 @@
+"""The health of all endpoints: the prober's verdicts on addresses, joined to those on endpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from gateway.core.log import Log
+from supervisor.core.config import Config
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.health.addresses import inactive_addresses, joined, place_name, places
+from supervisor.core.health.machine import HealthView
+from supervisor.health.prober import Prober
+
+OnChange = Callable[[str, bool, tuple[str, ...]], None]
+"""Endpoint, whether it is active, and which of its several addresses are not."""
+
+
+@dataclass(slots=True)
+class _Several:
+    """An endpoint with several addresses: the places that the prober watches for it."""
+
+    found: Discovered
+    places: tuple[Discovered, ...]
+    since: float
+    active: bool = True
+
+
+class EndpointHealth:
+    """Owns the prober. An endpoint with a single address costs nothing here.
+
+    ``on_change`` is called when an endpoint, or one of its several addresses, turned active or
+    inactive.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        on_change: OnChange,
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.prober = Prober(config, log, self._on_change, wall=wall)
+        self._tell = on_change
+        self._wall = wall
+        self._several: dict[str, _Several] = {}
+
+    def set_endpoints(
+        self, endpoints: Iterable[Discovered], *, retired: Collection[str] = ()
+    ) -> None:
+        """Watch exactly these; ``retired`` get no new sessions and do not count as active."""
+        before, self._several = self._several, {}
+        watched: list[Discovered] = []
+        for found in endpoints:
+            if len(found.addresses) == 1:
+                watched.append(found)
+                continue
+            several = before.get(found.name)
+            if several is None:
+                several = _Several(found, places(found), self._wall())
+            elif several.found != found:
+                several.found, several.places = found, places(found)
+            self._several[found.name] = several
+            watched.extend(several.places)
+        gone = [
+            place.name
+            for name in retired
+            if name in self._several
+            for place in self._several[name].places
+        ]
+        self.prober.set_endpoints(watched, retired=(*retired, *gone))
+
+    def reconfigure(self, config: Config) -> None:
+        """New kind, intervals or files of probes; the endpoints keep their state."""
+        self.prober.reconfigure(config)
+
+    def remember(self, views: Mapping[str, HealthView]) -> None:
+        """Go on from what :meth:`export` gave in an earlier master."""
+        self.prober.remember(views)
+
+    def export(self, names: Iterable[str]) -> dict[str, HealthView]:
+        """What is held of these endpoints, by what the prober watches, for the next master."""
+        views: dict[str, HealthView] = {}
+        for name in names:
+            several = self._several.get(name)
+            watched = [place.name for place in several.places] if several else [name]
+            for each in watched:
+                if (view := self.prober.view(each)) is not None:
+                    views[each] = view
+        return views
+
+    def view(self, name: str) -> HealthView | None:
+        """None for an endpoint that is not watched."""
+        several = self._several.get(name)
+        if several is None:
+            return self.prober.view(name)
+        return joined(self._views(several), several.since)
+
+    def address_views(self, name: str) -> dict[str, HealthView]:
+        """By address; of an endpoint with one address it has that one."""
+        several = self._several.get(name)
+        return {} if several is None else self._views(several)
+
+    def dial_failed(self, name: str, address: str, error: str, result: str = "") -> None:
+        """A worker could not dial this address; see Prober."""
+        self.prober.dial_failed(self._watched(name, address), error, result)
+
+    def dial_succeeded(self, name: str, address: str) -> None:
+        """A worker reached an endpoint or address that it held for inactive or suspect."""
+        self.prober.dial_succeeded(self._watched(name, address))
+
+    def take_traffic(
+        self,
+        name: str,
+        *,
+        sessions: int,
+        dials: int,
+        bytes_out: int,
+        by_address: Mapping[str, int],
+    ) -> None:
+        """What all workers together counted; ``by_address``: sessions.
+
+        Dials and bytes are not counted by address, so they prove nothing of one.
+        """
+        several = self._several.get(name)
+        if several is None:
+            self.prober.take_traffic(name, sessions=sessions, dials=dials, bytes_out=bytes_out)
+            return
+        for place in several.places:
+            here = by_address.get(place.addresses[0], 0)
+            self.prober.take_traffic(place.name, sessions=here, dials=0, bytes_out=0)
+
+    async def close(self) -> None:
+        await self.prober.close()
+
+    def _watched(self, name: str, address: str) -> str:
+        return place_name(name, address) if name in self._several else name
+
+    def _views(self, several: _Several) -> dict[str, HealthView]:
+        views = {place.addresses[0]: self.prober.view(place.name) for place in several.places}
+        return {address: view for address, view in views.items() if view is not None}
+
+    def _on_change(self, watched: str, view: HealthView) -> None:
+        name, _, address = watched.partition(" ")
+        several = self._several.get(name)
+        if not address:
+            self._tell(name, view.active, ())
+        elif several is not None:
+            views = self._views(several)
+            active = any(each.active for each in views.values())
+            if active != several.active:
+                several.active, several.since = active, self._wall()
+            self._tell(name, active, inactive_addresses(views))

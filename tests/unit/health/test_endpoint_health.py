@@ -1,0 +1,121 @@
+"""Health of endpoints with several addresses, with real probes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from supervisor.core.config import Config
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.health.endpoint_health import EndpointHealth
+from tests.backends import Backend, greet
+from tests.logbook import Logbook
+
+QUICK = Config(health_interval_s=0.1, health_timeout_s=1.0, retry_delay_s=0.2)
+GOOD, DEAD = "127.0.0.1", "127.0.0.9"
+
+
+async def eventually(predicate: Callable[[], object], deadline_s: float = 10.0) -> None:
+    async with asyncio.timeout(deadline_s):
+        while not predicate():  # noqa: ASYNC110 (what is waited for has no event)
+            await asyncio.sleep(0.002)
+
+
+class Stage:
+    """The health of one endpoint with two addresses, and everything that was said of it."""
+
+    def __init__(self, port: int) -> None:
+        self.log = Logbook()
+        self.changes: list[tuple[str, bool, tuple[str, ...]]] = []
+        self.it = EndpointHealth(QUICK, self.log, lambda *change: self.changes.append(change))
+        self.found = Discovered("web:1", "web", port, (GOOD, DEAD))
+        self.it.set_endpoints([self.found])
+
+    @property
+    def active(self) -> dict[str, bool]:
+        return {a: view.active for a, view in self.it.address_views("web:1").items()}
+
+
+def test_a_dead_address_is_inactive_and_its_endpoint_is_not() -> None:
+    """Each address has its own verdict, and the log names it."""
+
+    async def main() -> None:
+        with Backend(greet) as backend:
+            stage = Stage(backend.port)
+            await eventually(lambda: stage.active == {GOOD: True, DEAD: False})
+            assert stage.changes == [("web:1", True, (DEAD,))]
+            (line,) = stage.log.lines_of("deactivated endpoint")
+            assert (line["endpoint"], line["address"]) == ("web:1", DEAD)
+            view = stage.it.view("web:1")
+            assert view is not None
+            assert view.active
+            assert view.last_error == f"{DEAD}: connection refused"
+            backend.stop()
+            await eventually(lambda: stage.active == {GOOD: False, DEAD: False})
+            assert stage.changes[-1][:2] == ("web:1", False)
+            await stage.it.close()
+
+    asyncio.run(main())
+
+
+def test_what_workers_report_counts_for_the_address() -> None:
+    """A failed dial is evidence against that address, a success for it."""
+
+    async def main() -> None:
+        with (
+            Backend(greet) as backend,
+            Backend(greet, host=DEAD, port=backend.port),
+        ):
+            stage = Stage(backend.port)
+            await eventually(lambda: stage.it.view("web:1") is not None)
+            stage.it.take_traffic("web:1", sessions=2, dials=2, bytes_out=9, by_address={GOOD: 2})
+            stage.it.dial_failed("web:1", DEAD, "connection refused", "refused")
+            assert stage.active == {GOOD: True, DEAD: False}
+            stage.it.dial_succeeded("web:1", DEAD)
+            assert stage.active == {GOOD: True, DEAD: True}
+            assert stage.changes == [("web:1", True, (DEAD,)), ("web:1", True, ())]
+            await stage.it.close()
+
+    asyncio.run(main())
+
+
+def test_addresses_come_and_go() -> None:
+    """An endpoint whose name gets or loses addresses is watched as it is now."""
+
+    async def main() -> None:
+        with Backend(greet) as backend:
+            stage = Stage(backend.port)
+            one = Discovered("web:1", "web", backend.port, (GOOD,))
+            stage.it.set_endpoints([one])
+            assert stage.it.address_views("web:1") == {}
+            assert stage.it.view("web:1") is not None
+            assert list(stage.it.export(["web:1", "gone:1"])) == ["web:1"]
+            three = Discovered("web:1", "web", backend.port, (GOOD, DEAD, "127.0.0.8"))
+            stage.it.set_endpoints([three], retired=["web:1"])
+            assert list(stage.active) == list(three.addresses)
+            exported = stage.it.export(["web:1"])
+            assert len(exported) == 3
+            stage.it.set_endpoints([stage.found])
+            assert list(stage.active) == list(stage.found.addresses)
+            stage.it.reconfigure(QUICK)
+            await stage.it.close()
+
+    asyncio.run(main())
+
+
+def test_the_next_master_goes_on() -> None:
+    """What an address was stays through an upgrade."""
+
+    async def main() -> None:
+        with Backend(greet) as backend:
+            stage = Stage(backend.port)
+            await eventually(lambda: stage.active == {GOOD: True, DEAD: False})
+            exported = stage.it.export(["web:1"])
+            await stage.it.close()
+            after = Stage(backend.port)
+            after.it.remember(exported)
+            assert after.active == {GOOD: True, DEAD: False}
+            assert after.changes == [("web:1", True, (DEAD,))]
+            await after.it.close()
+
+    asyncio.run(main())
