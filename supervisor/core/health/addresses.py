@@ -64,7 +64,7 @@ def joined(views: Mapping[str, HealthView], since: float) -> HealthView:
         probe_failures=sum(view.probe_failures for view in all_views),
         probes=dict(probes),
         probe_buckets=tuple(
-            sum(counts) for counts in zip_longest(*(v.probe_buckets for v in all_views), fillvalue=0)
+            map(sum, zip_longest(*(view.probe_buckets for view in all_views), fillvalue=0))
         ),
         probe_seconds=sum(view.probe_seconds for view in all_views),
         transitions=dict(transitions),

@@ -26,6 +26,7 @@ from supervisor.core.admin.views import (
     ReloadView,
     WorkerView,
 )
+from supervisor.core.health.machine import HealthView
 
 A, B = "a.test:2379", "[2001:db8::1]:2379"
 
@@ -133,6 +134,10 @@ def view(endpoints: int = 2) -> GatewayView:
                 probe_buckets=(0, 8, 1),
                 probe_seconds=0.002,
                 transitions={"inactive": 1, "active": 1},
+                address_views={
+                    "10.0.0.1": HealthView(active=True, since=0.0),
+                    "10.0.0.2": HealthView(active=False, since=0.0),
+                },
             ),
             EndpointView(endpoint=B, state=EndpointState.INACTIVE),
             *more,
@@ -199,6 +204,8 @@ def test_the_values_are_the_views() -> None:
     assert value(got, "refused_total", reason="no-endpoint") == 0
     assert value(got, "endpoint_active", endpoint=A) == 1
     assert value(got, "endpoint_active", endpoint=B) == 0
+    for state in ("active", "inactive"):
+        assert value(got, "endpoint_addresses", endpoint=A, state=state) == 1
     assert value(got, "endpoint_transitions_total", endpoint=A, state="inactive") == 1
     assert value(got, "probes_total", endpoint=A, result="passed") == 9
     assert value(got, "probes_total", endpoint=B, result="failed") == 0

@@ -12,7 +12,6 @@ from gateway.core.messages import EndpointReport, Report
 from supervisor.core.admin.document import document, log_lines
 from supervisor.core.admin.readiness import GatewayState, gateway_state, summary_of, unreadiness
 from supervisor.core.admin.totals import EndpointSum, Sums, Totals
-from supervisor.core.health.machine import HealthView
 from supervisor.core.admin.views import (
     DiscoveryView,
     EndpointView,
@@ -21,6 +20,7 @@ from supervisor.core.admin.views import (
     WorkerStatus,
     WorkerView,
 )
+from supervisor.core.health.machine import HealthView
 
 NAME = "infra0.example.com:2379"
 
@@ -105,9 +105,7 @@ def test_the_document_has_the_contracts_keys_and_values() -> None:
         {
             "endpoint": NAME,
             "addresses": ["10.0.1.10"],
-            "address_states": {
-                "10.0.1.10": {"state": "active", "sessions": 5, "last_error": None}
-            },
+            "address_states": {"10.0.1.10": {"state": "active", "sessions": 5, "last_error": None}},
             "priority": 0,
             "weight": 0,
             "state": "active",
@@ -227,9 +225,7 @@ def test_each_of_several_addresses_has_its_state() -> None:
         "10.0.1.10": HealthView(active=True, since=1.0),
         "10.0.1.11": HealthView(active=False, since=1.0, last_error="refused"),
     }
-    several = EndpointView(
-        endpoint=NAME, addresses=(*health, "10.0.1.12"), address_views=health
-    )
+    several = EndpointView(endpoint=NAME, addresses=(*health, "10.0.1.12"), address_views=health)
     whole = dataclasses.replace(
         view(),
         endpoints=(several,),

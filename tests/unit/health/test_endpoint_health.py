@@ -11,7 +11,9 @@ from supervisor.health.endpoint_health import EndpointHealth
 from tests.backends import Backend, greet
 from tests.logbook import Logbook
 
-QUICK = Config(health_interval_s=0.1, health_timeout_s=1.0, retry_delay_s=0.2)
+QUICK = Config(
+    health_interval_s=0.1, health_idle_interval_s=0.1, health_timeout_s=1.0, retry_delay_s=0.2
+)
 GOOD, DEAD = "127.0.0.1", "127.0.0.9"
 
 
