@@ -11,6 +11,7 @@ from gateway.core.log import Log
 from supervisor.core.admin.totals import Totals, Traffic
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.rebalance import Order, Rebalancer
 from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Policy, Roster
 from supervisor.health.endpoint_health import EndpointHealth
@@ -43,6 +44,8 @@ class EndpointTracker:
         self._send = send
         self._publisher: SnapshotPublisher | None = None
         self._unknown: frozenset[str] = frozenset()
+        self._rebalancer = Rebalancer()
+        self._rebalancing = False
         self._log = log
         self._follow_policy()
 
@@ -82,6 +85,31 @@ class EndpointTracker:
         self._watch_members()
         self.publish()
         return {name: moved.sessions for name, moved in traffic.items()}
+
+    def rebalance(self) -> list[tuple[tuple[int, int], messages.GiveUp]]:
+        """What workers are to close now so that endpoints come back to their shares."""
+        over_s = self._config.rebalance_s
+        if not over_s and not self._rebalancing:
+            return []
+        self._rebalancing = bool(over_s)
+        orders = self._rebalancer.step(
+            self._roster.snapshot(self._settings()).endpoints,
+            self._totals.sessions_by_worker(),
+            over_s=over_s,
+            now=self._loop.time(),
+        )
+        by_worker: dict[tuple[int, int], list[Order]] = {}
+        for order in orders:
+            by_worker.setdefault(order.worker, []).append(order)
+        return [
+            (
+                worker,
+                messages.GiveUp(
+                    tuple(each.endpoint for each in some), tuple(each.older_than_s for each in some)
+                ),
+            )
+            for worker, some in by_worker.items()
+        ]
 
     def reconfigure(self, config: Config) -> None:
         """The configuration changed: the workers get it with the next snapshot, at once."""
@@ -146,7 +174,10 @@ class EndpointTracker:
 
     def _make(self) -> messages.Snapshot:
         self._roster.advance(self._loop.time())
-        return self._roster.snapshot(worker_settings(self._config, self._machine))
+        return self._roster.snapshot(self._settings())
+
+    def _settings(self) -> messages.Settings:
+        return worker_settings(self._config, self._machine)
 
     def _publish(self, snapshot: messages.Snapshot) -> None:
         self._totals.retain([each.name for each in snapshot.endpoints])

@@ -366,6 +366,8 @@ class Master:
         self._discovery_loop.set_any_active(self._endpoints.any_active)
         if self._config.balance == "least-sessions":
             self._pool.push_loads(messages.Loads(sessions, self._totals.sessions_by_address()))
+        for (slot, gen), order in self._endpoints.rebalance():
+            self._pool.give_up(slot, gen, order)
         self._service_notifier.show_status()
 
     # -- signals ----------------------------------------------------------------------------

@@ -137,7 +137,10 @@ END_MEANINGS = {
     End.IDLE: "no byte moved for `--idle-timeout`",
     End.INACTIVE: "its endpoint turned inactive and `--on-inactive` is `close`",
     End.REMOVED: "its endpoint left DNS and `--removal-grace` is over",
-    End.DRAINED: "the gateway or its worker stopped, and the drain reached its deadline",
+    End.DRAINED: "the gateway or its worker stopped, and the drain was near its deadline; or its "
+    "endpoint is named in `--drain-endpoints` and `--removal-grace` is over",
+    End.AGE: "it was as old as `--max-session-age`",
+    End.REBALANCE: "its endpoint had more than its share of sessions (`--rebalance`)",
     End.NO_ENDPOINT: "no endpoint was known",
     End.DIAL_FAILED: "every endpoint was dialed and none could be reached",
     End.ERROR: "the host had no memory for it, or the gateway failed (`session failed` in the log)",

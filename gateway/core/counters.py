@@ -30,6 +30,8 @@ class End(enum.StrEnum):
     INACTIVE = "inactive"
     REMOVED = "removed"
     DRAINED = "drained"
+    AGE = "age"
+    REBALANCE = "rebalance"
     NO_ENDPOINT = "no-endpoint"
     DIAL_FAILED = "dial-failed"
     ERROR = "error"

@@ -1,6 +1,7 @@
 """The whole protocol between master and worker, as types.
 
-Down the pipe (master to worker): :class:`Snapshot`, :class:`Loads`, :class:`Drain`.
+Down the pipe (master to worker): :class:`Snapshot`, :class:`Loads`, :class:`GiveUp`,
+:class:`Drain`.
 Down the control socket: :class:`Adopt` and :class:`Peer` (with descriptors), :class:`Release`.
 Up the control socket (worker to master): :class:`Bound` (with descriptors), :class:`Ready`,
 :class:`Failed`, :class:`DialFailed`, :class:`DialSucceeded`, :class:`Report`, :class:`Drained`.
@@ -47,6 +48,7 @@ class Settings:
     on_inactive: str = "keep"
     close_spread_s: float = 1.0
     """Over how long sessions are closed that have to go together."""
+    max_session_age_s: float = 0.0
     access_log: bool = False
     log_level: str = "info"
 
@@ -74,6 +76,17 @@ class Loads:
 
     endpoints: dict[str, int]
     addresses: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Close the oldest idle session of each of these endpoints, in this order (``--rebalance``).
+
+    ``older_than_s``: younger sessions are spared. Lost ones do no harm.
+    """
+
+    endpoints: tuple[str, ...]
+    older_than_s: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +207,7 @@ class Drained:
     cut: int = 0
 
 
-Down = Snapshot | Loads | Drain | Adopt | Release | Peer
+Down = Snapshot | Loads | GiveUp | Drain | Adopt | Release | Peer
 Up = Ready | Bound | Failed | DialFailed | DialSucceeded | Report | Drained
 
 MAY_BE_LOST: tuple[type, ...] = (DialFailed, DialSucceeded, Report)

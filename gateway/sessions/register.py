@@ -13,6 +13,7 @@ from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.log import Log
 from gateway.core.messages import Settings, Snapshot
 from gateway.poller import Poller
+from gateway.sessions.age import SessionAge
 from gateway.sessions.cuts import ScheduledCuts
 from gateway.sessions.dial import OnDialFailed, Table
 from gateway.sessions.dialer import Dialer
@@ -75,6 +76,7 @@ class Sessions:
         self._settled_at = 0.0
         self._keepalive = Keepalive(loop, self._all, settings)
         self._idle_timeout = IdleTimeout(loop, self._all)
+        self._age = SessionAge(loop, self._all)
         self._cuts = ScheduledCuts(loop)
         self._kept: frozenset[str] | None = None
         self._inactive: frozenset[str | tuple[str, str]] = frozenset()
@@ -123,7 +125,12 @@ class Sessions:
             self._cuts.spread_s = snapshot.settings.close_spread_s
         self._cuts.replace(list(self._to_cut(self._kept, turned_inactive)))
         self._idle_timeout.set(snapshot.settings.idle_timeout_s)
+        self._age.set(snapshot.settings.max_session_age_s)
         self.stalls.set(snapshot.settings.tcp_user_timeout_s)
+
+    def give_up_one(self, name: str, older_than_s: float) -> None:
+        """Close the endpoint's oldest idle session, if there is one of that age."""
+        self._age.give_up_one(name, older_than_s)
 
     def cut_over(self, spread_s: float, end: End) -> None:
         """End every session, each at a moment of its own, the last one ``spread_s`` from now."""
@@ -167,7 +174,14 @@ class Sessions:
     def close(self) -> None:
         """Cut what is left and stop the timers."""
         self.cut_all(End.DRAINED)
-        for part in (self._keepalive, self._idle_timeout, self._cuts, self.stalls, self.dialer):
+        for part in (
+            self._keepalive,
+            self._idle_timeout,
+            self._age,
+            self._cuts,
+            self.stalls,
+            self.dialer,
+        ):
             part.close()
         self.relay.close()
 

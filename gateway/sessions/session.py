@@ -228,6 +228,14 @@ class Session:
             self.moved_at = now
         return now - self.moved_at
 
+    def client_host(self) -> str:
+        """The client's address without its port."""
+        with borrowed(self.client.fd) as sock:
+            try:
+                return str(sock.getpeername()[0])
+            except OSError:  # it is gone already
+                return ""
+
     def facts(self) -> dict[str, Any]:
         """The access log's fields, but for the duration and the end."""
         facts = {

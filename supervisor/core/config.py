@@ -62,6 +62,8 @@ class Config:
     tcp_user_timeout_s: float = 30.0
     max_sessions: int = 0
     max_session_rate: int = 0
+    max_session_age_s: float = 0.0
+    rebalance_s: float = 0.0
     balance: str = "round-robin"
     host_seed: str = ""
     """Empty: from the machine."""

@@ -347,6 +347,26 @@ FLAGS: tuple[Flag, ...] = (
         help="Most new clients a second, over all workers; further clients wait. 0: any number.",
     ),
     Flag(
+        name="max-session-age",
+        field="max_session_age_s",
+        read=_duration(0.1, zero="never"),
+        default="0s",
+        metavar="DURATION",
+        topic=Topic.LISTENING,
+        help="Close sessions of this age, a tenth more or less, so that they are spread over all "
+        "endpoints again; 0s: never.",
+    ),
+    Flag(
+        name="rebalance",
+        field="rebalance_s",
+        read=_duration(1, zero="off"),
+        default="0s",
+        metavar="DURATION",
+        topic=Topic.DIALING,
+        help="While an endpoint has more than its share of the sessions, close its oldest idle "
+        "ones, spread over this long; 0s: off.",
+    ),
+    Flag(
         name="idle-timeout",
         field="idle_timeout_s",
         read=_duration(0.001, zero="never"),

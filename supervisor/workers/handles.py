@@ -141,6 +141,11 @@ class WorkerHandles:
         for name, fd in self[who].descriptors(who).items():
             self._descriptor_store.keep(name, fd)
 
+    def tell(self, who: WorkerId, line: bytes, kind: type) -> None:
+        """Send an encoded message to one worker, if it lives; of a kind it gets the newest only."""
+        if handle := self._handles.get(who):
+            handle.channel.send(line, kind)
+
     def tell_all(self, line: bytes, kind: type) -> None:
         """Send an encoded message to every worker; a slow one gets the newest of a kind only."""
         for handle in self._handles.values():

@@ -148,6 +148,10 @@ class WorkerPool:
         """Send Loads to every worker; a slow one gets the newest only."""
         self._handles.tell_all(wire.encode(loads), messages.Loads)
 
+    def give_up(self, slot: int, gen: int, order: messages.GiveUp) -> None:
+        """Have one worker close sessions; no harm is done if it is gone."""
+        self._handles.tell(WorkerId(slot, gen), wire.encode(order), messages.GiveUp)
+
     def resize(self, by: int) -> int:
         """So many workers more or fewer; returns how many there are to be now."""
         self._feed(events.Resize(by))

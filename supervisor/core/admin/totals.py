@@ -203,6 +203,13 @@ class Totals:
                 entry.bytes_out += counted.bytes_out
         return total
 
+    def sessions_by_worker(self) -> dict[tuple[int, int], dict[str, int]]:
+        """Sessions by endpoint of each living worker, known by slot and generation."""
+        return {
+            who: {name: each.sessions for name, each in worker.report.endpoints.items()}
+            for who, worker in self._living.items()
+        }
+
     def sessions_by_address(self) -> dict[str, dict[str, int]]:
         """The same by endpoint and address, for the endpoints with several addresses."""
         total: dict[str, dict[str, int]] = {}
