@@ -17,6 +17,7 @@ from supervisor.cli.dials import Checked, dial_all
 from supervisor.cli.own_addresses import Availability, OwnAddress, try_admin, try_listen
 from supervisor.cli.tables import Cell, Output, Part, line, make_table, stack
 from supervisor.core.config import Config
+from supervisor.core.discovery.explanation import Branch
 from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.system_names import Files
 from supervisor.core.effective import Source, to_document
@@ -41,12 +42,16 @@ class Findings:
     workers: int = 0
     open_files: int = 0
     obstacles: list[str] = field(default_factory=list)
+    explanation: tuple[Branch, ...] = ()
+    """With ``--explain``: the chain from each target to its addresses."""
 
 
-def run(config: Config, as_json: bool = False, files: Files | None = None) -> int:
+def run(
+    config: Config, as_json: bool = False, explain: bool = False, files: Files | None = None
+) -> int:
     """Check and print. The exit code: 0, or what ``start`` would exit with (1, 2 or 69)."""
     try:
-        found = asyncio.run(_find(config, files))
+        found = asyncio.run(_find(config, files, explain=explain))
     except BadTargetError as error:
         report(str(error))
         return EXIT_USAGE
@@ -54,6 +59,8 @@ def run(config: Config, as_json: bool = False, files: Files | None = None) -> in
         print(json.dumps(describe(config, found), indent=2))
     else:
         Output().print(_render(config, found))
+        for tree in found.explanation:
+            print("", *tree.lines(), sep="\n")
     sys.stdout.flush()
     if not found.resolution.srv and found.resolution.loops:
         name, hit = next(iter(found.resolution.loops.items()))
@@ -69,15 +76,22 @@ def run(config: Config, as_json: bool = False, files: Files | None = None) -> in
     return EXIT_USABLE if any(each.usable for each in found.checked) else EXIT_NO_ENDPOINT
 
 
-async def _find(config: Config, files: Files | None) -> Findings:
+async def _find(config: Config, files: Files | None, *, explain: bool) -> Findings:
     obstacles = []
     try:
         listen = await resolve_listen(config.listen_addr, config.nameserver, files=files)
     except UnresolvedListenError as error:
         listen = ()
         obstacles.append(str(error))
-    resolution = await Targets(config, listen, files=files).resolve(force=True)
+    targets = Targets(config, listen, files=files, traced=explain)
+    resolution = await targets.resolve(force=True)
     found = Findings(resolution, await dial_all(config, resolution.endpoints), obstacles=obstacles)
+    if explain:
+        dialed = {
+            each.endpoint.name: {dial.address: dial.said for dial in each.dials}
+            for each in found.checked
+        }
+        found.explanation = targets.explain(resolution, dialed)
     found.own = [try_listen("listen-addr", each) for each in listen]
     found.own += map(try_admin, config.admin_addr)
     found.obstacles += [
@@ -124,6 +138,7 @@ def describe(config: Config, found: Findings) -> dict[str, Any]:
             for name, reason in found.resolution.left_out.items()
         ],
         "problems": [problem.error for problem in found.resolution.problems],
+        "explanation": [tree.document() for tree in found.explanation],
         "own_addresses": [
             {
                 "flag": each.flag,

@@ -141,7 +141,7 @@ def _start(**given: tuple[str, ...]) -> int:
     return master.run(config, functools.partial(settings.load, flags))
 
 
-def _check(*, as_json: bool, **given: tuple[str, ...]) -> int:
+def _check(*, as_json: bool, explain: bool, **given: tuple[str, ...]) -> int:
     """Check everything that start would need, dial every endpoint once, and start nothing.
 
     Exits 0 if at least one endpoint can be dialed, 69 if none can, 1 if something else would keep
@@ -152,7 +152,7 @@ def _check(*, as_json: bool, **given: tuple[str, ...]) -> int:
         report(f"warning: {name} is not a variable of the gateway, did you mean {meant}?")
     from supervisor.cli import check as check_command
 
-    return check_command.run(config, as_json=as_json)
+    return check_command.run(config, as_json=as_json, explain=explain)
 
 
 def _status(*, as_json: bool, watch: bool, **given: tuple[str, ...]) -> int:
@@ -227,11 +227,14 @@ def completion(shell: str) -> int:
 def _add_commands() -> None:
     json_option = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON.")
     watch_option = click.Option(["--watch"], is_flag=True, help="Refresh in place until Ctrl-C.")
+    explain_option = click.Option(
+        ["--explain"], is_flag=True, help="Show every step from the names to the addresses."
+    )
     every = [FlagOption(flag) for flag in FLAGS]
     finding = [FlagOption(BY_NAME[name]) for name in _FINDING]
     for name, callback, params in (
         ("start", _start, every),
-        ("check", _check, [json_option, *every]),
+        ("check", _check, [json_option, explain_option, *every]),
         ("status", _status, [json_option, watch_option, *finding]),
         ("reload", _reload, finding),
     ):

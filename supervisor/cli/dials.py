@@ -25,6 +25,11 @@ class Dial:
     time_s: float
     error: str = ""
 
+    @property
+    def said(self) -> str:
+        """What came of it, in words."""
+        return self.error or f"connected in {self.time_s * 1000:.1f} ms"
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:

@@ -9,7 +9,7 @@ import asyncio
 import dataclasses
 import os
 import random
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,11 @@ from supervisor.core.discovery.address_order import order_families
 from supervisor.core.discovery.admission import Admission, Candidate
 from supervisor.core.discovery.answers import CONFIRM_S, Answers, Refresh
 from supervisor.core.discovery.endpoints import Discovered, Question
+from supervisor.core.discovery.explanation import Branch, Story
 from supervisor.core.discovery.loop_guard import without_own
 from supervisor.core.discovery.resolution import Resolution, judge_dns
 from supervisor.core.discovery.system_names import Files
+from supervisor.core.discovery.trace import Step
 from supervisor.discovery.local_addresses import has_route, is_local
 from supervisor.discovery.tls_gate import Gate
 
@@ -49,8 +51,9 @@ class BadTargetError(Exception):
 class Targets:
     """Resolves the targets of one configuration, again and again.
 
-    ``before`` is the Targets of the configuration before: what it knows of DNS and of TLS is kept
-    where it still holds. Raises BadTargetError if a file that the TLS check needs cannot be used.
+     ``before`` is the Targets of the configuration before: what it knows of DNS and of TLS is kept
+    where it still holds. ``traced``: keep the steps for :meth:`explain`.
+     Raises BadTargetError if a file that the TLS check needs cannot be used.
     """
 
     def __init__(
@@ -62,8 +65,10 @@ class Targets:
         before: Targets | None = None,
         files: Files | None = None,
         draw: Draw = random.randrange,
+        traced: bool = False,
     ) -> None:
         self.config = config
+        self._steps: dict[Question, tuple[Step, ...]] | None = {} if traced else None
         self._listen = listen
         self._log = log
         self._files = files or Files()
@@ -124,6 +129,16 @@ class Targets:
         """Whether there is something to ask DNS again and again for."""
         asks = self._owners or discovery.static_questions(self.config)
         return bool(asks) and self.config.discovery_refresh != "off"
+
+    def explain(
+        self, resolution: Resolution, dialed: Mapping[str, Mapping[str, str]]
+    ) -> tuple[Branch, ...]:
+        """The chain from each target to its addresses; ``traced`` must have been true.
+
+        ``dialed``: by endpoint name, its addresses with what dialing them gave.
+        """
+        steps = self._steps or {}
+        return Story(self.config, self._answers.lookup, steps, resolution, dialed).tell()
 
     def _uses_static_list(self) -> bool:
         """Whether --endpoints is the only target, or the fallback that the operator asked for."""
@@ -226,8 +241,12 @@ class Targets:
         resolver = self._current_resolver()
 
         async def ask(question: Question) -> None:
-            outcome = await resolver.ask(question)
-            self._answers.take(question, outcome, now=now(), refresh=self._refresh, draw=self._draw)
+            looked = await resolver.look_up(question)
+            if self._steps is not None:
+                self._steps[question] = looked.steps
+            self._answers.take(
+                question, looked.outcome, now=now(), refresh=self._refresh, draw=self._draw
+            )
 
         await _in_parallel([partial(ask, each) for each in asked], late=late)
         return asked

@@ -77,7 +77,7 @@ LOG_LINES = (
 COMMANDS = {"start", "check", "status", "reload", "demo", "completion"}
 
 OTHER_FLAGS = {
-    *("--version", "--help", "--json", "--watch", "--etcd", "--once", "--check"),
+    *("--version", "--help", "--json", "--explain", "--watch", "--etcd", "--once", "--check"),
     "--client-cert-auth",
 }
 """Flags of our other commands, of ``tests.generate``, and of etcd itself."""

@@ -90,6 +90,11 @@ class SrvRecord:
     port: int
     target: str
 
+    @property
+    def address(self) -> HostPort:
+        """What it names, which is absolute; of a usable record only."""
+        return HostPort(literal_ip(self.target) or self.target, self.port, absolute=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -268,7 +273,7 @@ def usable_records(owner: Owner, outcome: Outcome | None) -> tuple[list[SrvRecor
             return [], [Problem(f"{owner.question}: {error}", definite=True)]
     records, problems = [], []
     for record in outcome.records:
-        if reason := _unusable(record):
+        if reason := record_problem(record):
             text = f"{record.priority} {record.weight} {record.port} {record.target or '.'}"
             problems.append(Problem(f"{owner.question} record {text!r}: {reason}", definite=True))
         else:
@@ -285,7 +290,7 @@ def sort_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
 _HOST = re.compile(r"(?!.{254})[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\Z")
 
 
-def _unusable(record: SrvRecord) -> str:
+def record_problem(record: SrvRecord) -> str:
     """Why a record cannot become an endpoint; "" if it can."""
     if not record.target:
         return "the service is decidedly not available"

@@ -264,3 +264,45 @@ def test_the_configuration_is_shown_with_its_sources(
     assert main([*arguments, "--json"]) == 69
     configuration = json.loads(capfd.readouterr().out)["configuration"]
     assert configuration["balance"] == {"value": "round-robin", "source": "default"}
+
+
+def test_explain_shows_the_chain_from_name_to_address(
+    ns: NameServer, files: Files, capsys: Capture
+) -> None:
+    """Which names were asked of which server, what it said, what was left out, and the dials."""
+    with Server(plaintext) as backend:
+        ns.set(
+            "_etcd-client._tcp.test",
+            "SRV",
+            f"0 0 {backend.port} n1.test.",
+            "0 0 0 n2.test.",
+            "0 0 9 gone.test.",
+        )
+        config = Config(discovery_srv="test", insecure_discovery=True, nameserver=(ns.address,))
+        assert check_command.run(config, explain=True, files=files) == 0
+        text = capsys.readouterr().out
+        assert f"SRV _etcd-client-ssl._tcp.test from {ns.address} over UDP: NXDOMAIN" in text
+        assert f"\n  record 0 0 {backend.port} n1.test\n    host n1.test\n" in text
+        assert "      A n1.test from" in text
+        assert f"\n    endpoint n1.test:{backend.port}\n      127.0.0.1: connected in" in text
+        assert "left out: port 0" in text
+        assert "a definite no: NXDOMAIN" in text
+        check_command.run(config, as_json=True, explain=True, files=files)
+        ssl, plain = json.loads(capsys.readouterr().out)["explanation"]
+        assert ssl["children"][-1]["no_answer"] == "a definite no: NXDOMAIN"
+        step = plain["children"][0]
+        assert (step["type"], step["server"], step["transport"]) == ("SRV", str(ns.address), "udp")
+        assert step["flags"] == ["aa"]
+        assert step["ttl_s"] == 5
+
+
+def test_explain_of_static_endpoints(ns: NameServer, files: Files, capsys: Capture) -> None:
+    """Literals need no lookup; a name of the hosts file is said to be from there."""
+    Path(files.hosts).write_text("127.0.0.1 pinned\n")
+    dead = free_port()
+    config = replace(static(f"pinned:{dead}", f"127.0.0.1:{dead}"), nameserver=(ns.address,))
+    check_command.run(config, explain=True, files=files)
+    text = capsys.readouterr().out
+    assert f"pinned in {files.hosts}: 127.0.0.1" in text
+    assert f"\n--endpoints 127.0.0.1:{dead}\n  endpoint 127.0.0.1:{dead}\n" in text
+    assert "    127.0.0.1: connection refused" in text
