@@ -7,8 +7,11 @@ from collections.abc import Callable
 
 from gateway.core.log import Log
 from supervisor.handover.systemd import Notify
+from supervisor.system.patience import try_until_done
 from supervisor.system.tasks import Tasks
 from supervisor.workers.pool import WorkerPool
+
+CANNOT_LEAVE = "cannot leave now, trying again"
 
 
 class Shutdown:
@@ -70,5 +73,9 @@ class Shutdown:
             self._log.info("drained", sessions_cut=self.sessions_cut)
 
     async def _leave(self, pool: WorkerPool) -> None:
-        await self._notify.barrier()
+        await try_until_done(self._wait_for_store, self._log, msg=CANNOT_LEAVE)
         pool.leave()
+
+    async def _wait_for_store(self) -> None:
+        """Until the service manager has everything that it keeps for the next master."""
+        await self._notify.barrier()

@@ -6,10 +6,11 @@ import contextlib
 import fcntl
 import os
 import random
+import resource
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PATIENCE = 3.0 if "PYTEST_XDIST_WORKER" in os.environ else 1.0
@@ -72,3 +73,16 @@ def free_port(host: str = "127.0.0.1") -> int:
             stream.bind((host, port))
             datagram.bind((host, port))
             return port
+
+
+@contextlib.contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """This process can open nothing more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.open(os.devnull, os.O_RDONLY)
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

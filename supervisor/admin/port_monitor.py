@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.core.address import HostPort
 from gateway.core.log import Log
+from gateway.core.outcome import EXHAUSTED
 from supervisor.admin import sock_diag
 from supervisor.core.admin.foreign_listeners import ForeignListeners, Listener
 
@@ -40,6 +41,8 @@ class PortMonitor:
         try:
             self._look(own)
         except OSError as error:
+            if error.errno in EXHAUSTED:
+                return  # the next look may have a descriptor
             if self._read is sock_diag.listeners_from_proc:
                 return  # neither way is allowed: the gateway runs on without a port monitor
             self._log.debug("sock_diag is not allowed, reading /proc instead", error=str(error))

@@ -6,11 +6,9 @@ import asyncio
 import contextlib
 import http.client
 import os
-import resource
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -23,7 +21,7 @@ from tests.admin_double import Pretender
 from tests.backends import Backend, echo
 from tests.gateway import running
 from tests.logbook import Logbook
-from tests.support import free_port, wait_until
+from tests.support import free_port, no_descriptors_left, wait_until
 
 POLL_S = 0.05
 TIMEOUT_S = 5.0
@@ -144,19 +142,6 @@ def test_the_status_document_goes_on(tmp_path: Path) -> None:
         gateway.signal(signal.SIGTERM)
         gateway.wait_line("draining")
         assert 3500 < fetch_status([admin])["drain_deadline_s"] <= 3600
-
-
-@contextlib.contextmanager
-def no_descriptors_left() -> Iterator[None]:
-    """This process can open nothing more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    spare = os.open(os.devnull, os.O_RDONLY)
-    os.close(spare)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_opening_is_tried_again_when_there_were_no_descriptors(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from supervisor.admin import sock_diag
 from supervisor.admin.port_monitor import EVERY_TICKS, EVERY_TICKS_FROM_PROC, PortMonitor
 from supervisor.core.admin.foreign_listeners import ForeignListeners, Listener, shares
 from tests.logbook import Logbook
+from tests.support import no_descriptors_left
 
 OURS = (HostPort("10.0.0.1", 23790),)
 FOREIGN = Listener("10.0.0.1", 23790, inode=7, uid=1000)
@@ -106,6 +107,23 @@ def test_a_foreign_is_shouted_about_once() -> None:
         ("error", inode),
         ("info", inode),
     ]
+
+
+def test_a_moment_without_descriptors_changes_nothing() -> None:
+    """The next look works as the ones before; nothing is said of a lack of permission."""
+    log = Logbook()
+    with (
+        socket.create_server(("127.0.0.1", 0), reuse_port=True) as ours,
+        socket.create_server(ours.getsockname(), reuse_port=True),
+    ):
+        own = {os.fstat(ours.fileno()).st_ino}
+        port_monitor = PortMonitor([HostPort("127.0.0.1", ours.getsockname()[1])], log)
+        with no_descriptors_left():
+            look(port_monitor, own)
+        assert log.lines == []
+        for _ in range(2):
+            look(port_monitor, own)
+        assert len(port_monitor.foreign_listeners) == 1
 
 
 def test_where_netlink_is_forbidden_proc_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
