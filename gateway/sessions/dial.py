@@ -125,6 +125,12 @@ class Dial:
             self._drop(attempt, DialResult.ABANDONED)
         self.attempts.clear()
 
+    def forgive(self, late_s: float) -> None:
+        """The loop stood still for so long: what was answered meanwhile is not heard yet."""
+        self.started_at += late_s
+        for attempt in self.attempts:
+            attempt.started_at += late_s
+
     def check(self, now: float) -> None:
         """Called every tick: time out, hedge, or look again."""
         settings = self.dialer.settings

@@ -26,6 +26,9 @@ from gateway.tcp import ephemeral_ports, met_itself
 TICK_S = 0.02
 """How often unfinished dials are looked at; without any, no timer runs."""
 
+LATE_S = 0.1
+"""A tick that is late by more was kept back: the worker was stopped, or got no CPU."""
+
 
 class Dialer:
     """What all dials of a worker share, and the timer that watches the unfinished ones."""
@@ -51,6 +54,7 @@ class Dialer:
         self.ephemeral = ephemeral_ports()
         self.unfinished: dict[Dial, None] = {}
         self._timer = Timer(loop, self._tick)
+        self._ticked_at = 0.0
 
     def call(self, caller: Caller, first_bytes: bytes | None, now: float) -> Dial | None:
         """Dial for ``caller``; None if it is over already, one way or the other.
@@ -112,6 +116,8 @@ class Dialer:
 
     def watch(self, dial: Dial) -> None:
         """Look at ``dial`` every tick until it is no longer in ``unfinished``."""
+        if not self.unfinished:
+            self._ticked_at = time.monotonic()
         self.unfinished[dial] = None
         self._timer.start(TICK_S)
 
@@ -120,7 +126,11 @@ class Dialer:
 
     def _tick(self) -> None:
         now = time.monotonic()
+        late_s = now - self._ticked_at - TICK_S
+        self._ticked_at = now
         for dial in tuple(self.unfinished):
+            if late_s > LATE_S:
+                dial.forgive(late_s)
             self._guard(dial, lambda dial: dial.check(now))
         if self.unfinished:
             self._timer.start(TICK_S)
