@@ -92,14 +92,14 @@ class EndpointTracker:
         if not over_s and not self._rebalancing:
             return []
         self._rebalancing = bool(over_s)
-        orders = self._rebalancer.step(
+        commands = self._rebalancer.step(
             self._roster.snapshot(self._settings()).endpoints,
             self._totals.sessions_by_worker(),
             over_s=over_s,
             now=self._loop.time(),
         )
         by_worker: dict[tuple[int, int], list[Order]] = {}
-        for order in orders:
+        for order in commands:
             by_worker.setdefault(order.worker, []).append(order)
         return [
             (

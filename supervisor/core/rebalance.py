@@ -71,7 +71,7 @@ class Rebalancer:
                 held[name] = held.get(name, 0) + count
         due = find_excess(endpoints, held)
         self._excess = {n: self._excess.get(n) or _Excess(now) for n in due}
-        orders: list[Order] = []
+        commands: list[Order] = []
         for name, excess in due.items():
             state = self._excess[name]
             if state.since < now:
@@ -79,9 +79,9 @@ class Rebalancer:
             count = min(int(state.credit), excess - pending.count(name))
             for _ in range(count):
                 state.credit -= 1
-                orders.append(Order(self._choose(name, workers), name, now - state.since))
+                commands.append(Order(self._choose(name, workers), name, now - state.since))
                 self._ordered.append((now, name))
-        return orders
+        return commands
 
     def _choose(
         self, name: str, workers: Mapping[tuple[int, int], Mapping[str, int]]
