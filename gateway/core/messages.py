@@ -150,7 +150,11 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class DialFailed:
-    """Evidence against an endpoint; never sent for local failures. ``result``: DialResult."""
+    """A dial failed. ``result``: DialResult.
+
+    Evidence against the endpoint, but for two results: ``abandoned``, it was slow to answer; and
+    ``local``, this host could not dial it, told once a second.
+    """
 
     endpoint: str
     address: str

@@ -33,7 +33,10 @@ MOST_ATTEMPTS = 4
 """Attempts of one dial under way at once."""
 
 OnDialFailed = Callable[[str, str, DialResult, str], None]
-"""endpoint, address, result, error text. ABANDONED is a hint (slow to answer), not evidence."""
+"""endpoint, address, result, error text.
+
+ABANDONED (slow to answer) is a hint and LOCAL news of our own host; neither is evidence.
+"""
 
 
 class Table(Protocol):
@@ -82,6 +85,7 @@ class DialContext(Protocol):
 
     def watch(self, dial: Dial) -> None: ...
     def order(self, endpoint: Endpoint, now: float) -> tuple[str, ...]: ...
+    def tell_local_failure(self, name: str, address: str, error: str, now: float) -> None: ...
 
 
 class Dial:
@@ -260,6 +264,8 @@ class Dial:
         if result is DialResult.LOCAL:
             self.local = True
             self.starved = code in EXHAUSTED
+            if not self.starved:
+                self.dialer.tell_local_failure(endpoint.name, address, os.strerror(code), now)
             return
         dialer = self.dialer
         if not self.untried[endpoint.name]:
@@ -300,7 +306,7 @@ class Dial:
     def _remember_slow(self, loser: Attempt, winner: Attempt) -> None:
         dialer, endpoint = self.dialer, loser.endpoint
         if endpoint.name == winner.endpoint.name:
-            error = "slower than the endpoint's next address, dialed later"
+            error = f"{loser.address} is slower than the next address, dialed later"
             dialer.addresses.failed(endpoint, loser.address, winner.started_at)
         elif loser.started_at < winner.started_at:
             error = "slower than the next endpoint, dialed later"

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from gateway.core.address_memory import AddressMemory
-from gateway.core.counters import End, EndpointCounters
+from gateway.core.counters import DialResult, End, EndpointCounters
 from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.endpoint import RETIRED, Endpoint
 from gateway.core.messages import Settings, Snapshot
@@ -22,6 +22,9 @@ from gateway.sessions.connect import start_connect, write_first
 from gateway.sessions.dial import Caller, Dial, OnDialFailed, Table
 from gateway.sessions.timer import Timer
 from gateway.tcp import ephemeral_ports, met_itself
+
+TELL_EVERY_S = 1.0
+"""How often the master hears that this host cannot dial an endpoint."""
 
 TICK_S = 0.02
 """How often unfinished dials are looked at; without any, no timer runs."""
@@ -53,6 +56,7 @@ class Dialer:
         self.addresses = AddressMemory(table.first_turn)
         self.ephemeral = ephemeral_ports()
         self.unfinished: dict[Dial, None] = {}
+        self._told_at: dict[str, float] = {}
         self._timer = Timer(loop, self._tick)
         self._ticked_at = 0.0
 
@@ -104,6 +108,8 @@ class Dialer:
             if endpoint.state not in RETIRED
         }
         self.addresses.keep(usable.values())
+        for name in self._told_at.keys() - usable.keys():
+            del self._told_at[name]
         now = time.monotonic()
         for dial in tuple(self.unfinished):
             self._guard(dial, lambda dial: dial.drop_withdrawn(usable, now))
@@ -113,6 +119,12 @@ class Dialer:
         if len(endpoint.addresses) == 1:
             return endpoint.addresses
         return self.addresses.order(endpoint, now, self.table.address_loads(endpoint))
+
+    def tell_local_failure(self, name: str, address: str, error: str, now: float) -> None:
+        """This host cannot dial the endpoint; once a second is enough to know it."""
+        if now - self._told_at.get(name, 0.0) >= TELL_EVERY_S:
+            self._told_at[name] = now
+            self.on_failed(name, address, DialResult.LOCAL, error)
 
     def watch(self, dial: Dial) -> None:
         """Look at ``dial`` every tick until it is no longer in ``unfinished``."""

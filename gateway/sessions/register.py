@@ -29,8 +29,8 @@ class Sessions:
 
     ``counters`` are exact to the byte after :meth:`settle`; call it before reading them.
     ``on_end()``: a session is over, its place is free.
-    ``on_dial_failed(endpoint, address, result, error)``: evidence for the master, never a failure
-    of our own host; result ABANDONED only hints that the endpoint is slow to answer.
+    ``on_dial_failed(endpoint, address, result, error)``: evidence for the master, but for the
+    results ABANDONED, a hint that the endpoint is slow to answer, and LOCAL, which is about us.
     ``on_dial_succeeded(endpoint, address)``: a dial reached what the table does not trust;
     ``address`` is "" for the only one of an endpoint.
     """

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 
-from gateway.core.outcome import LOCAL
+from gateway.core.outcome import EXHAUSTED, LOCAL
 from supervisor.core.health.probing import Plan, ProbeKind, Result, UnhealthyError, Verdict
 from supervisor.health.http_question import NoHttpError, ask
 from supervisor.system import tls
@@ -81,7 +81,8 @@ class Probe:
         except OSError as error:
             if error.errno not in LOCAL:
                 raise
-            return Result(Verdict.UNDECIDED, words(error))
+            cut_off = error.errno not in EXHAUSTED
+            return Result(Verdict.UNDECIDED, words(error), cut_off=cut_off)
         self._connected = True
         if self._unseen:
             self.close()  # at once: the ACK is held back for no more than 200 ms

@@ -22,6 +22,7 @@ from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.addresses import log_fields
+from supervisor.core.health.host_failures import HostFailures
 from supervisor.core.health.machine import PROBE_GAP_S, Health, HealthChange, HealthView
 from supervisor.core.health.probing import Plan, Result, Verdict, plan, rules
 from supervisor.health.lateness import Lateness
@@ -86,6 +87,7 @@ class Prober:
         self._wall = wall
         self._loop = asyncio.get_running_loop()
         self._watches: dict[str, _Watch] = {}
+        self._host_failures = HostFailures()
         self._retired: frozenset[str] = frozenset()
         self._inactive: set[str] = set()
         """Of those that are not retired."""
@@ -153,17 +155,23 @@ class Prober:
             self._change(watch, watch.found)
 
     def dial_failed(self, name: str, error: str, result: str = "") -> None:
-        """A worker could not dial one address of the endpoint; never called for local failures.
+        """A worker could not dial one address of the endpoint.
 
-        ``result`` is the DialResult. Abandoned means slower than another endpoint: a hint, no
-        evidence. So is one address of several that failed: the others may work, and a probe asks
-        them all. A timeout says how the endpoint was when the dial began.
+        ``result`` is the DialResult. Local means that this host could not dial it, which is no
+        evidence. Abandoned means slower than another endpoint or address: a hint, no evidence. So
+        is one address of several that failed: the others may work, and a probe asks them all. A
+        timeout says how the endpoint was when the dial began.
         """
         watch = self._watches.get(name)
         if watch is None:
             return
         now = self._loop.time()
+        if result == DialResult.LOCAL:
+            self._host_failed(name, error)
+            return
+        self._host_failures.reached(name)
         if result == DialResult.ABANDONED:
+            watch.health.note(error, now)
             watch.health.hint(now)
             self._arm(watch)
             return
@@ -190,6 +198,8 @@ class Prober:
         watch = self._watches.get(name)
         if watch is None:
             return
+        if dials > watch.dials:
+            self._host_failures.reached(name)
         due_at = watch.health.next_probe_at
         watch.health.take_traffic(
             self._loop.time(),
@@ -239,6 +249,7 @@ class Prober:
         watch = self._watches.pop(name)
         self._kept.discard(name)
         self._queue.pop(name, None)
+        self._host_failures.reached(name)
         if watch.timer is not None:
             watch.timer.cancel()
 
@@ -317,7 +328,7 @@ class Prober:
             errors.append(f"{address}: {result.error}" if several else result.error)
             if worst.verdict is Verdict.UNDECIDED:
                 worst = result
-        return Result(worst.verdict, "; ".join(errors) or worst.error)
+        return Result(worst.verdict, "; ".join(errors) or worst.error, worst.cut_off)
 
     def _weigh(self, result: Result, mark: float) -> Result:
         """A failure is no evidence if it was our loop that stood still meanwhile."""
@@ -344,11 +355,19 @@ class Prober:
                 watch.health.probe_undecided(now, self._draw)
         if moved:
             watch.health.follow(watch.health.rules, now)
+        if result.cut_off:
+            self._host_failed(watch.found.name, result.error)
+        elif result.verdict is not Verdict.UNDECIDED:
+            self._host_failures.reached(watch.found.name)
         puzzled = result.verdict is Verdict.UNDECIDED and not moved
         if puzzled and not watch.puzzled:
             self._log.warn("cannot probe", **log_fields(watch.found.name), error=result.error)
         watch.puzzled = puzzled
         self._took(watch, change)
+
+    def _host_failed(self, name: str, error: str) -> None:
+        if self._host_failures.failed(name, error, self._loop.time()):
+            self._log.warn("cannot dial", **log_fields(name), error=error)
 
     def _too_few_are_active(self) -> bool:
         """Whether probes alone may take no endpoint away.
@@ -409,11 +428,13 @@ class Prober:
 
     def _view(self, watch: _Watch) -> HealthView:
         health = watch.health
+        cut_off = self._host_failures.error_of(watch.found.name, self._loop.time())
         return HealthView(
             active=health.active,
             since=watch.since,
-            last_error=health.last_error,
-            last_error_at=self._wall_at(health.last_error_at),
+            cut_off=cut_off,
+            last_error=cut_off or health.last_error,
+            last_error_at=self._wall() if cut_off else self._wall_at(health.last_error_at),
             dial_failures=watch.dial_failures,
             probe_failures=watch.probes[Verdict.FAILED],
             probes=dict(watch.probes),

@@ -37,6 +37,8 @@ class SoakSession(LiveSession):
     def __init__(self, number: int, client: socket.socket, chance: random.Random) -> None:
         super().__init__(client)
         self.number = number
+        self.name = "{}:{}".format(*client.getsockname())
+        """As it stands in the access log."""
         self.steps = chance.randrange(1, 25)
         self.most = chance.choice([10_000, 300_000, 5_000_000])
         self.pauses = chance.random() < 0.15
@@ -74,7 +76,10 @@ class Soak:
                 session = self._sessions[heapq.heappop(self._agenda)[1]]
                 if now >= until:
                     session.steps = 0
-                self._act(session, now)
+                try:
+                    self._act(session, now)
+                except AssertionError as error:
+                    raise AssertionError(f"{session.name}: {error}: {session.model}") from error
             elif len(self._sessions) >= self._count or now >= until:
                 time.sleep(0.001)  # nothing is due: leave the processor to the gateway
         for sock, _ in self._unknown:

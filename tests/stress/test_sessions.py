@@ -50,7 +50,12 @@ def soak(namespace: str, count: int, seed: int) -> tuple[Counter[str], Counter[s
         with Gateway(*FLAGS, endpoints=[endpoint], prefix=prefix(namespace)) as gateway:
             gateway.wait_ready()
             driver = Soak(gateway.address, listener, count, seed)
-            driver.run(SOAK_S)
+            try:
+                driver.run(SOAK_S)
+            except AssertionError as error:
+                name = str(error).split(": ")[0]
+                said = [line for line in gateway.lines() if line.get("client") == name]
+                raise AssertionError(f"{error}; the gateway said {said}") from error
             wait_until(lambda: len(gateway.lines("session")) == driver.started, 30, "all logged")
             lines = gateway.lines()
     assert [line for line in lines if line["level"] == "error"] == []

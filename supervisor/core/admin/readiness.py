@@ -60,10 +60,18 @@ def _live_slots(workers: Iterable[WorkerView]) -> set[int]:
     return {each.slot for each in workers if each.state == WorkerStatus.READY}
 
 
+def _cut_off(view: GatewayView) -> str | None:
+    """Why this host cannot dial any of the active endpoints; None if it can dial one."""
+    errors = [each.cut_off for each in view.endpoints if each.state is EndpointState.ACTIVE]
+    return errors[0] if all(errors) else None
+
+
 def _shortcomings(view: GatewayView) -> tuple[str, ...]:
     reasons: list[str] = []
     if not any(each.state is EndpointState.ACTIVE for each in view.endpoints):
         reasons.append("no endpoint is active")
+    elif error := _cut_off(view):
+        reasons.append(f"this host cannot dial any endpoint: {error}")
     live = _live_slots(view.workers)
     if waiting := [str(slot) for slot in range(view.slots) if slot not in live]:
         reasons.append(f"no live worker in slot {', '.join(waiting)}")

@@ -88,6 +88,8 @@ class EndpointView:
     """By address, of an endpoint with several."""
     kept: bool = False
     """Its probes fail, but too few others are active to take it away."""
+    cut_off: str | None = None
+    """Why this host cannot dial it at all, which is no fault of the endpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,4 +173,5 @@ def endpoint_view(
         transitions=health.transitions,
         hold_s=health.hold_s,
         kept=health.kept,
+        cut_off=health.cut_off,
     )

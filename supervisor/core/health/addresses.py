@@ -71,4 +71,11 @@ def joined(views: Mapping[str, HealthView], since: float) -> HealthView:
         hold_s=0.0 if active else min(view.hold_s for view in all_views),
         flaps=max(view.flaps for view in all_views),
         kept=active and all(view.kept for view in all_views if view.active),
+        cut_off=_cut_off([view for view in all_views if view.active]),
     )
+
+
+def _cut_off(active: Sequence[HealthView]) -> str | None:
+    """Why this host cannot dial any of the active addresses; None if it can dial one."""
+    errors = [view.cut_off for view in active]
+    return errors[0] if errors and all(errors) else None

@@ -245,6 +245,10 @@ class Health:
             self._schedule(now, draw)
         return change
 
+    def note(self, error: str, now: float) -> None:
+        """Something went wrong that proves nothing, but should be shown."""
+        self.last_error, self.last_error_at = error, now
+
     def hint(self, now: float, *, gap_s: float = SETTLE_S) -> None:
         """Something that proves nothing, but is worth a look: probe soon, ``gap_s`` after the last.
 
@@ -338,6 +342,7 @@ class HealthView:
     ``probe_buckets`` by duration (not cumulative, bounds are ``counters.DIAL_BOUNDS_S``), and
     ``transitions`` by the state changed to. ``hold_s``: how long damping still keeps it inactive.
     ``kept``: its probes fail, but too few others are active to take it away.
+    ``cut_off``: why this host cannot dial it at all, which is no fault of the endpoint.
     """
 
     active: bool
@@ -353,6 +358,7 @@ class HealthView:
     hold_s: float = 0.0
     flaps: int = 0
     kept: bool = False
+    cut_off: str | None = None
 
     @property
     def state(self) -> EndpointState:

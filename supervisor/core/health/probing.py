@@ -38,6 +38,8 @@ class Result:
 
     verdict: Verdict
     error: str = ""
+    cut_off: bool = False
+    """Undecided because this host cannot dial the endpoint at all: no route, a firewall."""
 
 
 class UnhealthyError(Exception):

@@ -192,6 +192,26 @@ def test_the_log_gets_it_in_lines_of_bounded_length() -> None:
         ({"started": False}, GatewayState.STARTING, ("starting",)),
         ({"draining": True}, GatewayState.DRAINING, ("draining",)),
         ({"endpoints": ()}, GatewayState.DEGRADED, ("no endpoint is active",)),
+        (
+            {
+                "endpoints": (
+                    EndpointView(endpoint="a:1", cut_off="no route"),
+                    EndpointView(endpoint="b:1", state=EndpointState.INACTIVE),
+                )
+            },
+            GatewayState.DEGRADED,
+            ("this host cannot dial any endpoint: no route",),
+        ),
+        (
+            {
+                "endpoints": (
+                    EndpointView(endpoint="a:1", cut_off="x"),
+                    EndpointView(endpoint="b:1"),
+                )
+            },
+            GatewayState.READY,
+            (),
+        ),
         ({"slots": 3}, GatewayState.DEGRADED, ("no live worker in slot 1, 2",)),
         (
             {

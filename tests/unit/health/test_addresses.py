@@ -74,3 +74,13 @@ def test_an_endpoint_is_inactive_if_all_addresses_are() -> None:
     }
     whole = joined(views, since=1.0)
     assert (whole.active, whole.kept, whole.hold_s, whole.last_error) == (False, False, 1.0, None)
+
+
+def test_an_endpoint_is_cut_off_if_all_its_active_addresses_are() -> None:
+    """One that this host can dial is enough."""
+    cut_off = HealthView(active=True, since=0.0, cut_off="no route")
+    good = HealthView(active=True, since=0.0)
+    down = HealthView(active=False, since=0.0)
+    assert joined({A: cut_off, B: down}, since=0.0).cut_off == "no route"
+    assert joined({A: cut_off, B: good}, since=0.0).cut_off is None
+    assert joined({A: down, B: down}, since=0.0).cut_off is None

@@ -219,7 +219,28 @@ def test_slow_dial_is_a_hint() -> None:
             stage.prober.dial_failed(name, "slower than the next endpoint", "abandoned")
             await eventually(lambda: stage.view(name).probes == {"passed": 2})
             assert stage.changes == []
+            assert stage.view(name).last_error == "slower than the next endpoint"
             assert stage.view(name).dial_failures == 0
+
+    with serving(servers.silent) as server:
+        play(lambda: scene(server))
+
+
+def test_what_this_host_cannot_dial_is_told_and_not_believed() -> None:
+    """Until a probe or a session reaches the endpoint."""
+
+    async def scene(server: Server) -> None:
+        async with staged(SLOW) as stage:
+            name = f"e{server.port}:1"
+            stage.prober.set_endpoints(found(server.port))
+            await eventually(lambda: stage.view(name).probes == {"passed": 1})
+            stage.prober.dial_failed(name, "network is unreachable", "local")
+            assert stage.view(name).cut_off == "network is unreachable"
+            assert stage.view(name).last_error == "network is unreachable"
+            assert stage.view(name).dial_failures == 0
+            assert stage.changes == []
+            stage.prober.take_traffic(name, sessions=1, dials=1, bytes_out=0)
+            assert stage.view(name).cut_off is None
 
     with serving(servers.silent) as server:
         play(lambda: scene(server))

@@ -1,0 +1,67 @@
+"""A host that cannot dial: nobody is blamed, and nobody is told that all is well."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from pathlib import Path
+
+import pytest
+
+from supervisor.cli.admin_client import fetch_status
+from tests.gateway import Gateway
+from tests.servers import serving
+from tests.support import wait_until
+from tests.wires import inside, ip, loopback, prefix
+
+ADDRESS = "192.0.2.10"
+
+
+def echo_once(conn: socket.socket) -> None:
+    conn.sendall(conn.recv(1))
+
+
+def is_served(gateway: Gateway, namespace: str) -> bool:
+    """Whether a client gets an answer."""
+    with inside(namespace, lambda: socket.create_connection(gateway.address, 10)) as client:
+        try:
+            client.sendall(b"?")
+            return client.recv(1) == b"?"
+        except ConnectionResetError:
+            return False
+
+
+@pytest.mark.parametrize("check", ["tcp", "off"])
+def test_a_missing_route_is_said_and_forgotten(check: str, tmp_path: Path) -> None:
+    """Status, log and readiness tell; the endpoint stays active, and serves once there is one."""
+    admin = f"unix:{tmp_path}/admin"
+    flags = [f"--health-check={check}", "--health-interval=200ms", "--dial-timeout=200ms"]
+    with loopback(65_536) as namespace, contextlib.ExitStack() as stack:
+        gateway = stack.enter_context(
+            Gateway(
+                *flags,
+                f"--admin-addr={admin}",
+                endpoints=[f"{ADDRESS}:2379"],
+                prefix=prefix(namespace),
+            )
+        )
+        gateway.wait_ready()
+        assert not is_served(gateway, namespace)
+
+        def reason() -> str:
+            return "; ".join(fetch_status([admin])["unready"])
+
+        wait_until(lambda: "cannot dial any endpoint: network is unreachable" in reason())
+        document = fetch_status([admin])
+        assert document["state"] == "degraded"
+        (endpoint,) = document["endpoints"]
+        assert (endpoint["state"], endpoint["dial_failures"]) == ("active", 0)
+        assert endpoint["last_error"] == "network is unreachable"
+        assert gateway.wait_line("cannot dial")["error"] == "network is unreachable"
+
+        ip("-n", namespace, "addr", "add", f"{ADDRESS}/32", "dev", "lo")
+        listener = inside(namespace, lambda: socket.create_server((ADDRESS, 2379)))
+        stack.enter_context(serving(echo_once, listener=listener))
+        wait_until(lambda: is_served(gateway, namespace))
+        wait_until(lambda: reason() == "")
+        assert len(gateway.lines("cannot dial")) == 1
