@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import threading
@@ -200,3 +201,41 @@ def test_a_reload_ends_the_rate(tmp_path: Path) -> None:
                 file.write_text("")
                 gateway.signal(signal.SIGHUP)
                 assert {read_line(client) for client in clients} == {"hello"}
+
+
+def test_neither_an_upgrade_nor_a_kill_lets_more_in() -> None:
+    """Sessions of draining workers take places; those of a killed worker are free, once."""
+    busy = Busy()
+    admin = f"127.0.0.1:{free_port()}"
+    with serving(busy) as server:
+        flags = (*FLAGS, "--max-sessions=4", "--drain-timeout=60s", f"--admin-addr={admin}")
+        endpoints = [f"127.0.0.1:{server.port}"]
+        with running(*flags, endpoints=endpoints, workers=2) as gateway:
+            gateway.wait_line("admin address is open")
+            with contextlib.ExitStack() as held:
+                first = held.enter_context(many(gateway.address, 4))
+                wait_until(lambda: busy.now == 4)
+                draining = set(gateway.workers())
+                waiting = held.enter_context(many(gateway.address, 8))
+                for upgrade in (1, 2):
+                    gateway.signal(signal.SIGUSR2)
+                    gateway.wait_ready()
+                    gateway.wait_line("worker ready", count=2 + 2 * upgrade, deadline_s=30)
+                assert busy.most == 4
+                assert busy.all == 4
+                for sock in first[:2]:
+                    sock.close()
+                wait_until(lambda: busy.all == 6)
+                assert busy.most <= 4
+                for pid in draining & set(gateway.workers()):
+                    os.kill(pid, signal.SIGKILL)
+                wait_until(lambda: busy.all == 8 and busy.now == 4)
+                wait_until(lambda: fetch_status([admin])["totals"]["sessions"] == 4)
+                served = 0
+                while waiting:
+                    for sock in [each for each in waiting if readable(each)]:
+                        assert read_line(sock) == "hello"
+                        waiting.remove(sock)
+                        sock.close()
+                        served += 1
+                assert served == 8
