@@ -147,7 +147,8 @@ def test_nobody_is_handed_to_a_worker_without_descriptors() -> None:
 
         def settled() -> bool:
             crowd.look()
-            return fetch_status([admin])["totals"]["sessions"] == len(crowd.served) + endpoint.bulk
+            sessions: int = fetch_status([admin])["totals"]["sessions"]
+            return sessions == len(crowd.served) + endpoint.bulk
 
         wait_until(settled, 20)
         assert crowd.cut == []

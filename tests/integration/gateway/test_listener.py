@@ -13,8 +13,14 @@ import pytest
 
 from gateway.core.address import HostPort
 from gateway.core.counters import PauseReason
-from gateway.ingress.listener import drain_queue, open_listener
-from tests.plane import Backend, Plane, descriptors
+from gateway.ingress import listener as module
+from gateway.ingress.listener import (
+    LEAST_ACCEPTS,
+    ListenerWatcher,
+    drain_queue,
+    open_listener,
+)
+from tests.plane import Backend, Plane, descriptors, reset
 from tests.support import free_port, wait_until
 
 
@@ -134,3 +140,28 @@ def test_no_descriptors_left() -> None:
             sock.close()
         wait_until(lambda: plane.counters.sessions == 0)
         assert set(plane.counters.ended) <= {"client", "endpoint"}
+
+
+@pytest.mark.parametrize(("handled", "accepted"), [(0, LEAST_ACCEPTS), (40, 40), (1000, 60)])
+def test_a_batch_accepts_as_many_clients_as_it_handled_events(
+    handled: int, accepted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes while many sessions are busy waits no longer than it takes to serve each once."""
+    monkeypatch.setattr(module, "ACCEPT_S", 60.0)  # however slow this machine is just now
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        clients: list[socket.socket] = []
+
+        def accept_in_one_batch() -> int:
+            # Nothing of the loop runs meanwhile: all clients wait in the kernel's queue.
+            target = (plane.address.host, plane.address.port)
+            clients.extend(socket.create_connection(target) for _ in range(60))
+            plane.poller.handled = handled
+            plane.acceptor.accept_from(ListenerWatcher(plane.acceptor, plane.listener))
+            plane.poller.handled = 0
+            return plane.counters.sessions
+
+        assert plane.ask(accept_in_one_batch) == accepted
+        wait_until(lambda: plane.counters.sessions == 60)
+        for client in clients:
+            reset(client)
+        wait_until(lambda: plane.counters.sessions == 0)
