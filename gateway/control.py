@@ -71,7 +71,8 @@ class Control:
                 pass
             self._orphan()
             return
-        self._waiting.extend(self._pipe_lines.feed(data))
+        # A new master begins with an empty line, which ends what the one before left half written.
+        self._waiting.extend(line for line in self._pipe_lines.feed(data) if line)
         if self._steps is None:
             self._decode_waiting()
 

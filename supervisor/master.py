@@ -39,6 +39,7 @@ from supervisor.discovery.loop import STAYING, DiscoveryLoop, NoEndpointsError
 from supervisor.discovery.resolution import BadTargetError
 from supervisor.endpoint_tracker import EndpointTracker
 from supervisor.handover import preflight, upgrade
+from supervisor.handover.crash_record import CrashRecord
 from supervisor.handover.image import describe
 from supervisor.handover.inherited_listen import find_listen
 from supervisor.handover.service_notifier import ServiceNotifier
@@ -112,6 +113,7 @@ class Master:
         self._failure = ""
         self._pool: WorkerPool | None = None
         self._orphans: OrphanReaper | None = None
+        self._record: CrashRecord | None = None
         self._port_monitor: PortMonitor | None = None
         self._admin = AdminLifecycle(self.view, self._log, names=lambda: self._config.admin_host)
 
@@ -249,7 +251,7 @@ class Master:
 
     async def _find_listen(self) -> tuple[HostPort, ...]:
         """Listen addresses as literals. What is bound already does not depend on DNS."""
-        if self._left.document is not None:
+        if self._left.state.listen:
             return await find_listen(self._config, self._left.state)
         return await wait_for_listen(
             self._config.listen_addr, self._config.nameserver, self._log, draw=random.randrange
@@ -292,12 +294,31 @@ class Master:
             ),
             slots=slots,
             inherited=self._left.inherited,
+            keep_workers=self._left.is_crash_of(self._image),
             store=self._notify,
         )
         pool.restarts.update(self._left.state.restarts)
-        pool.start(self._endpoints.publish_from_now_on())
+        self._shutdown.record = self._record = self._make_record()
+        first = self._endpoints.publish_from_now_on()
+        self._write_record()
+        if self._left.is_crash_of(self._image):
+            self._log.info("the master before this one crashed, its workers go on")
+        pool.start(first)
         self._orphans = OrphanReaper(self._loop, self._owns_process, pid=os.getpid())
         self._orphans.start()
+
+    def _make_record(self) -> CrashRecord | None:
+        if not (self._config.handover and self._notify.enabled):
+            return None
+        try:
+            return CrashRecord(self._notify)
+        except OSError as error:
+            self._log.warn("no record for the case of a crash", error=str(error))
+            return None
+
+    def _write_record(self) -> None:
+        if self._record is not None:
+            self._record.write(self._hand_over())
 
     def _owns_process(self, pid: int) -> bool:
         return (self._pool is not None and self._pool.owns(pid)) or self._upgrade.owns(pid)
@@ -334,6 +355,7 @@ class Master:
     def _send(self, snapshot: messages.Snapshot) -> None:
         if self._pool is None:
             return
+        self._write_record()
         self._pool.push(snapshot)
         self._service_notifier.show_status()
         self._discovery_loop.set_any_active(self._endpoints.any_active)
@@ -567,6 +589,8 @@ class Master:
         await self._admin.close()
         await asyncio.gather(self._discovery_loop.close(), self._endpoints.close())
         self._service_notifier.close()
+        if self._record is not None:
+            self._record.close()
         self._shutdown.close()
         if self._failure:  # the last line says why: people look there first
             self._log.error(self._failure)

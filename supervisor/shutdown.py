@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 
 from gateway.core.log import Log
+from supervisor.handover.crash_record import CrashRecord
 from supervisor.handover.systemd import Notify
 from supervisor.system.patience import try_until_done
 from supervisor.system.tasks import Tasks
@@ -27,6 +28,7 @@ class Shutdown:
         self._notify = notify
         self._tasks = tasks
         self._end = end
+        self.record: CrashRecord | None = None
         self.draining = False
         self.sessions_cut = 0
         self._deadline_at: float | None = None
@@ -53,6 +55,8 @@ class Shutdown:
             pool.stop_now()
         else:
             self.draining = True
+            if self.record is not None:
+                self.record.withdraw()
             self._notify.stopping()
             if handover and number is signal.SIGTERM and self._notify.enabled:
                 msg = "leaving, the workers go on for the next master"

@@ -80,7 +80,7 @@ class Puppet:
         data = os.read(self.start.pipe_r, 65536)
         if not data:
             self.drain(5.0)
-        for line in self.down.feed(data):
+        for line in filter(None, self.down.feed(data)):
             match wire.decode(line):
                 case messages.Snapshot(version):
                     if self.version == 0:

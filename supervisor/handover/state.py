@@ -11,8 +11,9 @@ import os
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 
-from supervisor.core.handover_state import HandoverState, decode, encode
+from supervisor.core.handover_state import HandoverState, Image, decode, encode
 from supervisor.handover import systemd
+from supervisor.handover.crash_record import RECORD_NAME
 from supervisor.workers.inherited import InheritedDescriptors
 
 HANDOVER_VARIABLE = "ETCD_GATEWAY_HANDOVER"
@@ -31,6 +32,7 @@ class Inheritance:
     inherited: InheritedDescriptors = field(default_factory=InheritedDescriptors)
     others: dict[str, int] = field(default_factory=dict)
     document: int | None = None
+    crashed: bool = False
 
     def take(self, kind: str) -> dict[str, int]:
         """Descriptors named ``KIND`` or ``KIND.…``; the caller owns them from now on."""
@@ -38,6 +40,11 @@ class Inheritance:
         for name in taken:
             del self.others[name]
         return taken
+
+    def is_crash_of(self, image: Image) -> bool:
+        """Whether the master before us crashed and was this very program."""
+        before = self.state.image
+        return self.crashed and before is not None and before.files == image.files
 
     @property
     def took_over(self) -> bool:
@@ -65,8 +72,20 @@ def take_over(environ: MutableMapping[str, str]) -> Inheritance:
         others, inherited.unknown = inherited.unknown, {}
         return Inheritance(left, inherited, others, int(document))
     if stored := systemd.take_stored(environ):
-        return Inheritance(inherited=InheritedDescriptors.from_names(stored))
+        return _after_a_restart(stored)
     return Inheritance()
+
+
+def _after_a_restart(stored: list[tuple[str, int]]) -> Inheritance:
+    """What the service manager kept; a record says that the master before us crashed."""
+    state = HandoverState()
+    for name, fd in stored:
+        if name == RECORD_NAME:
+            state = read_state(fd)
+            os.close(fd)
+    rest = [(name, fd) for name, fd in stored if name != RECORD_NAME]
+    inherited = InheritedDescriptors.from_names(rest)
+    return Inheritance(state, inherited, crashed=state.image is not None)
 
 
 def read_state(document: int) -> HandoverState:

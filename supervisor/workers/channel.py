@@ -39,7 +39,8 @@ class Channel:
         self.pipe_w = pipe_w
         self._on_message = on_message
         self._on_broken = on_broken
-        self._writing = memoryview(b"")
+        # A former master may have written half of a line: an empty one ends it.
+        self._writing = memoryview(b"\n" if inherited else b"")
         self._newest: dict[type, bytes] = {}
         self._closed = self._broken = False
         self._inherited = inherited

@@ -94,7 +94,7 @@ class InheritedDescriptors:
     def _slot(self, slot: int) -> InheritedSlot:
         return self.slots.setdefault(slot, InheritedSlot())
 
-    def left(self) -> tuple[FormerSlot, ...]:
+    def left(self, *, keep: bool) -> tuple[FormerSlot, ...]:
         """The same for the fleet, after :meth:`drop_useless`."""
         return tuple(
             FormerSlot(
@@ -103,6 +103,7 @@ class InheritedDescriptors:
                 bound=bool(slot.listeners),
                 serving=max(set(slot.workers) - slot.draining, default=None),
                 draining=tuple(sorted(slot.draining & set(slot.workers))),
+                keep=keep,
             )
             for index, slot in sorted(self.slots.items())
         )

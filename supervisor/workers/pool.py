@@ -82,6 +82,7 @@ class WorkerPool:
         *,
         slots: int,
         inherited: InheritedDescriptors | None = None,
+        keep_workers: bool = False,
         store: DescriptorStore = NO_DESCRIPTOR_STORE,
         entry: Callable[[WorkerStart], int] = run,
     ) -> None:
@@ -91,6 +92,7 @@ class WorkerPool:
         self._log = log
         self._handlers = handlers
         self._wanted = slots
+        self._keep_workers = keep_workers
         self._descriptor_store = store
         self._inherited = inherited if inherited is not None else InheritedDescriptors()
         self._inherited.drop_useless(listen)
@@ -136,7 +138,7 @@ class WorkerPool:
             with contextlib.suppress(OSError):  # without descriptors: tried again before the fork
                 self._open_slot(index)
         self._handles.tell_all(self._snapshot, messages.Snapshot)
-        self._feed(events.Start(self._wanted, self._inherited.left()))
+        self._feed(events.Start(self._wanted, self._inherited.left(keep=self._keep_workers)))
         self._tick()
 
     def push(self, snapshot: messages.Snapshot) -> None:

@@ -68,10 +68,10 @@ class Field:
             )
         wait_until(self.is_ready, 20, "the gateway is ready")
 
-    def managed(self, *flags: str) -> Manager:
+    def managed(self, *flags: str, command: str = str(GATEWAY)) -> Manager:
         """A service manager with a gateway under it, in the gateway's namespace."""
         argv = [
-            *("ip", "netns", "exec", self.far, str(GATEWAY), "start"),
+            *("ip", "netns", "exec", self.far, command, "start"),
             f"--endpoints=127.0.0.1:{ENDPOINT_PORT}",
             f"--listen-addr={HOST}:{PORT}",
             f"--admin-addr=unix:{self.admin}",
@@ -110,9 +110,12 @@ class Field:
         self.accepted |= _clients_of(pid)
         os.kill(pid, signal.SIGKILL)
 
-    def client(self, rate: float, seconds: float) -> subprocess.Popen[str]:
+    def client(
+        self, rate: float, seconds: float, netns: str | None = None
+    ) -> subprocess.Popen[str]:
+        """From the other end of the wire, or from another namespace."""
         return self.run(
-            self.near,
+            netns or self.near,
             sys.executable,
             "-m",
             "tests.stress.client",

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.installation import Installation
 from tests.stress.field import Field, prepared
 from tests.stress.machine import why_not
 from tests.stress.manager import Manager
@@ -55,6 +57,59 @@ def test_with_handover_nothing_is_lost(wired: Field, number: signal.Signals) -> 
         disturb(wired, manager, number)
     finally:
         manager.stop()
+
+
+def test_a_crash_of_the_master_costs_nothing(wired: Field) -> None:
+    """Clients are served without a master; the next one keeps the workers, and their sessions."""
+    config = wired.folder / "gateway.toml"
+    config.write_text("")
+    place = Installation(wired.folder / "installed")
+    manager = wired.managed(
+        "--handover",
+        "--drain-timeout=1s",
+        f"--config-file={config}",
+        command=str(place.script),
+    )
+    try:
+        manager.start()
+        wait_until(wired.is_ready)
+        workers = pids(wired)
+        with wired.long_sessions(40) as sessions:
+            for number in range(TIMES):
+                manager.end_main(signal.SIGKILL)
+                with wired.long_sessions(20):
+                    pass
+                manager.start()
+                manager.until(wired.is_ready)
+                assert pids(wired) == workers
+                # What the workers know goes on from where it was.
+                assert manager.main is not None
+                config.write_text(f'dial-timeout = "{3 + number}s"\n')
+                version = wired.status()["snapshot_version"]
+                manager.main.send_signal(signal.SIGHUP)
+                manager.until(partial(knows_more_than, wired, version))
+            for session in sessions:
+                session.write(b"still here\n")
+                assert session.readline() == b"still here\n"
+        place.install()
+        manager.end_main(signal.SIGKILL)
+        manager.start()
+        manager.until(partial(wired.is_replaced, workers))
+        workers = pids(wired)
+        manager.end_main(signal.SIGTERM)
+        manager.start()
+        manager.until(partial(wired.is_replaced, workers))
+    finally:
+        manager.stop()
+
+
+def pids(wired: Field) -> set[int]:
+    return {each["pid"] for each in wired.workers()}
+
+
+def knows_more_than(wired: Field, version: int) -> bool:
+    """Whether every worker has a newer snapshot than this."""
+    return all(each["snapshot_version"] > version for each in wired.workers())
 
 
 def test_a_stop_with_handover_closes_the_address(wired: Field) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import trustme
 
 from tests.stress.field import HOST, PORT, Field, prepared
 from tests.stress.machine import UNIT, Machine, booted, why_not
-from tests.stress.test_disturbances import LONG, RATE, SECONDS, check, needs_namespaces
+from tests.stress.test_disturbances import LONG, RATE, SECONDS, check, check_lost, needs_namespaces
 from tests.support import wait_until
 
 TIMES = 6 if LONG else 3
@@ -55,12 +56,18 @@ def booted_machine(ground: Field) -> Iterator[Machine]:
 def machine(booted_machine: Machine) -> Iterator[Machine]:
     """With the unit as it is shipped, stopped."""
     configure(booted_machine, ["127.0.0.1:2379"])
+    set_flags(booted_machine, SETTINGS)
     booted_machine.use()
     yield booted_machine
     booted_machine.ctl("stop", UNIT)
     booted_machine.run("systemctl", "kill", "--kill-whom=all", "-s", "KILL", UNIT, check=False)
     booted_machine.run("systemctl", "reset-failed", UNIT, check=False)
     wait_until(lambda: processes(booted_machine) == [], 10, "nothing is left of the unit")
+
+
+def set_flags(machine: Machine, flags: dict[str, str]) -> None:
+    text = "".join(f"GATEWAY_{name}={value}\n" for name, value in flags.items())
+    machine.path("/etc/default/etcd-gateway").write_text(text)
 
 
 def configure(machine: Machine, endpoints: list[str]) -> None:
@@ -189,6 +196,37 @@ def test_nothing_is_lost(machine: Machine, ground: Field, what: str) -> None:
             session.write(b"still here\n")
             assert session.readline() == b"still here\n"
     wait_until(lambda: len(processes(machine)) == 5, 25, "the old workers left")
+
+
+@pytest.mark.timeout(600)
+def test_a_master_that_crashes_every_three_seconds(machine: Machine, ground: Field) -> None:
+    """No client is lost or refused, no session is cut, and the workers are the same throughout.
+
+    Under the shipped unit, with its drain timeout shorter than the test.
+    """
+    seconds = 300.0 if LONG else 12.0
+    set_flags(machine, SETTINGS | {"DRAIN_TIMEOUT": "3s"})
+    machine.ctl("start", UNIT)
+    wait_until(ground.is_ready)
+    workers = {each["pid"] for each in ground.workers()}
+    with ground.long_sessions(40) as sessions:
+        client = ground.client(RATE, seconds)
+        neighbour = ground.client(50.0, seconds, netns=ground.far)
+        kills = 0
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            due = time.monotonic() + 3.0
+            kill_master(machine)
+            kills += 1
+            time.sleep(max(due - time.monotonic(), 0.0))
+        print(kills, "crashes")
+        for each in (client, neighbour):
+            check_lost(ground, each)
+        for session in sessions:
+            session.write(b"still here\n")
+            assert session.readline() == b"still here\n"
+    wait_until(ground.is_ready)
+    assert {each["pid"] for each in ground.workers()} == workers
 
 
 def test_stop_closes_the_address_and_drains(machine: Machine, ground: Field) -> None:

@@ -12,7 +12,8 @@ class FormerSlot:
     """What a former master left in one slot: its listeners (``bound``) and live workers.
 
     ``serving`` is the generation that accepts, ``draining`` those that were told to leave, ``gen``
-    the highest that was used.
+    the highest that was used. ``keep``: the serving one is of the same program and need not be
+    replaced.
     """
 
     slot: int
@@ -20,6 +21,7 @@ class FormerSlot:
     bound: bool
     serving: int | None = None
     draining: tuple[int, ...] = ()
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)

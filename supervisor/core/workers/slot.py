@@ -121,7 +121,7 @@ def vacate(slot: Slot, worker: Worker) -> None:
 
 
 def take_over(slot: Slot, left: events.FormerSlot, now: float, drain_timeout_s: float) -> None:
-    """A former master's workers: the one that serves goes on until ours is ready."""
+    """A former master's workers: the one that serves goes on until ours is ready, or for good."""
     slot.bound, slot.gen, slot.reason = left.bound, left.gen, "upgrade"
     if left.serving is not None:
         slot.occupant = Worker(
@@ -130,7 +130,7 @@ def take_over(slot: Slot, left: events.FormerSlot, now: float, drain_timeout_s: 
             beat_at=now,
             state=WorkerState.READY,
             ready_at=now,
-            stale="upgrade",
+            stale="" if left.keep else "upgrade",
         )
     for gen in left.draining:
         slot.draining[gen] = Worker(

@@ -51,6 +51,7 @@ def test_usr2_three_times_at_once_is_one_upgrade() -> None:
         gateway.wait_line("ready to proxy client requests", count=2)
         wait_until(lambda: zombies(gateway) == [])
         talk(session)
+        gateway.wait_line("worker ready", count=4)
         assert len(gateway.lines("upgrading")) == 1
         assert {line["reason"] for line in gateway.lines("no upgrade now")} == {"one is on"}
 

@@ -131,6 +131,17 @@ def test_a_torn_message_waits_for_its_rest(ends: Ends) -> None:
     os.close(ends.pipe_w)
 
 
+def test_what_a_former_master_left_half_written_costs_only_itself(ends: Ends) -> None:
+    """The next master begins with an empty line, and its first message is understood."""
+    os.write(ends.pipe_w, b'{"type": "Loads", "endp')
+    os.write(ends.pipe_w, b"\n" + wire.encode(messages.Loads({"b": 2})))
+    os.write(ends.pipe_w, b"\n" + wire.encode(messages.Loads({"b": 3})))
+    ends.turn()
+    assert ends.got == [(messages.Loads({"b": 2}), []), (messages.Loads({"b": 3}), [])]
+    assert len(ends.garbage) == 1
+    os.close(ends.pipe_w)
+
+
 def test_the_end_of_the_pipe_is_the_death_of_the_master(ends: Ends) -> None:
     """It is said once, and sending goes on without an error."""
     os.close(ends.pipe_w)

@@ -89,6 +89,17 @@ def test_a_slow_pipe_drops_all_but_the_newest() -> None:
     asyncio.run(play())
 
 
+def test_the_first_word_to_an_inherited_worker_is_an_empty_line() -> None:
+    """It ends the line that a former master may have left half written."""
+
+    async def play() -> None:
+        async with ends(inherited=True) as both:
+            both.channel.send(snapshot(1), messages.Snapshot)
+            assert os.read(both.pipe_r, 1 << 16) == b"\n" + snapshot(1)
+
+    asyncio.run(play())
+
+
 def test_descriptors_go_down_with_their_message() -> None:
     """They are duplicated when ordered, so the caller may close its own."""
 

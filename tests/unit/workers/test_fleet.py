@@ -135,6 +135,17 @@ def test_an_adoption_that_failed_is_tried_again() -> None:
     assert play.do(events.WorkerReady(WorkerId(1, 2))) == [commands.ReleaseListeners(A, 1)]
 
 
+def test_workers_of_the_same_program_are_kept() -> None:
+    """After a crash of the master: nothing is forked, and ready is said at once."""
+    left = tuple(events.FormerSlot(slot, 3, bound=True, serving=3, keep=True) for slot in (0, 1))
+    play = Play(2, left)
+    assert play.seen == [commands.AnnounceReady()]
+    assert play.ticks(5.0) == []
+    assert play.do(events.WorkerExited(WorkerId(1, 3))) == [
+        commands.Spawn(WorkerId(1, 4), False, "exit")
+    ]
+
+
 def test_an_upgrade_whose_workers_die_leaves_the_old_ones() -> None:
     """After five that were never ready: told, and tried again once a minute and not in a loop."""
     left = tuple(events.FormerSlot(slot, 1, bound=True, serving=1) for slot in (0, 1))
