@@ -69,7 +69,7 @@ class Stall:
         self._earliest_at = now - timeout_s * AHEAD
 
     def begin(self, now: float) -> None:
-        """It took everything meanwhile, and now it takes no bytes again."""
+        """It takes no bytes; silence counts from now on."""
         self._began_at = now
 
     def has_vanished(self, signs: Signs, now: float, timeout_s: float) -> bool:

@@ -335,10 +335,17 @@ class Leg:
 
     def let_go(self) -> None:
         """Close the descriptor, give the pipe back; the bytes kept go with them."""
-        fd, self.fd = self.fd, -1
         self.fast = False
         if self.pipe is not None:
             self.relay.pipes.give_back(self.pipe)
             self.pipe = None
         self.unsent = None
-        self.relay.poller.close(fd)
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            self.relay.poller.close(fd)
+
+    def detach(self) -> int:
+        """Give the descriptor away, open and not polled any more."""
+        fd, self.fd = self.fd, -1
+        self.relay.poller.remove(fd)
+        return fd

@@ -19,6 +19,7 @@ from gateway.sessions.dial import OnDialFailed, Table
 from gateway.sessions.dialer import Dialer
 from gateway.sessions.idle import IdleTimeout
 from gateway.sessions.keepalive import Keepalive
+from gateway.sessions.lingering import Lingering
 from gateway.sessions.relay import Relay
 from gateway.sessions.session import Session
 from gateway.sessions.stalls import Stalls
@@ -66,6 +67,7 @@ class Sessions:
         )
         self.stalls = Stalls(
             loop,
+            lingering=Lingering(poller),
             settle=self.settle,
             settled_at=lambda: self._settled_at,
             on_vanished=lambda leg: leg.session.vanished(leg),

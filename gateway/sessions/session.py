@@ -16,7 +16,7 @@ from gateway.sessions.dial import Dial, Table
 from gateway.sessions.dialer import Dialer
 from gateway.sessions.leg import READ_BYTES, Leg
 from gateway.sessions.relay import Relay
-from gateway.sessions.stalls import Stalls, deliver
+from gateway.sessions.stalls import Stalls
 from gateway.tcp import arm_reset, borrowed, disarm_reset, set_keepalive
 
 OUR_ERRORS = (errno.ENOMEM, errno.ENOBUFS, errno.EBADF, errno.EINVAL)
@@ -160,7 +160,7 @@ class Session:
                 if self.tuned:
                     disarm_reset(leg.fd)
                 if leg.stall is not None:
-                    deliver(leg)
+                    self.sessions.stalls.deliver(leg)
         self._finish(self.first_end or End.CLIENT)
 
     def broken(self, leg: Leg, error: OSError | None) -> None:

@@ -13,11 +13,9 @@ from time import monotonic
 
 from gateway.core.stall import Stall, longest_gap_s, step_s
 from gateway.sessions.leg import Leg
+from gateway.sessions.lingering import Lingering, leave_to_kernel
 from gateway.sessions.timer import Timer
 from gateway.tcp import read_signs, set_longest_gap, set_user_timeout
-
-KERNELS_GAP_S = 120.0
-"""The kernel's own longest gap between two probes (TCP_RTO_MAX)."""
 
 LATE = 1.25
 """A look settles the sessions itself when the last report is older than this many steps."""
@@ -28,16 +26,19 @@ class Stalls:
 
     ``settle()`` makes every session that moved bytes call :meth:`moved`; ``settled_at()`` says when
     that happened last. ``on_vanished(leg)``: its peer was silent for the timeout.
+    ``lingering``: connections that outlive their session, looked at together with the others.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         *,
+        lingering: Lingering,
         settle: Callable[[], None],
         settled_at: Callable[[], float],
         on_vanished: Callable[[Leg], None],
     ) -> None:
+        self._lingering = lingering
         self._settle = settle
         self._settled_at = settled_at
         self._on_vanished = on_vanished
@@ -58,11 +59,24 @@ class Stalls:
 
     def close(self) -> None:
         self._timer.stop()
+        self._lingering.close()
 
     def moved(self, leg: Leg) -> None:
         """Bytes, or the end of a stream, were passed to ``leg`` since the last look."""
         if self._timeout_s:
             self._moved[leg] = None
+
+    def deliver(self, leg: Leg) -> None:
+        """``leg``, which stalled once, is about to be closed in good order: all must arrive."""
+        stall = leg.stall
+        if stall is None:
+            return
+        if self._timeout_s and self._lingering.has_room() and read_signs(leg.fd).waiting:
+            if leg not in self._stalled:
+                self._begin(leg, stall)
+            self._lingering.take(leg.detach(), stall, monotonic())
+        else:
+            leave_to_kernel(leg.fd)
 
     def _look(self) -> None:
         """Judge every leg that something may wait on."""
@@ -79,11 +93,13 @@ class Stalls:
                 self._judge(leg, now, timeout_s)
             else:  # its session ended
                 self._stalled.pop(leg, None)
+        self._lingering.look(now, timeout_s, kernel_bounds_gaps=self.kernel_bounds_gaps)
 
     def _leave_to_kernel(self) -> None:
         for leg in self._stalled:
             if leg.fd >= 0:
-                set_user_timeout(leg.fd, 0.0)
+                leave_to_kernel(leg.fd)
+        self._lingering.close()
         self._stalled.clear()
         self._moved.clear()
 
@@ -97,22 +113,16 @@ class Stalls:
         stall = leg.stall
         if stall is None:
             stall = leg.stall = Stall(now, timeout_s)
-        elif leg not in self._stalled:
-            stall.begin(now)
         if leg not in self._stalled:
-            self._stalled[leg] = None
-            self.kernel_bounds_gaps &= set_longest_gap(leg.fd, longest_gap_s(timeout_s))
-            set_user_timeout(leg.fd, math.inf)
+            self._begin(leg, stall)
         if stall.has_vanished(signs, now, timeout_s):
             self._on_vanished(leg)
         elif not self.kernel_bounds_gaps:
             set_user_timeout(leg.fd, stall.kernel_timeout_s(now, timeout_s))
 
-
-def deliver(leg: Leg) -> None:
-    """``leg``, which stalled once, is about to be closed in good order: what waits must arrive.
-
-    The kernel goes on alone, for as long as the peer answers and about two minutes more.
-    """
-    set_user_timeout(leg.fd, 0.0)
-    set_longest_gap(leg.fd, KERNELS_GAP_S)
+    def _begin(self, leg: Leg, stall: Stall) -> None:
+        """``leg`` takes no bytes, for the first time or again."""
+        stall.begin(monotonic())
+        self._stalled[leg] = None
+        self.kernel_bounds_gaps &= set_longest_gap(leg.fd, longest_gap_s(self._timeout_s))
+        set_user_timeout(leg.fd, math.inf)

@@ -24,6 +24,8 @@ SETTINGS = Settings(tcp_user_timeout_s=TIMEOUT_S, access_log=True)
 SLOW_S = 6 * TIMEOUT_S
 PAUSED_S = 2 * TIMEOUT_S
 TAIL_BYTES = 40_000
+LONG_PAUSE_S = 13.0
+"""At a probe a second, the kernel's backoff is beyond two minutes by then."""
 
 KERNELS = pytest.mark.parametrize("new_kernel", [True, False], ids=["new kernel", "old kernel"])
 
@@ -143,6 +145,34 @@ def test_the_tail_is_delivered_to_who_reads_late(narrow: str, age_s: float, side
                 received += len(data)
             assert received == TAIL_BYTES
             assert plane.log.said("session")[0]["end"] == side
+
+    inside(narrow, run)
+
+
+def test_the_tail_is_delivered_to_who_paused_long_before_the_end(narrow: str) -> None:
+    """The kernel has probed it so often that it would give up at once, left alone with it."""
+
+    def run() -> None:
+        with (
+            Backend() as backend,
+            worker(backend) as plane,
+            plane.connect() as late,
+            backend.accept() as other,
+        ):
+            late.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            late.shutdown(socket.SHUT_WR)
+            assert other.recv(1) == b""
+            other.sendall(bytes(TAIL_BYTES))
+            wait_until(lasting(LONG_PAUSE_S), LONG_PAUSE_S + 10)
+            other.close()
+            wait_until(lambda: plane.counters.sessions == 0, 20, "the session is over")
+            wait_until(lasting(4.0), 10)
+            assert plane.ask(lambda: len(plane.sessions.stalls._lingering)) == 1
+            received = 0
+            while data := late.recv(1 << 16):
+                received += len(data)
+            assert received == TAIL_BYTES
+            wait_until(lambda: plane.ask(lambda: len(plane.sessions.stalls._lingering)) == 0)
 
     inside(narrow, run)
 
