@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
+from functools import partial
 
 from gateway.core.outcome import EXHAUSTED, LOCAL
 from supervisor.core.health.probing import Plan, ProbeKind, Result, UnhealthyError, Verdict
 from supervisor.health.http_question import NoHttpError, ask
 from supervisor.system import tls
 from supervisor.system.connections import connect, knock, leave, open_socket, words
-from supervisor.system.tls import TlsClient, TlsContexts, TlsFiles
+from supervisor.system.tls import TlsClient, TlsContexts, TlsFiles, TlsSessions
 
 CLIENT_CERTIFICATE_ALERTS = frozenset(
     {
@@ -30,11 +32,22 @@ class Probe:
     Owns its socket from ``run`` to ``close``.
     """
 
-    def __init__(self, address: str, port: int, plan: Plan, contexts: TlsContexts) -> None:
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        plan: Plan,
+        contexts: TlsContexts,
+        sessions: TlsSessions | None = None,
+    ) -> None:
         self._address = address
         self._port = port
         self._plan = plan
         self._contexts = contexts
+        self._sessions = sessions or TlsSessions()
+        self._server = (address, port, plan.server_name, files_of(plan))
+        self._resuming = False
+        self._keep_session: Callable[[], None] | None = None
         self._sock: socket.socket | None = None
         self._connected = False
         self._unseen = False
@@ -52,6 +65,9 @@ class Probe:
         except (UnhealthyError, NoHttpError) as error:
             return Result(Verdict.FAILED, str(error))
         except ssl.SSLError as error:
+            if self._resuming:  # perhaps it is only the session that is wrong: once more, in full
+                self._sessions.forget(self._server)
+                return Result(Verdict.UNDECIDED, f"cannot resume TLS: {_reason(error, self._plan)}")
             return Result(Verdict.FAILED, f"TLS: {_reason(error, self._plan)}")
         except OSError as error:
             return Result(Verdict.FAILED, words(error))
@@ -60,6 +76,8 @@ class Probe:
         """End the connection so that the endpoint has nothing to log."""
         if self._sock is not None and self._connected and not self._unseen:
             await leave(self._sock, self._tls)
+            if self._keep_session is not None:
+                self._keep_session()
 
     def close(self) -> None:
         if self._sock is not None:
@@ -93,9 +111,13 @@ class Probe:
         return Result(Verdict.PASSED)
 
     async def _shake_hands(self, sock: socket.socket, context: ssl.SSLContext) -> None:
-        self._tls = client = TlsClient(sock, context, self._plan.server_name)
+        now = asyncio.get_running_loop().time()
+        session = self._sessions.find(self._server, context, now)
+        self._resuming = session is not None
+        self._tls = client = TlsClient(sock, context, self._plan.server_name, session)
         try:
             await client.shake_hands()
+            self._keep_session = partial(self._sessions.keep, self._server, context, client, now)
         except (ssl.SSLError, ConnectionError):
             # It wants a client certificate that we do not have, but its own has verified.
             plan = self._plan

@@ -27,7 +27,7 @@ from supervisor.core.health.machine import PROBE_GAP_S, Health, HealthChange, He
 from supervisor.core.health.probing import Plan, Result, Verdict, plan, rules
 from supervisor.health.lateness import Lateness
 from supervisor.health.probe import Probe
-from supervisor.system.tls import TlsContexts
+from supervisor.system.tls import TlsContexts, TlsSessions
 
 MAX_CONCURRENT = 128
 """Probes that run at once; each has one descriptor."""
@@ -94,6 +94,7 @@ class Prober:
         self._kept: set[str] = set()
         self._lateness = Lateness(self._loop)
         self._contexts = TlsContexts()
+        self._sessions = TlsSessions()
         self._running = 0
         self.max_sockets = UNLIMITED
         """How many sockets the probes may hold; the master has other uses for its descriptors."""
@@ -319,7 +320,7 @@ class Prober:
         worst = Result(Verdict.UNDECIDED, "no address")
         errors: list[str] = []
         for address in found.addresses:
-            probe = Probe(address, found.port, how, self._contexts)
+            probe = Probe(address, found.port, how, self._contexts, self._sessions)
             probes.append(probe)
             result = await probe.run(self._config.health_timeout_s)
             if result.verdict is Verdict.PASSED:

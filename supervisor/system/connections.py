@@ -81,7 +81,7 @@ async def leave(sock: socket.socket, tls: TlsClient | None = None) -> None:
             sock.shutdown(socket.SHUT_WR)
             heard = 0
             while heard < LINGER_BYTES:
-                data = await loop.sock_recv(sock, READ_BYTES)
+                data = await (tls.receive() if tls else loop.sock_recv(sock, READ_BYTES))
                 if not data:
                     break
                 heard += len(data)

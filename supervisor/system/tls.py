@@ -11,9 +11,13 @@ import contextlib
 import os
 import socket
 import ssl
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 READ_BYTES = 16 * 1024
+
+FULL_HANDSHAKE_S = 600.0
+"""A session is resumed for so long at most: only a full handshake shows the certificate."""
 
 HANDSHAKE_RECORD = 22
 CLIENT_SECOND_FLIGHT = (11, 16)
@@ -51,20 +55,80 @@ class TlsContexts:
         return held[1]
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A session, the context that it belongs to, and when its server showed its certificate."""
+
+    session: ssl.SSLSession
+    context: ssl.SSLContext
+    verified_at: float
+
+
+class TlsSessions:
+    """Sessions to resume, by server: a resumed handshake costs it no signature.
+
+    One that is older than FULL_HANDSHAKE_S, or of a context whose files changed, is not resumed.
+    ``now`` is of the monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[Hashable, _Held] = {}
+
+    def find(self, server: Hashable, context: ssl.SSLContext, now: float) -> ssl.SSLSession | None:
+        held = self._held.get(server)
+        if held is None or held.context is not context:
+            return None
+        return held.session if now - held.verified_at < FULL_HANDSHAKE_S else None
+
+    def keep(
+        self, server: Hashable, context: ssl.SSLContext, client: TlsClient, now: float
+    ) -> None:
+        """Remember the newest session of a connection whose handshake was completed."""
+        session = client.session
+        if session is None:
+            return
+        held = self._held.get(server)
+        if held is None or not client.resumed:
+            self._held[server] = _Held(session, context, now)
+            fresh = now - FULL_HANDSHAKE_S
+            self._held = {key: each for key, each in self._held.items() if each.verified_at > fresh}
+        else:
+            self._held[server] = _Held(session, context, held.verified_at)
+
+    def forget(self, server: Hashable) -> None:
+        self._held.pop(server, None)
+
+
 class TlsClient:
     """The client's side of one TLS connection over a connected, non-blocking socket."""
 
     def __init__(
-        self, sock: socket.socket, context: ssl.SSLContext, server_name: str | None
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        server_name: str | None,
+        session: ssl.SSLSession | None = None,
     ) -> None:
         self._sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname=server_name, session=session
+        )
         self.verified = False
         """The server's certificate was accepted, though the handshake may not be over.
 
         A server that demands a client certificate ends the handshake after this point.
         """
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the server took the session that it was offered, and showed no certificate."""
+        return bool(self._tls.session_reused)
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """The newest session; with TLS 1.3 it comes after the handshake, with what is received."""
+        return self._tls.session
 
     async def shake_hands(self) -> None:
         """Raises ssl.SSLError, or ConnectionError if the peer hangs up before the end."""

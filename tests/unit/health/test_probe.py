@@ -15,7 +15,8 @@ import trustme
 
 from supervisor.core.health.probing import Plan, ProbeKind, Result, Verdict
 from supervisor.health.probe import Probe, files_of
-from supervisor.system.tls import TlsContexts
+from supervisor.system import tls
+from supervisor.system.tls import TlsContexts, TlsSessions
 from tests import servers
 from tests.clients import black_hole
 from tests.servers import Server, serving
@@ -79,9 +80,10 @@ def probed(
     address: str = "127.0.0.1",
     timeout_s: float = 5.0,
     contexts: TlsContexts | None = None,
+    sessions: TlsSessions | None = None,
 ) -> Result:
     async def probe() -> Result:
-        one = Probe(address, port, how, contexts or TlsContexts())
+        one = Probe(address, port, how, contexts or TlsContexts(), sessions)
         try:
             result = await one.run(timeout_s)
             await one.leave()
@@ -349,3 +351,65 @@ def test_no_descriptor_is_our_own_fault(deaf_port: int) -> None:
             one.close()
 
     assert asyncio.run(probe()).verdict is Verdict.UNDECIDED
+
+
+class Resumptions:
+    """A TLS server that notes which handshakes were resumed."""
+
+    def __init__(self, authority: trustme.CA, version: ssl.TLSVersion) -> None:
+        self.context = server_context(authority, "etcd.example", version=version)
+        self.resumed: list[bool] = []
+
+    def __call__(self, conn: socket.socket) -> None:
+        assert isinstance(conn, ssl.SSLSocket)
+        self.resumed.append(bool(conn.session_reused))
+
+
+def test_handshakes_are_resumed(
+    authority: trustme.CA, files: Path, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """The first handshake is a full one, the others cost no signature until the CA file changes."""
+    mine = tmp_path / "ca.pem"
+    mine.write_bytes((files / "ca.pem").read_bytes())
+    how = replace(tls_plan(files), ca_file=str(mine))
+    contexts, sessions, script = TlsContexts(), TlsSessions(), Resumptions(authority, version)
+    with serving(script, script.context) as server:
+        for _ in range(3):
+            assert probed(server.port, how, contexts=contexts, sessions=sessions) == PASSED
+        (tmp_path / "new.pem").write_bytes((files / "ca.pem").read_bytes())
+        (tmp_path / "new.pem").replace(mine)
+        for _ in range(2):
+            assert probed(server.port, how, contexts=contexts, sessions=sessions) == PASSED
+        ended(server, *["eof"] * 5)
+    assert script.resumed == [False, True, True, False, True]
+
+
+def test_a_full_handshake_comes_in_time(
+    authority: trustme.CA, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that is old enough is not resumed: a certificate that expired must be seen."""
+    contexts, sessions = TlsContexts(), TlsSessions()
+    script = Resumptions(authority, ssl.TLSVersion.TLSv1_3)
+    with serving(script, script.context) as server:
+        for _ in range(2):
+            probed(server.port, tls_plan(files), contexts=contexts, sessions=sessions)
+        monkeypatch.setattr(tls, "FULL_HANDSHAKE_S", 0.0)
+        probed(server.port, tls_plan(files), contexts=contexts, sessions=sessions)
+    assert script.resumed == [False, True, False]
+
+
+def test_a_session_that_cannot_be_resumed_is_no_evidence(
+    authority: trustme.CA, files: Path
+) -> None:
+    """An endpoint that fails a resumed handshake is asked again, in full."""
+    contexts, sessions = TlsContexts(), TlsSessions()
+    script = Resumptions(authority, ssl.TLSVersion.TLSv1_3)
+    with serving(script, script.context) as server:
+        probed(server.port, tls_plan(files), contexts=contexts, sessions=sessions)
+        port = server.port
+    with serving(servers.greet, port=port) as server:
+        result = probed(port, tls_plan(files), contexts=contexts, sessions=sessions)
+        assert result.verdict is Verdict.UNDECIDED
+        assert result.error.startswith("cannot resume TLS: ")
+        result = probed(port, tls_plan(files), contexts=contexts, sessions=sessions)
+        assert result.verdict is Verdict.FAILED
