@@ -1,4 +1,4 @@
-"""Asking a running gateway at its admin address, for the commands ``status`` and ``reload``."""
+"""Requests to the admin address of a running gateway, for ``status``, ``reload`` and ``check``."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _get(address: str) -> dict[str, Any]:
 
 
 class _Connection(http.client.HTTPConnection):
-    """HTTP over what an admin address may be."""
+    """An HTTP connection to ``host:port`` or ``unix:/path``."""
 
     def __init__(self, address: str) -> None:
         self._path = address.removeprefix("unix:") if address.startswith("unix:") else ""

@@ -1,6 +1,6 @@
 """The commands: ``start``, ``check``, ``status``, ``reload``, ``demo``, ``completion``.
 
-Each imports what it runs when it runs: a start pays for nothing but its own modules.
+Each command imports its modules when it runs, because a start must not pay for the others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every command has in common: the program's name and how it reports an error."""
+"""The program's name, and how commands report errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PROGRAM = "etcd-gateway"
 
 
 def report(text: str) -> None:
-    """One line on standard error, whatever is in the text, if there is anyone to read it."""
+    """Write one line to standard error; a closed standard error is no failure."""
     line = " ".join(text.split())
     try:
         os.write(2, f"{PROGRAM}: {line}\n".encode("utf-8", "backslashreplace"))

@@ -1,6 +1,6 @@
-"""The console command's outer edge: whatever happens inside, one line and an exit code.
+"""The outermost function of the command: every failure becomes one line and an exit code.
 
-Next to nothing is imported here at first, so that an import that fails is inside the edge too.
+The other modules are imported inside of it, so that a failing import is reported the same way.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough; keep the interpreter from trying again.
+        # The reader of our output is gone; keep the interpreter from writing to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_FAILURE
     except Exception as error:  # noqa: BLE001 - the outermost boundary: no traceback for users

@@ -1,6 +1,6 @@
-"""Loading the configuration: the config file and the files that flags name, then the decisions.
+"""Loading the configuration: reads the config file, and checks the files that flags name.
 
-Used at start and again at each reload, with the same command line.
+Each reload loads it again, with the command line of the start.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from supervisor.core.config import Config, ConfigError, build, find_config_file
 from supervisor.core.flags import BY_NAME
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
-"""A config file is some lines, the CAs of the world are 1 MB; what never ends is neither."""
+"""The most that is read of a file: a bundle of all public CAs has 1 MB, /dev/zero has no end."""
 
 _PEM_FLAGS = ("trusted-ca-file", "health-cert-file", "health-key-file")
 
 
 def load(flags: Mapping[str, Sequence[str]], only: Collection[str] = BY_NAME.keys()) -> Config:
-    """What command line, environment and config file say; raises ConfigError.
+    """The configuration from command line, environment and config file; raises ConfigError.
 
     ``flags`` holds the texts of the flags that were given. ``only`` names the flags that matter to
-    the command; what the others say is not looked at.
+    the command; the values of the others are not read.
     """
     path = find_config_file(flags, os.environ)
     document = read_document(path, source=_source_of("config-file", flags)) if path else {}
@@ -50,7 +50,7 @@ def read_document(path: str, source: str) -> dict[str, Any]:
 
 
 def _read_file(path: str, source: str) -> bytes:
-    """A regular file's bytes; never waits for a pipe or a device, and reads no endless one."""
+    """The bytes of a regular file; never waits for a pipe or a device."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, "rb") as file:
@@ -73,7 +73,7 @@ def _why_unreadable(error: OSError | ValueError) -> str:
 
 
 def _check_pem(name: str, path: str, source: str, config: Config) -> None:
-    """Refuse at once what the first TLS handshake would refuse in the middle of the night."""
+    """Refuse now what the first TLS handshake would refuse later."""
     _read_file(path, source)
     import ssl
 
@@ -93,7 +93,7 @@ def _check_pem(name: str, path: str, source: str, config: Config) -> None:
 
 
 def _no_password() -> str:
-    """A key that is encrypted is an error, never a question on the terminal."""
+    """An encrypted key is an error; OpenSSL would ask for the password on the terminal."""
     raise ValueError("encrypted")
 
 

@@ -1,19 +1,15 @@
 """Every flag of ``start`` and ``check`` as one table: names, defaults, help, and how to read them.
 
 The command line, the environment, the config file, completion and ``docs/usage.md`` are made from
-it. A reader turns one text into a value, or raises ValueError saying what was expected.
+it.
 """
 
 from __future__ import annotations
 
 import enum
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from gateway.core.address import (
-    MAX_NAME_LENGTH,
     parse_admin,
     parse_endpoint,
     parse_listen,
@@ -21,11 +17,8 @@ from gateway.core.address import (
     parse_nameserver,
     parse_network,
 )
-from gateway.core.messages import MAX_SLOTS
-from supervisor.core.duration import format_duration, parse_duration
-from supervisor.core.spelling import nearest
-
-Read = Callable[[str], Any]
+from supervisor.core import flag_readers as readers
+from supervisor.core.flag_readers import Read
 
 
 class Topic(enum.StrEnum):
@@ -76,136 +69,6 @@ class Flag:
         return "GATEWAY_DEFAULT_" + self.name.upper().replace("-", "_")
 
 
-SYNONYMS = {
-    "warning": "warn",
-    "err": "error",
-    "information": "info",
-    "text": "console",
-    "leastconn": "least-sessions",
-    "least-connections": "least-sessions",
-    "least_conn": "least-sessions",
-    "rr": "round-robin",
-    "none": "off",
-    "disabled": "off",
-}
-"""Words that other programs have for the same choices."""
-
-
-def _choice(*words: str) -> Read:
-    def read(text: str) -> str:
-        if text not in words:
-            expected = "expected " + ", ".join(words[:-1]) + f" or {words[-1]}"
-            meant = nearest(text.lower(), words) or SYNONYMS.get(text.lower(), "")
-            raise ValueError(expected + (f", did you mean {meant}?" if meant in words else ""))
-        return text
-
-    return read
-
-
-def _whole(least: int, most: int) -> Read:
-    def read(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,18}", text) or not least <= int(text) <= most:
-            raise ValueError(f"expected a whole number from {least} to {most}")
-        return int(text)
-
-    return read
-
-
-def _duration(least_s: float, most_s: float = float("inf"), zero: str = "") -> Read:
-    """Seconds in a range; ``zero`` says what 0 means where it has a meaning."""
-
-    def read(text: str) -> float:
-        seconds = parse_duration(text)
-        if seconds == 0 and zero:
-            return seconds
-        if not least_s <= seconds <= most_s:
-            low = f"at least {format_duration(least_s)}"
-            high = f" and at most {format_duration(most_s)}" if most_s != float("inf") else ""
-            raise ValueError(f"expected {low}{high}" + (f", or 0s: {zero}" if zero else ""))
-        return seconds
-
-    return read
-
-
-def _workers(text: str) -> int:
-    if text == "auto":
-        return 0
-    try:
-        return int(_whole(1, MAX_SLOTS)(text))
-    except ValueError as error:
-        raise ValueError(f"{error}, or auto") from None
-
-
-def _refresh(text: str) -> tuple[str, float]:
-    if text in ("ttl", "off"):
-        return text, 0.0
-    try:
-        return "fixed", float(_duration(0.1)(text))
-    except ValueError as error:
-        raise ValueError(f"{error}; or one of ttl, off") from None
-
-
-def _switch(text: str) -> bool:
-    # The words of Go's strconv.ParseBool, which etcd gateway's flags take.
-    if text in ("1", "t", "T", "true", "TRUE", "True"):
-        return True
-    if text in ("0", "f", "F", "false", "FALSE", "False"):
-        return False
-    meant = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower(), "")
-    raise ValueError("expected true or false" + (f", did you mean {meant}?" if meant else ""))
-
-
-def _srv_suffix(text: str) -> str:
-    if text and not re.fullmatch(r"[A-Za-z0-9_-]{1,46}", text):
-        # 46: _etcd-client-ssl-NAME is one label of at most 63 characters.
-        raise ValueError("expected letters, digits, dashes or underscores, at most 46 of them")
-    return text.lower()
-
-
-def _srv_domain(text: str) -> str:
-    if not text:
-        return ""
-    name = parse_name(text)
-    if re.fullmatch(r"[0-9.]+", name):
-        raise ValueError("expected a domain; IP addresses go to --endpoints")
-    if all(label.startswith("_") for label in name.removesuffix(".").split(".")):
-        raise ValueError("expected a domain behind it, as in _postgresql._tcp.example.com")
-    longest = MAX_NAME_LENGTH - len("_etcd-client-ssl._tcp.")
-    if not name.startswith("_") and len(name) > longest:
-        raise ValueError(f"expected a domain of at most {longest} characters")
-    return name
-
-
-def _file(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("expected the path of a file")
-    return text
-
-
-def _host_seed(text: str) -> str:
-    if len(text) > 255 or not text.isprintable():
-        raise ValueError("expected at most 255 printable characters, other ones on each host")
-    return text
-
-
-def _endpoint_name(text: str) -> str:
-    return str(parse_endpoint(text)[0])
-
-
-def _percent(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,3}%", text) or int(text[:-1]) > 100:
-        raise ValueError("expected a percentage from 0% to 100%")
-    return int(text[:-1])
-
-
-def _http_path(text: str) -> str:
-    if not re.fullmatch(r"/[!-~]{0,1023}", text):
-        raise ValueError("expected a path that begins with a slash, in ASCII without spaces")
-    return text
-
-
-_KEEPALIVE = _duration(1, 32767)  # whole seconds from 1 to 32767, MAX_TCP_KEEPIDLE in Linux
-
 FLAGS: tuple[Flag, ...] = (
     Flag(
         name="endpoints",
@@ -215,13 +78,13 @@ FLAGS: tuple[Flag, ...] = (
         default="127.0.0.1:2379",
         metavar="HOST:PORT,...",
         topic=Topic.ENDPOINTS,
-        help="Where sessions go: host:port or [v6]:port; http:// and https:// in front are "
-        "stripped. With --discovery-srv, and given explicitly, what to use when DNS finds nothing.",
+        help="Connect sessions to these: host:port or [v6]:port; http:// and https:// in front are "
+        "stripped. With --discovery-srv they are used, if set, when DNS finds nothing.",
     ),
     Flag(
         name="discovery-srv",
         field="discovery_srv",
-        read=_srv_domain,
+        read=readers.srv_domain,
         default="",
         may_be_empty=True,
         metavar="DOMAIN",
@@ -233,7 +96,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="discovery-srv-name",
         field="discovery_srv_name",
-        read=_srv_suffix,
+        read=readers.srv_suffix,
         default="",
         may_be_empty=True,
         metavar="NAME",
@@ -244,27 +107,27 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="discovery-refresh",
         field="discovery_refresh",
-        read=_refresh,
+        read=readers.refresh,
         default="ttl",
         metavar="ttl|off|DURATION",
         choices=("ttl", "off"),
         topic=Topic.ENDPOINTS,
-        help="When names are looked up again: as their TTL says (5s to 5m), never, or this often.",
+        help="Look names up again: when their TTL expires (5s to 5m), never, or this often.",
     ),
     Flag(
         name="removal-grace",
         field="removal_grace_s",
-        read=_duration(0.001, zero="until they end"),
+        read=readers.duration(0.001, zero="until they end"),
         default="30s",
         metavar="DURATION",
         topic=Topic.ENDPOINTS,
-        help="How long sessions live on after their endpoint left DNS; 0s: until they end.",
+        help="Let sessions go on for this long after their endpoint left DNS; 0s: until they end.",
     ),
     Flag(
         name="drain-endpoints",
         field="drain_endpoints",
         kind=FlagKind.MANY,
-        read=_endpoint_name,
+        read=readers.endpoint_name,
         default="",
         may_be_empty=True,
         metavar="HOST:PORT,...",
@@ -299,7 +162,7 @@ FLAGS: tuple[Flag, ...] = (
         name="insecure-discovery",
         field="insecure_discovery",
         kind=FlagKind.SWITCH,
-        read=_switch,
+        read=readers.switch,
         default="false",
         metavar="",
         topic=Topic.ENDPOINTS,
@@ -308,7 +171,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="trusted-ca-file",
         field="trusted_ca_file",
-        read=_file,
+        read=readers.file_path,
         default="",
         may_be_empty=True,
         metavar="FILE",
@@ -325,31 +188,32 @@ FLAGS: tuple[Flag, ...] = (
         default="127.0.0.1:23790",
         metavar="HOST:PORT,...",
         topic=Topic.LISTENING,
-        help="Where clients connect; :PORT is all interfaces.",
+        help="Listen for clients here; :PORT is all interfaces.",
     ),
     Flag(
         name="max-sessions",
         field="max_sessions",
-        read=_whole(0, 10_000_000),
+        read=readers.whole(0, 10_000_000),
         default="0",
         metavar="N",
         topic=Topic.LISTENING,
-        help="Most sessions at once; further clients wait until one ends. 0: what the "
-        "limit of open files allows.",
+        help="Serve at most this many sessions at once; further clients wait until one ends. 0: as "
+        "many as the limit of open files allows.",
     ),
     Flag(
         name="max-session-rate",
         field="max_session_rate",
-        read=_whole(0, 1_000_000),
+        read=readers.whole(0, 1_000_000),
         default="0",
         metavar="N",
         topic=Topic.LISTENING,
-        help="Most new clients a second, over all workers; further clients wait. 0: any number.",
+        help="Accept at most this many clients a second, over all workers; further clients wait. "
+        "0: any number.",
     ),
     Flag(
         name="max-session-age",
         field="max_session_age_s",
-        read=_duration(0.1, zero="never"),
+        read=readers.duration(0.1, zero="never"),
         default="0s",
         metavar="DURATION",
         topic=Topic.LISTENING,
@@ -359,7 +223,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="rebalance",
         field="rebalance_s",
-        read=_duration(1, zero="off"),
+        read=readers.duration(1, zero="off"),
         default="0s",
         metavar="DURATION",
         topic=Topic.DIALING,
@@ -369,7 +233,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="idle-timeout",
         field="idle_timeout_s",
-        read=_duration(0.001, zero="never"),
+        read=readers.duration(0.001, zero="never"),
         default="0s",
         metavar="DURATION",
         topic=Topic.LISTENING,
@@ -378,43 +242,43 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="drain-timeout",
         field="drain_timeout_s",
-        read=_duration(0.001, zero="cut at once"),
+        read=readers.duration(0.001, zero="cut at once"),
         default="30s",
         metavar="DURATION",
         topic=Topic.LISTENING,
-        help="How long sessions may go on after a stop was asked for; 0s: cut at once.",
+        help="Let sessions go on for this long after a stop was requested; 0s: cut at once.",
     ),
     Flag(
         name="keepalive-time",
         field="keepalive_time_s",
-        read=_KEEPALIVE,
+        read=readers.KEEPALIVE,
         default="15s",
         metavar="DURATION",
         topic=Topic.LISTENING,
-        help="TCP keepalive on both legs: the silence before the first probe.",
+        help="TCP keepalive on both legs: silence before the first probe.",
     ),
     Flag(
         name="keepalive-interval",
         field="keepalive_interval_s",
-        read=_KEEPALIVE,
+        read=readers.KEEPALIVE,
         default="15s",
         metavar="DURATION",
         topic=Topic.LISTENING,
-        help="TCP keepalive: the time between probes.",
+        help="TCP keepalive: time between probes.",
     ),
     Flag(
         name="keepalive-probes",
         field="keepalive_probes",
-        read=_whole(1, 127),
+        read=readers.whole(1, 127),
         default="4",
         metavar="N",
         topic=Topic.LISTENING,
-        help="TCP keepalive: unanswered probes before the peer is given up.",
+        help="TCP keepalive: unanswered probes before the connection ends.",
     ),
     Flag(
         name="tcp-user-timeout",
         field="tcp_user_timeout_s",
-        read=_duration(0.001, 2**31 // 1000, zero="the kernel's default"),
+        read=readers.duration(0.001, 2**31 // 1000, zero="the kernel's default"),
         default="30s",
         metavar="DURATION",
         topic=Topic.LISTENING,
@@ -424,36 +288,36 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="dial-timeout",
         field="dial_timeout_s",
-        read=_duration(0.001),
+        read=readers.duration(0.001),
         default="2s",
         metavar="DURATION",
         topic=Topic.DIALING,
-        help="One attempt to reach one address of an endpoint.",
+        help="Give one attempt to reach one address of an endpoint this long.",
     ),
     Flag(
         name="dial-hedge",
         field="dial_hedge_s",
-        read=_duration(0.001, zero="off"),
+        read=readers.duration(0.001, zero="off"),
         default="250ms",
         metavar="DURATION",
         topic=Topic.DIALING,
-        help="When a dial takes longer than this the next endpoint is dialed too and the first "
-        "to connect wins; 0s: off.",
+        help="When a dial takes longer than this, dial the next endpoint too; the first to connect "
+        "wins. 0s: off.",
     ),
     Flag(
         name="balance",
         field="balance",
-        read=_choice("round-robin", "least-sessions"),
+        read=readers.choice("round-robin", "least-sessions"),
         default="round-robin",
         metavar="round-robin|least-sessions",
         choices=("round-robin", "least-sessions"),
         topic=Topic.DIALING,
-        help="How new sessions are spread over the endpoints of the best priority.",
+        help="How to spread new sessions over the endpoints of the best priority.",
     ),
     Flag(
         name="host-seed",
         field="host_seed",
-        read=_host_seed,
+        read=readers.host_seed,
         default="",
         may_be_empty=True,
         metavar="TEXT",
@@ -465,7 +329,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="slow-start",
         field="slow_start_s",
-        read=_duration(0.001, zero="off"),
+        read=readers.duration(0.001, zero="off"),
         default="0s",
         metavar="DURATION",
         topic=Topic.DIALING,
@@ -475,7 +339,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="close-spread",
         field="close_spread_s",
-        read=_duration(0.001, zero="at once"),
+        read=readers.duration(0.001, zero="at once"),
         default="1s",
         metavar="DURATION",
         topic=Topic.DIALING,
@@ -485,17 +349,17 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="on-inactive",
         field="on_inactive",
-        read=_choice("keep", "close"),
+        read=readers.choice("keep", "close"),
         default="keep",
         metavar="keep|close",
         choices=("keep", "close"),
         topic=Topic.DIALING,
-        help="What happens to the sessions of an endpoint that turned inactive.",
+        help="What to do with the sessions of an endpoint that turned inactive.",
     ),
     Flag(
         name="retry-delay",
         field="retry_delay_s",
-        read=_duration(0.01),
+        read=readers.duration(0.01),
         default="1m0s",
         metavar="DURATION",
         topic=Topic.HEALTH,
@@ -504,28 +368,28 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="health-check",
         field="health_check",
-        read=_choice("auto", "tcp", "tls", "http", "https", "off"),
+        read=readers.choice("auto", "tcp", "tls", "http", "https", "off"),
         default="auto",
         metavar="auto|tcp|tls|http|https|off",
         choices=("auto", "tcp", "tls", "http", "https", "off"),
         topic=Topic.HEALTH,
-        help="How endpoints are probed. auto: tls where an endpoint is known to speak it, else "
-        "tcp. off: only failed dials tell.",
+        help="How to probe endpoints. auto: tls where an endpoint is known to speak it, else "
+        "tcp. off: rely on failed dials.",
     ),
     Flag(
         name="health-path",
         field="health_path",
-        read=_http_path,
+        read=readers.http_path,
         default="/health",
         metavar="PATH",
         topic=Topic.HEALTH,
-        help='What http and https probes ask for: 200 is healthy, and a JSON body with "health" '
-        'must say "true".',
+        help="Path that http and https probes request: 200 is healthy, and a JSON body with "
+        '"health" must say "true".',
     ),
     Flag(
         name="health-interval",
         field="health_interval_s",
-        read=_duration(0.01),
+        read=readers.duration(0.01),
         default="5s",
         metavar="DURATION",
         topic=Topic.HEALTH,
@@ -534,7 +398,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="health-idle-interval",
         field="health_idle_interval_s",
-        read=_duration(0.01),
+        read=readers.duration(0.01),
         default="60s",
         metavar="DURATION",
         topic=Topic.HEALTH,
@@ -544,7 +408,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="health-min-active",
         field="health_min_active",
-        read=_percent,
+        read=readers.percent,
         default="50%",
         metavar="PERCENT",
         topic=Topic.HEALTH,
@@ -554,34 +418,34 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="health-timeout",
         field="health_timeout_s",
-        read=_duration(0.001),
+        read=readers.duration(0.001),
         default="2s",
         metavar="DURATION",
         topic=Topic.HEALTH,
-        help="How long one probe may take.",
+        help="Give one probe this long.",
     ),
     Flag(
         name="health-rise",
         field="health_rise",
-        read=_whole(1, 1000),
+        read=readers.whole(1, 1000),
         default="1",
         metavar="N",
         topic=Topic.HEALTH,
-        help="Good probes in a row that make an endpoint active.",
+        help="Turn an endpoint active after this many good probes in a row.",
     ),
     Flag(
         name="health-fall",
         field="health_fall",
-        read=_whole(1, 1000),
+        read=readers.whole(1, 1000),
         default="1",
         metavar="N",
         topic=Topic.HEALTH,
-        help="Failed probes in a row that make an endpoint inactive.",
+        help="Turn an endpoint inactive after this many failed probes in a row.",
     ),
     Flag(
         name="health-cert-file",
         field="health_cert_file",
-        read=_file,
+        read=readers.file_path,
         default="",
         may_be_empty=True,
         metavar="FILE",
@@ -591,7 +455,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="health-key-file",
         field="health_key_file",
-        read=_file,
+        read=readers.file_path,
         default="",
         may_be_empty=True,
         metavar="FILE",
@@ -601,18 +465,18 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="workers",
         field="workers",
-        read=_workers,
+        read=readers.workers,
         default="auto",
         metavar="auto|N",
         choices=("auto",),
         topic=Topic.WORKERS,
-        help="Worker processes; auto: as many as the CPUs that this process may use.",
+        help="Number of worker processes; auto: one per CPU that this process may use.",
     ),
     Flag(
         name="pin-workers",
         field="pin_workers",
         kind=FlagKind.SWITCH,
-        read=_switch,
+        read=readers.switch,
         default="false",
         metavar="",
         topic=Topic.WORKERS,
@@ -621,16 +485,16 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="worker-timeout",
         field="worker_timeout_s",
-        read=_duration(1),
+        read=readers.duration(1),
         default="30s",
         metavar="DURATION",
         topic=Topic.WORKERS,
-        help="A worker that sent no heartbeat for this long is killed and replaced.",
+        help="Kill and replace a worker that sent no heartbeat for this long.",
     ),
     Flag(
         name="worker-max-age",
         field="worker_max_age_s",
-        read=_duration(1, zero="never"),
+        read=readers.duration(1, zero="never"),
         default="0s",
         metavar="DURATION",
         topic=Topic.WORKERS,
@@ -640,7 +504,7 @@ FLAGS: tuple[Flag, ...] = (
         name="handover",
         field="handover",
         kind=FlagKind.SWITCH,
-        read=_switch,
+        read=readers.switch,
         default="false",
         metavar="",
         topic=Topic.WORKERS,
@@ -656,7 +520,7 @@ FLAGS: tuple[Flag, ...] = (
         may_be_empty=True,
         metavar="HOST:PORT|unix:/PATH,...",
         topic=Topic.OBSERVING,
-        help="Where the status page, /status, /metrics and the health of the gateway are served.",
+        help="Serve the status page, /status, /metrics and the gateway's health here.",
     ),
     Flag(
         name="admin-host",
@@ -667,23 +531,23 @@ FLAGS: tuple[Flag, ...] = (
         may_be_empty=True,
         metavar="NAME,...",
         topic=Topic.OBSERVING,
-        help="Names under which the admin address may be asked, besides IP addresses and "
-        "localhost; a request for another name gets 421.",
+        help="Answer requests at the admin address for these host names, besides IP addresses and "
+        "localhost; requests for others get 421.",
     ),
     Flag(
         name="log-level",
         field="log_level",
-        read=_choice("debug", "info", "warn", "error"),
+        read=readers.choice("debug", "info", "warn", "error"),
         default="info",
         metavar="debug|info|warn|error",
         choices=("debug", "info", "warn", "error"),
         topic=Topic.OBSERVING,
-        help="The least important lines that are written.",
+        help="Write lines of this level and above.",
     ),
     Flag(
         name="log-format",
         field="log_format",
-        read=_choice("auto", "json", "console"),
+        read=readers.choice("auto", "json", "console"),
         default="auto",
         metavar="auto|json|console",
         choices=("auto", "json", "console"),
@@ -694,7 +558,7 @@ FLAGS: tuple[Flag, ...] = (
         name="access-log",
         field="access_log",
         kind=FlagKind.SWITCH,
-        read=_switch,
+        read=readers.switch,
         default="false",
         metavar="",
         topic=Topic.OBSERVING,
@@ -703,7 +567,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="config-file",
         field="config_file",
-        read=_file,
+        read=readers.file_path,
         default="",
         may_be_empty=True,
         metavar="FILE",

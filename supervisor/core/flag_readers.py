@@ -1,0 +1,147 @@
+"""Reading the values of flags: each reader turns one text into a value.
+
+A reader raises ValueError with what was expected, and with what was probably meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from gateway.core.address import MAX_NAME_LENGTH, parse_endpoint, parse_name
+from gateway.core.messages import MAX_SLOTS
+from supervisor.core.duration import format_duration, parse_duration
+from supervisor.core.spelling import nearest
+
+Read = Callable[[str], Any]
+
+SYNONYMS = {
+    "warning": "warn",
+    "err": "error",
+    "information": "info",
+    "text": "console",
+    "leastconn": "least-sessions",
+    "least-connections": "least-sessions",
+    "least_conn": "least-sessions",
+    "rr": "round-robin",
+    "none": "off",
+    "disabled": "off",
+}
+"""Words that other programs have for the same choices."""
+
+
+def choice(*words: str) -> Read:
+    def read(text: str) -> str:
+        if text not in words:
+            expected = "expected " + ", ".join(words[:-1]) + f" or {words[-1]}"
+            meant = nearest(text.lower(), words) or SYNONYMS.get(text.lower(), "")
+            raise ValueError(expected + (f", did you mean {meant}?" if meant in words else ""))
+        return text
+
+    return read
+
+
+def whole(least: int, most: int) -> Read:
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,18}", text) or not least <= int(text) <= most:
+            raise ValueError(f"expected a whole number from {least} to {most}")
+        return int(text)
+
+    return read
+
+
+def duration(least_s: float, most_s: float = float("inf"), zero: str = "") -> Read:
+    """Seconds in a range; ``zero`` says what 0 means where it has a meaning."""
+
+    def read(text: str) -> float:
+        seconds = parse_duration(text)
+        if seconds == 0 and zero:
+            return seconds
+        if not least_s <= seconds <= most_s:
+            low = f"at least {format_duration(least_s)}"
+            high = f" and at most {format_duration(most_s)}" if most_s != float("inf") else ""
+            raise ValueError(f"expected {low}{high}" + (f", or 0s: {zero}" if zero else ""))
+        return seconds
+
+    return read
+
+
+def workers(text: str) -> int:
+    if text == "auto":
+        return 0
+    try:
+        return int(whole(1, MAX_SLOTS)(text))
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from None
+
+
+def refresh(text: str) -> tuple[str, float]:
+    if text in ("ttl", "off"):
+        return text, 0.0
+    try:
+        return "fixed", float(duration(0.1)(text))
+    except ValueError as error:
+        raise ValueError(f"{error}; or one of ttl, off") from None
+
+
+def switch(text: str) -> bool:
+    # The words of Go's strconv.ParseBool, which etcd gateway's flags take.
+    if text in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if text in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    meant = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower(), "")
+    raise ValueError("expected true or false" + (f", did you mean {meant}?" if meant else ""))
+
+
+def srv_suffix(text: str) -> str:
+    if text and not re.fullmatch(r"[A-Za-z0-9_-]{1,46}", text):
+        # 46: _etcd-client-ssl-NAME is one label of at most 63 characters.
+        raise ValueError("expected letters, digits, dashes or underscores, at most 46 of them")
+    return text.lower()
+
+
+def srv_domain(text: str) -> str:
+    if not text:
+        return ""
+    name = parse_name(text)
+    if re.fullmatch(r"[0-9.]+", name):
+        raise ValueError("expected a domain; IP addresses go to --endpoints")
+    if all(label.startswith("_") for label in name.removesuffix(".").split(".")):
+        raise ValueError("expected a domain behind it, as in _postgresql._tcp.example.com")
+    longest = MAX_NAME_LENGTH - len("_etcd-client-ssl._tcp.")
+    if not name.startswith("_") and len(name) > longest:
+        raise ValueError(f"expected a domain of at most {longest} characters")
+    return name
+
+
+def file_path(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("expected the path of a file")
+    return text
+
+
+def host_seed(text: str) -> str:
+    if len(text) > 255 or not text.isprintable():
+        raise ValueError("expected at most 255 printable characters, other ones on each host")
+    return text
+
+
+def endpoint_name(text: str) -> str:
+    return str(parse_endpoint(text)[0])
+
+
+def percent(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,3}%", text) or int(text[:-1]) > 100:
+        raise ValueError("expected a percentage from 0% to 100%")
+    return int(text[:-1])
+
+
+def http_path(text: str) -> str:
+    if not re.fullmatch(r"/[!-~]{0,1023}", text):
+        raise ValueError("expected a path that begins with a slash, in ASCII without spaces")
+    return text
+
+
+KEEPALIVE = duration(1, 32767)  # whole seconds from 1 to 32767, MAX_TCP_KEEPIDLE in Linux
