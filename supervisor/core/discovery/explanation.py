@@ -131,7 +131,7 @@ def _no_answer(outcome: Negative | Failure | None) -> Branch:
             text = f"a definite no: {error}"
         case Failure(error):
             text = f"a failure, asked again: {error}"
-        case None:
+        case _:
             text = "not asked"
     return Branch(text, {"no_answer": text})
 
