@@ -53,18 +53,31 @@ class Case:
     wire: bytes
 
 
-def make_case(chance: random.Random) -> Case:
-    """The next case; the same seed makes the same cases."""
-    name, kind = chance.choice(NAMES), chance.choice(KINDS)
-    return make_reply(compose_query(name, kind, edns=chance.random() < 0.5), name, kind, chance)
+class Cases:
+    """Makes cases; the same seed makes the same ones, and only a few hundred begin differently."""
+
+    def __init__(self, seed: int, beginnings: int = 300) -> None:
+        self._chance = chance = random.Random(seed)
+        self._beginnings = []
+        for _ in range(beginnings):
+            name, kind = chance.choice(NAMES), chance.choice(KINDS)
+            query = compose_query(name, kind, edns=chance.random() < 0.5)
+            self._beginnings.append(Case(query, name, kind, _reply(query, name, kind, chance)))
+
+    def next(self) -> Case:
+        return _damaged(self._chance.choice(self._beginnings), self._chance)
 
 
 def make_reply(query: Query, name: str, kind: str, chance: random.Random) -> Case:
     """A wrong reply to this query, or by chance an honest one."""
-    wire = bytearray(_reply(query, name, kind, chance))
+    return _damaged(Case(query, name, kind, _reply(query, name, kind, chance)), chance)
+
+
+def _damaged(case: Case, chance: random.Random) -> Case:
+    wire = bytearray(case.wire)
     for _ in range(chance.choice((0, 0, 1, 1, 2, 5))):
         _damage(wire, chance)
-    return Case(query, name, kind, bytes(wire))
+    return Case(case.query, case.name, case.kind, bytes(wire))
 
 
 def check(case: Case) -> Meaning | None:
