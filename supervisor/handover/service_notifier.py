@@ -1,4 +1,4 @@
-"""What the service manager is told in the course of the gateway's life, and when."""
+"""What the service manager is told, and when."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 from supervisor.handover.systemd import Notify
 
 PATIENCE_S = 15.0
-"""How much time the service manager is asked for while something takes long, every tick anew."""
+"""How much more time is asked for at each tick of a start or a stop that takes long."""
 
 
 class ServiceNotifier:
-    """``summary()`` is the STATUS line of this moment; ``healthy()``: the watchdog may be fed."""
+    """``summary()`` is the STATUS line now; ``healthy()`` says whether to feed the watchdog."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class ServiceNotifier:
         self._watchdog: asyncio.TimerHandle | None = None
 
     async def tell_ready(self, watchdog_interval_s: float | None) -> None:
-        """After everything in the descriptor store has arrived; then the watchdog is fed."""
+        """Say READY=1 once the descriptor store is complete, and feed the watchdog from then on."""
         await self._notify.barrier()
         self._ready = True
         self._notify.ready(self._summary())
@@ -36,17 +36,17 @@ class ServiceNotifier:
             self._feed(watchdog_interval_s)
 
     def tell_reloaded(self, error: str | None) -> None:
-        """There is no word for a reload that failed: it is ready again, and the status says so."""
+        """Say READY=1 after a reload; that one failed can only be said in the status."""
         text = self._summary()
         self._notify.ready(text if error is None else f"reload failed: {error}; {text}")
 
     def show_status(self) -> None:
-        """The status may have changed."""
+        """Send the status if it has changed."""
         if self._ready and self._notify.enabled:
             self._notify.status(self._summary())
 
     def ask_patience(self) -> None:
-        """A start or a stop goes on."""
+        """Ask for more time, because a start or a stop goes on."""
         self._notify.extend(PATIENCE_S)
 
     def close(self) -> None:
@@ -55,7 +55,7 @@ class ServiceNotifier:
         self._notify.close()
 
     def _feed(self, interval_s: float) -> None:
-        """That this runs proves that the loop turns; the workers' part is asked for."""
+        """Feed the watchdog: this call proves that the loop runs; ``healthy`` knows the workers."""
         loop = asyncio.get_running_loop()
         self._watchdog = loop.call_later(interval_s, self._feed, interval_s)
         if self._healthy():

@@ -42,7 +42,7 @@ def take_stored(environ: MutableMapping[str, str]) -> list[tuple[str, int]]:
 
 
 def watchdog_interval_s(environ: MutableMapping[str, str]) -> float | None:
-    """How often to send WATCHDOG=1: half of what the unit asks for; None if not, or not us."""
+    """How often to send WATCHDOG=1: half of what the unit asks for; None if not us."""
     usec, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
     if not usec.isdecimal() or int(usec) == 0 or pid not in ("", str(os.getpid())):
         return None
@@ -88,14 +88,14 @@ class Notify:
         self._send("STOPPING=1")
 
     def extend(self, by_s: float) -> None:
-        """The stop goes on; be patient for ``by_s`` seconds from now."""
+        """The start or stop goes on; ask for ``by_s`` more seconds from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(by_s * 1e6)}")
 
     def watchdog(self) -> None:
         self._send("WATCHDOG=1")
 
     def status(self, text: str) -> None:
-        """Say it if it is new, at most once a second; the newest is said in the end."""
+        """Send a new status, at most once a second; the newest one is always sent in the end."""
         if not self.enabled or text == self._status:
             return
         self._status = text
@@ -135,13 +135,13 @@ class Notify:
             self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
     async def barrier(self, deadline_s: float = 5.0) -> bool:
-        """Wait until everything sent before was taken in; False after ``deadline_s``."""
+        """Wait until the service manager has read everything; False after ``deadline_s``."""
         if not self.enabled:
             return True
         barrier_r, barrier_w = os.pipe()
         loop = asyncio.get_running_loop()
         reached: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(barrier_r, _settle, reached)
+        loop.add_reader(barrier_r, _resolve, reached)
         try:
             self._send("BARRIER=1", (barrier_w,))
             os.close(barrier_w)  # the other duplicate is closed by systemd: then we read the end
@@ -172,7 +172,7 @@ class Notify:
             self._queue(text, tuple(os.dup(fd) for fd in fds))
 
     def _queue(self, text: str, fds: tuple[int, ...]) -> None:
-        """Send it when it is its turn; owns the descriptors."""
+        """Send after everything that was queued before; owns the descriptors."""
         self._waiting.append((text.encode(), fds))
         if len(self._waiting) == 1:
             self._flush()
@@ -195,7 +195,7 @@ class Notify:
             self._loop = None
 
 
-def _settle(future: asyncio.Future[None]) -> None:
+def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
 

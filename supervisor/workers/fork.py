@@ -34,7 +34,7 @@ SYSTEMD_VARIABLES = (
     "LISTEN_FDS",
     "LISTEN_FDNAMES",
 )
-"""What the service manager says to the master only."""
+"""Variables of the service manager that are meant for the master alone."""
 
 EXIT_WORKER_BUG = 70
 """sysexits EX_SOFTWARE: an exception left the worker's main function."""
@@ -42,7 +42,7 @@ EXIT_WORKER_BUG = 70
 
 @dataclass(slots=True, kw_only=True)
 class Birth:
-    """What a new worker gets; everything but ``listeners`` and ``inbox`` is made at the fork.
+    """What a new worker is started with; its pipe and control socket are made at the fork.
 
     The master owns ``listeners``, ``inbox`` and ``peers``; the child has them by inheritance.
     ``make_log`` is called in the child, after the master's descriptors are closed.
@@ -72,7 +72,7 @@ class Child:
     pipe_w: int
     control: socket.socket
     ours: bool = field(default=True)
-    """Whether it is our child; a former master's are reaped by somebody else."""
+    """Whether it is our child; the children of a former master are reaped by init."""
 
     def kill(self) -> None:
         """SIGKILL; no error if it is gone already."""
@@ -105,7 +105,7 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class _Ends:
-    """What connects a worker to the master: two ends for each of them.
+    """The pipe and the control socket of a worker, both ends of each.
 
     ``room`` keeps a number for the pidfd until the worker lives: without one it could not be
     watched.
@@ -144,7 +144,7 @@ def fork_workers(births: Sequence[Birth]) -> list[Child | OSError]:
         except OSError as error:
             pids.append(error)
         if pids[-1] == 0 and isinstance(end, _Ends):
-            _live(birth, end.pipe_r, end.control_child, handled)
+            _run_child(birth, end.pipe_r, end.control_child, handled)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return [_child_of(pid, end) for pid, end in zip(pids, ends, strict=True)]
 
@@ -187,10 +187,10 @@ def _child_of(pid: int | OSError, ends: _Ends | OSError) -> Child | OSError:
     return Child(pid, pidfd, ends.pipe_w, ends.control)
 
 
-def _live(
+def _run_child(
     birth: Birth, pipe_r: int, control: socket.socket, handled: Sequence[signal.Signals]
 ) -> NoReturn:
-    """The child's whole life; exceptions end here, and never in the master's stack."""
+    """Run the child to its end; an exception never reaches the master's stack."""
     status = EXIT_WORKER_BUG
     try:
         kept = [pipe_r, birth.scoreboard.fd, birth.inbox.fileno(), control.fileno()]
@@ -216,7 +216,7 @@ def _live(
             )
         )
     except BaseException as error:  # noqa: BLE001 - the boundary of the process
-        _say_last_words(birth, error)
+        _report_exception(birth, error)
     finally:
         os._exit(status)
 
@@ -256,7 +256,7 @@ def close_all_but(kept_fds: Sequence[int]) -> None:
                 os.close(int(name))
 
 
-def _say_last_words(birth: Birth, error: BaseException) -> None:
+def _report_exception(birth: Birth, error: BaseException) -> None:
     who = birth.who
     with contextlib.suppress(OSError):
         text = f"etcd-gateway: worker slot={who.slot} gen={who.gen}: {error!r}\n"

@@ -28,7 +28,7 @@ GOES_ON = "worker goes on"
 _SHOWN = {
     WorkerState.STARTING: WorkerStatus.STARTING,
     WorkerState.READY: WorkerStatus.READY,
-    # Not live, so no state of its own; ``hangs`` says the rest.
+    # A hung worker is not live. The document has no state for it and says ``hangs`` beside.
     WorkerState.HUNG: WorkerStatus.STARTING,
     WorkerState.DRAINING: WorkerStatus.DRAINING,
     WorkerState.DYING: WorkerStatus.DRAINING,
@@ -46,7 +46,7 @@ class WorkerHandle:
     heard_at: float | None = None
     beat_ns: int = 0
     told_why: bool = False
-    """Whether the log says already why it ends, other than by ``exit 0``."""
+    """Whether the log already has the reason for its end, so that its exit needs no warning."""
     told_hang: bool = False
     how: str = ""
     """How it ended, once it was reaped."""
@@ -90,7 +90,7 @@ class WorkerHandles:
         return self._handles[who]
 
     def find(self, who: WorkerId) -> WorkerHandle | None:
-        """None if it was reaped, or never was."""
+        """The worker's handle; None if it was reaped, or never existed."""
         return self._handles.get(who)
 
     def take(self, who: WorkerId, child: Child, *, inherited: bool = False) -> WorkerHandle:
@@ -113,7 +113,7 @@ class WorkerHandles:
             on_broken=lambda reason: self.condemn(who, reason),
             inherited=inherited,
         )
-        # A beat of the predecessor in this slot is no sign of life of this one.
+        # Only a heartbeat that is written from now on is a sign of life.
         handle = WorkerHandle(child, channel, beat_ns=self._rows.beat_ns(who))
         self._loop.add_reader(child.pidfd, self._reap, who)
         return handle

@@ -95,7 +95,7 @@ class InheritedDescriptors:
         return self.slots.setdefault(slot, InheritedSlot())
 
     def left(self, *, keep: bool) -> tuple[FormerSlot, ...]:
-        """The same for the fleet, after :meth:`drop_useless`."""
+        """What the fleet has to know of each slot; to be called after :meth:`drop_useless`."""
         return tuple(
             FormerSlot(
                 slot=index,
@@ -148,12 +148,12 @@ def listener_name(slot: int, index: int) -> str:
 
 
 def worker_names(who: WorkerId) -> tuple[str, str, str]:
-    """Of control socket, pipe and pidfd."""
+    """The names of its control socket, pipe and pidfd."""
     return tuple(f"{kind}.{who.slot}.{who.gen}" for kind in ("ctl", "pipe", "pid"))  # type: ignore[return-value]
 
 
 def unready_name(who: WorkerId) -> str:
-    """Of the pidfd of a worker that was not ready."""
+    """The name of the pidfd of a worker that was not ready."""
     return f"unready.{who.slot}.{who.gen}"
 
 
@@ -188,7 +188,7 @@ def pid_of(pidfd: int) -> int:
 
 
 def is_our_child(pidfd: int) -> bool:
-    """Whether we may wait for it; one that has exited already is not reaped by the question."""
+    """Whether the process is a child of ours; one that has exited is not reaped by this."""
     try:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except (ChildProcessError, OSError):

@@ -37,7 +37,8 @@ from supervisor.workers.slot_sockets import Sockets
 from supervisor.workers.spawner import Spawner
 
 HANG_TOLD_AFTER_S = 1.0
-"""Others accept in its place much earlier; the log is spared what a busy host does to all."""
+"""Other workers accept in its place much earlier. A shorter hang is not logged, because on a busy
+host all workers have them."""
 
 EXPECTED_ADDRESS = "in --listen-addr an address of this host on which no other program listens"
 
@@ -55,7 +56,7 @@ _OneByOne = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handlers:
-    """Whom the pool tells; all are called on the loop and must not block.
+    """What the pool calls; all of it is called on the loop and must not block.
 
     ``on_message`` gets every message of every worker, after the pool has seen to it.
     ``on_upgrade_failed``: none of our workers gets ready, the former master's serve.
@@ -142,7 +143,7 @@ class WorkerPool:
         self._tick()
 
     def push(self, snapshot: messages.Snapshot) -> None:
-        """Send a newer snapshot to every worker; those to come get it at birth."""
+        """Send a newer snapshot to every worker, and to those that are forked later."""
         self._snapshot = wire.encode(snapshot)
         self._handles.tell_all(self._snapshot, messages.Snapshot)
 
@@ -155,7 +156,7 @@ class WorkerPool:
         self._handles.tell(WorkerId(slot, gen), wire.encode(order), messages.GiveUp)
 
     def resize(self, by: int) -> int:
-        """So many workers more or fewer; returns how many there are to be now."""
+        """Change the number of workers by ``by``; the number that there will be."""
         self._feed(events.Resize(by))
         return self._fleet.wanted
 
@@ -173,7 +174,7 @@ class WorkerPool:
         self._feed(events.StopAll())
 
     def leave(self) -> None:
-        """Go and let the workers go on: the store holds what the next master needs."""
+        """End the pool and leave the workers running; the store has what the next master needs."""
         self._feed(events.LeaveWorkers())
 
     # What the master may look at
@@ -194,7 +195,7 @@ class WorkerPool:
         return any(slot.serving for slot in self._fleet.slots)
 
     def listener_inodes(self) -> set[int]:
-        """Of all listening sockets that are ours."""
+        """The inodes of all listening sockets of this gateway."""
         return self._sockets.listener_inodes()
 
     def view(self) -> tuple[WorkerView, ...]:
@@ -210,10 +211,10 @@ class WorkerPool:
         ]
         return tuple(sorted(views, key=lambda view: (view.slot, view.gen)))
 
-    # Events in, issued out
+    # Events in, commands out
 
     def _feed(self, event: events.Event) -> None:
-        """One event at a time: what carrying out a command brings about waits its turn."""
+        """Step the fleet, one event at a time; events that commands bring about are queued."""
         self._events.append(event)
         if self._stepping:
             return
@@ -233,7 +234,7 @@ class WorkerPool:
             self._stepping = False
 
     def _perform(self, issued: Sequence[commands.Command]) -> None:
-        """In their order; spawns that follow each other are one."""
+        """Carry out the commands in their order; consecutive spawns are forked in one go."""
         spawns: list[commands.Spawn] = []
         for command in issued:
             if isinstance(command, commands.Spawn):
@@ -304,7 +305,7 @@ class WorkerPool:
     # Workers
 
     def _open_slot(self, index: int) -> None:
-        """Unless it is open; a new one is made known to the workers that live already."""
+        """Open a slot that is not open, and make its inbox known to the live workers."""
         if index not in self._sockets:
             self._sockets.open(index)
             self._handles.introduce(index, self._sockets[index].inbox_w)
@@ -396,8 +397,8 @@ class WorkerPool:
             self._handlers.on_end(code)
 
     def close(self) -> None:
-        """Give every descriptor back; workers that live read the end of their pipe (or go on,
-        if somebody else holds it)."""
+        """Close every descriptor. Live workers read the end of their pipe, or go on if the service
+        manager holds a duplicate of it."""
         if self._ticker is not None:
             self._ticker.cancel()
         self._handles.close()

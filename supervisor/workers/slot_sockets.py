@@ -16,7 +16,7 @@ from supervisor.workers.inherited import InheritedSlot, listener_name
 
 @dataclass(slots=True)
 class SlotSockets:
-    """What the master holds of a slot as long as it lives; all of it is inherited by workers."""
+    """What the master holds for a slot throughout; each worker of the slot inherits it."""
 
     inbox_r: socket.socket
     inbox_w: socket.socket
@@ -43,11 +43,11 @@ class Sockets:
         return index in self._slots
 
     def open(self, index: int) -> None:
-        """Begin a slot: its inbox; the listeners come from its first worker."""
+        """Make the slot's inbox; its listeners come from its first worker."""
         self._slots[index] = SlotSockets(*self._make_inbox(index))
 
     def inherit(self, index: int, left: InheritedSlot) -> None:
-        """Take one slot's sockets over from the inherited."""
+        """Take over one slot's inherited sockets."""
         if left.inbox_r is not None and left.inbox_w is not None:
             inbox_r = socket.socket(fileno=left.inbox_r)
             inbox_w = socket.socket(fileno=left.inbox_w)
@@ -73,7 +73,7 @@ class Sockets:
         return {other: slot.inbox_w for other, slot in self._slots.items() if other != index}
 
     def listener_inodes(self) -> set[int]:
-        """Of all listening sockets that are ours."""
+        """The inodes of all listening sockets of this gateway."""
         return {os.fstat(sock.fileno()).st_ino for _, _, sock in self._listeners()}
 
     def rescue(self, index: int, to: int) -> int:
@@ -103,7 +103,7 @@ class Sockets:
         return lost
 
     def shut(self) -> None:
-        """Nobody is to connect any more, whoever else still holds a duplicate."""
+        """Shut the listeners down, so that nobody can connect, whoever else holds a duplicate."""
         for index, number, sock in self._listeners():
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RD)
@@ -113,7 +113,7 @@ class Sockets:
             slot.listeners = ()
 
     def named_descriptors(self) -> dict[str, int]:
-        """All of them by name; they stay ours."""
+        """All descriptors by name; they stay ours."""
         named = {listener_name(index, n): sock.fileno() for index, n, sock in self._listeners()}
         for index, slot in self._slots.items():
             named[f"inbox-r.{index}"] = slot.inbox_r.fileno()

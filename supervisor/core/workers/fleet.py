@@ -1,8 +1,8 @@
 """Decides everything about workers: when to fork, kill, drain, and who accepts for whom.
 
 Pure: :meth:`Fleet.step` takes an event and the time and returns commands; ``pool`` performs them.
-After every event the machine settles: it looks at the whole fleet and commands what is missing,
-so that no rule depends on the order in which the events of a crash happen to arrive.
+After every event :meth:`Fleet._command_missing` looks at the whole fleet and commands what is
+missing, so that no rule depends on the order in which the events of a crash arrive.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ TICK_S = 0.05
 ADOPT_RETRY_S = 0.2
 """Between two attempts to have a slot's listeners adopted: descriptors come back with sessions."""
 GAP_S = 0.25
-"""A longer silence between two steps was ours (suspended, stopped, starved), not the workers'."""
+"""After a longer time without a step, the master itself did not run (the host was suspended, the
+master stopped or starved), and the time is not held against the workers."""
 SHORT_LIFE_S = 1.0
-"""A worker that dies this soon after Ready is respawned with backoff like one that never was."""
+"""A worker that ends this soon after Ready is respawned with backoff, as if it never was ready."""
 STILLBORN_MOST = 5
 """So many workers in a row that never became ready: exit 70, or an upgrade that failed."""
 UPGRADE_RETRY_S = 60.0
@@ -42,7 +43,8 @@ UPGRADE_RETRY_S = 60.0
 STOP_MARGIN_S = 1.0
 """KILL_MARGIN_S at a stop that does not wait for sessions."""
 SHUT_AFTER_S = 0.5
-"""Workers shut their listeners at a stop; this is for those of workers that hang."""
+"""At a stop the workers shut their listeners; after this long the master does it for those that
+hang."""
 
 EXIT_BIND, EXIT_CRASH_LOOP = 1, 70
 GIVING_UP = "giving-up"
@@ -53,11 +55,11 @@ class Phase(enum.Enum):
     RUNNING = "running"
     STOPPING = "stopping"
     OVER = "over"
-    """Finish was said."""
+    """The fleet has issued Finish and issues nothing more."""
 
 
 class Fleet:
-    """The whole fleet; one instance per master."""
+    """All slots and their workers; one instance per master."""
 
     def __init__(self, limits: Limits, *, now: float) -> None:
         self.limits = limits
@@ -73,7 +75,7 @@ class Fleet:
         self._out: list[Command] = []
 
     def step(self, event: Event, now: float) -> list[Command]:
-        """The commands that the event brings about.
+        """Take an event and return the commands that follow from it.
 
         Raises IllegalTransitionError, and changes nothing, if the worker breaks the protocol.
         """
@@ -83,7 +85,7 @@ class Fleet:
         for worker in list(self.workers()):
             self._check(worker, now)
         if self.phase is Phase.RUNNING:
-            self._settle(now)
+            self._command_missing(now)
         elif self.phase is Phase.STOPPING:
             self._finish(now)
         return self._out
@@ -179,7 +181,7 @@ class Fleet:
             vacate(slot, worker)
 
     def _lose(self, slot: Slot, worker: Worker, was: WorkerState, now: float) -> None:
-        """Count a death that nobody asked for, and say when to try again."""
+        """Count the unexpected end of a worker and set when its slot is filled again."""
         if was is WorkerState.STARTING:
             slot.failures += 1
             self._stillborn += 1
@@ -200,7 +202,7 @@ class Fleet:
             self._end(EXIT_CRASH_LOOP, now)
 
     def _give_up_upgrade(self, now: float) -> None:
-        """No worker of ours gets ready: those of the former master go on, and we seldom try."""
+        """No worker of ours gets ready: leave the old ones in service, try once a minute."""
         if any(slot.serving for slot in self.slots):
             for slot in self.slots:
                 slot.retry_at = now + UPGRADE_RETRY_S
@@ -252,7 +254,7 @@ class Fleet:
             self._shut_at += gap_s
 
     def _check(self, worker: Worker, now: float) -> None:
-        """Late, hung, overdue: what the clock says about one worker."""
+        """Act on what the clock says about one worker: late, hung, or past its deadline."""
         silent_s = now - worker.beat_at
         timeout_s = self.limits.worker_timeout_s
         match worker.state:
@@ -270,7 +272,7 @@ class Fleet:
                 pass
 
     def _kill_occupant(self, worker: Worker, reason: str, now: float) -> None:
-        """Kill a worker and refill its slot at once: a process in state D may take long to go."""
+        """Kill a worker and refill its slot at once, because a process in state D may exit late."""
         slot, was = self.slots[worker.who.slot], worker.state
         if worker is not slot.successor:
             slot.reason = reason
@@ -304,7 +306,7 @@ class Fleet:
 
     # What is missing
 
-    def _settle(self, now: float) -> None:
+    def _command_missing(self, now: float) -> None:
         self._find_aged(now)
         for slot in self.slots:
             self._fill(slot, now)
@@ -390,7 +392,7 @@ class Fleet:
         )
 
     def _release(self, slot: Slot) -> None:
-        """End an adoption; a draining or dead adopter has let go already."""
+        """End an adoption. A draining or dead adopter has closed its duplicates already."""
         if slot.adopter is None:
             return
         adopter = self.find(slot.adopter)

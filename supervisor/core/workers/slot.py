@@ -10,18 +10,19 @@ from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import WorkerState
 
 LATE_AFTER_S = 0.3
-"""Three heartbeats of 0.1 s missed: with the tick and the hand-over that stays below 0.5 s."""
+"""Three heartbeats of 0.1 s: with the tick and the adoption, clients wait for less than 0.5 s."""
 ADOPT_AFTER_S = 0.1
 """A respawn at once takes 20 to 50 ms and needs no adoption."""
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 2.0
-"""Where no worker lives, clients wait as long as this; a fork every two seconds costs nothing."""
+"""Clients of a gateway without a live worker wait for at most this long; a fork every two seconds
+is cheap."""
 KILL_MARGIN_S = 2.0
 """A draining worker cuts its sessions at the deadline itself; after this long it is killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What of the configuration decides about workers; seconds, ``max_age_s`` 0 is off."""
+    """What of the configuration decides about workers, in seconds; ``max_age_s`` 0 is off."""
 
     worker_timeout_s: float = 30.0
     drain_timeout_s: float = 30.0
@@ -106,14 +107,14 @@ class Slot:
 
 
 def backoff_s(failures: int) -> float:
-    """How long to wait before the next try: not at all the first time, then doubling."""
+    """How long to wait before the next fork: not at all after one failure, then doubling."""
     if failures <= 1:
         return 0.0
     return doubled_s(failures - 1, first_s=BACKOFF_FIRST_S, most_s=BACKOFF_MOST_S)
 
 
 def vacate(slot: Slot, worker: Worker) -> None:
-    """``worker`` is no longer the occupant or successor; a successor moves up."""
+    """Take ``worker`` out of its place; if it was the occupant, the successor becomes it."""
     if slot.occupant is worker:
         slot.occupant, slot.successor = slot.successor, None
     elif slot.successor is worker:

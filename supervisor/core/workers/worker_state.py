@@ -22,7 +22,7 @@ class WorkerState(enum.Enum):
     DYING = "dying"
     """SIGKILL was sent; the exit has not been seen yet."""
     REAPED = "reaped"
-    """Gone, and its exit was taken note of: the end of every life."""
+    """The process has exited and was waited for; no state follows."""
 
 
 class Happening(enum.Enum):
@@ -37,7 +37,7 @@ class Happening(enum.Enum):
 
 
 class IllegalTransitionError(Exception):
-    """Something happened to a worker that cannot happen in its state: a bug of one side."""
+    """Something happened to a worker that its state excludes: a bug in master or worker."""
 
 
 TRANSITIONS: dict[tuple[WorkerState, Happening], WorkerState] = {
@@ -55,7 +55,7 @@ TRANSITIONS: dict[tuple[WorkerState, Happening], WorkerState] = {
     (WorkerState.HUNG, Happening.RETIRE): WorkerState.DRAINING,
     (WorkerState.HUNG, Happening.KILL): WorkerState.DYING,
     (WorkerState.HUNG, Happening.EXIT): WorkerState.REAPED,
-    # What crossed our order on its way up is legal and changes nothing.
+    # A message that the worker sent before it read our command is legal and changes nothing.
     (WorkerState.DRAINING, Happening.READY): WorkerState.DRAINING,
     (WorkerState.DRAINING, Happening.BEAT): WorkerState.DRAINING,
     (WorkerState.DRAINING, Happening.RETIRE): WorkerState.DRAINING,
@@ -76,7 +76,7 @@ def next_state(state: WorkerState, happening: Happening) -> WorkerState:
 
 
 def draw_diagram() -> str:
-    """The table as a Mermaid state diagram; turns that change nothing are left out."""
+    """The table as a Mermaid state diagram; transitions that change nothing are left out."""
     lines = ["stateDiagram-v2", "    [*] --> starting: forked"]
     lines += [
         f"    {before.value} --> {after.value}: {happening.value}"
