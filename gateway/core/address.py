@@ -125,14 +125,6 @@ def parse_name(text: str) -> str:
     return name
 
 
-def is_literal(host: str) -> bool:
-    """Whether it is an IP address and no name."""
-    try:
-        return _parse_literal(host) is not None
-    except ValueError:
-        return False
-
-
 def literal_ip(text: str) -> str | None:
     """The one spelling of a literal IP; None if the text is none.
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.core.address import HostPort, is_literal
+from gateway.core.address import HostPort, literal_ip
 from supervisor.core.effective import EffectiveValue, Source, find_misspelled
 from supervisor.core.flags import BY_NAME, FLAGS, Flag, FlagKind
 from supervisor.core.spelling import nearest
@@ -311,7 +311,7 @@ def _check_admin(fields: Mapping[str, Any], used: Mapping[str, _Given]) -> None:
     """Refuse names in ``--admin-addr``: a gateway binds addresses; who asks one may use a name."""
     for address in fields.get("admin_addr", ()):
         host = address.rpartition(":")[0]
-        if address.startswith("unix:") or host in ("", "localhost") or is_literal(host.strip("[]")):
+        if address.startswith("unix:") or host in ("", "localhost") or literal_ip(host.strip("[]")):
             continue
         expected = "expected an IP address of this host, localhost, or unix: and a path"
         raise ConfigError(used["admin-addr"].name, address, expected)
