@@ -153,7 +153,7 @@ class Master:
         self._signals = SignalWatch(self._loop, self._on_signal)
         self._signals.start()
         if self._signals.deaf:
-            self._log.warn("SIGTTIN and SIGTTOU are not heard", error=self._signals.deaf)
+            self._log.warn("SIGTTIN and SIGTTOU are ignored", error=self._signals.deaf)
         self._upgrade = upgrade.Upgrade(
             self._log,
             obstacle=self._find_obstacle,
@@ -313,7 +313,7 @@ class Master:
         try:
             return CrashRecord(self._notify)
         except OSError as error:
-            self._log.warn("no record for the case of a crash", error=str(error))
+            self._log.warn("cannot record the state for a crash", error=str(error))
             return None
 
     def _write_record(self) -> None:
@@ -421,7 +421,7 @@ class Master:
             return
         before, after = self._pool.wanted, self._pool.resize(by)
         if after == before:
-            self._log.warn("number of workers stays", workers=after, most=messages.MAX_SLOTS)
+            self._log.warn("number of workers unchanged", workers=after, most=messages.MAX_SLOTS)
         else:
             self._log.info("number of workers changed", workers=after)
 

@@ -23,7 +23,7 @@ from supervisor.workers.inherited import pid_of, worker_names
 from supervisor.workers.scoreboard_rows import ScoreboardRows
 
 HANGS = "worker hangs"
-GOES_ON = "worker goes on"
+RECOVERED = "worker recovered"
 
 _SHOWN = {
     WorkerState.STARTING: WorkerStatus.STARTING,
@@ -198,7 +198,7 @@ class WorkerHandles:
         if handle is None or hangs == handle.told_hang:
             return
         handle.told_hang = hangs
-        tell, msg = (self._log.warn, HANGS) if hangs else (self._log.info, GOES_ON)
+        tell, msg = (self._log.warn, HANGS) if hangs else (self._log.info, RECOVERED)
         tell(msg, slot=who.slot, gen=who.gen, pid=handle.child.pid)
 
     def view(self, worker: Worker) -> WorkerView:

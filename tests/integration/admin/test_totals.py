@@ -202,7 +202,7 @@ def test_a_worker_that_hangs_is_seen() -> None:
             assert (shown.returncode, "hangs" in shown.stdout) == (3, True)
         finally:
             os.kill(victim, signal.SIGCONT)
-        assert gateway.wait_line("worker goes on")["pid"] == victim
+        assert gateway.wait_line("worker recovered")["pid"] == victim
 
 
 def test_usr1_writes_the_status_to_the_log_however_often() -> None:
