@@ -235,12 +235,11 @@ class Master:
 
     def _share_descriptors(self, open_files: int, *, workers: int, listen: int) -> None:
         """Leave enough for workers: forks and messages from workers need descriptors too."""
-        self._endpoints.health.prober.max_sockets = limits.probe_sockets(
-            open_files, workers=workers, listen=listen
-        )
-        self._admin.max_connections = limits.admin_connections(
-            open_files, workers=workers, listen=listen
-        )
+        shares = limits.share_out(open_files, workers=workers, listen=listen)
+        self._endpoints.health.prober.max_sockets = shares.probes
+        self._discovery_loop.max_lookups = shares.lookups
+        self._discovery_loop.max_handshakes = shares.handshakes
+        self._admin.max_connections = shares.admin
 
     def _bind_admin(self) -> None:
         if not self._left.took_over:

@@ -34,6 +34,8 @@ WARN_S = 30.0
 WAITING_TEXT = "no endpoint found yet, trying again"
 STAYING = "discovery failed, endpoints stay as they were"
 
+UNLIMITED = 1 << 30
+
 
 class NoEndpointsError(Exception):
     """There is no endpoint, and trying again is pointless; the text says why (exit code 69)."""
@@ -69,6 +71,8 @@ class DiscoveryLoop:
         self._draw = draw
         self._wall = wall
         self._listen: tuple[HostPort, ...] = ()
+        self.max_lookups = self.max_handshakes = UNLIMITED
+        """How many there may be at once; to be set before :meth:`start`."""
         self._targets: Targets | None = None
         self._candidate: Config | None = None
         self._waiters: list[asyncio.Future[None]] = []
@@ -300,7 +304,14 @@ class DiscoveryLoop:
 
     def _make_targets(self, config: Config, before: Targets | None = None) -> Targets:
         return Targets(
-            config, self._listen, log=self._log, before=before, files=self._files, draw=self._draw
+            config,
+            self._listen,
+            log=self._log,
+            before=before,
+            files=self._files,
+            draw=self._draw,
+            max_lookups=self.max_lookups,
+            max_handshakes=self.max_handshakes,
         )
 
 

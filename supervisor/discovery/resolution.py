@@ -48,12 +48,16 @@ class BadTargetError(Exception):
     """A target that can never work as configured; the text names the flag (exit code 2)."""
 
 
+UNLIMITED = 1 << 30
+
+
 class Targets:
     """Resolves the targets of one configuration, again and again.
 
-     ``before`` is the Targets of the configuration before: what it knows of DNS and of TLS is kept
-    where it still holds. ``traced``: keep the steps for :meth:`explain`.
-     Raises BadTargetError if a file that the TLS check needs cannot be used.
+    ``before`` is the Targets of the configuration before: what it knows of DNS and of TLS is kept
+    where it still holds. ``traced``: keep the steps for :meth:`explain`. ``max_lookups`` and
+    ``max_handshakes``: for how many at once there are descriptors.
+    Raises BadTargetError if a file that the TLS check needs cannot be used.
     """
 
     def __init__(
@@ -66,8 +70,12 @@ class Targets:
         files: Files | None = None,
         draw: Draw = random.randrange,
         traced: bool = False,
+        max_lookups: int = UNLIMITED,
+        max_handshakes: int = UNLIMITED,
     ) -> None:
         self.config = config
+        self._max_lookups = max_lookups
+        self._max_handshakes = max_handshakes
         self._steps: dict[Question, tuple[Step, ...]] | None = {} if traced else None
         self._listen = listen
         self._log = log
@@ -263,7 +271,12 @@ class Targets:
         except OSError:
             stamp = None
         if self._resolver is None or stamp != self._resolver_stamp:
-            self._resolver = Resolver(self.config.nameserver, self._files, self._log)
+            self._resolver = Resolver(
+                self.config.nameserver,
+                self._files,
+                self._log,
+                max_concurrent=self._max_lookups,
+            )
             self._resolver_stamp = stamp
         return self._resolver
 
@@ -306,6 +319,7 @@ class Targets:
                 cert_file=config.health_cert_file,
                 key_file=config.health_key_file,
                 timeout_s=config.health_timeout_s,
+                max_concurrent=self._max_handshakes,
             )
         except ValueError as error:
             raise BadTargetError(str(error)) from None

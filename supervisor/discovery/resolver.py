@@ -83,8 +83,13 @@ class Resolver:
         nameservers: Sequence[HostPort] = (),
         files: Files | None = None,
         log: Log | None = None,
+        *,
+        max_concurrent: int = MAX_CONCURRENT,
     ) -> None:
-        """``nameservers``: literal addresses, asked in order; none: those of resolv.conf."""
+        """``nameservers``: literal addresses, asked in order; none: those of resolv.conf.
+
+        ``max_concurrent``: for how many questions at once there are descriptors.
+        """
         files = files or Files()
         self._conf = conf = _read_conf(files)
         self._servers = [Address(each.host, each.port) for each in nameservers]
@@ -102,7 +107,7 @@ class Resolver:
         self._nameservers = Nameservers(len(self._servers), rotate=rotate)
         self._search_memory = SearchMemory()
         self._hosts_file = HostsFile(files.hosts, log)
-        self._slots = asyncio.Semaphore(MAX_CONCURRENT)
+        self._slots = asyncio.Semaphore(min(max_concurrent, MAX_CONCURRENT))
 
     @property
     def nameservers(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ that ends before its handshake."""
 class Gate:
     """Verifies servers against one CA bundle and one name, which the constructor is given.
 
+    ``max_concurrent``: for how many handshakes at once there are descriptors.
     Raises ValueError if a file cannot be used.
     """
 
@@ -37,6 +38,7 @@ class Gate:
         cert_file: str = "",
         key_file: str = "",
         timeout_s: float = 2.0,
+        max_concurrent: int = MAX_CONCURRENT,
     ) -> None:
         self._server_name = server_name
         self._timeout_s = timeout_s
@@ -46,7 +48,7 @@ class Gate:
             self._contexts.get(self._files)
         except OSError as error:
             raise ValueError(str(error)) from None
-        self._slots = asyncio.Semaphore(MAX_CONCURRENT)
+        self._slots = asyncio.Semaphore(min(max_concurrent, MAX_CONCURRENT))
         self._under_way: set[asyncio.Future[None]] = set()
         self._closed = False
 

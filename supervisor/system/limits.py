@@ -7,6 +7,7 @@ import math
 import os
 import resource
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -28,7 +29,7 @@ _OWN_FILES = 32
 """Descriptors of the master besides those per worker: 22, and _SHARED_FILES at least."""
 
 _SHARED_FILES = 10
-"""What probes, lookups and the clients of the admin address have in common at least."""
+"""What :class:`Shares` has to share out at least."""
 
 _FILES_PER_WORKER = 6
 """A pipe, a control socket, a pidfd, both ends of the inbox, and one more during the fork."""
@@ -49,14 +50,26 @@ def find_obstacle(
     return None
 
 
-def probe_sockets(allowed: int, *, workers: int, listen: int) -> int:
-    """How many descriptors of the master probes may use, so that workers do not go short."""
-    return (allowed - _needed(workers, listen) + _SHARED_FILES) // 2
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How many descriptors of the master each of these may use at once."""
+
+    probes: int
+    lookups: int
+    handshakes: int
+    admin: int
 
 
-def admin_connections(allowed: int, *, workers: int, listen: int) -> int:
-    """How many descriptors of the master the clients of the admin address may use."""
-    return (allowed - _needed(workers, listen) + _SHARED_FILES) // 4
+def share_out(allowed: int, *, workers: int, listen: int) -> Shares:
+    """Share out what workers do not need; a tenth of it stays for everything else.
+
+    Without such shares the probes of 300 endpoints take every descriptor of a master that may open
+    64. It then can neither fork a worker nor receive the listeners of one.
+    """
+    spare = allowed - _needed(workers, listen) + _SHARED_FILES
+    return Shares(
+        probes=spare * 2 // 5, lookups=spare // 5, handshakes=spare // 10, admin=spare // 5
+    )
 
 
 def _needed(workers: int, listen: int) -> int:

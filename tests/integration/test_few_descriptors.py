@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
+import urllib.request
 
 from supervisor.cli.admin_client import fetch_status
 from tests.backends import Backend, greet
+from tests.dns import NameServer
 from tests.gateway import running
 from tests.support import free_port, wait_until
 
 FEW = ["prlimit", "--nofile=64:64", "--"]
 """Enough for two workers, and 18 more."""
+
+
+def count_probed(admin: str) -> int:
+    """How many endpoints passed a probe."""
+    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    passed = re.findall(
+        r'^etcd_gateway_probes_total\{.*result="passed"\} (.*)$', text, re.MULTILINE
+    )
+    return sum(float(count) > 0 for count in passed)
 
 
 def test_hundreds_of_endpoints_are_probed_with_what_is_left() -> None:
@@ -23,10 +36,30 @@ def test_hundreds_of_endpoints_are_probed_with_what_is_left() -> None:
         names = [f"127.1.{n // 200}.{n % 200 + 1}:{backend.port}" for n in range(300)]
         with running(f"--admin-addr={admin}", endpoints=names, prefix=FEW) as gateway:
             gateway.wait_line("admin address is open")
-            wait_until(lambda: backend.connections >= 300, 30, "all were probed")
+            wait_until(lambda: count_probed(admin) == 300, 60, "all were probed")
             for msg in ("worker breaks the protocol", "cannot probe", "internal error"):
                 assert gateway.lines(msg) == []
             assert fetch_status([admin])["state"] == "ready"
+
+
+def test_hundreds_of_names_are_looked_up_with_what_is_left() -> None:
+    """Each name resolves, each endpoint is probed, and a worker that dies meanwhile is replaced."""
+    admin = f"127.0.0.1:{free_port()}"
+    with NameServer() as ns, Backend(greet, host="0.0.0.0") as backend:
+        for n in range(300):
+            ns.set(f"n{n}.test", "A", f"127.1.{n // 200}.{n % 200 + 1}", ttl=300)
+        names = [f"n{n}.test:{backend.port}" for n in range(300)]
+        flags = (f"--admin-addr={admin}", f"--nameserver={ns.address}")
+        with running(*flags, endpoints=names, prefix=FEW) as gateway:
+            gateway.wait_line("admin address is open")
+            wait_until(lambda: count_probed(admin) == 300, 60, "all were probed")
+            gateway.signal(signal.SIGHUP)
+            os.kill(gateway.workers()[0], signal.SIGKILL)
+            gateway.wait_line("worker ready", count=3)
+            gateway.wait_line("reload complete", 60)
+            assert fetch_status([admin])["discovery"]["last_error"] is None
+            for msg in ("worker breaks the protocol", "cannot start worker", "internal error"):
+                assert gateway.lines(msg) == []
 
 
 def test_idle_admin_clients_leave_descriptors_for_workers() -> None:

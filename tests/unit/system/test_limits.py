@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from supervisor.system.limits import (
-    admin_connections,
+    Shares,
     find_obstacle,
-    probe_sockets,
+    share_out,
     usable_cpus,
 )
 
@@ -79,8 +79,7 @@ def test_descriptors_for_all_workers_are_asked_for_at_start(tmp_path: Path) -> N
 
 
 def test_what_workers_do_not_need_is_shared() -> None:
-    """Half of it for probes, a quarter for the admin address, the rest for everything else."""
-    assert probe_sockets(60, workers=4, listen=1) == 5
-    assert probe_sockets(1060, workers=4, listen=1) == 505
-    assert admin_connections(60, workers=4, listen=1) == 2
-    assert admin_connections(1060, workers=4, listen=1) == 252
+    """Nobody gets nothing, and something is left for everything else."""
+    assert share_out(60, workers=4, listen=1) == Shares(probes=4, lookups=2, handshakes=1, admin=2)
+    assert share_out(64, workers=2, listen=1) == Shares(probes=11, lookups=5, handshakes=2, admin=5)
+    assert share_out(1050, workers=4, listen=1).probes == 400
