@@ -1,25 +1,43 @@
-"""``python -m tests.fleet``: the scenes for 1,000 and 10,000 hosts as a table."""
+"""``python -m tests.fleet [--before]``: run the scenes, keep the results, draw the figure.
+
+The results are in ``docs/fleet.json``: those of before the gateway knew of fleets, which
+``--before`` replaces, and those of now. The figure and the tables of ``docs/fleet.md`` are drawn
+from it.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
-from tests.fleet.scenes import every_scene, first_sessions
+from tests.fleet.figure import draw_figure
+from tests.fleet.scenes import every_scene
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+SIZES = (1_000, 10_000)
+CURVES_OF = SIZES[0]
+"""The figure shows this size; curves of the others are not kept."""
 
 
-def main(sizes: list[int]) -> None:
-    result: dict[str, dict[str, dict[str, float]]] = {"24": {}}
-    result["24"]["first session of each host, 4 members"] = first_sessions(24, members=4)
-    for hosts in sizes:
-        result[str(hosts)] = dict(every_scene(hosts))
-    for size, scenes in result.items():
-        for scene, figures in scenes.items():
-            print(f"{size} hosts: {scene}")
-            for name, value in figures.items():
-                print(f"    {name}: {value:.2f}")
-    print(json.dumps(result), file=sys.stderr)
+def main(when: str) -> None:
+    file = DOCS / "fleet.json"
+    results = json.loads(file.read_text()) if file.exists() else {}
+    figures: dict[str, dict[str, dict[str, float]]] = {}
+    curves: dict[str, dict[str, list[float]]] = {}
+    for hosts in SIZES:
+        for name, scene in every_scene(hosts):
+            outcome = scene()
+            figures.setdefault(name, {})[str(hosts)] = outcome.figures
+            if hosts == CURVES_OF:
+                curves[name] = outcome.curves
+            for figure, value in outcome.figures.items():
+                print(f"{hosts} hosts, {name}: {figure}: {value:.2f}", flush=True)
+    results[when] = {"figures": figures, "curves": curves}
+    file.write_text(json.dumps(results) + "\n")
+    if {"before", "now"} <= results.keys():
+        (DOCS / "fleet.svg").write_text(draw_figure(results))
 
 
 if __name__ == "__main__":
-    main([int(word) for word in sys.argv[1:]] or [1_000, 10_000])
+    main("before" if "--before" in sys.argv[1:] else "now")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
+from gateway.core.age import limit_s
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings, Snapshot
 from gateway.core.table import Table
@@ -21,6 +22,9 @@ from tests.fleet.world import DOMAIN, Cache, Member
 RTT_S = 0.0005
 """One round trip inside a data centre."""
 
+MIN_ACTIVE = 50
+"""``--health-min-active``, percent."""
+
 TIMEOUT_S = 2.0
 """``--health-timeout`` and ``--dial-timeout``."""
 
@@ -32,6 +36,8 @@ class Flags:
     rules: Rules = field(default_factory=Rules)
     settings: Settings = field(default_factory=Settings)
     workers: int = 1
+    close_spread_s: float = 1.0
+    session_age_s: float = 0.0
 
 
 class Host:
@@ -53,7 +59,9 @@ class Host:
         self._questions = [Question(QuestionKind.SRV, f"_etcd-client._tcp.{DOMAIN}")]
         self._questions += [Question(QuestionKind.HOST, member.host) for member in members]
         self._version = 0
-        self.sessions: Counter[str] = Counter()
+        self._serial = 0
+        self.sessions: dict[int, str] = {}
+        """The member of each session, by a number of its own."""
 
     def start(self) -> None:
         """Resolve, then probe at once, as a gateway that has just been started."""
@@ -73,9 +81,8 @@ class Host:
             member = self._members[name]
             member.dials.note()
             if member.alive:
-                self.sessions[name] += 1
-                member.sessions += 1
                 table.session_started(name)
+                self._begin_session(member)
                 return
             tried[name] = 1
             if member.silent:  # a hedge, not a refusal: the next one is dialed as well
@@ -87,11 +94,45 @@ class Host:
 
     def lose(self, name: str) -> int:
         """The member closed its sessions: how many clients have to connect again."""
-        lost = self.sessions.pop(name, 0)
-        self._members[name].sessions -= lost
-        for _ in range(lost):
-            self._tables[0].session_ended(name)
-        return lost
+        lost = [number for number, where in self.sessions.items() if where == name]
+        for number in lost:
+            self._end_session(number)
+        return len(lost)
+
+    def use(self) -> None:
+        """The sessions are in use from now on: their members answer every second."""
+        self._report()
+
+    def _begin_session(self, member: Member) -> None:
+        self._serial += 1
+        number = self._serial
+        self.sessions[number] = member.name
+        member.sessions += 1
+        if self._flags.session_age_s:
+            now = self._clock.now
+            ends_at = now + limit_s(self._flags.session_age_s, now + self._random.random())
+            self._clock.at(ends_at, lambda: self._close(number))
+
+    def _end_session(self, number: int) -> None:
+        name = self.sessions.pop(number)
+        self._members[name].sessions -= 1
+        self._tables[0].session_ended(name)
+
+    def _close(self, number: int) -> None:
+        """The gateway closes the session, and its client connects again."""
+        if number in self.sessions:
+            self._end_session(number)
+            self.connect()
+
+    def _report(self) -> None:
+        now = self._clock.now
+        for name in set(self.sessions.values()):
+            health = self._healths[name]
+            due_at = health.next_probe_at
+            health.take_traffic(now, self._draw, sessions=1, dialed=False, answered=True)
+            if health.next_probe_at != due_at:
+                self._arm(name)
+        self._clock.at(now + 1.0, self._report)
 
     def _publish(self) -> None:
         self._version += 1
@@ -134,9 +175,12 @@ class Host:
         health = self._healths[name]
         if health.next_probe_at != due_at:
             return  # it was asked for at another time meanwhile
+        if not health.is_due(self._clock.now, self._draw):
+            self._arm(name)
+            return
         health.probe_started()
         member = self._members[name]
-        member.probes.note()
+        member.note_probe()
         takes_s = TIMEOUT_S if member.silent else RTT_S
         self._clock.at(self._clock.now + takes_s, lambda: self._judge(name))
 
@@ -147,10 +191,16 @@ class Host:
             change = health.probe_passed(now, self._draw)
         else:
             error = "timeout" if member.silent else "refused"
-            change = health.probe_failed(error, now, self._draw)
+            active = sum(each.active for each in self._healths.values())
+            keep = 100 * active < MIN_ACTIVE * len(self._healths)
+            change = health.probe_failed(error, now, self._draw, keep=keep)
         self._after(name, change)
 
     def _after(self, name: str, change: HealthChange | None) -> None:
         self._arm(name)
         if change is not None:
             self._publish()
+        if change is HealthChange.DEACTIVATED and self._members[name].silent:
+            for number in [n for n, where in self.sessions.items() if where == name]:
+                at = self._clock.now + self._random.random() * self._flags.close_spread_s
+                self._clock.at(at, partial(self._close, number))

@@ -13,7 +13,7 @@ DOMAIN = "example.com"
 class Member:
     """One member of the cluster, as all hosts together load it."""
 
-    def __init__(self, clock: Clock, number: int) -> None:
+    def __init__(self, clock: Clock, number: int, all_probes: PerSecond) -> None:
         self.host = f"infra{number}.{DOMAIN}"
         self.name = f"{self.host}:2379"
         self.address = f"10.0.0.{number + 1}"
@@ -22,7 +22,12 @@ class Member:
         """Dead without a word: packets vanish, as when the whole machine is gone."""
         self.sessions = 0
         self.probes = PerSecond(clock)
+        self._all_probes = all_probes
         self.dials = PerSecond(clock)
+
+    def note_probe(self) -> None:
+        self.probes.note()
+        self._all_probes.note()
 
 
 @dataclass(slots=True)

@@ -93,6 +93,7 @@ class Health:
         "_phased",
         "_probed_at",
         "_proved_at",
+        "_put_off_until",
         "_urgent",
         "_used_at",
         "active",
@@ -138,6 +139,8 @@ class Health:
         self._proved_at = -math.inf
         self._urgent = True
         """The next probe is not to be put off."""
+        self._put_off_until: float | None = None
+        """Until when the next probe may be put off; None if it was not put off yet."""
         self._phased = False
         """Whether chance has set our probes apart from those of hosts that started with us."""
 
@@ -150,21 +153,27 @@ class Health:
         rules = self.rules
         if self._urgent or not self.active or self.bad:
             return True
-        if self._is_idle(now):
-            if now >= self._probed_at + 0.9 * rules.longest_s:
-                return True
-            later_at = self._probed_at + around_s(rules.longest_s, draw)
-            if not self._phased:
-                self._phased = True
-                later_at = now + (later_at - now) * draw(STEPS) / STEPS
-        elif self._proved_at > self._probed_at:
-            later_at = min(self._proved_at + rules.interval_s, self._probed_at + rules.longest_s)
-        else:
+        proved = self._proved_at > self._probed_at
+        idle = self._is_idle(now)
+        if not idle and not proved:
             return True
+        if self._put_off_until is None:
+            self._put_off_until = self._draw_put_off(now, draw)
+        later_at = self._put_off_until
+        if not idle:
+            later_at = min(later_at, self._proved_at + rules.interval_s)
         if later_at <= now:
             return True
         self.next_probe_at = later_at
         return False
+
+    def _draw_put_off(self, now: float, draw: Draw) -> float:
+        """When to probe at the latest; the first time anywhere before the idle interval is over."""
+        until = self._probed_at + around_s(self.rules.longest_s, draw)
+        if not self._phased:
+            self._phased = True
+            until = now + (until - now) * draw(STEPS) / STEPS
+        return until
 
     def take_traffic(
         self, now: float, draw: Draw, *, sessions: int, dialed: bool, answered: bool
@@ -185,6 +194,7 @@ class Health:
         """A probe runs; exactly one of the probe's three outcomes must follow."""
         self.probing = True
         self._urgent = False
+        self._put_off_until = None
         self.next_probe_at = math.inf
 
     def probe_passed(self, now: float, draw: Draw) -> HealthChange | None:

@@ -30,6 +30,11 @@ def even(_: int) -> int:
     return 0
 
 
+def latest(n: int) -> int:
+    """The draw that makes every wait as long as it can be."""
+    return n - 1
+
+
 def born(rules: Rules | None = None) -> Health:
     return Health(rules or Rules(), 0.0)
 
@@ -295,6 +300,7 @@ def test_idle_ones_are_probed_seldom() -> None:
     passed(health, 5.0)
     assert not health.is_due(10.0, lambda n: n // 2)
     assert 10.0 < health.next_probe_at < 40.0, "somewhere before the idle interval is over"
+    assert health.is_due(health.next_probe_at, even), "it is put off once, not again and again"
     passed(health, health.next_probe_at)
     last = health.next_probe_at
     assert not health.is_due(last, even)
@@ -327,11 +333,11 @@ def test_traffic_proves_a_tcp_endpoint() -> None:
     for proof in ({"dialed": True}, {"answered": True}):
         health = born()
         passed(health, 0.0)
-        for second in range(1, 60):
+        for second in range(1, 66):
             traffic(health, float(second), sessions=1, **proof)
-            if second % 5 == 0 and second < 55:
-                assert not health.is_due(float(second), even)
-        assert health.is_due(60.0, even)
+            if second % 5 == 0:
+                assert not health.is_due(float(second), latest)
+        assert health.is_due(66.0, latest)
 
 
 def test_sessions_without_an_answer_prove_nothing() -> None:
@@ -359,7 +365,7 @@ def test_a_dial_proves_no_tls() -> None:
     traffic(health, 4.0, sessions=1, dialed=True)
     assert health.is_due(5.0, even)
     traffic(health, 5.0, sessions=1, answered=True)
-    assert not health.is_due(5.0, even)
+    assert not health.is_due(5.0, latest)
 
 
 def test_doubts_are_not_put_off() -> None:
