@@ -63,8 +63,10 @@ def _draw_panel(
     seconds = len(now)
     lines = [
         f'<text class="title" x="{left}" y="{top - 14}">{title}</text>',
-        f'<line class="axis" x1="{left}" x2="{left + WIDTH}" y1="{top + HEIGHT}"'
-        f' y2="{top + HEIGHT}"/>',
+        (
+            f'<line class="axis" x1="{left}" x2="{left + WIDTH}" y1="{top + HEIGHT}"'
+            f' y2="{top + HEIGHT}"/>'
+        ),
         f'<text x="{left}" y="{top + HEIGHT + 16}">0 s</text>',
         f'<text x="{left + WIDTH}" y="{top + HEIGHT + 16}" text-anchor="end">{seconds} s</text>',
         f'<text x="{left + WIDTH}" y="{top - 14}" text-anchor="end">up to {most:,.4g}</text>',
