@@ -63,7 +63,7 @@ class Heartbeat:
 
     def report(self) -> None:
         """Tell the master what was counted so far."""
-        self._sessions.settle()
+        self._sessions.count_bytes()
         self._table.reported()
         self._counters.log_dropped = self._log.dropped
         self._control.send(

@@ -94,9 +94,11 @@ class LiveSession:
                 while self.read(side):
                     pass
                 self.look(side)
-        return all(self._settled(side) for side in (model.client, model.endpoint) if self.has(side))
+        return all(
+            self._has_seen_all(side) for side in (model.client, model.endpoint) if self.has(side)
+        )
 
-    def _settled(self, side: Side) -> bool:
+    def _has_seen_all(self, side: Side) -> bool:
         """Whether ``side`` has seen all that it will: the end, and the reset if there was one."""
         other = self.model.other(side)
         if side.saw_reset:

@@ -185,7 +185,7 @@ class Plane:
 
     def count(self) -> WorkerCounters:
         """The counters, brought up to date."""
-        self.ask(self.sessions.settle)
+        self.ask(self.sessions.count_bytes)
         return self.counters
 
     def apply(self, *endpoints: Endpoint, settings: Settings | None = None) -> None:

@@ -31,7 +31,7 @@ BULK_READS = 2
 """Full reads in a row that make a flow bulk."""
 
 COPY_BUDGET = 4
-"""Full reads per event before others get their turn."""
+"""Full reads per event before the poller goes on with other watchers."""
 
 SMALL_BYTES = 1 << 14
 """A splice that moves less than this was not worth it: the flow is small again."""
@@ -63,7 +63,7 @@ class LegOwner(Protocol):
     def crashed(self, error: Exception) -> None:
         """A leg raised, which is a bug."""
 
-    def settle(self) -> None:
+    def count_bytes(self) -> None:
         """Count what moved since the last call."""
 
     def cut(self, end: End) -> None:
@@ -142,7 +142,7 @@ class Leg:
         if not mask:
             self.go_on()
             return
-        # Bulk waits for its slice of the poller's turn, so that a small event waits for no bulk.
+        # Bulk waits until the poller goes on with work left over: no small event waits for bulk.
         peer = self.peer
         if mask & ~IN:
             if peer.pipe is not None:

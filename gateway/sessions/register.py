@@ -28,7 +28,7 @@ from gateway.sessions.stalls import Stalls
 class Sessions:
     """All sessions of one worker. Single-threaded; every method returns at once.
 
-    ``counters`` are exact to the byte after :meth:`settle`; call it before reading them.
+    ``counters`` are exact to the byte after :meth:`count_bytes`; call it before reading them.
     ``on_end()``: a session is over, its place is free.
     ``on_dial_failed(endpoint, address, result, error)``: evidence for the master, but for the
     results ABANDONED, a hint that the endpoint is slow to answer, and LOCAL, which is about us.
@@ -68,14 +68,14 @@ class Sessions:
         self.stalls = Stalls(
             loop,
             lingering=Lingering(poller),
-            settle=self.settle,
-            settled_at=lambda: self._settled_at,
+            count_bytes=self.count_bytes,
+            counted_at=lambda: self._counted_at,
             on_vanished=lambda leg: leg.session.vanished(leg),
         )
         self._on_end = on_end
         self._on_dial_succeeded = on_dial_succeeded
         self._all: dict[Session, None] = {}
-        self._settled_at = 0.0
+        self._counted_at = 0.0
         self._keepalive = Keepalive(loop, self._all, settings)
         self._idle_timeout = IdleTimeout(loop, self._all)
         self._age = SessionAge(loop, self._all)
@@ -91,9 +91,6 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._all)
-
-    def __iter__(self) -> Iterator[Session]:
-        return iter(tuple(self._all))
 
     def serve(self, fd: int, peer: Any) -> None:
         """Take over an accepted, non-blocking client; ``peer`` is its socket address."""
@@ -147,15 +144,15 @@ class Sessions:
             session.cut(end)
         return len(cut)
 
-    def settle(self) -> None:
+    def count_bytes(self) -> None:
         """Bring the counters up to date with the live sessions; before each reading.
 
         Costs 0.5 us for each session that moved bytes since the last call, nothing for the rest.
         """
-        self._settled_at = monotonic()
+        self._counted_at = monotonic()
         dirty = self.relay.dirty
         for session in dirty:
-            session.settle()
+            session.count_bytes()
         dirty.clear()
 
     def reported(self) -> None:

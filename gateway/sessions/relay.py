@@ -12,7 +12,7 @@ from gateway.sessions.pipes import Pipes
 class Countable(Protocol):
     """A session that moved bytes."""
 
-    def settle(self) -> None:
+    def count_bytes(self) -> None:
         """Count what moved since the last call."""
 
 

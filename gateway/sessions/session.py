@@ -192,7 +192,7 @@ class Session:
                 arm_reset(self.upstream.fd)
             self._finish(end)
 
-    def settle(self) -> None:
+    def count_bytes(self) -> None:
         """Count what moved, and have the legs looked at that bytes were written to.
 
         The legs' next bytes take the road that enters the session as dirty.
@@ -205,7 +205,7 @@ class Session:
                 stalls.moved(upstream)
             if ended or upstream.moved != self.counted_out:
                 stalls.moved(self.client)
-            self._count_bytes(upstream)
+            self._add_to_counters(upstream)
             self.client.fast = upstream.fast = False
 
     def tune(self, settings: Settings) -> None:
@@ -271,7 +271,7 @@ class Session:
                 del counters.addresses[address]
         self.sessions.table.session_ended(self.endpoint, address)
 
-    def _count_bytes(self, upstream: Leg) -> None:
+    def _add_to_counters(self, upstream: Leg) -> None:
         counters = self.counters
         if counters is not None:
             moved_in, moved_out = self.client.moved, upstream.moved
@@ -290,7 +290,7 @@ class Session:
         if self.upstream is not None:
             self.upstream.let_go()
             if self.counters is not None:
-                self._count_bytes(self.upstream)
+                self._add_to_counters(self.upstream)
                 self.sessions.relay.dirty.discard(self)
                 self.counters.sessions -= 1
                 self._leave_endpoint(self.counters)

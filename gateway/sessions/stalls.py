@@ -1,7 +1,7 @@
 """The watch over connections whose peer takes no more bytes: paused, slow, or gone.
 
 It costs an idle session nothing. Something can wait only where bytes moved since the last look,
-and the session that settles its counters knows where they did.
+and the session that counts its bytes knows where they did.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from gateway.sessions.timer import Timer
 from gateway.tcp import read_signs, set_longest_gap, set_user_timeout
 
 LATE = 1.25
-"""A look settles the sessions itself when the last report is older than this many steps."""
+"""A look has the bytes counted when the last report is older than this many steps."""
 
 
 class Stalls:
     """Borrows the legs that it is told of until nothing waits on them, or their session ends.
 
-    ``settle()`` makes every session that moved bytes call :meth:`moved`; ``settled_at()`` says when
-    that happened last. ``on_vanished(leg)``: its peer was silent for the timeout.
+    ``count_bytes()`` makes every session that moved bytes call :meth:`moved`, and ``counted_at()``
+    says when it was last called. ``on_vanished(leg)``: its peer was silent for the timeout.
     ``lingering``: connections that outlive their session, looked at together with the others.
     """
 
@@ -34,13 +34,13 @@ class Stalls:
         loop: asyncio.AbstractEventLoop,
         *,
         lingering: Lingering,
-        settle: Callable[[], None],
-        settled_at: Callable[[], float],
+        count_bytes: Callable[[], None],
+        counted_at: Callable[[], float],
         on_vanished: Callable[[Leg], None],
     ) -> None:
         self._lingering = lingering
-        self._settle = settle
-        self._settled_at = settled_at
+        self._count_bytes = count_bytes
+        self._counted_at = counted_at
         self._on_vanished = on_vanished
         self._timeout_s = 0.0
         self._moved: dict[Leg, None] = {}
@@ -84,8 +84,8 @@ class Stalls:
         if not timeout_s:
             return
         now = monotonic()
-        if now - self._settled_at() > step_s(timeout_s) * LATE:
-            self._settle()  # else the reports do it every second, and nothing more is needed
+        if now - self._counted_at() > step_s(timeout_s) * LATE:
+            self._count_bytes()  # else the reports do it every second, and nothing more is needed
         self._timer.start(step_s(timeout_s))
         moved, self._moved = self._moved, {}
         for leg in tuple(self._stalled | moved):

@@ -307,7 +307,7 @@ def test_an_error_of_ours_costs_one_session() -> None:
         backend.accept() as server,
     ):
         wait_until(lambda: plane.count().endpoints[backend.endpoint.name].sessions == 1)
-        (session,) = plane.ask(lambda: tuple(plane.sessions))
+        (session,) = plane.ask(lambda: tuple(plane.sessions._all))
         plane.ask(lambda: session.crashed(ValueError("a bug")))
         for sock in (client, server):
             with pytest.raises(ConnectionResetError):
