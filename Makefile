@@ -20,7 +20,7 @@ COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=100
 
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 
-.PHONY: help run test unit cover check format stress bench docs dist pins clean
+.PHONY: help run test unit cover check format stress bench docs dist deb pins clean
 
 help:
 	@echo "make run      set up and start the demo (Ctrl-C ends it)"
@@ -33,6 +33,7 @@ help:
 	@echo "make bench    the side-by-side benchmark against the peers"
 	@echo "make docs     write the generated pages anew"
 	@echo "make dist     wheel, source distribution and one file, into dist/"
+	@echo "make deb      the Debian package, into dist/"
 	@echo "make pins     newer versions of the libraries that are handed out"
 	@echo "make clean    remove everything that was made"
 
@@ -62,6 +63,7 @@ format: $(VENV)/.tests
 
 stress: $(VENV)/.tests
 	@tests/provision.sh test $(BIN)
+	@tests/provision.sh dist $(BIN)
 	GATEWAY_TESTS_LONG=1 $(BIN)/python -m pytest tests/stress
 
 bench: $(VENV)/.tests
@@ -78,6 +80,11 @@ dist: $(VENV)/.dist
 	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
 	$(BIN)/python -m distribution.onefile dist
 	cd dist && sha256sum -- * > SHA256SUMS && cat SHA256SUMS
+
+# One package for Debian 12 and 13, into dist/; needs dpkg-deb.
+deb: $(VENV)/.runtime
+	@mkdir -p dist
+	$(BIN)/python -m distribution.deb dist
 
 # The libraries of deploy/requirements.txt in their newest versions, with hashes.
 pins: $(VENV)/.dist

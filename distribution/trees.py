@@ -35,11 +35,20 @@ def read_epoch() -> int:
     return int(done.stdout) if done.returncode == 0 else 1_700_000_000
 
 
+def run(argv: list[str], environ: Mapping[str, str]) -> None:
+    """Run a tool; what it says is shown only if it fails, which ends the build."""
+    done = subprocess.run(
+        argv, check=False, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode:
+        raise SystemExit(f"{done.stdout}\nfailed: {' '.join(argv)}")
+
+
 def build_wheel(folder: Path) -> Path:
     """Our own wheel, built into ``folder``."""
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
     environ = {**os.environ, "SOURCE_DATE_EPOCH": str(read_epoch())}
-    subprocess.run([*pip, str(folder), str(ROOT)], check=True, env=environ)
+    run([*pip, str(folder), str(ROOT)], environ)
     (wheel,) = folder.glob("etcd_gateway-*.whl")
     return wheel
 
@@ -51,7 +60,7 @@ def collect(wheel: Path, version: str) -> Tree:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
         pip += [f"--python-version={version}", "--only-binary=:all:", "--target", str(folder)]
         for wanted in (["--require-hashes", "-r", str(REQUIREMENTS)], [str(wheel)]):
-            subprocess.run([*pip, "--upgrade", *wanted], check=True)
+            run([*pip, "--upgrade", *wanted], os.environ)
         return dict(_files(folder))
 
 

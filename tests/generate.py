@@ -191,6 +191,11 @@ BLOCKS = (
 PAGES: dict[str, Callable[[], str]] = {
     "docs/usage.md": render_elsewhere("tests.usage", "render"),
     "deploy/etcd-gateway.default": render_elsewhere("tests.samples", "render_environment_file"),
+    "deploy/man/etcd-gateway.1": render_elsewhere("tests.man", "render_command"),
+    "deploy/man/etcd-gateway.toml.5": render_elsewhere("tests.man", "render_config_file"),
+    "deploy/systemd/etcd-gateway@.service": render_elsewhere(
+        "tests.samples", "render_template_unit"
+    ),
     "deploy/etcd-gateway.toml": render_elsewhere("tests.samples", "render_config_file"),
 }
 """Files that are generated as a whole, by their path in the repository."""
@@ -220,6 +225,7 @@ def main(arguments: list[str]) -> int:
         if "--check" in arguments:
             print(f"out of date: {name}")
         else:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(wanted[path])
             print(f"written: {name}")
     return 1 if stale and "--check" in arguments else 0

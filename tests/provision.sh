@@ -11,6 +11,9 @@ declare -A packages=(
   [promtool]=prometheus [chromium]=chromium [/lib/systemd/systemd]=systemd
   [fish]=fish [zsh]=zsh [unshare]=util-linux [nsenter]=util-linux [mount]=mount
 )
+if [ "$set_name" = dist ]; then
+  packages=([dpkg-deb]=dpkg [lintian]=lintian [groff]=groff-base [debootstrap]=debootstrap)
+fi
 if [ "$set_name" = bench ]; then
   packages=([etcd]=etcd-server [haproxy]=haproxy [nginx]=nginx [wrk]=wrk [iperf3]=iperf3
     [curl]=curl)

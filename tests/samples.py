@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 from supervisor.core.flags import FLAGS, Flag, FlagKind, Topic
+
+ROOT = Path(__file__).resolve().parent.parent
 
 ENVIRONMENT_OPENING = """\
 # /etc/default/etcd-gateway: flags of etcd-gateway as variables, read by its systemd unit.
@@ -24,6 +27,24 @@ FILE_OPENING = """\
 # `systemctl reload etcd-gateway`. A variable in /etc/default/etcd-gateway beats the key here.
 """
 
+UNIT_OPENING = """\
+# Several gateways on one host: `systemctl enable --now etcd-gateway@NAME` runs one with the config
+# file /etc/etcd-gateway/NAME.toml, which needs a listen-addr of its own. Made from
+# etcd-gateway.service by `make docs`.
+"""
+
+OF_ONE_INSTANCE = {
+    "Description=etcd gateway (": "Description=etcd gateway %i (",
+    "EnvironmentFile=-/etc/default/etcd-gateway": "EnvironmentFile=-/etc/default/etcd-gateway-%i",
+    "Environment=GATEWAY_DEFAULT_ADMIN_ADDR=unix:/run/etcd-gateway/admin.sock": (
+        "Environment=GATEWAY_DEFAULT_ADMIN_ADDR=unix:/run/etcd-gateway/%i/admin.sock\n"
+        "Environment=GATEWAY_DEFAULT_CONFIG_FILE=/etc/etcd-gateway/%i.toml"
+    ),
+    "RuntimeDirectory=etcd-gateway": "RuntimeDirectory=etcd-gateway/%i",
+    "CacheDirectory=etcd-gateway": "CacheDirectory=etcd-gateway/%i",
+}
+"""What differs between the unit and the one for several instances."""
+
 WIDTH = 98
 
 
@@ -35,6 +56,17 @@ def render_environment_file() -> str:
 def render_config_file() -> str:
     """``/etc/etcd-gateway.toml``: every key commented out, with its default."""
     return _render(FILE_OPENING, lambda flag: f"#{flag.name} = {_toml_value(flag)}")
+
+
+def render_template_unit() -> str:
+    """``etcd-gateway@.service``: the unit with its files and folders named after the instance."""
+    text = (ROOT / "deploy/systemd/etcd-gateway.service").read_text()
+    for plain, own in OF_ONE_INSTANCE.items():
+        lines = [line for line in text.splitlines() if line.startswith(plain)]
+        if len(lines) != 1:
+            raise ValueError(f"the unit has {len(lines)} lines that begin with {plain!r}")
+        text = text.replace(f"\n{plain}", f"\n{own}")
+    return UNIT_OPENING + text[text.index("\n[Unit]") :]
 
 
 def _render(opening: str, setting: Callable[[Flag], str]) -> str:

@@ -102,6 +102,22 @@ def booted(folder: Path, netns: str, settings: dict[str, str]) -> Iterator[Machi
         "".join(f"GATEWAY_{name}={value}\n" for name, value in settings.items())
     )
     _build_wheel(folder)
+    script = REPOSITORY / "tests/stress/boot.sh"
+    lent = (str(REPOSITORY), sys.base_prefix, sysconfig.get_path("purelib"))
+    with _boot(folder, netns, str(script), str(folder), *lent) as machine:
+        yield machine
+
+
+@contextlib.contextmanager
+def booted_debian(folder: Path, netns: str, debian: Path) -> Iterator[Machine]:
+    """Boot the Debian in the network namespace; the packages in ``folder`` are in /packages."""
+    script = REPOSITORY / "tests/stress/boot_debian.sh"
+    with _boot(folder, netns, str(script), str(folder), str(debian)) as machine:
+        yield machine
+
+
+@contextlib.contextmanager
+def _boot(folder: Path, netns: str, *script: str) -> Iterator[Machine]:
     cgroup2 = _cgroup2()
     assert cgroup2 is not None
     cgroup = cgroup2 / f"etcd-gateway-test-{os.getpid()}"
@@ -109,8 +125,7 @@ def booted(folder: Path, netns: str, settings: dict[str, str]) -> Iterator[Machi
     argv = [
         *("ip", "netns", "exec", netns, "unshare", "--pid", "--fork", "--kill-child"),
         *("--mount", "--uts", "--ipc", "--cgroup", "--mount-proc", "--propagation", "private"),
-        str(REPOSITORY / "tests/stress/boot.sh"),
-        *(str(folder), str(REPOSITORY), sys.base_prefix, sysconfig.get_path("purelib")),
+        *script,
     ]
     with (folder / "boot.log").open("w") as log:
         outer = subprocess.Popen(
