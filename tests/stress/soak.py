@@ -125,10 +125,12 @@ class Soak:
                 assert data, "a stream ended within its number"
                 sock.close()
                 continue
-            if size := self.chance.choice(BUFFERS):
+            size = self.chance.choice(BUFFERS)
+            if size == TINY:
+                session.most = MOST_INTO_TINY
+                size = size if session.model.client.sent < MOST_INTO_TINY else 0
+            if size:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
-                if size == TINY:
-                    session.most = MOST_INTO_TINY
             session.attach(session.model.endpoint, sock)
 
     def _plan(self, session: SoakSession, now: float) -> None:
@@ -166,7 +168,7 @@ class Soak:
         may_send = not side.ended and not side.saw_reset and side.sent < session.most
         match deed:
             case "send" if may_send:
-                session.send(side, chance.choice(SIZES))
+                session.send(side, min(chance.choice(SIZES), session.most - side.sent))
             case "urgent" if may_send:
                 session.send(side, 1, urgent=True)
             case "read":
