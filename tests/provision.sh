@@ -8,6 +8,7 @@ set_name=${1:-test} bin=${2:-.venv/bin}
 
 declare -A packages=(
   [etcd]=etcd-server [etcdctl]=etcd-client [ip]=iproute2 [strace]=strace [named]=bind9
+  [knotd]=knot [pdns_server]=pdns-server [unbound]=unbound [dnsmasq]=dnsmasq-base
   [promtool]=prometheus [chromium]=chromium [/lib/systemd/systemd]=systemd
   [fish]=fish [zsh]=zsh [unshare]=util-linux [nsenter]=util-linux [mount]=mount
 )
@@ -31,6 +32,9 @@ missing=()
 for program in "${!packages[@]}"; do
   command -v "$program" > /dev/null || missing+=("${packages[$program]}")
 done
+if [ "$set_name" = test ] && ! ls /usr/lib/*/pdns/libbindbackend.so > /dev/null 2>&1; then
+  missing+=(pdns-backend-bind)
+fi
 if [ "$set_name" = bench ] && [ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]; then
   missing+=(libnginx-mod-stream)
 fi
