@@ -3,7 +3,8 @@
 Its view changes as the lines on its standard input say; it answers each with ``ok``:
 ``endpoint NAME STATE``, ``traffic NAME SESSIONS BYTES``, ``remove NAME``, ``many COUNT``,
 ``worker SLOT STATE``, ``workers COUNT``, ``drain [SECONDS]``, ``refuse NAME REASON``,
-``static``, ``set FLAG VALUE SOURCE``, ``pid NUMBER``, ``event TEXT``, ``reload complete|failed``.
+``half NAME ADDRESS REASON``, ``static``, ``set FLAG VALUE SOURCE``, ``pid NUMBER``,
+``event TEXT``, ``reload complete|failed``.
 The first line it prints is its addresses. SIGHUP counts as a reload with the result of the last
 ``reload`` line.
 """
@@ -34,6 +35,7 @@ from supervisor.core.admin.views import (
     ReloadView,
     WorkerView,
 )
+from supervisor.core.health.machine import HealthView
 
 NAMES = ("infra0.example.com:2379", "infra1.example.com:2379", "infra2.example.com:2379")
 
@@ -134,6 +136,14 @@ class Pretender:
                     name: dataclasses.replace(each, priority=0, weight=0)
                     for name, each in self.endpoints.items()
                 }
+            case "half":
+                before_half = self.endpoints[rest[0]]
+                down = HealthView(active=False, since=time.time(), last_error=" ".join(rest[2:]))
+                self.endpoints[rest[0]] = dataclasses.replace(
+                    before_half,
+                    addresses=(*before_half.addresses, rest[1]),
+                    address_views={rest[1]: down},
+                )
             case "set":
                 self.configuration[rest[0]] = {"value": rest[1], "source": rest[2]}
             case "event":

@@ -153,6 +153,8 @@ def _last_error(each: Mapping[str, Any], now: float) -> str:
     error = each["last_error"]
     if error and each.get("kept"):
         return f"kept active, too few others are: {error}"
+    if each["state"] == "active" and (down := digest.inactive_addresses(each)):
+        return "; ".join(f"{address} inactive: {why}" for address, why in down.items())
     if not error or each["state"] != "active":
         return error or ""
     at = each.get("last_error_at")

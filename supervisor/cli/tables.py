@@ -96,5 +96,5 @@ class Output:
     @contextlib.contextmanager
     def in_place(self) -> Iterator[Callable[[Part], None]]:
         """A function that shows a part in place of the one before, on a screen of its own."""
-        with Live(console=self._console, screen=True) as live:
+        with Live(console=self._console, screen=True, auto_refresh=False) as live:
             yield lambda part: live.update(part, refresh=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 Document = Mapping[str, Any]
 
-ENDPOINT_RANKS = {"inactive": 0, "refused": 1, "draining": 2, "kept": 3, "removed": 4}
+ENDPOINT_RANKS = {"inactive": 0, "refused": 1, "draining": 2, "kept": 3, "partly": 4, "removed": 5}
 WORKER_RANKS = {"hangs": 0, "backoff": 1, "starting": 2, "draining": 3}
 """What is wrong comes first; every other state comes after these."""
 
@@ -52,8 +52,26 @@ def problems(document: Document) -> list[str]:
 
 
 def word_for_endpoint(endpoint: Mapping[str, Any]) -> str:
-    """The state of an endpoint in one word; ``kept`` if it is active only because most are not."""
-    return "kept" if endpoint.get("kept") else str(endpoint["state"])
+    """The state of an endpoint in one word.
+
+    ``kept``: it is active only because too few others are. ``partly``: it is active, and one of
+    its addresses is not.
+    """
+    if endpoint.get("kept"):
+        return "kept"
+    if endpoint["state"] == "active" and inactive_addresses(endpoint):
+        return "partly"
+    return str(endpoint["state"])
+
+
+def inactive_addresses(endpoint: Mapping[str, Any]) -> dict[str, str]:
+    """The addresses that are inactive, each with its last error."""
+    states = endpoint.get("address_states") or {}
+    return {
+        address: each["last_error"] or "inactive"
+        for address, each in states.items()
+        if each["state"] == "inactive"
+    }
 
 
 def word_for(worker: Mapping[str, Any]) -> str:

@@ -246,6 +246,18 @@ def test_what_is_wrong_comes_first_and_can_be_shown_alone(
 
 
 @pytest.mark.parametrize("visit", [("light", 1280)], indirect=True)
+def test_an_address_that_is_down_is_named(visit: Visit, double: AdminDouble) -> None:
+    """An endpoint with an inactive address is active, and still among what is wrong."""
+    page = visit.page
+    double.tell(f"half {NAMES[1]} 10.0.1.99 connection refused")
+    row = page.locator(f'tr[data-endpoint="{NAMES[1]}"]')
+    expect(row).to_contain_text("10.0.1.99 inactive: connection refused")
+    page.get_by_role("button", name="Only what is wrong").click()
+    expect(page.locator("tr[data-endpoint]")).to_have_count(1)
+    assert visit.complaints == []
+
+
+@pytest.mark.parametrize("visit", [("light", 1280)], indirect=True)
 def test_static_endpoints_have_no_weight(visit: Visit, double: AdminDouble) -> None:
     """What no record said is not shown: neither a weight of 0 nor a priority of 0."""
     page = visit.page

@@ -98,6 +98,18 @@ def test_a_terminal_shows_what_is_wrong_and_as_much_as_fits(double: AdminDouble)
     assert len(lines) <= 23
 
 
+def test_an_address_that_is_down_is_named(
+    double: AdminDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An active endpoint with an inactive address comes first, with the address and its error."""
+    double.tell(f"half {NAMES[1]} 10.0.1.99 connection refused")
+    assert status_command.run([double.address]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first = lines[lines.index("") + 2]
+    assert first.startswith(NAMES[1])
+    assert first.rstrip().endswith("10.0.1.99 inactive: connection refused")
+
+
 def test_watch_shows_the_same_in_place(double: AdminDouble) -> None:
     """--watch begins with the same sentence, and shows as much as fits."""
     double.tell("many 37")
@@ -123,7 +135,9 @@ def run_on_terminal(*arguments: str, rows: int, columns: int, watch: bool = Fals
                 os.kill(pid, signal.SIGINT)
     os.waitpid(pid, 0)
     os.close(fd)
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
+    screens = seen.decode().split("\x1b[H")  # the cursor goes home before each of them
+    text = next((each for each in screens if "discovery:" in each), screens[0])
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
     return [line.rstrip() for line in text.replace("\r", "").splitlines()]
 
 

@@ -80,11 +80,22 @@ def test_endpoints_that_are_wrong_come_first() -> None:
     listed = [endpoint(name, state) for name, state in states.items()]
     listed += [endpoint("b:1", "inactive"), endpoint("z:1", priority=1)]
     listed += [{**endpoint("k:1"), "kept": True}]
+    states = {
+        "10.0.0.1": {"state": "active", "last_error": None},
+        "10.0.0.2": {"state": "inactive", "last_error": "connection refused"},
+        "10.0.0.3": {"state": "inactive", "last_error": None},
+    }
+    partly = {**endpoint("p:1"), "address_states": states}
+    assert digest.inactive_addresses(partly) == {
+        "10.0.0.2": "connection refused",
+        "10.0.0.3": "inactive",
+    }
+    listed += [partly]
     refused = {"x:1": "no TLS", "b:1": "no TLS any more"}
     found = document(endpoints=listed, discovery={"last_error": None, "refused": refused})
     ordered = digest.order_endpoints(found)
     names = [each["endpoint"] for each in ordered]
-    assert names == ["b:1", "x:1", "c:1", "k:1", "d:1", "a9:1", "a10:1", "z:1"]
+    assert names == ["b:1", "x:1", "c:1", "k:1", "p:1", "d:1", "a9:1", "a10:1", "z:1"]
     assert ordered[1]["last_error"] == "no TLS"
 
 
