@@ -80,12 +80,12 @@ def test_endpoints_that_are_wrong_come_first() -> None:
     listed = [endpoint(name, state) for name, state in states.items()]
     listed += [endpoint("b:1", "inactive"), endpoint("z:1", priority=1)]
     listed += [{**endpoint("k:1"), "kept": True}]
-    states = {
+    addresses: dict[str, dict[str, Any]] = {
         "10.0.0.1": {"state": "active", "last_error": None},
         "10.0.0.2": {"state": "inactive", "last_error": "connection refused"},
         "10.0.0.3": {"state": "inactive", "last_error": None},
     }
-    partly = {**endpoint("p:1"), "address_states": states}
+    partly = {**endpoint("p:1"), "address_states": addresses}
     assert digest.inactive_addresses(partly) == {
         "10.0.0.2": "connection refused",
         "10.0.0.3": "inactive",
