@@ -62,6 +62,9 @@ TICK_S = 1.0
 RETRY_S = 5.0
 """With endpoints taken over from the image before us, unusable targets are tried again."""
 
+UPGRADE_RETRY_S = 60.0
+"""Until a start that failed beside the workers of a former master is gone on with."""
+
 OLD_WORKERS_GO_ON = "upgrade failed, the old workers go on"
 
 FATAL_TASKS = ("begin", "leave")
@@ -261,7 +264,7 @@ class Master:
         while True:
             try:
                 await self._discovery_loop.start(self._listen)
-            except BadTargetError as error:
+            except (BadTargetError, NoEndpointsError) as error:
                 if self._pool is None:
                     raise
                 self._log.error(STAYING, error=str(error))
@@ -555,15 +558,20 @@ class Master:
     # -- the end ----------------------------------------------------------------------------
 
     def _on_task_failed(self, name: str, error: BaseException) -> None:
-        if name == "begin" and self._pool is not None and self._left.took_over:
-            self._on_upgrade_failed(f"internal error: {error!r}")
-        elif name in FATAL_TASKS:
+        if name in FATAL_TASKS:
             self._fail(f"internal error in {name}: {error!r}", EXIT_FAILURE)
         else:
             self._log.error("internal error", task=name, error=repr(error))
 
     def _fail(self, text: str, code: int) -> None:
         """End with this code; the log says ``text`` when everything else has been said."""
+        if self._pool is not None and self._left.took_over and not self._shutdown.draining:
+            # Workers of a former master serve: that is worth more than an exit code.
+            self._on_upgrade_failed(text)
+            self._timers["begin"] = self._loop.call_later(
+                UPGRADE_RETRY_S, lambda: self._tasks.start(self._start_following(), "begin")
+            )
+            return
         self._failed_with = code
         self._failure = text
         if self._pool is None:

@@ -10,14 +10,20 @@ from supervisor.discovery.resolution import BadTargetError
 
 
 async def find_listen(config: Config, state: HandoverState) -> tuple[HostPort, ...]:
-    """The listen addresses as literals; those of the image before us if DNS is of no help.
+    """The listen addresses as literals. Raises BadTargetError.
 
-    Its sockets are bound already, so a name that does not resolve just now is no reason to end.
+    Where the configuration has not changed they are those that are bound, whatever the names mean
+    to DNS just now. Workers of the former image hold a changed one's addresses until they have
+    drained, so none of them may be among the new ones.
     """
-    given = tuple(map(str, config.listen_addr))
-    try:
-        return await resolve_listen(config.listen_addr, config.nameserver)
-    except (UnresolvedListenError, BadTargetError) as error:
-        if given != state.listen_given or not state.listen:
-            raise BadTargetError(str(error)) from None
+    if tuple(map(str, config.listen_addr)) == state.listen_given and state.listen:
         return tuple(map(parse_listen, state.listen))
+    try:
+        found = await resolve_listen(config.listen_addr, config.nameserver)
+    except UnresolvedListenError as error:
+        raise BadTargetError(str(error)) from None
+    before, after = set(state.listen), set(map(str, found))
+    if before != after and before & after:
+        both = ", ".join(sorted(before & after))
+        raise BadTargetError(f"--listen-addr: {both} is in use by the workers before; restart")
+    return found

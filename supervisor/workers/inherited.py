@@ -103,7 +103,7 @@ class InheritedDescriptors:
                 bound=bool(slot.listeners),
                 serving=max(set(slot.workers) - slot.draining, default=None),
                 draining=tuple(sorted(slot.draining & set(slot.workers))),
-                keep=keep,
+                keep=keep and bool(slot.listeners),
             )
             for index, slot in sorted(self.slots.items())
         )

@@ -210,8 +210,8 @@ def test_a_master_that_crashes_every_three_seconds(machine: Machine, ground: Fie
     wait_until(ground.is_ready)
     workers = {each["pid"] for each in ground.workers()}
     with ground.long_sessions(40) as sessions:
-        client = ground.client(RATE, seconds)
-        neighbour = ground.client(50.0, seconds, netns=ground.far)
+        client = ground.client(RATE / 3, seconds)
+        neighbour = ground.client(RATE / 10, seconds, netns=ground.far)
         kills = 0
         end = time.monotonic() + seconds
         while time.monotonic() < end:
