@@ -85,8 +85,13 @@ class LiveSession:
                 self.model.sees_reset(side)
 
     def finish(self) -> bool:
-        """One step towards the end: both sides end their streams and read all; True when done."""
+        """One step towards the end: both sides end their streams and read all; True when done.
+
+        Whoever's other side reset its connection learns of it before, without doing anything.
+        """
         model = self.model
+        if not all(self._knows_reset(side) for side in (model.client, model.endpoint)):
+            return False
         for side in (model.client, model.endpoint):
             if self.has(side):
                 if not side.ended:
@@ -97,6 +102,16 @@ class LiveSession:
         return all(
             self._has_seen_all(side) for side in (model.client, model.endpoint) if self.has(side)
         )
+
+    def _knows_reset(self, side: Side) -> bool:
+        """Whether ``side`` has seen the other's reset, if that came before the session's end."""
+        other = self.model.other(side)
+        if not self.has(side) or not other.was_reset or (side.ended and other.ended):
+            return True
+        while self.read(side):
+            pass
+        self.look(side)
+        return side.saw_reset
 
     def _has_seen_all(self, side: Side) -> bool:
         """Whether ``side`` has seen all that it will: the end, and the reset if there was one."""

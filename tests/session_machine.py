@@ -150,6 +150,13 @@ class SessionMachine(RuleBasedStateMachine):
         if size > 0 and self.session.has(side) and not side.ended and not side.saw_reset:
             self.session.send(side, size)
 
+    @rule(name=SIDES, size=st.integers(500, 40_000), times=st.integers(2, 40))
+    def send_by_and_by(self, name: str, size: int, times: int) -> None:
+        """Each piece is relayed by itself: no bulk, and the buffers fill up if nobody reads."""
+        for _ in range(times):
+            self.send(name, size)
+            self.stage.plane.ask(lambda: None)
+
     @rule(name=SIDES)
     def send_urgent(self, name: str) -> None:
         side = self._side(name)

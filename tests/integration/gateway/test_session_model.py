@@ -7,8 +7,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.session_machine import Stage, machine_on
 
-SEQUENCES = 300
-STEPS = 25
+SEQUENCES = 250
+STEPS = 20
 
 
 def test_whatever_both_sides_do_each_sees_what_the_other_did() -> None:
