@@ -96,6 +96,8 @@ class Ingress:
         self._leaving = False
         self._left = False
         self._ended = 0
+        self._inbox_full = False
+        """Clients wait in the inbox because there are no descriptors for them."""
         self._received = 0
         """Clients that came through the inbox and are not served yet."""
         scoreboard.enter(row, os.getpid())
@@ -174,6 +176,8 @@ class Ingress:
 
     def close(self) -> None:
         """At the very end: take what was in flight to us, turn away who is held_back."""
+        self._leaving = True
+        self._update_taking()
         self._empty_inbox()
         self._quota.close()
         if self._rate_timer is not None:
@@ -269,7 +273,11 @@ class Ingress:
             self._take_turn()
             self._note_waiting(time.monotonic_ns())
         else:
+            self._quota.serve_held_back()
             self._acceptor.recheck()
+        if self._inbox_full and self._quota.room_by_descriptors():
+            self._inbox_full = False
+            self._update_taking()
 
     def _update_taking(self) -> None:
         """Say whether clients may be handed to us, and read the inbox only then.
@@ -278,7 +286,7 @@ class Ingress:
         kernel's queue. The successor in our slot reads the same inbox, and whatever waits.
         """
         short = self._acceptor.pause_reason not in (None, PauseReason.LIMIT)
-        taking = self._knows_endpoints and not self._leaving and not short
+        taking = self._knows_endpoints and not self._leaving and not short and not self._inbox_full
         self._scoreboard.set_accepting(self._row, taking)
         taking = taking and not self._handoff.cut_off  # else its end would wake us for ever
         if taking and not self._reading_inbox:
@@ -298,10 +306,11 @@ class Ingress:
         if self._handoff.lost:
             self._log.error("clients lost", sessions=self._handoff.lost, error=LOST)
             self._handoff.lost = 0
-        if self._handoff.cut_off:
-            self._update_taking()
         if not room:
+            self._inbox_full = True
             self._acceptor.pause(PauseReason.DESCRIPTORS)
+        if self._inbox_full or self._handoff.cut_off:
+            self._update_taking()
         if turn:
             self._take_turn()
 
@@ -326,8 +335,8 @@ class Ingress:
             flag = "--max-session-rate" if self._quota.rate_reached else "--max-sessions"
             error = f"{flag} is reached: further clients wait"
         else:
-            self._update_taking()
             error = error or "the limit of open files is reached: further clients wait"
+        self._update_taking()
         if self._quota.may_tell(now_ns):
             self._log.warn(
                 "accepting paused",

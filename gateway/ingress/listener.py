@@ -238,6 +238,9 @@ class Acceptor:
             self._resume_timer = self._loop.call_later(0.0, self._resume_after_rest)
         elif self._quota.room():
             self._resume()
+        elif self._quota.shortage is not self.pause_reason:
+            self.pause_reason = self._quota.shortage
+            self._on_pause(self.pause_reason, "")
 
     def _rest(self, reason: PauseReason, error: OSError) -> None:
         """The kernel has nothing left to make a socket of: ask it again a little later."""

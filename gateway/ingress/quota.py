@@ -126,7 +126,7 @@ class Quota:
 
     def serve_held_back(self) -> None:
         """Serve as many of the clients held back as there is room for, oldest first."""
-        while self._held_back and self._has_place():
+        while self._held_back and self._budget.free > 0 and self._has_place():
             self._budget.give_back()
             self._serve(self._held_back.popleft())
 

@@ -65,6 +65,6 @@ def take_over(
     for index, left in sorted(inherited.slots.items()):
         sockets.inherit(index, left)
         for who, child in inherited.children(index):
-            rows.inherit(who)
+            rows.inherit(who, child.pid)
             handles.take(who, child, inherited=True)
     rows.watch_others()

@@ -36,13 +36,13 @@ class ScoreboardRows:
         if (row := self._rows.pop(who, None)) is not None:
             self.scoreboard.close_row(row)
 
-    def inherit(self, who: WorkerId) -> None:
-        """Find the row of a worker that a former master forked."""
-        for row, slot, gen, _ in self.scoreboard.workers():
-            if (slot, gen) == (who.slot, who.gen):
+    def inherit(self, who: WorkerId, pid: int) -> None:
+        """Find the row of a worker that a former master forked; else it gets one from us."""
+        for row, slot, gen, entered in self.scoreboard.workers():
+            if (slot, gen, entered) == (who.slot, who.gen, pid):
                 self._rows[who] = row
                 return
-        self.give(who)
+        self.scoreboard.enter(self.give(who), pid)
         self._written_here.add(who)
 
     def watch_others(self) -> None:
@@ -55,6 +55,8 @@ class ScoreboardRows:
                 pidfd = os.pidfd_open(pid)
             except ProcessLookupError:
                 self.scoreboard.close_row(row)
+            except OSError:  # no descriptor is left: it counts until the next master looks
+                continue
             else:
                 self._others[pidfd] = row
                 self._loop.add_reader(pidfd, self._close_other, pidfd)

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 import pytest
 
 from gateway.core.address import HostPort
+from gateway.core.descriptor_budget import RESERVE
+from gateway.core.messages import Settings
+from gateway.descriptors import send
 from gateway.ingress.ingress import Ingress
 from gateway.ingress.listener import open_listener
 from gateway.scoreboard import Scoreboard
@@ -23,6 +26,7 @@ class OpenIngress:
         self.address = HostPort("127.0.0.1", free_port())
         self.emptied = 0
         self.scoreboard = Scoreboard()
+        self.row = self.scoreboard.open_row(0, 1)
         self.inbox, self.sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.ingress = Ingress(
             plane.loop,
@@ -32,7 +36,7 @@ class OpenIngress:
             plane.counters,
             plane.budget,
             plane.log,
-            row=self.scoreboard.open_row(0, 1),
+            row=self.row,
             slot=0,
             listeners=[open_listener(self.address, exclusive=True)],
             inbox=self.inbox,
@@ -95,3 +99,32 @@ def test_a_leaving_ingress_adopts_nothing() -> None:
         with pytest.raises(ConnectionRefusedError):
             entry.connect()
         assert plane.ask(lambda: entry.ingress.empty)
+
+
+@pytest.mark.parametrize("max_sessions", [0, 1])
+def test_clients_wait_in_the_inbox_while_descriptors_are_short(max_sessions: int) -> None:
+    """Nobody is told to send more, the inbox does not wake the loop, and later they are served.
+
+    Also where accepting rests already, because the limit of sessions is reached.
+    """
+    settings = Settings(max_sessions=max_sessions)
+    with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
+        plane.ask(lambda: entry.ingress.apply(settings))
+        plane.ask(entry.ingress.start)
+        assert entry.scoreboard.accepting(entry.row)
+        plane.ask(lambda: plane.budget.limit(100, 100 - RESERVE - 3))
+        clients = [socket.socketpair() for _ in range(3)]
+        for _, theirs in clients:
+            send(entry.sender, b"+", [theirs.fileno()])
+            theirs.close()
+        wait_until(lambda: not entry.scoreboard.accepting(entry.row))
+        assert plane.counters.sessions == 1
+        plane.ask(lambda: plane.budget.limit(1000, 0))
+        plane.ask(lambda: entry.ingress.tick(0.1))
+        assert entry.scoreboard.accepting(entry.row)
+        for ours, _ in clients:
+            ours.close()
+        for _ in clients:
+            backend.accept().close()
+        wait_until(lambda: sum(plane.counters.ended.values()) == 3)
+        plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))

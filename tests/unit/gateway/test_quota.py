@@ -179,6 +179,20 @@ def test_clients_held_back_hold_a_descriptor(scoreboard: Scoreboard) -> None:
     assert before - worker.budget.free == 2
 
 
+def test_clients_held_back_wait_for_descriptors_too(scoreboard: Scoreboard) -> None:
+    """A limit that is lifted lets in no more than can be dialed for."""
+    worker = Worker(scoreboard, 1)
+    worker.budget.limit(100, 100 - RESERVE - 5)
+    for fd in (1, 2, 3):
+        worker.quota.admit(fd)
+    worker.quota.max_sessions = 0
+    worker.quota.serve_held_back()
+    assert (worker.held, worker.quota.held_back) == ([1, 2], 1)
+    worker.end_one()
+    worker.quota.serve_held_back()
+    assert worker.quota.held_back == 0
+
+
 def test_two_claims_of_the_last_place(scoreboard: Scoreboard) -> None:
     """Whoever sees one session too many takes its claim back; the scoreboard is as before."""
     first, second = scoreboard.open_row(0, 1), scoreboard.open_row(1, 1)
