@@ -20,7 +20,7 @@ COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=100
 
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 
-.PHONY: help run test unit cover check format stress bench docs dist deb pins clean
+.PHONY: help run test unit cover check format stress bench fleet docs dist deb pins clean
 
 help:
 	@echo "make run      set up and start the demo (Ctrl-C ends it)"
@@ -31,6 +31,7 @@ help:
 	@echo "make format   rewrite the sources in the project's style"
 	@echo "make stress   the long multi-process stress tests"
 	@echo "make bench    the side-by-side benchmark against the peers"
+	@echo "make fleet    simulate thousands of hosts and draw their curves"
 	@echo "make docs     write the generated pages anew"
 	@echo "make dist     wheel, source distribution and one file, into dist/"
 	@echo "make deb      the Debian package, into dist/"
@@ -69,6 +70,9 @@ stress: $(VENV)/.tests
 bench: $(VENV)/.tests
 	@tests/provision.sh bench $(BIN)
 	$(BIN)/python -m tests.benchmarks $(BENCH)
+
+fleet: $(VENV)/.tests
+	$(BIN)/python -m tests.fleet
 
 docs: $(VENV)/.tests
 	$(BIN)/python -m tests.generate

@@ -161,8 +161,8 @@ class Master:
             self._log,
             obstacle=self._find_obstacle,
             hand_over=self._hand_over,
-            pause=self._admin.pause,
-            resume=self._admin.resume,
+            pause=self._pause,
+            resume=self._resume,
             resume_signals=self._signals.resume,
         )
         self._tasks.start(self._begin(), "begin")
@@ -351,6 +351,15 @@ class Master:
         )
         self._reloader.resume()
         await self._admin.open()
+
+    async def _pause(self) -> None:
+        """Bring what cannot be handed over half done to an end before the next image starts."""
+        await asyncio.gather(self._admin.pause(), self._endpoints.health.prober.pause())
+
+    async def _resume(self) -> None:
+        """There is no next image: go on."""
+        self._endpoints.health.prober.resume()
+        await self._admin.resume()
 
     # -- what happens while it runs -----------------------------------------------------------
 

@@ -105,6 +105,17 @@ def _addresses(chunk: Chunk, _sums: Sums) -> Metric:
     return family
 
 
+def _draining(chunk: Chunk, _sums: Sums) -> Metric:
+    family = GaugeMetricFamily(
+        PREFIX + "endpoint_draining",
+        "1 if an endpoint is under maintenance (--drain-endpoints), else 0.",
+        labels=["endpoint"],
+    )
+    for each in chunk:
+        family.add_metric([each.endpoint], int(each.state is EndpointState.DRAINING))
+    return family
+
+
 def _transitions_total(chunk: Chunk, _sums: Sums) -> Metric:
     family = CounterMetricFamily(
         PREFIX + "endpoint_transitions_total",
@@ -172,6 +183,7 @@ BY_ENDPOINT: tuple[Callable[[Chunk, Sums], Metric], ...] = (
     _dials_total,
     _dial_seconds,
     _active,
+    _draining,
     _addresses,
     _transitions_total,
     _probes_total,

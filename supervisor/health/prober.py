@@ -100,6 +100,7 @@ class Prober:
         """How many sockets the probes may hold; the master has other uses for its descriptors."""
         self._sockets = 0
         """How many the probes under way may come to hold: one for each address."""
+        self._paused = False
         self._queue: dict[str, _Watch] = {}
         """Due, but too many run; in order."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -218,6 +219,20 @@ class Prober:
         watch = self._watches.get(name)
         return None if watch is None else self._view(watch)
 
+    async def pause(self) -> None:
+        """Begin no probe until :meth:`resume`; those under way may end in order for CLOSE_S.
+
+        An upgrade closes the sockets of the old image, and etcd logs what it cuts.
+        """
+        self._paused = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_S)
+
+    def resume(self) -> None:
+        """Go on with what is due."""
+        self._paused = False
+        self._start_due()
+
     async def close(self) -> None:
         """Start no more probes, let those under way leave in order for CLOSE_S, cut the rest."""
         for name in list(self._watches):
@@ -272,7 +287,7 @@ class Prober:
         self._start_due()
 
     def _start_due(self) -> None:
-        while self._queue and self._running < MAX_CONCURRENT:
+        while self._queue and not self._paused and self._running < MAX_CONCURRENT:
             name, watch = next(iter(self._queue.items()))
             sockets = len(watch.found.addresses)
             if self._sockets and self._sockets + sockets > self.max_sockets:

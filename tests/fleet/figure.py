@@ -15,7 +15,7 @@ PANELS = (
     ("Idle: probes of all five members per second", "idle", "probes"),
     ("In use: probes of all five members per second", "busy", "probes"),
     ("Idle: DNS questions per second", "idle", "queries"),
-    ("A member vanishes: dials per second", "a member vanishes, --close-spread=30s", "dials"),
+    ("A member vanishes: dials per second", "a member vanishes", "dials"),
     ("A member returns: its sessions / mean", "a member returns, --max-session-age=10m", "share"),
 )
 """Title, scene and curve; the scenes with a flag are drawn without it for before."""

@@ -506,6 +506,26 @@ def test_a_handshake_under_way_ends_before_the_gateway_does(tmp_path: Path) -> N
         assert ended == [b""]
 
 
+def test_no_probe_begins_while_it_pauses() -> None:
+    """Before an upgrade probes end and none begins; if nothing comes of it, they go on."""
+
+    async def scene(server: Server) -> None:
+        async with staged(replace(QUICK, health_check="http")) as stage:
+            name = f"e{server.port}:1"
+            stage.prober.set_endpoints(found(server.port))
+            await eventually(lambda: stage.view(name).probes.get("passed"))
+            await stage.prober.pause()
+            assert not stage.prober._tasks
+            before = server.accepted
+            await eventually(lambda: stage.prober._queue)
+            assert server.accepted == before
+            stage.prober.resume()
+            await eventually(lambda: server.accepted > before)
+
+    with serving(servers.answer("200 OK")) as server:
+        play(lambda: scene(server))
+
+
 def test_a_stop_does_not_wait_for_a_server_that_says_nothing() -> None:
     """A probe that hangs is cut when its time to leave is over."""
 
@@ -607,16 +627,23 @@ def test_traffic_spares_probes_and_silence_brings_them_back() -> None:
     """While an endpoint answers its sessions it is not probed; when it stops answering, it is."""
 
     async def scene(server: Server) -> None:
-        config = replace(SLOW, health_interval_s=0.1, health_idle_interval_s=1000.0)
+        config = replace(SLOW, health_interval_s=1.0, health_idle_interval_s=1000.0)
         async with staged(config) as stage:
             name = f"e{server.port}:1"
             stage.prober.set_endpoints(found(server.port))
             await eventually(lambda: stage.view(name).probes == {"passed": 1})
-            for moved in range(1, 60):
+            moved = 0
+
+            def two_intervals_are_over() -> bool:
+                nonlocal moved
+                moved += 1
                 stage.prober.take_traffic(name, sessions=1, dials=0, bytes_out=moved)
-                await asyncio.sleep(0.01)
+                return time.monotonic() > began + 2.5
+
+            began = time.monotonic()
+            await eventually(two_intervals_are_over)
             assert stage.view(name).probes == {"passed": 1}
-            stage.prober.take_traffic(name, sessions=1, dials=0, bytes_out=59)
+            stage.prober.take_traffic(name, sessions=1, dials=0, bytes_out=moved)
             await eventually(lambda: stage.view(name).probes == {"passed": 2})
             stage.prober.take_traffic("unknown:1", sessions=1, dials=0, bytes_out=1)
 
