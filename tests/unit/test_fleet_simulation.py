@@ -37,7 +37,7 @@ def test_sessions_come_home() -> None:
 
 def test_the_figure_has_every_curve() -> None:
     """Each panel draws two curves."""
-    curves = {}
+    curves: dict[str, dict[str, list[float]]] = {}
     for _, scene, curve in PANELS:
         for name in (scene, scene.partition(", --")[0]):
             curves.setdefault(name, {})[curve] = [0.0, 1.0, 2.0]
