@@ -196,6 +196,9 @@ class Master:
         if self._left.state.failure:
             self._log.error(upgrade.FAILED, error=self._left.state.failure)
         try:
+            if missing := kernel_calls.find_missing_call():
+                self._fail(missing, EXIT_FAILURE)
+                return
             self._bind_admin()
             self._timers["admin"] = self._loop.call_later(
                 PATIENCE_S, lambda: self._tasks.start(self._admin.open(), "admin")
@@ -215,9 +218,7 @@ class Master:
                 max_sessions=self._config.max_sessions,
             )
             listen = len(self._listen)
-            if obstacle := kernel_calls.find_missing_call() or limits.find_obstacle(
-                open_files, workers=slots, listen=listen
-            ):
+            if obstacle := limits.find_obstacle(open_files, workers=slots, listen=listen):
                 if not self._left.took_over:
                     self._fail(obstacle, EXIT_FAILURE)
                     return

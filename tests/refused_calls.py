@@ -11,6 +11,7 @@ import struct
 import sys
 
 NUMBERS = {
+    "prlimit64": 302,
     "memfd_create": 319,
     "pidfd_send_signal": 424,
     "pidfd_open": 434,

@@ -52,6 +52,8 @@ def run(config: Config, document: int) -> None:
     """Try a start with this configuration and handover state; TrialError if it would fail."""
     state = read_state(document)
     os.close(document)
+    if missing := kernel_calls.find_missing_call():
+        raise TrialError(missing)
     for module in LATE_MODULES:
         importlib.import_module(module)
     try:
@@ -61,9 +63,7 @@ def run(config: Config, document: int) -> None:
         raise TrialError(str(error)) from None
     workers = state.workers or config.workers or limits.usable_cpus()
     open_files = limits.raise_open_files()
-    if obstacle := kernel_calls.find_missing_call() or limits.find_obstacle(
-        open_files, workers=workers, listen=len(listen)
-    ):
+    if obstacle := limits.find_obstacle(open_files, workers=workers, listen=len(listen)):
         raise TrialError(obstacle)
     _try_worker(config, state)
 

@@ -7,6 +7,7 @@ ENOSYS. Found out later, in the middle of a fork or of an upgrade, this would be
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Callable
 
@@ -50,9 +51,14 @@ def _make_memfd() -> None:
     os.close(os.memfd_create("try"))
 
 
+def _read_limit() -> None:
+    resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
 _ATTEMPTS: dict[str, Callable[[], None]] = {
     "memfd_create": _make_memfd,
     "pidfd_open": _open_pidfd,
     "pidfd_send_signal": _signal_through_pidfd,
     "waitid": _wait_through_pidfd,
+    "prlimit64": _read_limit,
 }
