@@ -1,4 +1,4 @@
-"""The heartbeat: a worker shows on the scoreboard that its loop turns, and sends its reports."""
+"""The heartbeat: a worker shows on the scoreboard that its loop runs, and sends its reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.ingress.ingress import Ingress
 from gateway.sessions.register import Sessions
 
 INTERVAL_S = 0.1
-"""How often a worker shows on the scoreboard that its loop turns; a hang is seen within three."""
+"""How often a worker shows on the scoreboard that its loop runs; a hang is noticed after three."""
 
 REPORT_EVERY_BEATS = 10
 """A worker reports about once a second."""

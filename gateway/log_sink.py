@@ -1,4 +1,4 @@
-"""Where log lines go: a descriptor that many processes share, and that nobody may wait for.
+"""Where log lines go: a descriptor that many processes share and that none of them may wait for.
 
 Standard error may be a pipe that nobody reads, a terminal that is stopped, the journal's socket.
 A write that blocked would stop every session of a worker, so nothing here blocks, and a line that
@@ -29,7 +29,7 @@ MAX_LINE_BYTES = 4096
 """PIPE_BUF on Linux: a write of at most this many bytes into a pipe is never torn, pipe(7)."""
 
 MAX_QUEUED_BYTES = 256 * 1024
-"""What one process keeps for a reader that is late: some thousand lines."""
+"""What one process keeps for a slow reader: some thousand lines."""
 
 
 class _SinkKind(enum.Enum):
@@ -78,7 +78,7 @@ class LineSink:
 
     @property
     def queued(self) -> int:
-        """Lines that wait for the reader."""
+        """How many lines wait for the reader."""
         return len(self._queue)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -127,10 +127,10 @@ class LineSink:
             self._own_fd = -1
 
     def abandon(self) -> None:
-        """In a child, right after the fork: the descriptors and the queue are the parent's.
+        """Forget everything, in a child right after the fork: it all belongs to the parent.
 
-        The numbers are left to whoever closes what a child does not need; only the epoll is closed
-        here, because its object would close its number at some later time.
+        The child closes the descriptors that it does not need elsewhere. Only the epoll is closed
+        here, because its object would close that number later, when it may be in use again.
         """
         if self._room is not None:
             self._room.close()

@@ -109,7 +109,7 @@ class Scoreboard:
         return False
 
     def beat(self, row: int, now_ns: int) -> None:
-        """The worker's loop turns (CLOCK_MONOTONIC)."""
+        """The worker's loop ran at that instant (CLOCK_MONOTONIC)."""
         self._beats_ns[row] = now_ns
 
     def set_accepting(self, row: int, accepting: bool) -> None:

@@ -1,7 +1,8 @@
 """Messages as lines of JSON, and back: the one place that knows the encoding.
 
 Decoding is strict: an unknown type, a missing or an extra field, or a wrong type is a WireError
-that says which, because both ends are the same release and anything else is a bug.
+that says which. Both ends are of one release and anything else is a bug, but for the moments of an
+upgrade; then a message that is not understood is left out.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def decode_in_steps(line: bytes) -> Generator[None, None, messages.Down | messag
 
 
 def _decode_ahead(endpoints: Any) -> Iterator[None]:
-    """Decode these in their place, step by step; what is wrong is found when its turn comes."""
+    """Decode these in their place, step by step; what is wrong raises when it is reached."""
     if type(endpoints) is not list or len(endpoints) <= STEP:
         return
     convert = _decoder(Endpoint)

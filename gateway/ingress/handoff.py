@@ -36,8 +36,9 @@ STALE_NS = 350_000_000
 _DATAGRAM = b"+"
 """A datagram carries a descriptor only if it carries a byte, too (unix(7))."""
 
-_TURN = b"!"
-"""Without a descriptor: a place is free, and the receiver's clients are next (see ``quota``)."""
+_PLACE = b"!"
+"""Without a descriptor: a place under --max-sessions is free, and the receiver's clients have
+waited longest for one (see ``quota``)."""
 
 
 class Handoff:
@@ -124,20 +125,20 @@ class Handoff:
         os.close(fd)
         return True
 
-    def give_turn(self, slot: int) -> bool:
-        """Tell the slot that a place is free and its clients are next."""
+    def offer_place(self, slot: int) -> bool:
+        """Tell the slot that a place is free for its clients; False: it could not be told."""
         try:
-            return bool(send(self._peers[slot], _TURN))
+            return bool(send(self._peers[slot], _PLACE))
         except (KeyError, OSError):  # being replaced: whoever looks next takes the place
             return False
 
     def receive(self, most: int) -> tuple[list[int], bool]:
-        """Up to ``most`` clients from our inbox, the caller's from now on; and: is it our turn?
+        """Up to ``most`` clients from our inbox, the caller's from now on; and whether a place was offered.
 
         ``most`` has to be what descriptors are free: the kernel drops a client that gets none.
         """
         taken: list[int] = []
-        turn = False
+        offered = False
         while len(taken) < most:
             try:
                 data, fds = receive(self._inbox, len(_DATAGRAM), 1)
@@ -149,9 +150,9 @@ class Handoff:
             if not data and not fds:
                 self.cut_off = True
                 break
-            turn = turn or data == _TURN
+            offered = offered or data == _PLACE
             taken += fds
-        return taken, turn
+        return taken, offered
 
 
 _count = array.array("i", [0])

@@ -175,7 +175,7 @@ class Ingress:
         self._left = True
 
     def close(self) -> None:
-        """At the very end: take what was in flight to us, turn away who is held_back."""
+        """At the very end: take what was in flight to us, close who is held back."""
         self._leaving = True
         self._update_taking()
         self._empty_inbox()
@@ -246,7 +246,7 @@ class Ingress:
         self._ended += 1
         self._publish_sessions()
         slot = self._quota.next_in_line()
-        if slot is None or not self._handoff.give_turn(slot):
+        if slot is None or not self._handoff.offer_place(slot):
             self._acceptor.recheck()
             if self._quota.held_back:
                 self._quota.serve_held_back()
@@ -269,8 +269,8 @@ class Ingress:
         self._publish_sessions()
         self._handoff.tick(self._ended, interval_s)
         self._ended = 0
-        if self._quota.max_sessions:  # what no turn told us: places that others left, new clients
-            self._take_turn()
+        if self._quota.max_sessions:  # places that nobody offered us, and new clients
+            self._use_places()
             self._note_waiting(time.monotonic_ns())
         else:
             self._quota.serve_held_back()
@@ -297,7 +297,7 @@ class Ingress:
 
     def _on_inbox(self) -> None:
         room = self._quota.room_by_descriptors()
-        clients, turn = self._handoff.receive(room)
+        clients, offered = self._handoff.receive(room)
         self._received = len(clients)
         for fd in clients:
             os.set_blocking(fd, False)
@@ -311,15 +311,15 @@ class Ingress:
             self._acceptor.pause(PauseReason.DESCRIPTORS)
         if self._inbox_full or self._handoff.cut_off:
             self._update_taking()
-        if turn:
-            self._take_turn()
+        if offered:
+            self._use_places()
 
     def _empty_inbox(self) -> None:
         """Take who is in flight to us, unless another worker of the slot does."""
         if self._knows_endpoints and not self._scoreboard.has_taker(self._slot, beside=self._row):
             self._on_inbox()
 
-    def _take_turn(self) -> None:
+    def _use_places(self) -> None:
         """Give a free place to a client held back here, else to one in the kernel's queue."""
         if self._quota.held_back:
             self._quota.serve_held_back()

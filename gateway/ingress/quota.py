@@ -97,7 +97,7 @@ class Quota:
             self._scoreboard.set_waiting(self._row, 0 if since_ns else now_ns)
 
     def served(self) -> None:
-        """We had our turn: whoever still waits here is last in the line."""
+        """We used a place: whoever still waits here is last in the line."""
         self._scoreboard.set_waiting(self._row, 0)
 
     def next_in_line(self) -> int | None:

@@ -62,7 +62,7 @@ class ScoreboardRows:
                 self._loop.add_reader(pidfd, self._close_other, pidfd)
 
     def beat_ns(self, who: WorkerId) -> int:
-        """When the worker's loop last turned."""
+        """When the worker's loop last ran."""
         return self.scoreboard.beat_ns(self._rows[who])
 
     def report(self, who: WorkerId, sessions: int) -> None:

@@ -170,14 +170,14 @@ def test_a_sender_that_died_leaves_no_count_behind(pair: Pair) -> None:
     assert pair.handoffs[0].in_flight() == 0
 
 
-def test_a_turn_travels_without_a_socket(pair: Pair) -> None:
-    """The other slot learns that it is its turn; nothing counts as in flight for that."""
-    assert pair.handoffs[0].give_turn(1)
+def test_a_place_is_offered_without_a_socket(pair: Pair) -> None:
+    """The other slot learns that a place is free; nothing counts as in flight for that."""
+    assert pair.handoffs[0].offer_place(1)
     assert pair.handoffs[1].receive(999) == ([], True)
     assert pair.handoffs[1].receive(999) == ([], False)
     assert pair.handoffs[0].in_flight() == 0
 
 
-def test_a_turn_for_nobody_stays_with_us(pair: Pair) -> None:
+def test_a_place_for_nobody_stays_with_us(pair: Pair) -> None:
     """A slot that is not known here cannot be told."""
-    assert not pair.handoffs[0].give_turn(7)
+    assert not pair.handoffs[0].offer_place(7)
