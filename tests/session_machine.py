@@ -150,7 +150,7 @@ class SessionMachine(RuleBasedStateMachine):
         if size > 0 and self.session.has(side) and not side.ended and not side.saw_reset:
             self.session.send(side, size)
 
-    @rule(name=SIDES, size=st.integers(500, 40_000), times=st.integers(2, 40))
+    @rule(name=SIDES, size=st.integers(500, 60_000), times=st.sampled_from([2, 10, 100]))
     def send_by_and_by(self, name: str, size: int, times: int) -> None:
         """Each piece is relayed by itself: no bulk, and the buffers fill up if nobody reads."""
         for _ in range(times):
@@ -184,17 +184,28 @@ class SessionMachine(RuleBasedStateMachine):
             side.received == sender.sent and not sender.ended
         )  # fmt: skip
 
-    @rule(name=SIDES)
-    def end(self, name: str) -> None:
+    @rule(name=SIDES, really=st.integers(0, 3))
+    def end(self, name: str, really: int) -> None:
         side = self._side(name)
-        if self.session.has(side) and not side.ended:
+        if not really and self.session.has(side) and not side.ended:
             self.session.end(side)
 
-    @rule(name=SIDES, how=st.sampled_from(["close", "reset"]), really=st.integers(0, 3))
+    @rule(
+        name=SIDES,
+        how=st.sampled_from(["close", "reset", "end and reset"]),
+        really=st.integers(0, 5),
+    )
     def leave(self, name: str, how: str, really: int) -> None:
         side = self._side(name)
-        if not really and self.session.has(side):
-            (self.session.close_side if how == "close" else self.session.reset)(side)
+        if really or not self.session.has(side):
+            return
+        if how == "close":
+            self.session.close_side(side)
+            return
+        if how == "end and reset" and not side.ended:
+            self.session.end(side)
+            self.stage.plane.ask(lambda: None)
+        self.session.reset(side)
 
     @rule()
     def report(self) -> None:
