@@ -133,8 +133,9 @@ class Handoff:
             return False
 
     def receive(self, most: int) -> tuple[list[int], bool]:
-        """Up to ``most`` clients from our inbox, the caller's from now on; and whether a place was offered.
+        """Up to ``most`` clients from our inbox, and whether a place was offered to us.
 
+        The descriptors are the caller's from now on.
         ``most`` has to be what descriptors are free: the kernel drops a client that gets none.
         """
         taken: list[int] = []
