@@ -20,7 +20,8 @@ COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=100
 
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 
-.PHONY: help run test unit cover check format stress bench fleet docs dist deb pins clean
+.PHONY: help run test unit cover check format stress bench fleet docs dist deb site pictures pins \
+  clean
 
 help:
 	@echo "make run      set up and start the demo (Ctrl-C ends it)"
@@ -35,6 +36,8 @@ help:
 	@echo "make docs     write the generated pages anew"
 	@echo "make dist     wheel, source distribution and one file, into dist/"
 	@echo "make deb      the Debian package, into dist/"
+	@echo "make site     the documentation as a web site, into site/"
+	@echo "make pictures the pictures of the README"
 	@echo "make pins     newer versions of the libraries that are handed out"
 	@echo "make clean    remove everything that was made"
 
@@ -90,12 +93,20 @@ deb: $(VENV)/.runtime
 	@mkdir -p dist
 	$(BIN)/python -m distribution.deb dist
 
+# The documentation as a site, into site/; a link that leads nowhere ends it.
+site: $(VENV)/.dist
+	$(BIN)/mkdocs build --strict
+
+# The pictures of the README, from a demo that really runs.
+pictures: $(VENV)/.tests
+	$(BIN)/python -m distribution.pictures
+
 # The libraries of deploy/requirements.txt in their newest versions, with hashes.
 pins: $(VENV)/.dist
 	$(BIN)/python -m distribution.pins
 
 clean:
-	rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+	rm -rf $(VENV) build dist site .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis \
 	  .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

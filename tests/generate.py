@@ -182,6 +182,7 @@ def draw_worker_life() -> str:
 
 BLOCKS = (
     Block("protocol.md", "fields", draw_fields),
+    Block("../README.md", "comparison", render_elsewhere("tests.comparison", "draw")),
     Block("adr/index.md", "decisions", list_decisions),
     Block("architecture.md", "modules", list_modules),
     Block("operations.md", "ends", explain_ends),
@@ -205,7 +206,7 @@ def render_all() -> dict[Path, str]:
     """What every generated file should hold, by its path."""
     wanted = {ROOT / page: render() for page, render in PAGES.items()}
     for block in BLOCKS:
-        path = DOCS / block.page
+        path = (DOCS / block.page).resolve()
         text = wanted.get(path) or path.read_text()
         wanted[path] = fill_block(text, block.name, block.render())
     return wanted

@@ -103,7 +103,7 @@ def install(machine: Machine, version: str) -> str:
 
 def processes(machine: Machine) -> str:
     return machine.run(
-        "sh", "-c", f"cat /sys/fs/cgroup/system.slice/{UNIT}/cgroup.procs", check=False
+        "sh", "-c", f"cat /sys/fs/cgroup/system.slice/{UNIT}/cgroup.procs 2> /dev/null", check=False
     )
 
 

@@ -79,8 +79,9 @@ COMMANDS = {"start", "check", "status", "reload", "demo", "completion"}
 OTHER_FLAGS = {
     *("--version", "--help", "--json", "--explain", "--watch", "--etcd", "--once", "--check"),
     "--client-cert-auth",
+    *("--read-only", "--stop-timeout", "--concurrency", "--restart-epoch"),
 }
-"""Flags of our other commands, of ``tests.generate``, and of etcd itself."""
+"""Flags of our other commands, of ``tests.generate``, of etcd, and of programs beside us."""
 
 ABOUT_OUR_FLAGS = [
     path
