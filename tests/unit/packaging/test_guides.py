@@ -1,4 +1,4 @@
-"""What the guides show: configurations that load, and manifests of containers that hold together."""
+"""What the guides show: configurations that load, an image, manifests for clusters."""
 
 from __future__ import annotations
 
