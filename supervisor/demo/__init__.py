@@ -1,13 +1,13 @@
-"""The embedded default: the main job on one machine, with nothing else installed.
+"""The demo: what the gateway does, on one machine, with nothing else installed.
 
 Three backends, a nameserver with SRV records for them and the real ``etcd-gateway start`` in
 front, each a process of its own, all on loopback. The parts:
 
-- ``backend``: a small HTTP server that says who it is (a program: it has to be killable).
+- ``backend``: a small HTTP server that says its name; a program, so that it can be killed.
 - ``backends``: the plans of three of them, or of a three-member etcd cluster.
 - ``children``: processes that are started, watched and stopped.
 - ``nameserver``: an authoritative DNS server for one zone file.
-- ``tour``: what is shown, and whether it held.
+- ``tour``: what is shown, and whether each of it came out as expected.
 - ``stage``: puts it all together.
 """
 
@@ -20,7 +20,7 @@ def run(etcd: bool = False, once: bool = False) -> int:
     ``etcd``: in front of a real three-member etcd cluster instead of the small backends.
     ``once``: leave after the tour, with 1 if something on it did not hold.
     """
-    # Imported here: the backends are programs of this package and need none of it.
+    # Not at the top: the backends import this package too, and need nothing of the stage.
     from supervisor.demo.stage import perform
 
     return perform(etcd=etcd, once=once)

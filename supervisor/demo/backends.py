@@ -16,7 +16,7 @@ _GREETER = str(Path(__file__).with_name("backend.py"))  # by its path: -m does n
 
 
 class Reservation:
-    """Ports of loopback that nobody else is given while this lives.
+    """Ports of loopback that the kernel gives to no other program while this object lives.
 
     The sockets are bound and never listen: a connection to such a port is refused, and a program
     that binds it with SO_REUSEADDR gets it, again and again.

@@ -1,4 +1,4 @@
-"""The demo's processes: started, watched through a pidfd, stopped, and never left behind.
+"""The demo's processes: each is started, watched through a pidfd, and stopped.
 
 No thread and no asyncio child watcher (that of Python 3.11 is a thread).
 """
@@ -18,7 +18,7 @@ _libc = ctypes.CDLL(None)
 
 
 def _end_with_parent() -> None:
-    """In the child, before exec: the kernel ends it if the demo dies without a farewell."""
+    """In the child, before exec: the kernel ends the child if the demo dies unexpectedly."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
@@ -42,7 +42,8 @@ class _Lines(asyncio.Protocol):
 class Child:
     """One process; owns its pidfd and the reading end of its standard error.
 
-    It has a session of its own: Ctrl-C reaches the demo only, which ends its children in order.
+    Each child has a session of its own, so Ctrl-C reaches only the demo, which ends its children in
+    order.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], on_exit: Callable[[int], None]) -> None:

@@ -1,7 +1,7 @@
 """An authoritative nameserver for one zone file, over UDP and TCP, on loopback.
 
-The file is read again when it changed, so editing it is the way to change a record; a file that
-cannot be used is reported and the last good zone stays.
+The file is read again when it changed, so a record is changed by editing it. A file that cannot be
+used is reported, and the last good zone stays.
 """
 
 from __future__ import annotations
