@@ -47,6 +47,8 @@ class WorkerHandle:
     beat_ns: int = 0
     told_why: bool = False
     """Whether the log already has the reason for its end, so that its exit needs no warning."""
+    leaving: bool = False
+    """Whether it was told to drain."""
     told_hang: bool = False
     how: str = ""
     """How it ended, once it was reaped."""
@@ -253,7 +255,8 @@ class WorkerHandles:
         self._alive.discard(who)
         for name in worker_names(who):
             self._descriptor_store.remove(name)
-        expected = how in ("exit 0", "gone") or handle.told_why
+        # Nobody knows how a worker ended that is no child of ours: well, if it was told to drain.
+        expected = how == "exit 0" or handle.told_why or (how == "gone" and handle.leaving)
         level = self._log.info if expected else self._log.warn
         level("worker exited", slot=who.slot, gen=who.gen, pid=handle.child.pid, how=how)
         self._on_exit(who, handle)

@@ -66,5 +66,5 @@ def take_over(
         sockets.inherit(index, left)
         for who, child in inherited.children(index):
             rows.inherit(who, child.pid)
-            handles.take(who, child, inherited=True)
+            handles.take(who, child, inherited=True).leaving = who.gen in left.draining
     rows.watch_others()

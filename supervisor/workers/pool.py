@@ -263,6 +263,7 @@ class WorkerPool:
                 self._handles.kill(who, reason)
             case commands.Retire(who, deadline_s, close_listeners):
                 if handle := self._handles.find(who):
+                    handle.leaving = True
                     drain = messages.Drain(deadline_s, close_listeners)
                     handle.channel.send(wire.encode(drain), messages.Drain)
             case commands.AdoptListeners(by, slot):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -91,6 +92,13 @@ def test_a_crash_of_the_master_costs_nothing(wired: Field) -> None:
             for session in sessions:
                 session.write(b"still here\n")
                 assert session.readline() == b"still here\n"
+        # One that was kept is replaced like any other, though nobody knows how it ended.
+        os.kill(min(workers), signal.SIGKILL)
+        manager.until(lambda: wired.has_workers(4) and pids(wired) != workers)
+        workers = pids(wired)
+        log = [json.loads(line) for line in manager.log.read_text().splitlines()]
+        gone = [line for line in log if line["msg"] == "worker exited"]
+        assert [(line["level"], line["how"]) for line in gone] == [("warn", "gone")]
         place.install()
         manager.end_main(signal.SIGKILL)
         manager.start()
