@@ -45,6 +45,8 @@ from supervisor.handover.inherited_listen import find_listen
 from supervisor.handover.service_notifier import ServiceNotifier
 from supervisor.handover.state import take_over
 from supervisor.handover.systemd import Notify, watchdog_interval_s
+from supervisor.interim_admin import KIND as INTERIM_KIND
+from supervisor.interim_admin import InterimAdmin, start_interim_admin
 from supervisor.reloader import Reloader, Steps
 from supervisor.shutdown import Shutdown
 from supervisor.system import kernel_calls, limits
@@ -118,7 +120,13 @@ class Master:
         self._orphans: OrphanReaper | None = None
         self._record: CrashRecord | None = None
         self._port_monitor: PortMonitor | None = None
-        self._admin = AdminLifecycle(self.view, self._log, names=lambda: self._config.admin_host)
+        self._interim_admin: InterimAdmin | None = None
+        self._admin = AdminLifecycle(
+            self.view,
+            self._log,
+            names=lambda: self._config.admin_host,
+            before_serving=self._end_interim_admin,
+        )
 
     async def main(self) -> int:
         """The whole life; the exit code."""
@@ -250,7 +258,21 @@ class Master:
             self._admin.bind(self._config.admin_addr)
             return
         self._admin.bind(self._config.admin_addr, self._left.take("admin"))
+        self._interim_admin = InterimAdmin.take_over(self._left.take(INTERIM_KIND))
         self._tasks.start(self._admin.open(), "admin")  # clients may wait for it already
+
+    async def _end_interim_admin(self) -> None:
+        interim, self._interim_admin = self._interim_admin, None
+        if interim is not None:
+            await interim.end()
+
+    async def _pause_admin(self) -> None:
+        """From here on another process answers, until the next image does, or this one again."""
+        sockets = self._admin.sockets
+        await self._admin.pause()
+        if sockets and self._interim_admin is None:
+            names = self._config.admin_host
+            self._interim_admin = start_interim_admin(sockets, self.view(), self._log, names=names)
 
     async def _find_listen(self) -> tuple[HostPort, ...]:
         """Listen addresses as literals. What is bound already does not depend on DNS."""
@@ -355,7 +377,7 @@ class Master:
 
     async def _pause(self) -> None:
         """Bring what cannot be handed over half done to an end before the next image starts."""
-        await asyncio.gather(self._admin.pause(), self._endpoints.health.prober.pause())
+        await asyncio.gather(self._pause_admin(), self._endpoints.health.prober.pause())
 
     async def _resume(self) -> None:
         """There is no next image: go on."""
@@ -457,7 +479,10 @@ class Master:
         present = [member for member in self._roster.members if member.removed_at is None]
         health = self._endpoints.health.export(each.found.name for each in present)
         return HandoverState(
-            descriptors=part.descriptors | self._admin.named_descriptors() | self._left.others,
+            descriptors=part.descriptors
+            | self._admin.named_descriptors()
+            | (self._interim_admin.named_descriptors() if self._interim_admin else {})
+            | self._left.others,
             workers=part.workers,
             gens=part.gens,
             draining=part.draining,

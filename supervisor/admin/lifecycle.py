@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gateway.core.log import Log
@@ -66,8 +66,13 @@ class AdminLifecycle:
         log: Log,
         *,
         names: Callable[[], Collection[str]] = tuple,
+        before_serving: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """``names()``: the host names under which the address may be asked."""
+        """``names()``: the host names under which the address may be asked.
+
+        ``before_serving()`` is awaited right before this image accepts its first client.
+        """
+        self._before_serving = before_serving
         self.max_connections = UNLIMITED
         self._view = view
         self._names = names
@@ -77,6 +82,12 @@ class AdminLifecycle:
         self._opening = False
         self._paused = False
         self._server: AdminServer | None = None
+        self._served = False
+
+    @property
+    def sockets(self) -> tuple[AdminSocket, ...]:
+        """Those that are served; none before :meth:`open`."""
+        return tuple(self._sockets) if self._served else ()
 
     def bind(self, addresses: Sequence[str], inherited: Mapping[str, int] | None = None) -> None:
         """Bind the addresses; AdminError if one cannot be had.
@@ -136,7 +147,10 @@ class AdminLifecycle:
                 max_connections=lambda: self.max_connections,
             )
         if not self._paused:
+            if self._before_serving is not None:
+                await self._before_serving()
             await self._server.serve(self._sockets)
+            self._served = True
             self._tell(self._sockets)
 
     def _tell(self, sockets: Sequence[AdminSocket]) -> None:

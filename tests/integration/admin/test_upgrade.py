@@ -19,7 +19,7 @@ from supervisor.admin.lifecycle import AdminLifecycle
 from supervisor.cli.admin_client import fetch_status
 from tests.admin_double import Pretender
 from tests.backends import Backend, echo
-from tests.gateway import running
+from tests.gateway import Gateway, running
 from tests.logbook import Logbook
 from tests.support import free_port, no_descriptors_left, wait_until
 
@@ -109,6 +109,33 @@ def test_a_client_that_connected_before_the_upgrade_is_answered(tmp_path: Path) 
             assert client.recv(1000).startswith(b"HTTP/1.1 200")
 
 
+def test_somebody_answers_while_the_next_image_starts(tmp_path: Path) -> None:
+    """However long that takes; afterwards nothing is left of whoever answered."""
+    admin = f"unix:{tmp_path / 'admin.sock'}"
+    with (
+        Backend(echo) as backend,
+        running(f"--admin-addr={admin}", endpoints=[backend.address]) as gateway,
+    ):
+        gateway.wait_line("admin address is open")
+        gateway.signal(signal.SIGUSR2)
+        gateway.wait_line("upgrading")
+        gateway.signal(signal.SIGSTOP)
+        try:
+            assert fetch_status([admin])["pid"] == gateway.pid
+        finally:
+            gateway.signal(signal.SIGCONT)
+        gateway.wait_line("admin address is open", count=2)
+        wait_until(lambda: titles(gateway) == {"master", "worker"}, what="the process is gone")
+        assert fetch_status([admin])["state"] == "ready"
+
+
+def titles(gateway: Gateway) -> set[str]:
+    """The first word of the titles of the master and its children, exited ones as empty."""
+    lines = [Path(f"/proc/{pid}/cmdline") for pid in (gateway.pid, *gateway.workers())]
+    texts = [line.read_bytes().decode() for line in lines if line.exists()]
+    return {text.removeprefix("etcd-gateway: ").partition(" ")[0] for text in texts}
+
+
 def test_the_status_document_goes_on(tmp_path: Path) -> None:
     """Host, configuration with sources, and an uptime that continues through an upgrade."""
     admin = f"unix:{tmp_path / 'admin.sock'}"
@@ -135,6 +162,7 @@ def test_the_status_document_goes_on(tmp_path: Path) -> None:
         assert values["workers"] == {"value": "2", "source": "flag"}
         assert values["dial-hedge"] == {"value": "250ms", "source": "default"}
         gateway.signal(signal.SIGUSR2)
+        gateway.wait_line("admin address is open", count=2)
         gateway.wait_line("ready to proxy client requests", count=2)
         after = fetch_status([admin])
         assert after["started_at"] == before["started_at"]

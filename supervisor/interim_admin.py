@@ -1,0 +1,140 @@
+"""A process that answers at the admin address while the master executes its next image.
+
+An image needs up to a second, on a busy host two, until it serves the admin address again. A
+liveness probe with a timeout of one second would fail meanwhile. So the old image forks a child
+that answers with what was known at that moment, and the next image ends it as soon as it serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Collection, Mapping, Sequence
+from typing import NoReturn
+
+from gateway.core.log import Log
+from gateway.process_title import set_title
+from supervisor.admin.sockets import AdminSocket
+from supervisor.core.admin.views import GatewayView
+from supervisor.workers.fork import go_through_checklist
+
+LONGEST_S = 15.0
+"""If the next image does not serve by then, probes had better notice."""
+
+END_S = 2.0
+
+KIND = "interim-admin"
+"""The first part of the descriptors' names in the handover state."""
+
+
+class InterimAdmin:
+    """The child, from the master's side. Owns its pidfd and the pipe that it lives by.
+
+    The child ends when the last copy of ``alive_w`` is closed, whoever closes it.
+    """
+
+    def __init__(self, pidfd: int, alive_w: int) -> None:
+        self._pidfd = pidfd
+        self._alive_w = alive_w
+
+    @classmethod
+    def take_over(cls, named: Mapping[str, int]) -> InterimAdmin | None:
+        """The child of the image before; ``named`` are its descriptors."""
+        if len(named) == 2:
+            return cls(named[f"{KIND}.pid"], named[f"{KIND}.alive"])
+        for fd in named.values():
+            os.close(fd)
+        return None
+
+    def named_descriptors(self) -> dict[str, int]:
+        """For the next image; they stay ours."""
+        return {f"{KIND}.pid": self._pidfd, f"{KIND}.alive": self._alive_w}
+
+    async def end(self) -> None:
+        """Let the child answer what it has accepted and end, END_S at most, and reap it."""
+        os.close(self._alive_w)
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._pidfd, _resolve, ended)
+        try:
+            await asyncio.wait_for(ended, END_S)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        finally:
+            loop.remove_reader(self._pidfd)
+            self._reap()
+
+    def _reap(self) -> None:
+        """Wait for the child, which has exited or was killed."""
+        with contextlib.suppress(ChildProcessError):  # as PID 1 the master reaps everybody
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        os.close(self._pidfd)
+
+
+def start_interim_admin(
+    sockets: Sequence[AdminSocket], view: GatewayView, log: Log, *, names: Collection[str]
+) -> InterimAdmin | None:
+    """Fork the child; returns in the master only. None: it cannot be had, and clients wait."""
+    try:
+        alive_r, alive_w = os.pipe()
+    except OSError:
+        return None
+    handled = [number for number in signal.valid_signals() if callable(signal.getsignal(number))]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _run_child(sockets, view, log, names, alive_r, handled)
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        os.close(alive_w)  # a child that was born ends by that
+        return None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(alive_r)
+    return InterimAdmin(pidfd, alive_w)
+
+
+def _run_child(
+    sockets: Sequence[AdminSocket],
+    view: GatewayView,
+    log: Log,
+    names: Collection[str],
+    alive_r: int,
+    handled: Sequence[signal.Signals],
+) -> NoReturn:
+    """Serve to the end of the pipe; an exception never reaches the master's stack."""
+    try:
+        go_through_checklist([alive_r, *(each.sock.fileno() for each in sockets)], handled)
+        set_title("admin address during an upgrade", ",".join(view.listen))
+        asyncio.run(_serve(sockets, view, log, names, alive_r))
+    finally:
+        os._exit(0)
+
+
+async def _serve(
+    sockets: Sequence[AdminSocket],
+    view: GatewayView,
+    log: Log,
+    names: Collection[str],
+    alive_r: int,
+) -> None:
+    from supervisor.admin.server import AdminServer
+
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(alive_r, _resolve, over)
+    server = AdminServer(lambda: view, log, names=lambda: names)
+    await server.serve(sockets)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(over, LONGEST_S)
+    await server.pause()
+    await server.close()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
