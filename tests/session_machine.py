@@ -90,9 +90,19 @@ class SessionMachine(RuleBasedStateMachine):
         early=st.sampled_from([0, 0, 1, 100, 65_536, 150_000]),
         then=st.sampled_from(["nothing", "nothing", "nothing", "end", "close", "reset"]),
         buffers=st.tuples(BUFFERS, BUFFERS, BUFFERS, BUFFERS),
+        towards_client=st.sampled_from([8192, 1 << 20]),
     )
-    def connect(self, road: str, early: int, then: str, buffers: tuple[int, int, int, int]) -> None:
+    def connect(
+        self,
+        road: str,
+        early: int,
+        then: str,
+        buffers: tuple[int, int, int, int],
+        towards_client: int,
+    ) -> None:
+        """``buffers``: the client's to send and receive, the endpoint's to send and receive."""
         stage, plane = self.stage, self.stage.plane
+        stage.set_buffers(plane.listener, towards_client, 0)  # accepted sockets inherit it
         for stray in stage.accepted():
             stray.close()
         plane.log.lines.clear()
