@@ -74,6 +74,18 @@ LOG_LINES = (
 )
 """People search their logs for these; the first six are those of ``etcd gateway``."""
 
+UNENGLISH = (
+    *("stands in ", "stand in ", "is none of", "are none of", "not to be had", "for want of"),
+    *(
+        "This page is for",
+        "the first design",
+        "packages were given",
+        "the goals were",
+        "same evening",
+    ),
+)
+"""Phrases that have come into the pages before, and what they are: listed, no, missing, lacking."""
+
 COMMANDS = {"start", "check", "status", "reload", "demo", "completion"}
 
 OTHER_FLAGS = {
@@ -148,6 +160,13 @@ def test_a_page_begins_with_its_subject(page: Path) -> None:
     assert body.strip()
     assert "This page is for" not in body
     assert "\n# " not in read_prose(page)
+
+
+@pytest.mark.parametrize("page", [*ENTRANCES, *PAGES], ids=name_of)
+def test_pages_are_written_in_plain_english(page: Path) -> None:
+    """No phrase of translated English, and no page that explains how it came about."""
+    text = page.read_text()
+    assert [phrase for phrase in UNENGLISH if phrase in text] == []
 
 
 def test_generated_parts_are_up_to_date() -> None:
