@@ -187,6 +187,7 @@ BLOCKS = (
     Block("architecture.md", "modules", list_modules),
     Block("operations.md", "ends", explain_ends),
     Block("life-of-a-worker.md", "diagram", draw_worker_life),
+    Block("fleet.md", "fleet", render_elsewhere("tests.fleet.table", "draw_table")),
 )
 
 PAGES: dict[str, Callable[[], str]] = {

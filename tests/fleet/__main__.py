@@ -23,12 +23,13 @@ CURVES_OF = SIZES[0]
 def main(when: str) -> None:
     file = DOCS / "fleet.json"
     results = json.loads(file.read_text()) if file.exists() else {}
-    figures: dict[str, dict[str, dict[str, float]]] = {}
+    figures: dict[str, dict[str, dict[str, float | None]]] = {}
     curves: dict[str, dict[str, list[float]]] = {}
     for hosts in SIZES:
         for name, scene in every_scene(hosts):
             outcome = scene()
-            figures.setdefault(name, {})[str(hosts)] = outcome.figures
+            kept = {key: _finite(value) for key, value in outcome.figures.items()}
+            figures.setdefault(name, {})[str(hosts)] = kept
             if hosts == CURVES_OF:
                 curves[name] = outcome.curves
             for figure, value in outcome.figures.items():
@@ -37,6 +38,11 @@ def main(when: str) -> None:
     file.write_text(json.dumps(results) + "\n")
     if {"before", "now"} <= results.keys():
         (DOCS / "fleet.svg").write_text(draw_figure(results))
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity: None is what did not happen."""
+    return round(value, 4) if value < float("inf") else None
 
 
 if __name__ == "__main__":

@@ -16,13 +16,16 @@ def draw_table() -> str:
     for scene, sizes in now.items():
         for hosts, figures in sizes.items():
             for figure, value in figures.items():
-                old = former.get(scene, {}).get(hosts, {}).get(figure)
-                cells = (f"{int(hosts):,}", scene, figure, _text(old), _text(value))
+                # Before, there were no flags for it.
+                old = former.get(scene.partition(", --")[0], {}).get(hosts, {})
+                before = _text(old[figure]) if figure in old else "not measured"
+                cells = (f"{int(hosts):,}", scene, figure, before, _text(value))
                 lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def _text(value: float | None) -> str:
+    """None is what did not happen before the scene was over."""
     if value is None:
-        return ""
-    return "not within 30 min" if value == float("inf") else f"{value:,.3g}"
+        return "not within half an hour"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -180,6 +180,16 @@ def test_sessions_of_one_endpoint_over_all_workers() -> None:
     assert totals.live_sessions == totals.sums().sessions
 
 
+def test_sessions_of_each_worker() -> None:
+    """Rebalancing asks which worker has how many of them."""
+    totals = Totals()
+    totals.report(0, 1, report(a=moved(3, sessions=2)))
+    totals.report(1, 4, report(a=moved(3, sessions=1), b=moved(1)))
+    by_worker = totals.sessions_by_worker()
+    assert by_worker[0, 1] == {A: 2}
+    assert by_worker[1, 4][A] == 1
+
+
 def test_the_books_survive_a_new_image_of_the_master() -> None:
     """export() goes through JSON, restore() takes fields of another release with good grace."""
     totals = Totals()
