@@ -88,7 +88,8 @@ class Poller:
         self._loop = loop
         self._epoll = select.epoll(select.EPOLL_CLOEXEC)
         self._watchers: dict[int, Watcher] = {}
-        self._closing: list[int] = []
+        self.closing: list[int] = []
+        """Descriptors that were given to :meth:`close` and are still open; always the same list."""
         self._postponed: dict[int, int] = {}
         """Events that did not fit into the turn's budget: descriptor to mask, oldest first."""
         self._again: OrderedDict[Watcher, None] = OrderedDict()
@@ -125,14 +126,9 @@ class Poller:
     def close(self, fd: int) -> None:
         """Close a descriptor without duplicates (the kernel unregisters it then)."""
         self._watchers.pop(fd, None)
-        self._closing.append(fd)
+        self.closing.append(fd)
         if not self._turning:
             self._close_due()
-
-    @property
-    def closing(self) -> int:
-        """Descriptors that were given to :meth:`close` and are still open."""
-        return len(self._closing)
 
     def again(self, watcher: Watcher) -> None:
         """Call ``watcher.on_event(0)`` later: its budget is used up, its work is not.
@@ -221,13 +217,13 @@ class Poller:
             self._handle(events)
         else:
             self._handle_in_chunks(events, until)
-        if self._closing:
+        if self.closing:
             self._close_due()
         if self._again:
             self._go_on(len(self._again))
         if self._last:
             self._call_last()
-        if self._closing:
+        if self.closing:
             self._close_due()
         self.handled = 0
         return count
@@ -288,7 +284,8 @@ class Poller:
             )
 
     def _close_due(self) -> None:
-        closing, self._closing = self._closing, []
+        closing = tuple(self.closing)
+        self.closing.clear()
         for fd in closing:
             self._postponed.pop(fd, None)
             try:

@@ -138,7 +138,7 @@ class Plane:
             counters=self.counters,
             budget=self.budget,
             serve=lambda fd: self._serve(fd, None),
-            closing=lambda: self.poller.closing,
+            closing=self.poller.closing,
             reclaim=self.sessions.relay.pipes.close_spare,
         )
         self.pauses: list[PauseReason] = []

@@ -76,7 +76,7 @@ class Ingress:
             counters=counters,
             budget=budget,
             serve=self._serve,
-            closing=lambda: poller.closing,
+            closing=poller.closing,
             in_flight=self._handoff.in_flight,
             reclaim=sessions.relay.pipes.close_spare,
         )
@@ -217,6 +217,7 @@ class Ingress:
         self._rate = None
         if per_s:
             self._rate = RateLimit(per_s, self._scoreboard.accepted(), time.monotonic())
+        self._quota.rate_limited = per_s > 0
         self._quota.rate_reached = False
 
     def _count_client(self) -> None:

@@ -149,7 +149,7 @@ class ListenerWatcher:
 class Acceptor:
     """Accepts for one worker, from its own slot's sockets and from adopted ones.
 
-    ``room()`` says how many more clients there is room for; it is asked before each one. Clients
+    ``quota.room()`` says how many more clients there is room for. Clients
     beyond that, and while descriptors or memory are short, wait in the kernel's queue.
     ``on_pause(reason, error)``: clients have to wait. ``on_resume()``: not any more.
     """
@@ -199,13 +199,15 @@ class Acceptor:
 
     def accept_from(self, watcher: ListenerWatcher) -> None:
         """Accept what waits, within what the batch may take and what there is room for."""
-        on_client, room = self._on_client, self._quota.room
+        on_client, quota = self._on_client, self._quota
         until = monotonic() + ACCEPT_S
+        room = 0
         for _ in range(max(LEAST_ACCEPTS, self.poller.handled)):
             if self.pause_reason is not None:
                 return
-            if not room():
-                self.pause(self._quota.shortage)
+            room = room or quota.room()
+            if not room:
+                self.pause(quota.shortage)
                 return
             try:
                 fd, peer = watcher.accept()
@@ -218,6 +220,7 @@ class Acceptor:
                 continue  # that client left already, or its network did (man 2 accept)
             os.set_blocking(fd, False)
             on_client(fd, peer)
+            room = 0 if quota.shared else room - 1
             if monotonic() >= until:
                 return
 

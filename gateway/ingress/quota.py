@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 
 from gateway.core.counters import PauseReason, WorkerCounters
 from gateway.core.descriptor_budget import PER_SESSION, DescriptorBudget
@@ -31,7 +31,7 @@ class Quota:
     """Admits clients; owns those that it holds back.
 
     ``max_sessions`` is of the whole gateway, 0 for none of ours. ``serve(fd)`` starts a session.
-    ``closing()``: descriptors that are not in use any more but not closed yet.
+    ``closing``: descriptors that are not in use any more but not closed yet.
     ``in_flight()``: clients that are on their way from one worker to another.
     ``reclaim()``: close what is only kept for later use.
     """
@@ -44,7 +44,7 @@ class Quota:
         counters: WorkerCounters,
         budget: DescriptorBudget,
         serve: Callable[[int], None],
-        closing: Callable[[], int] = lambda: 0,
+        closing: Sized = (),
         in_flight: Callable[[], int] = lambda: 0,
         reclaim: Callable[[], None] = lambda: None,
     ) -> None:
@@ -58,10 +58,16 @@ class Quota:
         self._reclaim = reclaim
         self._held_back: deque[int] = deque()
         self.max_sessions = 0
+        self.rate_limited = False
         self.rate_reached = False
         """No further client may be accepted just now, because of --max-session-rate."""
         self.shortage = PauseReason.LIMIT
         """What there is too little of, if :meth:`room` said 0."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether what other workers do changes :meth:`room`, so that each client has to ask."""
+        return bool(self.max_sessions) or self.rate_limited
 
     @property
     def held_back(self) -> int:
@@ -84,10 +90,10 @@ class Quota:
 
     def room_by_descriptors(self) -> int:
         """How many more clients could be accepted and dialed for."""
-        free = self._budget.free - self._closing()
+        free = self._budget.free - len(self._closing)
         if free < PER_SESSION:
             self._reclaim()
-            free = self._budget.free - self._closing()
+            free = self._budget.free - len(self._closing)
         return max(free // PER_SESSION, 0)
 
     def note(self, waiting: bool, now_ns: int) -> None:

@@ -20,7 +20,7 @@ from tests.benchmarks.processes import BenchmarkError, raise_descriptor_limit
 from tests.benchmarks.report import write_report
 from tests.benchmarks.results import Results, judge
 from tests.benchmarks.rounds import plan, take_turns
-from tests.benchmarks.subjects import OURS, PEERS, Subject
+from tests.benchmarks.subjects import FLOOR, OURS, PEERS, Subject
 
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
 _MARKS = ("<!-- figures -->", "<!-- end of figures -->")
@@ -67,7 +67,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _choose(options: argparse.Namespace, results: Results) -> list[Subject]:
     """The subjects that are installed; those that are not are failures, never left out silently."""
     chosen = []
-    for subject in (OURS, *PEERS):
+    for subject in (OURS, *PEERS, FLOOR):
         if options.subjects and subject.name not in options.subjects:
             continue
         if subject.program is None:

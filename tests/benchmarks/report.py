@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tests.benchmarks.measures import Measure
-from tests.benchmarks.results import OURS, Outcome, Results
+from tests.benchmarks.results import FLOOR, OURS, Outcome, Results
 
 
 def write_report(
@@ -39,7 +39,13 @@ def _compare(results: Results, measure: Measure) -> str:
         if (figure := results.figure(key, subject, primary.key))
     }
     best = results.best_peer(key, primary.key)
-    head = ["", *(m.title for m in measure.metrics), "lowest to highest", "of the best peer"]
+    head = [
+        "",
+        *(m.title for m in measure.metrics),
+        "lowest to highest",
+        "of the best peer",
+        "of the floor",
+    ]
     rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     for subject in sorted(medians, key=medians.__getitem__):
         cells = [f"**{subject}**" if subject == OURS else subject]
@@ -50,7 +56,9 @@ def _compare(results: Results, measure: Measure) -> str:
         if figure:
             span = f"{figure.low:,.{primary.decimals}f} to {figure.high:,.{primary.decimals}f}"
             cells.append(span)
+        floor = medians.get(FLOOR)
         cells.append(f"{medians[subject] / best[1]:.2f}" if best and best[1] else "")
+        cells.append(f"{medians[subject] / floor:.2f}" if floor else "")
         rows.append(cells)
     return f"### {measure.title}\n\n" + _table(rows)
 

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 OURS = "etcd-gateway"
 ETCD = "etcd gateway"
+FLOOR = "floor"
+"""A relay in C that does nothing else: what can be reached, and no peer."""
 
 Samples: TypeAlias = dict[str, dict[str, dict[str, list[float]]]]
 """Measure, subject, metric: the values of all rounds."""
@@ -54,7 +56,7 @@ class Results:
         self, measure: str, metric: str, among: Iterable[str] | None = None
     ) -> tuple[str, float] | None:
         """The peer with the lowest median, and that median."""
-        peers = [s for s in self.subjects(measure) if s != OURS]
+        peers = [s for s in self.subjects(measure) if s not in (OURS, FLOOR)]
         figures = [
             (peer, figure.median)
             for peer in peers

