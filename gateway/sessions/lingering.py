@@ -7,6 +7,7 @@ the tail. So the worker keeps such a connection open until everything was taken.
 
 from __future__ import annotations
 
+from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.stall import Stall
 from gateway.poller import Poller
 from gateway.tcp import arm_reset, read_signs, set_longest_gap, set_user_timeout, shut_write
@@ -24,15 +25,17 @@ KERNELS_GAP_S = 120.0
 class Lingering:
     """Owns the descriptors that it is given, until they are closed."""
 
-    def __init__(self, poller: Poller) -> None:
+    def __init__(self, poller: Poller, budget: DescriptorBudget) -> None:
         self._poller = poller
+        self._budget = budget
         self._waiting: dict[int, tuple[Stall, float]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def has_room(self) -> bool:
-        return len(self._waiting) < MOST
+    def reserve(self) -> bool:
+        """Whether one more can be kept; its descriptor counts from now on, so :meth:`take` it."""
+        return len(self._waiting) < MOST and self._budget.take()
 
     def take(self, fd: int, stall: Stall, now: float) -> None:
         """End the stream, and keep the connection until it was taken; ``fd`` is not polled."""
@@ -60,6 +63,7 @@ class Lingering:
         del self._waiting[fd]
         leave_to_kernel(fd)
         self._poller.close(fd)
+        self._budget.give_back()
 
 
 def leave_to_kernel(fd: int) -> None:

@@ -67,7 +67,7 @@ class Sessions:
         )
         self.stalls = Stalls(
             loop,
-            lingering=Lingering(poller),
+            lingering=Lingering(poller, budget),
             count_bytes=self.count_bytes,
             counted_at=lambda: self._counted_at,
             on_vanished=lambda leg: leg.session.vanished(leg),

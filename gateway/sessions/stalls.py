@@ -71,7 +71,7 @@ class Stalls:
         stall = leg.stall
         if stall is None:
             return
-        if self._timeout_s and self._lingering.has_room() and read_signs(leg.fd).waiting:
+        if self._timeout_s and read_signs(leg.fd).waiting and self._lingering.reserve():
             if leg not in self._stalled:
                 self._begin(leg, stall)
             self._lingering.take(leg.detach(), stall, monotonic())
