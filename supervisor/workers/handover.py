@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.core import messages, wire
 from supervisor.core.workers.fleet import Fleet
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import WorkerState
@@ -58,13 +59,23 @@ def take_over(
     handles: WorkerHandles,
     sockets: Sockets,
     rows: ScoreboardRows,
+    *,
+    drain_timeout_s: float,
 ) -> None:
-    """Own the inherited descriptors: sockets and workers of every slot."""
+    """Own the inherited descriptors: sockets and workers of every slot.
+
+    A worker that is to leave may not know it yet, if the former master crashed: it is told, and
+    one that knows has ``drain_timeout_s`` from now on.
+    """
     for pidfd in inherited.unready:
         handles.reap_unready(pidfd)
     for index, left in sorted(inherited.slots.items()):
         sockets.inherit(index, left)
         for who, child in inherited.children(index):
             rows.inherit(who, child.pid)
-            handles.take(who, child, inherited=True).leaving = who.gen in left.draining
+            handle = handles.take(who, child, inherited=True)
+            handle.leaving = who.gen in left.draining
+            if handle.leaving and not inherited.told_to_drain:
+                drain = messages.Drain(drain_timeout_s)
+                handle.channel.send(wire.encode(drain), messages.Drain)
     rows.watch_others()

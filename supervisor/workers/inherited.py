@@ -36,6 +36,8 @@ class InheritedDescriptors:
 
     scoreboard: int | None = None
     slots: dict[int, InheritedSlot] = field(default_factory=dict)
+    told_to_drain: bool = False
+    """Whether it is certain that those in ``InheritedSlot.draining`` were told to drain."""
     unready: list[int] = field(default_factory=list)
     """Pidfds of workers that were not ready; nothing else is left of them."""
     unknown: dict[str, int] = field(default_factory=dict)
@@ -55,14 +57,15 @@ class InheritedDescriptors:
         ``gens`` (the highest generation of each slot) and ``draining`` are known where a former
         image says more than names can.
         """
-        inherited = cls()
+        inherited = cls(told_to_drain=draining is not None)
         for name, fd in named:
             if not inherited._take(name, fd):
                 inherited.unknown[name] = fd
         for index, slot in inherited.slots.items():
             slot.gen = max(slot.workers, default=0)
             if draining is None:
-                # The newest is the one that serves: an older one was told to drain, or will be.
+                # The newest is the one that serves: an older one was told to drain, or was about to
+                # be when the master before us ended.
                 slot.draining = set(slot.workers) - {slot.gen}
             else:
                 slot.draining = {who.gen for who in draining if who.slot == index}

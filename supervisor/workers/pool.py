@@ -134,7 +134,13 @@ class WorkerPool:
         # workers' shared copy of it would be a second one.
         gc.freeze()
         self._descriptor_store.keep("scoreboard", self._rows.scoreboard.fd)
-        take_over(self._inherited, self._handles, self._sockets, self._rows)
+        take_over(
+            self._inherited,
+            self._handles,
+            self._sockets,
+            self._rows,
+            drain_timeout_s=self._config.drain_timeout_s,
+        )
         for index in range(self._wanted):
             with contextlib.suppress(OSError):  # without descriptors: tried again before the fork
                 self._open_slot(index)

@@ -341,6 +341,31 @@ def test_the_next_master_takes_over() -> None:
     asyncio.run(play())
 
 
+def test_a_worker_that_was_not_told_to_drain_yet_is_told_by_the_next_master() -> None:
+    """The former one crashed between a successor's Ready and the order to its predecessor."""
+
+    async def play() -> None:
+        async with staged(2) as stage:
+            await stage.until(lambda: stage.ready)
+            named = {}
+            for name, fd in stage.pool.hand_over().descriptors.items():
+                kind, *numbers = name.split(".")
+                # The worker of slot 1 appears as an older one of slot 0.
+                known = (
+                    f"{kind}.0.0" if kind in ("ctl", "pipe", "pid") and numbers[0] == "1" else name
+                )
+                if known != name or numbers[:1] != ["1"]:
+                    named[known] = os.dup(fd)
+            stage.pool.leave()
+            stage.ended, stage.ready = None, 0
+            stage.pool = stage.make(1, InheritedDescriptors.from_names(named.items()))
+            stage.pool.start(messages.Snapshot(1, ()))
+            await stage.until(lambda: (0, 0) in stage.gone)
+            await stage.until(lambda: stage.ready)
+
+    asyncio.run(play())
+
+
 def _inodes(pid: int | None) -> set[int]:
     found = set()
     for name in os.listdir(f"/proc/{pid}/fd"):
