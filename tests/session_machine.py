@@ -25,7 +25,7 @@ SETTINGS = Settings(
 )  # fmt: skip
 TINY = 4096
 BUFFERS = st.sampled_from([0, TINY, 1 << 20])
-MOST_INTO_TINY = 100_000
+MOST_INTO_TINY = 20_000
 """Bytes sent to a receiver with a tiny buffer: each few of them wait for a timer of the kernel."""
 
 SIZES = st.one_of(st.integers(1, 2000), st.integers(1, 200_000), st.just(900_000))
