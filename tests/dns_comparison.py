@@ -173,7 +173,7 @@ def _getent(name: str) -> str:
     found = subprocess.run(
         ["getent", "hosts", name], capture_output=True, text=True, check=False
     ).stdout.split()
-    return {"127.0.0.1": "right", "127.0.0.66": "a stranger"}[found[0]] if found else "nothing"
+    return {"127.0.0.1": "right", "127.0.0.66": "a third party"}[found[0]] if found else "nothing"
 
 
 def main() -> None:
@@ -191,7 +191,7 @@ def main() -> None:
         NameServer("127.0.0.1", 53) as first,
         NameServer("127.0.0.2", 53) as second,
         Backend(greet, name="right") as right,
-        Backend(greet, name="a stranger", host="127.0.0.66", port=right.port),
+        Backend(greet, name="a third party", host="127.0.0.66", port=right.port),
     ):
         os.chmod(conf.name, 0o644)
         subprocess.run(["mount", "--bind", conf.name, "/etc/resolv.conf"], check=True)

@@ -98,8 +98,7 @@ class Sums:
 
     def forget(self, name: str) -> None:
         """Endpoint ``name`` is gone: keep its counters in the overall figures only."""
-        if (gone := self.endpoints.pop(name, None)) is not None:
-            self.forgotten.add(gone)
+        self.forgotten.add(self.endpoints.pop(name))
 
     @property
     def overall(self) -> EndpointSum:

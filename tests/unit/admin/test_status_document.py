@@ -19,8 +19,11 @@ from supervisor.core.admin.views import (
     ReloadView,
     WorkerStatus,
     WorkerView,
+    endpoint_view,
 )
+from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.machine import HealthView
+from supervisor.core.roster import Member
 
 NAME = "infra0.example.com:2379"
 
@@ -285,3 +288,15 @@ def test_the_summary_for_the_service_manager() -> None:
         ),
     )
     assert summary(more) == "1/2 endpoints active, 2 workers, 5 sessions"
+
+
+def test_an_endpoint_is_what_roster_and_prober_know_of_it() -> None:
+    """Identity and state from the one, the record from the other; before the first probe, none."""
+    member = Member(Discovered(NAME, "infra0.example.com", 2379, ("10.0.1.10",), 5, 7))
+    bare = endpoint_view(member, None)
+    assert (bare.endpoint, bare.priority, bare.weight) == (NAME, 5, 7)
+    assert (bare.since, bare.probes) == (None, {})
+    health = HealthView(active=True, since=9.0, last_error="reset", probes={"passed": 3})
+    known = endpoint_view(member, health)
+    assert (known.addresses, known.state) == (("10.0.1.10",), EndpointState.ACTIVE)
+    assert (known.since, known.last_error, known.probes) == (9.0, "reset", {"passed": 3})

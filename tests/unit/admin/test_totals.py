@@ -258,3 +258,20 @@ def test_the_overall_count_is_exact_and_never_goes_back(
         assert overall.bytes_in == 10 * overall.sessions_total
         assert overall.sessions_total >= seen
         seen = overall.sessions_total
+
+
+def test_sessions_by_address_are_added_up_over_workers() -> None:
+    """Only endpoints with several addresses are listed."""
+    totals = Totals()
+    totals.report(0, 1, report(a=EndpointReport(addresses={"10.0.0.1": 2}), b=moved(1)))
+    totals.report(1, 1, report(a=EndpointReport(addresses={"10.0.0.1": 1, "10.0.0.2": 4})))
+    assert totals.sessions_by_address() == {A: {"10.0.0.1": 3, "10.0.0.2": 4}}
+
+
+def test_pauses_without_reasons_are_left_out() -> None:
+    """An image of before the reasons wrote one number."""
+    totals = Totals()
+    totals.report(0, 1, report(a=moved(1)))
+    left = json.loads(json.dumps(totals.export()))
+    left["dead"]["accept_paused"] = 7
+    assert Totals.restore(left).sums().accept_paused == {}
