@@ -385,8 +385,8 @@ class WorkerPool:
         if not handle.told_why:
             self.failure = f"worker of slot {who.slot} ended: {handle.how}"
         self._handlers.on_worker_gone(who.slot, who.gen, handle.report)
+        self._rows.take_back(who)  # before the end of the last worker closes the scoreboard
         self._feed(events.WorkerExited(who))
-        self._rows.take_back(who)
 
     # The beginning and the end
 

@@ -142,7 +142,7 @@ def scale(ground: Field, order: signal.Signals) -> None:
 def upgrade(ground: Field) -> None:
     before = {each["pid"] for each in ground.workers()}
     ground.signal(signal.SIGUSR2)
-    wait_until(partial(ground.is_replaced, before), 10, "new workers serve")
+    wait_until(partial(ground.is_replaced, before), 30, "new workers serve")
 
 
 @pytest.mark.skipif(not LONG, reason="takes a minute: `make stress`")

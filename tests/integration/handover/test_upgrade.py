@@ -78,6 +78,7 @@ def test_term_on_the_heels_of_usr2_stops_the_gateway() -> None:
                 gateway.wait_line("upgrading")
             gateway.signal(signal.SIGTERM)
             assert gateway.process.wait(15) == 0
+            assert gateway.lines("internal error") == []
 
 
 def test_a_new_image_that_does_not_start_leaves_the_old_one(tmp_path: Path) -> None:
