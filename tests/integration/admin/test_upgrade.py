@@ -172,6 +172,30 @@ def test_the_status_document_goes_on(tmp_path: Path) -> None:
         assert 3500 < fetch_status([admin])["drain_deadline_s"] <= 3600
 
 
+def test_a_reload_changes_the_names_of_the_admin_address(tmp_path: Path) -> None:
+    """A name that is given from now on is answered, and was not before."""
+    port = free_port()
+    config = tmp_path / "g.toml"
+    config.write_text(f'admin-addr = "127.0.0.1:{port}"\n')
+
+    def ask() -> int:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+            connection.request("GET", "/livez", headers={"Host": "gw1.example.com:9379"})
+            return connection.getresponse().status
+
+    with (
+        Backend(echo) as backend,
+        running(f"--config-file={config}", endpoints=[backend.address]) as gateway,
+    ):
+        gateway.wait_line("admin address is open")
+        assert ask() == 421
+        with config.open("a") as file:
+            file.write('admin-host = ["GW1.example.com"]\n')
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_line("reload complete")
+        assert ask() == 200
+
+
 def test_opening_is_tried_again_when_there_were_no_descriptors(tmp_path: Path) -> None:
     """A moment without descriptors does not cost the admin address for good."""
 
