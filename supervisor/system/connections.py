@@ -55,6 +55,10 @@ async def knock(sock: socket.socket, address: str, port: int) -> bool:
     ``max_connect_errors`` of them, sshd and others log each.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+    with contextlib.suppress(BlockingIOError):
+        # On loopback the answer is here at once; a turn of a busy loop could outlast the ACK's
+        # 200 ms.
+        sock.connect((address, port))
     await connect(sock, address, port)
     if is_acknowledged(sock):
         return False
