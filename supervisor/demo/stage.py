@@ -91,6 +91,7 @@ class _Stage:
         self._gateway: Child | None = None
         self._names: dict[str, str] = {}
         self._listen_port = 0
+        self._claim: socket.socket | None = None
         self._ready = asyncio.Event()
         self._leave = asyncio.Event()
         self._leaving = False
@@ -158,8 +159,10 @@ class _Stage:
         )
 
     async def _start_gateway(self, dns_port: int) -> int:
-        self._listen_port = _choose_port(_LISTEN_PORT)
-        admin_port = _choose_port(_ADMIN_PORT)
+        self._claim = claim_usual_ports()
+        alone = self._claim is not None
+        self._listen_port = _choose_port(_LISTEN_PORT if alone else 0)
+        admin_port = _choose_port(_ADMIN_PORT if alone else 0)
         flags = [
             f"--discovery-srv={_DOMAIN}",
             "--insecure-discovery",
@@ -291,6 +294,8 @@ class _Stage:
         await asyncio.gather(*backends)
         self._nameserver.close()
         self._reservation.close()
+        if self._claim is not None:
+            self._claim.close()
 
 
 def _brief(value: object) -> str:
@@ -328,6 +333,21 @@ def fetch_command(url: str) -> str:
         return f"curl -s {url}"
     code = f'from urllib.request import urlopen; print(urlopen("{url}").read().decode(), end="")'
     return shlex.join([sys.executable, "-c", code])
+
+
+def claim_usual_ports() -> socket.socket | None:
+    """The right to the demo's usual ports while the socket is open; None: another demo has it.
+
+    Between the look whether a port is free and the gateway's bind, a second demo would find it free
+    too. A name of a unix socket has one owner, and the kernel takes it back whatever happens.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0etcd-gateway-demo-{_LISTEN_PORT}")
+    except OSError:
+        claim.close()
+        return None
+    return claim
 
 
 def _choose_port(preferred: int) -> int:

@@ -25,10 +25,6 @@ PRINTING = ("curl", "for", sys.executable, str(Path(sys.executable).parent))
 PATH = os.pathsep.join(["/usr/sbin:/usr/bin:/bin", *([os.path.dirname(ETCD)] if ETCD else [])])
 
 
-# Every demo wants the same two ports first and takes others only where they are in use.
-pytestmark = pytest.mark.together
-
-
 class Demo:
     """A running demo; what it prints goes to a file."""
 
@@ -141,6 +137,16 @@ def test_signal_ends_it_cleanly(tmp_path: Path, demos: list[Demo], number: signa
     assert "Traceback" not in demo.printed
     assert demo.leavings() == []
     assert not any(is_running(pid) for pid in demo.children())
+
+
+def test_two_at_once_take_different_ports(tmp_path: Path, demos: list[Demo]) -> None:
+    """Demos that start in the same moment do not take the usual ports from each other."""
+    for name in ("first", "second", "third"):
+        (tmp_path / name).mkdir()
+        demos.append(Demo(tmp_path / name, "--once"))
+    assert [demo.process.wait(LIMIT_S) for demo in demos] == [0, 0, 0], demos[-1].printed
+    listens = {re.findall(r"--listen-addr=\S+", demo.printed)[0] for demo in demos}
+    assert len(listens) == 3
 
 
 def test_killed_demo_takes_its_children_along(tmp_path: Path, demos: list[Demo]) -> None:
