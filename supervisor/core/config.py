@@ -36,6 +36,13 @@ class StaticTarget:
     tls: bool = False
 
 
+IDLE_INTERVALS = 4
+"""The idle interval in health intervals, where only a quick one of these is given."""
+
+DEFAULT_INTERVAL_S = 5.0
+DEFAULT_IDLE_INTERVAL_S = 60.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Names are the flags' with underscores; durations are seconds and end in ``_s``."""
@@ -79,8 +86,8 @@ class Config:
     discovery_refresh_s: float = 0.0
     health_check: str = "auto"
     health_path: str = "/health"
-    health_interval_s: float = 5.0
-    health_idle_interval_s: float = 60.0
+    health_interval_s: float = DEFAULT_INTERVAL_S
+    health_idle_interval_s: float = DEFAULT_IDLE_INTERVAL_S
     health_min_active: int = 50
     """Percent."""
     health_timeout_s: float = 2.0
@@ -131,10 +138,22 @@ def build(
         if given:
             used[flag.name] = given[0]
             fields |= _fields(flag, _read(flag, given[0]))
+    if "health-idle-interval" not in used and "health_interval_s" in fields:
+        fields["health_idle_interval_s"] = _idle_interval_s(fields["health_interval_s"])
     _check_together(fields, used)
     if "listen-addr" in only:
         _check_admin(fields, used)
     return Config(**fields, effective=tuple(effective), misspelled=find_misspelled(environ))
+
+
+def _idle_interval_s(interval_s: float) -> float:
+    """The idle interval, in seconds, for an operator who chose only ``--health-interval``.
+
+    An operator who asks for quicker probes than the default's wants to hear soon of endpoints
+    that nobody uses, too.
+    """
+    quick = interval_s < DEFAULT_INTERVAL_S
+    return IDLE_INTERVALS * interval_s if quick else DEFAULT_IDLE_INTERVAL_S
 
 
 def find_config_file(flags: Mapping[str, Sequence[str]], environ: Mapping[str, str]) -> str:

@@ -403,7 +403,8 @@ FLAGS: tuple[Flag, ...] = (
         metavar="DURATION",
         topic=Topic.HEALTH,
         help="The time between two probes of an active endpoint that nobody uses, or whose traffic "
-        "proves what a tcp or tls probe would; at least --health-interval.",
+        "proves what a tcp or tls probe would; at least --health-interval. If only that one is "
+        "given, and is below 5s: four times as long.",
     ),
     Flag(
         name="health-min-active",

@@ -148,6 +148,19 @@ def test_defaults_are_what_help_says(flag: Flag) -> None:
     assert dataclasses.replace(config, endpoints_given=False) == Config()
 
 
+@pytest.mark.parametrize(
+    ("interval", "idle", "expected_s"),
+    [("300ms", None, 1.2), ("20s", None, 60.0), ("1s", "30s", 30.0), (None, None, 60.0)],
+)
+def test_idle_interval_follows_a_given_interval(
+    interval: str | None, idle: str | None, expected_s: float
+) -> None:
+    """Who asks for quick probes alone gets quick probes of idle endpoints, too."""
+    given = {"health-interval": interval, "health-idle-interval": idle}
+    config = build({name: [text] for name, text in given.items() if text}, {}, {})
+    assert config.health_idle_interval_s == pytest.approx(expected_s)
+
+
 def test_all_flags() -> None:
     """Every flag of the command line arrives in its field."""
     assert build({name: [text] for name, text in GOOD.items()}, {}, {}) == EXPECTED
