@@ -85,13 +85,13 @@ dist: $(VENV)/.dist
 	rm -rf dist && mkdir dist
 	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m build --outdir dist .
 	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
-	$(BIN)/python -m distribution.onefile dist
+	$(BIN)/python -m deploy.distribution.onefile dist
 	cd dist && sha256sum -- * > SHA256SUMS && cat SHA256SUMS
 
 # One package for Debian 12 and 13, into dist/; needs dpkg-deb.
 deb: $(VENV)/.runtime
 	@mkdir -p dist
-	$(BIN)/python -m distribution.deb dist
+	$(BIN)/python -m deploy.distribution.deb dist
 
 # The documentation as a site, into site/; a link that leads nowhere ends it.
 site: $(VENV)/.dist
@@ -99,11 +99,11 @@ site: $(VENV)/.dist
 
 # The pictures of the README, from a demo that really runs.
 pictures: $(VENV)/.tests
-	$(BIN)/python -m distribution.pictures
+	$(BIN)/python -m deploy.distribution.pictures
 
 # The libraries of deploy/requirements.txt in their newest versions, with hashes.
 pins: $(VENV)/.dist
-	$(BIN)/python -m distribution.pins
+	$(BIN)/python -m deploy.distribution.pins
 
 clean:
 	rm -rf $(VENV) build dist site .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis \
@@ -116,8 +116,8 @@ $(VENV)/.runtime: pyproject.toml supervisor/launch.py
 	$(BIN)/pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/.dist: $(VENV)/.runtime distribution/requirements.txt
-	$(BIN)/pip install --quiet --requirement distribution/requirements.txt
+$(VENV)/.dist: $(VENV)/.runtime deploy/distribution/requirements.txt
+	$(BIN)/pip install --quiet --requirement deploy/distribution/requirements.txt
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.runtime tests/requirements.txt

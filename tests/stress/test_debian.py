@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from distribution import deb
+from deploy.distribution import deb
 from tests.stress.field import HOST, PORT, Field, prepared
 from tests.stress.machine import UNIT, Machine, booted_debian, why_not
 from tests.stress.test_disturbances import LONG, RATE, SECONDS, check, needs_namespaces

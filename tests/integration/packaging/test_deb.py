@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from distribution import deb
-from distribution.deb import CONFFILES, SHELLS
+from deploy.distribution import deb
+from deploy.distribution.deb import CONFFILES, SHELLS
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb"),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from distribution.trees import ROOT
+from deploy.distribution.trees import ROOT
 from supervisor import __version__
 from tests.gateway import environment
 
@@ -76,7 +76,7 @@ def test_the_source_distribution_is_complete(built: tuple[Path, Path]) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"README.md", "LICENSE", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "Makefile"}
     wanted |= {"CODE_OF_CONDUCT.md", "tests/requirements.txt", "deploy/requirements.txt"}
-    wanted |= {"distribution/requirements.txt", "supervisor/master.py", "gateway/worker.py"}
+    wanted |= {"deploy/distribution/requirements.txt", "supervisor/master.py", "gateway/worker.py"}
     assert wanted <= names
     assert not any(name.startswith((".venv", "dist/")) for name in names)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from distribution.trees import ROOT
+from deploy.distribution.trees import ROOT
 from supervisor import __version__
 from tests.backends import Backend, echo
 from tests.gateway import READY, Gateway
@@ -26,8 +26,9 @@ pytestmark = [pytest.mark.together, pytest.mark.slow, pytest.mark.timeout(600)]
 def make(root: Path, folder: Path) -> Path:
     """The one file of the sources in ``root``, for this version of Python alone."""
     folder.mkdir()
-    code = f"from distribution.onefile import build; print(build(P('{folder}'), ('{VERSION}',)))"
-    argv = [sys.executable, "-c", f"from pathlib import Path as P; {code}"]
+    imports = "from pathlib import Path as P; from deploy.distribution.onefile import build"
+    code = f"print(build(P('{folder}'), ('{VERSION}',)))"
+    argv = [sys.executable, "-c", f"{imports}; {code}"]
     environ = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
     done = subprocess.run(argv, cwd=root, env=environ, capture_output=True, text=True)
     if done.returncode:

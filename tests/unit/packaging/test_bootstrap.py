@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from distribution import bootstrap
-from distribution.bootstrap import RefusedError, check_host, find_home, forget_old, publish
+from deploy.distribution import bootstrap
+from deploy.distribution.bootstrap import RefusedError, check_host, find_home, forget_old, publish
 
 HERE = os.uname()
 
@@ -114,6 +114,6 @@ def test_old_contents_are_removed(tmp_path: Path) -> None:
 def test_it_needs_the_standard_library_alone() -> None:
     """It runs before anything is unpacked."""
     looked_for = "'click' in sys.modules, 'zipfile' in sys.modules"
-    code = f"import distribution.bootstrap, sys; print({looked_for})"
+    code = f"import deploy.distribution.bootstrap, sys; print({looked_for})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["False", "False"], done.stderr

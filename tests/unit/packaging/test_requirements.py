@@ -14,7 +14,7 @@ CONSTRAINTS = (ROOT / "tests" / "constraints.txt").read_text().splitlines()
 DEPLOYED = (ROOT / "deploy" / "requirements.txt").read_text()
 GROUPS = {
     "tests/requirements.txt": ("test", "check"),
-    "distribution/requirements.txt": ("dist",),
+    "deploy/distribution/requirements.txt": ("dist",),
 }
 """The files from which `make` installs tools, and the dependency groups that they repeat."""
 

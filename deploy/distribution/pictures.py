@@ -1,4 +1,4 @@
-"""The pictures of the README, from a real demo: ``python -m distribution.pictures``.
+"""The pictures of the README, from a real demo: ``python -m deploy.distribution.pictures``.
 
 Writes ``docs/pictures/demo.svg``, the transcript of ``make run``, and ``docs/pictures/status.png``,
 the status page of the demo's gateway. Needs Chromium and the tools of `make test`.
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.terminal_theme import DIMMED_MONOKAI
 from rich.text import Text
 
-from distribution.trees import ROOT
+from deploy.distribution.trees import ROOT
 
 FOLDER = ROOT / "docs" / "pictures"
 COLUMNS = 110

@@ -9,7 +9,7 @@ from typing import Any
 
 from mkdocs.structure.files import File
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 OUTSIDE = {
     "deploy/systemd/README.md": "systemd.md",

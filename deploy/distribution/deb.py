@@ -1,4 +1,4 @@
-"""The Debian package: ``python -m distribution.deb FOLDER`` writes it there and prints its path.
+"""The Debian package: ``python -m deploy.distribution.deb FOLDER`` writes it and prints its path.
 
 One package for every Debian whose Python is supported: the virtual environment has the libraries
 for each of them, and takes those of the Python that it finds. Needs ``dpkg-deb``, and no root.
@@ -16,11 +16,11 @@ import time
 from email.utils import formatdate
 from pathlib import Path
 
-from distribution import trees
-from distribution.trees import ROOT
+from deploy.distribution import trees
+from deploy.distribution.trees import ROOT
 from supervisor import __version__
 
-TEMPLATES = ROOT / "distribution" / "debian"
+TEMPLATES = ROOT / "deploy" / "distribution" / "debian"
 SHELLS = {
     "bash": "usr/share/bash-completion/completions/etcd-gateway",
     "zsh": "usr/share/zsh/vendor-completions/_etcd-gateway",
@@ -84,7 +84,7 @@ def _add_program(stage: Path) -> None:
     (stage / "usr/bin").mkdir(parents=True)
     (stage / "usr/bin/etcd-gateway").symlink_to(f"/{HOME}/bin/etcd-gateway")
     for shell, name in SHELLS.items():
-        argv = [sys.executable, "-m", "distribution.completion", shell]
+        argv = [sys.executable, "-m", "deploy.distribution.completion", shell]
         done = subprocess.run(argv, cwd=ROOT, check=True, capture_output=True)
         _put(stage, name, done.stdout)
 

@@ -1,4 +1,4 @@
-"""Write ``deploy/requirements.txt`` anew: ``python -m distribution.pins``.
+"""Write ``deploy/requirements.txt`` anew: ``python -m deploy.distribution.pins``.
 
 The newest versions of the libraries that ``pyproject.toml`` asks for, with the hashes of all their
 files, and without the address of any index.
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from distribution.trees import REQUIREMENTS, ROOT
+from deploy.distribution.trees import REQUIREMENTS, ROOT
 
 OPENING = """\
 # The libraries of the gateway in the versions that it was tested with, for deployments:

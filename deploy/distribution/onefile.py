@@ -1,4 +1,4 @@
-"""The one file: ``python -m distribution.onefile FOLDER`` writes it there and prints its path.
+"""The one file: ``python -m deploy.distribution.onefile FOLDER`` writes it and prints its path.
 
 A zip file with a line in front that has Python run it (PEP 441). Equal input gives an equal file:
 names are sorted, times are the commit's, nothing depends on the machine.
@@ -14,8 +14,8 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from distribution import trees
-from distribution.trees import ROOT, Tree
+from deploy.distribution import trees
+from deploy.distribution.trees import ROOT, Tree
 from supervisor import __version__
 
 MACHINE = "x86_64"
@@ -52,7 +52,7 @@ def _archive(tree: Tree, epoch: int, how: int = zipfile.ZIP_DEFLATED) -> bytes:
 
 
 def _bootstrap(shared: Mapping[str, Tree]) -> bytes:
-    text = (ROOT / "distribution" / "bootstrap.py").read_text()
+    text = (ROOT / "deploy" / "distribution" / "bootstrap.py").read_text()
     versions = " ".join(f"{part[2]}.{part[3:]}" for part in shared if part != "common")
     for name, value in (
         ("@CONTENT_ID@", trees.digest(shared)),
