@@ -38,6 +38,13 @@ request by then is cut."""
 TURNS_TO_CONNECT = 4
 """asyncio makes a protocol of an accepted client within so many turns of its loop."""
 
+ACCEPTS = 2
+"""Clients accepted in one pass of the loop.
+
+asyncio accepts as many in one pass as its ``backlog`` says, 100 by default, before any of them is
+counted: a burst would take every descriptor for a moment, and a worker could not be forked.
+"""
+
 VIEW_LIFE_S = 0.1
 """Requests within this time share one view; workers report only every second."""
 
@@ -98,8 +105,11 @@ class AdminServer:
             for each in sockets:
                 duplicate = each.sock.dup()
                 undo.callback(duplicate.close)
-                server = await loop.create_server(self._make_connection, sock=duplicate)
+                server = await loop.create_server(
+                    self._make_connection, sock=duplicate, backlog=ACCEPTS
+                )
                 undo.callback(server.close)
+                each.sock.listen()  # the kernel's queue keeps its usual length
                 servers.append(server)
             undo.pop_all()
         self._servers += servers
