@@ -23,8 +23,9 @@ from gateway.scoreboard import Scoreboard
 from gateway.worker import WorkerStart, run
 from supervisor.core.admin.views import WorkerStatus, WorkerView
 from supervisor.core.config import Config
+from supervisor.core.exit_codes import EXIT_CRASH_LOOP
 from supervisor.core.workers import commands, events
-from supervisor.core.workers.fleet import EXIT_CRASH_LOOP, STILLBORN_MOST, TICK_S, Fleet, Phase
+from supervisor.core.workers.fleet import STILLBORN_MOST, TICK_S, Fleet, Phase
 from supervisor.core.workers.slot import Limits
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import IllegalTransitionError

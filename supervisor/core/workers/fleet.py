@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from gateway.core import messages
+from supervisor.core.exit_codes import EXIT_CRASH_LOOP, EXIT_FAILURE
 from supervisor.core.workers import commands, events
 from supervisor.core.workers.commands import Command
 from supervisor.core.workers.events import Event
@@ -46,7 +47,6 @@ SHUT_AFTER_S = 0.5
 """At a stop the workers shut their listeners; after this long the master does it for those that
 hang."""
 
-EXIT_BIND, EXIT_CRASH_LOOP = 1, 70
 GIVING_UP = "giving-up"
 """Why a worker is killed when the gateway cannot start."""
 
@@ -116,7 +116,7 @@ class Fleet:
                 self._ready(who, now)
             case events.WorkerFailed(_, reason):
                 if reason == "bind" and not self.announced and not self._took_over:
-                    self._end(EXIT_BIND, now)
+                    self._end(EXIT_FAILURE, now)
             case events.WorkerExited(who):
                 self._exited(who, now)
             case events.AdoptionFailed(slot):
