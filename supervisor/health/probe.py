@@ -9,10 +9,10 @@ from collections.abc import Callable
 from functools import partial
 
 from gateway.core.outcome import EXHAUSTED, LOCAL
-from supervisor.core.health.probing import Plan, ProbeKind, Result, UnhealthyError, Verdict
-from supervisor.health.http_question import NoHttpError, ask
+from supervisor.core.health.probing import Plan, ProbeKind, Result, UnhealthyError, Verdict, fault
 from supervisor.system import tls
 from supervisor.system.connections import connect, knock, leave, open_socket, words
+from supervisor.system.http_client import HttpClient, HttpError
 from supervisor.system.tls import TlsClient, TlsContexts, TlsFiles, TlsSessions
 
 CLIENT_CERTIFICATE_ALERTS = frozenset(
@@ -62,7 +62,7 @@ class Probe:
         except TimeoutError:
             stage = "answer" if self._connected else "connect"
             return Result(Verdict.FAILED, f"timeout: no {stage} within {timeout_s:g} s")
-        except (UnhealthyError, NoHttpError) as error:
+        except (UnhealthyError, HttpError) as error:
             return Result(Verdict.FAILED, str(error))
         except ssl.SSLError as error:
             if self._resuming:  # perhaps it is only the session that is wrong: once more, in full
@@ -107,8 +107,15 @@ class Probe:
         if context is not None:
             await self._shake_hands(sock, context)
         if plan.kind in (ProbeKind.HTTP, ProbeKind.HTTPS):
-            await ask(sock, self._tls, plan, self._port)
+            await self._ask(sock)
         return Result(Verdict.PASSED)
+
+    async def _ask(self, sock: socket.socket) -> None:
+        """GET the health path; raises UnhealthyError unless the answer says healthy."""
+        http = HttpClient(sock, self._tls, self._plan.server_name, self._port)
+        answer = await http.get(self._plan.path)
+        if (problem := fault(answer.status, answer.body)) is not None:
+            raise UnhealthyError(problem)
 
     async def _shake_hands(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         now = asyncio.get_running_loop().time()

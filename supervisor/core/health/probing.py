@@ -10,9 +10,6 @@ from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered, tls_domain
 from supervisor.core.health.machine import Rules
 
-MAX_BODY_BYTES = 64 * 1024
-"""Of an answer to ``--health-path``; etcd's is some thirty bytes."""
-
 
 class ProbeKind(enum.StrEnum):
     """The words of ``--health-check`` that say what a probe does."""

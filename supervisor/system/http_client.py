@@ -1,0 +1,113 @@
+"""HTTP/1.1 as a client: questions over one connection to an endpoint, with TLS or without."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from dataclasses import dataclass
+
+import h11
+
+from supervisor.system.tls import READ_BYTES, TlsClient
+
+MAX_BODY_BYTES = 64 * 1024
+"""Of an answer, unless the caller expects more; what etcd says of its health is some thirty."""
+
+
+class HttpError(Exception):
+    """The answer is not HTTP, or too long; the text says what came instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """One complete answer."""
+
+    status: int
+    body: bytes
+
+
+class HttpClient:
+    """The client's side of HTTP over a connected, non-blocking socket, which stays the caller's.
+
+    ``host``: the name or literal address for the Host header.
+    """
+
+    def __init__(self, sock: socket.socket, tls: TlsClient | None, host: str, port: int) -> None:
+        self._sock = sock
+        self._tls = tls
+        self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._http = h11.Connection(h11.CLIENT)
+
+    async def get(
+        self, path: str, *, last: bool = True, max_body_bytes: int = MAX_BODY_BYTES
+    ) -> HttpAnswer:
+        """Ask for ``path``; ``last``: no question follows, which the server is told.
+
+        Raises HttpError for what is no answer, and OSError for a connection that broke. After
+        either, and after an answer of a server that closes, the connection takes no question.
+        """
+        return await self._ask("GET", path, b"", last=last, max_body_bytes=max_body_bytes)
+
+    async def post_json(
+        self, path: str, body: bytes, *, last: bool = True, max_body_bytes: int = MAX_BODY_BYTES
+    ) -> HttpAnswer:
+        """Send a JSON document to ``path``; otherwise as :meth:`get`."""
+        return await self._ask("POST", path, body, last=last, max_body_bytes=max_body_bytes)
+
+    async def _ask(
+        self, method: str, path: str, body: bytes, *, last: bool, max_body_bytes: int
+    ) -> HttpAnswer:
+        try:
+            if self._http.our_state is not h11.IDLE:
+                self._http.start_next_cycle()
+            await self._send(self._question(method, path, body, last=last))
+            return await self._read_answer(max_body_bytes)
+        except h11.LocalProtocolError:
+            raise HttpError("the server takes no second question on a connection") from None
+        except h11.RemoteProtocolError as error:
+            # h11 quotes what it got as Python would spell it.
+            text = re.sub(r"bytearray\(b(.*)\)", r"\1", str(error))
+            raise HttpError(f"no HTTP: {text}") from None
+
+    def _question(self, method: str, path: str, body: bytes, *, last: bool) -> bytes:
+        headers = [("Host", self._host), ("User-Agent", "etcd-gateway"), ("Accept", "*/*")]
+        if body:
+            headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        if last:
+            headers += [("Connection", "close")]
+        question = self._http.send(h11.Request(method=method, target=path, headers=headers)) or b""
+        if body:
+            question += self._http.send(h11.Data(data=body)) or b""
+        return question + (self._http.send(h11.EndOfMessage()) or b"")
+
+    async def _read_answer(self, max_body_bytes: int) -> HttpAnswer:
+        status, body = 0, bytearray()
+        while True:
+            match self._http.next_event():
+                case h11.NEED_DATA:
+                    self._http.receive_data(await self._receive())
+                case h11.Response() as response:
+                    status = response.status_code
+                case h11.Data() as data:
+                    body += data.data
+                    if len(body) > max_body_bytes:
+                        raise HttpError(f"an answer of more than {max_body_bytes} bytes")
+                case h11.EndOfMessage():
+                    return HttpAnswer(status, bytes(body))
+                case h11.InformationalResponse():
+                    pass
+                case event:
+                    raise HttpError(f"no HTTP: {event!s:.40}")
+
+    async def _send(self, data: bytes) -> None:
+        if self._tls is None:
+            await asyncio.get_running_loop().sock_sendall(self._sock, data)
+        else:
+            await self._tls.send(data)
+
+    async def _receive(self) -> bytes:
+        """What the endpoint said next; empty at its end."""
+        if self._tls is not None:
+            return await self._tls.receive()
+        return await asyncio.get_running_loop().sock_recv(self._sock, READ_BYTES)
