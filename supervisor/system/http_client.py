@@ -58,13 +58,16 @@ class HttpClient:
     async def _ask(
         self, method: str, path: str, body: bytes, *, last: bool, max_body_bytes: int
     ) -> HttpAnswer:
-        try:
-            if self._http.our_state is not h11.IDLE:
+        if self._http.our_state is not h11.IDLE:
+            try:
                 self._http.start_next_cycle()
-            await self._send(self._question(method, path, body, last=last))
+            except h11.LocalProtocolError:
+                text = "the server takes no second question on a connection"
+                raise HttpError(text) from None
+        question = self._question(method, path, body, last=last)
+        try:
+            await self._send(question)
             return await self._read_answer(max_body_bytes)
-        except h11.LocalProtocolError:
-            raise HttpError("the server takes no second question on a connection") from None
         except h11.RemoteProtocolError as error:
             # h11 quotes what it got as Python would spell it.
             text = re.sub(r"bytearray\(b(.*)\)", r"\1", str(error))
