@@ -64,13 +64,7 @@ class EndpointHealth:
                 several.found, several.places = found, places(found)
             self._several[found.name] = several
             watched.extend(several.places)
-        gone = [
-            place.name
-            for name in retired
-            if name in self._several
-            for place in self._several[name].places
-        ]
-        self.prober.set_endpoints(watched, retired=(*retired, *gone))
+        self.prober.set_endpoints(watched, retired=retired)
 
     def reconfigure(self, config: Config) -> None:
         """New kind, intervals or files of probes; the endpoints keep their state."""

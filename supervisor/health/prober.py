@@ -1,13 +1,13 @@
 """The one prober: keeps every endpoint's health, in the master, whatever the number of workers.
 
-At most one probe per endpoint and MAX_CONCURRENT over all; each endpoint has one timer, set to the
-instant that its machine asks for. What workers report of dials and traffic is evidence too.
+What it watches has one address: an endpoint, or a place of an endpoint that has several. At most
+one probe of each and MAX_CONCURRENT over all; each has one timer, set to the instant that its
+machine asks for. What workers report of dials and traffic is evidence too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
 import random
 import time
@@ -21,9 +21,10 @@ from gateway.core.log import Log
 from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.health.active_endpoints import ActiveEndpoints
 from supervisor.core.health.addresses import log_fields
 from supervisor.core.health.host_failures import HostFailures
-from supervisor.core.health.machine import PROBE_GAP_S, Health, HealthChange, HealthView
+from supervisor.core.health.machine import Health, HealthChange, HealthView
 from supervisor.core.health.probing import Plan, Result, Verdict, plan, rules
 from supervisor.health.lateness import Lateness
 from supervisor.health.probe import Probe
@@ -46,7 +47,7 @@ OnChange = Callable[[str, HealthView], None]
 
 @dataclass(slots=True, eq=False)
 class _Watch:
-    """One endpoint under observation, and its timer."""
+    """One endpoint with a single address under observation, or one address, and its timer."""
 
     found: Discovered
     plan: Plan
@@ -67,7 +68,8 @@ class _Watch:
 class Prober:
     """Owns its probes' sockets and tasks until :meth:`close`; needs the running loop.
 
-    ``on_change(name, view)`` is called when an endpoint turned active or inactive; inside
+    Names are those of endpoints, or of places (see ``core/health/addresses``).
+    ``on_change(name, view)`` is called when one of them turned active or inactive; inside
     :meth:`dial_failed` and :meth:`dial_succeeded`, if these made it so.
     """
 
@@ -88,9 +90,7 @@ class Prober:
         self._loop = asyncio.get_running_loop()
         self._watches: dict[str, _Watch] = {}
         self._host_failures = HostFailures()
-        self._retired: frozenset[str] = frozenset()
-        self._inactive: set[str] = set()
-        """Of those that are not retired."""
+        self._active = ActiveEndpoints()
         self._kept: set[str] = set()
         self._lateness = Lateness(self._loop)
         self._contexts = TlsContexts()
@@ -98,8 +98,6 @@ class Prober:
         self._running = 0
         self.max_sockets = UNLIMITED
         """How many sockets the probes may hold; the master has other uses for its descriptors."""
-        self._sockets = 0
-        """How many the probes under way may come to hold: one for each address."""
         self._paused = False
         self._queue: dict[str, _Watch] = {}
         """Due, but too many run; in order."""
@@ -110,10 +108,9 @@ class Prober:
     ) -> None:
         """Watch exactly these. New ones start active; new and changed ones are probed at once.
 
-        ``retired``: those of them that get no new sessions; they do not count among the active.
+        ``retired``: the endpoints that get no new sessions; they do not count among the active.
         """
         wanted = {found.name: found for found in endpoints}
-        self._retired = frozenset(retired)
         for name in self._watches.keys() - wanted.keys():
             self._forget(name)
         for name, found in wanted.items():
@@ -123,11 +120,8 @@ class Prober:
                 self._arm(watch)
             elif watch.found is not found and watch.found != found:
                 self._change(watch, found)
-        self._inactive = {
-            name
-            for name, watch in self._watches.items()
-            if not watch.health.active and name not in self._retired
-        }
+        states = {name: watch.health.active for name, watch in self._watches.items()}
+        self._active.replace(states, frozenset(retired))
 
     def remember(self, views: Mapping[str, HealthView]) -> None:
         """Go on from what an earlier master held of the endpoints that are watched."""
@@ -157,12 +151,11 @@ class Prober:
             self._change(watch, watch.found)
 
     def dial_failed(self, name: str, error: str, result: str = "") -> None:
-        """A worker could not dial one address of the endpoint.
+        """A worker could not dial it.
 
         ``result`` is the DialResult. Local means that this host could not dial it, which is no
-        evidence. Abandoned means slower than another endpoint or address: a hint, no evidence. So
-        is one address of several that failed: the others may work, and a probe asks them all. A
-        timeout says how the endpoint was when the dial began.
+        evidence. Abandoned means slower than another endpoint or address: a hint, no evidence. A
+        timeout says how it was when the dial began.
         """
         watch = self._watches.get(name)
         if watch is None:
@@ -178,10 +171,6 @@ class Prober:
             self._arm(watch)
             return
         watch.dial_failures += 1
-        if len(watch.found.addresses) > 1:
-            watch.health.hint(now, gap_s=PROBE_GAP_S)
-            self._arm(watch)
-            return
         ago_s = self._config.dial_timeout_s if result == DialResult.TIMEOUT else 0.0
         self._took(watch, watch.health.dial_failed(error, now, began_at=now - ago_s))
 
@@ -288,32 +277,29 @@ class Prober:
 
     def _start_due(self) -> None:
         while self._queue and not self._paused and self._running < MAX_CONCURRENT:
-            name, watch = next(iter(self._queue.items()))
-            sockets = len(watch.found.addresses)
-            if self._sockets and self._sockets + sockets > self.max_sockets:
+            if self._tasks and len(self._tasks) >= self.max_sockets:
                 return
-            del self._queue[name]
+            name = next(iter(self._queue))
+            watch = self._queue.pop(name)
             watch.health.probe_started()
             self._running += 1
-            self._sockets += sockets
             task = self._loop.create_task(self._probe(watch), name=f"probe {name}")
             self._tasks.add(task)
-            task.add_done_callback(functools.partial(self._end_probe, sockets))
+            task.add_done_callback(self._end_probe)
 
-    def _end_probe(self, sockets: int, task: asyncio.Task[None]) -> None:
+    def _end_probe(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._sockets -= sockets
         self._start_due()
 
     async def _probe(self, watch: _Watch) -> None:
-        """One probe, over the endpoint's addresses in turn until one passes."""
+        """One probe, from the connection to its end."""
         found, how = watch.found, watch.plan
-        probes: list[Probe] = []
+        probe = Probe(found.addresses[0], found.port, how, self._contexts, self._sessions)
         mark = self._lateness.begin()
         began_at = self._loop.time()
         try:
             try:
-                result = self._weigh(await self._run(found, how, probes), mark)
+                result = self._weigh(await probe.run(self._config.health_timeout_s), mark)
             except Exception as error:  # noqa: BLE001 (the boundary: a bug must not end probing)
                 result = Result(Verdict.UNDECIDED, f"{type(error).__name__}: {error}")
             finally:
@@ -325,26 +311,9 @@ class Prober:
                     watch.durations.observe(self._loop.time() - began_at)
                 self._judge(watch, Result(Verdict.UNDECIDED) if moved else result, moved=moved)
             self._start_due()
-            for probe in probes:
-                await probe.leave()
+            await probe.leave()
         finally:
-            for probe in probes:
-                probe.close()
-
-    async def _run(self, found: Discovered, how: Plan, probes: list[Probe]) -> Result:
-        worst = Result(Verdict.UNDECIDED, "no address")
-        errors: list[str] = []
-        for address in found.addresses:
-            probe = Probe(address, found.port, how, self._contexts, self._sessions)
-            probes.append(probe)
-            result = await probe.run(self._config.health_timeout_s)
-            if result.verdict is Verdict.PASSED:
-                return result
-            several = len(found.addresses) > 1
-            errors.append(f"{address}: {result.error}" if several else result.error)
-            if worst.verdict is Verdict.UNDECIDED:
-                worst = result
-        return Result(worst.verdict, "; ".join(errors) or worst.error, worst.cut_off)
+            probe.close()
 
     def _weigh(self, result: Result, mark: float) -> Result:
         """A failure is no evidence if it was our loop that stood still meanwhile."""
@@ -365,7 +334,7 @@ class Prober:
             case Verdict.PASSED:
                 change = watch.health.probe_passed(now, self._draw)
             case Verdict.FAILED:
-                keep = self._too_few_are_active()
+                keep = self._active.must_keep(watch.found.name, self._config.health_min_active)
                 change = watch.health.probe_failed(result.error, now, self._draw, keep=keep)
             case Verdict.UNDECIDED:
                 watch.health.probe_undecided(now, self._draw)
@@ -385,35 +354,18 @@ class Prober:
         if self._host_failures.failed(name, error, self._loop.time()):
             self._log.warn("cannot dial", **log_fields(name), error=error)
 
-    def _too_few_are_active(self) -> bool:
-        """Whether probes alone may take no endpoint away.
-
-        It is rather this host that is cut off than most of the cluster that is gone.
-        """
-        active = self._counted - len(self._inactive)
-        return 100 * active < self._config.health_min_active * self._counted
-
-    @property
-    def _counted(self) -> int:
-        """The endpoints that may get new sessions."""
-        return len(self._watches) - len(self._retired & self._watches.keys())
-
     def _note_state(self, watch: _Watch) -> None:
         """Keep the sets in step with the machine, and tell when endpoints are kept."""
         name, health = watch.found.name, watch.health
-        if health.active:
-            self._inactive.discard(name)
-        elif name not in self._retired:
-            self._inactive.add(name)
+        self._active.note(name, health.active)
         if health.kept and name not in self._kept:
             self._kept.add(name)
-            counted = self._counted
             self._log.warn(
                 "too few endpoints are active, failed probes take none away",
                 **log_fields(name),
                 error=health.last_error,
-                active=counted - len(self._inactive),
-                endpoints=counted,
+                active=self._active.active,
+                endpoints=self._active.count,
             )
         elif not health.kept:
             self._kept.discard(name)

@@ -14,6 +14,7 @@ from gateway.core.messages import Settings, Snapshot
 from gateway.core.table import Table
 from supervisor.core.discovery.answers import Answers, Refresh
 from supervisor.core.discovery.endpoints import Question, QuestionKind
+from supervisor.core.health.active_endpoints import ActiveEndpoints
 from supervisor.core.health.machine import Health, HealthChange, Rules
 from supervisor.core.reload_rules import seed_of
 from tests.fleet.clock import Clock
@@ -22,8 +23,8 @@ from tests.fleet.world import DOMAIN, Cache, Member
 RTT_S = 0.0005
 """One round trip inside a data centre."""
 
-MIN_ACTIVE = 50
-"""``--health-min-active``, percent."""
+MIN_ACTIVE_PERCENT = 50
+"""``--health-min-active``."""
 
 TIMEOUT_S = 2.0
 """``--health-timeout`` and ``--dial-timeout``."""
@@ -55,6 +56,7 @@ class Host:
         self._draw: Callable[[int], int] = self._random.randrange
         self._tables = [Table(slot, flags.workers) for slot in range(flags.workers)]
         self._healths: dict[str, Health] = {}
+        self._active = ActiveEndpoints()
         self._answers = Answers()
         self._questions = [Question(QuestionKind.SRV, f"_etcd-client._tcp.{DOMAIN}")]
         self._questions += [Question(QuestionKind.HOST, member.host) for member in members]
@@ -70,6 +72,7 @@ class Host:
         for name in self._members:
             self._healths[name] = Health(self._flags.rules, now)
             self._arm(name)
+        self._active.replace(dict.fromkeys(self._members, True), frozenset())
         self._publish()
 
     def connect(self, slot: int = 0) -> None:
@@ -191,13 +194,13 @@ class Host:
             change = health.probe_passed(now, self._draw)
         else:
             error = "timeout" if member.silent else "refused"
-            active = sum(each.active for each in self._healths.values())
-            keep = 100 * active < MIN_ACTIVE * len(self._healths)
+            keep = self._active.must_keep(name, MIN_ACTIVE_PERCENT)
             change = health.probe_failed(error, now, self._draw, keep=keep)
         self._after(name, change)
 
     def _after(self, name: str, change: HealthChange | None) -> None:
         self._arm(name)
+        self._active.note(name, self._healths[name].active)
         if change is not None:
             self._publish()
         if change is HealthChange.DEACTIVATED and self._members[name].silent:

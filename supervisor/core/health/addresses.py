@@ -21,6 +21,11 @@ def place_name(endpoint: str, address: str) -> str:
     return f"{endpoint} {address}"
 
 
+def endpoint_of(watched: str) -> str:
+    """The endpoint to which something belongs that the prober watches."""
+    return watched.partition(" ")[0]
+
+
 def log_fields(watched: str) -> dict[str, str]:
     """How the log calls what the prober watches: an endpoint, or one of its addresses."""
     endpoint, _, address = watched.partition(" ")

@@ -259,12 +259,12 @@ class Health:
         """Something went wrong that proves nothing, but should be shown."""
         self.last_error, self.last_error_at = error, now
 
-    def hint(self, now: float, *, gap_s: float = SETTLE_S) -> None:
-        """Something that proves nothing, but is worth a look: probe soon, ``gap_s`` after the last.
+    def hint(self, now: float) -> None:
+        """Something that proves nothing, but is worth a look: probe soon.
 
         The gap is longer than after evidence: hints may come from every worker all the time.
         """
-        self._hurry(now, gap_s)
+        self._hurry(now, SETTLE_S)
 
     def follow(self, rules: Rules, now: float) -> None:
         """New rules, or a changed endpoint: probe at once what is probed at all."""

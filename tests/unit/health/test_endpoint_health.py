@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.health.endpoint_health import EndpointHealth
 from tests.backends import Backend, greet
 from tests.logbook import Logbook
+from tests.support import free_port
 
 QUICK = Config(
     health_interval_s=0.1, health_idle_interval_s=0.1, health_timeout_s=1.0, retry_delay_s=0.2
@@ -26,12 +27,12 @@ async def eventually(predicate: Callable[[], object], deadline_s: float = 10.0) 
 class Stage:
     """The health of one endpoint with two addresses, and everything that was said of it."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *more: Discovered, addresses: Sequence[str] = (GOOD, DEAD)):
         self.log = Logbook()
         self.changes: list[tuple[str, bool, tuple[str, ...]]] = []
         self.it = EndpointHealth(QUICK, self.log, lambda *change: self.changes.append(change))
-        self.found = Discovered("web:1", "web", port, (GOOD, DEAD))
-        self.it.set_endpoints([self.found])
+        self.found = Discovered("web:1", "web", port, tuple(addresses))
+        self.it.set_endpoints([self.found, *more])
 
     @property
     def active(self) -> dict[str, bool]:
@@ -55,6 +56,46 @@ def test_a_dead_address_is_inactive_and_its_endpoint_is_not() -> None:
             backend.stop()
             await eventually(lambda: stage.active == {GOOD: False, DEAD: False})
             assert stage.changes[-1][:2] == ("web:1", False)
+            await stage.it.close()
+
+    asyncio.run(main())
+
+
+TOO_FEW = "too few endpoints are active, failed probes take none away"
+
+
+def test_many_good_addresses_are_one_endpoint_among_the_active() -> None:
+    """Of five endpoints four are dead: one of these is kept, however many addresses are good."""
+
+    async def main() -> None:
+        good = [f"127.0.0.{number}" for number in range(1, 8)]
+        with Backend(greet, host="0.0.0.0") as backend:
+            dead = [Discovered(f"d{n}:1", "d", free_port(), (GOOD,)) for n in range(4)]
+            stage = Stage(backend.port, *dead, addresses=good)
+            await eventually(lambda: stage.log.said(TOO_FEW))
+            said = stage.log.said(TOO_FEW)[0]
+            assert (said["active"], said["endpoints"]) == (2, 5)
+            assert len(stage.changes) == 3
+            kept = stage.it.view(said["endpoint"])
+            assert kept is not None
+            assert kept.active
+            assert kept.kept
+            await stage.it.close()
+
+    asyncio.run(main())
+
+
+def test_many_dead_addresses_are_one_endpoint_among_the_inactive() -> None:
+    """Three endpoints are good, and the addresses of the fourth are all taken away."""
+
+    async def main() -> None:
+        bad = [f"127.0.0.{number}" for number in range(2, 9)]
+        with Backend(greet) as backend:
+            good = [Discovered(f"g{n}:1", "g", backend.port, (GOOD,)) for n in range(3)]
+            stage = Stage(backend.port, *good, addresses=bad)
+            await eventually(lambda: not any(stage.active.values()))
+            assert stage.changes[-1] == ("web:1", False, tuple(bad))
+            assert not stage.log.said(TOO_FEW)
             await stage.it.close()
 
     asyncio.run(main())

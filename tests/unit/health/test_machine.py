@@ -225,9 +225,6 @@ def test_hints() -> None:
     assert health.next_probe_at == 4.0
     health.hint(4.5)
     assert health.next_probe_at == 4.0
-    passed(health, 5.0)
-    health.hint(5.0, gap_s=PROBE_GAP_S)
-    assert health.next_probe_at == pytest.approx(5.0 + PROBE_GAP_S)
 
 
 def test_state_of_the_view() -> None:

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.machine import HealthView
@@ -154,26 +156,6 @@ def test_black_hole_is_found() -> None:
         play(lambda: scene(port))
 
 
-def test_one_good_address_is_enough() -> None:
-    """An endpoint with several addresses is active if one of them passes; else each is told."""
-
-    async def scene(server: Server) -> None:
-        async with staged() as stage:
-            both = ("127.0.0.9", "127.0.0.1")
-            stage.prober.set_endpoints(found(server.port, addresses=both))
-            name = f"e{server.port}:1"
-            await eventually(lambda: stage.view(name).probes.get("passed", 0) >= 2)
-            assert stage.changes == []
-            stage.prober.set_endpoints(found(server.port, addresses=("127.0.0.8", "127.0.0.9")))
-            await eventually(lambda: stage.changes == [(name, False)])
-            assert stage.view(name).last_error == (
-                "127.0.0.8: connection refused; 127.0.0.9: connection refused"
-            )
-
-    with serving(servers.silent) as server:
-        play(lambda: scene(server))
-
-
 def test_failed_dial_deactivates_at_once_and_is_refuted_at_once() -> None:
     """A worker's failed dial counts before any probe, and a good probe follows without waiting."""
 
@@ -241,24 +223,6 @@ def test_what_this_host_cannot_dial_is_told_and_not_believed() -> None:
             assert stage.changes == []
             stage.prober.take_traffic(name, sessions=1, dials=1, bytes_out=0)
             assert stage.view(name).cut_off is None
-
-    with serving(servers.silent) as server:
-        play(lambda: scene(server))
-
-
-def test_one_failed_address_of_several_is_a_hint() -> None:
-    """A dial that failed on one address deactivates nobody whose other address works."""
-
-    async def scene(server: Server) -> None:
-        async with staged(SLOW) as stage:
-            name = f"e{server.port}:1"
-            both = ("127.0.0.9", "127.0.0.1")
-            stage.prober.set_endpoints(found(server.port, addresses=both))
-            await eventually(lambda: stage.view(name).probes == {"passed": 1})
-            stage.prober.dial_failed(name, "127.0.0.9: connection refused", "refused")
-            await eventually(lambda: stage.view(name).probes == {"passed": 2})
-            assert stage.changes == []
-            assert stage.view(name).dial_failures == 1
 
     with serving(servers.silent) as server:
         play(lambda: scene(server))
@@ -390,18 +354,6 @@ def test_our_own_troubles_are_told_once() -> None:
         play(lambda: scene(server))
 
 
-def test_an_endpoint_without_address() -> None:
-    """An endpoint with nothing to dial is no evidence."""
-
-    async def scene() -> None:
-        async with staged() as stage:
-            stage.prober.set_endpoints(found(1, addresses=()))
-            await eventually(lambda: stage.log.said("cannot probe"))
-            assert stage.log.said("cannot probe")[0]["error"] == "no address"
-
-    play(scene)
-
-
 def test_a_bug_does_not_end_probing() -> None:
     """Whatever a probe raises is told, and the next probe comes."""
 
@@ -455,27 +407,27 @@ def test_many_endpoints_are_bounded() -> None:
     assert most[0] == module.MAX_CONCURRENT
 
 
-def test_probes_hold_no_more_sockets_than_they_may() -> None:
-    """Addresses count, not probes; an endpoint with more addresses than that is probed alone."""
+@pytest.mark.parametrize(("allowed", "held"), [(7, 7), (0, 1)])
+def test_probes_hold_no_more_sockets_than_they_may(allowed: int, held: int) -> None:
+    """With room for none, endpoints are probed one at a time: unprobed they would never return."""
     most = [0]
 
     async def scene(port: int) -> None:
         async with staged(replace(QUICK, health_timeout_s=0.05, retry_delay_s=60.0)) as stage:
-            stage.prober.max_sockets = 7
-            addresses = ("127.0.0.1", "127.0.0.2")
-            many = [Discovered(f"e{i}:1", "e", port, addresses) for i in range(20)]
-            wide = tuple(f"127.0.0.{n}" for n in range(1, 10))
-            stage.prober.set_endpoints([Discovered("wide:1", "wide", port, wide), *many])
+            stage.prober.max_sockets = allowed
+            stage.prober.set_endpoints(
+                [Discovered(f"e{i}:1", "e", port, ("127.0.0.1",)) for i in range(20)]
+            )
 
             def judged() -> bool:
-                most[0] = max(most[0], stage.prober._running)
-                return len(stage.changes) == 21
+                most[0] = max(most[0], len(stage.prober._tasks))
+                return len(stage.changes) == 20
 
             await eventually(judged, 30.0)
 
     with black_hole() as (_, port):
         play(lambda: scene(port))
-    assert most[0] == 3
+    assert most[0] == held
 
 
 def test_a_handshake_under_way_ends_before_the_gateway_does(tmp_path: Path) -> None:
