@@ -71,7 +71,7 @@ class Pretender:
                 addresses=(f"10.0.1.{10 + i}",),
                 priority=0 if i < 2 else 10,
                 weight=5,
-                since=self.began,
+                health=HealthView(active=True, since=self.began),
             )
             for i, name in enumerate(NAMES)
         }
@@ -98,8 +98,11 @@ class Pretender:
                 self.endpoints[name] = dataclasses.replace(
                     self.endpoints[name],
                     state=EndpointState(state),
-                    since=time.time(),
-                    last_error="dial: connection refused" if state == "inactive" else None,
+                    health=HealthView(
+                        active=state != "inactive",
+                        since=time.time(),
+                        last_error="dial: connection refused" if state == "inactive" else None,
+                    ),
                 )
                 self.event("deactivated endpoint" if state == "inactive" else "activated", name)
             case "traffic":
@@ -118,7 +121,9 @@ class Pretender:
             case "many":
                 for number in range(int(rest[0])):
                     name = f"member{number}.example.com:2379"
-                    self.endpoints[name] = EndpointView(endpoint=name, since=self.began)
+                    self.endpoints[name] = EndpointView(
+                        endpoint=name, health=HealthView(active=True, since=self.began)
+                    )
             case "worker":
                 self.workers[int(rest[0])] = rest[1]
             case "pid":

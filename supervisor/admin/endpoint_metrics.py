@@ -124,7 +124,7 @@ def _transitions_total(chunk: Chunk, _sums: Sums) -> Metric:
     )
     for each in chunk:
         for state in (EndpointState.ACTIVE, EndpointState.INACTIVE):
-            family.add_metric([each.endpoint, state], each.transitions.get(state, 0))
+            family.add_metric([each.endpoint, state], each.health.transitions.get(state, 0))
     return family
 
 
@@ -133,7 +133,7 @@ def _probes_total(chunk: Chunk, _sums: Sums) -> Metric:
         PREFIX + "probes_total", "Probes of an endpoint, by result.", labels=["endpoint", "result"]
     )
     for each in chunk:
-        for result, count in ({"passed": 0, "failed": 0} | dict(each.probes)).items():
+        for result, count in ({"passed": 0, "failed": 0} | dict(each.health.probes)).items():
             family.add_metric([each.endpoint, result], count)
     return family
 
@@ -145,8 +145,8 @@ def _probe_seconds(chunk: Chunk, _sums: Sums) -> Metric:
         labels=["endpoint"],
     )
     for each in chunk:
-        buckets = cumulate(DIAL_BOUNDS_S, each.probe_buckets)
-        family.add_metric([each.endpoint], buckets, each.probe_seconds)
+        buckets = cumulate(DIAL_BOUNDS_S, each.health.probe_buckets)
+        family.add_metric([each.endpoint], buckets, each.health.probe_seconds)
     return family
 
 

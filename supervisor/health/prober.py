@@ -135,7 +135,8 @@ class Prober:
                 watch.durations.counts = list(view.probe_buckets)
                 watch.durations.total = view.probe_seconds
             watch.transitions = Counter(view.transitions)
-            watch.since = view.since
+            if view.since is not None:
+                watch.since = view.since
             watch.health.last_error = view.last_error
             if not view.active:
                 now = self._loop.time()

@@ -117,19 +117,19 @@ def _endpoint(view: EndpointView, traffic: EndpointSum) -> dict[str, Any]:
         "bytes_in": traffic.bytes_in,
         "bytes_out": traffic.bytes_out,
         "dial_failures": dial_failures(traffic),
-        "probe_failures": view.probe_failures,
-        "last_error": view.last_error or None,
-        "last_error_at": instant(view.last_error_at),
-        "since": instant(view.since),
-        "hold_s": round(view.hold_s, 3),
-        "kept": view.kept,
+        "probe_failures": view.health.probe_failures,
+        "last_error": view.health.last_error or None,
+        "last_error_at": instant(view.health.last_error_at),
+        "since": instant(view.health.since),
+        "hold_s": round(view.health.hold_s, 3),
+        "kept": view.health.kept,
     }
 
 
 def _address(view: EndpointView, traffic: EndpointSum, address: str) -> dict[str, Any]:
     """One address of an endpoint; the only one is as the endpoint is."""
     if len(view.addresses) == 1:
-        state, sessions, error = view.state.value, traffic.sessions, view.last_error
+        state, sessions, error = view.state.value, traffic.sessions, view.health.last_error
     else:
         health = view.address_views.get(address)
         state = (

@@ -62,7 +62,7 @@ def _live_slots(workers: Iterable[WorkerView]) -> set[int]:
 
 def _cut_off(view: GatewayView) -> str | None:
     """Why this host cannot dial any of the active endpoints; None if it can dial one."""
-    errors = [each.cut_off for each in view.endpoints if each.state is EndpointState.ACTIVE]
+    errors = [each.health.cut_off for each in view.endpoints if each.state is EndpointState.ACTIVE]
     return errors[0] if all(errors) else None
 
 

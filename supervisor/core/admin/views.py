@@ -7,16 +7,15 @@ durations are seconds.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.endpoint import EndpointState
 from gateway.core.messages import Report
 from supervisor.core.admin.totals import Sums
-from supervisor.core.health.machine import HealthView
+from supervisor.core.health.machine import UNWATCHED, HealthView
 from supervisor.core.roster import Member
 
 
@@ -70,26 +69,10 @@ class EndpointView:
     priority: int = 0
     weight: int = 0
     state: EndpointState = EndpointState.ACTIVE
-    since: float | None = None
-    """When it came into this state."""
-    last_error: str | None = None
-    last_error_at: float | None = None
-    probe_failures: int = 0
-    probes: Mapping[str, int] = field(default_factory=dict)
-    """Probes by result, ever."""
-    probe_buckets: Sequence[int] = ()
-    """Probes by duration, not cumulative; bounds are ``counters.DIAL_BOUNDS_S``."""
-    probe_seconds: float = 0.0
-    transitions: Mapping[str, int] = field(default_factory=dict)
-    """Changes of state by the state it changed to, ever."""
-    hold_s: float = 0.0
-    """How long flap damping still keeps it inactive."""
+    health: HealthView = UNWATCHED
+    """What the prober knows of it, of all its addresses together."""
     address_views: Mapping[str, HealthView] = field(default_factory=dict)
     """By address, of an endpoint with several."""
-    kept: bool = False
-    """Its probes fail, but too few others are active to take it away."""
-    cut_off: str | None = None
-    """Why this host cannot dial it at all, which is no fault of the endpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,29 +132,14 @@ def endpoint_view(
     health: HealthView | None,
     addresses: Mapping[str, HealthView] | None = None,
 ) -> EndpointView:
-    """One endpoint: identity and state from the roster, the rest from the prober's record."""
+    """One endpoint: identity and state from the roster, health from the prober."""
     found = member.found
-    view = EndpointView(
+    return EndpointView(
         endpoint=found.name,
         addresses=found.addresses,
         priority=found.priority,
         weight=found.weight,
         state=member.state,
+        health=health or UNWATCHED,
         address_views=addresses or {},
-    )
-    if health is None:
-        return view
-    return dataclasses.replace(
-        view,
-        since=health.since,
-        last_error=health.last_error,
-        last_error_at=health.last_error_at,
-        probe_failures=health.probe_failures,
-        probes=health.probes,
-        probe_buckets=health.probe_buckets,
-        probe_seconds=health.probe_seconds,
-        transitions=health.transitions,
-        hold_s=health.hold_s,
-        kept=health.kept,
-        cut_off=health.cut_off,
     )

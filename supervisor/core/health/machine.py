@@ -347,16 +347,16 @@ class Health:
 class HealthView:
     """What the status document and the metrics say of one endpoint's health.
 
-    Instants are seconds since the epoch: ``since``, when it came into this state, and
-    ``last_error_at``, None if the time is not known any more. ``probes`` counts by result,
-    ``probe_buckets`` by duration (not cumulative, bounds are ``counters.DIAL_BOUNDS_S``), and
-    ``transitions`` by the state changed to. ``hold_s``: how long damping still keeps it inactive.
-    ``kept``: its probes fail, but too few others are active to take it away.
-    ``cut_off``: why this host cannot dial it at all, which is no fault of the endpoint.
+    Instants are seconds since the epoch: ``since``, when it came into this state, None if it was
+    never watched; and ``last_error_at``, None if the time is not known any more. ``probes`` counts
+    by result, ``probe_buckets`` by duration (not cumulative, bounds are
+    ``counters.DIAL_BOUNDS_S``), and ``transitions`` by the state changed to.
+    ``hold_s``: how long damping still keeps it inactive. ``kept``: its probes fail, but too few
+    others are active to take it away. ``cut_off``: why this host cannot dial it at all, which is no fault of the endpoint.
     """
 
     active: bool
-    since: float
+    since: float | None
     last_error: str | None = None
     last_error_at: float | None = None
     dial_failures: int = 0
@@ -373,3 +373,7 @@ class HealthView:
     @property
     def state(self) -> EndpointState:
         return EndpointState.ACTIVE if self.active else EndpointState.INACTIVE
+
+
+UNWATCHED = HealthView(active=True, since=None)
+"""Of an endpoint that the prober does not know."""

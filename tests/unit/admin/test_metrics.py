@@ -130,10 +130,14 @@ def view(endpoints: int = 2) -> GatewayView:
                 endpoint=A,
                 priority=10,
                 weight=5,
-                probes={"passed": 9},
-                probe_buckets=(0, 8, 1),
-                probe_seconds=0.002,
-                transitions={"inactive": 1, "active": 1},
+                health=HealthView(
+                    active=True,
+                    since=0.0,
+                    probes={"passed": 9},
+                    probe_buckets=(0, 8, 1),
+                    probe_seconds=0.002,
+                    transitions={"inactive": 1, "active": 1},
+                ),
                 address_views={
                     "10.0.0.1": HealthView(active=True, since=0.0),
                     "10.0.0.2": HealthView(active=False, since=0.0),

@@ -22,7 +22,7 @@ from supervisor.core.admin.views import (
     endpoint_view,
 )
 from supervisor.core.discovery.endpoints import Discovered
-from supervisor.core.health.machine import HealthView
+from supervisor.core.health.machine import UNWATCHED, HealthView
 from supervisor.core.roster import Member
 
 NAME = "infra0.example.com:2379"
@@ -62,7 +62,13 @@ def view() -> GatewayView:
             srv="example.com", last_success_at=1767225600.25, next_refresh_s=42
         ),
         reload=ReloadView(),
-        endpoints=(EndpointView(endpoint=NAME, addresses=("10.0.1.10",), since=1767225600.0),),
+        endpoints=(
+            EndpointView(
+                endpoint=NAME,
+                addresses=("10.0.1.10",),
+                health=HealthView(active=True, since=1767225600.0),
+            ),
+        ),
         workers=(
             WorkerView(
                 slot=0,
@@ -198,7 +204,9 @@ def test_the_log_gets_it_in_lines_of_bounded_length() -> None:
         (
             {
                 "endpoints": (
-                    EndpointView(endpoint="a:1", cut_off="no route"),
+                    EndpointView(
+                        endpoint="a:1", health=dataclasses.replace(UNWATCHED, cut_off="no route")
+                    ),
                     EndpointView(endpoint="b:1", state=EndpointState.INACTIVE),
                 )
             },
@@ -208,7 +216,9 @@ def test_the_log_gets_it_in_lines_of_bounded_length() -> None:
         (
             {
                 "endpoints": (
-                    EndpointView(endpoint="a:1", cut_off="x"),
+                    EndpointView(
+                        endpoint="a:1", health=dataclasses.replace(UNWATCHED, cut_off="x")
+                    ),
                     EndpointView(endpoint="b:1"),
                 )
             },
@@ -295,8 +305,8 @@ def test_an_endpoint_is_what_roster_and_prober_know_of_it() -> None:
     member = Member(Discovered(NAME, "infra0.example.com", 2379, ("10.0.1.10",), 5, 7))
     bare = endpoint_view(member, None)
     assert (bare.endpoint, bare.priority, bare.weight) == (NAME, 5, 7)
-    assert (bare.since, bare.probes) == (None, {})
+    assert bare.health is UNWATCHED
     health = HealthView(active=True, since=9.0, last_error="reset", probes={"passed": 3})
     known = endpoint_view(member, health)
     assert (known.addresses, known.state) == (("10.0.1.10",), EndpointState.ACTIVE)
-    assert (known.since, known.last_error, known.probes) == (9.0, "reset", {"passed": 3})
+    assert known.health is health
