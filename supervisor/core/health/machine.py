@@ -352,7 +352,8 @@ class HealthView:
     by result, ``probe_buckets`` by duration (not cumulative, bounds are
     ``counters.DIAL_BOUNDS_S``), and ``transitions`` by the state changed to.
     ``hold_s``: how long damping still keeps it inactive. ``kept``: its probes fail, but too few
-    others are active to take it away. ``cut_off``: why this host cannot dial it at all, which is no fault of the endpoint.
+    others are active to take it away. ``cut_off``: why this host cannot dial it at
+    all, which is no fault of the endpoint.
     """
 
     active: bool
