@@ -110,6 +110,7 @@ def test_refused_one_is_deactivated_and_comes_back() -> None:
             view = stage.view(name)
             assert (view.state, view.last_error) == ("inactive", "connection refused")
             assert view.last_error_at is not None
+            assert view.since is not None
             assert abs(view.last_error_at - view.since) < 60
             assert stage.log.said("deactivated endpoint") == [
                 {"endpoint": name, "error": "connection refused"}
