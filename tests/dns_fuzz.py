@@ -18,13 +18,13 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
+from supervisor.core.discovery.outcomes import srv_record
 from supervisor.core.discovery.replies import Meaning, ReplyKind, read_meaning
 from supervisor.discovery.dns_message import (
     MalformedReplyError,
     Query,
     compose_query,
     parse_reply,
-    srv_record,
 )
 
 HEADER = struct.Struct("!HHHHHH")

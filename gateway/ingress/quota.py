@@ -33,7 +33,7 @@ class Quota:
     ``max_sessions`` is of the whole gateway, 0 for none of ours. ``serve(fd)`` starts a session.
     ``closing``: descriptors that are not in use any more but not closed yet.
     ``in_flight()``: clients that are on their way from one worker to another.
-    ``reclaim()``: close what is only kept for later use.
+    ``reclaim()``: close what is only kept for later use. ``close_client(fd)``: turn one away.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Quota:
         closing: Sized = (),
         in_flight: Callable[[], int] = lambda: 0,
         reclaim: Callable[[], None] = lambda: None,
+        close_client: Callable[[int], None] = os.close,
     ) -> None:
         self._scoreboard = scoreboard
         self._row = row
@@ -56,6 +57,7 @@ class Quota:
         self._closing = closing
         self._in_flight = in_flight
         self._reclaim = reclaim
+        self._close_client = close_client
         self._held_back: deque[int] = deque()
         self.max_sessions = 0
         self.rate_limited = False
@@ -139,7 +141,7 @@ class Quota:
     def close(self) -> None:
         while self._held_back:
             self._budget.give_back()
-            os.close(self._held_back.popleft())
+            self._close_client(self._held_back.popleft())
 
     def _has_place(self) -> bool:
         """Whether the limit allows one more; if so it is ours, and serving it counts the same."""

@@ -14,7 +14,6 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
-from supervisor.core.discovery.endpoints import SrvRecord
 from supervisor.core.discovery.replies import Record, Reply
 
 EDNS_PAYLOAD_BYTES = 1232
@@ -134,10 +133,3 @@ def _data(rdata: object) -> str:
 
 def _text(name: dns.name.Name) -> str:
     return name.to_text(omit_final_dot=True).lower()
-
-
-def srv_record(data: str) -> SrvRecord:
-    """The data of an SRV record: ``priority weight port target``."""
-    priority, weight, port, target = data.split(" ", 3)
-    target = "" if target == "." else target
-    return SrvRecord(int(priority), int(weight), int(port), target)

@@ -25,6 +25,7 @@ from supervisor.core.discovery.endpoints import (
 )
 from supervisor.core.discovery.inquiry import GaveUp, Heard, Lost, Patience, Try, inquire
 from supervisor.core.discovery.nameservers import Nameservers
+from supervisor.core.discovery.outcomes import join_families, srv_outcome
 from supervisor.core.discovery.replies import MAX_ALIASES, Meaning, ReplyKind, read_meaning
 from supervisor.core.discovery.search import SearchMemory
 from supervisor.core.discovery.system_names import (
@@ -39,7 +40,6 @@ from supervisor.discovery.dns_message import (
     MalformedReplyError,
     compose_query,
     parse_reply,
-    srv_record,
 )
 from supervisor.discovery.dns_transport import Address, NoReplyError, exchange
 from supervisor.discovery.hosts_file import HostsFile
@@ -136,10 +136,7 @@ class Resolver:
         meaning = await self._resolve(name, "SRV", self._patience, steps)
         if not isinstance(meaning, Meaning):
             return meaning
-        records = tuple(srv_record(record.data) for record in meaning.records)
-        if all(not record.target for record in records):
-            return Negative('target ".": the service is decidedly not available', meaning.ttl_s)
-        return Answer(meaning.ttl_s, records=records)
+        return srv_outcome(meaning)
 
     async def _from_hosts(self, name: str, steps: list[Step]) -> Outcome | None:
         """The addresses of the hosts file; ``localhost`` needs no entry (RFC 6761, 6.3)."""
@@ -176,9 +173,9 @@ class Resolver:
             return await self._resolve(name, kind, patience, steps)
 
         if self._conf.no_aaaa:
-            return _join({4: await resolve("A")})
+            return join_families({4: await resolve("A")})
         if self._conf.single_request:
-            return _join({4: await resolve("A"), 6: await resolve("AAAA")})
+            return join_families({4: await resolve("A"), 6: await resolve("AAAA")})
         v4 = asyncio.create_task(resolve("A"), name=f"A {name}")
         v6 = asyncio.create_task(resolve("AAAA"), name=f"AAAA {name}")
         try:
@@ -189,7 +186,7 @@ class Resolver:
         finally:
             v4.cancel()
             v6.cancel()
-        return _join(
+        return join_families(
             {
                 version: task.result() if task.done() else Failure("timeout", silent=True)
                 for version, task in ((4, v4), (6, v6))
@@ -296,29 +293,6 @@ def _step(
         ttl_s=ttl_s,
         records=records,
     )
-
-
-def _join(outcomes: dict[int, Meaning | Negative | Failure]) -> Outcome:
-    """One outcome of A (4) and AAAA (6): what is there counts, whatever became of the other."""
-    found = {v: each for v, each in outcomes.items() if isinstance(each, Meaning)}
-    failed = {v: each for v, each in outcomes.items() if isinstance(each, Failure)}
-    if found:
-        return Answer(
-            min(each.ttl_s for each in found.values()),
-            addresses=tuple(r.data for each in found.values() for r in each.records),
-            unanswered=frozenset(failed),
-            error="; ".join(f"{_TYPES[v]}: {each.error}" for v, each in failed.items()),
-        )
-    if failed:
-        text = "; ".join(dict.fromkeys(each.error for each in failed.values()))
-        return Failure(text, silent=any(each.silent for each in failed.values()))
-    negatives = [each for each in outcomes.values() if isinstance(each, Negative)]
-    same = len({each.error for each in negatives}) == 1
-    error = negatives[0].error if same else "no addresses"
-    return Negative(error, min(each.ttl_s for each in negatives))
-
-
-_TYPES = {4: "A", 6: "AAAA"}
 
 
 def _read_conf(files: Files) -> ResolvConf:
