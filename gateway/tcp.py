@@ -9,14 +9,17 @@ from __future__ import annotations
 import _socket
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 from gateway.core.messages import Settings
+from gateway.core.socket_address import SocketAddress
 from gateway.core.stall import Signs
 
 _INET, _STREAM, _SHUT_WR = int(socket.AF_INET), int(socket.SOCK_STREAM), int(socket.SHUT_WR)
+_UNIX = int(socket.AF_UNIX)
 _MORE = int(socket.MSG_MORE) | int(socket.MSG_NOSIGNAL)
 _PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 _LINGER_ZERO = struct.pack("ii", 1, 0)
@@ -38,6 +41,29 @@ def borrowed(fd: int) -> Iterator[_socket.socket]:
         yield sock
     finally:
         sock.detach()
+
+
+def peer_of(fd: int) -> SocketAddress:
+    """The address of the other end; that of nobody, ("", 0), if it is gone already."""
+    return _address_of(fd, _socket.socket.getpeername)
+
+
+def own_address_of(fd: int) -> SocketAddress:
+    """The address of this end."""
+    return _address_of(fd, _socket.socket.getsockname)
+
+
+def _address_of(fd: int, ask: Callable[[_socket.socket], Any]) -> SocketAddress:
+    # As a UNIX socket, whatever it is: Python asks for as many bytes as an address of the family
+    # has, and those of the other families are shorter.
+    sock = _socket.socket(_UNIX, _STREAM, 0, fd)
+    try:
+        address: SocketAddress = ask(sock)
+    except OSError:
+        return ("", 0)
+    finally:
+        sock.detach()
+    return address
 
 
 def shut_write(fd: int) -> None:

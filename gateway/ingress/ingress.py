@@ -28,7 +28,7 @@ from gateway.ingress.quota import Quota
 from gateway.poller import Poller
 from gateway.scoreboard import Scoreboard
 from gateway.sessions.register import Sessions
-from gateway.tcp import borrowed
+from gateway.tcp import peer_of
 
 LOST = "no descriptor was left for a client that another worker handed over"
 
@@ -239,7 +239,7 @@ class Ingress:
             self._acceptor.recheck()
 
     def _serve(self, fd: int) -> None:
-        self._sessions.serve(fd, _peer_of(fd) if self._sessions.settings.access_log else None)
+        self._sessions.serve(fd, peer_of(fd) if self._sessions.settings.access_log else None)
         self._publish_sessions()
 
     def session_ended(self) -> None:
@@ -357,11 +357,3 @@ def _open_files() -> tuple[int, int]:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = sys.maxsize if soft == resource.RLIM_INFINITY else soft
     return most, len(os.listdir("/proc/self/fd")) - 1  # but the one for looking
-
-
-def _peer_of(fd: int) -> Any:
-    with borrowed(fd) as sock:
-        try:
-            return sock.getpeername()
-        except OSError:  # the client is gone already
-            return ("", 0)

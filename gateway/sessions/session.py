@@ -11,13 +11,15 @@ from gateway.core.counters import End, EndpointCounters
 from gateway.core.endpoint import Endpoint
 from gateway.core.log import Log
 from gateway.core.messages import Settings
+from gateway.core.proxy_protocol import Header
+from gateway.core.socket_address import SocketAddress, address_text, host_of
 from gateway.poller import ERR, HUP, OUT, RDHUP, Poller
 from gateway.sessions.dial import Dial, Table
 from gateway.sessions.dialer import Dialer
 from gateway.sessions.leg import READ_BYTES, Leg
 from gateway.sessions.relay import Relay
 from gateway.sessions.stalls import Stalls
-from gateway.tcp import arm_reset, borrowed, disarm_reset, set_keepalive
+from gateway.tcp import arm_reset, borrowed, disarm_reset, peer_of, set_keepalive
 
 OUR_ERRORS = (errno.ENOMEM, errno.ENOBUFS, errno.EBADF, errno.EINVAL)
 """Errors of a connection that are no news from its other end: of memory, or of our own making."""
@@ -52,13 +54,18 @@ class Session:
 
     __slots__ = (
         "address", "client", "counted_in", "counted_out", "counters", "dial", "end", "endpoint",
-        "first_end", "moved_at", "peer", "pending", "reset_by", "seen", "sessions", "started_at",
-        "tuned", "upstream",
+        "first_end", "header", "moved_at", "peer", "pending", "problem", "reset_by", "seen",
+        "sessions", "started_at", "tuned", "upstream",
     )  # fmt: skip
 
     def __init__(self, sessions: SessionRegister, fd: int, peer: Any) -> None:
         self.sessions = sessions
-        self.peer = peer
+        self.peer: SocketAddress | None = peer
+        """The other end of the client's connection; None until somebody asks for it."""
+        self.header: Header | None = None
+        """What the peer said of the original connection, if it had to (``--proxy-in``)."""
+        self.problem = ""
+        """Why the header could not be read."""
         self.started_at = self.moved_at = monotonic()
         self.client = Leg(fd, self, sessions.relay)
         self.upstream: Leg | None = None
@@ -228,24 +235,40 @@ class Session:
             self.moved_at = now
         return now - self.moved_at
 
+    def client_address(self) -> SocketAddress:
+        """The original client's address: as the PROXY protocol header says, else the peer's."""
+        header = self.header
+        return header.route.source if header is not None and header.route else self.peer_address()
+
+    def via_address(self) -> SocketAddress | None:
+        """The peer's address if a header names another client, else None."""
+        header = self.header
+        return self.peer_address() if header is not None and header.route else None
+
+    def peer_address(self) -> SocketAddress:
+        """The other end of the client's connection; a system call if nobody asked before."""
+        if self.peer is None:
+            self.peer = peer_of(self.client.fd) if self.client.fd >= 0 else ("", 0)
+        return self.peer
+
     def client_host(self) -> str:
-        """The client's address without its port."""
-        with borrowed(self.client.fd) as sock:
-            try:
-                return str(sock.getpeername()[0])
-            except OSError:  # it is gone already
-                return ""
+        """The original client's IP address; "" if it has none."""
+        return host_of(self.client_address())
 
     def facts(self) -> dict[str, Any]:
         """The access log's fields, but for the duration and the end."""
         facts = {
-            "client": _address_text(self.peer),
+            "client": address_text(self.client_address()),
             "endpoint": self.endpoint,
             "bytes_in": self.client.moved,
             "bytes_out": self.upstream.moved if self.upstream is not None else 0,
         }
+        if (via := self.via_address()) is not None:
+            facts["via"] = address_text(via)
         if self.reset_by is not None:
             facts["reset_by"] = self.reset_by
+        if self.problem:
+            facts["error"] = self.problem
         return facts
 
     def _side(self, leg: Leg) -> End:
@@ -300,10 +323,3 @@ class Session:
         # for the collector.
         del self.client
         self.upstream = None
-
-
-def _address_text(peer: Any) -> str:
-    if not peer:
-        return ""
-    host, port = peer[0].removeprefix("::ffff:") if "." in peer[0] else peer[0], peer[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
