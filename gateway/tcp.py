@@ -29,6 +29,9 @@ _TCP_INFO = struct.Struct("=2x2B20x1I24x2I84x1I")
 """struct tcp_info (linux/tcp.h) up to what was not sent: retransmits, probes; unacked;
 last_data_recv, last_ack_recv (milliseconds); notsent_bytes (since Linux 4.6)."""
 
+_TCP_PATH = struct.Struct("=24x1I40x1I28x1I")
+"""The same struct: unacked (segments), rtt (microseconds), total_retrans (segments)."""
+
 _TCP_RTO_MAX_MS = 44
 """linux/tcp.h; since Linux 6.15."""
 
@@ -152,6 +155,18 @@ def read_signs(fd: int) -> Signs:
         silent_s=min(data_ms, ack_ms) / 1000,
         unanswered=retransmits + probes,
     )
+
+
+def read_path(fd: int) -> tuple[float, int, bool]:
+    """The smoothed round-trip time in seconds, 0 if none was measured; segments ever sent again;
+    and whether any wait for their acknowledgment.
+
+    OSError: not a TCP connection.
+    """
+    with borrowed(fd) as sock:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_PATH.size)
+    unacked, rtt_us, retransmits = _TCP_PATH.unpack(info)
+    return rtt_us / 1e6, retransmits, unacked > 0
 
 
 def _whole_seconds(duration_s: float) -> int:

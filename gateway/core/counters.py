@@ -9,6 +9,8 @@ import bisect
 import enum
 from dataclasses import dataclass, field
 
+from gateway.core.round_trips import RoundTrips
+
 DIAL_BOUNDS_S: tuple[float, ...] = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 )  # fmt: skip
@@ -35,6 +37,10 @@ class End(enum.StrEnum):
     NO_ENDPOINT = "no-endpoint"
     DIAL_FAILED = "dial-failed"
     ERROR = "error"
+
+
+NEVER_REACHED = frozenset({End.NO_ENDPOINT, End.DIAL_FAILED})
+"""How only sessions end that reached no endpoint."""
 
 
 class PauseReason(enum.StrEnum):
@@ -92,6 +98,12 @@ class EndpointCounters:
     """By :class:`DialResult` value."""
     dial_seconds: Histogram = field(default_factory=lambda: Histogram(DIAL_BOUNDS_S))
     """Of dials that connected."""
+    ended: dict[str, int] = field(default_factory=dict)
+    """Sessions that reached the endpoint and ended, by :class:`End` value."""
+    round_trips: RoundTrips = field(default_factory=RoundTrips)
+    """Sampled by the connections to the endpoint."""
+    retransmits: int = 0
+    """Segments that were sent to the endpoint again, as far as they were sampled."""
 
 
 @dataclass(slots=True)
@@ -105,7 +117,7 @@ class WorkerCounters:
 
     sessions: int = 0
     ended: dict[str, int] = field(default_factory=dict)
-    """By :class:`End` value."""
+    """All sessions by :class:`End` value, those that reached no endpoint included."""
     refused: dict[str, int] = field(default_factory=dict)
     """Clients closed without an endpoint, by ``no-endpoint`` or ``dial-failed``."""
     session_seconds: Histogram = field(default_factory=lambda: Histogram(SESSION_BOUNDS_S))

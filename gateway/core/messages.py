@@ -182,6 +182,11 @@ class EndpointReport:
     dials: dict[str, int] = field(default_factory=dict)
     dial_buckets: tuple[int, ...] = ()
     dial_seconds: float = 0.0
+    ended: dict[str, int] = field(default_factory=dict)
+    rtt_weight: float = 0.0
+    """Of the samples of the round-trip time, recent ones first; see RoundTrips. Not cumulative."""
+    rtt_weighted_s: float = 0.0
+    retransmits: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ def report_of(
 
 
 def _endpoint(counters: EndpointCounters) -> EndpointReport:
+    trips = counters.round_trips
+    shown = trips.fades or counters.sessions > 0
     return EndpointReport(
         sessions=counters.sessions,
         sessions_total=counters.sessions_total,
@@ -42,4 +44,8 @@ def _endpoint(counters: EndpointCounters) -> EndpointReport:
         dials=dict(counters.dials),
         dial_buckets=tuple(counters.dial_seconds.counts),
         dial_seconds=counters.dial_seconds.total,
+        ended=dict(counters.ended),
+        rtt_weight=trips.weight if shown else 0.0,
+        rtt_weighted_s=trips.weighted_s if shown else 0.0,
+        retransmits=counters.retransmits,
     )

@@ -56,16 +56,23 @@ class Caller(Protocol):
     """Who wants the connection: a session."""
 
     def connected(
-        self, fd: int, endpoint: Endpoint, address: str, mask: int, sent: int, dialed_at: float
+        self,
+        fd: int,
+        endpoint: Endpoint,
+        address: str,
+        mask: int,
+        sent: int,
+        dialed_at: float,
+        attempts: int,
     ) -> None:
         """The dial won; ``fd`` is now the caller's.
 
         ``mask``: its first event, registered as DIALING; 0: not registered yet, but ``sent`` of
-        the first bytes are on their way.
+        the first bytes are on their way. ``attempts``: how many connects it took, this one counted.
         """
 
-    def gave_up(self, end: End) -> None:
-        """No endpoint, or none could be reached."""
+    def gave_up(self, end: End, attempts: int) -> None:
+        """No endpoint, or none could be reached in so many attempts."""
 
     def crashed(self, error: Exception) -> None: ...
 
@@ -92,7 +99,8 @@ class Dial:
     """One session's way to an endpoint; over once the caller was told."""
 
     __slots__ = (
-        "attempts", "caller", "dialer", "local", "started_at", "starved", "untried", "waits_until",
+        "attempts", "caller", "dialer", "local", "made", "started_at", "starved", "untried",
+        "waits_until",
     )  # fmt: skip
 
     def __init__(self, dialer: DialContext, caller: Caller, now: float) -> None:
@@ -100,6 +108,8 @@ class Dial:
         self.caller = caller
         self.started_at = now
         self.attempts: list[Attempt] = []
+        self.made = 0
+        """Attempts that were ever made, those included that failed at once."""
         self.untried: dict[str, list[str]] = {}
         """By endpoint that was tried: its addresses that were not dialed yet, in order."""
         self.local = False
@@ -178,8 +188,15 @@ class Dial:
             self.dialer.addresses.answered(attempt.endpoint.name, attempt.address)
         if self.attempts:
             self._leave_losers(attempt)
-        fd = attempt.sock.detach()
-        self.caller.connected(fd, attempt.endpoint, attempt.address, mask, 0, attempt.started_at)
+        self.caller.connected(
+            attempt.sock.detach(),
+            attempt.endpoint,
+            attempt.address,
+            mask,
+            0,
+            attempt.started_at,
+            self.made,
+        )
 
     def failed(self, attempt: Attempt, code: int) -> None:
         """This attempt came to nothing: the endpoint's next address, else the next endpoint."""
@@ -238,6 +255,7 @@ class Dial:
         return False
 
     def _add(self, endpoint: Endpoint, address: str, sock: _socket.socket, now: float) -> None:
+        self.made += 1
         extra = bool(self.attempts)
         if extra:
             self.dialer.budget.spend()
@@ -254,6 +272,7 @@ class Dial:
         return len(self.attempts) < MOST_ATTEMPTS and self.dialer.budget.free > 0
 
     def _could_not(self, endpoint: Endpoint, address: str, code: int, now: float) -> None:
+        self.made += 1
         result = result_of(code)
         self._count(endpoint.name, result)
         self._blame(endpoint, address, code, result, now)
@@ -317,7 +336,7 @@ class Dial:
 
     def _give_up(self, end: End) -> None:
         self.dialer.unfinished.pop(self, None)
-        self.caller.gave_up(end)
+        self.caller.gave_up(end, self.made)
 
 
 class Attempt:

@@ -68,7 +68,7 @@ class Dialer:
         """
         endpoint = self.table.pick(())
         if endpoint is None:
-            caller.gave_up(End.NO_ENDPOINT)
+            caller.gave_up(End.NO_ENDPOINT, 0)
             return None
         addresses = endpoint.addresses
         if len(addresses) > 1:
@@ -89,7 +89,7 @@ class Dialer:
         if sent is not None and sock is not None:
             if self.addresses:
                 self.addresses.answered(endpoint.name, addresses[0])
-            caller.connected(sock.detach(), endpoint, addresses[0], 0, sent, now)
+            caller.connected(sock.detach(), endpoint, addresses[0], 0, sent, now, 1)
             return None
         dial = Dial(self, caller, now)
         try:

@@ -17,7 +17,7 @@ from gateway.core.counters import End
 from gateway.core.stall import Stall
 from gateway.poller import ERR, IN, OUT, RDHUP
 from gateway.sessions.pipes import Pipe
-from gateway.sessions.relay import Relay
+from gateway.sessions.relay import Countable, Relay
 from gateway.tcp import shut_write, write_last
 
 READ_BYTES = 1 << 16
@@ -41,7 +41,7 @@ CAREFUL = -1
 """Signs that promise nothing: read on until the kernel says that there is no more."""
 
 
-class LegOwner(Protocol):
+class LegOwner(Countable, Protocol):
     """What a leg tells the session that owns it."""
 
     def first_ended(self, leg: Leg) -> None:
@@ -62,9 +62,6 @@ class LegOwner(Protocol):
 
     def crashed(self, error: Exception) -> None:
         """A leg raised, which is a bug."""
-
-    def count_bytes(self) -> None:
-        """Count what moved since the last call."""
 
     def cut(self, end: End) -> None:
         """End the session from the gateway's side."""

@@ -23,6 +23,7 @@ from gateway.sessions.lingering import Lingering
 from gateway.sessions.relay import Relay
 from gateway.sessions.session import Session
 from gateway.sessions.stalls import Stalls
+from gateway.sessions.tcp_sample import TcpSample
 
 
 class Sessions:
@@ -80,6 +81,7 @@ class Sessions:
         self._idle_timeout = IdleTimeout(loop, self._all)
         self._age = SessionAge(loop, self._all)
         self._cuts = ScheduledCuts(loop)
+        self._tcp_sample = TcpSample()
         self._kept: frozenset[str] | None = None
         self._inactive: frozenset[str | tuple[str, str]] = frozenset()
         """Endpoints, and single addresses of those with several, whose sessions are closed."""
@@ -151,6 +153,7 @@ class Sessions:
         """
         self._counted_at = monotonic()
         dirty = self.relay.dirty
+        self._tcp_sample.take(dirty)
         for session in dirty:
             session.count_bytes()
         dirty.clear()
@@ -207,6 +210,9 @@ class Sessions:
         counters.sessions -= 1
         reason = end._value_  # a third of the time that ``value`` takes
         counters.ended[reason] = counters.ended.get(reason, 0) + 1
+        of_endpoint = session.counters
+        if of_endpoint is not None:
+            of_endpoint.ended[reason] = of_endpoint.ended.get(reason, 0) + 1
         duration_s = monotonic() - session.started_at
         counters.session_seconds.observe(duration_s)
         if not session.endpoint and (end is End.NO_ENDPOINT or end is End.DIAL_FAILED):

@@ -7,9 +7,10 @@ from typing import Protocol
 from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.poller import Poller
 from gateway.sessions.pipes import Pipes
+from gateway.sessions.tcp_sample import Sampled
 
 
-class Countable(Protocol):
+class Countable(Sampled, Protocol):
     """A session that moved bytes."""
 
     def count_bytes(self) -> None:

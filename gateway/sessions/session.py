@@ -13,7 +13,8 @@ from gateway.core.log import Log
 from gateway.core.messages import Settings
 from gateway.core.proxy_protocol import Header
 from gateway.core.socket_address import SocketAddress, address_text, host_of
-from gateway.poller import ERR, HUP, OUT, RDHUP, Poller
+from gateway.poller import ERR, HUP, OUT, RDHUP, Poller, Watcher
+from gateway.sessions.access_record import NO_RECORD, AccessRecord
 from gateway.sessions.dial import Dial, Table
 from gateway.sessions.dialer import Dialer
 from gateway.sessions.leg import READ_BYTES, Leg
@@ -54,8 +55,8 @@ class Session:
 
     __slots__ = (
         "address", "client", "counted_in", "counted_out", "counters", "dial", "end", "endpoint",
-        "first_end", "header", "moved_at", "peer", "pending", "problem", "reset_by", "seen",
-        "sessions", "started_at", "tuned", "upstream",
+        "first_end", "header", "moved_at", "peer", "pending", "problem", "record", "reset_by",
+        "seen", "sessions", "started_at", "tuned", "upstream",
     )  # fmt: skip
 
     def __init__(self, sessions: SessionRegister, fd: int, peer: Any) -> None:
@@ -66,7 +67,9 @@ class Session:
         """What the peer said of the original connection, if it had to (``--proxy-in``)."""
         self.problem = ""
         """Why the header could not be read."""
-        self.started_at = self.moved_at = monotonic()
+        self.started_at = self.moved_at = now = monotonic()
+        self.record = AccessRecord(now) if peer is not None else None
+        """What the access log will say; None if it is off."""
         self.client = Leg(fd, self, sessions.relay)
         self.upstream: Leg | None = None
         self.dial: Dial | None = None
@@ -118,7 +121,14 @@ class Session:
     # What the dial tells its caller.
 
     def connected(
-        self, fd: int, endpoint: Endpoint, address: str, mask: int, sent: int, dialed_at: float
+        self,
+        fd: int,
+        endpoint: Endpoint,
+        address: str,
+        mask: int,
+        sent: int,
+        dialed_at: float,
+        attempts: int,
     ) -> None:
         self.dial = None
         sessions = self.sessions
@@ -126,12 +136,18 @@ class Session:
         self.upstream = upstream = Leg(fd, self, sessions.relay, mask != 0)
         client.peer = upstream
         upstream.peer = client
+        now = monotonic()
+        watcher: Watcher = upstream
+        record = self.record
+        if record is not None:
+            record.dialed(attempts, now)
+            watcher = record.connected(upstream, address)
         poller = sessions.poller
         poller.replace(client.fd, client)
         if mask:
-            poller.replace(fd, upstream)
+            poller.replace(fd, watcher)
         else:
-            poller.add(fd, upstream)
+            poller.add(fd, watcher)
             client.moved = sent
         self.endpoint = name = endpoint.name
         self.counters = counters = sessions.counters_of(name)
@@ -141,17 +157,19 @@ class Session:
             self.address = address
             counters.addresses[address] = counters.addresses.get(address, 0) + 1
         counters.dials["connected"] = counters.dials.get("connected", 0) + 1
-        counters.dial_seconds.observe(monotonic() - dialed_at)
+        counters.dial_seconds.observe(now - dialed_at)
         sessions.relay.dirty.add(self)
         sessions.established(self, name)
         if self.tuned:  # dialed for so long that the client has its keepalive already
             self.tune(sessions.settings)
         if mask & ~OUT or client.unsent is not None:
-            upstream.on_event(mask)
+            watcher.on_event(mask)
         if self.pending and self.end is None:
             client.on_event(self.pending)
 
-    def gave_up(self, end: End) -> None:
+    def gave_up(self, end: End, attempts: int) -> None:
+        if self.record is not None:
+            self.record.dialed(attempts, monotonic())
         arm_reset(self.client.fd)
         self._finish(end)
 
@@ -235,6 +253,14 @@ class Session:
             self.moved_at = now
         return now - self.moved_at
 
+    @property
+    def over(self) -> bool:
+        return self.end is not None
+
+    @property
+    def endpoint_fd(self) -> int:
+        return self.upstream.fd if self.upstream is not None else -1
+
     def client_address(self) -> SocketAddress:
         """The original client's address: as the PROXY protocol header says, else the peer's."""
         header = self.header
@@ -257,11 +283,14 @@ class Session:
 
     def facts(self) -> dict[str, Any]:
         """The access log's fields, but for the duration and the end."""
+        record = self.record or NO_RECORD
+        bytes_out = self.upstream.moved if self.upstream is not None else 0
         facts = {
             "client": address_text(self.client_address()),
             "endpoint": self.endpoint,
+            **record.facts(bytes_out),
             "bytes_in": self.client.moved,
-            "bytes_out": self.upstream.moved if self.upstream is not None else 0,
+            "bytes_out": bytes_out,
         }
         if (via := self.via_address()) is not None:
             facts["via"] = address_text(via)
@@ -308,6 +337,8 @@ class Session:
         self.end = end
         if self.dial is not None:
             self.dial.cancel()
+            if self.record is not None:
+                self.record.dialed(self.dial.made, monotonic())
             self.dial = None
         self.client.let_go()
         if self.upstream is not None:

@@ -16,7 +16,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from gateway.core.counters import DIAL_BOUNDS_S, DialResult
+from gateway.core.counters import DIAL_BOUNDS_S, NEVER_REACHED, DialResult, End
 from gateway.core.endpoint import EndpointState
 from supervisor.core.admin.totals import EndpointSum, Sums
 from supervisor.core.admin.views import EndpointView
@@ -25,6 +25,7 @@ PREFIX = "etcd_gateway_"
 
 Chunk = Sequence[EndpointView]
 NOTHING = EndpointSum()
+ENDS = {end.value: 0 for end in End if end not in NEVER_REACHED}
 
 
 def _sessions_now(chunk: Chunk, sums: Sums) -> Metric:
@@ -79,6 +80,48 @@ def _dial_seconds(chunk: Chunk, sums: Sums) -> Metric:
         traffic = _traffic(each, sums)
         buckets = cumulate(DIAL_BOUNDS_S, traffic.dial_buckets)
         family.add_metric([each.endpoint], buckets, traffic.dial_seconds)
+    return family
+
+
+def sessions_ended() -> CounterMetricFamily:
+    """The family of the sessions that ended, without samples."""
+    return CounterMetricFamily(
+        PREFIX + "sessions_ended_total",
+        "Sessions that ended, by reason and endpoint; reaching none, the endpoint is empty.",
+        labels=["reason", "endpoint"],
+    )
+
+
+def ended_by_endpoint(chunk: Chunk, sums: Sums) -> Metric:
+    """Sessions that reached an endpoint; see ``metric_families`` for the others."""
+    family = sessions_ended()
+    for each in chunk:
+        for reason, count in (ENDS | _traffic(each, sums).ended).items():
+            family.add_metric([reason, each.endpoint], count)
+    return family
+
+
+def _rtt_seconds(chunk: Chunk, sums: Sums) -> Metric:
+    family = GaugeMetricFamily(
+        PREFIX + "tcp_rtt_seconds",
+        "Round-trip time of the connections to an endpoint, mean of recent samples.",
+        labels=["endpoint"],
+    )
+    for each in chunk:
+        traffic = _traffic(each, sums)
+        if traffic.rtt_weight:
+            family.add_metric([each.endpoint], traffic.rtt_weighted_s / traffic.rtt_weight)
+    return family
+
+
+def _retransmits_total(chunk: Chunk, sums: Sums) -> Metric:
+    family = CounterMetricFamily(
+        PREFIX + "tcp_retransmits_total",
+        "Segments sent to an endpoint again, on the connections that were sampled.",
+        labels=["endpoint"],
+    )
+    for each in chunk:
+        family.add_metric([each.endpoint], _traffic(each, sums).retransmits)
     return family
 
 
@@ -182,6 +225,8 @@ BY_ENDPOINT: tuple[Callable[[Chunk, Sums], Metric], ...] = (
     _bytes_total,
     _dials_total,
     _dial_seconds,
+    _rtt_seconds,
+    _retransmits_total,
     _active,
     _draining,
     _addresses,

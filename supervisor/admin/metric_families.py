@@ -12,7 +12,7 @@ from prometheus_client.core import (
 )
 
 from gateway.core.counters import SESSION_BOUNDS_S, End, PauseReason
-from supervisor.admin.endpoint_metrics import PREFIX, cumulate
+from supervisor.admin.endpoint_metrics import PREFIX, cumulate, sessions_ended
 from supervisor.core.admin.totals import Sums
 from supervisor.core.admin.views import GatewayView, WorkerStatus, WorkerView
 
@@ -24,7 +24,7 @@ LIMITS = {
 
 
 def of_gateway(view: GatewayView) -> tuple[Metric, ...]:
-    """All families but those of ``endpoint_metrics``, which have samples for each endpoint."""
+    """All families but those that have samples for each endpoint."""
     return (*_gateway(view), *_sessions(view.sums), *_workers(view))
 
 
@@ -83,9 +83,6 @@ def _sessions(sums: Sums) -> tuple[Metric, ...]:
     )
     durations.add_metric([], cumulate(SESSION_BOUNDS_S, sums.session_buckets), sums.session_seconds)
     return (
-        _counts(
-            "sessions_ended_total", "Sessions that ended, by reason.", "reason", End, sums.ended
-        ),
         durations,
         _counts(
             "refused_total",
@@ -112,6 +109,14 @@ def _sessions(sums: Sums) -> tuple[Metric, ...]:
             sums.handed_over,
         ),
     )
+
+
+def ended_without_endpoint(sums: Sums) -> Metric:
+    """Sessions that ended and had reached no endpoint: those whose endpoint is empty."""
+    family = sessions_ended()
+    for reason, count in (dict.fromkeys(End, 0) | sums.ended_without_endpoint).items():
+        family.add_metric([reason, ""], count)
+    return family
 
 
 def _workers(view: GatewayView) -> tuple[Metric, ...]:

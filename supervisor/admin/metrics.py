@@ -13,8 +13,8 @@ from prometheus_client import ProcessCollector
 from prometheus_client.core import Metric, UnknownMetricFamily
 from prometheus_client.exposition import choose_encoder
 
-from supervisor.admin.endpoint_metrics import BY_ENDPOINT, PREFIX
-from supervisor.admin.metric_families import of_gateway
+from supervisor.admin.endpoint_metrics import BY_ENDPOINT, PREFIX, ended_by_endpoint
+from supervisor.admin.metric_families import ended_without_endpoint, of_gateway
 from supervisor.core.admin.views import GatewayView
 
 END_OF_OPENMETRICS = b"# EOF\n"
@@ -76,6 +76,9 @@ def _parts(view: GatewayView) -> Iterator[_Part]:
         view.endpoints[start : start + ENDPOINTS_PER_PART]
         for start in range(0, len(view.endpoints), ENDPOINTS_PER_PART)
     ] or [()]
+    yield _Part(ended_without_endpoint(view.sums))
+    for chunk in chunks:
+        yield _Part(ended_by_endpoint(chunk, view.sums), continued=True)
     for describe in BY_ENDPOINT:
         for number, chunk in enumerate(chunks):
             yield _Part(describe(chunk, view.sums), continued=number > 0)

@@ -53,6 +53,8 @@ METRICS = (
     "etcd_gateway_worker_cpu_seconds_total",
     "etcd_gateway_worker_resident_memory_bytes",
     "etcd_gateway_probe_duration_seconds",
+    "etcd_gateway_tcp_rtt_seconds",
+    "etcd_gateway_tcp_retransmits_total",
 )
 """Dashboards and alerts of users depend on these; a name may be added, none may change."""
 
@@ -90,10 +92,10 @@ COMMANDS = {"start", "check", "status", "reload", "demo", "completion"}
 
 OTHER_FLAGS = {
     *("--version", "--help", "--json", "--explain", "--watch", "--etcd", "--once", "--check"),
-    "--client-cert-auth",
+    *("--client-cert-auth", "--logger", "--slurpfile"),
     *("--read-only", "--stop-timeout", "--concurrency", "--restart-epoch"),
 }
-"""Flags of our other commands, of ``tests.generate``, of etcd, and of programs beside us."""
+"""Flags of our other commands, of ``tests.generate``, of etcd, of jq, and of programs beside us."""
 
 ABOUT_OUR_FLAGS = [
     path

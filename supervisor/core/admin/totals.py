@@ -24,7 +24,8 @@ class EndpointSum:
     """One endpoint over all workers; its counters only grow.
 
     ``sessions`` counts live workers only, and so does ``addresses``: the same by address, of an
-    endpoint with several.
+    endpoint with several. ``rtt_weighted_s / rtt_weight`` is the round-trip time as the live
+    workers sampled it.
     """
 
     sessions: int = 0
@@ -36,6 +37,10 @@ class EndpointSum:
     dial_buckets: list[int] = field(default_factory=list)
     """Per bucket, not cumulative; bounds are ``counters.DIAL_BOUNDS_S``."""
     dial_seconds: float = 0.0
+    ended: dict[str, int] = field(default_factory=dict)
+    rtt_weight: float = 0.0
+    rtt_weighted_s: float = 0.0
+    retransmits: int = 0
 
     def add(self, part: EndpointReport | EndpointSum) -> None:
         """Add the counters of ``part``; its gauges are left out."""
@@ -45,6 +50,8 @@ class EndpointSum:
         _add_counts(self.dials, part.dials)
         _add_buckets(self.dial_buckets, part.dial_buckets)
         self.dial_seconds += part.dial_seconds
+        _add_counts(self.ended, part.ended)
+        self.retransmits += part.retransmits
 
 
 @dataclass(slots=True)
@@ -99,6 +106,14 @@ class Sums:
     def forget(self, name: str) -> None:
         """Endpoint ``name`` is gone: keep its counters in the overall figures only."""
         self.forgotten.add(self.endpoints.pop(name))
+
+    @property
+    def ended_without_endpoint(self) -> dict[str, int]:
+        """Sessions that ended and had reached no endpoint, by reason."""
+        reached = dict(self.forgotten.ended)
+        for each in self.endpoints.values():
+            _add_counts(reached, each.ended)
+        return {reason: count - reached.get(reason, 0) for reason, count in self.ended.items()}
 
     @property
     def overall(self) -> EndpointSum:
@@ -175,6 +190,8 @@ class Totals:
                 entry = total.of(name)
                 entry.sessions += counted.sessions
                 _add_counts(entry.addresses, counted.addresses)
+                entry.rtt_weight += counted.rtt_weight
+                entry.rtt_weighted_s += counted.rtt_weighted_s
                 entry.add(counted)
         if self._known is not None:
             for name in [name for name in total.endpoints if name not in self._known]:

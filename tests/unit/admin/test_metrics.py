@@ -34,7 +34,9 @@ CONTRACT = {
     "build_info": {"version"},
     "sessions": {"endpoint"},
     "sessions_total": {"endpoint"},
-    "sessions_ended_total": {"reason"},
+    "sessions_ended_total": {"reason", "endpoint"},
+    "tcp_rtt_seconds": {"endpoint"},
+    "tcp_retransmits_total": {"endpoint"},
     "session_duration_seconds_bucket": {"le"},
     "bytes_total": {"endpoint", "direction"},
     "dials_total": {"endpoint", "result"},
@@ -87,7 +89,7 @@ def view(endpoints: int = 2) -> GatewayView:
         loop_lag_s=0.002,
         rss_bytes=1000,
         cpu_s=2.5,
-        ended={"client": 4},
+        ended={"client": 4, "dial-failed": 2},
         refused={"dial-failed": 2},
         session_buckets=(0, 1, 3),
         session_seconds=0.5,
@@ -101,6 +103,10 @@ def view(endpoints: int = 2) -> GatewayView:
                 dials={"connected": 7, "refused": 1},
                 dial_buckets=(5, 2),
                 dial_seconds=0.0008,
+                ended={"client": 3},
+                rtt_weight=2.0,
+                rtt_weighted_s=0.004,
+                retransmits=5,
             )
         },
     )
@@ -202,8 +208,15 @@ def test_the_values_are_the_views() -> None:
     assert value(got, "dial_duration_seconds_sum", endpoint=A) == pytest.approx(0.0008)
     assert value(got, "session_duration_seconds_bucket", le="0.01") == 2
     assert value(got, "session_duration_seconds_count") == 8
-    assert value(got, "sessions_ended_total", reason="client") == 8
-    assert value(got, "sessions_ended_total", reason="drained") == 0
+    assert value(got, "sessions_ended_total", endpoint=A, reason="client") == 3
+    assert value(got, "sessions_ended_total", endpoint=B, reason="client") == 0
+    assert value(got, "sessions_ended_total", endpoint="", reason="client") == 5
+    assert value(got, "sessions_ended_total", endpoint="", reason="dial-failed") == 4
+    assert value(got, "sessions_ended_total", endpoint="", reason="drained") == 0
+    assert value(got, "tcp_rtt_seconds", endpoint=A) == pytest.approx(0.002)
+    assert ("etcd_gateway_tcp_rtt_seconds", frozenset({("endpoint", B)})) not in got
+    assert value(got, "tcp_retransmits_total", endpoint=A) == 5
+    assert value(got, "tcp_retransmits_total", endpoint=B) == 0
     assert value(got, "refused_total", reason="dial-failed") == 4
     assert value(got, "refused_total", reason="no-endpoint") == 0
     assert value(got, "endpoint_active", endpoint=A) == 1

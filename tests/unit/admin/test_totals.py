@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +56,56 @@ def test_the_newest_report_of_a_worker_replaces_the_one_before() -> None:
         dial_buckets=[0, 5],
         dial_seconds=2.5,
     )
+
+
+def ended(count: int, *, rtt_weight: float = 0.0) -> EndpointReport:
+    """An endpoint all of whose sessions ended, and whose round trip takes 2 ms."""
+    return EndpointReport(
+        sessions_total=count,
+        ended={"client": count},
+        rtt_weight=rtt_weight,
+        rtt_weighted_s=0.002 * rtt_weight,
+        retransmits=count,
+    )
+
+
+def test_ends_belong_to_an_endpoint_or_to_none() -> None:
+    """What ended without an endpoint is the rest, also when an endpoint or a worker is gone."""
+    totals = Totals()
+    first = dataclasses.replace(
+        report(a=ended(3), b=ended(2)), ended={"client": 5, "dial-failed": 4}
+    )
+    totals.report(0, 1, first)
+
+    def now() -> tuple[dict[str, int], dict[str, int]]:
+        sums = totals.sums()
+        return sums.ended_without_endpoint, sums.ended
+
+    expected = {"client": 0, "dial-failed": 4}, {"client": 5, "dial-failed": 4}
+    assert now() == expected
+    assert totals.sums().endpoints[A].ended == {"client": 3}
+    totals.retain({B})
+    assert now() == expected
+    assert A not in totals.sums().endpoints
+    totals.report(0, 1, dataclasses.replace(first, endpoints={B: ended(2)}))
+    assert now() == expected
+    totals.gone(0, 1)
+    assert now() == expected
+    restored = Totals.restore(json.loads(json.dumps(totals.export())))
+    assert restored.sums().ended_without_endpoint == expected[0]
+
+
+def test_round_trips_are_of_living_workers_and_retransmissions_of_all() -> None:
+    """A mean over the workers that sample now; a counter that never goes back."""
+    totals = Totals()
+    totals.report(0, 1, report(a=ended(1, rtt_weight=3.0)))
+    totals.report(1, 1, report(a=ended(2, rtt_weight=1.0)))
+    both = totals.sums().endpoints[A]
+    assert (both.rtt_weight, both.retransmits) == (4.0, 3)
+    assert both.rtt_weighted_s == pytest.approx(0.008)
+    totals.gone(0, 1)
+    left = totals.sums().endpoints[A]
+    assert (left.rtt_weight, left.retransmits) == (1.0, 3)
 
 
 def test_workers_add_up() -> None:
