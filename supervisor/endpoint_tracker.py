@@ -124,6 +124,11 @@ class EndpointTracker:
         if self._publisher is not None:
             self._publisher.ask()
 
+    def active_names(self) -> list[str]:
+        """The endpoints that are active."""
+        members = self._roster.members
+        return [each.found.name for each in members if each.state is EndpointState.ACTIVE]
+
     @property
     def any_active(self) -> bool:
         """Whether an endpoint is active, and not only because too few others are."""

@@ -148,7 +148,12 @@ class Master:
             totals=self._totals,
             send=self._send,
         )
-        self._discovery_loop = DiscoveryLoop(self._config, self._log, self._endpoints.on_found)
+        self._discovery_loop = DiscoveryLoop(
+            self._config,
+            self._log,
+            self._endpoints.on_found,
+            active_names=self._endpoints.active_names,
+        )
         self._reloader = Reloader(
             Steps(
                 running=lambda: self._config,
@@ -300,7 +305,7 @@ class Master:
         self._endpoints.on_found(self._left.state.found)
         self._endpoints.health.remember(self._left.state.health)
         if self._left.state.discovery is not None:
-            self._discovery_loop.remember(self._left.state.discovery)
+            self._discovery_loop.remember(self._left.state.discovery, self._left.state.member_list)
 
     def _start_pool(self, slots: int) -> None:
         self._left.commit(os.environ)
@@ -493,6 +498,7 @@ class Master:
             found=tuple(member.found for member in present),
             health={name: view for name, view in health.items() if view is not None},
             discovery=self._discovery_loop.view,
+            member_list=self._discovery_loop.adopted,
             reload=self._reloader.view,
             restarts=dict(pool.restarts),
             events=self._events.all(),

@@ -201,6 +201,7 @@ class Pretender:
                 last_success_at=self.began,
                 next_refresh_s=42.0,
                 results={"success": 3},
+                by_source={"srv": {"success": 3}},
             ),
             reload=self.reload,
             endpoints=tuple(self.endpoints.values()),

@@ -127,9 +127,11 @@ def _endpoints(
 ) -> Part:
     now = _now(document)
     classes = len({each["priority"] for each in document["endpoints"]}) > 1
+    synced = bool(document["discovery"].get("member_sync"))
     weights = any(each["weight"] for each in document["endpoints"])
     columns = ["SESSIONS"] if small else ["SESSIONS", "TOTAL", "IN", "OUT"]
     columns += ["PRIORITY"] * (classes and not small) + ["WEIGHT"] * (weights and not small)
+    columns += ["SOURCE"] * (synced and not small)
     rows: list[list[Cell]] = []
     for each in shown:
         figures = {
@@ -139,6 +141,7 @@ def _endpoints(
             "OUT": size(each["bytes_out"]) if "bytes_out" in each else "",
             "PRIORITY": str(each["priority"]) if "weight" in each else "",
             "WEIGHT": str(each.get("weight", "")),
+            "SOURCE": str(each.get("source", "")),
         }
         since = each.get("since")
         lasted = "" if since is None else lasting(now - _seconds(since))
@@ -200,10 +203,23 @@ def _facts(document: Mapping[str, Any]) -> list[Part]:
     if found["next_refresh_s"] is not None:
         source += f", next in {lasting(found['next_refresh_s'])}"
     lines.append(f"discovery: {source}")
+    if synced := found.get("member_sync"):
+        lines.append(f"member sync: {_member_sync(synced, now)}")
     if reload["last_at"]:
         ago = lasting(now - _seconds(reload["last_at"]))
         lines.append(f"reload: {reload['last_result']} {ago} ago")
     return [line(each) for each in lines]
+
+
+def _member_sync(synced: Mapping[str, Any], now: float) -> str:
+    """Which list endpoints follow, when a member answered last, and which members are not used."""
+    text = "no list adopted"
+    if synced["cluster_id"]:
+        text = f"{len(synced['members'])} endpoints of cluster {synced['cluster_id']}"
+        text += "" if synced["confirmed"] else ", not confirmed"
+    if synced["last_success_at"]:
+        text += f", last answer {lasting(now - _seconds(synced['last_success_at']))} ago"
+    return "; ".join([text, *(f"{name} {why}" for name, why in synced["left_out"].items())])
 
 
 def _now(document: Mapping[str, Any]) -> float:

@@ -84,6 +84,8 @@ class Config:
     discovery_refresh: str = "ttl"
     """``ttl``, ``off``, or ``fixed`` with ``discovery_refresh_s``."""
     discovery_refresh_s: float = 0.0
+    member_sync_s: float = 0.0
+    """0 is ``off``."""
     health_check: str = "auto"
     health_path: str = "/health"
     health_interval_s: float = DEFAULT_INTERVAL_S

@@ -85,6 +85,15 @@ def refresh(text: str) -> tuple[str, float]:
         raise ValueError(f"{error}; or one of ttl, off") from None
 
 
+def member_sync(text: str) -> float:
+    if text == "off":
+        return 0.0
+    try:
+        return float(duration(0.1)(text))
+    except ValueError as error:
+        raise ValueError(f"{error}; or off") from None
+
+
 def switch(text: str) -> bool:
     # The words of Go's strconv.ParseBool, which etcd gateway's flags take.
     if text in ("1", "t", "T", "true", "TRUE", "True"):

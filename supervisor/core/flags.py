@@ -115,6 +115,17 @@ FLAGS: tuple[Flag, ...] = (
         help="Look names up again: when their TTL expires (5s to 5m), never, or this often.",
     ),
     Flag(
+        name="member-sync",
+        field="member_sync_s",
+        read=readers.member_sync,
+        default="off",
+        metavar="off|DURATION",
+        choices=("off",),
+        topic=Topic.ENDPOINTS,
+        help="Ask the etcd cluster this often for its members and follow them; what --endpoints or "
+        "SRV records name is where to begin.",
+    ),
+    Flag(
         name="removal-grace",
         field="removal_grace_s",
         read=readers.duration(0.001, zero="until they end"),

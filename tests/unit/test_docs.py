@@ -92,7 +92,7 @@ COMMANDS = {"start", "check", "status", "reload", "demo", "completion"}
 
 OTHER_FLAGS = {
     *("--version", "--help", "--json", "--explain", "--watch", "--etcd", "--once", "--check"),
-    *("--client-cert-auth", "--logger", "--slurpfile"),
+    *("--client-cert-auth", "--advertise-client-urls", "--logger", "--slurpfile"),
     *("--read-only", "--stop-timeout", "--concurrency", "--restart-epoch"),
 }
 """Flags of our other commands, of ``tests.generate``, of etcd, of jq, and of programs beside us."""

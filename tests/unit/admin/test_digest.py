@@ -61,13 +61,18 @@ def test_problems_are_spelled_out() -> None:
         document(
             unready=["draining", "no endpoint is active"],
             foreign_listeners=[{"uid": 0, "address": "127.0.0.1:1"}],
-            discovery={"last_error": "timeout", "refused": {}},
+            discovery={
+                "last_error": "timeout",
+                "member_sync": {"last_error": "HTTP status 401"},
+                "refused": {},
+            },
             reload={"last_result": "failed", "last_error": "no such file"},
         )
     ) == [
         "not ready: no endpoint is active",
         "another program (uid 0) listens on 127.0.0.1:1 and takes clients",
         "discovery: timeout",
+        "member sync: HTTP status 401",
         "the last reload failed: no such file",
     ]
     failed = {"last_result": "failed", "last_error": None}

@@ -57,7 +57,7 @@ CONTRACT = {
     "probe_duration_seconds_bucket": {"endpoint", "le"},
     "probes_total": {"endpoint", "result"},
     "refused_total": {"reason"},
-    "discovery_total": {"result"},
+    "discovery_total": {"result", "source"},
     "discovery_last_success_timestamp_seconds": set(),
     "endpoints": set(),
     "snapshot_version": set(),
@@ -128,6 +128,7 @@ def view(endpoints: int = 2) -> GatewayView:
         discovery=DiscoveryView(
             last_success_at=1767225600.25,
             results={"success": 3},
+            by_source={"srv": {"success": 3}, "members": {"failure": 1}},
             refused={"bad.test:1": "certificate", "loop.test:1": "our own address"},
         ),
         reload=ReloadView(last_result="complete", results={"complete": 2}),
@@ -226,7 +227,9 @@ def test_the_values_are_the_views() -> None:
     assert value(got, "endpoint_transitions_total", endpoint=A, state="inactive") == 1
     assert value(got, "probes_total", endpoint=A, result="passed") == 9
     assert value(got, "probes_total", endpoint=B, result="failed") == 0
-    assert value(got, "discovery_total", result="success") == 3
+    assert value(got, "discovery_total", result="success", source="srv") == 3
+    assert value(got, "discovery_total", result="failure", source="srv") == 0
+    assert value(got, "discovery_total", result="failure", source="members") == 1
     assert value(got, "discovery_last_success_timestamp_seconds") == 1767225600.25
     assert value(got, "reloads_total", result="complete") == 2
     assert value(got, "reloads_total", result="failed") == 0
