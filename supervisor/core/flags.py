@@ -115,6 +115,17 @@ FLAGS: tuple[Flag, ...] = (
         help="Look names up again: when their TTL expires (5s to 5m), never, or this often.",
     ),
     Flag(
+        name="member-sync",
+        field="member_sync_s",
+        read=readers.member_sync,
+        default="off",
+        metavar="off|DURATION",
+        choices=("off",),
+        topic=Topic.ENDPOINTS,
+        help="Ask the etcd cluster this often for its members and follow them; what --endpoints or "
+        "SRV records name is where to begin.",
+    ),
+    Flag(
         name="removal-grace",
         field="removal_grace_s",
         read=readers.duration(0.001, zero="until they end"),
@@ -368,13 +379,13 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="health-check",
         field="health_check",
-        read=readers.choice("auto", "tcp", "tls", "http", "https", "etcd", "off"),
+        read=readers.choice("auto", "tcp", "tls", "http", "https", "off"),
         default="auto",
-        metavar="auto|tcp|tls|http|https|etcd|off",
-        choices=("auto", "tcp", "tls", "http", "https", "etcd", "off"),
+        metavar="auto|tcp|tls|http|https|off",
+        choices=("auto", "tcp", "tls", "http", "https", "off"),
         topic=Topic.HEALTH,
         help="How to probe endpoints. auto: tls where an endpoint is known to speak it, else "
-        "tcp. etcd: ask the member for its leader and its alarms. off: rely on failed dials.",
+        "tcp. off: rely on failed dials.",
     ),
     Flag(
         name="health-path",
@@ -384,18 +395,7 @@ FLAGS: tuple[Flag, ...] = (
         metavar="PATH",
         topic=Topic.HEALTH,
         help="Path that http and https probes request: 200 is healthy, and a JSON body with "
-        '"health" must say "true". A query goes with it, as in /health?exclude=NOSPACE.',
-    ),
-    Flag(
-        name="health-port",
-        field="health_port",
-        read=readers.health_port,
-        default="",
-        may_be_empty=True,
-        metavar="PORT",
-        topic=Topic.HEALTH,
-        help="Port that http, https and etcd probes go to, instead of the endpoint's own; for etcd "
-        "that of --listen-metrics-urls, which wants no client certificate.",
+        '"health" must say "true".',
     ),
     Flag(
         name="health-interval",
@@ -462,7 +462,7 @@ FLAGS: tuple[Flag, ...] = (
         may_be_empty=True,
         metavar="FILE",
         topic=Topic.HEALTH,
-        help="Client certificate (PEM) for tls, https and etcd probes.",
+        help="Client certificate (PEM) for tls and https probes.",
     ),
     Flag(
         name="health-key-file",

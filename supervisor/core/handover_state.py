@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from gateway.core.address import parse_endpoint
 from supervisor.core.admin.totals import Totals
-from supervisor.core.admin.views import DiscoveryView, ReloadView
-from supervisor.core.certificates import CertificateEnd
+from supervisor.core.admin.views import DiscoveryView, MemberSyncView, ReloadView
+from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.health.machine import HealthView
 from supervisor.core.workers.worker_id import WorkerId
 
@@ -43,7 +45,8 @@ class HandoverState:
 
     ``workers``: how many there are to be, 0 if nobody says. ``gens``: the highest generation that
     each slot used. ``draining``: workers that were told to leave. ``found``: the last good
-    endpoints. ``listen_given`` and ``listen``: the addresses as configured, and as bound.
+    endpoints. ``member_list``: the list of the cluster that they follow. ``listen_given`` and
+    ``listen``: the addresses as configured, and as bound.
     ``admin``: the admin addresses that are bound. ``image``: who wrote this, None if it is not
     worth going back to. ``failure``: why an upgrade was undone, if one was.
     """
@@ -58,8 +61,8 @@ class HandoverState:
     snapshot_version: int = 0
     found: tuple[Discovered, ...] = ()
     health: dict[str, HealthView] = field(default_factory=dict)
-    certificates: tuple[CertificateEnd, ...] = ()
     discovery: DiscoveryView | None = None
+    member_list: AdoptedList | None = None
     reload: ReloadView = field(default_factory=ReloadView)
     restarts: dict[str, int] = field(default_factory=dict)
     events: tuple[Mapping[str, Any], ...] = ()
@@ -87,8 +90,8 @@ def encode(state: HandoverState) -> dict[str, Any]:
             "version": state.snapshot_version,
             "found": [dataclasses.asdict(each) for each in state.found],
             "health": {name: dataclasses.asdict(view) for name, view in state.health.items()},
-            "certificates": [dataclasses.asdict(each) for each in state.certificates],
             "discovery": None if state.discovery is None else dataclasses.asdict(state.discovery),
+            "member_list": None if state.member_list is None else _list_facts(state.member_list),
             "reload": dataclasses.asdict(state.reload),
             "restarts": dict(state.restarts),
             "events": [dict(event) for event in state.events],
@@ -120,8 +123,8 @@ def decode(document: object) -> HandoverState:
             for name, each in health.items()
             if (view := _build(HealthView, each)) is not None
         },
-        certificates=tuple(_each(_get(facts, "certificates", []), _certificate)),
-        discovery=_build(DiscoveryView, facts.get("discovery")),
+        discovery=_discovery(facts.get("discovery")),
+        member_list=_member_list(facts.get("member_list")),
         reload=_build(ReloadView, facts.get("reload")) or ReloadView(),
         restarts=_numbers(_get(facts, "restarts", {})),
         events=tuple(each for each in events if isinstance(each, dict)),
@@ -143,7 +146,7 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _numbers(document: Mapping[str, Any]) -> dict[str, int]:
+def _numbers(document: Mapping[Any, Any]) -> dict[str, int]:
     return {name: number for name, number in document.items() if isinstance(number, int)}
 
 
@@ -181,17 +184,57 @@ def _discovered(document: object) -> Discovered | None:
     return dataclasses.replace(found, addresses=_texts(found.addresses))
 
 
-def _certificate(document: object) -> CertificateEnd | None:
-    end = _build(CertificateEnd, document)
-    usable = (
-        end is not None
-        and isinstance(end.endpoint, str)
-        and isinstance(end.address, str)
-        and isinstance(end.port, int)
-        and isinstance(end.not_after, int | float)
-        and isinstance(end.warned_at, int | float | None)
+def _discovery(document: object) -> DiscoveryView | None:
+    view = _build(DiscoveryView, document)
+    if view is None:
+        return None
+    member_sync = _build(MemberSyncView, view.member_sync)
+    by_source = view.by_source if isinstance(view.by_source, Mapping) else {}
+    counts = {
+        source: _numbers(results)
+        for source, results in by_source.items()
+        if isinstance(results, Mapping)
+    }
+    results = _numbers(view.results) if isinstance(view.results, Mapping) else {}
+    return dataclasses.replace(view, member_sync=member_sync, by_source=counts, results=results)
+
+
+def _list_facts(adopted: AdoptedList) -> dict[str, Any]:
+    return {
+        "cluster_id": f"{adopted.cluster_id:x}",
+        "from_elsewhere": adopted.from_elsewhere,
+        "confirmed": adopted.confirmed,
+        "targets": [
+            {"member": each.member, "url": str(each.address), "tls": each.tls}
+            for each in adopted.targets
+        ],
+    }
+
+
+def _member_list(document: object) -> AdoptedList | None:
+    facts: Mapping[str, Any] = document if isinstance(document, Mapping) else {}
+    targets = tuple(_each(_get(facts, "targets", []), _member_target))
+    try:
+        cluster_id = int(_get(facts, "cluster_id", ""), 16)
+    except ValueError:
+        return None
+    if not targets:
+        return None
+    return AdoptedList(
+        cluster_id=cluster_id,
+        targets=targets,
+        from_elsewhere=_get(facts, "from_elsewhere", False),
+        confirmed=_get(facts, "confirmed", True),
     )
-    return end if usable else None
+
+
+def _member_target(document: object) -> MemberTarget | None:
+    facts: Mapping[str, Any] = document if isinstance(document, Mapping) else {}
+    try:
+        address = parse_endpoint(_get(facts, "url", ""))[0]
+    except ValueError:
+        return None
+    return MemberTarget(_get(facts, "member", ""), address, _get(facts, "tls", False))
 
 
 def _totals(document: object) -> Totals:

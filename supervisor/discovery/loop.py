@@ -11,21 +11,31 @@ import contextlib
 import math
 import random
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 
 from gateway.core.address import HostPort
 from gateway.core.log import Log
 from supervisor.core.admin.views import DiscoveryView
 from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
-from supervisor.core.discovery.endpoints import Discovered, EndpointsChange, compare, tls_domain
+from supervisor.core.discovery.adoption import AdoptedList
+from supervisor.core.discovery.endpoints import (
+    Discovered,
+    EndpointsChange,
+    Outcome,
+    Question,
+    Source,
+    compare,
+    target_key,
+    tls_domain,
+)
 from supervisor.core.discovery.resolution import DnsResult, Resolution
 from supervisor.core.discovery.schedule import Due, next_due
 from supervisor.core.discovery.system_names import Files
+from supervisor.core.discovery.tally import Tally
+from supervisor.discovery.member_sync import MemberSync, Surroundings
 from supervisor.discovery.resolution import BadTargetError, Targets
-from supervisor.system.certificate_watch import CertificateWatch
-from supervisor.system.tls import TlsContexts
 
 AFTER_ERROR_S = 5.0
 """Wait after an error that nobody expected."""
@@ -48,11 +58,13 @@ class ReloadFailedError(Exception):
 
 
 OnFound = Callable[[tuple[Discovered, ...]], None]
+ActiveNames = Callable[[], Collection[str]]
 
 
 class DiscoveryLoop:
     """Calls ``on_found`` with the endpoints whenever they changed, and logs each change.
 
+    ``active_names``: the endpoints that are active now, which may be asked for the member list.
     Owns one task, from ``start`` to ``close``.
     """
 
@@ -62,11 +74,10 @@ class DiscoveryLoop:
         log: Log,
         on_found: OnFound,
         *,
+        active_names: ActiveNames = tuple,
         files: Files | None = None,
         draw: Draw = random.randrange,
         wall: Callable[[], float] = time.time,
-        contexts: TlsContexts | None = None,
-        certificates: CertificateWatch | None = None,
     ) -> None:
         self._config = config
         self._log = log
@@ -74,8 +85,6 @@ class DiscoveryLoop:
         self._files = files or Files()
         self._draw = draw
         self._wall = wall
-        self._contexts = contexts
-        self._certificates = certificates
         self._listen: tuple[HostPort, ...] = ()
         self.max_lookups = self.max_handshakes = UNLIMITED
         """How many there may be at once; to be set before :meth:`start`."""
@@ -84,12 +93,28 @@ class DiscoveryLoop:
         self._waiters: list[asyncio.Future[None]] = []
         self._kick = asyncio.Event()
         self._force = False
+        self._list_changed = False
         self._asked_all_at = -math.inf
         self._any_active = True
         self._found: tuple[Discovered, ...] = ()
         self._last = Resolution()
         self._last_success_at: float | None = None
-        self._results: Counter[str] = Counter()
+        self._tally = Tally()
+        self._member_sync = MemberSync(
+            config,
+            log,
+            Surroundings(
+                known=lambda: self._last.known,
+                active=active_names,
+                listen=lambda: self._listen,
+                look_up=self._look_up,
+                on_change=self._rejoin,
+            ),
+            draw=draw,
+            wall=wall,
+        )
+        self._joined: AdoptedList | None = None
+        """The member list that the last published endpoints follow."""
         self._warned = ("", -math.inf)
         self._has_former = False
         self._task: asyncio.Task[None] | None = None
@@ -98,6 +123,7 @@ class DiscoveryLoop:
     @property
     def view(self) -> DiscoveryView:
         due_at = self._due_at()
+        synced = self._member_sync.view
         now = asyncio.get_running_loop().time()
         return DiscoveryView(
             srv=self._config.discovery_srv or None,
@@ -105,13 +131,22 @@ class DiscoveryLoop:
             last_error=self._last.error or None,
             next_refresh_s=None if due_at is None else max(due_at - now, 0.0),
             refused=self._last.left_out,
-            results=dict(self._results),
+            results=self._tally.by_result(),
+            by_source=self._tally.by_source(self._source, synced.results if synced else None),
+            member_sync=synced,
         )
 
-    def remember(self, view: DiscoveryView) -> None:
+    @property
+    def adopted(self) -> AdoptedList | None:
+        """The member list of the cluster that endpoints follow, None if they follow none."""
+        return self._member_sync.adopted
+
+    def remember(self, view: DiscoveryView, adopted: AdoptedList | None = None) -> None:
         """Continue the counts of the image before us, whose endpoints stay until DNS answers."""
         self._has_former = True
-        self._results = Counter(view.results)
+        self._joined = adopted
+        self._member_sync.remember(adopted, view.member_sync)
+        self._tally.restore(view.by_source, view.results, self._source)
         self._last_success_at = view.last_success_at
 
     async def start(self, listen: tuple[HostPort, ...]) -> None:
@@ -138,16 +173,11 @@ class DiscoveryLoop:
         self._force = True
         self._kick.set()
 
-    def check_tls_again(self) -> None:
-        """The files of the TLS check changed."""
-        if self._targets is not None:
-            self._targets.check_again()
-            self._kick.set()
-
     def set_any_active(self, any_active: bool) -> None:
         """Whether any endpoint is active; while none is, DNS is asked again and again."""
         if self._any_active != any_active:
             self._any_active = any_active
+            self._member_sync.set_any_active(any_active)
             self._kick.set()
 
     async def reload(self, config: Config) -> None:
@@ -166,6 +196,7 @@ class DiscoveryLoop:
 
     async def close(self) -> None:
         """End the task. TLS checks under way end in order; waiting reloads are cancelled."""
+        await self._member_sync.close()
         if self._task is not None:
             if self._targets is not None:
                 await self._targets.close()
@@ -208,7 +239,7 @@ class DiscoveryLoop:
         while True:
             now = asyncio.get_running_loop().time()
             due_at = self._due_at()
-            if self._force or (due_at is not None and due_at <= now):
+            if self._force or self._list_changed or (due_at is not None and due_at <= now):
                 return
             self._kick.clear()
             with contextlib.suppress(TimeoutError):
@@ -234,6 +265,7 @@ class DiscoveryLoop:
         waiters, self._waiters = self._waiters, []
         candidate, self._candidate = self._candidate, None
         asked_for, self._force = self._force, False
+        self._list_changed = False
         force = asked_for or (due.everything and due.at <= now())
         try:
             result = await self._resolve(candidate, force=force, recheck=asked_for)
@@ -262,8 +294,12 @@ class DiscoveryLoop:
         if candidate is not None:
             targets = self._make_targets(candidate, before=self._targets)
         assert targets is not None  # noqa: S101 (for the type checker)
-        early = self._publish if candidate is None else None
-        result = await targets.resolve(force=force, recheck=recheck, publish=early)
+        adopted = self._member_sync.adopted
+        same_targets = candidate is None or target_key(candidate) == target_key(self._config)
+        if not same_targets or (candidate is not None and not candidate.member_sync_s):
+            adopted = None
+        early = None if candidate else partial(self._publish, adopted=adopted)
+        result = await targets.resolve(force=force, recheck=recheck, publish=early, adopted=adopted)
         if not result.srv and result.loops and (candidate is not None or not self._started.done()):
             name, hit = next(iter(result.loops.items()))
             raise BadTargetError(
@@ -274,14 +310,15 @@ class DiscoveryLoop:
             if not result.endpoints:
                 raise ReloadFailedError(_nothing(candidate, result))
             self._config, self._targets = candidate, targets
-        self._publish(result)
+            await self._member_sync.reconfigure(candidate, same_targets=same_targets)
+        self._publish(result, adopted=adopted)
         return result
 
-    def _publish(self, result: Resolution) -> None:
+    def _publish(self, result: Resolution, *, adopted: AdoptedList | None) -> None:
         """Make a result known: to the view, the log, ``on_found``, and a start that waits."""
         last, self._last = self._last, result
         if result.dns is not DnsResult.NOT_ASKED:
-            self._results[result.dns.value] += 1
+            self._tally.add(self._source, result.dns.value)
         literals_only = result.dns is DnsResult.NOT_ASKED and self._last_success_at is None
         if result.dns is DnsResult.SUCCESS or (literals_only and result.endpoints):
             self._last_success_at = self._wall()
@@ -291,17 +328,35 @@ class DiscoveryLoop:
         if result.incomplete and result.incomplete != last.incomplete and result.endpoints:
             self._log.warn("discovery incomplete", error=result.incomplete)
         before, self._found = self._found, result.endpoints
+        list_before, self._joined = self._joined, adopted
         change = compare(before, self._found)
         if not change:
             return
-        self._log_change(result, change, first=not self._started.done())
+        source = self._source if self._joined == list_before else Source.MEMBERS
+        self._log_change(result, change, source, first=not self._started.done())
         self._on_found(self._found)
         if self._found and not self._started.done():
             self._started.set_result(None)
+            self._member_sync.start()
 
-    def _log_change(self, result: Resolution, change: EndpointsChange, *, first: bool) -> None:
+    @property
+    def _source(self) -> Source:
+        return Source.SRV if self._config.discovery_srv else Source.FLAG
+
+    async def _look_up(self, question: Question) -> Outcome:
+        assert self._targets is not None  # noqa: S101 (for the type checker)
+        return await self._targets.look_up(question)
+
+    def _rejoin(self) -> None:
+        """The member list changed: endpoints follow it; DNS is asked only what is due."""
+        self._list_changed = True
+        self._kick.set()
+
+    def _log_change(
+        self, result: Resolution, change: EndpointsChange, source: Source, *, first: bool
+    ) -> None:
         srv = self._config.discovery_srv
-        names = [endpoint.name for endpoint in result.endpoints]
+        names = [endpoint.name for endpoint in result.seeds]
         if result.srv and not self._config.insecure_discovery:
             self._log.info("using validated discovered SRV endpoints", srv=srv, endpoints=names)
         if srv and not result.srv and names:
@@ -312,6 +367,7 @@ class DiscoveryLoop:
                 added=change.added,
                 removed=change.removed,
                 changed=change.changed,
+                source=source.value,
             )
 
     def _make_targets(self, config: Config, before: Targets | None = None) -> Targets:
@@ -324,8 +380,6 @@ class DiscoveryLoop:
             draw=self._draw,
             max_lookups=self.max_lookups,
             max_handshakes=self.max_handshakes,
-            contexts=self._contexts,
-            certificates=self._certificates,
         )
 
 

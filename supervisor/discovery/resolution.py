@@ -18,10 +18,12 @@ from gateway.core.log import Log
 from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery import endpoints as discovery
+from supervisor.core.discovery import joining
 from supervisor.core.discovery.address_order import order_families
 from supervisor.core.discovery.admission import Admission, Candidate
+from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.answers import CONFIRM_S, Answers, Refresh
-from supervisor.core.discovery.endpoints import Discovered, Question
+from supervisor.core.discovery.endpoints import Discovered, Findings, Outcome, Question
 from supervisor.core.discovery.explanation import Branch, Story
 from supervisor.core.discovery.loop_guard import without_own
 from supervisor.core.discovery.resolution import Resolution, judge_dns
@@ -29,8 +31,6 @@ from supervisor.core.discovery.system_names import Files
 from supervisor.core.discovery.trace import Step
 from supervisor.discovery.local_addresses import has_route, is_local
 from supervisor.discovery.tls_gate import Gate
-from supervisor.system.certificate_watch import CertificateWatch
-from supervisor.system.tls import TlsContexts
 
 if TYPE_CHECKING:
     from supervisor.discovery.resolver import Resolver
@@ -58,8 +58,7 @@ class Targets:
 
     ``before`` is the Targets of the configuration before: what it knows of DNS and of TLS is kept
     where it still holds. ``traced``: keep the steps for :meth:`explain`. ``max_lookups`` and
-    ``max_handshakes``: for how many at once there are descriptors. ``contexts`` and
-    ``certificates``: see Gate.
+    ``max_handshakes``: for how many at once there are descriptors.
     Raises BadTargetError if a file that the TLS check needs cannot be used.
     """
 
@@ -75,15 +74,11 @@ class Targets:
         traced: bool = False,
         max_lookups: int = UNLIMITED,
         max_handshakes: int = UNLIMITED,
-        contexts: TlsContexts | None = None,
-        certificates: CertificateWatch | None = None,
     ) -> None:
         self.config = config
         self._max_lookups = max_lookups
         self._max_handshakes = max_handshakes
         self._steps: dict[Question, tuple[Step, ...]] | None = {} if traced else None
-        self._contexts = contexts
-        self._certificates = certificates
         self._listen = listen
         self._log = log
         self._files = files or Files()
@@ -94,6 +89,7 @@ class Targets:
             config.discovery_refresh_s,
             confirm_s=config.removal_grace_s or CONFIRM_S,
         )
+        self._adopted: AdoptedList | None = None
         self._answers: Answers = before._answers.copy() if before else Answers()
         self._gate = self._make_gate()
         self._admission: Admission = Admission()
@@ -110,38 +106,46 @@ class Targets:
         """When the next question or TLS check is due; infinity if none ever is."""
         return min(self._answers.next_at(), self._admission.next_at())
 
-    def check_again(self) -> None:
-        """The files of the TLS check changed: check now who did not pass with those before."""
-        self._admission.hurry(asyncio.get_running_loop().time())
-
     async def close(self) -> None:
         """Let the TLS checks under way end in order; begin no more."""
         if self._gate is not None:
             await self._gate.close()
 
     async def resolve(
-        self, *, force: bool, recheck: bool = False, publish: Publish | None = None
+        self,
+        *,
+        force: bool,
+        recheck: bool = False,
+        publish: Publish | None = None,
+        adopted: AdoptedList | None = None,
     ) -> Resolution:
         """Ask what is due, or everything if ``force`` is true, and return what follows from it.
 
         ``recheck``: check the TLS of every endpoint again, however fresh its check is.
         ``publish`` gets the endpoints found so far if the rest takes longer than EARLY_S.
+        ``adopted``: the member list to follow.
         """
+        self._adopted = adopted
         owners = [owner.question for owner in self._owners]
         asked_owners = await self._ask(owners, force)
-        hosts = discovery.targets(self._owners, self._answers.lookup)
+        listed = joining.member_questions(adopted)
+        hosts = (*discovery.targets(self._owners, self._answers.lookup), *listed)
         result, asked_hosts = await self._resolve_srv(
             hosts, force=force, recheck=recheck, renewed=bool(asked_owners), publish=publish
         )
         statics: tuple[Question, ...] = ()
         if self._uses_static_list():
-            statics = discovery.static_questions(self.config)
-            if not result.endpoints:
+            statics = (*discovery.static_questions(self.config), *listed)
+            if not result.seeds:
                 result, asked = await self._resolve_static(statics, result, force, publish)
                 asked_hosts += asked
         self._answers.keep({*owners, *hosts, *statics})
         dns = judge_dns(asked_owners, asked_hosts, self._answers.trusted)
-        return dataclasses.replace(result, stale=self._answers.errors(), dns=dns)
+        return self._chosen(dataclasses.replace(result, stale=self._answers.errors(), dns=dns))
+
+    async def look_up(self, question: Question) -> Outcome:
+        """What DNS says now, whatever was asked before."""
+        return (await self._current_resolver().look_up(question)).outcome
 
     @property
     def may_refresh(self) -> bool:
@@ -178,7 +182,9 @@ class Targets:
         """
         gate = self._gate
         if gate is None:
-            asked = await self._ask(hosts, force, late=lambda: _publish(self._find_srv(), publish))
+            asked = await self._ask(
+                hosts, force, late=lambda: self._publish(self._find_srv(), publish)
+            )
             return self._find_srv(), asked
         asked = await self._ask(hosts, force)
         result = self._find_srv()
@@ -199,7 +205,7 @@ class Targets:
     ) -> tuple[Resolution, list[Question]]:
         """The endpoints of the static list, and the hosts that were asked for."""
         asked = await self._ask(
-            statics, force, late=lambda: _publish(self._find_static(by_srv), publish)
+            statics, force, late=lambda: self._publish(self._find_static(by_srv), publish)
         )
         return self._find_static(by_srv), asked
 
@@ -207,11 +213,12 @@ class Targets:
         """What the SRV records held now name, without ourselves; before the TLS check."""
         found = discovery.find_srv(self._owners, self._answers.lookup)
         self._log_discovered(found.endpoints)
-        return self._without_own(Resolution(found.endpoints, found.problems, srv=True))
+        joined = self._join(found, srv=True)
+        return self._without_own(Resolution(joined.endpoints, joined.problems, srv=True))
 
     def _find_static(self, by_srv: Resolution) -> Resolution:
         """The static list, without ourselves; with what was wrong with the SRV records."""
-        found = discovery.find_static(self.config, self._answers.lookup)
+        found = self._join(discovery.find_static(self.config, self._answers.lookup), srv=False)
         static = self._without_own(Resolution(found.endpoints, found.problems))
         return dataclasses.replace(
             static,
@@ -219,6 +226,22 @@ class Targets:
             refused=by_srv.refused | static.refused,
             waiting=by_srv.waiting,
         )
+
+    def _join(self, seeds: Findings, *, srv: bool) -> Findings:
+        return joining.join(seeds, self._adopted, self._answers.lookup, srv=srv)
+
+    def _chosen(self, result: Resolution) -> Resolution:
+        """The result with those endpoints alone that the member list wants, if there is one."""
+        used = joining.choose(result.endpoints, self._adopted)
+        return dataclasses.replace(result, endpoints=used, known=result.endpoints)
+
+    def _publish(self, result: Resolution, publish: Publish | None) -> None:
+        """Publish endpoints that may be used while others are not known yet.
+
+        A static endpoint that is ourselves may fail the resolution: nothing is used before that.
+        """
+        if publish is not None and result.endpoints and (result.srv or not result.loops):
+            publish(self._chosen(result))
 
     def _log_discovered(self, endpoints: tuple[Discovered, ...]) -> None:
         """Log what DNS says, before the TLS check; once for each different answer."""
@@ -233,15 +256,17 @@ class Targets:
 
     def _without_own(self, result: Resolution) -> Resolution:
         """Leave out our own listen addresses, and put the family first that is preferred here."""
-        kept, loops = [], dict(result.loops)
+        kept, loops, member_loops = [], dict(result.loops), dict(result.member_loops)
         for endpoint in result.endpoints:
             left, hit = without_own(endpoint, self._listen, is_local)
             if left is not None:
                 addresses = order_families(left.addresses, has_route)
                 kept.append(dataclasses.replace(left, addresses=addresses))
             if hit is not None:
-                loops[endpoint.name] = str(hit)
-        return dataclasses.replace(result, endpoints=tuple(kept), loops=loops)
+                (member_loops if endpoint.listed else loops)[endpoint.name] = str(hit)
+        return dataclasses.replace(
+            result, endpoints=tuple(kept), loops=loops, member_loops=member_loops
+        )
 
     async def _ask(
         self,
@@ -307,7 +332,7 @@ class Targets:
 
         await _in_parallel(
             [partial(check, each) for each in candidates],
-            late=lambda: _publish(self._admitted(result), publish),
+            late=lambda: self._publish(self._admitted(result), publish),
         )
         return self._admitted(result)
 
@@ -331,20 +356,9 @@ class Targets:
                 key_file=config.health_key_file,
                 timeout_s=config.health_timeout_s,
                 max_concurrent=self._max_handshakes,
-                contexts=self._contexts,
-                certificates=self._certificates,
             )
         except ValueError as error:
             raise BadTargetError(str(error)) from None
-
-
-def _publish(result: Resolution, publish: Publish | None) -> None:
-    """Publish endpoints that may be used while others are not known yet.
-
-    A static endpoint that is ourselves may fail the resolution: nothing is used before that.
-    """
-    if publish is not None and result.endpoints and (result.srv or not result.loops):
-        publish(result)
 
 
 async def _in_parallel(

@@ -12,15 +12,7 @@ from typing import Any
 
 Document = Mapping[str, Any]
 
-ENDPOINT_RANKS = {
-    "inactive": 0,
-    "refused": 1,
-    "draining": 2,
-    "kept": 3,
-    "partly": 4,
-    "degraded": 5,
-    "removed": 6,
-}
+ENDPOINT_RANKS = {"inactive": 0, "refused": 1, "draining": 2, "kept": 3, "partly": 4, "removed": 5}
 WORKER_RANKS = {"hangs": 0, "backoff": 1, "starting": 2, "draining": 3}
 """What is wrong comes first; every other state comes after these."""
 
@@ -54,6 +46,8 @@ def problems(document: Document) -> list[str]:
     ]
     if found["last_error"]:
         lines.append(f"discovery: {found['last_error']}")
+    if (found.get("member_sync") or {}).get("last_error"):
+        lines.append(f"member sync: {found['member_sync']['last_error']}")
     if reload["last_result"] == "failed":
         lines.append(f"the last reload failed: {reload['last_error'] or 'see the log'}")
     return lines
@@ -63,14 +57,12 @@ def word_for_endpoint(endpoint: Mapping[str, Any]) -> str:
     """The state of an endpoint in one word.
 
     ``kept``: it is active only because too few others are. ``partly``: it is active, and one of
-    its addresses is not. ``degraded``: it is active, and says itself that something is wrong.
+    its addresses is not.
     """
     if endpoint.get("kept"):
         return "kept"
     if endpoint["state"] == "active" and inactive_addresses(endpoint):
         return "partly"
-    if endpoint["state"] == "active" and endpoint.get("degraded"):
-        return "degraded"
     return str(endpoint["state"])
 
 

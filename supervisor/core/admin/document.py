@@ -10,7 +10,13 @@ from gateway.core.counters import DialResult
 from gateway.core.endpoint import EndpointState
 from supervisor.core.admin.readiness import gateway_state, unreadiness
 from supervisor.core.admin.totals import EndpointSum
-from supervisor.core.admin.views import DiscoveryView, EndpointView, GatewayView, WorkerView
+from supervisor.core.admin.views import (
+    DiscoveryView,
+    EndpointView,
+    GatewayView,
+    MemberSyncView,
+    WorkerView,
+)
 
 NOT_THE_ENDPOINTS_FAULT = (DialResult.CONNECTED, DialResult.LOCAL, DialResult.ABANDONED)
 
@@ -100,13 +106,30 @@ def _discovery(view: DiscoveryView) -> dict[str, Any]:
         "last_error": view.last_error or None,
         "next_refresh_s": _rounded(view.next_refresh_s),
         "results": dict(view.results),
+        "by_source": {source: dict(results) for source, results in view.by_source.items()},
         "refused": dict(view.refused),
+        "member_sync": None if view.member_sync is None else _member_sync(view.member_sync),
+    }
+
+
+def _member_sync(view: MemberSyncView) -> dict[str, Any]:
+    return {
+        "interval_s": _rounded(view.interval_s),
+        "last_success_at": instant(view.last_success_at),
+        "last_error": view.last_error or None,
+        "next_ask_s": _rounded(view.next_ask_s),
+        "cluster_id": view.cluster_id,
+        "confirmed": view.confirmed,
+        "members": [{"name": name, "endpoint": endpoint} for name, endpoint in view.members],
+        "left_out": dict(view.left_out),
+        "results": dict(view.results),
     }
 
 
 def _endpoint(view: EndpointView, traffic: EndpointSum) -> dict[str, Any]:
     return {
         "endpoint": view.endpoint,
+        "source": view.source.value,
         "addresses": list(view.addresses),
         "address_states": {address: _address(view, traffic, address) for address in view.addresses},
         "priority": view.priority,
@@ -123,9 +146,6 @@ def _endpoint(view: EndpointView, traffic: EndpointSum) -> dict[str, Any]:
         "since": instant(view.health.since),
         "hold_s": round(view.health.hold_s, 3),
         "kept": view.health.kept,
-        "degraded": view.health.degraded or None,
-        "etcd_version": view.health.etcd_version or None,
-        "certificate_not_after": instant(view.certificate_not_after),
     }
 
 

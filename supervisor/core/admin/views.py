@@ -8,13 +8,14 @@ durations are seconds.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.endpoint import EndpointState
 from gateway.core.messages import Report
 from supervisor.core.admin.totals import Sums
+from supervisor.core.discovery.endpoints import Source
 from supervisor.core.health.machine import UNWATCHED, HealthView
 from supervisor.core.roster import Member
 
@@ -29,16 +30,41 @@ class WorkerStatus(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemberSyncView:
+    """What the cluster last said of its members.
+
+    ``cluster_id`` and ``members`` (name and endpoint) are of the adopted list; ``confirmed``: the
+    last answer agreed with it. ``left_out``: members that are not used, with the reason.
+    """
+
+    interval_s: float = 0.0
+    last_success_at: float | None = None
+    last_error: str | None = None
+    next_ask_s: float | None = None
+    cluster_id: str | None = None
+    confirmed: bool = False
+    members: Sequence[tuple[str, str]] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    results: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DiscoveryView:
-    """What resolution did last. ``results`` counts resolutions by result; ``refused`` says why."""
+    """What resolution did last. ``results`` counts resolutions by result; ``refused`` says why.
+
+    ``by_source`` counts what was asked of each source (flag, srv, members) by result.
+    ``member_sync`` is None if member sync is off.
+    """
 
     srv: str | None = None
     last_success_at: float | None = None
     last_error: str | None = None
     next_refresh_s: float | None = None
     results: Mapping[str, int] = field(default_factory=dict)
+    by_source: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     """Endpoints that were found and not taken (TLS check, our own address), with the reason."""
+    member_sync: MemberSyncView | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +92,7 @@ class EndpointView:
 
     endpoint: str
     addresses: tuple[str, ...] = ()
+    source: Source = Source.FLAG
     priority: int = 0
     weight: int = 0
     state: EndpointState = EndpointState.ACTIVE
@@ -73,8 +100,6 @@ class EndpointView:
     """What the prober knows of it, of all its addresses together."""
     address_views: Mapping[str, HealthView] = field(default_factory=dict)
     """By address, of an endpoint with several."""
-    certificate_not_after: float | None = None
-    """When the first of its certificates ends; None if no handshake showed one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,17 +158,16 @@ def endpoint_view(
     member: Member,
     health: HealthView | None,
     addresses: Mapping[str, HealthView] | None = None,
-    certificate_not_after: float | None = None,
 ) -> EndpointView:
     """One endpoint: identity and state from the roster, health from the prober."""
     found = member.found
     return EndpointView(
         endpoint=found.name,
         addresses=found.addresses,
+        source=found.source,
         priority=found.priority,
         weight=found.weight,
         state=member.state,
         health=health or UNWATCHED,
         address_views=addresses or {},
-        certificate_not_after=certificate_not_after,
     )

@@ -18,13 +18,22 @@ from gateway.core.address import HostPort, literal_ip
 from supervisor.core.config import Config, StaticTarget
 
 
+class Source(enum.StrEnum):
+    """Where an endpoint is from; ``source`` in status, log and metrics."""
+
+    FLAG = "flag"
+    SRV = "srv"
+    MEMBERS = "members"
+
+
 @dataclass(frozen=True, slots=True)
 class Discovered:
     """One endpoint as resolution found it.
 
     ``name`` is the endpoint's identity, ``host:port``. ``addresses`` are literal IPs in the order
     to try them. ``tls``: found under an ``-ssl`` name, or given with ``https://``.
-    ``srv``: found by SRV (False: from the static list).
+    ``srv``: found by SRV (False: from the static list). ``listed``: known from the cluster's member
+    list alone; ``srv`` then says of which kind the targets are that led to the list.
     """
 
     name: str
@@ -35,6 +44,13 @@ class Discovered:
     weight: int = 0
     tls: bool = False
     srv: bool = False
+    listed: bool = False
+
+    @property
+    def source(self) -> Source:
+        if self.listed:
+            return Source.MEMBERS
+        return Source.SRV if self.srv else Source.FLAG
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +196,11 @@ def owners(config: Config) -> tuple[Owner, ...]:
     )
 
 
+def target_key(config: Config) -> tuple[object, ...]:
+    """What operators say of where endpoints are to be found."""
+    return (config.endpoints, config.discovery_srv, config.discovery_srv_name)
+
+
 def tls_domain(config: Config) -> str:
     """The name that certificates of endpoints found by SRV must be valid for."""
     labels = config.discovery_srv.lower().removesuffix(".").split(".")
@@ -225,6 +246,20 @@ def find_static(config: Config, lookup: Lookup) -> Findings:
                 Discovered(str(address), address.host, address.port, addresses, tls=target.tls)
             )
     return gathering.findings()
+
+
+def find_addresses(
+    question: Question, lookup: Lookup, found_under: str = ""
+) -> tuple[tuple[str, ...], Problem | None]:
+    """A host's addresses as far as they are known, and why there are none."""
+    if address := literal_ip(question.name):
+        return (address,), None
+    outcome = lookup(question)
+    if isinstance(outcome, Answer):
+        return sort_addresses(outcome.addresses), None
+    what = f"{question}" + (f" (SRV {found_under})" if found_under else "")
+    error = outcome.error if outcome else "no answer yet"
+    return (), Problem(f"{what}: {error}", isinstance(outcome, Negative))
 
 
 def targets(owners: Iterable[Owner], lookup: Lookup) -> tuple[Question, ...]:
@@ -326,16 +361,10 @@ class _Gathering:
         self, question: Question, lookup: Lookup, found_under: str = ""
     ) -> tuple[str, ...]:
         """A host's addresses; none, and a problem noted, if there are none."""
-        if address := literal_ip(question.name):
-            return (address,)
-        what = f"{question}" + (f" (SRV {found_under})" if found_under else "")
-        outcome = lookup(question)
-        if isinstance(outcome, Answer):
-            return sort_addresses(outcome.addresses)
-        error = outcome.error if outcome else "no answer yet"
-        definite = isinstance(outcome, Negative)
-        self.problems.append(Problem(f"{what}: {error}", definite))
-        return ()
+        addresses, problem = find_addresses(question, lookup, found_under)
+        if problem is not None:
+            self.problems.append(problem)
+        return addresses
 
     def add(self, new: Discovered) -> None:
         old = self.endpoints.get(new.name)

@@ -45,8 +45,10 @@ class Resolution:
     ``refused``: the TLS check failed, by endpoint name with the reason.
     ``waiting``: the TLS check could not reach the endpoint yet, by name with the error.
     ``loops``: endpoints with an address that is our own listen address, which is the value.
+    ``member_loops``: the same of endpoints that only the cluster's member list names.
     ``stale``: failures behind answers that stay in use.
     ``srv``: the endpoints were found by SRV, not by the static list.
+    ``known``: the endpoints, and targets that are not used because a member list is followed.
     """
 
     endpoints: tuple[Discovered, ...] = ()
@@ -54,9 +56,16 @@ class Resolution:
     refused: dict[str, str] = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
     loops: dict[str, str] = field(default_factory=dict)
+    member_loops: dict[str, str] = field(default_factory=dict)
     stale: tuple[str, ...] = ()
     srv: bool = False
     dns: DnsResult = DnsResult.NOT_ASKED
+    known: tuple[Discovered, ...] = ()
+
+    @property
+    def seeds(self) -> tuple[Discovered, ...]:
+        """The endpoints that operators named, not the member list alone."""
+        return tuple(each for each in self.endpoints if not each.listed)
 
     @property
     def definite(self) -> bool:
@@ -67,7 +76,8 @@ class Resolution:
     def left_out(self) -> dict[str, str]:
         """Endpoints that are not used although DNS names them, with the reason."""
         loops = {
-            name: f"is the gateway's own listen address {hit}" for name, hit in self.loops.items()
+            name: f"is the gateway's own listen address {hit}"
+            for name, hit in (self.loops | self.member_loops).items()
         }
         waiting = {name: f"TLS check: {error}" for name, error in self.waiting.items()}
         return self.refused | waiting | loops

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered, tls_domain
@@ -19,7 +18,6 @@ class ProbeKind(enum.StrEnum):
     TLS = "tls"
     HTTP = "http"
     HTTPS = "https"
-    ETCD = "etcd"
 
 
 class Verdict(enum.StrEnum):
@@ -39,10 +37,6 @@ class Result:
     error: str = ""
     cut_off: bool = False
     """Undecided because this host cannot dial the endpoint at all: no route, a firewall."""
-    told: bool = False
-    """An etcd member said so itself: it is not this host that is cut off."""
-    degraded: str = ""
-    """It passed, and this is wrong with it all the same."""
 
 
 class UnhealthyError(Exception):
@@ -54,8 +48,7 @@ class Plan:
     """How one endpoint is probed.
 
     ``server_name``: what its certificate must be valid for, and the Host of a request.
-    ``verify``: False only for what ``--insecure-discovery`` let in. ``port``: None for the
-    endpoint's own. ``known_tls``: an etcd member is known to speak TLS there.
+    ``verify``: False only for what ``--insecure-discovery`` let in.
     """
 
     kind: ProbeKind
@@ -65,18 +58,9 @@ class Plan:
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
-    port: int | None = None
-    known_tls: bool = False
 
     @property
-    def secure(self) -> bool | None:
-        """Whether there is TLS where the probe goes; None if that must be found out.
-
-        Of an etcd endpoint that was given without ``https://`` nobody knows, nor of the port that
-        its metrics are served at.
-        """
-        if self.kind is ProbeKind.ETCD:
-            return self.known_tls or None
+    def tls(self) -> bool:
         return self.kind in (ProbeKind.TLS, ProbeKind.HTTPS)
 
 
@@ -89,12 +73,8 @@ def plan(config: Config, found: Discovered) -> Plan:
             kind = ProbeKind.TCP
         case word:
             kind = ProbeKind(word)
-    asks = kind in (ProbeKind.HTTP, ProbeKind.HTTPS, ProbeKind.ETCD)
-    port = config.health_port or None if asks else None
     return Plan(
         kind=kind,
-        port=port,
-        known_tls=found.tls and port is None,
         server_name=tls_domain(config) if found.srv else found.host,
         verify=not (found.srv and config.insecure_discovery),
         path=config.health_path,
@@ -124,26 +104,15 @@ def fault(status: int, body: bytes) -> str | None:
     200 is healthy, unless the body is a JSON object with ``"health"`` that does not say ``"true"``
     (etcd says it as a string; a JSON true is the same).
     """
-    health = read_object(body).get("health", "true")
-    reason = reason_of(body)
-    because = f" ({reason})" if reason else ""
+    try:
+        document = json.loads(body)
+    except ValueError:  # not JSON, or not even UTF-8: the status alone counts
+        document = None
+    health = document.get("health", "true") if isinstance(document, dict) else "true"
+    reason = document.get("reason") if isinstance(document, dict) else None
+    because = f" ({reason:.200})" if isinstance(reason, str) and reason else ""
     if status != 200:
         return f"HTTP status {status}{because}"
     if health not in ("true", True):
         return f'health is "{health!s:.40}"{because}'
     return None
-
-
-def reason_of(body: bytes) -> str:
-    """The reason that a member gives for its health; "" if it gives none."""
-    reason = read_object(body).get("reason")
-    return reason[:200] if isinstance(reason, str) else ""
-
-
-def read_object(body: bytes) -> dict[str, Any]:
-    """A JSON object, or an empty one for what is none: then the status alone counts."""
-    try:
-        document = json.loads(body)
-    except ValueError:  # not JSON, or not even UTF-8
-        return {}
-    return document if isinstance(document, dict) else {}

@@ -61,13 +61,18 @@ def test_problems_are_spelled_out() -> None:
         document(
             unready=["draining", "no endpoint is active"],
             foreign_listeners=[{"uid": 0, "address": "127.0.0.1:1"}],
-            discovery={"last_error": "timeout", "refused": {}},
+            discovery={
+                "last_error": "timeout",
+                "member_sync": {"last_error": "HTTP status 401"},
+                "refused": {},
+            },
             reload={"last_result": "failed", "last_error": "no such file"},
         )
     ) == [
         "not ready: no endpoint is active",
         "another program (uid 0) listens on 127.0.0.1:1 and takes clients",
         "discovery: timeout",
+        "member sync: HTTP status 401",
         "the last reload failed: no such file",
     ]
     failed = {"last_result": "failed", "last_error": None}
@@ -90,12 +95,12 @@ def test_endpoints_that_are_wrong_come_first() -> None:
         "10.0.0.2": "connection refused",
         "10.0.0.3": "inactive",
     }
-    listed += [partly, {**endpoint("n:1"), "degraded": "NOSPACE"}]
+    listed += [partly]
     refused = {"x:1": "no TLS", "b:1": "no TLS any more"}
     found = document(endpoints=listed, discovery={"last_error": None, "refused": refused})
     ordered = digest.order_endpoints(found)
     names = [each["endpoint"] for each in ordered]
-    assert names == ["b:1", "x:1", "c:1", "k:1", "p:1", "n:1", "d:1", "a9:1", "a10:1", "z:1"]
+    assert names == ["b:1", "x:1", "c:1", "k:1", "p:1", "d:1", "a9:1", "a10:1", "z:1"]
     assert ordered[1]["last_error"] == "no TLS"
 
 

@@ -54,11 +54,10 @@ CONTRACT = {
     "workers_wanted": set(),
     "worker_cpu_seconds_total": {"slot"},
     "worker_resident_memory_bytes": {"slot"},
-    "endpoint_certificate_not_after_timestamp_seconds": {"endpoint"},
     "probe_duration_seconds_bucket": {"endpoint", "le"},
     "probes_total": {"endpoint", "result"},
     "refused_total": {"reason"},
-    "discovery_total": {"result"},
+    "discovery_total": {"result", "source"},
     "discovery_last_success_timestamp_seconds": set(),
     "endpoints": set(),
     "snapshot_version": set(),
@@ -129,6 +128,7 @@ def view(endpoints: int = 2) -> GatewayView:
         discovery=DiscoveryView(
             last_success_at=1767225600.25,
             results={"success": 3},
+            by_source={"srv": {"success": 3}, "members": {"failure": 1}},
             refused={"bad.test:1": "certificate", "loop.test:1": "our own address"},
         ),
         reload=ReloadView(last_result="complete", results={"complete": 2}),
@@ -137,7 +137,6 @@ def view(endpoints: int = 2) -> GatewayView:
                 endpoint=A,
                 priority=10,
                 weight=5,
-                certificate_not_after=1798761600.0,
                 health=HealthView(
                     active=True,
                     since=0.0,
@@ -228,7 +227,9 @@ def test_the_values_are_the_views() -> None:
     assert value(got, "endpoint_transitions_total", endpoint=A, state="inactive") == 1
     assert value(got, "probes_total", endpoint=A, result="passed") == 9
     assert value(got, "probes_total", endpoint=B, result="failed") == 0
-    assert value(got, "discovery_total", result="success") == 3
+    assert value(got, "discovery_total", result="success", source="srv") == 3
+    assert value(got, "discovery_total", result="failure", source="srv") == 0
+    assert value(got, "discovery_total", result="failure", source="members") == 1
     assert value(got, "discovery_last_success_timestamp_seconds") == 1767225600.25
     assert value(got, "reloads_total", result="complete") == 2
     assert value(got, "reloads_total", result="failed") == 0
@@ -242,8 +243,6 @@ def test_the_values_are_the_views() -> None:
     assert value(got, "endpoint_weight", endpoint=A) == 5
     assert value(got, "endpoints_refused") == 2
     assert value(got, "foreign_listeners") == 1
-    assert value(got, "endpoint_certificate_not_after_timestamp_seconds", endpoint=A) == 1798761600
-    assert f'certificate_not_after_timestamp_seconds{{endpoint="{B}"}}' not in page(view()).decode()
     assert value(got, "probe_duration_seconds_bucket", endpoint=A, le="0.00025") == 8
     assert value(got, "probe_duration_seconds_count", endpoint=A) == 9
     assert value(got, "probe_duration_seconds_count", endpoint=B) == 0

@@ -16,6 +16,7 @@ from supervisor.core.admin.views import (
     DiscoveryView,
     EndpointView,
     GatewayView,
+    MemberSyncView,
     ReloadView,
     WorkerStatus,
     WorkerView,
@@ -86,6 +87,33 @@ def view() -> GatewayView:
     )
 
 
+def test_member_sync_is_shown() -> None:
+    """Which list endpoints follow, when a member answered last, and what went wrong."""
+    synced = MemberSyncView(
+        interval_s=30.0,
+        last_success_at=1767225600.25,
+        last_error="timeout",
+        next_ask_s=1.23456,
+        cluster_id="abc",
+        confirmed=True,
+        members=(("m0", NAME),),
+        left_out={"m1": "is a learner"},
+        results={"success": 2},
+    )
+    view_of_it = dataclasses.replace(view(), discovery=DiscoveryView(member_sync=synced))
+    assert document(view_of_it)["discovery"]["member_sync"] == {
+        "interval_s": 30.0,
+        "last_success_at": "2026-01-01T00:00:00.250Z",
+        "last_error": "timeout",
+        "next_ask_s": 1.235,
+        "cluster_id": "abc",
+        "confirmed": True,
+        "members": [{"name": "m0", "endpoint": NAME}],
+        "left_out": {"m1": "is a learner"},
+        "results": {"success": 2},
+    }
+
+
 def test_the_document_has_the_contracts_keys_and_values() -> None:
     """Every key of the contract is there, with its meaning, and ours come after them."""
     written = json.loads(json.dumps(document(view())))
@@ -101,6 +129,8 @@ def test_the_document_has_the_contracts_keys_and_values() -> None:
         "last_error": None,
         "next_refresh_s": 42,
         "results": {},
+        "by_source": {},
+        "member_sync": None,
         "refused": {},
     }
     assert written["reload"] == {
@@ -113,6 +143,7 @@ def test_the_document_has_the_contracts_keys_and_values() -> None:
     assert written["endpoints"] == [
         {
             "endpoint": NAME,
+            "source": "flag",
             "addresses": ["10.0.1.10"],
             "address_states": {"10.0.1.10": {"state": "active", "sessions": 5, "last_error": None}},
             "priority": 0,
@@ -129,9 +160,6 @@ def test_the_document_has_the_contracts_keys_and_values() -> None:
             "since": "2026-01-01T00:00:00.000Z",
             "hold_s": 0.0,
             "kept": False,
-            "degraded": None,
-            "etcd_version": None,
-            "certificate_not_after": None,
         }
     ]
     assert written["workers"] == [

@@ -97,13 +97,3 @@ def test_who_left_is_forgotten_and_copies_are_independent() -> None:
     admission.to_check([], 1, everything=False)
     assert not admission.admitted([E])
     assert twin.admitted([E])
-
-
-def test_with_other_files_whoever_did_not_pass_is_checked_at_once() -> None:
-    """What passed needs no hurry, and what never was checked is to be checked anyway."""
-    admission = Admission()
-    admission.take(ONE, Passed(), 0)
-    admission.take(TWO, Refused("certificate: unknown authority"), 0)
-    admission.hurry(0.5)
-    assert admission.next_at() == 0.5
-    assert admission.to_check([E], 0.5) == (TWO,)

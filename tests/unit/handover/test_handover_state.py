@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.certificates import CertificateEnd
+from gateway.core.address import HostPort
+from supervisor.core.admin.views import DiscoveryView, MemberSyncView
+from supervisor.core.discovery.adoption import AdoptedList
+from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.handover_state import FORMAT, HandoverState, Image, decode, encode
 from supervisor.core.workers.worker_id import WorkerId
 
@@ -61,14 +63,44 @@ def test_everything_comes_back() -> None:
     state.failure = "told so"
     state.listen_given, state.listen, state.admin = ("localhost:1",), ("[::1]:1",), ("unix:/x",)
     state.restarts = {"exit": 3}
-    state.certificates = (CertificateEnd("a:1", "10.0.0.1", 1, 9.5, 7.0),)
-    state.health["127.0.0.1:14001"] = replace(
-        state.health["127.0.0.1:14001"], degraded="NOSPACE", etcd_version="3.5.1"
+    state.member_list = AdoptedList(
+        cluster_id=0xE77599499CA84AE2,
+        targets=(
+            MemberTarget("m0", HostPort("10.0.0.1", 2379)),
+            MemberTarget("m1", HostPort("infra1.example.com", 2379), tls=True),
+        ),
+        from_elsewhere=True,
+        confirmed=False,
+    )
+    state.discovery = DiscoveryView(
+        by_source={"members": {"success": 2}},
+        results={"success": 1},
+        member_sync=MemberSyncView(last_success_at=1.5, results={"success": 2}),
     )
     again = decode(through_json(encode(state)))
     assert through_json(encode(again)) == through_json(encode(state))
     assert again.image is not None
+    assert again.member_list == state.member_list
+    assert again.discovery is not None
+    assert again.discovery.by_source == {"members": {"success": 2}}
+    assert again.discovery.member_sync is not None
+    assert again.discovery.member_sync.results == {"success": 2}
     assert encode(state)["format"] == FORMAT
+
+
+def test_a_member_list_that_makes_no_sense_is_none() -> None:
+    """A list without a cluster or without a target that can be dialed is as good as none."""
+    document = kept("1.0.0.json")
+    facts = document["facts"]
+    facts["discovery"] = {"results": 5, "by_source": {"srv": 5, "flag": {"success": 1}}}
+    lists: list[object] = [5, {}, {"cluster_id": "x"}, {"cluster_id": "a"}]
+    lists += [{"cluster_id": "a", "targets": [{"url": "no address"}, 5]}]
+    for each in lists:
+        facts["member_list"] = each
+        assert decode(document).member_list is None
+    discovery = decode(document).discovery
+    assert discovery is not None
+    assert (discovery.results, discovery.by_source) == ({}, {"flag": {"success": 1}})
 
 
 def test_nothing_is_needed_and_nothing_unknown_hurts() -> None:
@@ -99,11 +131,7 @@ def test_what_is_incomplete_is_left_out() -> None:
     document["facts"]["gens"] = [[0, 1], [2], "x", [1, "a"]]
     document["facts"]["events"].append("no event")
     document["image"] = {"argv": []}
-    whole = {"endpoint": "a:1", "address": "10.0.0.1", "port": 1, "not_after": 9}
-    partly = [{**whole, name: None} for name in ("endpoint", "address", "port", "not_after")]
-    document["facts"]["certificates"] = [*partly, {**whole, "warned_at": "x"}, {}, 5, whole]
     state = decode(document)
-    assert state.certificates == (CertificateEnd("a:1", "10.0.0.1", 1, 9),)
     assert state.found == ()
     assert state.health == {}
     assert state.totals.sums().overall.sessions_total == 0

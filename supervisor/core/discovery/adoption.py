@@ -1,0 +1,122 @@
+"""Adoption: whether a member list that was heard becomes the list that endpoints follow.
+
+A list is adopted only if a majority of its started voting members can be dialed from here, and
+never silently if it is of another cluster. The last adopted list outlives every failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from supervisor.core.backoff import Draw
+from supervisor.core.discovery.member_list import MemberList, MemberTarget, targets_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptedList:
+    """The list that endpoints follow.
+
+    ``from_elsewhere``: it came from an address that is no loopback address.
+    ``confirmed``: the last answer agreed with it. While it is not confirmed and none of its members
+    is active, the operators' own targets are used beside it.
+    """
+
+    cluster_id: int
+    targets: tuple[MemberTarget, ...]
+    from_elsewhere: bool = False
+    confirmed: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """One answer: the list, the endpoint that gave it, and whether that is no loopback address."""
+
+    listed: MemberList
+    endpoint: str
+    from_elsewhere: bool
+    leaderless: bool = False
+    """The member that answered knows no leader, so its list may be an old one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The list is the adopted one, but for members that are left out."""
+
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The list is not adopted; ``reason`` says why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """The list is another one: it is adopted if a majority of ``voters`` can be dialed."""
+
+    adopted: AdoptedList
+    voters: tuple[str, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def weigh(
+    heard: Heard, adopted: AdoptedList | None, *, by_operator: bool
+) -> Unchanged | Refusal | Proposal:
+    """What is to be done about an answer.
+
+    ``by_operator``: a reload asked for it. That is how an operator lets the gateway follow another
+    cluster: members that were rebuilt, or moved, under addresses of the old ones.
+    """
+    listed = heard.listed
+    if adopted is not None and listed.cluster_id != adopted.cluster_id and not by_operator:
+        return Refusal(
+            f"{heard.endpoint} is a member of cluster {listed.cluster_id:x}, expected "
+            f"{adopted.cluster_id:x}; a reload adopts the other cluster"
+        )
+    targets, left_out = targets_of(listed, from_elsewhere=heard.from_elsewhere)
+    if adopted is not None and (adopted.cluster_id, adopted.targets) == (
+        listed.cluster_id,
+        targets,
+    ):
+        return Unchanged(left_out)
+    if heard.leaderless:
+        return Refusal(f"{heard.endpoint} knows no leader, its list may be an old one")
+    if not targets:
+        reasons = "; ".join(f"{name} {reason}" for name, reason in left_out.items())
+        return Refusal(f"no client URL can be used: {reasons or 'the list is empty'}")
+    new = AdoptedList(
+        cluster_id=listed.cluster_id, targets=targets, from_elsewhere=heard.from_elsewhere
+    )
+    return Proposal(new, listed.voters, left_out)
+
+
+def judge(proposal: Proposal, failures: Mapping[MemberTarget, str]) -> AdoptedList | Refusal:
+    """Whether enough could be dialed; ``failures`` has what could not, with the reason."""
+    targets = proposal.adopted.targets
+    reached = {each.member for each in targets if each not in failures}
+    if 2 * len(reached) > len(proposal.voters):
+        return proposal.adopted
+    reasons = [f"{each.address}: {failures[each]}" for each in targets if each in failures]
+    reasons += [f"{name} {reason}" for name, reason in proposal.left_out.items()]
+    return Refusal(
+        f"{len(reached)} of {len(proposal.voters)} voting members can be dialed, expected a "
+        f"majority ({'; '.join(reasons)})"
+    )
+
+
+def order_to_ask(
+    names: Sequence[str], active: Collection[str], *, last: str, draw: Draw, most: int
+) -> tuple[str, ...]:
+    """Which endpoints to ask, one after the other: active ones first.
+
+    ``last``: who answered last is asked again, because two members may describe the same list
+    differently (by their loopback addresses); else the draw decides.
+    At most ``most``, unless none is active: then all, because one that answers ends the outage.
+    """
+    at = draw(len(names)) if names else 0
+    rotated = [*names[at:], *names[:at]]
+    ordered = sorted(rotated, key=lambda name: (name not in active, name != last))
+    return tuple(ordered[:most] if ordered and ordered[0] in active else ordered)

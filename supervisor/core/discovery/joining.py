@@ -1,0 +1,110 @@
+"""Endpoints from two sources: the targets that operators named, and an adopted member list.
+
+The list decides which endpoints there are. Targets that are not on it stay known, so that they can
+be asked, and used again if nothing else is left.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from gateway.core.address import literal_ip
+from supervisor.core.discovery.adoption import AdoptedList
+from supervisor.core.discovery.endpoints import (
+    Discovered,
+    Findings,
+    Lookup,
+    Problem,
+    Question,
+    find_addresses,
+    host_question,
+)
+from supervisor.core.discovery.member_list import is_loopback
+
+
+def member_questions(adopted: AdoptedList | None) -> tuple[Question, ...]:
+    """The hosts of the list that are names."""
+    addresses = [each.address for each in adopted.targets] if adopted else []
+    names = (each for each in addresses if literal_ip(each.host) is None)
+    return tuple(dict.fromkeys(map(host_question, names)))
+
+
+def join(seeds: Findings, adopted: AdoptedList | None, lookup: Lookup, *, srv: bool) -> Findings:
+    """The seeds, followed by the endpoints that only the list names.
+
+    A seed that the list names too stays the operators'; it speaks TLS if either says so.
+    ``srv``: the seeds were found by SRV. What the list adds is then judged as they are, by the
+    discovery domain, and has their best priority and its usual weight.
+    """
+    if adopted is None:
+        return seeds
+    tls = {str(each.address) for each in adopted.targets if each.tls}
+    named = {seed.name for seed in seeds.endpoints}
+    priority, weight = _place_beside(seeds.endpoints)
+    joined = [
+        dataclasses.replace(seed, tls=seed.tls or seed.name in tls) for seed in seeds.endpoints
+    ]
+    problems: list[Problem] = []
+    for target in adopted.targets:
+        name = str(target.address)
+        if name in named:
+            continue
+        addresses, problem = find_addresses(host_question(target.address), lookup)
+        if adopted.from_elsewhere:
+            addresses = tuple(each for each in addresses if not is_loopback(each))
+        if problem is not None:
+            problems.append(problem)
+        if addresses:
+            joined.append(
+                Discovered(
+                    name=name,
+                    host=target.address.host,
+                    port=target.address.port,
+                    addresses=addresses,
+                    priority=priority,
+                    weight=weight,
+                    tls=target.tls,
+                    srv=srv,
+                    listed=True,
+                )
+            )
+    return Findings(tuple(joined), (*seeds.problems, *problems))
+
+
+def choose(known: Sequence[Discovered], adopted: AdoptedList | None) -> tuple[Discovered, ...]:
+    """Those of the known endpoints that are used.
+
+    A seed with another name than the list's and the same addresses is that member: it is used
+    under the name that the operators gave it. Seeds that are no members are used as long as the
+    list is not confirmed, or nothing of it can be used.
+    """
+    if adopted is None or not adopted.confirmed:
+        return tuple(known)
+    names = {str(each.address) for each in adopted.targets}
+    aliases = {
+        seed.name: member.name
+        for seed in known
+        for member in known
+        if not seed.listed and member.listed and _is_same(seed, member)
+    }
+    doubles = set(aliases.values())
+    used = tuple(
+        each
+        for each in known
+        if (each.name in names or each.name in aliases) and each.name not in doubles
+    )
+    return used or tuple(known)
+
+
+def _is_same(seed: Discovered, member: Discovered) -> bool:
+    return seed.port == member.port and set(seed.addresses) <= set(member.addresses)
+
+
+def _place_beside(seeds: Sequence[Discovered]) -> tuple[int, int]:
+    """Priority and weight of an endpoint that no SRV record describes."""
+    if not seeds:
+        return 0, 0
+    priority = min(each.priority for each in seeds)
+    weights = [each.weight for each in seeds if each.priority == priority]
+    return priority, round(sum(weights) / len(weights))

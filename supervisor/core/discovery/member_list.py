@@ -1,0 +1,160 @@
+"""The member list of an etcd cluster: what ``/v3/cluster/member/list`` says, and whom to dial.
+
+etcd 3.4, 3.5 and 3.6 answer alike. Numbers of 64 bits come as texts; what is zero, false or empty
+is left out. A member that never started has neither a name nor client URLs.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.core.address import HostPort, literal_ip, parse_endpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterMember:
+    """One member as the list has it."""
+
+    id: int
+    name: str = ""
+    peer_urls: tuple[str, ...] = ()
+    client_urls: tuple[str, ...] = ()
+    learner: bool = False
+
+    @property
+    def started(self) -> bool:
+        return bool(self.client_urls)
+
+    @property
+    def label(self) -> str:
+        """What people call it: its name, else its peer URL, else its number."""
+        return self.name or next(iter(self.peer_urls), f"{self.id:x}")
+
+
+@dataclass(frozen=True, slots=True)
+class MemberList:
+    """The cluster's number, and its members in the order of the answer."""
+
+    cluster_id: int
+    members: tuple[ClusterMember, ...]
+
+    @property
+    def voters(self) -> tuple[str, ...]:
+        """The labels of the started voting members."""
+        return tuple(each.label for each in self.members if each.started and not each.learner)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberTarget:
+    """One client URL of a member: where to dial, and whether its scheme was ``https``."""
+
+    member: str
+    address: HostPort
+    tls: bool = False
+
+
+def parse_list(document: object) -> MemberList:
+    """The list in an answer; raises ValueError that says what is wrong with it."""
+    if not isinstance(document, Mapping):
+        raise ValueError("the answer is no JSON object")
+    header, members = document.get("header"), document.get("members")
+    if not isinstance(header, Mapping) or not isinstance(members, Sequence):
+        raise ValueError("the answer is no member list of etcd")
+    return MemberList(
+        _number(header, "cluster_id"),
+        tuple(_member(each) for each in members if isinstance(each, Mapping)),
+    )
+
+
+def targets_of(
+    listed: MemberList, *, from_elsewhere: bool
+) -> tuple[tuple[MemberTarget, ...], dict[str, str]]:
+    """Where to dial the started voting members, in order, and what is left out and why.
+
+    ``from_elsewhere``: the answer came from another host, or from a network address of this one.
+    The loopback addresses of a member are then none of ours. They are not needed either where the
+    member has another address, and whoever answers next may not let them count.
+    """
+    targets: dict[HostPort, MemberTarget] = {}
+    left_out: dict[str, str] = {}
+    for member in listed.members:
+        if not member.started:
+            left_out[member.label] = "is not started"
+        elif member.learner:
+            left_out[member.label] = "is a learner"
+        else:
+            used, unused = _read_urls(member, from_elsewhere=from_elsewhere)
+            for each in used:
+                targets.setdefault(each.address, each)
+            left_out |= unused
+    return tuple(sorted(targets.values(), key=_by_name)), left_out
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, by name or literally, means the machine that says it, wherever that is."""
+    literal = literal_ip(host)
+    if literal is None:
+        return host == "localhost" or host.endswith(".localhost")
+    address = ipaddress.ip_address(literal)
+    return address.is_loopback or address.is_unspecified
+
+
+def _read_urls(
+    member: ClusterMember, *, from_elsewhere: bool
+) -> tuple[list[MemberTarget], dict[str, str]]:
+    """The member's client URLs that can be dialed, and the others with the reason."""
+    used: list[MemberTarget] = []
+    left_out: dict[str, str] = {}
+    for url in member.client_urls:
+        try:
+            used.append(MemberTarget(member.label, *_read(url)))
+        except ValueError as error:
+            left_out[f"{member.label} {url}"] = str(error)
+    afar = [each for each in used if not is_loopback(each.address.host)]
+    if from_elsewhere or afar:
+        why = "the list came from elsewhere" if from_elsewhere else "the member has another address"
+        reason = f"is a loopback or unspecified address, and {why}"
+        left_out |= {f"{member.label} {each.address}": reason for each in used if each not in afar}
+        used = afar
+    return used, left_out
+
+
+def _by_name(target: MemberTarget) -> tuple[str, str]:
+    return target.member, str(target.address)
+
+
+def _read(url: str) -> tuple[HostPort, bool]:
+    scheme = url.partition("://")[0].lower()
+    if scheme in ("unix", "unixs"):
+        raise ValueError("is a UNIX socket of the member's host")
+    return parse_endpoint(url)
+
+
+def _member(document: Mapping[str, Any]) -> ClusterMember:
+    return ClusterMember(
+        id=_number(document, "ID"),
+        name=_text(document.get("name")),
+        peer_urls=_texts(document.get("peerURLs")),
+        client_urls=_texts(document.get("clientURLs")),
+        learner=document.get("isLearner") is True,
+    )
+
+
+def _number(document: Mapping[str, Any], key: str) -> int:
+    try:
+        return int(document.get(key, 0))
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{key} is no number") from None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        return ()
+    return tuple(each for each in values if isinstance(each, str))

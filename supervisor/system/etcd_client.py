@@ -1,0 +1,140 @@
+"""Asking one member of an etcd cluster: the JSON gateway of its client port, over HTTP/1.1."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from supervisor.system import tls
+from supervisor.system.connections import connect, leave, open_socket, words
+from supervisor.system.http_client import MAX_BODY_BYTES, HttpAnswer, HttpClient, HttpError
+from supervisor.system.tls import TlsClient, TlsContexts, TlsFiles
+
+MEMBER_LIST = "/v3/cluster/member/list"
+STATUS = "/v3/maintenance/status"
+
+MAX_REASON = 200
+"""Characters of an error that a server gives."""
+
+
+class EtcdError(Exception):
+    """The member could not be asked, or refused to answer; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """One literal address of a member, and how to speak with it.
+
+    ``files``: None where it speaks no TLS. ``server_name``: what its certificate must be valid for,
+    and the Host of a request.
+    """
+
+    address: str
+    port: int
+    server_name: str
+    files: TlsFiles | None = None
+
+
+class EtcdConnection:
+    """A connection to one member, for some questions; ``async with`` opens and ends it in order.
+
+    Owns its socket. Every failure but cancellation (and so a timeout) is raised as EtcdError.
+    """
+
+    def __init__(self, peer: Peer, contexts: TlsContexts) -> None:
+        self._peer = peer
+        self._contexts = contexts
+        self._connected = False
+        self.tls: TlsClient | None = None
+        """The TLS of the connection, None where it has none."""
+
+    async def __aenter__(self) -> Self:
+        peer = self._peer
+        try:
+            context = None if peer.files is None else self._contexts.get(peer.files)
+        except OSError as error:  # the text names the file
+            raise EtcdError(str(error)) from None
+        try:
+            self._sock = open_socket(peer.address)
+        except OSError as error:
+            raise EtcdError(words(error)) from None
+        try:
+            await connect(self._sock, peer.address, peer.port)
+            self._connected = True
+            if context is not None:
+                self.tls = TlsClient(self._sock, context, peer.server_name)
+                await self.tls.shake_hands()
+        except BaseException as error:
+            await self._end()
+            if isinstance(error, OSError):
+                raise EtcdError(_words(error)) from None
+            raise
+        self._http = HttpClient(self._sock, self.tls, peer.server_name, peer.port)
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        await self._end()
+
+    async def get(
+        self, path: str, *, last: bool = False, max_body_bytes: int = MAX_BODY_BYTES
+    ) -> HttpAnswer:
+        """The answer, whatever its status is."""
+        try:
+            return await self._http.get(path, last=last, max_body_bytes=max_body_bytes)
+        except (OSError, HttpError) as error:
+            raise EtcdError(_words(error)) from None
+
+    async def ask(
+        self, path: str, question: Mapping[str, Any] | None = None, *, last: bool = False
+    ) -> dict[str, Any]:
+        """What the JSON gateway answers to a question; a refusal is an EtcdError too."""
+        body = json.dumps(question or {}).encode()
+        try:
+            answer = await self._http.post_json(
+                path, body, last=last, max_body_bytes=16 * MAX_BODY_BYTES
+            )
+        except (OSError, HttpError) as error:
+            raise EtcdError(_words(error)) from None
+        try:
+            document = json.loads(answer.body)
+        except ValueError:
+            document = None
+        if answer.status != 200:
+            raise EtcdError(f"HTTP status {answer.status}{_reason(document, answer.body)}")
+        if not isinstance(document, dict):
+            raise EtcdError("the answer is no JSON object")
+        return document
+
+    async def _end(self) -> None:
+        try:
+            if self._connected:
+                await leave(self._sock, self.tls)
+        finally:
+            self._sock.close()
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {tls.words(error)}"
+    return words(error) if isinstance(error, OSError) else str(error)
+
+
+def _reason(document: object, body: bytes) -> str:
+    """What the server says of its refusal: etcd in a JSON body, other servers in a line of text."""
+    text = ""
+    if isinstance(document, dict):
+        said = document.get("message") or document.get("error")
+        text = said if isinstance(said, str) else ""
+    elif document is None:
+        line = body.decode(errors="replace").strip()
+        text = line if line.isprintable() and "<" not in line else ""
+    return f" ({text[:MAX_REASON]})" if text else ""

@@ -1,0 +1,140 @@
+"""Whether a member list is adopted."""
+
+from __future__ import annotations
+
+from gateway.core.address import HostPort
+from supervisor.core.discovery.adoption import (
+    AdoptedList,
+    Heard,
+    Proposal,
+    Refusal,
+    Unchanged,
+    judge,
+    order_to_ask,
+    weigh,
+)
+from supervisor.core.discovery.member_list import ClusterMember, MemberList, MemberTarget
+
+T = [MemberTarget(f"m{n}", HostPort(f"10.0.0.{n}", 2379)) for n in range(4)]
+
+
+def heard(*numbers: int, cluster_id: int = 1, leaderless: bool = False, learner: int = -1) -> Heard:
+    members = tuple(
+        ClusterMember(
+            id=n, name=f"m{n}", client_urls=(f"http://10.0.0.{n}:2379",), learner=n == learner
+        )
+        for n in numbers
+    )
+    return Heard(
+        listed=MemberList(cluster_id, members),
+        endpoint="10.0.0.0:2379",
+        from_elsewhere=True,
+        leaderless=leaderless,
+    )
+
+
+def adopted(*numbers: int, cluster_id: int = 1) -> AdoptedList:
+    return AdoptedList(
+        cluster_id=cluster_id, targets=tuple(T[n] for n in numbers), from_elsewhere=True
+    )
+
+
+def proposal(*numbers: int) -> Proposal:
+    proposed = weigh(heard(*numbers), None, by_operator=False)
+    assert isinstance(proposed, Proposal)
+    return proposed
+
+
+def test_the_first_list_is_proposed() -> None:
+    """Without a list before, any cluster's list is proposed."""
+    assert proposal(0, 1, 2).adopted == adopted(0, 1, 2)
+
+
+def test_the_same_list_needs_no_dial() -> None:
+    """What agrees with the adopted list changes nothing, but for members that are left out."""
+    same = weigh(heard(0, 1, 2, 3, learner=3), adopted(0, 1, 2), by_operator=False)
+    assert same == Unchanged({"m3": "is a learner"})
+
+
+def test_a_new_member_is_proposed() -> None:
+    """A list that differs is proposed."""
+    assert isinstance(weigh(heard(0, 1, 2, 3), adopted(0, 1, 2), by_operator=False), Proposal)
+
+
+def test_another_cluster_is_refused() -> None:
+    """Another cluster id is never adopted by itself, even with the same members."""
+    refused = weigh(heard(0, 1, 2, cluster_id=0xBAD), adopted(0, 1, 2), by_operator=False)
+    assert isinstance(refused, Refusal)
+    assert refused.reason == (
+        "10.0.0.0:2379 is a member of cluster bad, expected 1; a reload adopts the other cluster"
+    )
+
+
+def test_a_reload_adopts_another_cluster() -> None:
+    """An operator who reloads lets the other cluster be followed, even with the same members."""
+    proposed = weigh(heard(0, 1, 2, cluster_id=0xBAD), adopted(0, 1, 2), by_operator=True)
+    assert isinstance(proposed, Proposal)
+    assert proposed.adopted.cluster_id == 0xBAD
+
+
+def test_a_member_without_a_leader_is_not_believed() -> None:
+    """Its list may be an old one; that it is the adopted one is no news and no failure."""
+    refused = weigh(heard(0, 1, leaderless=True), adopted(0, 1, 2), by_operator=False)
+    assert isinstance(refused, Refusal)
+    assert "knows no leader" in refused.reason
+    same = weigh(heard(0, 1, 2, leaderless=True), adopted(0, 1, 2), by_operator=False)
+    assert isinstance(same, Unchanged)
+
+
+def test_a_list_of_nobody_is_refused() -> None:
+    """A list without one usable client URL says why each cannot be used."""
+    refused = weigh(heard(0, learner=0), None, by_operator=False)
+    assert refused == Refusal("no client URL can be used: m0 is a learner")
+    assert weigh(heard(), None, by_operator=False) == Refusal(
+        "no client URL can be used: the list is empty"
+    )
+
+
+def test_a_majority_must_be_reached() -> None:
+    """Two of three are enough, one of three and two of four are not."""
+    three = proposal(0, 1, 2)
+    assert judge(three, {T[0]: "refused"}) == three.adopted
+    refused = judge(three, {T[0]: "refused", T[2]: "timeout"})
+    assert refused == Refusal(
+        "1 of 3 voting members can be dialed, expected a majority"
+        " (10.0.0.0:2379: refused; 10.0.0.2:2379: timeout)"
+    )
+    assert isinstance(judge(proposal(0, 1, 2, 3), {T[0]: "x", T[1]: "x"}), Refusal)
+
+
+def test_members_that_are_left_out_count_as_not_reached() -> None:
+    """A voter whose only address is on its own loopback is a voter all the same."""
+    listed = MemberList(
+        1,
+        (
+            ClusterMember(id=0, name="m0", client_urls=("http://10.0.0.0:2379",)),
+            ClusterMember(id=1, name="m1", client_urls=("http://127.0.0.1:2379",)),
+        ),
+    )
+    told = Heard(listed=listed, endpoint="e", from_elsewhere=True)
+    proposed = weigh(told, None, by_operator=False)
+    assert isinstance(proposed, Proposal)
+    refused = judge(proposed, {})
+    assert isinstance(refused, Refusal)
+    assert "1 of 2" in refused.reason
+    assert "m1 127.0.0.1:2379" in refused.reason
+
+
+def test_active_ones_are_asked_first() -> None:
+    """Who answered last comes first, then active ones in a random order, then others."""
+    names = ("a", "b", "c", "d")
+    order = order_to_ask(names, {"b", "d"}, last="d", draw=lambda _: 0, most=3)
+    assert order == ("d", "b", "a")
+    assert order_to_ask(names, {"b", "d"}, last="", draw=lambda _: 2, most=2) == ("d", "b")
+
+
+def test_all_are_asked_if_none_is_active() -> None:
+    """In an outage whoever answers ends it."""
+    order = order_to_ask(("a", "b", "c"), (), last="c", draw=lambda _: 1, most=1)
+    assert order == ("c", "b", "a")
+    assert order_to_ask((), (), last="", draw=lambda _: 0, most=1) == ()

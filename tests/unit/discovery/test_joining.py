@@ -1,0 +1,131 @@
+"""Endpoints from targets and a member list together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.core.address import HostPort
+from supervisor.core.discovery.adoption import AdoptedList
+from supervisor.core.discovery.endpoints import (
+    Answer,
+    Discovered,
+    Findings,
+    Outcome,
+    Problem,
+    Question,
+    QuestionKind,
+    Source,
+)
+from supervisor.core.discovery.joining import choose, join, member_questions
+from supervisor.core.discovery.member_list import MemberTarget
+
+
+def adopted(*names: str, tls: bool = False, from_elsewhere: bool = True) -> AdoptedList:
+    pairs = (name.rsplit(":", 1) for name in names)
+    targets = tuple(MemberTarget("m", HostPort(host, int(port)), tls) for host, port in pairs)
+    return AdoptedList(cluster_id=1, targets=targets, from_elsewhere=from_elsewhere)
+
+
+def seed(name: str, *addresses: str, priority: int = 0, weight: int = 0) -> Discovered:
+    host, _, port = name.rpartition(":")
+    return Discovered(name, host, int(port), addresses or (host,), priority=priority, weight=weight)
+
+
+def nothing(_: Question) -> Outcome | None:
+    return None
+
+
+def answers(*addresses: str) -> Answer:
+    return Answer(60, addresses=addresses)
+
+
+def names(endpoints: tuple[Discovered, ...]) -> list[str]:
+    return [each.name for each in endpoints]
+
+
+def test_without_a_list_nothing_changes() -> None:
+    """Seeds are as they were found, and all of them are used."""
+    seeds = Findings((seed("10.0.0.1:1"),))
+    assert join(seeds, None, nothing, srv=False) is seeds
+    assert choose(seeds.endpoints, None) == seeds.endpoints
+    assert member_questions(None) == ()
+
+
+def test_the_list_adds_members() -> None:
+    """What only the list names is from it; what both name stays the operators' and learns TLS."""
+    seeds = Findings((seed("10.0.0.1:1"),), (Problem("x", definite=True),))
+    joined = join(seeds, adopted("10.0.0.1:1", "10.0.0.2:1", tls=True), nothing, srv=False)
+    assert names(joined.endpoints) == ["10.0.0.1:1", "10.0.0.2:1"]
+    assert [each.source for each in joined.endpoints] == [Source.FLAG, Source.MEMBERS]
+    assert all(each.tls for each in joined.endpoints)
+    assert joined.problems == seeds.problems
+
+
+def test_what_the_list_adds_is_as_the_seeds_are() -> None:
+    """Under SRV a member has the best priority and the mean weight of it."""
+    seeds = Findings(
+        (
+            seed("a:1", "10.0.0.1", priority=1, weight=10),
+            seed("b:1", "10.0.0.2", priority=1, weight=20),
+            seed("c:1", "10.0.0.3", priority=2, weight=90),
+        )
+    )
+    new = join(seeds, adopted("10.0.0.4:1"), nothing, srv=True).endpoints[-1]
+    assert (new.priority, new.weight, new.srv, new.source) == (1, 15, True, Source.MEMBERS)
+    assert join(Findings(), adopted("10.0.0.4:1"), nothing, srv=True).endpoints[0].weight == 0
+
+
+def test_names_of_the_list_are_looked_up() -> None:
+    """A name without addresses is a problem, and one that was never answered too."""
+    question = Question(QuestionKind.SEARCH, "infra4.test")
+    listed = adopted("infra4.test:1", "10.0.0.1:1")
+    assert member_questions(listed) == (question,)
+    joined = join(Findings(), listed, nothing, srv=False)
+    assert names(joined.endpoints) == ["10.0.0.1:1"]
+    assert joined.problems == (Problem("host infra4.test: no answer yet", definite=False),)
+    found = join(Findings(), listed, lambda _: answers("10.0.0.4"), srv=False)
+    assert found.endpoints[0].addresses == ("10.0.0.4",)
+
+
+def test_a_name_that_means_this_host_here_is_not_used() -> None:
+    """A member's name that resolves to loopback here is not the member, if it is elsewhere."""
+    listed = adopted("infra4.test:1")
+    assert join(Findings(), listed, lambda _: answers("127.0.1.1"), srv=False).endpoints == ()
+    here = replace(listed, from_elsewhere=False)
+    assert join(Findings(), here, lambda _: answers("127.0.1.1"), srv=False).endpoints
+
+
+def test_the_list_decides_which_are_used() -> None:
+    """Seeds that are no members are known and not used."""
+    listed = adopted("10.0.0.2:1", "10.0.0.3:1")
+    known = join(
+        Findings((seed("10.0.0.1:1"), seed("10.0.0.2:1"))), listed, nothing, srv=False
+    ).endpoints
+    assert names(known) == ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"]
+    assert names(choose(known, listed)) == ["10.0.0.2:1", "10.0.0.3:1"]
+
+
+def test_a_seed_keeps_its_name() -> None:
+    """A member that operators named otherwise is used once, under their name."""
+    listed = adopted("10.0.0.1:1", "10.0.0.2:1")
+    known = join(
+        Findings((seed("infra1.test:1", "10.0.0.1"),)), listed, nothing, srv=False
+    ).endpoints
+    assert names(choose(known, listed)) == ["infra1.test:1", "10.0.0.2:1"]
+
+
+def test_one_name_for_all_members_is_replaced_by_them() -> None:
+    """A seed with the addresses of several members is none of them."""
+    listed = adopted("10.0.0.1:1", "10.0.0.2:1")
+    known = join(
+        Findings((seed("etcd.test:1", "10.0.0.1", "10.0.0.2"),)), listed, nothing, srv=False
+    ).endpoints
+    assert names(choose(known, listed)) == ["10.0.0.1:1", "10.0.0.2:1"]
+
+
+def test_seeds_are_used_while_nobody_confirms_the_list() -> None:
+    """And if nothing of the list can be used."""
+    listed = adopted("10.0.0.2:1")
+    known = join(Findings((seed("10.0.0.1:1"),)), listed, nothing, srv=False).endpoints
+    assert choose(known, replace(listed, confirmed=False)) == known
+    assert choose(known[:1], listed) == known[:1]

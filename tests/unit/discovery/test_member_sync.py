@@ -1,0 +1,388 @@
+"""Member sync: endpoints follow what members answer, and survive what they do not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.core.address import HostPort
+from supervisor.core.config import Config, StaticTarget
+from supervisor.core.discovery.adoption import AdoptedList
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.discovery.system_names import Files
+from supervisor.discovery.loop import DiscoveryLoop
+from tests.logbook import Logbook
+from tests.servers import Server
+from tests.support import free_port
+
+
+class Member:
+    """A double of an etcd member's JSON gateway; ``urls`` is the list it tells, by name."""
+
+    def __init__(self) -> None:
+        self.urls: dict[str, Sequence[str]] = {}
+        self.cluster_id = 0xABC
+        self.leader = "1"
+        self.refusal = b""
+        self.asked = 0
+        self._server = Server(self._serve)
+        self.url = f"http://127.0.0.1:{self._server.port}"
+        self.name = f"127.0.0.1:{self._server.port}"
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _serve(self, conn: socket.socket) -> None:
+        while request := _read_request(conn):
+            status, body = b"200 OK", self._answer(request)
+            if self.refusal:
+                status, body = b"401 Unauthorized", self.refusal
+            head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
+            conn.sendall(head + body)
+
+    def _answer(self, request: bytes) -> bytes:
+        header = {"cluster_id": str(self.cluster_id)}
+        if b"/v3/cluster/member/list" not in request:
+            return json.dumps({"header": header, "leader": self.leader}).encode()
+        self.asked += 1
+        members = [
+            {"ID": str(n), "name": name, "clientURLs": list(urls)}
+            for n, (name, urls) in enumerate(self.urls.items())
+        ]
+        return json.dumps({"header": header, "members": members}).encode()
+
+
+def _read_request(conn: socket.socket) -> bytes:
+    """One request with its body; empty at the end of the stream."""
+    got = b""
+    while True:
+        head, end, body = got.partition(b"\r\n\r\n")
+        length = re.search(rb"Content-Length: (\d+)", head)
+        if end and len(body) >= int(length[1] if length else 0):
+            return got
+        if not (data := conn.recv(4096)):
+            return b""
+        got += data
+
+
+@pytest.fixture
+def cluster() -> Iterator[list[Member]]:
+    """Three members that all tell of all three, and a fourth that nobody tells of."""
+    members = [Member() for _ in range(4)]
+    tell(members, 0, 1, 2)
+    yield members
+    for member in members:
+        member.close()
+
+
+def tell(members: list[Member], *numbers: int) -> None:
+    """All members tell of these, by number."""
+    for member in members:
+        member.urls = {f"m{n}": [members[n].url] for n in numbers}
+
+
+def names(members: list[Member], *numbers: int) -> list[str]:
+    return sorted(members[n].name for n in numbers)
+
+
+class Synced:
+    """A discovery loop on the members' addresses, with what it told and logged."""
+
+    def __init__(self, config: Config, files: Files) -> None:
+        self.config = config
+        self.log = Logbook()
+        self.found: tuple[Discovered, ...] = ()
+        self.active: set[str] | None = None
+        """None: all of them."""
+        self.it = DiscoveryLoop(
+            config, self.log, self._take, active_names=self._active, files=files, draw=lambda _: 0
+        )
+
+    def _take(self, found: tuple[Discovered, ...]) -> None:
+        self.found = found
+
+    def _active(self) -> list[str]:
+        names = [each.name for each in self.found]
+        return [name for name in names if self.active is None or name in self.active]
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(each.name for each in self.found)
+
+    @property
+    def error(self) -> str:
+        view = self.it.view.member_sync
+        return (view and view.last_error) or ""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    (tmp_path / "hosts").write_text("127.0.0.1 localhost\n")
+    (tmp_path / "resolv.conf").write_text("options attempts:1\n")
+    return Files(str(tmp_path / "hosts"), str(tmp_path / "resolv.conf"), domain="")
+
+
+def static(*names: str) -> Config:
+    pairs = (name.rsplit(":", 1) for name in names)
+    return Config(
+        endpoints=tuple(StaticTarget(HostPort(host, int(port))) for host, port in pairs),
+        endpoints_given=True,
+        member_sync_s=0.1,
+        health_timeout_s=5,
+        listen_addr=(HostPort("127.0.0.1", 1),),
+    )
+
+
+@contextlib.asynccontextmanager
+async def following(config: Config, files: Files) -> AsyncIterator[Synced]:
+    synced = Synced(config, files)
+    await synced.it.start(config.listen_addr)
+    try:
+        yield synced
+    finally:
+        await synced.it.close()
+
+
+async def until(predicate: Callable[[], object], deadline_s: float = 10.0) -> None:
+    async with asyncio.timeout(deadline_s):
+        while not predicate():  # noqa: ASYNC110 (the product tells no test)
+            await asyncio.sleep(0.005)
+
+
+async def asked_again(members: list[Member], times: int = 2) -> None:
+    """Until the members were asked so often from now on."""
+    before = sum(member.asked for member in members)
+    await until(lambda: sum(member.asked for member in members) >= before + times)
+
+
+def test_endpoints_follow_the_list(cluster: list[Member], files: Files) -> None:
+    """One seed is enough to find all; who comes and who leaves the list is followed."""
+
+    async def scene() -> None:
+        async with following(static(cluster[0].name), files) as f:
+            await until(lambda: f.names == names(cluster, 0, 1, 2))
+            assert {each.name: each.source for each in f.found}[cluster[1].name] == "members"
+            assert f.found[0].source == "flag"
+            tell(cluster, 1, 2, 3)
+            await until(lambda: f.names == names(cluster, 1, 2, 3))
+            assert f.log.said("endpoints changed")[-1] == {
+                "added": (cluster[3].name,),
+                "removed": (cluster[0].name,),
+                "changed": (),
+                "source": "members",
+            }
+            view = f.it.view
+            assert view.member_sync is not None
+            assert view.member_sync.last_success_at
+            assert view.member_sync.cluster_id == "abc"
+            assert view.by_source["members"]["success"] >= 2
+            assert view.by_source["flag"] == {}
+
+    asyncio.run(scene())
+
+
+def test_off_asks_nobody(cluster: list[Member], files: Files) -> None:
+    """Without the flag no member is asked anything, and the status says null."""
+
+    async def scene() -> None:
+        config = replace(static(cluster[0].name), member_sync_s=0.0)
+        async with following(config, files) as f:
+            await f.it.reload(config)
+            assert f.it.view.member_sync is None
+            assert f.names == [cluster[0].name]
+
+    asyncio.run(scene())
+    assert cluster[0].asked == 0
+
+
+def test_a_minority_that_can_be_dialed_is_not_adopted(cluster: list[Member], files: Files) -> None:
+    """A list whose addresses do not lead anywhere from here leaves endpoints as they were."""
+
+    async def scene() -> None:
+        dead = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+        cluster[0].urls = {"m0": [cluster[0].url], "m1": [dead[0]], "m2": [dead[1]]}
+        async with following(static(cluster[0].name), files) as f:
+            await until(lambda: "1 of 3 voting members can be dialed" in f.error)
+            await asked_again(cluster)
+            assert f.names == [cluster[0].name]
+            assert len(f.log.said("member sync failed, endpoints stay as they were")) == 1
+            cluster[0].urls = {"m0": [cluster[0].url], "m1": [cluster[1].url], "m2": [dead[1]]}
+            await until(lambda: cluster[1].name in f.names)
+            assert f.log.said("member sync works again")
+
+    asyncio.run(scene())
+
+
+def test_another_cluster_needs_a_reload(cluster: list[Member], files: Files) -> None:
+    """A changed cluster id is said once and shown; endpoints follow it after a reload."""
+
+    async def scene() -> None:
+        async with following(static(cluster[0].name), files) as f:
+            await until(lambda: len(f.found) == 3)
+            tell(cluster, 0, 3)
+            for member in cluster:
+                member.cluster_id = 0xDEF
+            await until(lambda: "member of cluster def, expected abc" in f.error)
+            await asked_again(cluster)
+            assert f.names == names(cluster, 0, 1, 2)
+            assert len(f.log.said("member sync failed, endpoints stay as they were")) == 1
+            await f.it.reload(f.config)
+            await until(lambda: f.names == names(cluster, 0, 3))
+            assert f.log.said("another cluster adopted, as a reload asks for it") == [
+                {"cluster_id": "def", "before": "abc"}
+            ]
+
+    asyncio.run(scene())
+
+
+def test_a_refusal_is_said_once_and_seeds_stay(cluster: list[Member], files: Files) -> None:
+    """A member that tells its list to nobody without a password costs one line of the log."""
+
+    async def scene() -> None:
+        cluster[0].refusal = b'{"error":"etcdserver: user name is empty","code":3}'
+        async with following(static(cluster[0].name), files) as f:
+            await until(lambda: "etcdserver: user name is empty" in f.error)
+            await until(lambda: f.it.view.by_source["members"]["failure"] > 2)
+            assert f.names == [cluster[0].name]
+            assert len(f.log.said("member sync failed, endpoints stay as they were")) == 1
+
+    asyncio.run(scene())
+
+
+def test_the_last_list_outlives_failures(cluster: list[Member], files: Files) -> None:
+    """While some member is active, a list that cannot be asked for stays in use."""
+
+    async def scene() -> None:
+        async with following(static(cluster[0].name), files) as f:
+            await until(lambda: len(f.found) == 3)
+            tell(cluster, 1, 2, 3)
+            await until(lambda: f.names == names(cluster, 1, 2, 3))
+            for member in cluster:
+                member.refusal = b"{}"
+            await until(lambda: f.error)
+            assert f.names == names(cluster, 1, 2, 3)
+
+    asyncio.run(scene())
+
+
+def test_seeds_come_back_in_an_outage(cluster: list[Member], files: Files) -> None:
+    """When nothing of the list is active and nobody confirms it, the seeds are used beside it."""
+
+    async def scene() -> None:
+        async with following(static(cluster[0].name), files) as f:
+            tell(cluster, 1, 2, 3)
+            await until(lambda: f.names == names(cluster, 1, 2, 3))
+            for member in cluster:
+                member.refusal = b"{}"
+            f.active = set()
+            f.it.set_any_active(False)
+            await until(lambda: f.names == names(cluster, 0, 1, 2, 3))
+            assert f.log.said("endpoints changed")[-1]["added"] == (cluster[0].name,)
+            for member in cluster:
+                member.refusal = b""
+            await until(lambda: f.names == names(cluster, 1, 2, 3))
+            assert cluster[0].asked
+
+    asyncio.run(scene())
+
+
+def test_an_old_list_is_not_believed(cluster: list[Member], files: Files) -> None:
+    """A member that knows no leader may be cut off; its list changes nothing."""
+
+    async def scene() -> None:
+        async with following(static(cluster[0].name), files) as f:
+            await until(lambda: len(f.found) == 3)
+            tell(cluster, 0, 1)
+            for member in cluster:
+                member.leader = "0"
+            await until(lambda: "knows no leader" in f.error)
+            assert len(f.found) == 3
+
+    asyncio.run(scene())
+
+
+def test_the_gateway_itself_is_left_out(cluster: list[Member], files: Files) -> None:
+    """A member that gives the gateway as its own client URL is not dialed, and that is said."""
+
+    async def scene() -> None:
+        port = free_port()
+        own = HostPort("127.0.0.1", port)
+        tell(cluster, 0, 1)
+        for member in cluster:
+            member.urls = {**member.urls, "m2": [f"http://127.0.0.1:{port}"]}
+        config = replace(static(cluster[0].name), listen_addr=(own,))
+        async with following(config, files) as f:
+            await until(lambda: f.names == names(cluster, 0, 1))
+            assert f.it.view.refused == {str(own): f"is the gateway's own listen address {own}"}
+            await f.it.reload(config)
+
+    asyncio.run(scene())
+
+
+def test_names_of_the_list_are_looked_up(cluster: list[Member], files: Files) -> None:
+    """Members that are known by name are found where the name leads; one that is none is said."""
+
+    Path(files.hosts).write_text("127.0.0.1 infra1.test\n")
+
+    async def scene() -> None:
+        port = cluster[1].name.rpartition(":")[2]
+        cluster[0].urls = {
+            "m0": [cluster[0].url],
+            "m1": [f"http://infra1.test:{port}"],
+            "m2": ["http://absent.invalid:1"],
+        }
+        config = replace(static(cluster[0].name), nameserver=(HostPort("127.0.0.1", free_port()),))
+        async with following(config, files) as f:
+            await until(lambda: f.names == sorted([cluster[0].name, f"infra1.test:{port}"]), 30)
+
+    asyncio.run(scene())
+
+
+def test_other_targets_forget_the_list(cluster: list[Member], files: Files) -> None:
+    """A reload with other targets follows them, whatever the old cluster said; so does off."""
+
+    async def scene() -> None:
+        async with following(static(cluster[0].name), files) as f:
+            await until(lambda: len(f.found) == 3)
+            cluster[3].urls, cluster[3].cluster_id = {"m3": [cluster[3].url]}, 0xDEF
+            await f.it.reload(static(cluster[3].name))
+            assert f.names == [cluster[3].name]
+            await until(lambda: f.it.adopted is not None and f.it.adopted.cluster_id == 0xDEF)
+            await f.it.reload(replace(static(cluster[0].name), member_sync_s=0.0))
+            assert f.names == [cluster[0].name]
+            assert f.it.view.member_sync is None
+
+    asyncio.run(scene())
+
+
+def test_the_next_image_goes_on_with_the_list(cluster: list[Member], files: Files) -> None:
+    """What one image adopted is used by the next before anybody is asked, seeds dead or not."""
+
+    async def scene() -> None:
+        tell(cluster, 1, 2, 3)
+        async with following(static(cluster[0].name), files) as before:
+            await until(lambda: before.names == names(cluster, 1, 2, 3))
+            adopted, view = before.it.adopted, before.it.view
+        for member in cluster:
+            member.refusal = b"{}"
+        after = Synced(static(cluster[0].name), files)
+        after.it.remember(view, adopted)
+        await after.it.start(after.config.listen_addr)
+        try:
+            assert after.names == names(cluster, 1, 2, 3)
+            assert not after.log.said("endpoints changed")
+            await until(lambda: after.error)
+            assert after.it.view.by_source["members"]["success"] >= 1
+            assert isinstance(after.it.adopted, AdoptedList)
+        finally:
+            await after.it.close()
+
+    asyncio.run(scene())

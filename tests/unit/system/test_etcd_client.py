@@ -1,0 +1,86 @@
+"""Asking a member of etcd: what it answers, and every way in which it may not."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.system.etcd_client import MEMBER_LIST, EtcdConnection, EtcdError, Peer
+from supervisor.system.tls import TlsContexts, TlsFiles
+from tests.servers import Script, answer, serving, silent
+from tests.support import free_port
+from tests.tls import Authority
+
+REFUSED = b'{"error":"etcdserver: user name is empty","code":3}'
+
+
+def asked(port: int, files: TlsFiles | None = None) -> dict[str, Any]:
+    peer = Peer(address="127.0.0.1", port=port, server_name="127.0.0.1", files=files)
+
+    async def ask() -> dict[str, Any]:
+        async with EtcdConnection(peer, TlsContexts()) as member:
+            return await member.ask(MEMBER_LIST)
+
+    return asyncio.run(ask())
+
+
+def test_an_answer_is_a_document() -> None:
+    """The JSON object of the answer is handed out, and the connection ends in order."""
+    with serving(answer("200 OK", b'{"header": {}}')) as server:
+        assert asked(server.port) == {"header": {}}
+    assert server.ends == ["eof"]
+
+
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        (answer("401 Unauthorized", REFUSED), "HTTP status 401 (etcdserver: user name is empty)"),
+        (answer("400 Bad Request", b"Client sent an HTTP request to an HTTPS server.\n"),
+         "HTTP status 400 (Client sent an HTTP request to an HTTPS server.)"),
+        (answer("404 Not Found", b"<html>"), "HTTP status 404"),
+        (answer("503 Busy", b'{"message": 5}'), "HTTP status 503"),
+        (answer("503 Busy", b"5"), "HTTP status 503"),
+        (answer("200 OK", b"[]"), "the answer is no JSON object"),
+        (answer("200 OK", b"no JSON"), "the answer is no JSON object"),
+        (lambda conn: conn.sendall(b"220 mail.example.com\r\n\r\n"), "no HTTP: "),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_told_in_words(script: Script, text: str) -> None:
+    """What a server says of its refusal is the error; so is what is no answer."""
+    with serving(script) as server, pytest.raises(EtcdError) as raised:
+        asked(server.port)
+    assert str(raised.value).startswith(text)
+
+
+def test_nobody_there_is_an_error() -> None:
+    """A connection that is refused, and a file that cannot be read, are errors in words."""
+    with pytest.raises(EtcdError, match="connection refused"):
+        asked(free_port())
+    with pytest.raises(EtcdError, match="cannot load CA certificates from /absent"):
+        asked(free_port(), TlsFiles(ca_file="/absent"))
+
+
+def test_a_server_without_tls_is_said(tmp_path: Path) -> None:
+    """A handshake that fails says so, and the socket is closed."""
+    files = TlsFiles(ca_file=Authority(tmp_path).file)
+    with (
+        serving(lambda conn: conn.sendall(b"no TLS")) as server,
+        pytest.raises(EtcdError) as raised,
+    ):
+        asked(server.port, files)
+    assert str(raised.value).startswith(("TLS: ", "closed the connection"))
+
+
+def test_a_timeout_is_the_callers() -> None:
+    """A member that says nothing is left in order when its time is over."""
+
+    async def ask() -> None:
+        peer = Peer(address="127.0.0.1", port=server.port, server_name="127.0.0.1")
+        async with asyncio.timeout(0.1), EtcdConnection(peer, TlsContexts()) as member:
+            await member.get("/version")
+
+    with serving(silent) as server, pytest.raises(TimeoutError):
+        asyncio.run(ask())
