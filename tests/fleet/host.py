@@ -1,171 +1,142 @@
-"""One simulated host: the gateway's pure parts, driven as its shell drives them."""
+"""One simulated host: the gateway's pure parts, driven as its master drives them."""
 
 from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from gateway.core.age import limit_s
-from gateway.core.endpoint import Endpoint, EndpointState
-from gateway.core.messages import Settings, Snapshot
-from gateway.core.table import Table
+from gateway.core.endpoint import RETIRED
+from gateway.core.table import SUSPICION_REPORTS
+from supervisor.core.config import Config
 from supervisor.core.discovery.answers import Answers, Refresh
-from supervisor.core.discovery.endpoints import Question, QuestionKind
+from supervisor.core.discovery.endpoints import (
+    Answer,
+    Discovered,
+    Question,
+    find_srv,
+    owners,
+    targets,
+)
 from supervisor.core.health.active_endpoints import ActiveEndpoints
-from supervisor.core.health.machine import Health, HealthChange, Rules
-from supervisor.core.reload_rules import seed_of
+from supervisor.core.health.machine import Health, HealthChange
+from supervisor.core.health.probing import ProbeKind, rules
+from supervisor.core.rebalance import Rebalancer
+from supervisor.core.reload_rules import seed_of, worker_settings
+from supervisor.core.roster import Policy, Roster
+from tests.fleet.clients import Clients
 from tests.fleet.clock import Clock
-from tests.fleet.world import DOMAIN, Cache, Member
+from tests.fleet.world import OWNER, Cache, Member
 
-RTT_S = 0.0005
-"""One round trip inside a data centre."""
-
-MIN_ACTIVE_PERCENT = 50
-"""``--health-min-active``."""
-
-TIMEOUT_S = 2.0
-"""``--health-timeout`` and ``--dial-timeout``."""
+CONFIG = Config(discovery_srv=OWNER, health_check="tcp", insecure_discovery=True)
+"""What every simulated gateway is started with, beside the flags of the scene."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flags:
-    """What of the configuration the simulation varies."""
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the host sees of the world."""
 
-    rules: Rules = field(default_factory=Rules)
-    settings: Settings = field(default_factory=Settings)
-    workers: int = 1
-    close_spread_s: float = 1.0
-    session_age_s: float = 0.0
+    clock: Clock
+    members: dict[str, Member]
+    cache: Cache
 
 
 class Host:
-    """A gateway of one worker (or several) and the clients behind it, one session each."""
+    """A gateway and the clients behind it.
 
-    def __init__(
-        self, number: int, clock: Clock, members: list[Member], cache: Cache, flags: Flags
-    ) -> None:
-        self._clock = clock
-        self._members = {member.name: member for member in members}
-        self._cache = cache
-        self._flags = flags
-        self._settings = dataclasses.replace(flags.settings, host_seed=seed_of(f"host {number}"))
+    What the master does once a second is simulated only while there is something to do.
+    """
+
+    def __init__(self, number: int, world: World, config: Config, workers: int = 1) -> None:
+        self._clock = world.clock
+        self._world = world
+        self._config = config
+        self._settings = dataclasses.replace(
+            worker_settings(config), host_seed=seed_of(f"host {number}")
+        )
+        self._rules = rules(config, ProbeKind.TCP)
         self._random = random.Random(number)
         self._draw: Callable[[int], int] = self._random.randrange
-        self._tables = [Table(slot, flags.workers) for slot in range(flags.workers)]
+        self._owners = owners(config)
+        self._answers = Answers()
+        self._refresh = Refresh(config.discovery_refresh, config.discovery_refresh_s)
+        self._owner_questions = tuple(owner.question for owner in self._owners)
+        self._hosts: tuple[Question, ...] = ()
         self._healths: dict[str, Health] = {}
         self._active = ActiveEndpoints()
-        self._answers = Answers()
-        self._questions = [Question(QuestionKind.SRV, f"_etcd-client._tcp.{DOMAIN}")]
-        self._questions += [Question(QuestionKind.HOST, member.host) for member in members]
-        self._version = 0
-        self._serial = 0
-        self.sessions: dict[int, str] = {}
-        """The member of each session, by a number of its own."""
+        self._roster = Roster()
+        self._roster.follow(
+            Policy(
+                grace_s=config.removal_grace_s,
+                slow_start_s=config.slow_start_s,
+                prefer=config.prefer,
+            ),
+            world.clock.now,
+        )
+        self._rebalancer = Rebalancer()
+        self._busy = False
+        self._ticking = False
+        self._suspects_until = 0.0
+        self.clients = Clients(
+            world, self._random, workers, on_dial_failed=self._dial_failed, on_slow=self._slow
+        )
 
     def start(self) -> None:
         """Resolve, then probe at once, as a gateway that has just been started."""
         self._resolve()
-        now = self._clock.now
-        for name in self._members:
-            self._healths[name] = Health(self._flags.rules, now)
-            self._arm(name)
-        self._active.replace(dict.fromkeys(self._members, True), frozenset())
-        self._publish()
-
-    def connect(self, slot: int = 0) -> None:
-        """A client dials through worker ``slot``, until it has its session."""
-        tried: dict[str, int] = {}
-        table = self._tables[slot]
-        while (endpoint := table.pick(tried)) is not None:
-            name = endpoint.name
-            member = self._members[name]
-            member.dials.note()
-            if member.alive:
-                table.session_started(name)
-                self._begin_session(member)
-                return
-            tried[name] = 1
-            if member.silent:  # a hedge, not a refusal: the next one is dialed as well
-                continue
-            table.suspect(name)
-            self._after(name, self._healths[name].dial_failed(
-                "refused", self._clock.now, began_at=self._clock.now
-            ))  # fmt: skip
-
-    def lose(self, name: str) -> int:
-        """The member closed its sessions: how many clients have to connect again."""
-        lost = [number for number, where in self.sessions.items() if where == name]
-        for number in lost:
-            self._end_session(number)
-        return len(lost)
 
     def use(self) -> None:
         """The sessions are in use from now on: their members answer every second."""
-        self._report()
+        self._busy = True
+        self._tick_if_needed()
 
-    def _begin_session(self, member: Member) -> None:
-        self._serial += 1
-        number = self._serial
-        self.sessions[number] = member.name
-        member.sessions += 1
-        if self._flags.session_age_s:
-            now = self._clock.now
-            ends_at = now + limit_s(self._flags.session_age_s, now + self._random.random())
-            self._clock.at(ends_at, lambda: self._close(number))
-
-    def _end_session(self, number: int) -> None:
-        name = self.sessions.pop(number)
-        self._members[name].sessions -= 1
-        self._tables[0].session_ended(name)
-
-    def _close(self, number: int) -> None:
-        """The gateway closes the session, and its client connects again."""
-        if number in self.sessions:
-            self._end_session(number)
-            self.connect()
-
-    def _report(self) -> None:
-        now = self._clock.now
-        for name in set(self.sessions.values()):
-            health = self._healths[name]
-            due_at = health.next_probe_at
-            health.take_traffic(now, self._draw, sessions=1, dialed=False, answered=True)
-            if health.next_probe_at != due_at:
-                self._arm(name)
-        self._clock.at(now + 1.0, self._report)
-
-    def _publish(self) -> None:
-        self._version += 1
-        endpoints = tuple(
-            Endpoint(
-                name,
-                (member.address,),
-                2379,
-                state=EndpointState.ACTIVE
-                if self._healths[name].active
-                else EndpointState.INACTIVE,
-            )
-            for name, member in self._members.items()
-        )
-        for table in self._tables:
-            table.apply(Snapshot(self._version, endpoints, self._settings))
+    @property
+    def active(self) -> set[str]:
+        """The endpoints that it holds for active."""
+        return {name for name, health in self._healths.items() if health.active}
 
     # -- DNS --------------------------------------------------------------------------------
 
     def _resolve(self) -> None:
-        now = self._clock.now
-        for question in self._answers.due(self._questions, now):
-            self._answers.take(
-                question,
-                self._cache.ask(question),
-                now=now,
-                refresh=Refresh(),
-                draw=self._random.randrange,
-            )
+        changed = self._ask(self._owner_questions)
+        if changed:
+            self._hosts = targets(self._owners, self._answers.lookup)
+            self._answers.keep({*self._owner_questions, *self._hosts})
+        changed |= self._ask(self._hosts)
+        if changed:
+            self._found(find_srv(self._owners, self._answers.lookup).endpoints)
         self._clock.at(self._answers.next_at(), self._resolve)
+
+    def _ask(self, questions: Iterable[Question]) -> bool:
+        """Ask what is due; whether an answer differs from the one before."""
+        now, changed = self._clock.now, False
+        for question in self._answers.due(questions, now):
+            before = self._answers.lookup(question)
+            answer = self._world.cache.ask(question)
+            self._answers.take(question, answer, now=now, refresh=self._refresh, draw=self._draw)
+            changed |= not isinstance(before, Answer) or (
+                (before.records, before.addresses) != (answer.records, answer.addresses)
+            )
+        return changed
+
+    def _found(self, found: tuple[Discovered, ...]) -> None:
+        self._roster.resolve(found, self._clock.now, self._config.removal_grace_s)
+        self._watch_members()
+        self._publish()
+
+    def _watch_members(self) -> None:
+        members = self._roster.members
+        names = [member.found.name for member in members]
+        for name in [name for name in self._healths if name not in names]:
+            del self._healths[name]
+        for name in names:
+            if name not in self._healths:
+                self._healths[name] = Health(self._rules, self._clock.now)
+                self._arm(name)
+        retired = frozenset(each.found.name for each in members if each.state in RETIRED)
+        states = {name: health.active for name, health in self._healths.items()}
+        self._active.replace(states, retired)
 
     # -- health -----------------------------------------------------------------------------
 
@@ -175,35 +146,98 @@ class Host:
             self._clock.at(max(due_at, self._clock.now), lambda: self._probe(name, due_at))
 
     def _probe(self, name: str, due_at: float) -> None:
-        health = self._healths[name]
-        if health.next_probe_at != due_at:
-            return  # it was asked for at another time meanwhile
+        health = self._healths.get(name)
+        if health is None or health.next_probe_at != due_at:
+            return  # it is gone, or was asked for at another time meanwhile
         if not health.is_due(self._clock.now, self._draw):
             self._arm(name)
             return
         health.probe_started()
-        member = self._members[name]
+        member = self._world.members[name]
         member.note_probe()
-        takes_s = TIMEOUT_S if member.silent else RTT_S
-        self._clock.at(self._clock.now + takes_s, lambda: self._judge(name))
+        timeout_s = self._config.health_timeout_s
+        takes_s = timeout_s if member.silent else min(member.latency_s, timeout_s)
+        self._clock.at(self._clock.now + takes_s, lambda: self._judge(name, health))
 
-    def _judge(self, name: str) -> None:
-        health, now = self._healths[name], self._clock.now
-        member = self._members[name]
-        if member.alive:
+    def _judge(self, name: str, health: Health) -> None:
+        if self._healths.get(name) is not health:
+            return
+        member, now = self._world.members[name], self._clock.now
+        slow = member.silent or member.latency_s > self._config.health_timeout_s
+        if member.alive and not slow:
             change = health.probe_passed(now, self._draw)
         else:
-            error = "timeout" if member.silent else "refused"
-            keep = self._active.must_keep(name, MIN_ACTIVE_PERCENT)
+            keep = self._active.must_keep(name, self._config.health_min_active)
+            error = "timeout" if slow else "refused"
             change = health.probe_failed(error, now, self._draw, keep=keep)
         self._after(name, change)
 
+    def _dial_failed(self, name: str) -> None:
+        now = self._clock.now
+        self._suspects_until = now + SUSPICION_REPORTS
+        if (health := self._healths.get(name)) is not None:
+            self._after(name, health.dial_failed("refused", now, began_at=now))
+        self._tick_if_needed()
+
+    def _slow(self, name: str) -> None:
+        """The dial was slower than one that began later: a hint."""
+        if (health := self._healths.get(name)) is not None:
+            health.note("slower than the next endpoint", self._clock.now)
+            health.hint(self._clock.now)
+            self._arm(name)
+
     def _after(self, name: str, change: HealthChange | None) -> None:
         self._arm(name)
-        self._active.note(name, self._healths[name].active)
+        active = self._healths[name].active
+        self._active.note(name, active)
         if change is not None:
+            self._roster.judge(name, active, self._clock.now)
             self._publish()
-        if change is HealthChange.DEACTIVATED and self._members[name].silent:
-            for number in [n for n, where in self.sessions.items() if where == name]:
-                at = self._clock.now + self._random.random() * self._flags.close_spread_s
-                self._clock.at(at, partial(self._close, number))
+
+    # -- the roster -------------------------------------------------------------------------
+
+    def _publish(self) -> None:
+        self.clients.apply(self._roster.snapshot(self._settings))
+        self._tick_if_needed()
+
+    def _tick_if_needed(self) -> None:
+        if self._ticking:
+            return
+        if (
+            self._busy
+            or self._config.rebalance_s
+            or self._clock.now < self._suspects_until
+            or any(each.removed_at or each.returned_at for each in self._roster.members)
+        ):
+            self._ticking = True
+            self._clock.at(self._clock.now + 1.0, self._tick)
+
+    def _tick(self) -> None:
+        """What the master does every second."""
+        self._ticking = False
+        now = self._clock.now
+        sessions = self.clients.report()
+        for member in self._roster.members:
+            self._roster.sessions(member.found.name, sessions.get(member.found.name, 0))
+        for name in sessions if self._busy else ():
+            self._take_traffic(name, sessions[name])
+        if self._roster.advance(now):
+            self._watch_members()
+        snapshot = self._roster.snapshot(self._settings)
+        self.clients.apply(snapshot)
+        if self._config.rebalance_s:
+            held = {(slot, 0): each for slot, each in self.clients.by_worker().items()}
+            for order in self._rebalancer.step(
+                snapshot.endpoints, held, over_s=self._config.rebalance_s, now=now
+            ):
+                self.clients.give_up_one(order)
+        self._tick_if_needed()
+
+    def _take_traffic(self, name: str, sessions: int) -> None:
+        health = self._healths[name]
+        due_at = health.next_probe_at
+        health.take_traffic(
+            self._clock.now, self._draw, sessions=sessions, dialed=False, answered=True
+        )
+        if health.next_probe_at != due_at:
+            self._arm(name)

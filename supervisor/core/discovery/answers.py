@@ -32,7 +32,10 @@ MAX_FIRST_RETRY_S while the question has never been answered."""
 MAX_JITTER_S = 30.0
 """A TTL is outlived by a tenth at most, and never by more than this.
 
-Hosts behind one cache get what is left of the same TTL, so they would all ask as it ends."""
+Hosts behind one cache get what is left of the same TTL, so they would all ask as it ends. Asking
+before that would help nobody: the cache still gives the old answer. Where an interval is ours and
+no cache's, the one after a start or a reload is drawn as a whole, so that hosts which were started
+or reloaded together ask at different times from then on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,10 @@ class Refresh:
                 return math.inf
             case _:
                 return min(max(ttl_s, MIN_TTL_S), MAX_TTL_S)
+
+    def is_ours(self, ttl_s: float) -> bool:
+        """Whether the delay is ours to choose, and not the end of an answer's life."""
+        return self.mode == "fixed" or (self.mode == "ttl" and ttl_s > MAX_TTL_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +138,11 @@ class Answers:
         if answer.unanswered and old and isinstance(old.held, Answer):
             kept = (a for a in old.held.addresses if _version(a) in answer.unanswered)
             answer = dataclasses.replace(answer, addresses=(*answer.addresses, *kept))
-        due_at = now + _jittered(refresh.delay_s(answer.ttl_s), draw)
-        return Entry(answer, due_at, error=answer.error)
+        wait_s = _jittered(refresh.delay_s(answer.ttl_s), draw)
+        asked_early = old is None or now < old.due_at
+        if asked_early and refresh.is_ours(answer.ttl_s):
+            wait_s *= 1 - draw(STEPS) / STEPS
+        return Entry(answer, now + wait_s, error=answer.error)
 
     def _denied(
         self, old: Entry | None, negative: Negative, now: float, refresh: Refresh, draw: Draw

@@ -65,8 +65,38 @@ def test_jitter_is_a_tenth_and_thirty_seconds_at_most() -> None:
     assert answers.next_at() == pytest.approx(66)
     answers.take(Q, Answer(0), now=0, refresh=TTL, draw=lambda n: n)
     assert answers.next_at() == pytest.approx(5.5)
-    answers.take(Q, Answer(86400), now=0, refresh=TTL, draw=lambda n: n)
-    assert answers.next_at() == MAX_TTL_S + MAX_JITTER_S == 330
+    due_at = answers.next_at()
+    answers.take(Q, Answer(86400), now=due_at, refresh=TTL, draw=lambda n: n)
+    assert answers.next_at() - due_at == pytest.approx(MAX_TTL_S + MAX_JITTER_S) == 330
+
+
+@pytest.mark.parametrize(
+    ("refresh", "answer", "interval_s"),
+    [(Refresh("fixed", 60), GOOD, 60), (TTL, Answer(86400, addresses=("10.0.0.1",)), MAX_TTL_S)],
+)
+def test_an_interval_of_ours_begins_anywhere(
+    refresh: Refresh, answer: Answer, interval_s: float
+) -> None:
+    """After a start, and after a reload that asks early; not after a question that was due."""
+
+    def ask(now: float) -> float:
+        answers.take(Q, answer, now=now, refresh=refresh, draw=lambda n: n // 2)
+        return answers.next_at() - now
+
+    answers = Answers()
+    whole_s = interval_s * 1.05
+    assert ask(0) == pytest.approx(whole_s / 2)
+    assert ask(answers.next_at()) == pytest.approx(whole_s)
+    assert ask(answers.next_at() - 1) == pytest.approx(whole_s / 2)
+
+
+def test_a_ttl_is_never_cut_short() -> None:
+    """Before its end a cache would only give the old answer."""
+    answers = Answers()
+    answers.take(Q, GOOD, now=0, refresh=TTL, draw=lambda n: n // 2)
+    assert answers.next_at() == 63
+    answers.take(Q, GOOD, now=30, refresh=TTL, draw=lambda n: n // 2)
+    assert answers.next_at() == 93
 
 
 def test_a_fixed_interval_and_off() -> None:
