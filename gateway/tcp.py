@@ -7,6 +7,7 @@ needed for an option is made on the spot and let go of; the descriptor keeps its
 from __future__ import annotations
 
 import _socket
+import errno
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typing import Any
 from gateway.core.messages import Settings
 from gateway.core.socket_address import SocketAddress
 from gateway.core.stall import Signs
+from gateway.unix import name_peer
 
 _INET, _STREAM, _SHUT_WR = int(socket.AF_INET), int(socket.SOCK_STREAM), int(socket.SHUT_WR)
 _UNIX = int(socket.AF_UNIX)
@@ -31,6 +33,9 @@ last_data_recv, last_ack_recv (milliseconds); notsent_bytes (since Linux 4.6).""
 
 _TCP_PATH = struct.Struct("=24x1I40x1I28x1I")
 """The same struct: unacked (segments), rtt (microseconds), total_retrans (segments)."""
+
+NOTHING_WAITS = Signs(waiting=False, silent_s=0.0, unanswered=0)
+"""A UNIX socket's peer cannot vanish: when its process ends, the kernel closes for it."""
 
 _TCP_RTO_MAX_MS = 44
 """linux/tcp.h; since Linux 6.15."""
@@ -47,8 +52,12 @@ def borrowed(fd: int) -> Iterator[_socket.socket]:
 
 
 def peer_of(fd: int) -> SocketAddress:
-    """The address of the other end; that of nobody, ("", 0), if it is gone already."""
-    return _address_of(fd, _socket.socket.getpeername)
+    """The address of the other end; that of nobody, ("", 0), if it is gone already.
+
+    The client of a UNIX socket has none; its process stands in its place.
+    """
+    address = _address_of(fd, _socket.socket.getpeername)
+    return address if isinstance(address, tuple) else name_peer(fd)
 
 
 def own_address_of(fd: int) -> SocketAddress:
@@ -146,9 +155,14 @@ def set_longest_gap(fd: int, gap_s: float) -> bool:
 
 
 def read_signs(fd: int) -> Signs:
-    """What the kernel knows of the peer."""
+    """What the kernel knows of the peer; nothing waits where it is a UNIX socket's."""
     with borrowed(fd) as sock:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        try:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            return NOTHING_WAITS
     retransmits, probes, unacked, data_ms, ack_ms, unsent = _TCP_INFO.unpack(info)
     return Signs(
         waiting=unacked + unsent > 0,

@@ -41,6 +41,7 @@ class WorkerStart:
 
     ``listen`` holds literal IPs, or "" for all interfaces. ``listeners``: inherited sockets in
     the order of ``listen``, or none: then the worker binds its own and sends Bound.
+    ``shared``: inherited sockets that all workers accept from (UNIX sockets).
     ``exclusive``: the first worker of slot 0 makes sure that nobody else holds the addresses.
     ``peers``: sending ends of the other slots' inboxes. ``title``: what the process title shows
     between brackets.
@@ -51,6 +52,7 @@ class WorkerStart:
     slots: int
     listen: tuple[HostPort, ...]
     listeners: tuple[socket.socket, ...]
+    shared: tuple[socket.socket, ...] = ()
     exclusive: bool
     pipe_r: int
     control: socket.socket
@@ -128,6 +130,7 @@ class Worker:
             row=start.row,
             slot=start.slot,
             listeners=start.listeners,
+            shared=start.shared,
             inbox=start.inbox,
             peers=start.peers,
             on_empty=self._finish,

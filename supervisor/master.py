@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from gateway.core import messages
-from gateway.core.address import HostPort
+from gateway.core.address import Address
 from gateway.process_title import set_title
 from supervisor import __version__
 from supervisor.admin.lifecycle import PATIENCE_S, AdminLifecycle
@@ -57,6 +57,7 @@ from supervisor.system.signals import SignalWatch
 from supervisor.system.tasks import Tasks
 from supervisor.system.uptime import Uptime
 from supervisor.workers.pool import Handlers, WorkerPool
+from supervisor.workers.shared_listeners import SharedListeners
 
 TICK_S = 1.0
 """Loads to the workers, the roster's expiries, the status line, more time for a long stop."""
@@ -110,7 +111,7 @@ class Master:
         self._uptime = Uptime(left.started_at, left.started_boot_s)
         self._totals = left.totals
         self._roster = Roster(left.snapshot_version)
-        self._listen: tuple[HostPort, ...] = ()
+        self._listen: tuple[Address, ...] = ()
         self._reread = reread
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._ready = False
@@ -135,6 +136,7 @@ class Master:
         self._log.attach(self._loop)
         self._loop.set_exception_handler(self._on_exception)
         self._notify = Notify(os.environ.get("NOTIFY_SOCKET"))
+        self._shared = SharedListeners(self._notify)
         self._service_notifier = ServiceNotifier(
             self._notify, summary=self._summary, healthy=self._is_healthy
         )
@@ -239,9 +241,11 @@ class Master:
             self._share_descriptors(open_files, workers=slots, listen=listen)
             if self._left.state.found:
                 self._take_over_endpoints()
+                await self._open_shared()
                 self._start_pool(slots)
             await self._start_following()
             if self._pool is None:
+                await self._open_shared()
                 self._start_pool(slots)
         except NoEndpointsError as error:
             self._fail(str(error), EXIT_NO_ENDPOINT)
@@ -279,7 +283,7 @@ class Master:
             names = self._config.admin_host
             self._interim_admin = start_interim_admin(sockets, self.view(), self._log, names=names)
 
-    async def _find_listen(self) -> tuple[HostPort, ...]:
+    async def _find_listen(self) -> tuple[Address, ...]:
         """Listen addresses as literals. What is bound already does not depend on DNS."""
         if self._left.state.listen:
             return await find_listen(self._config, self._left.state)
@@ -307,6 +311,22 @@ class Master:
         if self._left.state.discovery is not None:
             self._discovery_loop.remember(self._left.state.discovery, self._left.state.member_list)
 
+    async def _open_shared(self) -> None:
+        """Open the UNIX sockets. Beside workers that serve, a failure is one to try again."""
+        inherited = self._left.inherited.shared_sockets()
+        while True:
+            try:
+                self._shared.take_over(self._listen, inherited)
+                await self._shared.open(self._listen)
+            except OSError as error:
+                if not self._left.took_over:
+                    raise
+                self._log.error(OLD_WORKERS_GO_ON, error=str(error))
+                inherited = []
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
     def _start_pool(self, slots: int) -> None:
         self._left.commit(os.environ)
         self._port_monitor = PortMonitor(self._listen, self._log)
@@ -324,6 +344,7 @@ class Master:
             ),
             slots=slots,
             inherited=self._left.inherited,
+            shared=self._shared,
             keep_workers=self._left.is_crash_of(self._image),
             store=self._notify,
         )
@@ -423,6 +444,7 @@ class Master:
             return
         if self._port_monitor is not None and not self._shutdown.draining:
             self._port_monitor.tick(self._pool.listener_inodes())
+            self._port_monitor.look_at_files(self._shared.missing_files())
         sessions = self._endpoints.on_tick()
         self._discovery_loop.set_any_active(self._endpoints.any_active)
         if self._config.balance == "least-sessions":
@@ -636,6 +658,10 @@ class Master:
         self._reloader.cancel()
         await self._admin.close()
         await asyncio.gather(self._discovery_loop.close(), self._endpoints.close())
+        if self._pool is None:
+            if not self._left.took_over:
+                self._shared.remove_files()
+            self._shared.close()
         self._service_notifier.close()
         if self._record is not None:
             self._record.close()

@@ -1,4 +1,4 @@
-"""Real TCP servers for tests, each in a thread of the test's own process."""
+"""Real servers for tests, each in a thread of the test's own process."""
 
 from __future__ import annotations
 
@@ -16,22 +16,35 @@ Serve = Callable[["Backend", asyncio.StreamReader, asyncio.StreamWriter], Awaita
 class Backend:
     """One listener on loopback that serves every connection with ``serve``; owns its thread.
 
+    With ``path`` it is a UNIX socket, and the path's file is the test's to remove.
     ``connections`` counts accepted connections, ``received`` the bytes that ``serve`` took note of.
     """
 
     def __init__(
-        self, serve: Serve, *, name: str = "", host: str = "127.0.0.1", port: int = 0
+        self,
+        serve: Serve,
+        *,
+        name: str = "",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        path: str = "",
     ) -> None:
         self._serve = serve
         self.name = name
         self.connections = 0
         self.received = 0
         self._writers: set[asyncio.StreamWriter] = set()
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._sock = socket.socket(family, socket.SOCK_STREAM)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._sock.bind((host, port))
-        self.host, self.port = self._sock.getsockname()[:2]
+        self.path = path
+        if path:
+            self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._sock.bind("\0" + path[1:] if path.startswith("@") else path)
+            self.host, self.port = "", 0
+        else:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._sock = socket.socket(family, socket.SOCK_STREAM)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._sock.bind((host, port))
+            self.host, self.port = self._sock.getsockname()[:2]
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=f"backend {name}", daemon=True)
         self._started = threading.Event()
@@ -40,6 +53,8 @@ class Backend:
 
     @property
     def address(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
@@ -61,7 +76,8 @@ class Backend:
 
     async def _main(self) -> None:
         self._done = asyncio.Event()
-        server = await asyncio.start_server(self._on_connection, sock=self._sock, backlog=1024)
+        start = asyncio.start_unix_server if self.path else asyncio.start_server
+        server = await start(self._on_connection, sock=self._sock, backlog=1024)
         self._started.set()
         await self._done.wait()
         server.close()

@@ -34,7 +34,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 class Gateway:
     """One ``etcd-gateway start``; owns the process and its log file.
 
-    ``port`` is the listen port on 127.0.0.1 unless ``listen`` was given.
+    ``port`` is the listen port on 127.0.0.1 unless ``listen`` was given; an empty one is no flag.
     """
 
     def __init__(
@@ -48,9 +48,10 @@ class Gateway:
         command: list[str] | None = None,
     ) -> None:
         self.port = free_port()
-        self.listen = listen or f"127.0.0.1:{self.port}"
+        self.listen = f"127.0.0.1:{self.port}" if listen is None else listen
         self._log = tempfile.NamedTemporaryFile(prefix="gateway-", suffix=".log")  # noqa: SIM115
-        argv = [*(prefix or []), *(command or COMMAND), "start", f"--listen-addr={self.listen}"]
+        argv = [*(prefix or []), *(command or COMMAND), "start"]
+        argv += [f"--listen-addr={self.listen}"] if self.listen else []
         argv += [f"--workers={workers}", "--log-format=json", ASK_IDLE_ONES_TOO, *flags]
         if endpoints is not None:
             argv.append("--endpoints=" + ",".join(endpoints))

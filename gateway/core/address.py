@@ -1,4 +1,4 @@
-"""Addresses as operators write them: ``host:port``, ``[v6]:port``, ``:port``.
+"""Addresses as operators write them: ``host:port``, ``[v6]:port``, ``:port``, ``unix:/path``.
 
 Every ``ValueError`` says what was expected; whoever catches it names the flag and the value.
 """
@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from gateway.core.unix_address import (
+    MAX_UNIX_PATH,
+    UnixAddress,
+    is_option,
+    is_unix,
+    parse_unix,
+    parse_unix_listen,
+)
 
 MAX_NAME_LENGTH = 253
 """Characters of a DNS name without its trailing dot, RFC 1035 section 2.3.4."""
-
-MAX_UNIX_PATH = 107
-"""Bytes of a UNIX socket's path: ``sun_path`` is 108 with its closing zero, unix(7)."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -37,7 +44,21 @@ class HostPort:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_endpoint(text: str) -> tuple[HostPort, bool]:
+Address = HostPort | UnixAddress
+"""Where to listen, and what to dial."""
+
+
+def tcp_only(addresses: Iterable[Address]) -> tuple[HostPort, ...]:
+    """Those that are a host and a port."""
+    return tuple(each for each in addresses if isinstance(each, HostPort))
+
+
+def parse_endpoint(text: str) -> tuple[Address, bool]:
+    """``unix:/path``, or as :func:`parse_tcp_endpoint`."""
+    return (parse_unix(text), False) if is_unix(text) else parse_tcp_endpoint(text)
+
+
+def parse_tcp_endpoint(text: str) -> tuple[HostPort, bool]:
     """``host:port`` with an optional scheme, and whether that scheme was ``https``.
 
     ``http://`` and ``https://`` are stripped (with a lone slash at the end); others are refused.
@@ -57,8 +78,17 @@ def parse_endpoint(text: str) -> tuple[HostPort, bool]:
     return address, tls
 
 
-def parse_listen(text: str) -> HostPort:
-    """``host:port`` or ``:port``, which is all interfaces."""
+def parse_listen(text: str) -> Address:
+    """``host:port``, ``:port``, which is all interfaces, or ``unix:/path`` with its options."""
+    if is_unix(text):
+        return parse_unix_listen(text)
+    if is_option(text):
+        raise ValueError("an option belongs right behind its address, as unix:/path,mode=0660")
+    return parse_tcp_listen(text)
+
+
+def parse_tcp_listen(text: str) -> HostPort:
+    """``host:port`` or ``:port``."""
     if _SCHEME.match(text):
         raise ValueError("expected host:port or :port, without a scheme")
     if text.isdigit():
@@ -104,7 +134,7 @@ def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 def parse_admin(text: str) -> str:
     """``host:port``, ``:port`` or ``unix:/path``, in one spelling."""
     if not text.startswith("unix:"):
-        return str(parse_listen(text))
+        return str(parse_tcp_listen(text))
     path = "/" + text.removeprefix("unix:").removeprefix("//").lstrip("/")
     if not text.removeprefix("unix:").startswith("/") or path.endswith("/") or "\0" in path:
         raise ValueError("expected unix: and the absolute path of a socket, as unix:/run/name.sock")

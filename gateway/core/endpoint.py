@@ -1,4 +1,4 @@
-"""An endpoint: one upstream ``host:port`` with what SRV and health say of it."""
+"""An endpoint: an upstream ``host:port`` or ``unix:/path`` with what SRV and health say of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Endpoint:
 
     ``name`` is the identity (``host:port``, lower case, brackets round IPv6): counters, logs and
     sessions refer to it. ``addresses`` are literal IPs; sessions are spread over those of the first
-    one's family, the others come after them. ``priority`` and ``weight`` are those of RFC 2782
+    one's family, the others come after them. A UNIX socket has the port 0, and its name is its
+    address. ``priority`` and ``weight`` are those of RFC 2782
     (0..65535; lower priority first); both 0 for static endpoints.
     ``inactive``: those of several addresses that the master holds for inactive.
     ``tier`` divides a priority: the lower one is used while any of it is active (``--prefer``).

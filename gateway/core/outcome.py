@@ -21,12 +21,13 @@ LOCAL = EXHAUSTED.keys() | {
     errno.ENETUNREACH,
     errno.ENETDOWN,
     errno.EAFNOSUPPORT,
-    errno.EAGAIN,  # ip_local_port_range used up (AF_INET, connect(2))
+    errno.EAGAIN,  # ip_local_port_range used up, or the queue of a UNIX socket full (connect(2))
     errno.EADDRINUSE,
 }
 
 _RESULTS = {
     errno.ECONNREFUSED: DialResult.REFUSED,
+    errno.ENOENT: DialResult.REFUSED,  # the file of a UNIX socket: nobody listens, too
     errno.ETIMEDOUT: DialResult.TIMEOUT,
     errno.EHOSTUNREACH: DialResult.UNREACHABLE,
     errno.EHOSTDOWN: DialResult.UNREACHABLE,

@@ -22,6 +22,7 @@ from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.log import Log
 from gateway.core.messages import Settings
 from gateway.core.rate import RateLimit
+from gateway.core.socket_address import SocketAddress
 from gateway.ingress.handoff import Handoff
 from gateway.ingress.listener import Acceptor, drain_queue, open_listener, tune_listener
 from gateway.ingress.quota import Quota
@@ -29,12 +30,15 @@ from gateway.poller import Poller
 from gateway.scoreboard import Scoreboard
 from gateway.sessions.register import Sessions
 from gateway.tcp import peer_of
+from gateway.unix import UNIX_PEER, is_unix_socket
 
 LOST = "no descriptor was left for a client that another worker handed over"
 
 
 class Ingress:
-    """Owns the listeners, the slot's own and adopted ones, and clients held back; borrows the rest.
+    """Owns the listeners and clients held back; borrows the rest.
+
+    There are the slot's own listeners, adopted ones, and UNIX sockets that all workers share.
 
     Whoever made ``sessions`` sees to it that each end of one is told to :meth:`session_ended`.
     ``on_empty()``: after :meth:`leave`, the last client is gone.
@@ -53,6 +57,7 @@ class Ingress:
         row: int,
         slot: int,
         listeners: Sequence[socket.socket],
+        shared: Sequence[socket.socket] = (),
         inbox: socket.socket,
         peers: dict[int, socket.socket],
         on_empty: Callable[[], None],
@@ -66,6 +71,8 @@ class Ingress:
         self._row = row
         self._slot = slot
         self._listeners = list(listeners)
+        self._shared = list(shared)
+        self._has_unix_clients = bool(shared)
         self._inbox = inbox
         self._on_empty = on_empty
         self._adopted: dict[int, list[socket.socket]] = {}
@@ -128,7 +135,7 @@ class Ingress:
     def start(self) -> None:
         """Accept, and take what others hand over."""
         self._budget.limit(*_open_files())
-        for sock in self._listeners:
+        for sock in (*self._listeners, *self._shared):
             self._acceptor.add(sock)
         self._update_taking()
 
@@ -169,10 +176,24 @@ class Ingress:
                     sock.shutdown(socket.SHUT_RD)
             sock.close()
             self._budget.give_back()
+        self._leave_shared(accept_rest=accept_rest, shut=shut)
         self._listeners.clear()
         self._adopted.clear()
         self._empty_inbox()
         self._left = True
+
+    def _leave_shared(self, *, accept_rest: bool, shut: bool) -> None:
+        """The same for UNIX sockets: what is queued there can be accepted after a shutdown too."""
+        for sock in self._shared:
+            self._acceptor.remove(sock)
+            if shut:
+                with contextlib.suppress(OSError):  # another worker was first
+                    sock.shutdown(socket.SHUT_RD)
+            if accept_rest:
+                drain_queue(sock, self._on_client, self._quota.room_by_descriptors)
+            sock.close()
+            self._budget.give_back()
+        self._shared.clear()
 
     def close(self) -> None:
         """At the very end: take what was in flight to us, close who is held back."""
@@ -239,7 +260,12 @@ class Ingress:
             self._acceptor.recheck()
 
     def _serve(self, fd: int) -> None:
-        self._sessions.serve(fd, peer_of(fd) if self._sessions.settings.access_log else None)
+        peer: SocketAddress | None = None
+        if self._has_unix_clients and is_unix_socket(fd):
+            peer = UNIX_PEER
+        elif self._sessions.settings.access_log:
+            peer = peer_of(fd)
+        self._sessions.serve(fd, peer)
         self._publish_sessions()
 
     def session_ended(self) -> None:

@@ -18,6 +18,7 @@ from gateway.core.outcome import EXHAUSTED
 from gateway.ingress.quota import Quota
 from gateway.poller import Poller
 from gateway.tcp import set_keepalive
+from gateway.unix import UNIX_PEER, tune_accepted
 
 BACKLOG = 4096
 """Clients that may wait to be accepted; the kernel caps it at net.core.somaxconn."""
@@ -110,9 +111,10 @@ def drain_queue(
     ``room()``: for how many more clients there are descriptors; for the others there is no help.
     """
     taken = 0
+    accept = accept_of(sock)
     while room():
         try:
-            fd, peer = sock._accept()  # type: ignore[attr-defined]
+            fd, peer = accept()
         except ConnectionAbortedError:
             continue
         except OSError:
@@ -123,6 +125,23 @@ def drain_queue(
     return taken
 
 
+def accept_of(sock: socket.socket) -> Callable[[], tuple[int, Any]]:
+    """What accepts one client: its descriptor, and its socket address or UNIX_PEER.
+
+    accept4 and nothing else: no getsockname, no socket object, no address lookups.
+    """
+    accept: Callable[[], tuple[int, Any]] = sock._accept  # type: ignore[attr-defined]
+    if sock.family != socket.AF_UNIX:
+        return accept
+
+    def accept_unix() -> tuple[int, Any]:
+        fd, _ = accept()
+        tune_accepted(fd)
+        return fd, UNIX_PEER
+
+    return accept_unix
+
+
 class ListenerWatcher:
     """One listening socket as the poller's watcher."""
 
@@ -131,8 +150,7 @@ class ListenerWatcher:
     def __init__(self, acceptor: Acceptor, sock: socket.socket) -> None:
         self.acceptor = acceptor
         self.sock = sock
-        # accept4 and nothing else: no getsockname, no socket object, no address lookups.
-        self.accept: Callable[[], tuple[int, Any]] = sock._accept  # type: ignore[attr-defined]
+        self.accept = accept_of(sock)
 
     def on_event(self, mask: int) -> None:
         if mask:

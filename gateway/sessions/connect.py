@@ -7,6 +7,8 @@ import errno
 import os
 import socket
 
+from gateway.unix import connect_unix
+
 # Plain integers: every look into the socket module's enums costs, and a dial makes ten.
 _STREAM = int(socket.SOCK_STREAM) | int(socket.SOCK_NONBLOCK)
 _INET, _INET6 = int(socket.AF_INET), int(socket.AF_INET6)
@@ -19,8 +21,10 @@ _SOCKET, _OOBINLINE = int(socket.SOL_SOCKET), int(socket.SO_OOBINLINE)
 def start_connect(address: str, port: int, *, with_data: bool = False) -> _socket.socket:
     """A socket that is connected, or connecting; the caller's to close. An OSError says why not.
 
-    ``with_data``: :func:`write_first` follows at once.
+    ``with_data``: :func:`write_first` follows at once. Port 0: ``address`` is ``unix:/path``.
     """
+    if not port:
+        return connect_unix(address)
     sock = _socket.socket(_INET6 if ":" in address else _INET, _STREAM, _TCP)
     # Urgent data travels as ordinary bytes, so nothing of a stream is lost. Set before the connect:
     # an urgent byte that came earlier would be taken out of the stream.

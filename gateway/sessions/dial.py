@@ -25,6 +25,7 @@ from gateway.core.outcome import EXHAUSTED, result_of
 from gateway.poller import DIALING, ERR, HUP, OUT, Poller
 from gateway.sessions.connect import start_connect
 from gateway.tcp import arm_reset, is_connected, met_itself
+from gateway.unix import QUEUE_FULL
 
 LOOK_AGAIN_S = 0.1
 """How long a dial waits that found nothing to try for a reason of our own host's."""
@@ -262,6 +263,11 @@ class Dial:
         attempt = Attempt(self, endpoint, address, sock, now, extra)
         self.attempts.append(attempt)
         self.dialer.poller.add(sock.fileno(), attempt, DIALING)
+        if not endpoint.port:
+            # A UNIX socket is connected already. Its first event may be that the endpoint has said
+            # everything and closed, which is no failure.
+            self.won(attempt, OUT)
+            return
         doubtful = self.dialer.addresses.is_doubtful(endpoint.name, address)
         if doubtful and self._may_add():
             # It is tried again after it failed; this client must not wait for the outcome.
@@ -284,7 +290,9 @@ class Dial:
             self.local = True
             self.starved = code in EXHAUSTED
             if not self.starved:
-                self.dialer.tell_local_failure(endpoint.name, address, os.strerror(code), now)
+                full = code == errno.EAGAIN and not endpoint.port
+                error = QUEUE_FULL if full else os.strerror(code)
+                self.dialer.tell_local_failure(endpoint.name, address, error, now)
             return
         dialer = self.dialer
         if not self.untried[endpoint.name]:

@@ -22,6 +22,7 @@ from gateway.sessions.connect import start_connect, write_first
 from gateway.sessions.dial import Caller, Dial, OnDialFailed, Table
 from gateway.sessions.timer import Timer
 from gateway.tcp import ephemeral_ports, met_itself
+from gateway.unix import write_first_unix
 
 TELL_EVERY_S = 1.0
 """How often the master hears that this host cannot dial an endpoint."""
@@ -81,7 +82,8 @@ class Dialer:
             if first_bytes is not None:
                 if endpoint.port in self.ephemeral and met_itself(sock, endpoint.port):
                     raise ConnectionRefusedError(errno.ECONNREFUSED, "the dial met itself")
-                sent = write_first(sock, first_bytes)
+                write = write_first if endpoint.port else write_first_unix
+                sent = write(sock, first_bytes)
         except OSError as error:
             failure = error.errno or errno.EIO
             if sock is not None:

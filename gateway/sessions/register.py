@@ -24,6 +24,7 @@ from gateway.sessions.relay import Relay
 from gateway.sessions.session import Session
 from gateway.sessions.stalls import Stalls
 from gateway.sessions.tcp_sample import TcpSample
+from gateway.unix import UNIX_PEER, name_peer
 
 
 class Sessions:
@@ -95,12 +96,18 @@ class Sessions:
         return len(self._all)
 
     def serve(self, fd: int, peer: Any) -> None:
-        """Take over an accepted, non-blocking client; ``peer`` is its socket address."""
+        """Take over an accepted, non-blocking client; ``peer`` is its socket address.
+
+        That of a UNIX socket is UNIX_PEER.
+        """
+        unix = peer is UNIX_PEER
+        if unix and self.settings.access_log:
+            peer = name_peer(fd)
         session = Session(self, fd, peer if self.settings.access_log else None)
         self._all[session] = None
         self.counters.sessions += 1
         try:
-            session.open()
+            session.open(read_first=not unix)
         except Exception as error:  # noqa: BLE001 - a session's boundary
             session.crashed(error)
 

@@ -13,6 +13,7 @@ from gateway.core.log import Log
 from gateway.core.messages import Settings
 from gateway.core.proxy_protocol import Header
 from gateway.core.socket_address import SocketAddress, address_text, host_of
+from gateway.core.unix_address import is_unix
 from gateway.poller import ERR, HUP, OUT, RDHUP, Poller, Watcher
 from gateway.sessions.access_record import NO_RECORD, AccessRecord
 from gateway.sessions.dial import Dial, Table
@@ -21,6 +22,7 @@ from gateway.sessions.leg import READ_BYTES, Leg
 from gateway.sessions.relay import Relay
 from gateway.sessions.stalls import Stalls
 from gateway.tcp import arm_reset, borrowed, disarm_reset, peer_of, set_keepalive
+from gateway.unix import is_unix_socket
 
 OUR_ERRORS = (errno.ENOMEM, errno.ENOBUFS, errno.EBADF, errno.EINVAL)
 """Errors of a connection that are no news from its other end: of memory, or of our own making."""
@@ -85,12 +87,16 @@ class Session:
         """The side (CLIENT or ENDPOINT) that reset its connection or vanished."""
         self.end: End | None = None
 
-    def open(self) -> None:
-        """Dial, with what the client said already: most speak first, and at once."""
+    def open(self, *, read_first: bool = True) -> None:
+        """Dial, with what the client said already: most speak first, and at once.
+
+        ``read_first``: False leaves it in the socket, so that the client of a UNIX socket is told
+        when no endpoint can be reached: closing with unread bytes is the only reset there is.
+        """
         client = self.client
         first_bytes: bytes | None = None
         try:
-            first_bytes = read(client.fd, READ_BYTES)
+            first_bytes = read(client.fd, READ_BYTES) if read_first else None
         except BlockingIOError:
             pass
         except OSError:
@@ -112,7 +118,8 @@ class Session:
 
     def on_event(self, mask: int) -> None:
         self.pending |= mask
-        if mask & (ERR | HUP):
+        # The client of a UNIX socket that wrote and closed has hung up, but reset nothing.
+        if mask & ERR or (mask & HUP and not is_unix_socket(self.client.fd)):
             self._client_reset()
 
     def on_crash(self, error: Exception) -> None:
@@ -238,8 +245,9 @@ class Session:
         sides, so that neither takes its stream for complete."""
         self.tuned = True
         if self.upstream is not None:
-            with borrowed(self.upstream.fd) as sock:
-                set_keepalive(sock, settings)
+            if not is_unix(self.endpoint):
+                with borrowed(self.upstream.fd) as sock:
+                    set_keepalive(sock, settings)
             arm_reset(self.client.fd)
             arm_reset(self.upstream.fd)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway.core.address import HostPort
+from gateway.core.address import Address, tcp_only
 from gateway.core.log import Log
 from gateway.core.outcome import EXHAUSTED
 from supervisor.admin import sock_diag
@@ -20,13 +20,15 @@ EVERY_TICKS_FROM_PROC = 60
 class PortMonitor:
     """Looks for foreign listeners every few ticks of the master."""
 
-    def __init__(self, listen: Iterable[HostPort], log: Log) -> None:
-        self._ports = sorted({address.port for address in listen})
-        self._foreign = ForeignListeners(listen)
+    def __init__(self, listen: Iterable[Address], log: Log) -> None:
+        by_tcp = tcp_only(listen)
+        self._ports = sorted({address.port for address in by_tcp})
+        self._foreign = ForeignListeners(by_tcp)
         self._log = log
         self._read = sock_diag.listeners
         self._every = EVERY_TICKS
         self._ticks = 0
+        self._lost: frozenset[str] = frozenset()
 
     @property
     def foreign_listeners(self) -> tuple[Mapping[str, Any], ...]:
@@ -47,6 +49,16 @@ class PortMonitor:
                 return  # neither way is allowed: the gateway runs on without a port monitor
             self._log.debug("sock_diag is not allowed, reading /proc instead", error=str(error))
             self._read, self._every = sock_diag.listeners_from_proc, EVERY_TICKS_FROM_PROC
+
+    def look_at_files(self, lost: Iterable[str]) -> None:
+        """``lost``: the UNIX addresses whose file is not that of our socket just now."""
+        before, self._lost = self._lost, frozenset(lost)
+        for address in sorted(self._lost - before):
+            self._log.error(
+                "no client finds the socket of a listen address any more", listen=address
+            )
+        for address in sorted(before - self._lost):
+            self._log.info("clients find the socket of a listen address again", listen=address)
 
     def _look(self, own: set[int]) -> None:
         found = [listener for port in self._ports for listener in self._read(port)]

@@ -8,20 +8,24 @@ from __future__ import annotations
 import enum
 import errno
 import os
-import socket
-import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.core.address import HostPort
+from gateway.core.address import Address, HostPort
+from gateway.core.unix_address import UnixAddress
 from gateway.ingress.listener import bind_socket
 from supervisor.admin import sock_diag
 from supervisor.cli.admin_client import UnreachableError, fetch_status
 from supervisor.core.admin.foreign_listeners import Listener
+from supervisor.system.unix_listener import is_in_use, why_not
 
 TITLE = b"etcd-gateway: "
 """What the command line of each process of a gateway begins with."""
+
+
+_ACCEPTS = 1 << 16
+"""__SO_ACCEPTCON: include/linux/net.h."""
 
 
 class Availability(enum.StrEnum):
@@ -47,12 +51,15 @@ class OwnAddress:
     pid: int = 0
 
 
-def try_listen(flag: str, address: HostPort) -> OwnAddress:
+def try_listen(flag: str, address: Address) -> OwnAddress:
     """Bind ``address`` as the first worker would, and let it go."""
+    if isinstance(address, UnixAddress):
+        return _try_unix_listen(flag, address)
     try:
         bind_socket(address, exclusive=True).close()
     except OSError as error:
-        if error.errno == errno.EADDRINUSE and (pids := list(_gateways_on(address.port))):
+        inodes = {each.inode for each in _listeners(address.port)}
+        if error.errno == errno.EADDRINUSE and (pids := list(_gateways_with(inodes))):
             return OwnAddress(flag, str(address), Availability.RUNNING, pid=min(pids))
         text = os.strerror(error.errno) if error.errno else str(error)
         return OwnAddress(flag, str(address), Availability.UNUSABLE, text)
@@ -62,19 +69,34 @@ def try_listen(flag: str, address: HostPort) -> OwnAddress:
 def try_admin(address: str) -> OwnAddress:
     """The same for an address as ``--admin-addr`` has it."""
     if address.startswith("unix:"):
-        return _try_unix(address)
+        return _try_unix_admin(address)
     host, _, port = address.rpartition(":")
     host = {"localhost": "127.0.0.1"}.get(host, host.strip("[]"))
     found = try_listen("admin-addr", HostPort(host, int(port)))
     return OwnAddress("admin-addr", address, found.availability, found.error, found.pid)
 
 
-def _try_unix(address: str) -> OwnAddress:
-    path = Path(address.removeprefix("unix:"))
-    if error := _why_not(path):
-        return OwnAddress("admin-addr", address, Availability.UNUSABLE, error)
-    if not path.exists() or not _is_served(path):
-        return OwnAddress("admin-addr", address, Availability.FREE)
+def _try_unix_listen(flag: str, address: UnixAddress) -> OwnAddress:
+    """Look whether a UNIX socket could be made; a connection would reach whoever listens there."""
+    name = str(address)
+    if error := why_not(address):
+        return OwnAddress(flag, name, Availability.UNUSABLE, error)
+    listeners = _unix_listeners(address.path)
+    try:
+        in_use = bool(listeners) if address.abstract else is_in_use(address.path)
+    except OSError as failure:
+        return OwnAddress(flag, name, Availability.UNUSABLE, os.strerror(failure.errno or 0))
+    if not in_use:
+        return OwnAddress(flag, name, Availability.FREE)
+    if pids := list(_gateways_with(listeners)):
+        return OwnAddress(flag, name, Availability.RUNNING, pid=min(pids))
+    return OwnAddress(flag, name, Availability.UNUSABLE, os.strerror(errno.EADDRINUSE))
+
+
+def _try_unix_admin(address: str) -> OwnAddress:
+    found = _try_unix_listen("admin-addr", UnixAddress(address.removeprefix("unix:")))
+    if found.error != os.strerror(errno.EADDRINUSE):
+        return found
     try:
         pid = int(fetch_status([address])["pid"])
     except UnreachableError:
@@ -83,36 +105,14 @@ def _try_unix(address: str) -> OwnAddress:
     return OwnAddress("admin-addr", address, Availability.RUNNING, pid=pid)
 
 
-def _why_not(path: Path) -> str:
-    """Why no socket could be made at ``path``, whoever listens there now; "" if one could."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return "the file exists and is not a socket"
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        return os.strerror(error.errno or 0)
-    if not path.parent.is_dir():
-        return f"there is no directory {path.parent}"
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        return f"the directory {path.parent} is not writable"
-    return ""
-
-
-def _is_served(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        return probe.connect_ex(str(path)) != errno.ECONNREFUSED
-
-
-def _gateways_on(port: int) -> Iterator[int]:
-    """The processes of gateways that hold a listener on ``port``, as far as we may see them."""
-    inodes = {f"socket:[{each.inode}]" for each in _listeners(port)}
+def _gateways_with(inodes: Collection[int]) -> Iterator[int]:
+    """The processes of gateways that hold one of these sockets, as far as we may see them."""
+    links = {f"socket:[{inode}]" for inode in inodes}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if not (process / "cmdline").read_bytes().startswith(TITLE):
                 continue
-            if any(os.readlink(fd) in inodes for fd in (process / "fd").iterdir()):
+            if any(os.readlink(fd) in links for fd in (process / "fd").iterdir()):
                 yield int(process.name)
         except OSError:  # it ended, or belongs to somebody else
             continue
@@ -123,3 +123,15 @@ def _listeners(port: int) -> list[Listener]:
         return sock_diag.listeners(port)
     except OSError:  # netlink is forbidden
         return sock_diag.listeners_from_proc(port)
+
+
+def _unix_listeners(path: str) -> set[int]:
+    """The inodes of the sockets that listen under this name (proc_pid_net(5))."""
+    found = set()
+    with open("/proc/self/net/unix", encoding="utf-8", errors="surrogateescape") as lines:
+        next(lines)
+        for line in lines:
+            fields = line.split()
+            if fields[7:] == [path] and int(fields[3], 16) & _ACCEPTS:
+                found.add(int(fields[6]))
+    return found

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.core.address import HostPort, literal_ip
+from gateway.core.address import Address, HostPort, literal_ip
+from gateway.core.unix_address import UnixAddress, join_options
 from supervisor.core.effective import EffectiveValue, Source, find_misspelled
 from supervisor.core.flags import BY_NAME, FLAGS, Flag, FlagKind
 from supervisor.core.spelling import nearest
@@ -32,7 +33,7 @@ class ConfigError(Exception):
 class StaticTarget:
     """One of ``--endpoints``: ``tls`` if it was given with ``https://``."""
 
-    address: HostPort
+    address: Address
     tls: bool = False
 
 
@@ -54,7 +55,7 @@ class Config:
     discovery_srv_name: str = ""
     insecure_discovery: bool = False
     trusted_ca_file: str = ""
-    listen_addr: tuple[HostPort, ...] = (HostPort("127.0.0.1", 23790),)
+    listen_addr: tuple[Address, ...] = (HostPort("127.0.0.1", 23790),)
     retry_delay_s: float = 60.0
     workers: int = 0
     """0 is ``auto``: the CPUs this process may use."""
@@ -263,14 +264,14 @@ def _read(flag: Flag, given: _Given) -> Any:
         return _read_one(flag, given, text)
     if flag.may_be_empty and not any(given.texts):
         return ()
-    read = [_read_one(flag, given, text) for text in _split(given.texts)]
+    read = [_read_one(flag, given, text) for text in _split(flag, given.texts)]
     return tuple(dict.fromkeys(read))  # the same one twice is the same one
 
 
-def _split(texts: Sequence[str]) -> Iterator[str]:
+def _split(flag: Flag, texts: Sequence[str]) -> Iterator[str]:
     for text in texts:
-        for item in text.split(","):
-            yield item.strip()
+        items = [item.strip() for item in text.split(",")]
+        yield from join_options(items) if flag.has_options else items
 
 
 def _read_one(flag: Flag, given: _Given, text: str) -> Any:
@@ -300,9 +301,9 @@ def _fields(flag: Flag, value: Any) -> dict[str, Any]:
             return {flag.field: value}
 
 
-def _merge_targets(read: Sequence[tuple[HostPort, bool]]) -> tuple[StaticTarget, ...]:
+def _merge_targets(read: Sequence[tuple[Address, bool]]) -> tuple[StaticTarget, ...]:
     """One target per address; ``https://`` anywhere makes it a TLS one."""
-    tls: dict[HostPort, bool] = {}
+    tls: dict[Address, bool] = {}
     for address, secure in read:
         tls[address] = secure or tls.get(address, False)
     return tuple(StaticTarget(address, secure) for address, secure in tls.items())
@@ -326,6 +327,9 @@ def _check_together(fields: Mapping[str, Any], used: Mapping[str, _Given]) -> No
     ):
         if fields.get(BY_NAME[name].field) and not fields.get(BY_NAME[other].field):
             refuse(name, f"expected --{other} beside it")
+    paths = [a.path for a in fields.get("listen_addr", ()) if isinstance(a, UnixAddress)]
+    if len(set(paths)) < len(paths):
+        refuse("listen-addr", "expected each path once, with one mode and one group")
 
 
 def _check_admin(fields: Mapping[str, Any], used: Mapping[str, _Given]) -> None:

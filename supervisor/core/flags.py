@@ -57,6 +57,8 @@ class Flag:
     choices: tuple[str, ...] = ()
     may_be_empty: bool = False
     """An empty text is a value: nothing."""
+    has_options: bool = False
+    """Of those with several values: ``,name=value`` behind one is an option of it."""
 
     @property
     def variable(self) -> str:
@@ -76,10 +78,11 @@ FLAGS: tuple[Flag, ...] = (
         kind=FlagKind.MANY,
         read=parse_endpoint,
         default="127.0.0.1:2379",
-        metavar="HOST:PORT,...",
+        metavar="HOST:PORT|unix:/PATH,...",
         topic=Topic.ENDPOINTS,
-        help="Connect sessions to these: host:port or [v6]:port; http:// and https:// in front are "
-        "stripped. With --discovery-srv they are used, if set, when DNS finds nothing.",
+        help="Connect sessions to these: host:port, [v6]:port or unix:/path; http:// and https:// "
+        "in front are stripped. With --discovery-srv they are used, if set, when DNS finds "
+        "nothing.",
     ),
     Flag(
         name="discovery-srv",
@@ -197,9 +200,11 @@ FLAGS: tuple[Flag, ...] = (
         kind=FlagKind.MANY,
         read=parse_listen,
         default="127.0.0.1:23790",
-        metavar="HOST:PORT,...",
+        has_options=True,
+        metavar="HOST:PORT|unix:/PATH[,mode=0660][,group=NAME],...",
         topic=Topic.LISTENING,
-        help="Listen for clients here; :PORT is all interfaces.",
+        help="Listen for clients here; :PORT is all interfaces, unix:/PATH a UNIX socket with this "
+        "mode and group, unix:@NAME an abstract one.",
     ),
     Flag(
         name="max-sessions",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from gateway.core.address import parse_endpoint
+from gateway.core.address import parse_tcp_endpoint
 from supervisor.core.admin.totals import Totals
 from supervisor.core.admin.views import DiscoveryView, MemberSyncView, ReloadView
 from supervisor.core.discovery.adoption import AdoptedList
@@ -231,7 +231,7 @@ def _member_list(document: object) -> AdoptedList | None:
 def _member_target(document: object) -> MemberTarget | None:
     facts: Mapping[str, Any] = document if isinstance(document, Mapping) else {}
     try:
-        address = parse_endpoint(_get(facts, "url", ""))[0]
+        address = parse_tcp_endpoint(_get(facts, "url", ""))[0]
     except ValueError:
         return None
     return MemberTarget(_get(facts, "member", ""), address, _get(facts, "tls", False))

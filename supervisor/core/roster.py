@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings, Snapshot
+from gateway.core.unix_address import is_unix
 from supervisor.core.discovery.endpoints import Discovered, EndpointsChange, compare
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -89,7 +90,7 @@ class Policy:
         """0 for an endpoint with an address in a preferred network, and where none is preferred."""
         if not self.prefer:
             return 0
-        literals = [ipaddress.ip_address(address) for address in addresses]
+        literals = [ipaddress.ip_address(each) for each in addresses if not is_unix(each)]
         return 0 if any(each in network for each in literals for network in self.prefer) else 1
 
 

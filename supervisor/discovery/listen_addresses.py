@@ -14,9 +14,10 @@ import os
 import socket
 from collections.abc import Iterable, Sequence
 
-from gateway.core.address import HostPort, literal_ip
+from gateway.core.address import Address, HostPort, literal_ip
 from gateway.core.log import Log
 from gateway.core.messages import MAX_LISTEN
+from gateway.core.unix_address import UnixAddress
 from supervisor.core.backoff import Draw, delay_s
 from supervisor.core.discovery.endpoints import Answer, Negative, host_question
 from supervisor.core.discovery.system_names import Files
@@ -33,8 +34,8 @@ class UnresolvedListenError(Exception):
 
 
 async def wait_for_listen(
-    listen: tuple[HostPort, ...], nameservers: Sequence[HostPort], log: Log, *, draw: Draw
-) -> tuple[HostPort, ...]:
+    listen: tuple[Address, ...], nameservers: Sequence[HostPort], log: Log, *, draw: Draw
+) -> tuple[Address, ...]:
     """Like :func:`resolve_listen`, but tries again for as long as a failure may pass."""
     failures = 0
     while True:
@@ -51,18 +52,22 @@ async def wait_for_listen(
 
 
 async def resolve_listen(
-    listen: tuple[HostPort, ...],
+    listen: tuple[Address, ...],
     nameservers: Sequence[HostPort] = (),
     *,
     files: Files | None = None,
     log: Log | None = None,
-) -> tuple[HostPort, ...]:
+) -> tuple[Address, ...]:
     """Listen addresses as literals, one attempt; an empty host (all interfaces) stays empty.
 
+    UNIX addresses stay as they are.
     Raises UnresolvedListenError, and BadTargetError for a name that does not exist.
     """
-    resolved: dict[HostPort, None] = {}
+    resolved: dict[Address, None] = {}
     for each in listen:
+        if isinstance(each, UnixAddress):
+            resolved[each] = None
+            continue
         address = literal_ip(each.host)
         if address or not each.host:
             resolved[HostPort(address or "", each.port)] = None

@@ -1,11 +1,13 @@
-"""What the kernel's routes say of an address: whether it is ours, and whether it can be reached."""
+"""What the kernel says of an address: whether it is ours, and whether it can be reached."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 
 from gateway.core.address import literal_ip
+from gateway.core.unix_address import socket_name
 
 ANY_PORT = 9
 """Of the connected datagram socket, on which nothing is ever sent (RFC 863: discard)."""
@@ -26,6 +28,22 @@ def is_local(address: str) -> bool:
 def has_route(address: str) -> bool:
     """Whether this host has a route to a literal IP, and an address to use it from."""
     return _source_for(address) is not None
+
+
+def is_same_socket(one: str, other: str) -> bool:
+    """Whether two UNIX addresses lead to the same socket, by whatever links.
+
+    The file need not be there yet: the gateway makes that of a listen address later.
+    """
+    a, b = socket_name(one), socket_name(other)
+    if a == b or "\0" in a + b:
+        return a == b
+    if os.path.realpath(a) == os.path.realpath(b):
+        return True
+    try:
+        return os.path.samefile(a, b)
+    except OSError:
+        return False
 
 
 def _source_for(address: str) -> str | None:

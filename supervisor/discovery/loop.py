@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection
 from functools import partial
 
-from gateway.core.address import HostPort
+from gateway.core.address import Address
 from gateway.core.log import Log
 from supervisor.core.admin.views import DiscoveryView
 from supervisor.core.backoff import Draw
@@ -85,7 +85,7 @@ class DiscoveryLoop:
         self._files = files or Files()
         self._draw = draw
         self._wall = wall
-        self._listen: tuple[HostPort, ...] = ()
+        self._listen: tuple[Address, ...] = ()
         self.max_lookups = self.max_handshakes = UNLIMITED
         """How many there may be at once; to be set before :meth:`start`."""
         self._targets: Targets | None = None
@@ -149,7 +149,7 @@ class DiscoveryLoop:
         self._tally.restore(view.by_source, view.results, self._source)
         self._last_success_at = view.last_success_at
 
-    async def start(self, listen: tuple[HostPort, ...]) -> None:
+    async def start(self, listen: tuple[Address, ...]) -> None:
         """Resolve until endpoints are found and published; a task of the loop then goes on.
 
         ``listen``: our own addresses as literals, which no endpoint may have.

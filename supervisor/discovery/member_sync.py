@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from gateway.core.address import HostPort, literal_ip
+from gateway.core.address import Address, HostPort, literal_ip
 from gateway.core.log import Log
 from supervisor.core.admin.views import MemberSyncView
 from supervisor.core.backoff import Draw, around_s
@@ -61,7 +61,7 @@ class Surroundings:
 
     known: Callable[[], Sequence[Discovered]]
     active: Callable[[], Collection[str]]
-    listen: Callable[[], Sequence[HostPort]]
+    listen: Callable[[], Sequence[Address]]
     look_up: Callable[[Question], Awaitable[Outcome]]
     on_change: Callable[[], None]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gateway.core.address import HostPort
+from gateway.core.address import Address
 from gateway.core.log import Log
 from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
@@ -29,7 +29,7 @@ from supervisor.core.discovery.loop_guard import without_own
 from supervisor.core.discovery.resolution import Resolution, judge_dns
 from supervisor.core.discovery.system_names import Files
 from supervisor.core.discovery.trace import Step
-from supervisor.discovery.local_addresses import has_route, is_local
+from supervisor.discovery.local_addresses import has_route, is_local, is_same_socket
 from supervisor.discovery.tls_gate import Gate
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Targets:
     def __init__(
         self,
         config: Config,
-        listen: tuple[HostPort, ...],
+        listen: tuple[Address, ...],
         *,
         log: Log | None = None,
         before: Targets | None = None,
@@ -258,7 +258,7 @@ class Targets:
         """Leave out our own listen addresses, and put the family first that is preferred here."""
         kept, loops, member_loops = [], dict(result.loops), dict(result.member_loops)
         for endpoint in result.endpoints:
-            left, hit = without_own(endpoint, self._listen, is_local)
+            left, hit = without_own(endpoint, self._listen, is_local, is_same_socket)
             if left is not None:
                 addresses = order_families(left.addresses, has_route)
                 kept.append(dataclasses.replace(left, addresses=addresses))

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from gateway.core.address import HostPort, parse_listen
+from gateway.core.address import Address, parse_listen
 from supervisor.core.config import Config
 from supervisor.core.handover_state import HandoverState
 from supervisor.discovery.listen_addresses import UnresolvedListenError, resolve_listen
 from supervisor.discovery.resolution import BadTargetError
 
 
-async def find_listen(config: Config, state: HandoverState) -> tuple[HostPort, ...]:
+async def find_listen(config: Config, state: HandoverState) -> tuple[Address, ...]:
     """The listen addresses as literals. Raises BadTargetError.
 
+    What is bound has no options: those of a UNIX socket are taken from the configuration.
     Where the configuration has not changed they are those that are bound, whatever the names mean
     to DNS just now. Workers of the former image hold a changed one's addresses until they have
     drained, so none of them may be among the new ones.
     """
     if tuple(map(str, config.listen_addr)) == state.listen_given and state.listen:
-        return tuple(map(parse_listen, state.listen))
+        given = {str(each): each for each in config.listen_addr}
+        return tuple(given.get(each) or parse_listen(each) for each in state.listen)
     try:
         found = await resolve_listen(config.listen_addr, config.nameserver)
     except UnresolvedListenError as error:

@@ -49,7 +49,7 @@ class Inheritance:
     @property
     def took_over(self) -> bool:
         """Whether a former image, or a former master, left something that serves clients."""
-        return bool(self.inherited.slots)
+        return bool(self.inherited.slots or self.inherited.shared)
 
     def commit(self, environ: MutableMapping[str, str]) -> None:
         """From here on this image is responsible for what it inherited."""

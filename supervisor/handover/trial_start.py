@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 
 from gateway.core import messages, wire
-from gateway.core.address import HostPort
+from gateway.core.address import Address
+from gateway.core.unix_address import UnixAddress
 from gateway.ingress.listener import open_listener
 from gateway.scoreboard import Scoreboard
 from supervisor.admin.lifecycle import IMPORTS
@@ -30,6 +31,7 @@ from supervisor.handover.inherited_listen import find_listen
 from supervisor.handover.state import read_state
 from supervisor.system import kernel_calls, limits
 from supervisor.system.log import make_log
+from supervisor.system.unix_listener import listen_unix, remove_file
 from supervisor.workers.fork import Birth, Child, fork_workers
 
 LATE_MODULES = (
@@ -68,10 +70,16 @@ def run(config: Config, document: int) -> None:
     _try_worker(config, state)
 
 
-def _bind_new(config: Config, state: HandoverState, listen: Sequence[HostPort]) -> None:
+def _bind_new(config: Config, state: HandoverState, listen: Sequence[Address]) -> None:
     """Addresses that the running gateway does not have: bind each, and close it again."""
     for address in listen:
-        if str(address) not in state.listen:
+        if str(address) in state.listen:
+            continue
+        if isinstance(address, UnixAddress):
+            sock, made = listen_unix(address)
+            remove_file(address.path, made)
+            sock.close()
+        else:
             open_listener(address, exclusive=True).close()
     for admin in bind_all([each for each in config.admin_addr if each not in state.admin]):
         admin.close()

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import struct
 
+from gateway.core.unix_address import is_unix, socket_name
 from gateway.tcp import arm_reset, met_itself
+from gateway.unix import QUEUE_FULL
 from supervisor.system.tls import READ_BYTES, TlsClient
 
 LINGER_S = 0.5
@@ -27,17 +30,25 @@ LINGER_BYTES = 256 * 1024
 
 
 def open_socket(address: str) -> socket.socket:
-    """A non-blocking TCP socket of the address's family."""
+    """A non-blocking socket of the address's family."""
+    if is_unix(address):
+        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     return socket.socket(family, kind, socket.IPPROTO_TCP)
 
 
 async def connect(sock: socket.socket, address: str, port: int) -> None:
-    """Connect to a literal address; raises OSError.
+    """Connect to a literal address, or to ``unix:/path``; raises OSError.
 
     Nobody listens where a connection met itself, so that is a refusal too.
     """
+    if is_unix(address):
+        try:
+            sock.connect(socket_name(address))
+        except BlockingIOError:
+            raise ConnectionRefusedError(QUEUE_FULL) from None
+        return
     await asyncio.get_running_loop().sock_connect(sock, (address, port))
     if met_itself(sock, port):
         raise ConnectionRefusedError("connection refused (connected to itself)")
@@ -54,6 +65,8 @@ async def knock(sock: socket.socket, address: str, port: int) -> bool:
     Servers mind connections that end before their first word: MariaDB blocks the host after
     ``max_connect_errors`` of them, sshd and others log each.
     """
+    if is_unix(address):
+        return await _knock_unix_address(sock, address, port)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
     with contextlib.suppress(BlockingIOError):
         # On loopback the answer is here at once; a turn of a busy loop could outlast the ACK's
@@ -64,6 +77,28 @@ async def knock(sock: socket.socket, address: str, port: int) -> bool:
         return False
     arm_reset(sock.fileno())
     return True
+
+
+async def _knock_unix_address(sock: socket.socket, address: str, port: int) -> bool:
+    name = socket_name(address)
+    if name.startswith("\0"):  # each type of socket has abstract names of its own
+        await connect(sock, address, port)
+        return False
+    knock_unix(name)
+    return True
+
+
+def knock_unix(path: str) -> None:
+    """Find out whether a stream socket is at ``path``; its program sees nothing. Raises OSError.
+
+    The kernel refuses to connect a datagram socket to one of another type (EPROTOTYPE), but says so
+    only if there is one. ECONNREFUSED: the file is left over from a process that is gone.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        code = sock.connect_ex(path)
+    if code != errno.EPROTOTYPE:
+        code = code or errno.EPROTOTYPE
+        raise OSError(code, os.strerror(code))
 
 
 def is_acknowledged(sock: socket.socket) -> bool:

@@ -30,13 +30,14 @@ class HttpAnswer:
 class HttpClient:
     """The client's side of HTTP over a connected, non-blocking socket, which stays the caller's.
 
-    ``host``: the name or literal address for the Host header.
+    ``host``: the name or literal address for the Host header; ``port`` is 0 for a UNIX socket.
     """
 
     def __init__(self, sock: socket.socket, tls: TlsClient | None, host: str, port: int) -> None:
         self._sock = sock
         self._tls = tls
-        self._host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        bracketed = f"[{host}]" if ":" in host else host
+        self._host = f"{bracketed}:{port}" if port else bracketed
         self._http = h11.Connection(h11.CLIENT)
 
     async def get(

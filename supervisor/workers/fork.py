@@ -44,7 +44,7 @@ EXIT_WORKER_BUG = 70
 class Birth:
     """What a new worker is started with; its pipe and control socket are made at the fork.
 
-    The master owns ``listeners``, ``inbox`` and ``peers``; the child has them by inheritance.
+    The master owns ``listeners``, ``shared``, ``inbox`` and ``peers``; the child inherits them.
     ``make_log`` is called in the child, after the master's descriptors are closed.
     """
 
@@ -52,6 +52,7 @@ class Birth:
     slots: int
     listen: tuple[HostPort, ...]
     listeners: tuple[socket.socket, ...]
+    shared: tuple[socket.socket, ...] = ()
     exclusive: bool
     inbox: socket.socket
     peers: dict[int, socket.socket]
@@ -194,7 +195,8 @@ def _run_child(
     status = EXIT_WORKER_BUG
     try:
         kept = [pipe_r, birth.scoreboard.fd, birth.inbox.fileno(), control.fileno()]
-        kept += [sock.fileno() for sock in (*birth.listeners, *birth.peers.values())]
+        inherited = (*birth.listeners, *birth.shared, *birth.peers.values())
+        kept += [sock.fileno() for sock in inherited]
         go_through_checklist(kept, handled)
         status = birth.entry(
             WorkerStart(
@@ -203,6 +205,7 @@ def _run_child(
                 slots=birth.slots,
                 listen=birth.listen,
                 listeners=birth.listeners,
+                shared=birth.shared,
                 exclusive=birth.exclusive,
                 pipe_r=pipe_r,
                 control=control,

@@ -12,10 +12,12 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from gateway.core.address import HostPort
+from gateway.core.address import Address, HostPort, tcp_only
 from supervisor.core.workers.events import FormerSlot
 from supervisor.core.workers.worker_id import WorkerId
+from supervisor.system.unix_listener import NO_FILE
 from supervisor.workers.fork import Child
+from supervisor.workers.shared_listeners import InheritedShared, is_listening_unix
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class InheritedDescriptors:
 
     scoreboard: int | None = None
     slots: dict[int, InheritedSlot] = field(default_factory=dict)
+    shared: list[InheritedShared] = field(default_factory=list)
     told_to_drain: bool = False
     """Whether it is certain that those in ``InheritedSlot.draining`` were told to drain."""
     unready: list[int] = field(default_factory=list)
@@ -82,6 +85,8 @@ class InheritedDescriptors:
                 self.scoreboard = fd
             case "listener", [slot, index]:
                 self._slot(slot).listeners[index] = fd
+            case "unix", [_, device, inode]:
+                self.shared.append(InheritedShared(name, fd, (device, inode)))
             case "inbox-r", [slot]:
                 self._slot(slot).inbox_r = fd
             case "inbox-w", [slot]:
@@ -97,21 +102,33 @@ class InheritedDescriptors:
     def _slot(self, slot: int) -> InheritedSlot:
         return self.slots.setdefault(slot, InheritedSlot())
 
-    def left(self, *, keep: bool) -> tuple[FormerSlot, ...]:
-        """What the fleet has to know of each slot; to be called after :meth:`drop_useless`."""
+    def shared_sockets(self) -> list[InheritedShared]:
+        """The UNIX sockets, which the caller owns. Those of a socket unit have other names."""
+        taken = list(self.shared)
+        for name, fd in list(self.unknown.items()):
+            if is_listening_unix(fd):
+                taken.append(InheritedShared(name, self.unknown.pop(name), NO_FILE))
+        return taken
+
+    def left(self, listen: tuple[Address, ...], *, keep: bool) -> tuple[FormerSlot, ...]:
+        """What the fleet has to know of each slot; to be called after :meth:`drop_useless`.
+
+        A slot is whole without listeners of its own where all addresses are UNIX sockets'.
+        """
+        none_needed = not tcp_only(listen)
         return tuple(
             FormerSlot(
                 slot=index,
                 gen=slot.gen,
-                bound=bool(slot.listeners),
+                bound=none_needed or bool(slot.listeners),
                 serving=max(set(slot.workers) - slot.draining, default=None),
                 draining=tuple(sorted(slot.draining & set(slot.workers))),
-                keep=keep and bool(slot.listeners),
+                keep=keep and (none_needed or bool(slot.listeners)),
             )
             for index, slot in sorted(self.slots.items())
         )
 
-    def drop_useless(self, listen: tuple[HostPort, ...]) -> None:
+    def drop_useless(self, listen: tuple[Address, ...]) -> None:
         """Close incomplete workers, listeners of other addresses, and what nobody knows."""
         for name, fd in self.unknown.items():
             self._drop(name, fd)
@@ -121,7 +138,7 @@ class InheritedDescriptors:
                 for kind, fd in slot.workers.pop(gen).items():
                     self._drop(f"{kind}.{index}.{gen}", fd)
                 slot.draining.discard(gen)
-            if not listens_on(list(slot.listeners.items()), listen):
+            if not listens_on(list(slot.listeners.items()), tcp_only(listen)):
                 for number, fd in slot.listeners.items():
                     self._drop(listener_name(index, number), fd)
                 slot.listeners.clear()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from gateway.core import messages, wire
-from gateway.core.address import HostPort
+from gateway.core.address import Address, tcp_only
 from gateway.core.log import Log
 from gateway.descriptors import close_all
 from gateway.scoreboard import Scoreboard
@@ -34,6 +34,7 @@ from supervisor.workers.handles import WorkerHandle, WorkerHandles
 from supervisor.workers.handover import PoolHandover, hand_over, take_over
 from supervisor.workers.inherited import InheritedDescriptors
 from supervisor.workers.scoreboard_rows import ScoreboardRows
+from supervisor.workers.shared_listeners import SharedListeners
 from supervisor.workers.slot_sockets import Sockets
 from supervisor.workers.spawner import Spawner
 
@@ -78,12 +79,13 @@ class WorkerPool:
     def __init__(
         self,
         config: Config,
-        listen: tuple[HostPort, ...],
+        listen: tuple[Address, ...],
         log: Log,
         handlers: Handlers,
         *,
         slots: int,
         inherited: InheritedDescriptors | None = None,
+        shared: SharedListeners | None = None,
         keep_workers: bool = False,
         store: DescriptorStore = NO_DESCRIPTOR_STORE,
         entry: Callable[[WorkerStart], int] = run,
@@ -102,7 +104,9 @@ class WorkerPool:
             store.remove(name)
         self._rows = ScoreboardRows(Scoreboard(self._inherited.scoreboard))
         self._fleet = Fleet(_limits(config), now=self._loop.time())
-        self._sockets = Sockets(store, handover=config.handover)
+        shared = shared if shared is not None else SharedListeners()
+        self._sockets = Sockets(store, shared, handover=config.handover)
+        self._leaving_workers = False
         self._handles = WorkerHandles(
             log,
             self._rows,
@@ -146,7 +150,8 @@ class WorkerPool:
             with contextlib.suppress(OSError):  # without descriptors: tried again before the fork
                 self._open_slot(index)
         self._handles.tell_all(self._snapshot, messages.Snapshot)
-        self._feed(events.Start(self._wanted, self._inherited.left(keep=self._keep_workers)))
+        left = self._inherited.left(self._listen, keep=self._keep_workers)
+        self._feed(events.Start(self._wanted, left))
         self._tick()
 
     def push(self, snapshot: messages.Snapshot) -> None:
@@ -174,14 +179,17 @@ class WorkerPool:
 
     def drain(self, deadline_s: float) -> None:
         """Stop for good; ``on_end`` follows when the last worker left."""
+        self._sockets.shared.remove_files()
         self._feed(events.DrainAll(deadline_s))
 
     def stop_now(self) -> None:
         """Stop for good; sessions are cut, not waited for."""
+        self._sockets.shared.remove_files()
         self._feed(events.StopAll())
 
     def leave(self) -> None:
         """End the pool and leave the workers running; the store has what the next master needs."""
+        self._leaving_workers = True
         self._feed(events.LeaveWorkers())
 
     # What the master may look at
@@ -274,9 +282,10 @@ class WorkerPool:
                     drain = messages.Drain(deadline_s, close_listeners)
                     handle.channel.send(wire.encode(drain), messages.Drain)
             case commands.AdoptListeners(by, slot):
-                if handle := self._handles.find(by):
+                listeners = self._sockets[slot].listeners
+                # Without any, all addresses are UNIX sockets', which every worker accepts from.
+                if listeners and (handle := self._handles.find(by)):
                     self._log.debug("adopting listeners", slot=by.slot, gen=by.gen, of_slot=slot)
-                    listeners = self._sockets[slot].listeners
                     handle.channel.pass_down(
                         messages.Adopt(slot), [sock.fileno() for sock in listeners]
                     )
@@ -371,7 +380,7 @@ class WorkerPool:
         self._handlers.on_message(slot, gen, message)
 
     def _on_bound(self, who: WorkerId, fds: list[int]) -> None:
-        if self._sockets[who.slot].listeners or len(fds) != len(self._listen):
+        if self._sockets[who.slot].listeners or len(fds) != len(tcp_only(self._listen)):
             close_all(fds)
             self._handles.condemn(who, f"Bound with {len(fds)} listeners, not expected")
             return
@@ -399,6 +408,8 @@ class WorkerPool:
                 error=self.failure,
             )
             self.failure = ""  # the log's last line has it
+        if not self._leaving_workers:
+            self._sockets.shared.remove_files()
         try:
             self.close()
         finally:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from gateway.descriptors import DescriptorsLostError, close_all, receive, send
 from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
 from supervisor.workers.inherited import InheritedSlot, listener_name
+from supervisor.workers.shared_listeners import SharedListeners
 
 
 @dataclass(slots=True)
@@ -24,12 +25,13 @@ class SlotSockets:
 
 
 class Sockets:
-    """Owns the sockets of all slots until :meth:`close`.
+    """Owns the sockets of all slots, and those that the slots share, until :meth:`close`.
 
     ``store`` keeps the listeners, and with ``handover`` the inboxes too.
     """
 
-    def __init__(self, store: DescriptorStore, *, handover: bool) -> None:
+    def __init__(self, store: DescriptorStore, shared: SharedListeners, *, handover: bool) -> None:
+        self.shared = shared
         self._descriptor_store = store
         self._inbox_descriptor_store = store if handover else NO_DESCRIPTOR_STORE
         self._slots: dict[int, SlotSockets] = {}
@@ -111,6 +113,7 @@ class Sockets:
             self._descriptor_store.remove(listener_name(index, number))
         for slot in self._slots.values():
             slot.listeners = ()
+        self.shared.shut()
 
     def named_descriptors(self) -> dict[str, int]:
         """All descriptors by name; they stay ours."""
@@ -118,13 +121,14 @@ class Sockets:
         for index, slot in self._slots.items():
             named[f"inbox-r.{index}"] = slot.inbox_r.fileno()
             named[f"inbox-w.{index}"] = slot.inbox_w.fileno()
-        return named
+        return named | self.shared.named_descriptors()
 
     def close(self) -> None:
         for slot in self._slots.values():
             for sock in (*slot.listeners, slot.inbox_r, slot.inbox_w):
                 sock.close()
         self._slots.clear()
+        self.shared.close()
         close_all([fd for _, fd in self._stranded])
         self._stranded.clear()
 

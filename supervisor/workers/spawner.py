@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gateway.core.address import HostPort
+from gateway.core.address import Address, tcp_only
 from gateway.core.log import Log
 from gateway.worker import WorkerStart
 from supervisor.core.workers import commands
@@ -21,7 +21,7 @@ from supervisor.workers.slot_sockets import Sockets
 class Spawner:
     """Forks workers; owns nothing. ``restarts`` counts workers that were replaced, by reason."""
 
-    listen: tuple[HostPort, ...]
+    listen: tuple[Address, ...]
     rows: ScoreboardRows
     sockets: Sockets
     log: Log
@@ -65,8 +65,9 @@ class Spawner:
         return Birth(
             who=who,
             slots=max(slots, 1),
-            listen=self.listen,
+            listen=tcp_only(self.listen),
             listeners=slot.listeners,
+            shared=self.sockets.shared.socks,
             exclusive=spawn.exclusive,
             inbox=slot.inbox_r,
             peers=self.sockets.peers_of(who.slot),

@@ -207,6 +207,16 @@ def test_preferred_networks_make_a_tier() -> None:
     assert [e.tier for e in roster.snapshot(SETTINGS).endpoints] == [0, 0]
 
 
+def test_a_unix_socket_is_in_no_network() -> None:
+    """With preferred networks it comes after the endpoints in them."""
+    roster = Roster()
+    name = "unix:/run/a"
+    roster.resolve([found("a:1"), Discovered(name, name, 0, (name,))], 0, 30)
+    assert [each.tier for each in roster.snapshot(Settings()).endpoints] == [0, 0]
+    roster.follow(Policy(prefer=(ip_network("0.0.0.0/0"),)), 0)
+    assert [each.tier for each in roster.snapshot(Settings()).endpoints] == [0, 1]
+
+
 def test_one_that_came_back_is_ramped_up() -> None:
     """With a slow start its share grows in steps of ten; a new endpoint has its share at once."""
     roster = Roster()

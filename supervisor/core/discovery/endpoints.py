@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gateway.core.address import HostPort, literal_ip
+from gateway.core.unix_address import UnixAddress
 from supervisor.core.config import Config, StaticTarget
 
 
@@ -31,7 +32,8 @@ class Discovered:
     """One endpoint as resolution found it.
 
     ``name`` is the endpoint's identity, ``host:port``. ``addresses`` are literal IPs in the order
-    to try them. ``tls``: found under an ``-ssl`` name, or given with ``https://``.
+    to try them. Of a UNIX socket all three are ``unix:/path``, and ``port`` is 0.
+    ``tls``: found under an ``-ssl`` name, or given with ``https://``.
     ``srv``: found by SRV (False: from the static list). ``listed``: known from the cluster's member
     list alone; ``srv`` then says of which kind the targets are that led to the list.
     """
@@ -221,18 +223,21 @@ def host_question(address: HostPort) -> Question:
 def static_questions(config: Config) -> tuple[Question, ...]:
     """The hosts of ``--endpoints`` that are names."""
     addresses = [target.address for target in _static_targets(config)]
-    names = (each for each in addresses if literal_ip(each.host) is None)
+    hosts = [each for each in addresses if isinstance(each, HostPort)]
+    names = (each for each in hosts if literal_ip(each.host) is None)
     return tuple(dict.fromkeys(map(host_question, names)))
 
 
 def _static_targets(config: Config) -> Iterable[StaticTarget]:
     """The targets of ``--endpoints``; of one given with and without a trailing dot the former."""
-    absolute = {str(each.address) for each in config.endpoints if each.address.absolute}
+    absolute = {str(each.address) for each in config.endpoints if _is_absolute(each)}
     return (
-        each
-        for each in config.endpoints
-        if each.address.absolute or str(each.address) not in absolute
+        each for each in config.endpoints if _is_absolute(each) or str(each.address) not in absolute
     )
+
+
+def _is_absolute(target: StaticTarget) -> bool:
+    return isinstance(target.address, HostPort) and target.address.absolute
 
 
 def find_static(config: Config, lookup: Lookup) -> Findings:
@@ -240,6 +245,10 @@ def find_static(config: Config, lookup: Lookup) -> Findings:
     gathering = _Gathering()
     for target in _static_targets(config):
         address = target.address
+        if isinstance(address, UnixAddress):
+            name = str(address)
+            gathering.add(Discovered(name, host=name, port=0, addresses=(name,)))
+            continue
         addresses = gathering.addresses_of(host_question(address), lookup)
         if addresses:
             gathering.add(

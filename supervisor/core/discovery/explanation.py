@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.core.address import HostPort, literal_ip
+from gateway.core.address import Address, HostPort, literal_ip
+from gateway.core.unix_address import UnixAddress
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import (
     Answer,
@@ -91,11 +92,13 @@ class Story:
             return Branch(text, facts, (left_out,))
         return Branch(text, facts, tuple(self._host(record.address)))
 
-    def _static(self, address: HostPort) -> Branch:
+    def _static(self, address: Address) -> Branch:
         text, facts = f"--endpoints {address}", {"target": str(address)}
         if self.resolution.srv:
             reason = "not needed, the SRV records have endpoints"
             return Branch(text, facts, (Branch(reason, {"left_out": reason}),))
+        if isinstance(address, UnixAddress):
+            return Branch(text, facts, (self._endpoint(str(address)),))
         return Branch(text, facts, tuple(self._host(address)))
 
     def _host(self, address: HostPort) -> Iterator[Branch]:

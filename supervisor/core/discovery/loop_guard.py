@@ -9,16 +9,23 @@ import dataclasses
 import ipaddress
 from collections.abc import Callable, Iterable
 
-from gateway.core.address import HostPort, literal_ip
+from gateway.core.address import Address, HostPort, literal_ip
+from gateway.core.unix_address import UnixAddress, is_unix
 from supervisor.core.discovery.endpoints import Discovered
 
 IsLocal = Callable[[str], bool]
 """Whether a literal IP is one of this host's own."""
 
+IsSameSocket = Callable[[str, str], bool]
+"""Whether two UNIX addresses as text lead to the same socket."""
+
 
 def without_own(
-    endpoint: Discovered, listen: Iterable[HostPort], is_local: IsLocal
-) -> tuple[Discovered | None, HostPort | None]:
+    endpoint: Discovered,
+    listen: Iterable[Address],
+    is_local: IsLocal,
+    is_same_socket: IsSameSocket,
+) -> tuple[Discovered | None, Address | None]:
     """The endpoint without those of its addresses that are ours, None if nothing is left of it.
 
     The second value is the listen address that an address reached, None if none did.
@@ -26,7 +33,11 @@ def without_own(
     hits = {
         address: hit
         for address in endpoint.addresses
-        if (hit := own_listen_address(address, endpoint.port, listen, is_local))
+        if (
+            hit := _own_socket(address, listen, is_same_socket)
+            if is_unix(address)
+            else own_listen_address(address, endpoint.port, listen, is_local)
+        )
     }
     if not hits:
         return endpoint, None
@@ -36,11 +47,11 @@ def without_own(
 
 
 def own_listen_address(
-    address: str, port: int, listen: Iterable[HostPort], is_local: IsLocal
+    address: str, port: int, listen: Iterable[Address], is_local: IsLocal
 ) -> HostPort | None:
     """The listen address that a connection to ``address:port`` would reach, if any."""
     for each in listen:
-        if each.port != port:
+        if isinstance(each, UnixAddress) or each.port != port:
             continue
         host = literal_ip(each.host) if each.host else None
         if host is None or ipaddress.ip_address(host).is_unspecified:
@@ -50,5 +61,15 @@ def own_listen_address(
             return each
         elif ipaddress.ip_address(address).is_unspecified and is_local(host):
             # Linux connects 0.0.0.0 to 127.0.0.1 and :: to ::1.
+            return each
+    return None
+
+
+def _own_socket(
+    address: str, listen: Iterable[Address], is_same_socket: IsSameSocket
+) -> UnixAddress | None:
+    """The listen address that a connection to ``unix:/path`` would reach, if any."""
+    for each in listen:
+        if isinstance(each, UnixAddress) and is_same_socket(address, str(each)):
             return each
     return None

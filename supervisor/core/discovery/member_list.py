@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.core.address import HostPort, literal_ip, parse_endpoint
+from gateway.core.address import HostPort, literal_ip, parse_tcp_endpoint
+from gateway.core.unix_address import is_unix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,12 @@ def targets_of(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, by name or literally, means the machine that says it, wherever that is."""
+    """Whether a host, by name or literally, means the machine that says it, wherever that is.
+
+    So does a UNIX socket.
+    """
+    if is_unix(host):
+        return True
     literal = literal_ip(host)
     if literal is None:
         return host == "localhost" or host.endswith(".localhost")
@@ -130,7 +136,7 @@ def _read(url: str) -> tuple[HostPort, bool]:
     scheme = url.partition("://")[0].lower()
     if scheme in ("unix", "unixs"):
         raise ValueError("is a UNIX socket of the member's host")
-    return parse_endpoint(url)
+    return parse_tcp_endpoint(url)
 
 
 def _member(document: Mapping[str, Any]) -> ClusterMember:

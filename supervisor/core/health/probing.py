@@ -6,6 +6,7 @@ import enum
 import json
 from dataclasses import dataclass
 
+from gateway.core.unix_address import is_unix
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered, tls_domain
 from supervisor.core.health.machine import Rules
@@ -75,13 +76,19 @@ def plan(config: Config, found: Discovered) -> Plan:
             kind = ProbeKind(word)
     return Plan(
         kind=kind,
-        server_name=tls_domain(config) if found.srv else found.host,
+        server_name=_server_name(config, found),
         verify=not (found.srv and config.insecure_discovery),
         path=config.health_path,
         ca_file=config.trusted_ca_file,
         cert_file=config.health_cert_file,
         key_file=config.health_key_file,
     )
+
+
+def _server_name(config: Config, found: Discovered) -> str:
+    if found.srv:
+        return tls_domain(config)
+    return "localhost" if is_unix(found.host) else found.host
 
 
 def rules(config: Config, kind: ProbeKind) -> Rules:

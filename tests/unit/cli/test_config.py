@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.address import HostPort
+from gateway.core.unix_address import UnixAddress
 from supervisor.core.config import Config, ConfigError, StaticTarget, build, find_config_file
 from supervisor.core.flags import BY_NAME, FLAGS, Flag, FlagKind
 
@@ -414,3 +415,34 @@ def test_a_wrong_packaged_default_is_named() -> None:
     """An error in a packaged default names its variable."""
     with pytest.raises(ConfigError, match='GATEWAY_DEFAULT_WORKERS "many": expected'):
         build({}, {"GATEWAY_DEFAULT_WORKERS": "many"}, {})
+
+
+def test_options_of_a_unix_address_stand_between_commas() -> None:
+    """As a flag, as a variable and in the file; a list of the file has them with their address."""
+    text = "unix:/a,mode=0600,127.0.0.1:1,unix:/b,group=adm"
+    expected = (
+        UnixAddress("/a", 0o600),
+        HostPort("127.0.0.1", 1),
+        UnixAddress("/b", group="adm"),
+    )
+    assert build({"listen-addr": [text]}, {}, {}).listen_addr == expected
+    assert build({}, {"GATEWAY_LISTEN_ADDR": text}, {}).listen_addr == expected
+    assert build({}, {}, {"listen-addr": text}).listen_addr == expected
+    items = ["unix:/a,mode=0600", "127.0.0.1:1", "unix:/b, group=adm"]
+    assert build({}, {}, {"listen-addr": items}).listen_addr == expected
+    assert build({"listen-addr": items}, {}, {}).listen_addr == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("unix:/a,unix:/a,mode=0600", "expected each path once"),
+        ("unix:/a,mode=0600,unix:/a", "expected each path once"),
+        ("unix:/a,user=x,:1", "unknown option user="),
+        (":1,mode=0660", "right behind its address"),
+    ],
+)
+def test_what_is_wrong_with_options(text: str, reason: str) -> None:
+    """One clear line, whatever stands around it."""
+    with pytest.raises(ConfigError, match=reason):
+        build({"listen-addr": [text]}, {}, {})

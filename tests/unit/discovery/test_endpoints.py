@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.address import HostPort
+from gateway.core.unix_address import UnixAddress
 from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery.endpoints import (
     Answer,
@@ -113,6 +114,18 @@ def test_static_literals_need_no_question() -> None:
         "web:81",
     ]
     assert found.problems == ()
+
+
+def test_a_unix_socket_needs_no_question() -> None:
+    """It is its own host and its only address, and has no port; others stand beside it."""
+    config = Config(
+        endpoints=(StaticTarget(UnixAddress("/run/a")), StaticTarget(HostPort("10.0.0.1", 1)))
+    )
+    assert static_questions(config) == ()
+    assert find_static(config, holding({})).endpoints == (
+        Discovered("unix:/run/a", "unix:/run/a", 0, ("unix:/run/a",)),
+        Discovered("10.0.0.1:1", "10.0.0.1", 1, ("10.0.0.1",)),
+    )
 
 
 def test_static_endpoint_given_twice_is_tls_if_either_is() -> None:

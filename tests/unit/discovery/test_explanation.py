@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.core.address import HostPort
+from gateway.core.unix_address import UnixAddress
 from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery.endpoints import (
     Answer,
@@ -104,6 +105,12 @@ def test_static_targets() -> None:
         "  host later.test",
         "    not asked",
     ]
+
+
+def test_a_unix_socket_is_not_looked_up() -> None:
+    """The target is the endpoint."""
+    config = Config(endpoints=(StaticTarget(UnixAddress("/run/a")),))
+    assert lines(config, {}) == ["--endpoints unix:/run/a", "  endpoint unix:/run/a"]
 
 
 def test_a_fallback_that_is_not_needed_is_said() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.address import HostPort
+from gateway.core.address import Address, HostPort
 from supervisor.core.discovery.system_names import Files
 from supervisor.discovery import listen_addresses
 from supervisor.discovery.listen_addresses import (
@@ -40,7 +40,7 @@ def ns() -> Iterator[NameServer]:
         yield server
 
 
-def resolve(files: Files, *listen: HostPort, log: Logbook | None = None) -> tuple[HostPort, ...]:
+def resolve(files: Files, *listen: Address, log: Logbook | None = None) -> tuple[Address, ...]:
     return asyncio.run(resolve_listen(listen, files=files, log=log))
 
 
@@ -96,7 +96,7 @@ def test_waiting_ends_when_the_name_resolves(
     ns.faults[""] = Fault.SERVFAIL
     log = Logbook()
 
-    async def scenario() -> tuple[HostPort, ...]:
+    async def scenario() -> tuple[Address, ...]:
         listen = (HostPort("gw.test", 7),)
         waiting = asyncio.create_task(wait_for_listen(listen, (ns.address,), log, draw=lambda _: 0))
         with contextlib.suppress(TimeoutError):

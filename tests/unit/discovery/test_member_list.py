@@ -127,5 +127,5 @@ def test_an_address_counts_once() -> None:
 
 def test_loopback_names() -> None:
     """Names of RFC 6761 mean the machine that says them, and so do addresses of the kind."""
-    assert all(map(is_loopback, ("x.localhost", "::ffff:127.0.0.1", "0.0.0.0")))
+    assert all(map(is_loopback, ("x.localhost", "::ffff:127.0.0.1", "0.0.0.0", "unix:/run/etcd")))
     assert not any(map(is_loopback, ("localhost.example.com", "10.0.0.1")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 from pathlib import Path
@@ -25,7 +26,7 @@ def test_addresses_of_both_families(host: str) -> None:
 
 
 def test_addresses_of_unix_sockets() -> None:
-    """A path is told as text, however long; a socket without a name has an empty one."""
+    """A path is told as text, however long; the client's process stands for its address."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
         path = str(Path(folder) / ("x" * (105 - len(folder))))
         server.bind(path)
@@ -34,7 +35,7 @@ def test_addresses_of_unix_sockets() -> None:
             client.connect(path)
             with server.accept()[0] as accepted:
                 assert own_address_of(accepted.fileno()) == path
-                assert peer_of(accepted.fileno()) == ""
+                assert peer_of(accepted.fileno()) == f"pid={os.getpid()},uid={os.getuid()}"
 
 
 def test_a_peer_that_is_gone() -> None:

@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
-from gateway.core.address import HostPort
+from gateway.core.address import Address, HostPort
 from supervisor.core.config import Config
 from supervisor.core.handover_state import HandoverState
 from supervisor.discovery.resolution import BadTargetError
 from supervisor.handover.inherited_listen import find_listen
 
 
-def find(listen: tuple[HostPort, ...], state: HandoverState) -> tuple[HostPort, ...]:
+def find(listen: tuple[Address, ...], state: HandoverState) -> tuple[Address, ...]:
     return asyncio.run(find_listen(Config(listen_addr=listen), state))
 
 

@@ -32,10 +32,15 @@ def test_kind(word: str, found: Discovered, kind: ProbeKind) -> None:
 
 
 def test_server_name() -> None:
-    """Endpoints found by SRV answer for the discovery domain, the others for their own host."""
+    """Endpoints found by SRV answer for the discovery domain, the others for their own host.
+
+    A UNIX socket's is the one that it is on.
+    """
     config = Config(discovery_srv="example.com")
     assert plan(config, SECURE).server_name == "a.example"
     assert plan(config, FOUND).server_name == "example.com"
+    socket = Discovered("unix:/run/a", "unix:/run/a", 0, ("unix:/run/a",))
+    assert plan(config, socket).server_name == "localhost"
     full = Config(discovery_srv="_db._tcp.example.com")
     assert plan(full, FOUND).server_name == "example.com"
 

@@ -1,0 +1,105 @@
+"""What is done to raw descriptors of UNIX sockets that ``os`` has no call for.
+
+A UNIX socket is connected at once or not at all, no option of TCP applies to it, and it knows no
+reset: the peer of one that is closed reads an end of stream, unless it had sent bytes that nobody
+has read.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gateway.core.unix_address import socket_name
+
+UNIX_PEER = "unix"
+"""What stands for the socket address of such a client, which has none: this very object."""
+
+QUEUE_FULL = "the socket's queue is full"
+"""What EAGAIN of connect(2) means: the program does not accept as fast as clients come."""
+
+_UNIX = int(socket.AF_UNIX)
+_STREAM = int(socket.SOCK_STREAM) | int(socket.SOCK_NONBLOCK)
+_SOCKET, _OOBINLINE = int(socket.SOL_SOCKET), int(socket.SO_OOBINLINE)
+_SO_PASSRIGHTS = 83
+"""asm-generic/socket.h; since Linux 6.16."""
+_CREDENTIALS = struct.Struct("=iII")
+"""struct ucred: pid, uid, gid."""
+
+
+def connect_unix(address: str) -> _socket.socket:
+    """A socket that is connected to ``unix:/path``; the caller's to close. An OSError says why not.
+
+    EAGAIN: the queue of the listener is full (unix(7)).
+    """
+    sock = _socket.socket(_UNIX, _STREAM, 0)
+    # MSG_OOB exists here too (Linux 5.15): its byte stays in the stream, as with TCP.
+    sock.setsockopt(_SOCKET, _OOBINLINE, 1)
+    code = sock.connect_ex(socket_name(address))
+    if code:
+        sock.close()
+        raise OSError(code, os.strerror(code))
+    return sock
+
+
+def write_first_unix(sock: _socket.socket, data: bytes) -> int | None:
+    """Write the client's first bytes; how many the kernel took, None: none for now.
+
+    0 if the endpoint has closed its end already: what it said before is still to be read.
+    """
+    try:
+        return os.write(sock.fileno(), data)
+    except BlockingIOError:
+        return None
+    except BrokenPipeError:
+        return 0
+
+
+def is_unix_socket(fd: int) -> bool:
+    """Whether the descriptor is a UNIX socket."""
+    with _borrowed(fd) as sock:
+        return sock.getsockopt(_SOCKET, socket.SO_DOMAIN) == _UNIX
+
+
+def name_peer(fd: int) -> str:
+    """Who connected, in place of an address: ``pid=1234,uid=1000`` (SO_PEERCRED, unix(7)).
+
+    The process that called connect(2); the pid is 0 if it lives in another namespace.
+    """
+    with _borrowed(fd) as sock:
+        found = sock.getsockopt(_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(found)
+    return f"pid={pid},uid={uid}"
+
+
+def tune_accepted(fd: int) -> None:
+    """Set what an accepted UNIX socket does not inherit: urgent bytes stay in the stream."""
+    with _borrowed(fd) as sock:
+        sock.setsockopt(_SOCKET, _OOBINLINE, 1)
+
+
+def refuse_descriptors(sock: socket.socket) -> None:
+    """Have the kernel tell senders that descriptors do not go through (accepted ones inherit it).
+
+    An older kernel drops them without a word.
+    """
+    try:
+        sock.setsockopt(_SOCKET, _SO_PASSRIGHTS, 0)
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            raise
+
+
+@contextmanager
+def _borrowed(fd: int) -> Iterator[_socket.socket]:
+    """A socket object around ``fd`` that does not close it."""
+    sock = _socket.socket(_UNIX, _STREAM, 0, fd)
+    try:
+        yield sock
+    finally:
+        sock.detach()

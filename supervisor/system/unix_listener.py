@@ -1,0 +1,181 @@
+"""Listening UNIX sockets: made so that nobody connects too early, and no living one is replaced.
+
+A file is left behind when its process is killed, and bind(2) refuses to use it again. Whether it is
+left over is found out without a connection, so that no living program sees anything. Two gateways
+that start at the same moment would both find the same file left over; the second would take away
+the file that the first has just made. So whoever looks and binds holds a lock meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import grp
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from gateway.core.unix_address import UnixAddress, socket_name
+from gateway.ingress.listener import BACKLOG
+from gateway.unix import refuse_descriptors
+from supervisor.system.connections import knock_unix
+
+FileId = tuple[int, int]
+"""Device and inode of a file."""
+
+NO_FILE: FileId = (0, 0)
+"""Of a name in the abstract namespace."""
+
+
+class UnknownGroupError(OSError):
+    """There is no group of this name or number."""
+
+
+def listen_unix(address: UnixAddress) -> tuple[socket.socket, FileId]:
+    """Bind and listen; the socket, and the file that was made for it. An OSError says why not.
+
+    The file has its mode and its group before a client can connect. BlockingIOError: another
+    process is just about to bind there.
+    """
+    try:
+        with contextlib.nullcontext() if address.abstract else _bind_lock(address.path):
+            return _listen(address)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        why = why_not(address) or error.strerror or str(error)
+        raise OSError(error.errno, f"cannot listen on {address}: {why}") from error
+
+
+def _listen(address: UnixAddress) -> tuple[socket.socket, FileId]:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    with contextlib.ExitStack() as undo:
+        undo.callback(sock.close)
+        gid = find_group(address.group)
+        made = NO_FILE
+        if not address.abstract:
+            _remove_stale(address.path)
+        _bind(sock, address)
+        if not address.abstract:
+            made = file_id(address.path)
+            undo.callback(remove_file, address.path, made)
+            if gid is not None:
+                os.chown(address.path, -1, gid, follow_symlinks=False)
+        refuse_descriptors(sock)
+        sock.listen(BACKLOG)
+        undo.pop_all()
+    return sock, made
+
+
+def _bind(sock: socket.socket, address: UnixAddress) -> None:
+    # bind() makes the file, with all permissions that the umask leaves: a chmod would come late.
+    umask = os.umask(0o777 & ~address.mode)
+    try:
+        sock.bind(socket_name(str(address)))
+    finally:
+        os.umask(umask)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that no process has; leave alone what is in use or is no socket."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OSError(errno.EEXIST, "the file exists and is not a socket")
+    except FileNotFoundError:
+        return
+    if is_in_use(path):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    os.unlink(path)
+
+
+def is_in_use(path: str) -> bool:
+    """Whether a process has a socket there. OSError: it cannot be found out."""
+    try:
+        knock_unix(path)
+    except (ConnectionRefusedError, FileNotFoundError):
+        return False
+    except OSError as error:
+        if error.errno == errno.EPROTOTYPE:  # of another type
+            return True
+        raise
+    return True
+
+
+def why_not(address: UnixAddress) -> str:
+    """Why no socket could be made there, whoever listens there now; "" if one could."""
+    try:
+        find_group(address.group)
+    except UnknownGroupError as error:
+        return str(error.strerror)
+    if address.abstract:
+        return ""
+    path = Path(address.path)
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return "the file exists and is not a socket"
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+    if not path.parent.is_dir():
+        return f"there is no directory {path.parent}"
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return f"the directory {path.parent} is not writable"
+    return ""
+
+
+def find_group(group: str) -> int | None:
+    """The number of a group; None for none."""
+    if not group:
+        return None
+    if group.isascii() and group.isdecimal() and int(group) < 2**32 - 1:
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise UnknownGroupError(errno.EINVAL, f"there is no group {group}") from None
+
+
+def file_id(path: str) -> FileId:
+    """What tells a file from another one that takes its place."""
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
+
+
+def is_there(path: str, made: FileId) -> bool:
+    """Whether the file at ``path`` is still that one."""
+    try:
+        return file_id(path) == made
+    except OSError:
+        return False
+
+
+def remove_file(path: str, made: FileId) -> None:
+    """Remove the file; one that another process has put in its place stays."""
+    if is_there(path, made):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+@contextlib.contextmanager
+def _bind_lock(path: str) -> Iterator[None]:
+    """Hold the lock of a path: a file beside it, which is there while it is held.
+
+    BlockingIOError: another process holds it.
+    """
+    lock = f"{path}.lock"
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    while True:
+        fd = os.open(lock, flags, 0o600)
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, fd)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found = os.fstat(fd)
+            if is_there(lock, (found.st_dev, found.st_ino)):
+                undo.callback(os.unlink, lock)
+                yield
+                return
+        # Whoever held it removed the file after we had opened it: lock the one that counts now.

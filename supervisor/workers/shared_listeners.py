@@ -1,0 +1,188 @@
+"""The listening UNIX sockets: one for each address, which all workers share.
+
+SO_REUSEPORT does not exist for them, so there is one queue of clients, and whichever worker is free
+accepts from it. The master makes the sockets before the first worker is forked; each worker is born
+with them. So no client depends on a certain worker, and nothing needs to be adopted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gateway.core.address import Address
+from gateway.core.unix_address import UnixAddress, socket_name
+from supervisor.system.unix_listener import (
+    NO_FILE,
+    FileId,
+    find_group,
+    is_there,
+    listen_unix,
+    remove_file,
+)
+from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
+
+LOCK_S = 5.0
+"""How long another process may be about to bind the same path; it takes it a millisecond."""
+
+LOOK_AGAIN_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class InheritedShared:
+    """A listening UNIX socket of a former master, or of the service manager.
+
+    ``file``: what the former master made, NO_FILE if it made none.
+    """
+
+    name: str
+    fd: int
+    file: FileId
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    address: UnixAddress
+    sock: socket.socket
+    file: FileId
+    name: str
+
+
+class SharedListeners:
+    """Owns the sockets until :meth:`close`, and the files until :meth:`remove_files`."""
+
+    def __init__(self, store: DescriptorStore = NO_DESCRIPTOR_STORE) -> None:
+        self._store = store
+        self._listeners: list[_Listener] = []
+
+    @property
+    def socks(self) -> tuple[socket.socket, ...]:
+        return tuple(each.sock for each in self._listeners)
+
+    def named_descriptors(self) -> dict[str, int]:
+        """All of them by name; they stay ours."""
+        return {each.name: each.sock.fileno() for each in self._listeners}
+
+    def take_over(self, listen: Iterable[Address], inherited: Iterable[InheritedShared]) -> None:
+        """Own the inherited sockets; those of other addresses are closed, their files removed.
+
+        OSError: the file of one cannot be given its mode and group.
+        """
+        for left in inherited:
+            sock = socket.socket(fileno=left.fd)
+            address = _find_address(sock, left.file, listen)
+            if address is None:
+                self._drop(sock, left)
+                continue
+            # A socket unit's name for it would mean nothing to the next image.
+            name = left.name if left.name.startswith("unix.") else self._new_name(left.file)
+            self._listeners.append(_Listener(address, sock, left.file, name))
+            sock.setblocking(False)
+        for each in self._listeners:
+            if each.file != NO_FILE:
+                _set_permissions(each.address)
+
+    async def open(self, listen: Iterable[Address]) -> None:
+        """Make what is missing. OSError: one cannot be made; call again to go on from there."""
+        for address in listen:
+            if not isinstance(address, UnixAddress) or self._has(address):
+                continue
+            sock, file = await _listen_patiently(address)
+            name = self._new_name(file)
+            self._listeners.append(_Listener(address, sock, file, name))
+            self._store.keep(name, sock.fileno())
+
+    def _has(self, address: UnixAddress) -> bool:
+        return any(each.address.path == address.path for each in self._listeners)
+
+    def _new_name(self, file: FileId) -> str:
+        """What a descriptor is called; it says which file is its own, for the next master."""
+        used = {each.name for each in self._listeners}
+        names = (f"unix.{number}.{file[0]}.{file[1]}" for number in itertools.count())
+        return next(name for name in names if name not in used)
+
+    def _drop(self, sock: socket.socket, left: InheritedShared) -> None:
+        self._store.remove(left.name)
+        name = sock.getsockname()
+        if isinstance(name, str) and left.file != NO_FILE:
+            remove_file(name, left.file)
+        sock.close()
+
+    def missing_files(self) -> list[str]:
+        """The addresses whose file is gone or was replaced, so that no client reaches them."""
+        return [
+            str(each.address)
+            for each in self._listeners
+            if each.file != NO_FILE and not is_there(each.address.path, each.file)
+        ]
+
+    def remove_files(self) -> None:
+        """Nobody finds the sockets any more; files of other processes in their place stay."""
+        for each in self._listeners:
+            if each.file != NO_FILE:
+                remove_file(each.address.path, each.file)
+
+    def shut(self) -> None:
+        """Shut down, so that nobody can connect, whoever else holds a duplicate; and close."""
+        self.remove_files()
+        for each in self._listeners:
+            with contextlib.suppress(OSError):
+                each.sock.shutdown(socket.SHUT_RD)
+            self._store.remove(each.name)
+        self.close()
+
+    def close(self) -> None:
+        for each in self._listeners:
+            each.sock.close()
+        self._listeners.clear()
+
+
+def is_listening_unix(fd: int) -> bool:
+    """Whether the descriptor is a UNIX stream socket that listens."""
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        option = sock.getsockopt
+        return (
+            sock.family == socket.AF_UNIX
+            and sock.type == socket.SOCK_STREAM
+            and bool(option(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        )
+
+
+async def _listen_patiently(address: UnixAddress) -> tuple[socket.socket, FileId]:
+    loop = asyncio.get_running_loop()
+    until = loop.time() + LOCK_S
+    while True:
+        try:
+            return listen_unix(address)
+        except BlockingIOError as error:
+            if loop.time() >= until:
+                why = f"another process has held {address.path}.lock for {LOCK_S:g} s"
+                raise OSError(error.errno, f"cannot listen on {address}: {why}") from None
+        await asyncio.sleep(LOOK_AGAIN_S)
+
+
+def _find_address(
+    sock: socket.socket, file: FileId, listen: Iterable[Address]
+) -> UnixAddress | None:
+    """The listen address at which clients reach this socket; None if they reach it at none.
+
+    Where the file of a service manager's socket is, is the service manager's business.
+    """
+    name = os.fsdecode(sock.getsockname())
+    for address in listen:
+        if isinstance(address, UnixAddress) and socket_name(str(address)) == name:
+            return address if file == NO_FILE or is_there(address.path, file) else None
+    return None
+
+
+def _set_permissions(address: UnixAddress) -> None:
+    """The configuration may have changed since the file was made."""
+    gid = find_group(address.group)
+    if gid is not None:
+        os.chown(address.path, -1, gid, follow_symlinks=False)
+    os.chmod(address.path, address.mode)

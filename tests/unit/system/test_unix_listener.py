@@ -1,0 +1,164 @@
+"""Listening UNIX sockets: what is left over is replaced, what lives is not."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.core.unix_address import UnixAddress
+from supervisor.system.unix_listener import (
+    NO_FILE,
+    is_in_use,
+    is_there,
+    listen_unix,
+    remove_file,
+    why_not,
+)
+
+
+@contextlib.contextmanager
+def listening(path: Path, **options: object) -> Iterator[socket.socket]:
+    sock, made = listen_unix(UnixAddress(str(path), **options))  # type: ignore[arg-type]
+    with sock:
+        yield sock
+        remove_file(str(path), made)
+
+
+def connect(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(path))
+    return sock
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "s.sock"
+
+
+def test_clients_come_and_the_file_goes(path: Path) -> None:
+    """The file is a socket while somebody listens, and nothing else is left in the directory."""
+    with listening(path) as sock:
+        assert stat.S_ISSOCK(path.stat().st_mode)
+        with connect(path):
+            sock.accept()[0].close()
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+def test_the_mode_does_not_depend_on_the_umask(path: Path, mode: int) -> None:
+    """The file never has more permissions than it shall have, and the umask is left as it was."""
+    before = os.umask(0o077)
+    try:
+        with listening(path, mode=mode):
+            assert stat.S_IMODE(path.stat().st_mode) == mode
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give files to any group")
+def test_the_group(path: Path) -> None:
+    """By name or by number."""
+    with listening(path, group="1"):
+        assert path.stat().st_gid == 1
+    with listening(path, group="daemon"):
+        assert path.stat().st_gid == 1
+
+
+def test_what_a_dead_process_left_is_replaced(path: Path) -> None:
+    """A file whose socket is gone is in nobody's way."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with listening(path) as sock, connect(path):
+        sock.accept()[0].close()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_what_lives_is_left_alone(path: Path, kind: socket.SocketKind) -> None:
+    """A socket of any type that a process has is an error, and its program sees nothing."""
+    with socket.socket(socket.AF_UNIX, kind) as living:
+        living.bind(str(path))
+        if kind != socket.SOCK_DGRAM:
+            living.listen()
+        living.setblocking(False)
+        assert is_in_use(str(path))
+        with pytest.raises(OSError, match=f"cannot listen on unix:{path}: Address already in use"):
+            listen_unix(UnixAddress(str(path)))
+        with pytest.raises(BlockingIOError):
+            living.accept() if kind != socket.SOCK_DGRAM else living.recv(1)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link"])
+def test_what_is_no_socket_is_left_alone(path: Path, kind: str) -> None:
+    """Nothing else is removed, a link to a socket included."""
+    if kind == "file":
+        path.write_text("precious")
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to("elsewhere")
+    with pytest.raises(OSError, match="the file exists and is not a socket"):
+        listen_unix(UnixAddress(str(path)))
+    assert os.path.lexists(path)
+    assert why_not(UnixAddress(str(path))) == "the file exists and is not a socket"
+
+
+def test_missing_directories_and_groups_are_named(path: Path) -> None:
+    """The error says what is missing."""
+    nowhere = path.parent / "nowhere" / "s"
+    with pytest.raises(OSError, match=f"there is no directory {nowhere.parent}"):
+        listen_unix(UnixAddress(str(nowhere)))
+    with pytest.raises(OSError, match="there is no group no-such-group"):
+        listen_unix(UnixAddress(str(path), group="no-such-group"))
+    assert list(path.parent.iterdir()) == []
+    assert why_not(UnixAddress(str(path))) == ""
+
+
+def test_two_that_start_together_do_not_race(path: Path) -> None:
+    """Who cannot have the lock at once may ask again; a lock that a dead process left is free."""
+    lock = path.with_name("s.sock.lock")
+    lock.touch()
+    with listening(path):
+        assert not lock.exists()
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError):
+            listen_unix(UnixAddress(str(path)))
+        assert lock.exists()
+    with listening(path):
+        assert not lock.exists()
+
+
+def test_a_file_that_another_process_put_there_stays(path: Path) -> None:
+    """Only what was made is removed."""
+    sock, made = listen_unix(UnixAddress(str(path)))
+    with sock:
+        assert is_there(str(path), made)
+        path.rename(path.with_name("away"))
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+            assert not is_there(str(path), made)
+            remove_file(str(path), made)
+            assert path.exists()
+
+
+def test_an_abstract_name_has_no_file() -> None:
+    """It is free when its last socket is closed."""
+    address = UnixAddress(f"@etcd-gateway-test-{os.getpid()}")
+    sock, made = listen_unix(address)
+    with sock:
+        assert made == NO_FILE
+        with pytest.raises(OSError, match="Address already in use"):
+            listen_unix(address)
+        assert why_not(address) == ""
+    sock, _ = listen_unix(address)
+    sock.close()
