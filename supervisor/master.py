@@ -306,10 +306,11 @@ class Master:
 
     def _take_over_endpoints(self) -> None:
         """The image before us knew them a moment ago: serve with them until DNS answers."""
-        self._endpoints.on_found(self._left.state.found)
-        self._endpoints.health.remember(self._left.state.health)
-        if self._left.state.discovery is not None:
-            self._discovery_loop.remember(self._left.state.discovery, self._left.state.member_list)
+        state = self._left.state
+        self._endpoints.on_found(state.found)
+        self._endpoints.health.remember(state.health)
+        if state.discovery is not None:
+            self._discovery_loop.remember(state.discovery, state.member_list, state.found)
 
     async def _open_shared(self) -> None:
         """Open the UNIX sockets. Beside workers that serve, a failure is one to try again."""
@@ -481,6 +482,7 @@ class Master:
         if self._pool is None or self._shutdown.draining:
             return
         before, after = self._pool.wanted, self._pool.resize(by)
+        self._write_record()
         if after == before:
             self._log.warn("number of workers unchanged", workers=after, most=messages.MAX_SLOTS)
         else:

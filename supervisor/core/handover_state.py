@@ -181,7 +181,8 @@ def _discovered(document: object) -> Discovered | None:
     found = _build(Discovered, document)
     if found is None or not isinstance(found.addresses, Sequence):
         return None
-    return dataclasses.replace(found, addresses=_texts(found.addresses))
+    owners = _texts(found.owners) if isinstance(found.owners, Sequence) else ()
+    return dataclasses.replace(found, addresses=_texts(found.addresses), owners=owners)
 
 
 def _discovery(document: object) -> DiscoveryView | None:

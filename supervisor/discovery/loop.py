@@ -117,6 +117,7 @@ class DiscoveryLoop:
         """The member list that the last published endpoints follow."""
         self._warned = ("", -math.inf)
         self._has_former = False
+        self._former: tuple[Discovered, ...] = ()
         self._task: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -141,9 +142,15 @@ class DiscoveryLoop:
         """The member list of the cluster that endpoints follow, None if they follow none."""
         return self._member_sync.adopted
 
-    def remember(self, view: DiscoveryView, adopted: AdoptedList | None = None) -> None:
+    def remember(
+        self,
+        view: DiscoveryView,
+        adopted: AdoptedList | None = None,
+        found: tuple[Discovered, ...] = (),
+    ) -> None:
         """Continue the counts of the image before us, whose endpoints stay until DNS answers."""
         self._has_former = True
+        self._former = found
         self._joined = adopted
         self._member_sync.remember(adopted, view.member_sync)
         self._tally.restore(view.by_source, view.results, self._source)
@@ -161,6 +168,7 @@ class DiscoveryLoop:
         self._started = asyncio.get_running_loop().create_future()
         self._listen = listen
         self._targets = self._make_targets(self._config)
+        self._targets.remember(self._former)
         self._task = asyncio.create_task(self._run(), name="discovery loop")
         try:
             await self._started

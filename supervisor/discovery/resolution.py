@@ -101,10 +101,18 @@ class Targets:
             self._resolver = before._resolver
             self._resolver_stamp = before._resolver_stamp
         self._discovered: list[str] = before._discovered if before else []
+        self._in_use: tuple[Question, ...] = ()
+        """What the last resolution needed; nothing else is asked again when its time comes."""
+
+    def remember(self, found: Sequence[Discovered]) -> None:
+        """Begin with what a former master had in use: it stays until DNS and TLS say otherwise."""
+        now = asyncio.get_running_loop().time()
+        self._answers.remember(found, now)
+        self._admission.remember(found, now)
 
     def next_at(self) -> float:
         """When the next question or TLS check is due; infinity if none ever is."""
-        return min(self._answers.next_at(), self._admission.next_at())
+        return min(self._answers.next_at(self._in_use), self._admission.next_at())
 
     async def close(self) -> None:
         """Let the TLS checks under way end in order; begin no more."""
@@ -133,10 +141,12 @@ class Targets:
         result, asked_hosts = await self._resolve_srv(
             hosts, force=force, recheck=recheck, renewed=bool(asked_owners), publish=publish
         )
+        self._in_use = (*owners, *hosts)
         statics: tuple[Question, ...] = ()
         if self._uses_static_list():
             statics = (*discovery.static_questions(self.config), *listed)
             if not result.seeds:
+                self._in_use += statics
                 result, asked = await self._resolve_static(statics, result, force, publish)
                 asked_hosts += asked
         self._answers.keep({*owners, *hosts, *statics})
@@ -188,11 +198,14 @@ class Targets:
             return self._find_srv(), asked
         asked = await self._ask(hosts, force)
         result = self._find_srv()
+        # Without endpoints, too: what is gone must not be waited for.
+        candidates = self._admission.to_check(
+            result.endpoints,
+            asyncio.get_running_loop().time(),
+            everything=recheck,
+            renewed=renewed,
+        )
         if result.endpoints:
-            now = asyncio.get_running_loop().time()
-            candidates = self._admission.to_check(
-                result.endpoints, now, everything=recheck, renewed=renewed
-            )
             result = await self._check_tls(gate, result, candidates, publish)
         return result, asked
 

@@ -140,7 +140,7 @@ class Prober:
             watch.health.last_error = view.last_error
             if not view.active:
                 now = self._loop.time()
-                watch.health.dial_failed(view.last_error or "unknown", now, began_at=now)
+                watch.health.start_inactive(view.last_error or "unknown", now)
                 self._note_state(watch)
                 self._arm(watch)
                 self._on_change(name, self._view(watch))

@@ -106,7 +106,7 @@ class Host:
         changed |= self._ask(self._hosts)
         if changed:
             self._found(find_srv(self._owners, self._answers.lookup).endpoints)
-        self._clock.at(self._answers.next_at(), self._resolve)
+        self._clock.at(self._answers.next_at((*self._owner_questions, *self._hosts)), self._resolve)
 
     def _ask(self, questions: Iterable[Question]) -> bool:
         """Ask what is due; whether an answer differs from the one before."""

@@ -85,6 +85,12 @@ class Admission:
         twin._standings = dict(self._standings)
         return twin
 
+    def remember(self, found: Iterable[Discovered], now: float) -> None:
+        """Begin with what a former master admitted; all of it is checked again at once."""
+        for each in found:
+            for candidate in _candidates(each) if each.srv and each.tls else ():
+                self._standings[candidate] = _Standing(True, Passed(), 0, now, now)
+
     def to_check(
         self,
         endpoints: Iterable[Discovered],

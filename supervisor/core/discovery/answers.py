@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from supervisor.core.backoff import STEPS, Draw, delay_s
-from supervisor.core.discovery.endpoints import Answer, Failure, Negative, Outcome, Question
+from supervisor.core.discovery.endpoints import (
+    Answer,
+    Discovered,
+    Failure,
+    Negative,
+    Outcome,
+    Question,
+    QuestionKind,
+    SrvRecord,
+)
 
 MIN_TTL_S = 5.0
 MAX_TTL_S = 300.0
@@ -86,6 +95,23 @@ class Answers:
         twin._entries = dict(self._entries)
         return twin
 
+    def remember(self, found: Iterable[Discovered], now: float) -> None:
+        """Begin with what a former master had in use; all of it is asked for at once.
+
+        Without this, DNS that fails just after an upgrade would take endpoints away.
+        """
+        records: dict[str, list[SrvRecord]] = {}
+        for each in found:
+            answer = Answer(0.0, addresses=each.addresses)
+            for kind in (QuestionKind.HOST, QuestionKind.SEARCH):
+                self._entries[Question(kind, each.host)] = Entry(answer, now)
+            record = SrvRecord(each.priority, each.weight, each.port, each.host)
+            for owner in each.owners:
+                records.setdefault(owner, []).append(record)
+        for owner, named in records.items():
+            answer = Answer(0.0, records=tuple(named))
+            self._entries[Question(QuestionKind.SRV, owner)] = Entry(answer, now)
+
     def lookup(self, question: Question) -> Outcome | None:
         """The last good answer, else the newest outcome; None if the question was never asked."""
         entry = self._entries.get(question)
@@ -111,9 +137,10 @@ class Answers:
         """Those of the questions that are to be asked now."""
         return tuple(q for q in questions if (e := self._entries.get(q)) is None or e.due_at <= now)
 
-    def next_at(self) -> float:
-        """When the next question is due; infinity if none ever is."""
-        return min((entry.due_at for entry in self._entries.values()), default=math.inf)
+    def next_at(self, questions: Iterable[Question]) -> float:
+        """When the first of these is due again; infinity if none ever is."""
+        entries = (self._entries.get(question) for question in questions)
+        return min((entry.due_at for entry in entries if entry is not None), default=math.inf)
 
     def keep(self, questions: Collection[Question]) -> None:
         """Forget all other questions."""

@@ -36,6 +36,7 @@ class Discovered:
     ``tls``: found under an ``-ssl`` name, or given with ``https://``.
     ``srv``: found by SRV (False: from the static list). ``listed``: known from the cluster's member
     list alone; ``srv`` then says of which kind the targets are that led to the list.
+    ``owners``: the SRV names that name it; which of them do is no change of the endpoint.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Discovered:
     tls: bool = False
     srv: bool = False
     listed: bool = False
+    owners: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def source(self) -> Source:
@@ -298,7 +300,7 @@ def find_srv(owners: Iterable[Owner], lookup: Lookup) -> Findings:
             question = Question(QuestionKind.HOST, record.target)
             addresses = gathering.addresses_of(question, lookup, owner.name)
             if addresses:
-                gathering.add(_from_record(record, addresses, owner.tls))
+                gathering.add(_from_record(record, addresses, owner))
     if not gathering.endpoints:  # else: one of the two names is usually absent, no problem
         gathering.problems.extend(absent)
     found = gathering.findings()
@@ -345,7 +347,7 @@ def record_problem(record: SrvRecord) -> str:
     return ""
 
 
-def _from_record(record: SrvRecord, addresses: tuple[str, ...], tls: bool) -> Discovered:
+def _from_record(record: SrvRecord, addresses: tuple[str, ...], owner: Owner) -> Discovered:
     host = literal_ip(record.target) or record.target
     return Discovered(
         name=str(HostPort(host, record.port)),
@@ -354,8 +356,9 @@ def _from_record(record: SrvRecord, addresses: tuple[str, ...], tls: bool) -> Di
         addresses=addresses,
         priority=record.priority,
         weight=record.weight,
-        tls=tls,
+        tls=owner.tls,
         srv=True,
+        owners=(owner.name,),
     )
 
 
@@ -390,6 +393,7 @@ class _Gathering:
             weight=best.weight,
             tls=old.tls or new.tls,
             srv=new.srv,
+            owners=(*old.owners, *new.owners),
         )
 
     def findings(self) -> Findings:

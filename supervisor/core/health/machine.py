@@ -255,6 +255,13 @@ class Health:
             self._schedule(now, draw)
         return change
 
+    def start_inactive(self, error: str, now: float) -> None:
+        """A former master held it inactive: so it is here, and a probe is due at once."""
+        self.active = False
+        self.good, self.bad = 0, self.rules.fall
+        self.last_error, self.last_error_at = error, now
+        self._hurry(now)
+
     def note(self, error: str, now: float) -> None:
         """Something went wrong that proves nothing, but should be shown."""
         self.last_error, self.last_error_at = error, now

@@ -148,6 +148,13 @@ class Fleet:
             self.slots.append(slot)
             if index in left:
                 take_over(slot, left[index], now, self.limits.drain_timeout_s)
+        for who in [s.occupant.who for s in self.slots if s.occupant and not s.occupant.stale]:
+            # What the worker that is kept adopted for the former master is not known here.
+            self._out += [
+                commands.ReleaseListeners(who, slot.index)
+                for slot in self.slots
+                if slot.bound and slot.index != who.slot
+            ]
 
     def _ready(self, who: WorkerId, now: float) -> None:
         worker = self.find(who)

@@ -97,3 +97,18 @@ def test_who_left_is_forgotten_and_copies_are_independent() -> None:
     admission.to_check([], 1, everything=False)
     assert not admission.admitted([E])
     assert twin.admitted([E])
+
+
+def test_what_a_former_master_admitted_is_used_and_checked_at_once() -> None:
+    """One that cannot be reached just now stays in use; one that is refused does not."""
+    found = Discovered("a:1", "a", 1, ("10.0.0.1", "10.0.0.2"), tls=True, srv=True)
+    plain = Discovered("b:1", "b", 1, ("10.0.0.3",), srv=True)
+    static = Discovered("c:1", "c", 1, ("10.0.0.4",), tls=True)
+    admission = Admission()
+    admission.remember([found, plain, static], 5.0)
+    assert admission.admitted([found, plain, static]) == (found,)
+    assert admission.to_check([found], 5.0) == (ONE, TWO)
+    admission.take(ONE, Unreachable("timeout"), 5.0)
+    admission.take(TWO, Refused("expired"), 5.0)
+    (used,) = admission.admitted([found])
+    assert used.addresses == ("10.0.0.1",)

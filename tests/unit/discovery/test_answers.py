@@ -20,11 +20,13 @@ from supervisor.core.discovery.answers import (
 )
 from supervisor.core.discovery.endpoints import (
     Answer,
+    Discovered,
     Failure,
     Negative,
     Outcome,
     Question,
     QuestionKind,
+    SrvRecord,
 )
 
 Q = Question(QuestionKind.HOST, "a.test")
@@ -43,7 +45,7 @@ def test_what_was_never_asked_is_due() -> None:
     answers = Answers()
     assert answers.due([Q], 0) == (Q,)
     assert answers.lookup(Q) is None
-    assert answers.next_at() == math.inf
+    assert answers.next_at([Q, OTHER]) == math.inf
     assert not answers.trusted(Q)
 
 
@@ -52,7 +54,7 @@ def test_the_ttl_is_followed_within_its_clamp(ttl_s: float, due_at: float) -> No
     """An answer is asked again after its TTL, no sooner than 5 s and no later than 5 min."""
     answers = Answers()
     take(answers, Answer(ttl_s, addresses=("10.0.0.1",)), 0)
-    assert answers.next_at() == due_at
+    assert answers.next_at([Q, OTHER]) == due_at
     assert answers.due([Q], due_at - 0.1) == ()
     assert answers.due([Q, OTHER], due_at) == (Q, OTHER)
     assert answers.trusted(Q)
@@ -62,12 +64,12 @@ def test_jitter_is_a_tenth_and_thirty_seconds_at_most() -> None:
     """Jitter only delays, by a tenth of the TTL, which is thirty seconds of the longest."""
     answers = Answers()
     answers.take(Q, GOOD, now=0, refresh=TTL, draw=lambda n: n)
-    assert answers.next_at() == pytest.approx(66)
+    assert answers.next_at([Q, OTHER]) == pytest.approx(66)
     answers.take(Q, Answer(0), now=0, refresh=TTL, draw=lambda n: n)
-    assert answers.next_at() == pytest.approx(5.5)
-    due_at = answers.next_at()
+    assert answers.next_at([Q, OTHER]) == pytest.approx(5.5)
+    due_at = answers.next_at([Q, OTHER])
     answers.take(Q, Answer(86400), now=due_at, refresh=TTL, draw=lambda n: n)
-    assert answers.next_at() - due_at == pytest.approx(MAX_TTL_S + MAX_JITTER_S) == 330
+    assert answers.next_at([Q, OTHER]) - due_at == pytest.approx(MAX_TTL_S + MAX_JITTER_S) == 330
 
 
 @pytest.mark.parametrize(
@@ -81,33 +83,33 @@ def test_an_interval_of_ours_begins_anywhere(
 
     def ask(now: float) -> float:
         answers.take(Q, answer, now=now, refresh=refresh, draw=lambda n: n // 2)
-        return answers.next_at() - now
+        return answers.next_at([Q, OTHER]) - now
 
     answers = Answers()
     whole_s = interval_s * 1.05
     assert ask(0) == pytest.approx(whole_s / 2)
-    assert ask(answers.next_at()) == pytest.approx(whole_s)
-    assert ask(answers.next_at() - 1) == pytest.approx(whole_s / 2)
+    assert ask(answers.next_at([Q, OTHER])) == pytest.approx(whole_s)
+    assert ask(answers.next_at([Q, OTHER]) - 1) == pytest.approx(whole_s / 2)
 
 
 def test_a_ttl_is_never_cut_short() -> None:
     """Before its end a cache would only give the old answer."""
     answers = Answers()
     answers.take(Q, GOOD, now=0, refresh=TTL, draw=lambda n: n // 2)
-    assert answers.next_at() == 63
+    assert answers.next_at([Q, OTHER]) == 63
     answers.take(Q, GOOD, now=30, refresh=TTL, draw=lambda n: n // 2)
-    assert answers.next_at() == 93
+    assert answers.next_at([Q, OTHER]) == 93
 
 
 def test_a_fixed_interval_and_off() -> None:
     """A fixed interval replaces the TTL; off asks never again, but retries failures."""
     answers = Answers()
     take(answers, GOOD, 0, Refresh("fixed", 7))
-    assert answers.next_at() == 7
+    assert answers.next_at([Q, OTHER]) == 7
     take(answers, GOOD, 0, Refresh("off"))
-    assert answers.next_at() == math.inf
+    assert answers.next_at([Q, OTHER]) == math.inf
     take(answers, Failure("timeout"), 0, Refresh("off"))
-    assert answers.next_at() == FIRST_RETRY_S
+    assert answers.next_at([Q, OTHER]) == FIRST_RETRY_S
 
 
 def test_last_good_is_kept_on_failure_and_retried_with_backoff() -> None:
@@ -117,7 +119,7 @@ def test_last_good_is_kept_on_failure_and_retried_with_backoff() -> None:
     for expected in (0.5, 1, 2, 4, 8, 16, MAX_RETRY_S, MAX_RETRY_S):
         take(answers, Failure("timeout"), 100)
         assert answers.lookup(Q) == GOOD
-        assert answers.next_at() == 100 + expected
+        assert answers.next_at([Q, OTHER]) == 100 + expected
     assert answers.errors() == ("host a.test: timeout",)
     assert not answers.trusted(Q)
     take(answers, GOOD, 200)
@@ -129,11 +131,11 @@ def test_without_a_good_answer_retries_stay_quick() -> None:
     answers = Answers()
     for _ in range(50):
         take(answers, Failure("timeout"), 0)
-    assert answers.next_at() == MAX_FIRST_RETRY_S
+    assert answers.next_at([Q, OTHER]) == MAX_FIRST_RETRY_S
     assert answers.lookup(Q) == Failure("timeout")
     assert answers.errors() == ()
     take(answers, Failure("timeout"), 0, Refresh("fixed", 2))
-    assert answers.next_at() == 2
+    assert answers.next_at([Q, OTHER]) == 2
 
 
 def test_a_failure_after_a_no_keeps_the_no() -> None:
@@ -150,7 +152,7 @@ def test_a_first_no_is_believed() -> None:
     take(answers, NO, 0)
     assert answers.lookup(Q) == NO
     assert answers.trusted(Q)
-    assert answers.next_at() == 60
+    assert answers.next_at([Q, OTHER]) == 60
 
 
 def test_a_no_after_a_good_answer_is_distrusted_until_confirmed() -> None:
@@ -159,7 +161,7 @@ def test_a_no_after_a_good_answer_is_distrusted_until_confirmed() -> None:
     take(answers, GOOD, 0)
     take(answers, NO, 100)
     assert answers.lookup(Q) == GOOD
-    assert answers.next_at() == 130, "asked again when the confirmation would be complete"
+    assert answers.next_at([Q, OTHER]) == 130, "asked again when the confirmation would be complete"
     assert answers.errors() == ("host a.test: NXDOMAIN (not yet trusted)",)
     take(answers, Failure("timeout"), 110)
     take(answers, NO, 129)
@@ -222,7 +224,7 @@ def test_a_good_answer_is_lost_only_by_a_confirmed_no(
     for outcome, delay_s in outcomes:
         now += delay_s
         answers.take(Q, outcome, now=now, refresh=refresh, draw=lambda _: draw)
-        assert answers.next_at() > now
+        assert answers.next_at([Q, OTHER]) > now
         if outcome == GOOD:
             good_at, no_at = now, None
         elif outcome == NO and good_at is not None:
@@ -230,3 +232,25 @@ def test_a_good_answer_is_lost_only_by_a_confirmed_no(
             if now - no_at >= refresh.confirm_s:
                 good_at = None
         assert (answers.lookup(Q) == GOOD) == (good_at is not None)
+
+
+def test_what_a_former_master_had_in_use_is_held_and_asked_for_at_once() -> None:
+    """Its records under the names that named them, its addresses for both kinds of host names."""
+    owner, other = "_etcd-client._tcp.test", "_etcd-client-ssl._tcp.test"
+    found = (
+        Discovered("a.test:1", "a.test", 1, ("10.0.0.1",), 0, 5, srv=True, owners=(owner,)),
+        Discovered("b.test:2", "b.test", 2, ("10.0.0.2",), 1, 6, srv=True, owners=(owner, other)),
+        Discovered("c.test:3", "c.test", 3, ("10.0.0.3",)),
+    )
+    answers = Answers()
+    answers.remember(found, 7.0)
+    srv = Question(QuestionKind.SRV, owner)
+    a, b = SrvRecord(0, 5, 1, "a.test"), SrvRecord(1, 6, 2, "b.test")
+    assert answers.lookup(srv) == Answer(0.0, records=(a, b))
+    assert answers.lookup(Question(QuestionKind.SRV, other)) == Answer(0.0, records=(b,))
+    for kind in (QuestionKind.HOST, QuestionKind.SEARCH):
+        assert answers.lookup(Question(kind, "c.test")) == Answer(0.0, addresses=("10.0.0.3",))
+    assert answers.due([srv, Q], 7.0) == (srv, Q)
+    answers.take(srv, Failure("SERVFAIL"), now=7.0, refresh=TTL, draw=lambda _: 0)
+    assert answers.lookup(srv) == Answer(0.0, records=(a, b))
+    assert answers.errors() == (f"SRV {owner}: SERVFAIL",)

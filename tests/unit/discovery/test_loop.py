@@ -266,6 +266,77 @@ def test_after_an_upgrade_a_failing_dns_leaves_the_endpoints_in_use(
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.NXDOMAIN])
+def test_after_an_upgrade_a_failing_dns_brings_no_other_endpoints(
+    config: Config, files: Files, ns: NameServer, fault: Fault
+) -> None:
+    """Neither the fallback nor a part of what was in use takes the place of the whole."""
+    fallback = StaticTarget(HostPort("127.0.0.9", 2379))
+    config = replace(config, endpoints=(fallback,), endpoints_given=True)
+    names = ["n1.test:2379", "n2.test:2379"]
+
+    async def main() -> None:
+        before = Fixture(config, files)
+        await before.start()
+        await before.it.close()
+        assert before.told.names == names
+        for faulty in ("", "n2.test"):
+            ns.faults.clear()
+            ns.faults[faulty] = fault
+            after = Fixture(config, files)
+            after.it.remember(before.it.view, found=before.told.lists[-1])
+            await after.start()
+            assert after.told.lists == [before.told.lists[-1]]
+            assert after.it.view.last_error
+            await after.it.close()
+
+    asyncio.run(main())
+
+
+def turns_of(loop: asyncio.AbstractEventLoop) -> Callable[[], int]:
+    """How often the loop came to its timers since; a task that never waits keeps it from them."""
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        loop.call_later(0.01, turn)
+
+    turn()
+    return lambda: turns
+
+
+@pytest.mark.timeout(20)
+def test_a_fallback_that_is_not_used_is_not_waited_for(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """Its name was asked while SRV failed; when that answer expires, nothing is asked for it."""
+    fallback = StaticTarget(HostPort("n3.test", 2379))
+    config = replace(config, endpoints=(fallback,), endpoints_given=True)
+    for name, kind, records in (
+        (PLAIN, "SRV", ("0 0 2379 n1.test.", "0 0 2379 n2.test.")),
+        ("n1.test", "A", ("127.0.0.1",)),
+        ("n2.test", "A", ("127.0.0.2",)),
+    ):
+        ns.set(name, kind, *records, ttl=300)
+    ns.set("n3.test", "A", "127.0.0.3", ttl=0)
+    ns.negative_ttl = 300
+    ns.faults[PLAIN] = Fault.SERVFAIL
+
+    async def main() -> None:
+        fixture = Fixture(config, files)
+        await fixture.start()
+        assert fixture.told.names == ["n3.test:2379"]
+        ns.faults.clear()
+        fixture.it.refresh()
+        await until(lambda: fixture.told.names == ["n1.test:2379", "n2.test:2379"])
+        turns = turns_of(asyncio.get_running_loop())
+        await until(lambda: turns() > 60)
+        await fixture.it.close()
+
+    asyncio.run(main())
+
+
 def test_a_start_that_failed_may_be_tried_again(
     config: Config, files: Files, ns: NameServer
 ) -> None:
@@ -717,6 +788,26 @@ class TestTlsGate:
             await fixture.it.close()
 
         asyncio.run(main())
+
+    @pytest.mark.timeout(20)
+    def test_one_that_is_gone_is_not_waited_for(
+        self, secure: Config, files: Files, ns: NameServer, authority: Authority
+    ) -> None:
+        """An endpoint that never passed is not checked any more once DNS has no endpoint at all."""
+        with Server(authority.context("test")) as good:
+            down = free_port()
+            ns.set(PLAIN, "SRV", f"0 0 {good.port} n1.test.", f"0 0 {down} n2.test.", ttl=0)
+
+            async def main() -> None:
+                async with started(replace(secure, removal_grace_s=0.1), files) as f:
+                    await until(lambda: f.it.view.refused)
+                    ns.negative_ttl = 300
+                    ns.set(PLAIN, "SRV")
+                    await until(lambda: f.told.lists[-1] == ())
+                    turns = turns_of(asyncio.get_running_loop())
+                    await until(lambda: turns() > 60)
+
+            asyncio.run(main())
 
     def test_a_slow_check_holds_up_nobody(
         self,

@@ -602,3 +602,14 @@ class Evidence(RuleBasedStateMachine):
 
 TestEvidence = Evidence.TestCase
 TestEvidence.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("rules", [Rules(fall=3), Rules(fall=3, probe_active=False)])
+def test_what_a_former_master_held_inactive_is_inactive(rules: Rules) -> None:
+    """However many failures it takes, and it is probed at once, even with probes off."""
+    health = born(rules)
+    health.start_inactive("refused", 5.0)
+    assert not health.active
+    assert (health.last_error, health.last_error_at) == ("refused", 5.0)
+    assert health.next_probe_at <= 5.0
+    assert passed(health, 5.0) is UP

@@ -136,10 +136,17 @@ def test_an_adoption_that_failed_is_tried_again() -> None:
 
 
 def test_workers_of_the_same_program_are_kept() -> None:
-    """After a crash of the master: nothing is forked, and ready is said at once."""
+    """After a crash of the master: nothing is forked, and ready is said at once.
+
+    Whatever they had adopted for the former master they give back.
+    """
     left = tuple(events.FormerSlot(slot, 3, bound=True, serving=3, keep=True) for slot in (0, 1))
     play = Play(2, left)
-    assert play.seen == [commands.AnnounceReady()]
+    assert play.seen == [
+        commands.ReleaseListeners(WorkerId(0, 3), 1),
+        commands.ReleaseListeners(WorkerId(1, 3), 0),
+        commands.AnnounceReady(),
+    ]
     assert play.ticks(5.0) == []
     assert play.do(events.WorkerExited(WorkerId(1, 3))) == [
         commands.Spawn(WorkerId(1, 4), False, "exit")
