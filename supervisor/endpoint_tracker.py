@@ -9,6 +9,7 @@ from gateway.core import messages
 from gateway.core.endpoint import RETIRED, EndpointState
 from gateway.core.log import Log
 from supervisor.core.admin.totals import Totals, Traffic
+from supervisor.core.certificates import Place
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.rebalance import Order, Rebalancer
@@ -16,7 +17,9 @@ from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Policy, Roster
 from supervisor.health.endpoint_health import EndpointHealth
 from supervisor.snapshot_publisher import SnapshotPublisher
+from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.machine import identify
+from supervisor.system.tls import TlsContexts
 
 
 class EndpointTracker:
@@ -34,12 +37,17 @@ class EndpointTracker:
         roster: Roster,
         totals: Totals,
         send: Callable[[messages.Snapshot], None],
+        contexts: TlsContexts,
+        certificates: CertificateWatch,
     ) -> None:
         self._loop = loop
         self._config = config
         self._machine = identify()
         self._roster = roster
-        self.health = EndpointHealth(config, log, self._on_health)
+        self._certificates = certificates
+        self.health = EndpointHealth(
+            config, log, self._on_health, contexts=contexts, certificates=certificates
+        )
         self._totals = totals
         self._send = send
         self._publisher: SnapshotPublisher | None = None
@@ -62,6 +70,7 @@ class EndpointTracker:
         """Discovery says which endpoints there are."""
         self._roster.resolve(found, self._loop.time(), self._config.removal_grace_s)
         self._watch_members()
+        self._certificates.ends.retain(self._places())
         self._name_unknown()
         self.publish()
 
@@ -176,6 +185,15 @@ class EndpointTracker:
             (member.found for member in members),
             retired=[member.found.name for member in members if member.state in RETIRED],
         )
+
+    def _places(self) -> set[Place]:
+        """Where endpoints may show certificates: their own ports, and that of their health."""
+        return {
+            (member.found.name, address, port)
+            for member in self._roster.members
+            for address in member.found.addresses
+            for port in (member.found.port, self._config.health_port)
+        }
 
     def _make(self) -> messages.Snapshot:
         self._roster.advance(self._loop.time())

@@ -50,11 +50,13 @@ from supervisor.interim_admin import InterimAdmin, start_interim_admin
 from supervisor.reloader import Reloader, Steps
 from supervisor.shutdown import Shutdown
 from supervisor.system import kernel_calls, limits
+from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.log import make_log
 from supervisor.system.orphans import OrphanReaper
 from supervisor.system.patience import try_until_done
 from supervisor.system.signals import SignalWatch
 from supervisor.system.tasks import Tasks
+from supervisor.system.tls import TlsContexts
 from supervisor.system.uptime import Uptime
 from supervisor.workers.pool import Handlers, WorkerPool
 from supervisor.workers.shared_listeners import SharedListeners
@@ -108,6 +110,9 @@ class Master:
         left = self._left.state
         self._events = RecentEvents(left.events)
         self._log = make_log(config.log_level, config.log_format, tap=self._events.take)
+        self._tls_contexts = TlsContexts(self._log)
+        self._certificates = CertificateWatch(self._log)
+        self._certificates.ends.restore(left.certificates)
         self._uptime = Uptime(left.started_at, left.started_boot_s)
         self._totals = left.totals
         self._roster = Roster(left.snapshot_version)
@@ -149,12 +154,16 @@ class Master:
             roster=self._roster,
             totals=self._totals,
             send=self._send,
+            contexts=self._tls_contexts,
+            certificates=self._certificates,
         )
         self._discovery_loop = DiscoveryLoop(
             self._config,
             self._log,
             self._endpoints.on_found,
             active_names=self._endpoints.active_names,
+            contexts=self._tls_contexts,
+            certificates=self._certificates,
         )
         self._reloader = Reloader(
             Steps(
@@ -441,6 +450,9 @@ class Master:
         self._timers["tick"] = self._loop.call_later(TICK_S, self._tick)
         if self._shutdown.draining or not self._ready:
             self._service_notifier.ask_patience()
+        if self._tls_contexts.look():
+            self._discovery_loop.check_tls_again()
+            self._endpoints.health.prober.look_again()
         if self._pool is None:
             return
         if self._port_monitor is not None and not self._shutdown.draining:
@@ -521,6 +533,7 @@ class Master:
             snapshot_version=self._roster.version,
             found=tuple(member.found for member in present),
             health={name: view for name, view in health.items() if view is not None},
+            certificates=self._certificates.ends.export(),
             discovery=self._discovery_loop.view,
             member_list=self._discovery_loop.adopted,
             reload=self._reloader.view,
@@ -551,6 +564,9 @@ class Master:
     def _apply(self, config: Config) -> None:
         self._config = config
         self._log.set_level(config.log_level)
+        self._tls_contexts.retain(
+            (config.trusted_ca_file, config.health_cert_file, config.health_key_file)
+        )
         self._log_configuration()
         if self._pool is not None:
             self._pool.reconfigure(config)
@@ -566,6 +582,7 @@ class Master:
         """All of it at this moment."""
         pool, port_monitor = self._pool, self._port_monitor
         slots = pool.wanted if pool else 0
+        certificates = self._certificates.ends.by_endpoint()
         return GatewayView(
             version=__version__,
             pid=os.getpid(),
@@ -585,6 +602,7 @@ class Master:
                     member,
                     self._endpoints.health.view(member.found.name),
                     self._endpoints.health.address_views(member.found.name),
+                    certificates.get(member.found.name),
                 )
                 for member in self._roster.members
             ),

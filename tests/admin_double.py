@@ -3,7 +3,8 @@
 Its view changes as the lines on its standard input say; it answers each with ``ok``:
 ``endpoint NAME STATE``, ``traffic NAME SESSIONS BYTES``, ``remove NAME``, ``many COUNT``,
 ``worker SLOT STATE``, ``workers COUNT``, ``drain [SECONDS]``, ``refuse NAME REASON``,
-``half NAME ADDRESS REASON``, ``static``, ``set FLAG VALUE SOURCE``, ``pid NUMBER``,
+``half NAME ADDRESS REASON``, ``degrade NAME REASON``, ``certificate NAME DAYS``,
+``static``, ``set FLAG VALUE SOURCE``, ``pid NUMBER``,
 ``event TEXT``, ``reload complete|failed``.
 The first line it prints is its addresses. SIGHUP counts as a reload with the result of the last
 ``reload`` line.
@@ -105,6 +106,16 @@ class Pretender:
                     ),
                 )
                 self.event("deactivated endpoint" if state == "inactive" else "activated", name)
+            case "degrade":
+                name, reason = rest
+                was = self.endpoints[name].health
+                health = dataclasses.replace(was, degraded=reason, etcd_version="3.5.1")
+                self.endpoints[name] = dataclasses.replace(self.endpoints[name], health=health)
+            case "certificate":
+                name, days = rest
+                self.endpoints[name] = dataclasses.replace(
+                    self.endpoints[name], certificate_not_after=time.time() + 86400 * float(days)
+                )
             case "traffic":
                 name, sessions, moved = rest
                 before = self.traffic[name]

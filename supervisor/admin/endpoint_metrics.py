@@ -193,6 +193,18 @@ def _probe_seconds(chunk: Chunk, _sums: Sums) -> Metric:
     return family
 
 
+def _certificate(chunk: Chunk, _sums: Sums) -> Metric:
+    family = GaugeMetricFamily(
+        PREFIX + "endpoint_certificate_not_after_timestamp_seconds",
+        "When the first certificate of an endpoint ends, as TLS handshakes showed it.",
+        labels=["endpoint"],
+    )
+    for each in chunk:
+        if each.certificate_not_after is not None:
+            family.add_metric([each.endpoint], each.certificate_not_after)
+    return family
+
+
 def _priority(chunk: Chunk, _sums: Sums) -> Metric:
     family = GaugeMetricFamily(
         PREFIX + "endpoint_priority",
@@ -233,6 +245,7 @@ BY_ENDPOINT: tuple[Callable[[Chunk, Sums], Metric], ...] = (
     _transitions_total,
     _probes_total,
     _probe_seconds,
+    _certificate,
     _priority,
     _weight,
 )

@@ -17,6 +17,7 @@ from supervisor.cli.admin_client import UnreachableError, fetch_status
 from supervisor.cli.console import report
 from supervisor.cli.tables import PIPE_COLUMNS, Cell, Output, Part, line, make_table, stack, word
 from supervisor.core.admin import digest
+from supervisor.core.certificates import WARN_S
 
 EXIT_READY = 0
 EXIT_DEGRADED = 3
@@ -131,16 +132,20 @@ def _endpoints(
     weights = any(each["weight"] for each in document["endpoints"])
     columns = ["SESSIONS"] if small else ["SESSIONS", "TOTAL", "IN", "OUT"]
     columns += ["PRIORITY"] * (classes and not small) + ["WEIGHT"] * (weights and not small)
+    columns += ["VERSION"] * (any(each.get("etcd_version") for each in shown) and not small)
+    columns += ["CERTIFICATE"] * any(each.get("certificate_not_after") for each in shown)
     columns += ["SOURCE"] * (synced and not small)
     rows: list[list[Cell]] = []
     for each in shown:
-        figures = {
+        figures: dict[str, Cell] = {
             "SESSIONS": str(each.get("sessions", "")),
             "TOTAL": str(each.get("sessions_total", "")),
             "IN": size(each["bytes_in"]) if "bytes_in" in each else "",
             "OUT": size(each["bytes_out"]) if "bytes_out" in each else "",
             "PRIORITY": str(each["priority"]) if "weight" in each else "",
             "WEIGHT": str(each.get("weight", "")),
+            "VERSION": each.get("etcd_version") or "",
+            "CERTIFICATE": _certificate(each.get("certificate_not_after"), now),
             "SOURCE": str(each.get("source", "")),
         }
         since = each.get("since")
@@ -151,6 +156,15 @@ def _endpoints(
     return make_table(head, rows, left=head[:2], last="LAST ERROR")
 
 
+def _certificate(ends: str | None, now: float) -> Cell:
+    """How long the certificate still lasts; in red when the log warns of it, too."""
+    if ends is None:
+        return ""
+    left = _seconds(ends) - now
+    text = lasting(left) if left > 0 else "ended"
+    return line(text, style="red") if left < WARN_S else text
+
+
 def _last_error(each: Mapping[str, Any], now: float) -> str:
     """The last error; with its age if it is over."""
     error = each["last_error"]
@@ -158,6 +172,8 @@ def _last_error(each: Mapping[str, Any], now: float) -> str:
         return f"kept active, too few others are: {error}"
     if each["state"] == "active" and (down := digest.inactive_addresses(each)):
         return "; ".join(f"{address} inactive: {why}" for address, why in down.items())
+    if each["state"] == "active" and (degraded := each.get("degraded")):
+        return f"degraded: {degraded}"
     if not error or each["state"] != "active":
         return error or ""
     at = each.get("last_error_at")

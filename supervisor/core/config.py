@@ -89,6 +89,8 @@ class Config:
     """0 is ``off``."""
     health_check: str = "auto"
     health_path: str = "/health"
+    health_port: int = 0
+    """0 is the endpoint's own."""
     health_interval_s: float = DEFAULT_INTERVAL_S
     health_idle_interval_s: float = DEFAULT_IDLE_INTERVAL_S
     health_min_active: int = 50

@@ -147,6 +147,10 @@ def percent(text: str) -> int:
     return int(text[:-1])
 
 
+def health_port(text: str) -> int:
+    return int(whole(1, 65535)(text)) if text else 0
+
+
 def http_path(text: str) -> str:
     if not re.fullmatch(r"/[!-~]{0,1023}", text):
         raise ValueError("expected a path that begins with a slash, in ASCII without spaces")

@@ -384,13 +384,13 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="health-check",
         field="health_check",
-        read=readers.choice("auto", "tcp", "tls", "http", "https", "off"),
+        read=readers.choice("auto", "tcp", "tls", "http", "https", "etcd", "off"),
         default="auto",
-        metavar="auto|tcp|tls|http|https|off",
-        choices=("auto", "tcp", "tls", "http", "https", "off"),
+        metavar="auto|tcp|tls|http|https|etcd|off",
+        choices=("auto", "tcp", "tls", "http", "https", "etcd", "off"),
         topic=Topic.HEALTH,
         help="How to probe endpoints. auto: tls where an endpoint is known to speak it, else "
-        "tcp. off: rely on failed dials.",
+        "tcp. etcd: ask the member for its leader and its alarms. off: rely on failed dials.",
     ),
     Flag(
         name="health-path",
@@ -400,7 +400,18 @@ FLAGS: tuple[Flag, ...] = (
         metavar="PATH",
         topic=Topic.HEALTH,
         help="Path that http and https probes request: 200 is healthy, and a JSON body with "
-        '"health" must say "true".',
+        '"health" must say "true". A query goes with it, as in /health?exclude=NOSPACE.',
+    ),
+    Flag(
+        name="health-port",
+        field="health_port",
+        read=readers.health_port,
+        default="",
+        may_be_empty=True,
+        metavar="PORT",
+        topic=Topic.HEALTH,
+        help="Port that http, https and etcd probes go to, instead of the endpoint's own; for etcd "
+        "that of --listen-metrics-urls, which wants no client certificate.",
     ),
     Flag(
         name="health-interval",
@@ -467,7 +478,7 @@ FLAGS: tuple[Flag, ...] = (
         may_be_empty=True,
         metavar="FILE",
         topic=Topic.HEALTH,
-        help="Client certificate (PEM) for tls and https probes.",
+        help="Client certificate (PEM) for tls, https and etcd probes.",
     ),
     Flag(
         name="health-key-file",

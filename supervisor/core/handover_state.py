@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from gateway.core.address import parse_tcp_endpoint
 from supervisor.core.admin.totals import Totals
 from supervisor.core.admin.views import DiscoveryView, MemberSyncView, ReloadView
+from supervisor.core.certificates import CertificateEnd
 from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.member_list import MemberTarget
@@ -61,6 +62,7 @@ class HandoverState:
     snapshot_version: int = 0
     found: tuple[Discovered, ...] = ()
     health: dict[str, HealthView] = field(default_factory=dict)
+    certificates: tuple[CertificateEnd, ...] = ()
     discovery: DiscoveryView | None = None
     member_list: AdoptedList | None = None
     reload: ReloadView = field(default_factory=ReloadView)
@@ -90,6 +92,7 @@ def encode(state: HandoverState) -> dict[str, Any]:
             "version": state.snapshot_version,
             "found": [dataclasses.asdict(each) for each in state.found],
             "health": {name: dataclasses.asdict(view) for name, view in state.health.items()},
+            "certificates": [dataclasses.asdict(each) for each in state.certificates],
             "discovery": None if state.discovery is None else dataclasses.asdict(state.discovery),
             "member_list": None if state.member_list is None else _list_facts(state.member_list),
             "reload": dataclasses.asdict(state.reload),
@@ -123,6 +126,7 @@ def decode(document: object) -> HandoverState:
             for name, each in health.items()
             if (view := _build(HealthView, each)) is not None
         },
+        certificates=tuple(_each(_get(facts, "certificates", []), _certificate)),
         discovery=_discovery(facts.get("discovery")),
         member_list=_member_list(facts.get("member_list")),
         reload=_build(ReloadView, facts.get("reload")) or ReloadView(),
@@ -183,6 +187,19 @@ def _discovered(document: object) -> Discovered | None:
         return None
     owners = _texts(found.owners) if isinstance(found.owners, Sequence) else ()
     return dataclasses.replace(found, addresses=_texts(found.addresses), owners=owners)
+
+
+def _certificate(document: object) -> CertificateEnd | None:
+    end = _build(CertificateEnd, document)
+    usable = (
+        end is not None
+        and isinstance(end.endpoint, str)
+        and isinstance(end.address, str)
+        and isinstance(end.port, int)
+        and isinstance(end.not_after, int | float)
+        and isinstance(end.warned_at, int | float | None)
+    )
+    return end if usable else None
 
 
 def _discovery(document: object) -> DiscoveryView | None:

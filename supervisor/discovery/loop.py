@@ -36,6 +36,8 @@ from supervisor.core.discovery.system_names import Files
 from supervisor.core.discovery.tally import Tally
 from supervisor.discovery.member_sync import MemberSync, Surroundings
 from supervisor.discovery.resolution import BadTargetError, Targets
+from supervisor.system.certificate_watch import CertificateWatch
+from supervisor.system.tls import TlsContexts
 
 AFTER_ERROR_S = 5.0
 """Wait after an error that nobody expected."""
@@ -78,6 +80,8 @@ class DiscoveryLoop:
         files: Files | None = None,
         draw: Draw = random.randrange,
         wall: Callable[[], float] = time.time,
+        contexts: TlsContexts | None = None,
+        certificates: CertificateWatch | None = None,
     ) -> None:
         self._config = config
         self._log = log
@@ -85,6 +89,8 @@ class DiscoveryLoop:
         self._files = files or Files()
         self._draw = draw
         self._wall = wall
+        self._contexts = contexts
+        self._certificates = certificates
         self._listen: tuple[Address, ...] = ()
         self.max_lookups = self.max_handshakes = UNLIMITED
         """How many there may be at once; to be set before :meth:`start`."""
@@ -112,6 +118,7 @@ class DiscoveryLoop:
             ),
             draw=draw,
             wall=wall,
+            contexts=contexts,
         )
         self._joined: AdoptedList | None = None
         """The member list that the last published endpoints follow."""
@@ -180,6 +187,12 @@ class DiscoveryLoop:
         """Ask for a resolution of everything now."""
         self._force = True
         self._kick.set()
+
+    def check_tls_again(self) -> None:
+        """The files of the TLS check changed."""
+        if self._targets is not None:
+            self._targets.check_again()
+            self._kick.set()
 
     def set_any_active(self, any_active: bool) -> None:
         """Whether any endpoint is active; while none is, DNS is asked again and again."""
@@ -388,6 +401,8 @@ class DiscoveryLoop:
             draw=self._draw,
             max_lookups=self.max_lookups,
             max_handshakes=self.max_handshakes,
+            contexts=self._contexts,
+            certificates=self._certificates,
         )
 
 

@@ -77,13 +77,14 @@ class MemberSync:
         *,
         draw: Draw,
         wall: Callable[[], float],
+        contexts: TlsContexts | None = None,
     ) -> None:
         self._config = config
         self._log = log
         self._around = around
         self._draw = draw
         self._wall = wall
-        self._contexts = TlsContexts()
+        self._contexts = contexts or TlsContexts()
         self.adopted: AdoptedList | None = None
         self._left_out: dict[str, str] = {}
         self._results: Counter[str] = Counter()

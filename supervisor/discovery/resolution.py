@@ -31,6 +31,8 @@ from supervisor.core.discovery.system_names import Files
 from supervisor.core.discovery.trace import Step
 from supervisor.discovery.local_addresses import has_route, is_local, is_same_socket
 from supervisor.discovery.tls_gate import Gate
+from supervisor.system.certificate_watch import CertificateWatch
+from supervisor.system.tls import TlsContexts
 
 if TYPE_CHECKING:
     from supervisor.discovery.resolver import Resolver
@@ -58,7 +60,8 @@ class Targets:
 
     ``before`` is the Targets of the configuration before: what it knows of DNS and of TLS is kept
     where it still holds. ``traced``: keep the steps for :meth:`explain`. ``max_lookups`` and
-    ``max_handshakes``: for how many at once there are descriptors.
+    ``max_handshakes``: for how many at once there are descriptors. ``contexts`` and
+    ``certificates``: see Gate.
     Raises BadTargetError if a file that the TLS check needs cannot be used.
     """
 
@@ -74,11 +77,15 @@ class Targets:
         traced: bool = False,
         max_lookups: int = UNLIMITED,
         max_handshakes: int = UNLIMITED,
+        contexts: TlsContexts | None = None,
+        certificates: CertificateWatch | None = None,
     ) -> None:
         self.config = config
         self._max_lookups = max_lookups
         self._max_handshakes = max_handshakes
         self._steps: dict[Question, tuple[Step, ...]] | None = {} if traced else None
+        self._contexts = contexts
+        self._certificates = certificates
         self._listen = listen
         self._log = log
         self._files = files or Files()
@@ -113,6 +120,10 @@ class Targets:
     def next_at(self) -> float:
         """When the next question or TLS check is due; infinity if none ever is."""
         return min(self._answers.next_at(self._in_use), self._admission.next_at())
+
+    def check_again(self) -> None:
+        """The files of the TLS check changed: check now who did not pass with those before."""
+        self._admission.hurry(asyncio.get_running_loop().time())
 
     async def close(self) -> None:
         """Let the TLS checks under way end in order; begin no more."""
@@ -369,6 +380,8 @@ class Targets:
                 key_file=config.health_key_file,
                 timeout_s=config.health_timeout_s,
                 max_concurrent=self._max_handshakes,
+                contexts=self._contexts,
+                certificates=self._certificates,
             )
         except ValueError as error:
             raise BadTargetError(str(error)) from None

@@ -12,6 +12,7 @@ import ssl
 
 from supervisor.core.discovery.admission import Candidate, Passed, Refused, Unreachable, Verdict
 from supervisor.system import tls
+from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.connections import connect, leave, open_socket, words
 from supervisor.system.tls import TlsClient, TlsContexts, TlsFiles
 
@@ -26,7 +27,8 @@ that ends before its handshake."""
 class Gate:
     """Verifies servers against one CA bundle and one name, which the constructor is given.
 
-    ``max_concurrent``: for how many handshakes at once there are descriptors.
+    ``max_concurrent``: for how many handshakes at once there are descriptors. ``contexts`` are
+    those of the probes, too; ``certificates`` hears of the certificates that servers show.
     Raises ValueError if a file cannot be used.
     """
 
@@ -39,11 +41,14 @@ class Gate:
         key_file: str = "",
         timeout_s: float = 2.0,
         max_concurrent: int = MAX_CONCURRENT,
+        contexts: TlsContexts | None = None,
+        certificates: CertificateWatch | None = None,
     ) -> None:
         self._server_name = server_name
         self._timeout_s = timeout_s
         self._files = TlsFiles(ca_file=ca_file, cert_file=cert_file, key_file=key_file)
-        self._contexts = TlsContexts()
+        self._contexts = contexts or TlsContexts()
+        self._certificates = certificates
         try:
             self._contexts.get(self._files)
         except OSError as error:
@@ -98,6 +103,9 @@ class Gate:
                 verdict = await _shake_hands(client)
         except TimeoutError:
             return Unreachable(f"timeout after {self._timeout_s:g} s")
+        if self._certificates is not None:
+            place = (candidate.name, candidate.address, candidate.port)
+            self._certificates.take(place, client)
         await leave(sock, client)
         return verdict
 

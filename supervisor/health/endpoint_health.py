@@ -12,6 +12,8 @@ from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.addresses import inactive_addresses, joined, place_name, places
 from supervisor.core.health.machine import HealthView
 from supervisor.health.prober import Prober
+from supervisor.system.certificate_watch import CertificateWatch
+from supervisor.system.tls import TlsContexts
 
 OnChange = Callable[[str, bool, tuple[str, ...]], None]
 """Endpoint, whether it is active, and which of its several addresses are not."""
@@ -41,8 +43,12 @@ class EndpointHealth:
         on_change: OnChange,
         *,
         wall: Callable[[], float] = time.time,
+        contexts: TlsContexts | None = None,
+        certificates: CertificateWatch | None = None,
     ) -> None:
-        self.prober = Prober(config, log, self._on_change, wall=wall)
+        self.prober = Prober(
+            config, log, self._on_change, wall=wall, contexts=contexts, certificates=certificates
+        )
         self._tell = on_change
         self._wall = wall
         self._several: dict[str, _Several] = {}

@@ -10,10 +10,13 @@ from functools import partial
 
 from gateway.core.outcome import EXHAUSTED, LOCAL
 from supervisor.core.health.probing import Plan, ProbeKind, Result, UnhealthyError, Verdict, fault
+from supervisor.health import etcd_inquiry
+from supervisor.health.etcd_inquiry import EtcdMemory
 from supervisor.system import tls
 from supervisor.system.connections import connect, knock, leave, open_socket, words
 from supervisor.system.http_client import HttpClient, HttpError
-from supervisor.system.tls import TlsClient, TlsContexts, TlsFiles, TlsSessions
+from supervisor.system.tls import TlsClient, TlsContexts, TlsFiles
+from supervisor.system.tls_sessions import TlsSessions
 
 CLIENT_CERTIFICATE_ALERTS = frozenset(
     {
@@ -29,7 +32,9 @@ CLIENT_CERTIFICATE_ALERTS = frozenset(
 class Probe:
     """One connection: ``run`` for the result, then ``leave`` to end it in order, then ``close``.
 
-    Owns its socket from ``run`` to ``close``.
+    Owns its socket from ``run`` to ``close``. ``port`` is the endpoint's; the plan may have
+    another. ``memory``: what earlier probes of an etcd member learned. ``on_handshake`` is called
+    with each connection whose handshake is over, or failed.
     """
 
     def __init__(
@@ -39,13 +44,18 @@ class Probe:
         plan: Plan,
         contexts: TlsContexts,
         sessions: TlsSessions | None = None,
+        *,
+        memory: EtcdMemory | None = None,
+        on_handshake: Callable[[TlsClient], None] | None = None,
     ) -> None:
         self._address = address
-        self._port = port
+        self._port = plan.port or port
         self._plan = plan
         self._contexts = contexts
         self._sessions = sessions or TlsSessions()
-        self._server = (address, port, plan.server_name, files_of(plan))
+        self._memory = memory or EtcdMemory()
+        self._on_handshake = on_handshake
+        self._server = (address, self._port, plan.server_name, files_of(plan))
         self._resuming = False
         self._keep_session: Callable[[], None] | None = None
         self._sock: socket.socket | None = None
@@ -56,21 +66,10 @@ class Probe:
 
     async def run(self, timeout_s: float) -> Result:
         """The result within ``timeout_s`` seconds; raises nothing but cancellation."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._check()
-        except TimeoutError:
-            stage = "answer" if self._connected else "connect"
-            return Result(Verdict.FAILED, f"timeout: no {stage} within {timeout_s:g} s")
-        except (UnhealthyError, HttpError) as error:
-            return Result(Verdict.FAILED, str(error))
-        except ssl.SSLError as error:
-            if self._resuming:  # perhaps it is only the session that is wrong: once more, in full
-                self._sessions.forget(self._server)
-                return Result(Verdict.UNDECIDED, f"cannot resume TLS: {_reason(error, self._plan)}")
-            return Result(Verdict.FAILED, f"TLS: {_reason(error, self._plan)}")
-        except OSError as error:
-            return Result(Verdict.FAILED, words(error))
+        result = await self._run(timeout_s)
+        if result.verdict is not Verdict.PASSED and not result.told:
+            self._memory.forget()
+        return result
 
     async def leave(self) -> None:
         """End the connection so that the endpoint has nothing to log."""
@@ -84,15 +83,69 @@ class Probe:
             self._sock.close()
             self._sock = None
 
-    async def _check(self) -> Result:
-        plan = self._plan
+    async def _run(self, timeout_s: float) -> Result:
         try:
-            context = self._contexts.get(files_of(plan)) if plan.tls else None
+            async with asyncio.timeout(timeout_s):
+                return await self._check(timeout_s)
+        except _NoEvidenceError as error:
+            return error.result
+        except TimeoutError:
+            stage = "answer" if self._connected else "connect"
+            return Result(Verdict.FAILED, f"timeout: no {stage} within {timeout_s:g} s")
+        except (UnhealthyError, HttpError) as error:
+            return Result(Verdict.FAILED, str(error))
+        except ssl.SSLError as error:
+            if self._resuming:  # perhaps it is only the session that is wrong: once more, in full
+                self._sessions.forget(self._server)
+                return Result(Verdict.UNDECIDED, f"cannot resume TLS: {_reason(error, self._plan)}")
+            return Result(Verdict.FAILED, f"TLS: {_reason(error, self._plan)}")
         except OSError as error:
-            return Result(Verdict.UNDECIDED, str(error))
+            return Result(Verdict.FAILED, words(error))
+
+    async def _check(self, timeout_s: float) -> Result:
+        plan = self._plan
+        if plan.kind is ProbeKind.ETCD:
+            secure = await self._connect_somehow()
+            http = HttpClient(self._socket, self._tls, plan.server_name, self._port)
+            finding = await etcd_inquiry.ask(http, self._memory, timeout_s=timeout_s)
+            self._memory.secure = secure
+            if finding.error:
+                return Result(Verdict.FAILED, finding.error, told=True)
+            return Result(Verdict.PASSED, degraded=finding.degraded)
+        await self._connect(secure=bool(plan.secure))
+        if plan.kind in (ProbeKind.HTTP, ProbeKind.HTTPS):
+            await self._ask()
+        return Result(Verdict.PASSED)
+
+    async def _connect_somehow(self) -> bool:
+        """Connect with TLS where it is spoken, else without; whether it is.
+
+        TLS is tried first: a server without it closes or says so in silence, while etcd logs each
+        connection to its TLS port that does not begin with a handshake.
+        """
+        secure = self._memory.secure if self._plan.secure is None else self._plan.secure
+        try:
+            if secure is not False:
+                await self._connect(secure=True)
+                return True
+        except (ssl.SSLError, ConnectionError) as error:
+            if secure or not self._connected or not tls.is_plaintext(error):
+                raise
+            await self.leave()
+            self.close()
+            self._tls, self._connected = None, False
+        await self._connect(secure=False)
+        return False
+
+    async def _connect(self, *, secure: bool) -> None:
+        """Connect, and shake hands if ``secure``."""
+        try:
+            context = self._contexts.get(files_of(self._plan)) if secure else None
+        except OSError as error:
+            raise _NoEvidenceError(Result(Verdict.UNDECIDED, str(error))) from None
         try:
             self._sock = sock = open_socket(self._address)
-            if plan.kind is ProbeKind.TCP:
+            if self._plan.kind is ProbeKind.TCP:
                 self._unseen = await knock(sock, self._address, self._port)
             else:
                 await connect(sock, self._address, self._port)
@@ -100,19 +153,17 @@ class Probe:
             if error.errno not in LOCAL:
                 raise
             cut_off = error.errno not in EXHAUSTED
-            return Result(Verdict.UNDECIDED, words(error), cut_off=cut_off)
+            result = Result(Verdict.UNDECIDED, words(error), cut_off=cut_off)
+            raise _NoEvidenceError(result) from None
         self._connected = True
         if self._unseen:
             self.close()  # at once: the ACK is held back for no more than 200 ms
         if context is not None:
             await self._shake_hands(sock, context)
-        if plan.kind in (ProbeKind.HTTP, ProbeKind.HTTPS):
-            await self._ask(sock)
-        return Result(Verdict.PASSED)
 
-    async def _ask(self, sock: socket.socket) -> None:
+    async def _ask(self) -> None:
         """GET the health path; raises UnhealthyError unless the answer says healthy."""
-        http = HttpClient(sock, self._tls, self._plan.server_name, self._port)
+        http = HttpClient(self._socket, self._tls, self._plan.server_name, self._port)
         answer = await http.get(self._plan.path)
         if (problem := fault(answer.status, answer.body)) is not None:
             raise UnhealthyError(problem)
@@ -130,6 +181,22 @@ class Probe:
             plan = self._plan
             if not client.verified or plan.kind is not ProbeKind.TLS or plan.cert_file:
                 raise
+        finally:
+            if self._on_handshake is not None:
+                self._on_handshake(client)
+
+    @property
+    def _socket(self) -> socket.socket:
+        assert self._sock is not None  # noqa: S101 (for the type checker: it is connected)
+        return self._sock
+
+
+class _NoEvidenceError(Exception):
+    """This host could not probe; the result says why."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.error)
+        self.result = result
 
 
 def files_of(plan: Plan) -> TlsFiles:

@@ -22,13 +22,17 @@ from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.active_endpoints import ActiveEndpoints
-from supervisor.core.health.addresses import log_fields
+from supervisor.core.health.addresses import endpoint_of, log_fields
+from supervisor.core.health.etcd import Known
 from supervisor.core.health.host_failures import HostFailures
 from supervisor.core.health.machine import Health, HealthChange, HealthView
-from supervisor.core.health.probing import Plan, Result, Verdict, plan, rules
+from supervisor.core.health.probing import Plan, ProbeKind, Result, Verdict, plan, rules
+from supervisor.health.etcd_inquiry import EtcdMemory
 from supervisor.health.lateness import Lateness
 from supervisor.health.probe import Probe
-from supervisor.system.tls import TlsContexts, TlsSessions
+from supervisor.system.certificate_watch import CertificateWatch
+from supervisor.system.tls import TlsClient, TlsContexts
+from supervisor.system.tls_sessions import TlsSessions
 
 MAX_CONCURRENT = 128
 """Probes that run at once; each has one descriptor."""
@@ -61,6 +65,8 @@ class _Watch:
     dials: int = 0
     bytes_out: int = 0
     """What workers had counted when they last reported."""
+    memory: EtcdMemory = field(default_factory=EtcdMemory)
+    degraded: str = ""
     puzzled: bool = False
     """The last probe was undecided, and that was logged."""
 
@@ -81,6 +87,8 @@ class Prober:
         *,
         draw: Draw = random.randrange,
         wall: Callable[[], float] = time.time,
+        contexts: TlsContexts | None = None,
+        certificates: CertificateWatch | None = None,
     ) -> None:
         self._config = config
         self._log = log
@@ -93,7 +101,8 @@ class Prober:
         self._active = ActiveEndpoints()
         self._kept: set[str] = set()
         self._lateness = Lateness(self._loop)
-        self._contexts = TlsContexts()
+        self._contexts = contexts or TlsContexts()
+        self._certificates = certificates
         self._sessions = TlsSessions()
         self._running = 0
         self.max_sockets = UNLIMITED
@@ -138,6 +147,8 @@ class Prober:
             if view.since is not None:
                 watch.since = view.since
             watch.health.last_error = view.last_error
+            watch.degraded = view.degraded or ""
+            watch.memory.known = Known(version=view.etcd_version)
             if not view.active:
                 now = self._loop.time()
                 watch.health.start_inactive(view.last_error or "unknown", now)
@@ -209,6 +220,13 @@ class Prober:
         watch = self._watches.get(name)
         return None if watch is None else self._view(watch)
 
+    def look_again(self) -> None:
+        """The TLS files changed: probe soon whatever is inactive, it may have been for them."""
+        for watch in self._watches.values():
+            if watch.plan.secure is not False and not watch.health.active:
+                watch.health.hint(self._loop.time())
+                self._arm(watch)
+
     async def pause(self) -> None:
         """Begin no probe until :meth:`resume`; those under way may end in order for CLOSE_S.
 
@@ -248,6 +266,8 @@ class Prober:
         watch.found = found
         if moved:
             watch.plan = how
+            watch.memory = EtcdMemory()
+            watch.degraded = watch.degraded if how.kind is ProbeKind.ETCD else ""
             watch.health.follow(new_rules, self._loop.time())
             self._arm(watch)
 
@@ -295,7 +315,15 @@ class Prober:
     async def _probe(self, watch: _Watch) -> None:
         """One probe, from the connection to its end."""
         found, how = watch.found, watch.plan
-        probe = Probe(found.addresses[0], found.port, how, self._contexts, self._sessions)
+        probe = Probe(
+            found.addresses[0],
+            found.port,
+            how,
+            self._contexts,
+            self._sessions,
+            memory=watch.memory,
+            on_handshake=lambda client: self._on_handshake(found, how, client),
+        )
         mark = self._lateness.begin()
         began_at = self._loop.time()
         try:
@@ -316,6 +344,11 @@ class Prober:
         finally:
             probe.close()
 
+    def _on_handshake(self, found: Discovered, how: Plan, client: TlsClient) -> None:
+        if self._certificates is not None:
+            place = (endpoint_of(found.name), found.addresses[0], how.port or found.port)
+            self._certificates.take(place, client)
+
     def _weigh(self, result: Result, mark: float) -> Result:
         """A failure is no evidence if it was our loop that stood still meanwhile."""
         late_s = self._lateness.since(mark)
@@ -334,8 +367,10 @@ class Prober:
         match result.verdict:
             case Verdict.PASSED:
                 change = watch.health.probe_passed(now, self._draw)
+                self._note_degraded(watch, result.degraded, now)
             case Verdict.FAILED:
-                keep = self._active.must_keep(watch.found.name, self._config.health_min_active)
+                least = 0 if result.told else self._config.health_min_active
+                keep = self._active.must_keep(watch.found.name, least)
                 change = watch.health.probe_failed(result.error, now, self._draw, keep=keep)
             case Verdict.UNDECIDED:
                 watch.health.probe_undecided(now, self._draw)
@@ -350,6 +385,19 @@ class Prober:
             self._log.warn("cannot probe", **log_fields(watch.found.name), error=result.error)
         watch.puzzled = puzzled
         self._took(watch, change)
+
+    def _note_degraded(self, watch: _Watch, reason: str, now: float) -> None:
+        """The endpoint is healthy, and ``reason`` says what is wrong with it all the same."""
+        if reason:
+            watch.health.note(reason, now)
+        if reason == watch.degraded:
+            return
+        watch.degraded = reason
+        fields = log_fields(watch.found.name)
+        if reason:
+            self._log.warn("endpoint degraded", **fields, reason=reason)
+        else:
+            self._log.info("endpoint no longer degraded", **fields)
 
     def _host_failed(self, name: str, error: str) -> None:
         if self._host_failures.failed(name, error, self._loop.time()):
@@ -413,4 +461,6 @@ class Prober:
             hold_s=health.hold_s(self._loop.time()),
             flaps=health.flaps,
             kept=health.kept,
+            degraded=(watch.degraded or None) if health.active else None,
+            etcd_version=watch.memory.known.version,
         )

@@ -1,5 +1,8 @@
 """TLS as a client, for whoever asks an endpoint who it is: the TLS gate, the probe, ``check``.
 
+It is the only place that makes TLS contexts, so the same certificate is judged the same everywhere
+and with every Python.
+
 The handshake runs over memory buffers on the asyncio loop: no thread, and no stream object that
 would close the socket in its own way. The socket stays the caller's.
 """
@@ -11,13 +14,19 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Hashable
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+
+from gateway.core.log import Log
+
+Stamp = tuple[tuple[int, int], tuple[int, int, int]]
+Stamps = tuple[Stamp | None, ...]
 
 READ_BYTES = 16 * 1024
 
-FULL_HANDSHAKE_S = 600.0
-"""A session is resumed for so long at most: only a full handshake shows the certificate."""
+SETTLE_S = 1.0
+"""For so long a file that is written in place must stay the same before it is used."""
 
 HANDSHAKE_RECORD = 22
 CLIENT_SECOND_FLIGHT = (11, 16)
@@ -40,63 +49,88 @@ class TlsFiles:
     verify: bool = True
 
 
-class TlsContexts:
-    """TLS contexts, loaded when first needed and loaded again when one of their files changed."""
+@dataclass(slots=True)
+class _Loaded:
+    """A context that is in use, and the stamps that its files had when it was made of them.
 
-    def __init__(self) -> None:
-        self._contexts: dict[TlsFiles, tuple[object, ssl.SSLContext]] = {}
-
-    def get(self, files: TlsFiles) -> ssl.SSLContext:
-        """Raises OSError if a file cannot be used; the text names it."""
-        stamps = tuple(map(_stamp, _paths(files)))
-        held = self._contexts.get(files)
-        if held is None or held[0] != stamps:
-            held = self._contexts[files] = (stamps, _load(files))
-        return held[1]
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A session, the context that it belongs to, and when its server showed its certificate."""
-
-    session: ssl.SSLSession
-    context: ssl.SSLContext
-    verified_at: float
-
-
-class TlsSessions:
-    """Sessions to resume, by server: a resumed handshake costs it no signature.
-
-    One that is older than FULL_HANDSHAKE_S, or of a context whose files changed, is not resumed.
-    ``now`` is of the monotonic clock.
+    ``seen``: other stamps that the files have now, ``seen_at`` since when; ``told``: the log knows
+    that the files cannot be used.
     """
 
-    def __init__(self) -> None:
-        self._held: dict[Hashable, _Held] = {}
+    context: ssl.SSLContext
+    stamps: Stamps
+    seen: Stamps = ()
+    seen_at: float = 0.0
+    error: str = ""
+    told: bool = False
 
-    def find(self, server: Hashable, context: ssl.SSLContext, now: float) -> ssl.SSLSession | None:
-        held = self._held.get(server)
-        if held is None or held.context is not context:
-            return None
-        return held.session if now - held.verified_at < FULL_HANDSHAKE_S else None
 
-    def keep(
-        self, server: Hashable, context: ssl.SSLContext, client: TlsClient, now: float
+class TlsContexts:
+    """TLS contexts, loaded when first needed and loaded again when one of their files changed.
+
+    Files that changed and cannot be used, because they are half written for example, leave the
+    context as it was; if that lasts for SETTLE_S, the log says so. A file that is written in place
+    is used when it has stayed the same for SETTLE_S: the beginning of a bundle is a bundle, too.
+    ``clock`` is monotonic.
+    """
+
+    def __init__(
+        self, log: Log | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Remember the newest session of a connection whose handshake was completed."""
-        session = client.session
-        if session is None:
-            return
-        held = self._held.get(server)
-        if held is None or not client.resumed:
-            self._held[server] = _Held(session, context, now)
-            fresh = now - FULL_HANDSHAKE_S
-            self._held = {key: each for key, each in self._held.items() if each.verified_at > fresh}
-        else:
-            self._held[server] = _Held(session, context, held.verified_at)
+        self._log = log
+        self._clock = clock
+        self._loaded: dict[TlsFiles, _Loaded] = {}
 
-    def forget(self, server: Hashable) -> None:
-        self._held.pop(server, None)
+    def get(self, files: TlsFiles) -> ssl.SSLContext:
+        """Raises OSError if a file cannot be used and never could; the text names it."""
+        stamps = tuple(map(_stamp, _paths(files)))
+        held = self._loaded.get(files)
+        if held is None:
+            held = self._loaded[files] = _Loaded(load(files), stamps)
+        elif held.stamps == stamps:
+            held.seen, held.error, held.told = (), "", False
+        else:
+            self._renew(files, held, stamps)
+        return held.context
+
+    def look(self) -> bool:
+        """Use the files that changed, of every context in use; whether there was one."""
+        before = [held.context for held in self._loaded.values()]
+        return before != [self.get(files) for files in list(self._loaded)]
+
+    def retain(self, paths: Collection[str]) -> None:
+        """Forget contexts of other files than these: nobody asks for them any more."""
+        kept = {*paths, ""}
+        self._loaded = {
+            files: held
+            for files, held in self._loaded.items()
+            if {files.ca_file, files.cert_file, files.key_file} <= kept
+        }
+
+    def _renew(self, files: TlsFiles, held: _Loaded, stamps: Stamps) -> None:
+        now = self._clock()
+        if stamps != held.seen:
+            held.seen, held.seen_at, held.error, held.told = stamps, now, "", False
+            if _written_in_place(held.stamps, stamps):
+                return
+        settled = now - held.seen_at >= SETTLE_S
+        if not held.error and (settled or not _written_in_place(held.stamps, stamps)):
+            try:
+                held.context = load(files)
+            except OSError as error:
+                held.error = str(error)
+            else:
+                held.stamps = stamps
+                if self._log is not None:
+                    self._log.info("TLS files changed", files=_named(files))
+        if held.error and settled and not held.told:
+            held.told = True
+            if self._log is not None:
+                self._log.warn(
+                    "changed TLS files cannot be used, those before are kept",
+                    files=_named(files),
+                    error=held.error,
+                )
 
 
 class TlsClient:
@@ -124,6 +158,14 @@ class TlsClient:
     def resumed(self) -> bool:
         """Whether the server took the session that it was offered, and showed no certificate."""
         return bool(self._tls.session_reused)
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The server's certificate in DER; None before it was shown."""
+        try:
+            return self._tls.getpeercert(binary_form=True)
+        except ValueError:  # the handshake was not over when it failed
+            return None
 
     @property
     def session(self) -> ssl.SSLSession | None:
@@ -196,6 +238,16 @@ def unverified() -> ssl.SSLContext:
     return context
 
 
+def is_plaintext(error: Exception) -> bool:
+    """Whether a handshake failed as it does with a server that speaks no TLS.
+
+    Such a server answers in its own protocol, or hangs up; one that speaks TLS may hang up, too.
+    """
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "") in NO_TLS
+    return isinstance(error, ConnectionError)
+
+
 def words(error: ssl.SSLError) -> str:
     """OpenSSL's words for an operator."""
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -214,16 +266,29 @@ def _paths(files: TlsFiles) -> tuple[str, ...]:
     return (*(path for path in (system.cafile, system.capath) if path), *paths)
 
 
-def _stamp(path: str) -> tuple[int, int, int] | None:
-    """What changes with the file; None while there is none, which loading will complain about."""
+def _named(files: TlsFiles) -> list[str]:
+    """The files that the operator named; for the CA certificates of the system, their places."""
+    return list(_paths(files))
+
+
+def _stamp(path: str) -> Stamp | None:
+    """What changes with the file, its identity first; None while there is none."""
     try:
         status = os.stat(path)
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
+    identity = (status.st_dev, status.st_ino)
+    return identity, (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _load(files: TlsFiles) -> ssl.SSLContext:
+def _written_in_place(before: Stamps, now: Stamps) -> bool:
+    """Whether a file is the same one with other contents, and so perhaps not all of it yet."""
+    pairs = zip(before, now, strict=True)
+    return any(a and b and a[0] == b[0] and a[1] != b[1] for a, b in pairs)
+
+
+def load(files: TlsFiles) -> ssl.SSLContext:
+    """A context for the client's side; raises OSError, whose text names the file."""
     try:
         context = ssl.create_default_context(cafile=files.ca_file or None)
     except OSError as error:
@@ -235,8 +300,18 @@ def _load(files: TlsFiles) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if files.cert_file:
-        try:
-            context.load_cert_chain(files.cert_file, files.key_file or None)
-        except OSError as error:
-            raise OSError(f"cannot load {files.cert_file} and its key: {error}") from None
+        load_certificate(context, files.cert_file, files.key_file)
     return context
+
+
+def load_certificate(context: ssl.SSLContext, cert_file: str, key_file: str) -> None:
+    """Let the context show this certificate; raises OSError, whose text names the file."""
+    try:
+        context.load_cert_chain(cert_file, key_file or None, password=_no_password)
+    except (OSError, ValueError) as error:
+        raise OSError(f"cannot load {cert_file} and its key: {error}") from None
+
+
+def _no_password() -> str:
+    """An encrypted key is an error; OpenSSL would ask for the password on the terminal."""
+    raise ValueError("the key is encrypted")

@@ -52,6 +52,7 @@ METRICS = (
     "etcd_gateway_last_reload_successful",
     "etcd_gateway_worker_cpu_seconds_total",
     "etcd_gateway_worker_resident_memory_bytes",
+    "etcd_gateway_endpoint_certificate_not_after_timestamp_seconds",
     "etcd_gateway_probe_duration_seconds",
     "etcd_gateway_tcp_rtt_seconds",
     "etcd_gateway_tcp_retransmits_total",
@@ -92,6 +93,7 @@ COMMANDS = {"start", "check", "status", "reload", "demo", "completion"}
 
 OTHER_FLAGS = {
     *("--version", "--help", "--json", "--explain", "--watch", "--etcd", "--once", "--check"),
+    *("--client-cert-auth", "--listen-metrics-urls", "--logger", "--slurpfile"),
     *("--client-cert-auth", "--advertise-client-urls", "--logger", "--slurpfile"),
     *("--read-only", "--stop-timeout", "--concurrency", "--restart-epoch"),
 }

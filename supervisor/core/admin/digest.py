@@ -12,7 +12,15 @@ from typing import Any
 
 Document = Mapping[str, Any]
 
-ENDPOINT_RANKS = {"inactive": 0, "refused": 1, "draining": 2, "kept": 3, "partly": 4, "removed": 5}
+ENDPOINT_RANKS = {
+    "inactive": 0,
+    "refused": 1,
+    "draining": 2,
+    "kept": 3,
+    "partly": 4,
+    "degraded": 5,
+    "removed": 6,
+}
 WORKER_RANKS = {"hangs": 0, "backoff": 1, "starting": 2, "draining": 3}
 """What is wrong comes first; every other state comes after these."""
 
@@ -57,12 +65,14 @@ def word_for_endpoint(endpoint: Mapping[str, Any]) -> str:
     """The state of an endpoint in one word.
 
     ``kept``: it is active only because too few others are. ``partly``: it is active, and one of
-    its addresses is not.
+    its addresses is not. ``degraded``: it is active, and says itself that something is wrong.
     """
     if endpoint.get("kept"):
         return "kept"
     if endpoint["state"] == "active" and inactive_addresses(endpoint):
         return "partly"
+    if endpoint["state"] == "active" and endpoint.get("degraded"):
+        return "degraded"
     return str(endpoint["state"])
 
 

@@ -146,6 +146,9 @@ def _endpoint(view: EndpointView, traffic: EndpointSum) -> dict[str, Any]:
         "since": instant(view.health.since),
         "hold_s": round(view.health.hold_s, 3),
         "kept": view.health.kept,
+        "degraded": view.health.degraded or None,
+        "etcd_version": view.health.etcd_version or None,
+        "certificate_not_after": instant(view.certificate_not_after),
     }
 
 

@@ -100,6 +100,8 @@ class EndpointView:
     """What the prober knows of it, of all its addresses together."""
     address_views: Mapping[str, HealthView] = field(default_factory=dict)
     """By address, of an endpoint with several."""
+    certificate_not_after: float | None = None
+    """When the first of its certificates ends; None if no handshake showed one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +160,7 @@ def endpoint_view(
     member: Member,
     health: HealthView | None,
     addresses: Mapping[str, HealthView] | None = None,
+    certificate_not_after: float | None = None,
 ) -> EndpointView:
     """One endpoint: identity and state from the roster, health from the prober."""
     found = member.found
@@ -170,4 +173,5 @@ def endpoint_view(
         state=member.state,
         health=health or UNWATCHED,
         address_views=addresses or {},
+        certificate_not_after=certificate_not_after,
     )

@@ -134,6 +134,13 @@ class Admission:
                 assert_never(verdict)
         self._standings[candidate] = standing
 
+    def hurry(self, now: float) -> None:
+        """Check now whatever did not pass when it was checked last."""
+        self._standings = {
+            c: s if s.due_at == math.inf else dataclasses.replace(s, due_at=now)
+            for c, s in self._standings.items()
+        }
+
     def admitted(self, endpoints: Iterable[Discovered]) -> tuple[Discovered, ...]:
         """The endpoints that may be used, with those of their addresses that may be.
 

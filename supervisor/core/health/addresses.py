@@ -77,6 +77,9 @@ def joined(views: Mapping[str, HealthView], since: float) -> HealthView:
         flaps=max(view.flaps for view in all_views),
         kept=active and all(view.kept for view in all_views if view.active),
         cut_off=_cut_off([view for view in all_views if view.active]),
+        degraded=next((view.degraded for view in all_views if view.degraded), None),
+        etcd_version=", ".join(dict.fromkeys(v.etcd_version for v in all_views if v.etcd_version))
+        or None,
     )
 
 

@@ -377,6 +377,10 @@ class HealthView:
     flaps: int = 0
     kept: bool = False
     cut_off: str | None = None
+    degraded: str | None = None
+    """What is wrong with it though it is healthy."""
+    etcd_version: str | None = None
+    """Of the member, as far as probes asked."""
 
     @property
     def state(self) -> EndpointState:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.core.unix_address import is_unix
 from supervisor.core.config import Config
@@ -19,6 +20,7 @@ class ProbeKind(enum.StrEnum):
     TLS = "tls"
     HTTP = "http"
     HTTPS = "https"
+    ETCD = "etcd"
 
 
 class Verdict(enum.StrEnum):
@@ -38,6 +40,10 @@ class Result:
     error: str = ""
     cut_off: bool = False
     """Undecided because this host cannot dial the endpoint at all: no route, a firewall."""
+    told: bool = False
+    """An etcd member said so itself: it is not this host that is cut off."""
+    degraded: str = ""
+    """It passed, and this is wrong with it all the same."""
 
 
 class UnhealthyError(Exception):
@@ -49,7 +55,8 @@ class Plan:
     """How one endpoint is probed.
 
     ``server_name``: what its certificate must be valid for, and the Host of a request.
-    ``verify``: False only for what ``--insecure-discovery`` let in.
+    ``verify``: False only for what ``--insecure-discovery`` let in. ``port``: None for the
+    endpoint's own. ``known_tls``: an etcd member is known to speak TLS there.
     """
 
     kind: ProbeKind
@@ -59,9 +66,18 @@ class Plan:
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
+    port: int | None = None
+    known_tls: bool = False
 
     @property
-    def tls(self) -> bool:
+    def secure(self) -> bool | None:
+        """Whether there is TLS where the probe goes; None if that must be found out.
+
+        Of an etcd endpoint that was given without ``https://`` nobody knows, nor of the port that
+        its metrics are served at.
+        """
+        if self.kind is ProbeKind.ETCD:
+            return self.known_tls or None
         return self.kind in (ProbeKind.TLS, ProbeKind.HTTPS)
 
 
@@ -74,8 +90,12 @@ def plan(config: Config, found: Discovered) -> Plan:
             kind = ProbeKind.TCP
         case word:
             kind = ProbeKind(word)
+    asks = kind in (ProbeKind.HTTP, ProbeKind.HTTPS, ProbeKind.ETCD)
+    port = config.health_port or None if asks and not is_unix(found.host) else None
     return Plan(
         kind=kind,
+        port=port,
+        known_tls=found.tls and port is None,
         server_name=_server_name(config, found),
         verify=not (found.srv and config.insecure_discovery),
         path=config.health_path,
@@ -111,15 +131,26 @@ def fault(status: int, body: bytes) -> str | None:
     200 is healthy, unless the body is a JSON object with ``"health"`` that does not say ``"true"``
     (etcd says it as a string; a JSON true is the same).
     """
-    try:
-        document = json.loads(body)
-    except ValueError:  # not JSON, or not even UTF-8: the status alone counts
-        document = None
-    health = document.get("health", "true") if isinstance(document, dict) else "true"
-    reason = document.get("reason") if isinstance(document, dict) else None
-    because = f" ({reason:.200})" if isinstance(reason, str) and reason else ""
+    health = read_object(body).get("health", "true")
+    reason = reason_of(body)
+    because = f" ({reason})" if reason else ""
     if status != 200:
         return f"HTTP status {status}{because}"
     if health not in ("true", True):
         return f'health is "{health!s:.40}"{because}'
     return None
+
+
+def reason_of(body: bytes) -> str:
+    """The reason that a member gives for its health; "" if it gives none."""
+    reason = read_object(body).get("reason")
+    return reason[:200] if isinstance(reason, str) else ""
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """A JSON object, or an empty one for what is none: then the status alone counts."""
+    try:
+        document = json.loads(body)
+    except ValueError:  # not JSON, or not even UTF-8
+        return {}
+    return document if isinstance(document, dict) else {}

@@ -263,6 +263,36 @@ def test_an_address_that_is_down_is_named(visit: Visit, double: AdminDouble) -> 
 
 
 @pytest.mark.parametrize("visit", [("light", 1280)], indirect=True)
+def test_a_member_without_space_is_degraded(visit: Visit, double: AdminDouble) -> None:
+    """It is active, comes first, and says what is wrong; its version is told."""
+    page = visit.page
+    row = page.locator(f'tr[data-endpoint="{NAMES[1]}"]')
+    double.tell(f"degrade {NAMES[1]} NOSPACE")
+    expect(row).to_contain_text("degraded: NOSPACE")
+    expect(row).to_contain_text("etcd 3.5.1")
+    expect(row).to_have_attribute("data-state", "active")
+    expect(page.locator("tr[data-endpoint]").first).to_have_attribute("data-endpoint", NAMES[1])
+    expect(page.locator("#state")).to_have_text("ready")
+    assert visit.complaints == []
+
+
+def test_certificates_have_a_column_if_there_are_any(visit: Visit, double: AdminDouble) -> None:
+    """How long each lasts, and marked if that is not long."""
+    page = visit.page
+    cells = page.locator("td.certificate")
+    expect(cells.first).to_be_hidden()
+    double.tell(f"certificate {NAMES[0]} 9.5")
+    double.tell(f"certificate {NAMES[1]} 90.5")
+    row = page.locator(f'tr[data-endpoint="{NAMES[0]}"]')
+    expect(row.locator("td.certificate")).to_have_text("ends in 9 d 11 h")
+    expect(row.locator("td.soon")).to_have_count(1)
+    expect(page.locator("td.soon")).to_have_count(1)
+    double.tell(f"certificate {NAMES[0]} -1")
+    expect(row.locator("td.certificate")).to_have_text("ended")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert visit.complaints == []
+
+
 def test_static_endpoints_have_no_weight(visit: Visit, double: AdminDouble) -> None:
     """What no record said is not shown: neither a weight of 0 nor a priority of 0."""
     page = visit.page

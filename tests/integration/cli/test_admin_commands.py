@@ -242,6 +242,9 @@ def test_sizes_in_binary_units(count: float, text: str) -> None:
 def test_a_narrow_terminal_shows_what_matters_most(double: AdminDouble) -> None:
     """No figure is cut short at 80 columns; the rest is there where there is room."""
     double.tell(f"endpoint {NAMES[1]} inactive")
+    double.tell(f"degrade {NAMES[0]} NOSPACE")
+    double.tell(f"certificate {NAMES[0]} 9.5")
+    double.tell(f"certificate {NAMES[2]} -1")
     document = admin_client.fetch_status([double.address])
     texts = {}
     for width in (80, 130):
@@ -250,5 +253,8 @@ def test_a_narrow_terminal_shows_what_matters_most(double: AdminDouble) -> None:
         texts[width] = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in texts[80] + texts[130]
     assert all(name in texts[80] for name in ("SINCE", "LAST ERROR", "LAG", "HEARTBEAT"))
+    for text in texts.values():
+        assert all(word in text for word in ("CERTIFICATE", "9d1", "ended", "NOSPACE"))
+    assert "3.5.1" in texts[130]
     assert "WEIGHT" not in texts[80]
     assert "WEIGHT" in texts[130]

@@ -95,12 +95,12 @@ def test_endpoints_that_are_wrong_come_first() -> None:
         "10.0.0.2": "connection refused",
         "10.0.0.3": "inactive",
     }
-    listed += [partly]
+    listed += [partly, {**endpoint("n:1"), "degraded": "NOSPACE"}]
     refused = {"x:1": "no TLS", "b:1": "no TLS any more"}
     found = document(endpoints=listed, discovery={"last_error": None, "refused": refused})
     ordered = digest.order_endpoints(found)
     names = [each["endpoint"] for each in ordered]
-    assert names == ["b:1", "x:1", "c:1", "k:1", "p:1", "d:1", "a9:1", "a10:1", "z:1"]
+    assert names == ["b:1", "x:1", "c:1", "k:1", "p:1", "n:1", "d:1", "a9:1", "a10:1", "z:1"]
     assert ordered[1]["last_error"] == "no TLS"
 
 

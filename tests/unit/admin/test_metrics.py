@@ -54,6 +54,7 @@ CONTRACT = {
     "workers_wanted": set(),
     "worker_cpu_seconds_total": {"slot"},
     "worker_resident_memory_bytes": {"slot"},
+    "endpoint_certificate_not_after_timestamp_seconds": {"endpoint"},
     "probe_duration_seconds_bucket": {"endpoint", "le"},
     "probes_total": {"endpoint", "result"},
     "refused_total": {"reason"},
@@ -137,6 +138,7 @@ def view(endpoints: int = 2) -> GatewayView:
                 endpoint=A,
                 priority=10,
                 weight=5,
+                certificate_not_after=1798761600.0,
                 health=HealthView(
                     active=True,
                     since=0.0,
@@ -243,6 +245,8 @@ def test_the_values_are_the_views() -> None:
     assert value(got, "endpoint_weight", endpoint=A) == 5
     assert value(got, "endpoints_refused") == 2
     assert value(got, "foreign_listeners") == 1
+    assert value(got, "endpoint_certificate_not_after_timestamp_seconds", endpoint=A) == 1798761600
+    assert f'certificate_not_after_timestamp_seconds{{endpoint="{B}"}}' not in page(view()).decode()
     assert value(got, "probe_duration_seconds_bucket", endpoint=A, le="0.00025") == 8
     assert value(got, "probe_duration_seconds_count", endpoint=A) == 9
     assert value(got, "probe_duration_seconds_count", endpoint=B) == 0

@@ -160,6 +160,9 @@ def test_the_document_has_the_contracts_keys_and_values() -> None:
             "since": "2026-01-01T00:00:00.000Z",
             "hold_s": 0.0,
             "kept": False,
+            "degraded": None,
+            "etcd_version": None,
+            "certificate_not_after": None,
         }
     ]
     assert written["workers"] == [

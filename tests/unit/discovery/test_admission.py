@@ -112,3 +112,13 @@ def test_what_a_former_master_admitted_is_used_and_checked_at_once() -> None:
     admission.take(TWO, Refused("expired"), 5.0)
     (used,) = admission.admitted([found])
     assert used.addresses == ("10.0.0.1",)
+
+
+def test_with_other_files_whoever_did_not_pass_is_checked_at_once() -> None:
+    """What passed needs no hurry, and what never was checked is to be checked anyway."""
+    admission = Admission()
+    admission.take(ONE, Passed(), 0)
+    admission.take(TWO, Refused("certificate: unknown authority"), 0)
+    admission.hurry(0.5)
+    assert admission.next_at() == 0.5
+    assert admission.to_check([E], 0.5) == (TWO,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.core.address import HostPort
 from supervisor.core.admin.views import DiscoveryView, MemberSyncView
+from supervisor.core.certificates import CertificateEnd
 from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.handover_state import FORMAT, HandoverState, Image, decode, encode
@@ -63,6 +65,10 @@ def test_everything_comes_back() -> None:
     state.failure = "told so"
     state.listen_given, state.listen, state.admin = ("localhost:1",), ("[::1]:1",), ("unix:/x",)
     state.restarts = {"exit": 3}
+    state.certificates = (CertificateEnd("a:1", "10.0.0.1", 1, 9.5, 7.0),)
+    state.health["127.0.0.1:14001"] = replace(
+        state.health["127.0.0.1:14001"], degraded="NOSPACE", etcd_version="3.5.1"
+    )
     state.member_list = AdoptedList(
         cluster_id=0xE77599499CA84AE2,
         targets=(
@@ -131,7 +137,11 @@ def test_what_is_incomplete_is_left_out() -> None:
     document["facts"]["gens"] = [[0, 1], [2], "x", [1, "a"]]
     document["facts"]["events"].append("no event")
     document["image"] = {"argv": []}
+    whole = {"endpoint": "a:1", "address": "10.0.0.1", "port": 1, "not_after": 9}
+    partly = [{**whole, name: None} for name in ("endpoint", "address", "port", "not_after")]
+    document["facts"]["certificates"] = [*partly, {**whole, "warned_at": "x"}, {}, 5, whole]
     state = decode(document)
+    assert state.certificates == (CertificateEnd("a:1", "10.0.0.1", 1, 9),)
     assert state.found == ()
     assert state.health == {}
     assert state.totals.sums().overall.sessions_total == 0

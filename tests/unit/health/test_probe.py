@@ -15,8 +15,9 @@ import trustme
 
 from supervisor.core.health.probing import Plan, ProbeKind, Result, Verdict
 from supervisor.health.probe import Probe, files_of
-from supervisor.system import tls
-from supervisor.system.tls import TlsContexts, TlsSessions
+from supervisor.system import tls_sessions
+from supervisor.system.tls import TlsContexts
+from supervisor.system.tls_sessions import TlsSessions
 from tests import servers
 from tests.clients import black_hole
 from tests.servers import Server, serving
@@ -393,7 +394,7 @@ def test_a_full_handshake_comes_in_time(
     with serving(script, script.context) as server:
         for _ in range(2):
             probed(server.port, tls_plan(files), contexts=contexts, sessions=sessions)
-        monkeypatch.setattr(tls, "FULL_HANDSHAKE_S", 0.0)
+        monkeypatch.setattr(tls_sessions, "FULL_HANDSHAKE_S", 0.0)
         probed(server.port, tls_plan(files), contexts=contexts, sessions=sessions)
     assert script.resumed == [False, True, False]
 

@@ -28,7 +28,31 @@ def test_kind(word: str, found: Discovered, kind: ProbeKind) -> None:
     """auto is TLS for who is known to speak it; off still probes what is inactive, by TCP."""
     how = plan(Config(health_check=word), found)
     assert how.kind is kind
-    assert how.tls == (kind in ("tls", "https"))
+    assert how.secure == (kind in ("tls", "https"))
+
+
+def test_an_etcd_member_may_speak_tls() -> None:
+    """It does where that is known; else, and at another port, it must be found out."""
+    config = Config(health_check="etcd")
+    assert plan(config, SECURE).secure is True
+    assert plan(config, PLAIN).secure is None
+    assert plan(Config(health_check="etcd", health_port=2381), SECURE).secure is None
+
+
+@pytest.mark.parametrize("word", ["http", "https", "etcd"])
+def test_the_port_of_probes_that_ask(word: str) -> None:
+    """--health-port is for kinds that ask something; the others prove the endpoint's own port."""
+    assert plan(Config(health_check=word, health_port=2381), PLAIN).port == 2381
+    assert plan(Config(health_check=word), PLAIN).port is None
+    assert plan(Config(health_check="tls", health_port=2381), SECURE).port is None
+    unix = Discovered("unix:/run/a.sock", "unix:/run/a.sock", 0, ("unix:/run/a.sock",))
+    assert plan(Config(health_check=word, health_port=2381), unix).port is None
+
+
+def test_what_etcd_says_no_traffic_can_prove() -> None:
+    """Neither a dial nor bytes tell of a leader, so a member in use keeps its interval."""
+    how = rules(Config(health_check="etcd"), ProbeKind.ETCD)
+    assert (how.dials_prove, how.bytes_prove, how.probe_active) == (False, False, True)
 
 
 def test_server_name() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from supervisor.core.discovery.admission import Candidate, Passed, Unreachable
 from supervisor.core.health.probing import Plan, ProbeKind, Verdict
@@ -17,6 +18,7 @@ from supervisor.discovery.tls_gate import Gate
 from supervisor.health.probe import Probe
 from supervisor.system.connections import connect, open_socket
 from supervisor.system.tls import TlsContexts, TlsFiles
+from tests.logbook import Logbook
 from tests.tls import Authority, Server
 
 Judge = Callable[[str, int], bool]
@@ -80,8 +82,63 @@ def test_a_replaced_ca_file_counts_at_once(make: Callable[[], Judge], tmp_path: 
         assert judge(ours.file, server.port)
 
 
-def test_a_ca_file_that_broke_is_nobodys_guilt(tmp_path: Path) -> None:
-    """An endpoint is not refused because our own CA file cannot be read any more."""
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Watched:
+    """Contexts of a CA file with a clock of their own, and what the log says of them."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.ours, self.other = Authority(tmp_path, "ours"), Authority(tmp_path, "other")
+        self.file = Path(self.ours.file)
+        self.files = TlsFiles(ca_file=self.ours.file)
+        self.clock, self.log = Clock(), Logbook()
+        self.contexts = TlsContexts(self.log, clock=self.clock)
+        self.first = self.contexts.get(self.files)
+
+    @property
+    def changed(self) -> bool:
+        return self.contexts.get(self.files) is not self.first
+
+    def at(self, now: float) -> Watched:
+        self.clock.now = now
+        return self
+
+
+@pytest.mark.parametrize("damage", ["junk", "half", "empty", "absent"])
+def test_a_ca_file_that_broke_is_nobodys_guilt(tmp_path: Path, damage: str) -> None:
+    """What was loaded before is used on, and the log says so once, when it lasts."""
+    watched = Watched(tmp_path)
+    good = watched.file.read_bytes()
+    if damage == "absent":
+        watched.file.unlink()
+    else:
+        texts = {"junk": b"junk", "half": good + good[:300], "empty": b""}
+        (tmp_path / "new").write_bytes(texts[damage])
+        (tmp_path / "new").replace(watched.file)
+    assert not watched.at(1.0).changed
+    assert (
+        watched.log.messages.count("changed TLS files cannot be used, those before are kept") == 0
+    )
+    for now in (2.0, 3.0, 4.0):
+        assert not watched.at(now).changed
+    assert (
+        watched.log.messages.count("changed TLS files cannot be used, those before are kept") == 1
+    )
+    Path(watched.other.file).replace(watched.file)
+    assert watched.at(4.1).changed
+    assert watched.log.messages.count("TLS files changed") == 1
+
+
+def test_a_ca_file_that_broke_passes_whoever_passed(tmp_path: Path) -> None:
+    """Neither gate nor probe refuses an endpoint because our own CA file is half written."""
     authority = Authority(tmp_path)
     gate = Gate("example.test", ca_file=authority.file)
     Path(authority.file).write_text("junk")
@@ -90,9 +147,82 @@ def test_a_ca_file_that_broke_is_nobodys_guilt(tmp_path: Path) -> None:
         return await gate.verify(Candidate("a:1", "127.0.0.1", server.port))
 
     with Server(authority.context("example.test")) as server:
-        verdict = asyncio.run(verify())
-    assert isinstance(verdict, Unreachable)
-    assert authority.file in verdict.error
+        assert asyncio.run(verify()) == Passed()
+
+
+def test_a_file_that_is_written_in_place_has_to_settle(tmp_path: Path) -> None:
+    """The beginning of a bundle is a bundle, too: it is used when it has stayed the same."""
+    watched = Watched(tmp_path)
+    whole = watched.file.read_bytes() + Path(watched.other.file).read_bytes()
+    with watched.file.open("r+b") as file:
+        file.write(whole[:-10])
+        file.flush()
+        assert not watched.at(1.0).changed
+        assert not watched.at(1.9).changed
+        file.write(whole[-10:])
+    assert not watched.at(2.5).changed
+    assert not watched.at(3.4).changed
+    assert watched.at(3.5).changed
+    assert watched.contexts.get(watched.files).cert_store_stats()["x509_ca"] == 2
+    assert (
+        watched.log.messages.count("changed TLS files cannot be used, those before are kept") == 0
+    )
+
+
+def test_links_that_are_swapped_count_at_once(tmp_path: Path) -> None:
+    """As Kubernetes does it: the file is a link into a directory that is a link."""
+    ours, other = tmp_path / "..1", tmp_path / "..2"
+    for directory in (ours, other):
+        directory.mkdir()
+        (directory / "ca.pem").write_bytes(Path(Authority(directory).file).read_bytes())
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "ca.pem").symlink_to("..data/ca.pem")
+    files, contexts = TlsFiles(ca_file=str(tmp_path / "ca.pem")), TlsContexts()
+    first = contexts.get(files)
+    assert not contexts.look()
+    (tmp_path / "..new").symlink_to("..2")
+    (tmp_path / "..new").replace(tmp_path / "..data")
+    assert contexts.look()
+    assert contexts.get(files) is not first
+
+
+def test_a_certificate_waits_for_its_key(tmp_path: Path) -> None:
+    """While only one of both was replaced, the pair before is shown."""
+    authority = Authority(tmp_path)
+    cert, key = map(Path, authority.client_files("one"))
+    new_cert, new_key = map(Path, authority.client_files("two"))
+    files = TlsFiles(ca_file=authority.file, cert_file=str(cert), key_file=str(key))
+    contexts = TlsContexts()
+    first = contexts.get(files)
+    new_cert.replace(cert)
+    assert contexts.get(files) is first
+    new_key.replace(key)
+    assert contexts.get(files) is not first
+
+
+def test_a_key_that_is_encrypted_is_an_error(tmp_path: Path) -> None:
+    """Nobody is asked for a password, least of all a terminal."""
+    authority = Authority(tmp_path)
+    cert, key = authority.client_files()
+    parsed = serialization.load_pem_private_key(Path(key).read_bytes(), None)
+    Path(key).write_bytes(
+        parsed.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    with pytest.raises(OSError, match=r"cannot load .*: the key is encrypted"):
+        TlsContexts().get(TlsFiles(ca_file=authority.file, cert_file=cert, key_file=key))
+
+
+def test_contexts_of_other_files_are_forgotten(tmp_path: Path) -> None:
+    """A reload may name other files; what becomes of those before is of no interest."""
+    watched = Watched(tmp_path)
+    watched.contexts.retain([watched.other.file])
+    watched.file.unlink()
+    assert not watched.at(9.0).contexts.look()
+    assert watched.log.lines == []
 
 
 def test_strict_rules_are_off(tmp_path: Path) -> None:
