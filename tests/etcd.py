@@ -208,6 +208,16 @@ class Cluster:
                     f"etcd member {index} healthy",
                 )
 
+    def wait_leaderless(self, index: int) -> None:
+        """Until this member knows that it has no leader."""
+        name = self.endpoints[index]
+
+        def knows() -> bool:
+            done = self.ctl(name, "endpoint", "status", "--write-out=json")
+            return done.returncode == 0 and "no leader" in done.stdout
+
+        wait_until(knows, 30, f"member {index} without a leader")
+
     def ctl(
         self, endpoint: str, *arguments: str, timeout_s: float = 5.0
     ) -> subprocess.CompletedProcess[str]:

@@ -12,11 +12,16 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+from supervisor.cli import etcd_tables
 from supervisor.cli.console import report
 from supervisor.cli.dials import Checked, dial_all
+from supervisor.cli.etcd_members import Examiner
+from supervisor.cli.followed_members import follow_members
 from supervisor.cli.own_addresses import Availability, OwnAddress, try_admin, try_listen
 from supervisor.cli.tables import Cell, Output, Part, line, make_table, stack
 from supervisor.core.config import Config
+from supervisor.core.discovery.cluster_report import ClusterReport
+from supervisor.core.discovery.endpoints import Source as EndpointSource
 from supervisor.core.discovery.explanation import Branch
 from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.system_names import Files
@@ -32,6 +37,13 @@ MAX_VALUE = 60
 """Characters of a value that the table of the configuration shows."""
 
 
+_SOURCES = {
+    EndpointSource.FLAG: "endpoints",
+    EndpointSource.SRV: "srv",
+    EndpointSource.MEMBERS: "members",
+}
+
+
 @dataclass(slots=True)
 class Findings:
     """What was found. ``obstacles`` are reasons why a start would exit 1, one line each."""
@@ -44,6 +56,8 @@ class Findings:
     obstacles: list[str] = field(default_factory=list)
     explanation: tuple[Branch, ...] = ()
     """With ``--explain``: the chain from each target to its addresses."""
+    cluster: ClusterReport | None = None
+    """What the members say, if the endpoints are etcd."""
 
 
 def run(
@@ -85,13 +99,15 @@ async def _find(config: Config, files: Files | None, *, explain: bool) -> Findin
         obstacles.append(str(error))
     targets = Targets(config, listen, files=files, traced=explain)
     resolution = await targets.resolve(force=True)
+    resolution, told = await follow_members(config, targets, resolution, listen)
     found = Findings(resolution, await dial_all(config, resolution.endpoints), obstacles=obstacles)
+    found.cluster = await Examiner(config, listen, targets.look_up).examine(found.checked)
     if explain:
         dialed = {
             each.endpoint.name: {dial.address: dial.said for dial in each.dials}
             for each in found.checked
         }
-        found.explanation = targets.explain(resolution, dialed)
+        found.explanation = (*targets.explain(resolution, dialed), *told)
     found.own = [try_listen("listen-addr", each) for each in listen]
     found.own += map(try_admin, config.admin_addr)
     found.obstacles += [
@@ -117,7 +133,7 @@ def describe(config: Config, found: Findings) -> dict[str, Any]:
         "endpoints": [
             {
                 "endpoint": each.endpoint.name,
-                "source": "srv" if each.endpoint.srv else "endpoints",
+                "source": _SOURCES[each.endpoint.source],
                 "priority": each.endpoint.priority,
                 "weight": each.endpoint.weight,
                 "tls": each.endpoint.tls,
@@ -138,6 +154,7 @@ def describe(config: Config, found: Findings) -> dict[str, Any]:
             for name, reason in found.resolution.left_out.items()
         ],
         "problems": [problem.error for problem in found.resolution.problems],
+        "etcd": etcd_tables.describe(found.cluster),
         "explanation": [tree.document() for tree in found.explanation],
         "own_addresses": [
             {
@@ -171,6 +188,8 @@ def _render(config: Config, found: Findings) -> Part:
     parts += [
         line(f"problem: {problem.error}", style="yellow") for problem in found.resolution.problems
     ]
+    if found.cluster is not None:
+        parts += etcd_tables.render(found.cluster)
     usable = sum(each.usable for each in found.checked)
     known = len(found.checked) + len(found.resolution.left_out)
     return stack([*parts, line(f"{usable} of {known} endpoints can be used")])

@@ -109,6 +109,7 @@ class MemberSync:
             interval_s=interval_s,
             last_success_at=self._last_success_at,
             last_error=self._last_error or None,
+            last_asked=self._last_asked or None,
             next_ask_s=max(left_s, 0.0) if self._task else None,
             cluster_id=f"{adopted.cluster_id:x}" if adopted else None,
             confirmed=adopted.confirmed if adopted else False,
@@ -125,6 +126,10 @@ class MemberSync:
         if view is not None:
             self._last_success_at = view.last_success_at
             self._results = Counter(view.results)
+
+    async def ask_once(self) -> None:
+        """Ask, and adopt what may be adopted; instead of :meth:`start`."""
+        await self._sync()
 
     def start(self) -> None:
         """Ask now and from now on, if the configuration says so; endpoints are known."""
@@ -284,7 +289,14 @@ class MemberSync:
         raise EtcdError(f"{endpoint.name}: {error}")
 
     async def _ask_address(self, endpoint: Discovered, address: str) -> Heard:
-        peer = self._peer(endpoint.host, address, endpoint.port, tls=endpoint.tls, srv=endpoint.srv)
+        peer = peer_of(
+            self._config,
+            endpoint.host,
+            address,
+            endpoint.port,
+            tls=endpoint.tls,
+            srv=endpoint.srv,
+        )
         timeout_s = self._config.health_timeout_s
         try:
             async with (
@@ -306,22 +318,6 @@ class MemberSync:
             endpoint=endpoint.name,
             from_elsewhere=not is_loopback(address),
             leaderless=leader == "0",
-        )
-
-    def _peer(self, host: str, address: str, port: int, *, tls: bool, srv: bool) -> Peer:
-        """How to speak with a member: as a probe would."""
-        config = self._config
-        files = TlsFiles(
-            ca_file=config.trusted_ca_file,
-            cert_file=config.health_cert_file,
-            key_file=config.health_key_file,
-            verify=not (srv and config.insecure_discovery),
-        )
-        return Peer(
-            address=address,
-            port=port,
-            server_name=tls_domain(config) if srv else host,
-            files=files if tls or config.health_check in ("tls", "https") else None,
         )
 
     # -- dialing ----------------------------------------------------------------------------
@@ -353,7 +349,7 @@ class MemberSync:
             if own := own_listen_address(address, port, self._around.listen(), is_local):
                 error = f"is the gateway's own listen address {own}"
                 continue
-            peer = self._peer(host, address, port, tls=target.tls, srv=srv)
+            peer = peer_of(self._config, host, address, port, tls=target.tls, srv=srv)
             try:
                 async with asyncio.timeout(self._config.dial_timeout_s):
                     async with EtcdConnection(peer, self._contexts):
@@ -371,3 +367,22 @@ class MemberSync:
         if isinstance(outcome, Answer):
             return outcome.addresses
         raise EtcdError(outcome.error)
+
+
+def peer_of(config: Config, host: str, address: str, port: int, *, tls: bool, srv: bool) -> Peer:
+    """How to speak with a member: as a probe would.
+
+    ``srv``: it is judged by the discovery domain, as what SRV records named.
+    """
+    files = TlsFiles(
+        ca_file=config.trusted_ca_file,
+        cert_file=config.health_cert_file,
+        key_file=config.health_key_file,
+        verify=not (srv and config.insecure_discovery),
+    )
+    return Peer(
+        address=address,
+        port=port,
+        server_name=tls_domain(config) if srv else host,
+        files=files if tls or config.health_check in ("tls", "https") else None,
+    )

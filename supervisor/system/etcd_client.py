@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections.abc import Mapping
@@ -51,6 +52,8 @@ class EtcdConnection:
         self._connected = False
         self.tls: TlsClient | None = None
         """The TLS of the connection, None where it has none."""
+        self.round_trip_s = 0.0
+        """How long connecting took, without TLS."""
 
     async def __aenter__(self) -> Self:
         peer = self._peer
@@ -62,9 +65,12 @@ class EtcdConnection:
             self._sock = open_socket(peer.address)
         except OSError as error:
             raise EtcdError(words(error)) from None
+        now = asyncio.get_running_loop().time
+        began_at = now()
         try:
             await connect(self._sock, peer.address, peer.port)
             self._connected = True
+            self.round_trip_s = now() - began_at
             if context is not None:
                 self.tls = TlsClient(self._sock, context, peer.server_name)
                 await self.tls.shake_hands()
@@ -83,6 +89,16 @@ class EtcdConnection:
         _trace: TracebackType | None,
     ) -> None:
         await self._end()
+
+    async def speaks_first(self, within_s: float) -> bool:
+        """Whether the server says something before it is asked; without TLS, and asked first."""
+        try:
+            async with asyncio.timeout(within_s):
+                return bool(await asyncio.get_running_loop().sock_recv(self._sock, 1))
+        except TimeoutError:
+            return False
+        except OSError as error:
+            raise EtcdError(_words(error)) from None
 
     async def get(
         self, path: str, *, last: bool = False, max_body_bytes: int = MAX_BODY_BYTES

@@ -29,7 +29,6 @@ RETIRED = {
     "door": "listener watcher",
     "breath": "resume accepting",
     "inhale": "resume accepting",
-    "follower": "discovery loop",
     "pusher": "snapshot publisher",
     "stirred": "dirty",
     "doomed": "scheduled cuts",
@@ -40,6 +39,7 @@ RETIRED = {
 """Words that were metaphors, with the standard term that took their place."""
 
 RETIRED_NAMES = {
+    "follower": "discovery loop",
     "hand": "handle",
     "hands": "handles",
     "orders": "commands",

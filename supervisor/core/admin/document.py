@@ -117,6 +117,7 @@ def _member_sync(view: MemberSyncView) -> dict[str, Any]:
         "interval_s": _rounded(view.interval_s),
         "last_success_at": instant(view.last_success_at),
         "last_error": view.last_error or None,
+        "last_asked": view.last_asked,
         "next_ask_s": _rounded(view.next_ask_s),
         "cluster_id": view.cluster_id,
         "confirmed": view.confirmed,

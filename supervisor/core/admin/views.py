@@ -40,6 +40,8 @@ class MemberSyncView:
     interval_s: float = 0.0
     last_success_at: float | None = None
     last_error: str | None = None
+    last_asked: str | None = None
+    """Who answered last."""
     next_ask_s: float | None = None
     cluster_id: str | None = None
     confirmed: bool = False

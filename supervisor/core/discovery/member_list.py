@@ -71,9 +71,11 @@ def parse_list(document: object) -> MemberList:
 
 
 def targets_of(
-    listed: MemberList, *, from_elsewhere: bool
+    listed: MemberList, *, from_elsewhere: bool, learners: bool = False
 ) -> tuple[tuple[MemberTarget, ...], dict[str, str]]:
     """Where to dial the started voting members, in order, and what is left out and why.
+
+    ``learners``: they count as well.
 
     ``from_elsewhere``: the answer came from another host, or from a network address of this one.
     The loopback addresses of a member are then none of ours. They are not needed either where the
@@ -84,7 +86,7 @@ def targets_of(
     for member in listed.members:
         if not member.started:
             left_out[member.label] = "is not started"
-        elif member.learner:
+        elif member.learner and not learners:
             left_out[member.label] = "is a learner"
         else:
             used, unused = _read_urls(member, from_elsewhere=from_elsewhere)

@@ -1,0 +1,62 @@
+"""Which endpoints ``start`` would use with ``--member-sync``, for the command ``check``."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+
+from gateway.core.address import Address
+from supervisor.core.admin.views import MemberSyncView
+from supervisor.core.config import Config
+from supervisor.core.discovery.explanation import Branch
+from supervisor.core.discovery.resolution import Resolution
+from supervisor.discovery.member_sync import MemberSync, Surroundings
+from supervisor.discovery.resolution import Targets
+from supervisor.system.log import make_log
+
+
+async def follow_members(
+    config: Config, targets: Targets, seeds: Resolution, listen: Sequence[Address]
+) -> tuple[Resolution, tuple[Branch, ...]]:
+    """The resolution that follows from the member list, and how it came to that.
+
+    Without ``--member-sync``, and without anybody to ask, the seeds are the endpoints.
+    """
+    if not config.member_sync_s or not seeds.endpoints:
+        return seeds, ()
+    member_sync = MemberSync(
+        config,
+        make_log("error", "json"),  # what it has to say is in its view
+        Surroundings(
+            known=lambda: seeds.known,
+            active=lambda: [each.name for each in seeds.endpoints],
+            listen=lambda: listen,
+            look_up=targets.look_up,
+            on_change=lambda: None,
+        ),
+        draw=random.randrange,
+        wall=time.time,
+    )
+    await member_sync.ask_once()
+    resolution = await targets.resolve(force=False, adopted=member_sync.adopted)
+    view = member_sync.view
+    return resolution, (_explain(view),) if view is not None else ()
+
+
+def _explain(view: MemberSyncView) -> Branch:
+    children = [
+        Branch(f"member {name}: endpoint {endpoint}", {"member": name, "endpoint": endpoint})
+        for name, endpoint in view.members
+    ]
+    children += [
+        Branch(f"left out: {name} {reason}", {"member": name, "left_out": reason})
+        for name, reason in view.left_out.items()
+    ]
+    if view.last_error:
+        text = f"not adopted: {view.last_error}"
+        children.append(Branch(text, {"not_adopted": view.last_error}))
+    text, facts = "member list", {"cluster_id": view.cluster_id, "asked": view.last_asked}
+    if view.cluster_id:
+        text += f" of cluster {view.cluster_id}, told by {view.last_asked}"
+    return Branch(text, facts, tuple(children))

@@ -1,0 +1,164 @@
+"""``check`` against real etcd: what it says of each member, and what it leaves alone."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.etcd import RELEASES, Cluster, needs_etcd
+from tests.gateway import run_command
+from tests.servers import Script, answer, greet, serving, silent
+from tests.tls import Authority
+
+pytestmark = [pytest.mark.timeout(300)]
+
+by_release = pytest.mark.parametrize("release", sorted(RELEASES))
+
+
+def checked(*flags: str, code: int = 0) -> dict[str, Any]:
+    done = run_command("check", "--listen-addr=127.0.0.1:1", "--json", *flags)
+    assert done.returncode == code, (done.stdout, done.stderr)
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def by_name(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in document["etcd"]["members"]}
+
+
+@needs_etcd
+@by_release
+def test_members_leader_learner_alarm_and_certificate(release: str, tmp_path: Path) -> None:
+    """One endpoint is enough to see every member: roles, the alarm, the certificate's end."""
+    authority = Authority(tmp_path)
+    ends_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=3)
+    leaf = authority.ca.issue_cert("127.0.0.1", "localhost", not_after=ends_at)
+    certificate, key = str(tmp_path / "server.pem"), str(tmp_path / "server.key")
+    leaf.cert_chain_pems[0].write_to_path(certificate)
+    leaf.private_key_pem.write_to_path(key)
+    with Cluster(
+        tls=(authority.file, certificate, key),
+        flags=["--quota-backend-bytes=1000000"],
+        programs=RELEASES[release],
+    ) as cluster:
+        cluster.add(learner=True)
+        while cluster.ctl(cluster.endpoints[0], "put", "x", "y" * 100_000).returncode == 0:
+            pass
+        assert "NOSPACE" in cluster.ctl(cluster.endpoints[0], "alarm", "list").stdout
+        before = [cluster.log(index).count("rejected connection") for index in range(4)]
+        flags = [
+            f"--endpoints=https://{cluster.endpoints[0]}",
+            f"--trusted-ca-file={authority.file}",
+        ]
+        document = checked(*flags)
+        members = by_name(document)
+        assert sorted(members) == ["m0", "m1", "m2", "m3"]
+        assert members["m3"]["role"] == "learner"
+        roles = [members[name]["role"] for name in ("m0", "m1", "m2")]
+        assert sorted(roles) == ["follower", "follower", "leader"]
+        assert any("NOSPACE" in each["alarms"] for each in members.values())
+        for each in members.values():
+            assert each["version"].startswith(release)
+            assert each["certificate_not_after"][:10] == f"{ends_at:%Y-%m-%d}"
+            assert each["raft_term"] > 0
+            assert each["db_size_bytes"] > 0
+            assert each["db_quota_bytes"] == 1000000
+            assert each["round_trip_s"] > 0
+            assert each["error"] is None
+        assert document["etcd"]["same_cluster_id"]
+        assert document["etcd"]["same_member_list"]
+        problems = "\n".join(document["etcd"]["problems"])
+        assert "alarm NOSPACE" in problems
+        assert "its certificate ends in" in problems
+        printed = run_command("check", "--listen-addr=127.0.0.1:1", *flags).stdout
+        for word in ("MEMBER", "learner", "leader", "NOSPACE", "976.6 KiB", f"{ends_at:%Y-%m-%d}"):
+            assert word in printed, printed
+        after = [cluster.log(index).count("rejected connection") for index in range(4)]
+        assert after == before
+
+
+@needs_etcd
+def test_a_cluster_in_trouble(tmp_path: Path) -> None:
+    """A dead member is in its row; without a quorum members say that they have no leader."""
+    with Cluster() as cluster:
+        cluster.kill(0)
+        flag = "--endpoints=" + ",".join(cluster.endpoints)
+        members = by_name(checked(flag))
+        assert members["m0"]["error"] == "connection refused"
+        assert sorted(members[name]["role"] for name in ("m1", "m2")) == ["follower", "leader"]
+        cluster.kill(1)
+        cluster.wait_leaderless(2)
+        document = checked(flag)
+        assert "no leader" in by_name(document)["m2"]["error"]
+        cluster.kill(2)
+        assert checked(flag, code=69)["etcd"] is None
+
+
+@needs_etcd
+def test_tls_that_nobody_told_of(tmp_path: Path) -> None:
+    """Members that speak TLS are asked by TLS, though the endpoint has no https:// in front."""
+    authority = Authority(tmp_path)
+    leaf = authority.ca.issue_cert("127.0.0.1", "localhost")
+    certificate, key = str(tmp_path / "server.pem"), str(tmp_path / "server.key")
+    leaf.cert_chain_pems[0].write_to_path(certificate)
+    leaf.private_key_pem.write_to_path(key)
+    with Cluster(tls=(authority.file, certificate, key)) as cluster:
+        flags = [
+            f"--endpoints={','.join(cluster.endpoints)}",
+            f"--trusted-ca-file={authority.file}",
+        ]
+        members = by_name(checked(*flags))
+        for each in members.values():
+            (name,) = each["endpoints"]
+            assert each["role"] in ("leader", "follower")
+            assert each["error"] == f"speaks TLS, expected https://{name} to say so"
+        wrong = checked(f"--endpoints=https://{cluster.endpoints[0]}")
+        assert wrong["etcd"] is None
+        assert wrong["usable"] == 1
+
+
+@needs_etcd
+def test_what_start_would_follow(tmp_path: Path) -> None:
+    """With --member-sync the endpoints are the members, and --explain says who told of them."""
+    with Cluster() as cluster:
+        flags = [f"--endpoints={cluster.endpoints[0]}", "--member-sync=30s", "--explain"]
+        document = checked(*flags)
+        sources = {each["endpoint"]: each["source"] for each in document["endpoints"]}
+        assert set(sources) == set(cluster.endpoints)
+        assert sorted(sources.values()) == ["endpoints", "members", "members"]
+        tree = document["explanation"][-1]
+        assert tree["asked"] == cluster.endpoints[0]
+        assert {each["endpoint"] for each in tree["children"]} == set(cluster.endpoints)
+        printed = run_command("check", "--listen-addr=127.0.0.1:1", *flags).stdout
+        assert f"told by {cluster.endpoints[0]}" in printed
+
+
+@pytest.mark.parametrize("script", [greet, silent, answer("404 Not Found"), answer("200 OK", b"5")])
+def test_other_servers_are_as_before(script: Script) -> None:
+    """What is not etcd has no table, and its exit code is that of the dial."""
+    with serving(script) as server:
+        document = checked(f"--endpoints=127.0.0.1:{server.port}", "--health-timeout=500ms")
+        assert document["etcd"] is None
+        assert document["usable"] == 1
+        printed = run_command(
+            "check", "--listen-addr=127.0.0.1:1", f"--endpoints=127.0.0.1:{server.port}"
+        ).stdout
+    assert "etcd" not in printed
+
+
+def test_a_server_that_speaks_first_gets_no_http() -> None:
+    """A database or a mail server is told nothing that it might mind."""
+    heard: list[bytes] = []
+
+    def script(conn: socket.socket) -> None:
+        conn.sendall(b"220 mail.example.com\r\n")
+        heard.append(conn.recv(1000))
+
+    with serving(script) as server:
+        checked(f"--endpoints=127.0.0.1:{server.port}")
+    assert set(heard) == {b""}
