@@ -37,6 +37,9 @@ _TCP_PATH = struct.Struct("=24x1I40x1I28x1I")
 NOTHING_WAITS = Signs(waiting=False, silent_s=0.0, unanswered=0)
 """A UNIX socket's peer cannot vanish: when its process ends, the kernel closes for it."""
 
+_IP_BIND_ADDRESS_NO_PORT = 24
+"""linux/in.h; Python names it since 3.12."""
+
 _TCP_RTO_MAX_MS = 44
 """linux/tcp.h; since Linux 6.15."""
 
@@ -76,6 +79,16 @@ def _address_of(fd: int, ask: Callable[[_socket.socket], Any]) -> SocketAddress:
     finally:
         sock.detach()
     return address
+
+
+def bind_source(sock: _socket.socket, source: str) -> None:
+    """Dial from ``source``; raises OSError if the address is not one of this host.
+
+    The port is chosen at the connect (ip(7), IP_BIND_ADDRESS_NO_PORT): a port that is taken before
+    the endpoint is known would be taken towards all endpoints.
+    """
+    sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind((source, 0))
 
 
 def shut_write(fd: int) -> None:

@@ -28,6 +28,7 @@ from supervisor.admin.recent_events import RecentEvents
 from supervisor.admin.sockets import AdminError
 from supervisor.core.admin.document import log_lines
 from supervisor.core.admin.readiness import summary_of
+from supervisor.core.admin.turned_away import TurnedAway
 from supervisor.core.admin.views import GatewayView, endpoint_view
 from supervisor.core.config import Config
 from supervisor.core.effective import to_document
@@ -35,7 +36,12 @@ from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAG
 from supervisor.core.handover_state import HandoverState
 from supervisor.core.roster import Roster
 from supervisor.discovery.listen_addresses import wait_for_listen
-from supervisor.discovery.loop import STAYING, DiscoveryLoop, NoEndpointsError
+from supervisor.discovery.loop import (
+    STAYING,
+    DiscoveryLoop,
+    NoEndpointsError,
+    ReloadFailedError,
+)
 from supervisor.discovery.resolution import BadTargetError
 from supervisor.endpoint_tracker import EndpointTracker
 from supervisor.handover import preflight, upgrade
@@ -51,6 +57,7 @@ from supervisor.reloader import Reloader, Steps
 from supervisor.shutdown import Shutdown
 from supervisor.system import kernel_calls, limits
 from supervisor.system.certificate_watch import CertificateWatch
+from supervisor.system.connections import Dialing, dial_as, find_foreign_source
 from supervisor.system.log import make_log
 from supervisor.system.orphans import OrphanReaper
 from supervisor.system.patience import try_until_done
@@ -115,6 +122,7 @@ class Master:
         self._certificates.ends.restore(left.certificates)
         self._uptime = Uptime(left.started_at, left.started_boot_s)
         self._totals = left.totals
+        self._turned_away = TurnedAway(left.totals.turned_away())
         self._roster = Roster(left.snapshot_version)
         self._listen: tuple[Address, ...] = ()
         self._reread = reread
@@ -169,7 +177,7 @@ class Master:
             Steps(
                 running=lambda: self._config,
                 reread=self._reread,
-                resolve=self._discovery_loop.reload,
+                resolve=self._resolve_anew,
                 apply=self._apply,
                 on_begin=self._on_reload,
                 on_end=self._on_reloaded,
@@ -223,6 +231,8 @@ class Master:
             if missing := kernel_calls.find_missing_call():
                 self._fail(missing, EXIT_FAILURE)
                 return
+            if not self._can_dial():
+                return
             self._bind_admin()
             self._timers["admin"] = self._loop.call_later(
                 PATIENCE_S, lambda: self._tasks.start(self._admin.open(), "admin")
@@ -262,6 +272,18 @@ class Master:
             self._fail(str(error), EXIT_USAGE)
         except (AdminError, OSError) as error:
             self._fail(str(error), EXIT_FAILURE)
+
+    def _can_dial(self) -> bool:
+        """Dial as configured from now on; False: the start failed, because it cannot be."""
+        dialing = Dialing(self._config.source_addr, self._config.proxy_out)
+        dial_as(dialing)
+        foreign = find_foreign_source(dialing)
+        if foreign and not self._left.took_over:
+            self._fail(foreign, EXIT_FAILURE)
+            return False
+        if foreign:
+            self._log.error("cannot dial", error=foreign)
+        return True
 
     def _share_descriptors(self, open_files: int, *, workers: int, listen: int) -> None:
         """Leave enough for workers: forks and messages from workers need descriptors too."""
@@ -458,6 +480,9 @@ class Master:
         if self._port_monitor is not None and not self._shutdown.draining:
             self._port_monitor.tick(self._pool.listener_inodes())
             self._port_monitor.look_at_files(self._shared.missing_files())
+        counts, last = self._totals.turned_away(), self._totals.last_turned_away
+        for told in self._turned_away.tell(counts, last, self._loop.time()):
+            self._log.warn(told.msg, clients=told.clients, last=told.last)
         sessions = self._endpoints.on_tick()
         self._discovery_loop.set_any_active(self._endpoints.any_active)
         if self._config.balance == "least-sessions":
@@ -560,6 +585,18 @@ class Master:
     def _on_reload(self) -> None:
         self._admin.forget_view()
         self._notify.reloading()
+
+    async def _resolve_anew(self, config: Config) -> None:
+        """Resolve and check as the new configuration dials; it is dropped if that cannot be."""
+        dialing = Dialing(config.source_addr, config.proxy_out)
+        if foreign := find_foreign_source(dialing):
+            raise ReloadFailedError(foreign)
+        dial_as(dialing)
+        try:
+            await self._discovery_loop.reload(config)
+        except BaseException:
+            dial_as(Dialing(self._config.source_addr, self._config.proxy_out))
+            raise
 
     def _apply(self, config: Config) -> None:
         self._config = config

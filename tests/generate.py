@@ -143,6 +143,9 @@ END_MEANINGS = {
     End.REBALANCE: "its endpoint had more than its share of sessions (`--rebalance`)",
     End.NO_ENDPOINT: "no endpoint was known",
     End.DIAL_FAILED: "every endpoint was dialed and none could be reached",
+    End.DENIED: "the client is not in `--allow`; nothing was dialed",
+    End.PROXY_HEADER: "no PROXY protocol header came from a peer in `--proxy-in`, or none that "
+    "can be read; `error` says what was wrong",
     End.ERROR: "the host had no memory for it, or the gateway failed (`session failed` in the log)",
 }
 

@@ -36,6 +36,10 @@ class End(enum.StrEnum):
     REBALANCE = "rebalance"
     NO_ENDPOINT = "no-endpoint"
     DIAL_FAILED = "dial-failed"
+    DENIED = "denied"
+    """Not in ``--allow``: closed without a dial."""
+    PROXY_HEADER = "proxy-header"
+    """No PROXY protocol header came from a peer in ``--proxy-in``, or none that can be read."""
     ERROR = "error"
 
 
@@ -120,9 +124,18 @@ class WorkerCounters:
     """All sessions by :class:`End` value, those that reached no endpoint included."""
     refused: dict[str, int] = field(default_factory=dict)
     """Clients closed without an endpoint, by ``no-endpoint`` or ``dial-failed``."""
+    turned_away: dict[str, int] = field(default_factory=dict)
+    """Clients that the log tells of, by ``denied`` or ``proxy-header``."""
+    last_turned_away: dict[str, str] = field(default_factory=dict)
+    """The last of them, and what was wrong, by the same."""
     session_seconds: Histogram = field(default_factory=lambda: Histogram(SESSION_BOUNDS_S))
     accept_paused: dict[str, int] = field(default_factory=dict)
     """By :class:`PauseReason` value."""
     log_dropped: int = 0
     handed_over: int = 0
     endpoints: dict[str, EndpointCounters] = field(default_factory=dict)
+
+    def turn_away(self, end: End, client: str) -> None:
+        """Count a client that the log tells of."""
+        self.turned_away[end.value] = self.turned_away.get(end.value, 0) + 1
+        self.last_turned_away[end.value] = client

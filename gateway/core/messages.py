@@ -38,6 +38,13 @@ class Settings:
     tcp_user_timeout_s: float = 30.0
     drain_timeout_s: float = 30.0
     """How long an orphaned worker (its master died) lets sessions go on."""
+    allow: tuple[str, ...] = ()
+    """Networks of the clients that are served; none are all."""
+    proxy_in: tuple[str, ...] = ()
+    """Networks of the peers that send a PROXY protocol header; ``unix``: peers on UNIX sockets."""
+    proxy_out: str = "off"
+    source_addr: tuple[str, ...] = ()
+    """The addresses to dial from, one for each family at most."""
     max_sessions: int = 0
     """Of the whole gateway; 0 is no limit of ours."""
     max_session_rate: int = 0
@@ -204,6 +211,8 @@ class Report:
     session_buckets: tuple[int, ...] = ()
     session_seconds: float = 0.0
     accept_paused: dict[str, int] = field(default_factory=dict)
+    turned_away: dict[str, int] = field(default_factory=dict)
+    last_turned_away: dict[str, str] = field(default_factory=dict)
     log_dropped: int = 0
     handed_over: int = 0
     endpoints: dict[str, EndpointReport] = field(default_factory=dict)

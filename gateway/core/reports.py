@@ -26,6 +26,8 @@ def report_of(
         session_buckets=tuple(counters.session_seconds.counts),
         session_seconds=counters.session_seconds.total,
         accept_paused=dict(counters.accept_paused),
+        turned_away=dict(counters.turned_away),
+        last_turned_away=dict(counters.last_turned_away),
         log_dropped=counters.log_dropped,
         handed_over=counters.handed_over,
         endpoints={name: _endpoint(each) for name, each in counters.endpoints.items()},

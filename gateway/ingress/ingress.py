@@ -126,6 +126,7 @@ class Ingress:
         """New settings; the endpoints of their snapshot are known to the sessions already."""
         self._knows_endpoints = True
         self._quota.max_sessions = settings.max_sessions
+        self._acceptor.on_client = self._screen if settings.allow else self._on_client
         for sock in self._all_listeners():
             tune_listener(sock, settings)
         self._quota.serve_held_back()
@@ -170,7 +171,7 @@ class Ingress:
         for sock in self._all_listeners():
             self._acceptor.remove(sock)
             if accept_rest:
-                drain_queue(sock, self._on_client, self._quota.room_by_descriptors)
+                drain_queue(sock, self._acceptor.on_client, self._quota.room_by_descriptors)
             if shut:
                 with contextlib.suppress(OSError):  # another worker was first
                     sock.shutdown(socket.SHUT_RD)
@@ -208,6 +209,13 @@ class Ingress:
         return [*self._listeners, *(sock for each in self._adopted.values() for sock in each)]
 
     # -- clients ----------------------------------------------------------------------------
+
+    def _screen(self, fd: int, peer: Any) -> None:
+        """A new client while ``--allow`` is set; one that was handed over was screened before."""
+        if self._sessions.headers_in.rules.admits_peer(peer):
+            self._on_client(fd, peer)
+        else:
+            self._sessions.deny(fd, peer)
 
     def _on_client(self, fd: int, peer: Any) -> None:
         if self._rate is not None:

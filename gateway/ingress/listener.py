@@ -188,7 +188,7 @@ class Acceptor:
         self.pause_reason: PauseReason | None = None
         """Why clients wait; None while they are accepted."""
         self._loop = loop
-        self._on_client = on_client
+        self.on_client = on_client
         self._quota = quota
         self._on_pause = on_pause
         self._on_resume = on_resume
@@ -217,7 +217,7 @@ class Acceptor:
 
     def accept_from(self, watcher: ListenerWatcher) -> None:
         """Accept what waits, within what the batch may take and what there is room for."""
-        on_client, quota = self._on_client, self._quota
+        on_client, quota = self.on_client, self._quota
         until = monotonic() + ACCEPT_S
         room = 0
         for _ in range(max(LEAST_ACCEPTS, self.poller.handled)):

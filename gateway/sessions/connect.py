@@ -6,7 +6,10 @@ import _socket
 import errno
 import os
 import socket
+from collections.abc import Iterable
+from typing import Protocol
 
+from gateway.tcp import bind_source
 from gateway.unix import connect_unix
 
 # Plain integers: every look into the socket module's enums costs, and a dial makes ten.
@@ -18,10 +21,32 @@ _TCP, _NODELAY, _QUICKACK = (
 _SOCKET, _OOBINLINE = int(socket.SOL_SOCKET), int(socket.SO_OOBINLINE)
 
 
-def start_connect(address: str, port: int, *, with_data: bool = False) -> _socket.socket:
+class StartConnect(Protocol):
+    """:func:`start_connect`, or the same from an address of the operator's choice."""
+
+    def __call__(self, address: str, port: int, *, with_data: bool = False) -> _socket.socket: ...
+
+
+def connect_from(sources: Iterable[str]) -> StartConnect:
+    """Connects from that of these addresses that is of the endpoint's family, if one is."""
+    source_of = {":" in source: source for source in sources}
+    if not source_of:
+        return start_connect
+
+    def start(address: str, port: int, *, with_data: bool = False) -> _socket.socket:
+        source = source_of.get(":" in address, "")
+        return start_connect(address, port, with_data=with_data, source=source)
+
+    return start
+
+
+def start_connect(
+    address: str, port: int, *, with_data: bool = False, source: str = ""
+) -> _socket.socket:
     """A socket that is connected, or connecting; the caller's to close. An OSError says why not.
 
     ``with_data``: :func:`write_first` follows at once. Port 0: ``address`` is ``unix:/path``.
+    ``source``: the address to dial from.
     """
     if not port:
         return connect_unix(address)
@@ -33,6 +58,12 @@ def start_connect(address: str, port: int, *, with_data: bool = False) -> _socke
     if with_data:
         # The handshake's last ACK travels with the first bytes: one packet less.
         sock.setsockopt(_TCP, _QUICKACK, 0)
+    if source:
+        try:
+            bind_source(sock, source)
+        except OSError:
+            sock.close()
+            raise
     code = sock.connect_ex((address, port))
     if code and code != errno.EINPROGRESS:
         sock.close()

@@ -23,7 +23,7 @@ from gateway.core.endpoint import Endpoint
 from gateway.core.messages import Settings
 from gateway.core.outcome import EXHAUSTED, result_of
 from gateway.poller import DIALING, ERR, HUP, OUT, Poller
-from gateway.sessions.connect import start_connect
+from gateway.sessions.connect import StartConnect
 from gateway.tcp import arm_reset, is_connected, met_itself
 from gateway.unix import QUEUE_FULL
 
@@ -84,6 +84,7 @@ class DialContext(Protocol):
     poller: Poller
     table: Table
     settings: Settings
+    connect: StartConnect
     addresses: AddressMemory
     ephemeral: range
     unfinished: dict[Dial, None]
@@ -245,7 +246,7 @@ class Dial:
         while untried:
             address = untried.pop(0)
             try:
-                sock = start_connect(address, endpoint.port)
+                sock = self.dialer.connect(address, endpoint.port)
             except OSError as error:
                 self._could_not(endpoint, address, error.errno or errno.EIO, now)
                 if self.starved:

@@ -18,7 +18,7 @@ from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.endpoint import RETIRED, Endpoint
 from gateway.core.messages import Settings, Snapshot
 from gateway.poller import Poller
-from gateway.sessions.connect import start_connect, write_first
+from gateway.sessions.connect import connect_from, write_first
 from gateway.sessions.dial import Caller, Dial, OnDialFailed, Table
 from gateway.sessions.timer import Timer
 from gateway.tcp import ephemeral_ports, met_itself
@@ -51,6 +51,7 @@ class Dialer:
         self.poller = poller
         self.table = table
         self.settings = settings
+        self.connect = connect_from(settings.source_addr)
         self.count = count
         self.budget = budget
         self.on_failed = on_failed
@@ -78,7 +79,7 @@ class Dialer:
         sent: int | None = None
         failure = 0
         try:
-            sock = start_connect(addresses[0], endpoint.port, with_data=first_bytes is not None)
+            sock = self.connect(addresses[0], endpoint.port, with_data=first_bytes is not None)
             if first_bytes is not None:
                 if endpoint.port in self.ephemeral and met_itself(sock, endpoint.port):
                     raise ConnectionRefusedError(errno.ECONNREFUSED, "the dial met itself")
@@ -104,6 +105,7 @@ class Dialer:
     def apply(self, snapshot: Snapshot) -> None:
         """Drop the attempts to what is not to be dialed any more."""
         self.settings = snapshot.settings
+        self.connect = connect_from(snapshot.settings.source_addr)
         usable = {
             endpoint.name: endpoint
             for endpoint in snapshot.endpoints

@@ -7,19 +7,23 @@ from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Any
 
+from gateway.core.client_rules import ClientRules
 from gateway.core.counters import End, EndpointCounters, WorkerCounters
 from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.log import Log
 from gateway.core.messages import Settings, Snapshot
+from gateway.core.proxy_protocol import Version
 from gateway.poller import Poller
 from gateway.sessions.age import SessionAge
 from gateway.sessions.cuts import ScheduledCuts
-from gateway.sessions.dial import OnDialFailed, Table
+from gateway.sessions.dial import Dial, OnDialFailed, Table
 from gateway.sessions.dialer import Dialer
 from gateway.sessions.idle import IdleTimeout
 from gateway.sessions.keepalive import Keepalive
 from gateway.sessions.lingering import Lingering
+from gateway.sessions.proxy_in import HeadersIn
+from gateway.sessions.proxy_out import HeadersOut
 from gateway.sessions.relay import Relay
 from gateway.sessions.session import Session
 from gateway.sessions.stalls import Stalls
@@ -74,6 +78,12 @@ class Sessions:
             counted_at=lambda: self._counted_at,
             on_vanished=lambda leg: leg.session.vanished(leg),
         )
+        self.call: Callable[[Session, bytes | None, float], Dial | None] = self.dialer.call
+        self.headers_in = HeadersIn(loop, counters)
+        self._open: Callable[[Session, bool], None] = Session.open
+        self._rules_of: tuple[tuple[str, ...], ...] = ((), ())
+        """What the rules for clients were made of."""
+        self._choose_roads(settings)
         self._on_end = on_end
         self._on_dial_succeeded = on_dial_succeeded
         self._all: dict[Session, None] = {}
@@ -107,9 +117,16 @@ class Sessions:
         self._all[session] = None
         self.counters.sessions += 1
         try:
-            session.open(read_first=not unix)
+            self._open(session, not unix)
         except Exception as error:  # noqa: BLE001 - a session's boundary
             session.crashed(error)
+
+    def deny(self, fd: int, peer: Any) -> None:
+        """Take over an accepted client that may not come, and close it at once."""
+        session = Session(self, fd, peer)
+        self._all[session] = None
+        self.counters.sessions += 1
+        self.headers_in.deny(session)
 
     def apply(self, snapshot: Snapshot) -> None:
         """Act on a new snapshot; the caller has given it to the table already.
@@ -118,6 +135,7 @@ class Sessions:
         inactive with ``inactive`` if the settings say so, and those whose time on a draining
         endpoint is over with ``drained``.
         """
+        self._choose_roads(snapshot.settings)
         self.settings = self._keepalive.settings = snapshot.settings
         self._kept = frozenset(endpoint.name for endpoint in snapshot.endpoints)
         inactive: frozenset[str | tuple[str, str]] = frozenset()
@@ -135,6 +153,17 @@ class Sessions:
         self._idle_timeout.set(snapshot.settings.idle_timeout_s)
         self._age.set(snapshot.settings.max_session_age_s)
         self.stalls.set(snapshot.settings.tcp_user_timeout_s)
+
+    def _choose_roads(self, settings: Settings) -> None:
+        """Choose the roads of new sessions here, so that what is off costs them nothing."""
+        rules_of = (settings.allow, settings.proxy_in)
+        if rules_of != self._rules_of:  # a thousand networks take 10 ms
+            self._rules_of = rules_of
+            self.headers_in.rules = ClientRules(*rules_of)
+        self._open = self.headers_in.open if settings.proxy_in else Session.open
+        self.call = self.dialer.call
+        if settings.proxy_out != "off":
+            self.call = HeadersOut(self.dialer, Version(settings.proxy_out)).call
 
     def give_up_one(self, name: str, older_than_s: float) -> None:
         """Close the endpoint's oldest idle session, if there is one of that age."""
@@ -189,6 +218,7 @@ class Sessions:
             self._age,
             self._cuts,
             self.stalls,
+            self.headers_in,
             self.dialer,
         ):
             part.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from os import read
 from time import monotonic
 from typing import Any, Protocol
@@ -17,7 +18,6 @@ from gateway.core.unix_address import is_unix
 from gateway.poller import ERR, HUP, OUT, RDHUP, Poller, Watcher
 from gateway.sessions.access_record import NO_RECORD, AccessRecord
 from gateway.sessions.dial import Dial, Table
-from gateway.sessions.dialer import Dialer
 from gateway.sessions.leg import READ_BYTES, Leg
 from gateway.sessions.relay import Relay
 from gateway.sessions.stalls import Stalls
@@ -33,7 +33,8 @@ class SessionRegister(Protocol):
 
     poller: Poller
     relay: Relay
-    dialer: Dialer
+    call: Callable[[Session, bytes | None, float], Dial | None]
+    """Dials for a session, with the client's first bytes; see :meth:`Dialer.call`."""
     stalls: Stalls
     table: Table
     settings: Settings
@@ -87,7 +88,7 @@ class Session:
         """The side (CLIENT or ENDPOINT) that reset its connection or vanished."""
         self.end: End | None = None
 
-    def open(self, *, read_first: bool = True) -> None:
+    def open(self, read_first: bool = True) -> None:
         """Dial, with what the client said already: most speak first, and at once.
 
         ``read_first``: False leaves it in the socket, so that the client of a UNIX socket is told
@@ -105,9 +106,13 @@ class Session:
         if first_bytes == b"":
             self.pending = RDHUP
             first_bytes = None
-        sessions = self.sessions
-        sessions.poller.add(client.fd, self)
-        self.dial = sessions.dialer.call(self, first_bytes, self.started_at)
+        self.sessions.poller.add(client.fd, self)
+        self.call(first_bytes, self.started_at)
+
+    def call(self, first_bytes: bytes | None, now: float) -> None:
+        """Dial; ``first_bytes`` were read from the client, which is polled already."""
+        client = self.client
+        self.dial = self.sessions.call(self, first_bytes, now)
         if first_bytes is not None and client.moved < len(first_bytes) and self.end is None:
             client.unsent = memoryview(first_bytes)[client.moved :]
             client.fast = False

@@ -66,7 +66,11 @@ async def dial(
     async with slots:
         started_at = loop.time()
         error = ""
-        with connections.open_socket(address) as sock:
+        try:
+            sock = connections.open_socket(address)
+        except OSError as failure:
+            return Dial(address, 0.0, connections.words(failure))
+        with sock:
             try:
                 async with asyncio.timeout(timeout_s):
                     await connections.connect(sock, address, port)

@@ -68,6 +68,12 @@ class Config:
     keepalive_interval_s: float = 15.0
     keepalive_probes: int = 4
     tcp_user_timeout_s: float = 30.0
+    allow: tuple[str, ...] = ()
+    proxy_in: tuple[str, ...] = ()
+    """Networks, and the word ``unix``."""
+    proxy_out: str = "off"
+    source_addr: tuple[str, ...] = ()
+    """One literal IP for each family."""
     max_sessions: int = 0
     max_session_rate: int = 0
     max_session_age_s: float = 0.0
@@ -323,6 +329,9 @@ def _check_together(fields: Mapping[str, Any], used: Mapping[str, _Given]) -> No
             refuse("discovery-srv-name", "expected --discovery-srv beside it")
         if domain.startswith("_"):
             refuse("discovery-srv-name", "cannot go with a full record name in --discovery-srv")
+    families = [":" in address for address in fields.get("source_addr", ())]
+    if len(families) != len(set(families)):
+        refuse("source-addr", "expected one address for each family")
     for name, other in (
         ("health-cert-file", "health-key-file"),
         ("health-key-file", "health-cert-file"),

@@ -5,11 +5,18 @@ A reader raises ValueError with what was expected, and with what was probably me
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from typing import Any
 
-from gateway.core.address import MAX_NAME_LENGTH, parse_endpoint, parse_name
+from gateway.core.address import (
+    MAX_NAME_LENGTH,
+    literal_ip,
+    parse_endpoint,
+    parse_name,
+    parse_network,
+)
 from gateway.core.messages import MAX_SLOTS
 from supervisor.core.duration import format_duration, parse_duration
 from supervisor.core.spelling import nearest
@@ -139,6 +146,32 @@ def host_seed(text: str) -> str:
 
 def endpoint_name(text: str) -> str:
     return str(parse_endpoint(text)[0])
+
+
+def network(text: str) -> str:
+    if text == "unix":
+        raise ValueError("clients on UNIX sockets are always served: the file's mode is their lock")
+    return str(parse_network(text))
+
+
+def proxy_peer(text: str) -> str:
+    if text == "unix":
+        return text
+    try:
+        return network(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or unix") from None
+
+
+def source_address(text: str) -> str:
+    expected = "expected an IP address of this host, without a port"
+    literal = literal_ip(text)
+    if literal is None or "%" in literal:
+        raise ValueError(expected)
+    address = ipaddress.ip_address(literal)
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError(expected)
+    return literal
 
 
 def percent(text: str) -> int:

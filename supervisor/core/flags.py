@@ -207,6 +207,30 @@ FLAGS: tuple[Flag, ...] = (
         "mode and group, unix:@NAME an abstract one.",
     ),
     Flag(
+        name="allow",
+        field="allow",
+        kind=FlagKind.MANY,
+        read=readers.network,
+        default="",
+        may_be_empty=True,
+        metavar="CIDR,...",
+        topic=Topic.LISTENING,
+        help="Serve only clients with an address in these networks, and close others at once; "
+        "without it everybody is served. With --proxy-in the original address counts.",
+    ),
+    Flag(
+        name="proxy-in",
+        field="proxy_in",
+        kind=FlagKind.MANY,
+        read=readers.proxy_peer,
+        default="",
+        may_be_empty=True,
+        metavar="CIDR|unix,...",
+        topic=Topic.LISTENING,
+        help="Connections from these networks begin with a PROXY protocol header, version 1 or 2, "
+        "that tells the original client; unix: those on UNIX sockets do. From others none is read.",
+    ),
+    Flag(
         name="max-sessions",
         field="max_sessions",
         read=readers.whole(0, 10_000_000),
@@ -319,6 +343,29 @@ FLAGS: tuple[Flag, ...] = (
         topic=Topic.DIALING,
         help="When a dial takes longer than this, dial the next endpoint too; the first to connect "
         "wins. 0s: off.",
+    ),
+    Flag(
+        name="proxy-out",
+        field="proxy_out",
+        read=readers.choice("off", "v1", "v2"),
+        default="off",
+        metavar="off|v1|v2",
+        choices=("off", "v1", "v2"),
+        topic=Topic.DIALING,
+        help="Tell endpoints the original client by a PROXY protocol header of this version before "
+        "the first byte; endpoints have to expect it.",
+    ),
+    Flag(
+        name="source-addr",
+        field="source_addr",
+        kind=FlagKind.MANY,
+        read=readers.source_address,
+        default="",
+        may_be_empty=True,
+        metavar="IP,...",
+        topic=Topic.DIALING,
+        help="Dial endpoints from this address of this host, one for each family; without it the "
+        "kernel chooses.",
     ),
     Flag(
         name="balance",

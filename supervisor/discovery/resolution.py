@@ -410,4 +410,10 @@ async def _in_parallel(
 
 def _gate_key(config: Config) -> tuple[object, ...]:
     """What the verdicts of the TLS check depend on."""
-    return (config.insecure_discovery, config.trusted_ca_file, discovery.tls_domain(config))
+    return (
+        config.insecure_discovery,
+        config.trusted_ca_file,
+        discovery.tls_domain(config),
+        config.source_addr,
+        config.proxy_out,
+    )

@@ -50,6 +50,8 @@ class Probe:
     ) -> None:
         self._address = address
         self._port = plan.port or port
+        self._introduced = self._port == port
+        """Another port is seldom behind the same proxy: no PROXY protocol header goes there."""
         self._plan = plan
         self._contexts = contexts
         self._sessions = sessions or TlsSessions()
@@ -148,7 +150,7 @@ class Probe:
             if self._plan.kind is ProbeKind.TCP:
                 self._unseen = await knock(sock, self._address, self._port)
             else:
-                await connect(sock, self._address, self._port)
+                await connect(sock, self._address, self._port, introduced=self._introduced)
         except OSError as error:
             if error.errno not in LOCAL:
                 raise

@@ -13,9 +13,11 @@ import errno
 import os
 import socket
 import struct
+from dataclasses import dataclass
 
+from gateway.core.proxy_protocol import Route, Version, write_own
 from gateway.core.unix_address import is_unix, socket_name
-from gateway.tcp import arm_reset, met_itself
+from gateway.tcp import arm_reset, bind_source, met_itself
 from gateway.unix import QUEUE_FULL
 from supervisor.system.tls import READ_BYTES, TlsClient
 
@@ -29,16 +31,78 @@ LINGER_BYTES = 256 * 1024
 """How much it may still say: one that streams for ever is cut."""
 
 
+@dataclass(frozen=True, slots=True)
+class Dialing:
+    """How endpoints are to be dialed: ``--source-addr`` and ``--proxy-out``."""
+
+    source_addr: tuple[str, ...] = ()
+    proxy_out: str = "off"
+
+
+_dialing = Dialing()
+
+
+def dial_as(dialing: Dialing) -> None:
+    """From now on, make every connection of this process to an endpoint like this.
+
+    A process has one configuration. The TLS gate, the prober, the member list and ``check`` must
+    not differ in this: an endpoint that requires a header requires it of all of them.
+    """
+    global _dialing  # noqa: PLW0603
+    _dialing = dialing
+
+
+def find_foreign_source(dialing: Dialing) -> str:
+    """Why endpoints cannot be dialed from the addresses given; "" if they can."""
+    for source in dialing.source_addr:
+        try:
+            _open(source, source).close()
+        except OSError as error:
+            why = "no address of this host" if error.errno == errno.EADDRNOTAVAIL else words(error)
+            return f"--source-addr {source}: {why}, expected one to dial endpoints from"
+    return ""
+
+
 def open_socket(address: str) -> socket.socket:
-    """A non-blocking socket of the address's family."""
+    """A non-blocking socket of the address's family, to dial it; raises OSError."""
     if is_unix(address):
         return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    same_family = (source for source in _dialing.source_addr if (":" in source) == (":" in address))
+    return _open(address, next(same_family, ""))
+
+
+def _open(address: str, source: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-    return socket.socket(family, kind, socket.IPPROTO_TCP)
+    sock = socket.socket(family, kind, socket.IPPROTO_TCP)
+    if source:
+        try:
+            bind_source(sock, source)
+        except OSError:
+            sock.close()
+            raise
+    return sock
 
 
-async def connect(sock: socket.socket, address: str, port: int) -> None:
+async def connect(sock: socket.socket, address: str, port: int, *, introduced: bool = True) -> None:
+    """Connect to an address, and say whose connection it is; raises OSError.
+
+    ``introduced``: False for a port where no PROXY protocol header is expected.
+    """
+    await _connect(sock, address, port)
+    if introduced:
+        await _introduce(sock)
+
+
+async def _introduce(sock: socket.socket) -> None:
+    """An endpoint that waits for a PROXY protocol header learns that this is no client's."""
+    if _dialing.proxy_out != "off":
+        route = Route(sock.getsockname(), sock.getpeername())
+        header = write_own(Version(_dialing.proxy_out), route)
+        await asyncio.get_running_loop().sock_sendall(sock, header)
+
+
+async def _connect(sock: socket.socket, address: str, port: int) -> None:
     """Connect to a literal address, or to ``unix:/path``; raises OSError.
 
     Nobody listens where a connection met itself, so that is a refusal too.
@@ -72,8 +136,9 @@ async def knock(sock: socket.socket, address: str, port: int) -> bool:
         # On loopback the answer is here at once; a turn of a busy loop could outlast the ACK's
         # 200 ms.
         sock.connect((address, port))
-    await connect(sock, address, port)
+    await _connect(sock, address, port)
     if is_acknowledged(sock):
+        await _introduce(sock)
         return False
     arm_reset(sock.fileno())
     return True

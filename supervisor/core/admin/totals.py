@@ -80,6 +80,7 @@ class Sums:
     session_buckets: list[int] = field(default_factory=list)
     session_seconds: float = 0.0
     accept_paused: dict[str, int] = field(default_factory=dict)
+    turned_away: dict[str, int] = field(default_factory=dict)
     log_dropped: int = 0
     handed_over: int = 0
     cpu_s: dict[str, float] = field(default_factory=dict)
@@ -94,6 +95,7 @@ class Sums:
         _add_buckets(self.session_buckets, part.session_buckets)
         self.session_seconds += part.session_seconds
         _add_counts(self.accept_paused, part.accept_paused)
+        _add_counts(self.turned_away, part.turned_away)
         self.log_dropped += part.log_dropped
         self.handed_over += part.handed_over
 
@@ -141,12 +143,17 @@ class Totals:
         self._living: dict[tuple[int, int], _Living] = {}
         self._gone: collections.deque[tuple[int, int]] = collections.deque(maxlen=LATE_REPORTS)
         self._known: frozenset[str] | None = None
+        self.last_turned_away: dict[str, str] = {}
+        """The last client that was turned away, by reason."""
 
     def report(self, slot: int, gen: int, report: Report) -> None:
         """Take the newest report of a live worker; a report that comes after gone() is ignored."""
         if (slot, gen) in self._gone:
             return
         worker = self._living.get((slot, gen))
+        for reason, client in report.last_turned_away.items():
+            if worker is None or worker.report.last_turned_away.get(reason) != client:
+                self.last_turned_away[reason] = client
         if worker is None:
             self._living[slot, gen] = _Living(report)
             return
@@ -196,6 +203,13 @@ class Totals:
         if self._known is not None:
             for name in [name for name in total.endpoints if name not in self._known]:
                 total.forget(name)
+        return total
+
+    def turned_away(self) -> dict[str, int]:
+        """Clients that were turned away, by reason, over live and dead workers."""
+        total = dict(self._dead.turned_away)
+        for worker in self._living.values():
+            _add_counts(total, worker.report.turned_away)
         return total
 
     def worker_sessions_total(self, slot: int, gen: int) -> int:

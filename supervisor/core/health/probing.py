@@ -68,6 +68,9 @@ class Plan:
     key_file: str = ""
     port: int | None = None
     known_tls: bool = False
+    source_addr: tuple[str, ...] = ()
+    proxy_out: str = "off"
+    """How endpoints are dialed: when it changes, what probes found before says little."""
 
     @property
     def secure(self) -> bool | None:
@@ -102,6 +105,8 @@ def plan(config: Config, found: Discovered) -> Plan:
         ca_file=config.trusted_ca_file,
         cert_file=config.health_cert_file,
         key_file=config.health_key_file,
+        source_addr=config.source_addr,
+        proxy_out=config.proxy_out,
     )
 
 

@@ -17,6 +17,7 @@ from supervisor.cli import check as check_command
 from supervisor.cli.main import main
 from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery.system_names import Files
+from supervisor.system.connections import Dialing, dial_as
 from tests.dns import NameServer
 from tests.gateway import COMMAND, environment, running
 from tests.support import free_port
@@ -306,3 +307,16 @@ def test_explain_of_static_endpoints(ns: NameServer, files: Files, capsys: Captu
     assert f"pinned in {files.hosts}: 127.0.0.1" in text
     assert f"\n--endpoints 127.0.0.1:{dead}\n  endpoint 127.0.0.1:{dead}\n" in text
     assert "    127.0.0.1: connection refused" in text
+
+
+def test_an_address_to_dial_from_that_is_not_ours(files: Files, capfd: Capture) -> None:
+    """It is named as what a start would fail with, and every dial says it too."""
+    with Server(silent) as backend:
+        config = replace(static(f"127.0.0.1:{backend.port}"), source_addr=("192.0.2.99",))
+        try:
+            assert check_command.run(config, files=files) == 1
+        finally:
+            dial_as(Dialing())
+    out, err = capfd.readouterr()
+    assert "--source-addr 192.0.2.99: no address of this host" in err
+    assert "cannot assign requested address" in out

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterator
 
 import pytest
 
-from supervisor.system.connections import connect, is_acknowledged, knock, leave, open_socket
+from gateway.core.proxy_protocol import SIGNATURE
+from supervisor.system.connections import (
+    Dialing,
+    connect,
+    dial_as,
+    find_foreign_source,
+    is_acknowledged,
+    knock,
+    leave,
+    open_socket,
+)
 from tests import servers
 from tests.servers import Script, serving
 from tests.support import wait_until
@@ -68,3 +79,75 @@ def test_a_completed_handshake_is_told_from_one_that_waits() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         asyncio.run(visit())
+
+
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    """Other tests of this process dial as they did."""
+    yield
+    dial_as(Dialing())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("version", ["off", "v1", "v2"])
+@pytest.mark.usefixtures("as_before")
+def test_an_introduction(version: str, host: str) -> None:
+    """A connection says that it is the gateway's own: LOCAL, or its own addresses in version 1."""
+    heard: list[bytes] = []
+    names: list[tuple[object, ...]] = []
+
+    async def visit() -> None:
+        with open_socket(host) as sock:
+            await connect(sock, host, port)
+            names.append(sock.getsockname())
+            await leave(sock)
+
+    def listen(conn: socket.socket) -> None:
+        while data := conn.recv(1000):
+            heard.append(data)
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    dial_as(Dialing(proxy_out=version))
+    with serving(listen, listener=socket.create_server((host, 0), family=family)) as server:
+        port = server.port
+        asyncio.run(visit())
+        wait_until(lambda: server.ends == ["eof"])
+    words = "TCP6" if ":" in host else "TCP4"
+    line = f"PROXY {words} {host} {host} {names[0][1]} {port}\r\n".encode()
+    expected = {"off": b"", "v1": line, "v2": SIGNATURE + b"\x20\0\0\0"}
+    assert b"".join(heard) == expected[version]
+
+
+@pytest.mark.usefixtures("as_before")
+def test_a_knock_is_not_introduced() -> None:
+    """A handshake that is taken back carries no header, or the program would see it."""
+    dial_as(Dialing(proxy_out="v2"))
+    test_a_handshake_is_taken_back()
+
+
+@pytest.mark.usefixtures("as_before")
+def test_the_address_to_dial_from() -> None:
+    """Connections come from the address of their family, if there is one."""
+    seen: list[str] = []
+
+    async def visit(host: str) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, 0), family=family) as server, open_socket(host) as sock:
+            await connect(sock, host, server.getsockname()[1])
+            seen.append(sock.getsockname()[0])
+
+    dial_as(Dialing(source_addr=("127.0.0.9",)))
+    for host in ("127.0.0.1", "::1"):
+        asyncio.run(visit(host))
+    assert seen == ["127.0.0.9", "::1"]
+
+
+@pytest.mark.usefixtures("as_before")
+def test_an_address_of_another_host() -> None:
+    """An address that is not this host's is named, and a dial from it fails as such."""
+    assert find_foreign_source(Dialing(source_addr=("127.0.0.9", "::1"))) == ""
+    dialing = Dialing(source_addr=("127.0.0.9", "2001:db8::9"))
+    assert find_foreign_source(dialing).startswith("--source-addr 2001:db8::9: no address of this")
+    dial_as(dialing)
+    with pytest.raises(OSError, match="assign requested address"):
+        open_socket("::1")
