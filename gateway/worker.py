@@ -166,7 +166,8 @@ class Worker:
                 self._apply(message)
             case messages.Loads():
                 self._table.loads(message)
-            case messages.GiveUp(endpoints, older_than_s):
+            case messages.GiveUp(endpoints, older_than_s, towards):
+                self._table.direct(towards)
                 for name, age_s in zip(endpoints, older_than_s, strict=True):
                     self._sessions.give_up_one(name, age_s)
             case messages.Drain():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import defaultdict
 from collections.abc import Callable
 
 from gateway.core import messages
@@ -12,7 +14,7 @@ from supervisor.core.admin.totals import Totals, Traffic
 from supervisor.core.certificates import Place
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
-from supervisor.core.rebalance import Order, Rebalancer
+from supervisor.core.rebalance import Rebalancer
 from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Policy, Roster
 from supervisor.health.endpoint_health import EndpointHealth
@@ -96,28 +98,33 @@ class EndpointTracker:
         return {name: moved.sessions for name, moved in traffic.items()}
 
     def rebalance(self) -> list[tuple[tuple[int, int], messages.GiveUp]]:
-        """What workers are to close now so that endpoints come back to their shares."""
+        """What workers are to do now so that endpoints come back to their shares."""
         over_s = self._config.rebalance_s
         if not over_s and not self._rebalancing:
             return []
         self._rebalancing = bool(over_s)
-        commands = self._rebalancer.step(
+        commands, directions = self._rebalancer.step(
             self._roster.snapshot(self._settings()).endpoints,
             self._totals.sessions_by_worker(),
             over_s=over_s,
             now=self._loop.time(),
+            draw=random.randrange,
         )
-        by_worker: dict[tuple[int, int], list[Order]] = {}
+        closing, directed = defaultdict(list), defaultdict(list)
         for order in commands:
-            by_worker.setdefault(order.worker, []).append(order)
+            closing[order.worker].append(order)
+        for direction in directions:
+            directed[direction.worker].append(direction.endpoint)
         return [
             (
                 worker,
                 messages.GiveUp(
-                    tuple(each.endpoint for each in some), tuple(each.older_than_s for each in some)
+                    tuple(each.endpoint for each in closing[worker]),
+                    tuple(each.older_than_s for each in closing[worker]),
+                    tuple(directed[worker]),
                 ),
             )
-            for worker, some in by_worker.items()
+            for worker in closing.keys() | directed.keys()
         ]
 
     def reconfigure(self, config: Config) -> None:

@@ -89,11 +89,14 @@ class Loads:
 class GiveUp:
     """Close the oldest idle session of each of these endpoints, in this order (``--rebalance``).
 
-    ``older_than_s``: younger sessions are spared. Lost ones do no harm.
+    ``older_than_s``: younger sessions are spared. ``towards``: where the next clients go, one to
+    each, because these endpoints have less than their share; a client whose session was closed
+    connects again at any worker. Lost ones do no harm.
     """
 
-    endpoints: tuple[str, ...]
-    older_than_s: tuple[float, ...]
+    endpoints: tuple[str, ...] = ()
+    older_than_s: tuple[float, ...] = ()
+    towards: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

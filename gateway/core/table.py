@@ -15,6 +15,9 @@ from gateway.core.selection import Balancer, LeastSessions, Rotation
 SUSPICION_REPORTS = 4
 """More than a probe into a black hole takes (``--health-timeout``, 2 s), at a report a second."""
 
+DIRECTED_REPORTS = 2
+"""A client whose session was closed is back within a second or two, or it went elsewhere."""
+
 
 class Table:
     """Answers which endpoint a client should be dialed to next, and remembers what failed here.
@@ -36,6 +39,9 @@ class Table:
         self._book = LoadBook(slots)
         self._address_book = LoadBook(slots)
         """The same by address, of endpoints with several."""
+        self._directed: list[str] = []
+        """Where the next clients go, whose turn it may be."""
+        self._directed_reports = 0
         self._seed = 0
         self._least = False
 
@@ -77,6 +83,8 @@ class Table:
 
     def pick(self, tried: Collection[str] = ()) -> Endpoint | None:
         """The endpoint to dial next; None when every one that may be dialed was tried."""
+        if self._directed and not tried and (first := self._directed.pop()) in self._trusted:
+            return self._endpoints[first]
         for each in self._classes.values():
             if (name := each.balancer.pick(tried)) is not None:
                 return self._picked(name) if self._least else self._endpoints[name]
@@ -86,6 +94,15 @@ class Table:
                 if (name := _rotate(queue, tried)) is not None:
                     return self._picked(name)
         return None
+
+    def direct(self, names: Iterable[str]) -> None:
+        """Send one client to each of these before it is their turn: they have too few sessions.
+
+        With least-sessions they are next anyhow. What no client used within DIRECTED_REPORTS is
+        forgotten.
+        """
+        self._directed_reports = 0
+        self._directed = [] if self._least else [*self._directed, *names]
 
     def suspect(self, name: str) -> None:
         """A dial to it failed here: avoid it until the master's verdict arrives.
@@ -135,10 +152,13 @@ class Table:
     def reported(self) -> None:
         """To be called when a Report is sent, about once a second.
 
-        The next Loads know our sessions of now; and suspicions grow old.
+        The next Loads know our sessions of now; suspicions and directions grow old.
         """
         self._book.report()
         self._address_book.report()
+        self._directed_reports += 1
+        if self._directed_reports >= DIRECTED_REPORTS:
+            self._directed = []
         for name, reports in tuple(self._suspects.items()):
             self._suspects[name] = reports + 1
             if reports + 1 >= SUSPICION_REPORTS:

@@ -1,17 +1,19 @@
 """Rebalancing: sessions that fled to other endpoints come home, few at a time.
 
 An endpoint that holds more than its share by a margin gives sessions up until it is even: the
-oldest idle ones, which are closed, and whose clients connect again. The workers choose them; the
-master decides how many, because it alone knows all sessions.
+oldest idle ones, which are closed, and whose clients connect again and are sent where sessions are
+missing. The workers choose the sessions; the master decides how many, because it alone knows all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.selection import shares
+from supervisor.core.backoff import STEPS, Draw
 
 MARGIN = 0.1
 """An endpoint that has no more than this above its share is even enough."""
@@ -29,49 +31,63 @@ class Order:
     older_than_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """The next client of ``worker`` goes to ``endpoint``, which has less than its share."""
+
+    worker: tuple[int, int]
+    endpoint: str
+
+
 @dataclass(slots=True)
 class _Excess:
     """An endpoint that is over-full: since when, and the part of a session that is due."""
 
     since: float
-    credit: float = 0.0
+    credit: float
 
 
 class Rebalancer:
-    """Time is an argument; ``now`` is monotonic."""
+    """Time and chance are arguments; ``now`` is monotonic."""
 
     def __init__(self) -> None:
         self._excess: dict[str, _Excess] = {}
         self._ordered: list[tuple[float, str]] = []
+        self._directed: list[tuple[float, str]] = []
         self._turn = 0
         self._at = 0.0
 
     def step(
         self,
-        endpoints: Iterable[Endpoint],
+        endpoints: Sequence[Endpoint],
         workers: Mapping[tuple[int, int], Mapping[str, int]],
         *,
         over_s: float,
         now: float,
-    ) -> list[Order]:
-        """What to close now. ``workers``: sessions by endpoint of each; ``over_s``: --rebalance.
+        draw: Draw,
+    ) -> tuple[list[Order], list[Direction]]:
+        """What to do now. ``workers``: sessions by endpoint of each; ``over_s``: --rebalance.
 
-        An endpoint's whole excess is given up over ``over_s``. A session that began since the
-        endpoint is over-full is spared: its client has just been closed, perhaps.
+        An endpoint's whole excess is given up over ``over_s``, beginning at a time that is drawn:
+        hosts that saw the same endpoint return do not close their first session together. A
+        session that began since the endpoint is over-full is spared: its client has just been
+        closed, perhaps.
         """
         elapsed_s, self._at = min(now - self._at, SETTLING_S), now
         if not over_s:
             self._excess.clear()
-            return []
+            return [], []
         self._ordered = [each for each in self._ordered if now - each[0] < SETTLING_S]
+        self._directed = [each for each in self._directed if now - each[0] < SETTLING_S]
+        held = _add_up(workers)
+        fair = find_fair(endpoints, held)
+        due = find_excess(fair, held)
         pending = [name for _, name in self._ordered]
-        held: dict[str, int] = {}
-        for sessions in workers.values():
-            for name, count in sessions.items():
-                held[name] = held.get(name, 0) + count
-        due = find_excess(endpoints, held)
-        self._excess = {n: self._excess.get(n) or _Excess(now) for n in due}
+        self._excess = {
+            name: self._excess.get(name) or _Excess(now, draw(STEPS) / STEPS) for name in due
+        }
         commands: list[Order] = []
+        directions: list[Direction] = []
         for name, excess in due.items():
             state = self._excess[name]
             if state.since < now:
@@ -79,9 +95,11 @@ class Rebalancer:
             count = min(int(state.credit), excess - pending.count(name))
             for _ in range(count):
                 state.credit -= 1
-                commands.append(Order(self._choose(name, workers), name, now - state.since))
+                worker = self._choose(name, workers)
+                commands.append(Order(worker, name, now - state.since))
                 self._ordered.append((now, name))
-        return commands
+                directions += self._direct(worker, workers, fair, held)
+        return commands, directions
 
     def _choose(
         self, name: str, workers: Mapping[tuple[int, int], Mapping[str, int]]
@@ -91,9 +109,39 @@ class Rebalancer:
         self._turn += 1
         return having[self._turn % len(having)]
 
+    def _direct(
+        self,
+        closing: tuple[int, int],
+        workers: Collection[tuple[int, int]],
+        fair: Mapping[str, float],
+        held: Mapping[str, int],
+    ) -> list[Direction]:
+        """Where the client of a closed session is to go; a rotation would rarely send it there.
 
-def find_excess(endpoints: Iterable[Endpoint], held: Mapping[str, int]) -> dict[str, int]:
-    """How many sessions which endpoint has above its share, where that is above the margin.
+        It may connect again at any worker, so several are told: as many as the endpoint can take
+        without getting over-full itself.
+        """
+        coming = Counter(name for _, name in self._directed)
+        lacks = {name: part - held.get(name, 0) - coming[name] for name, part in fair.items()}
+        name = max(lacks, key=lacks.__getitem__)
+        if lacks[name] <= 0:
+            return []
+        self._directed.append((self._at, name))
+        count = int(lacks[name] + max(1.0, MARGIN * fair[name]))
+        told = [closing, *sorted(who for who in workers if who != closing)]
+        return [Direction(worker, name) for worker in told[:count]]
+
+
+def _add_up(workers: Mapping[tuple[int, int], Mapping[str, int]]) -> Counter[str]:
+    """Sessions by endpoint over all workers."""
+    held = Counter[str]()
+    for sessions in workers.values():
+        held.update(sessions)
+    return held
+
+
+def find_fair(endpoints: Iterable[Endpoint], held: Mapping[str, int]) -> dict[str, float]:
+    """How many of the sessions of the active endpoints each of them should have.
 
     Shares are of the active endpoints of the first rank that has any; those of later ranks have
     none, so what fled to them comes home too.
@@ -106,10 +154,14 @@ def find_excess(endpoints: Iterable[Endpoint], held: Mapping[str, int]) -> dict[
     ramps = {each.name: each.ramp for each in used if each.ramp != 100}
     parts = shares({each.name: each.weight for each in used}, ramps)
     whole = sum(held.get(each.name, 0) for each in active)
+    return {each.name: whole * parts.get(each.name, 0) / sum(parts.values()) for each in active}
+
+
+def find_excess(fair: Mapping[str, float], held: Mapping[str, int]) -> dict[str, int]:
+    """How many sessions which endpoint has above its share, where that is above the margin."""
     excess = {}
-    for each in active:
-        fair = whole * parts.get(each.name, 0) / sum(parts.values())
-        above = held.get(each.name, 0) - fair
-        if above >= 1 and above > MARGIN * fair:
-            excess[each.name] = int(above)
+    for name, part in fair.items():
+        above = held.get(name, 0) - part
+        if above >= 1 and above > MARGIN * part:
+            excess[name] = int(above)
     return excess

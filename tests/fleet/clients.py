@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from gateway.core.age import limit_s
 from gateway.core.endpoint import EndpointState
 from gateway.core.messages import Loads, Snapshot
 from gateway.core.table import Table
-from supervisor.core.rebalance import Order
+from supervisor.core.rebalance import Direction, Order
 from tests.fleet.world import Member
 
 if TYPE_CHECKING:
@@ -121,6 +121,11 @@ class Clients:
                 self._closing.add(session)
                 spread_s = self._random.random() * snapshot.settings.close_spread_s
                 self._clock.at(self._clock.now + spread_s, partial(self._close, session))
+
+    def direct(self, directions: Iterable[Direction]) -> None:
+        """The next clients go where sessions are missing."""
+        for each in directions:
+            self._tables[each.worker[0]].direct([each.endpoint])
 
     def give_up_one(self, order: Order) -> None:
         """Close the oldest session of the endpoint that is old enough."""

@@ -227,9 +227,15 @@ class Host:
         self.clients.apply(snapshot)
         if self._config.rebalance_s:
             held = {(slot, 0): each for slot, each in self.clients.by_worker().items()}
-            for order in self._rebalancer.step(
-                snapshot.endpoints, held, over_s=self._config.rebalance_s, now=now
-            ):
+            commands, directions = self._rebalancer.step(
+                snapshot.endpoints,
+                held,
+                over_s=self._config.rebalance_s,
+                now=now,
+                draw=self._draw,
+            )
+            self.clients.direct(directions)
+            for order in commands:
                 self.clients.give_up_one(order)
         self._tick_if_needed()
 

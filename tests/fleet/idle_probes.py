@@ -36,6 +36,10 @@ ETH_P_IP = 0x0800
 ETHERNET_BYTES = 14
 SYN, ACK = 0x02, 0x10
 
+SO_RCVBUFFORCE = 33
+BUFFER_BYTES = 64 << 20
+"""Everything on loopback passes by, also while this program waits for a CPU."""
+
 SETTLING_S = 10.0
 """After the last gateway is ready: the probes of its start are over."""
 
@@ -66,6 +70,7 @@ def main(arguments: Sequence[str]) -> None:
         socket.create_server(("127.0.0.1", 0), backlog=512) as member,
         socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP)) as packets,
     ):
+        packets.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
         packets.bind(("lo", 0))
         port = member.getsockname()[1]
         with _gateways(asked.hosts, port, asked.flags, asked.program):

@@ -20,8 +20,10 @@ SESSIONS_OF_A_HOST = 20
 """Rebalancing compares the sessions of one host, so hosts need some."""
 
 
-def coming_home(hosts: int, *, config: Config = CONFIG, each: int = 1) -> Outcome:
-    """A member was away from 60 s to 120 s; how its sessions come back within half an hour.
+def coming_home(
+    hosts: int, *, config: Config = CONFIG, each: int = 1, watch_s: int = 1800
+) -> Outcome:
+    """A member was away from 60 s to 120 s; how its sessions come back within ``watch_s``.
 
     ``each``: how many sessions each host has.
     """
@@ -34,7 +36,7 @@ def coming_home(hosts: int, *, config: Config = CONFIG, each: int = 1) -> Outcom
     clock.run_until(120.0)
     lost.alive = True
     even_after, curve = float("inf"), []
-    for second in range(120, 120 + 1800):
+    for second in range(120, 120 + watch_s):
         clock.run_until(float(second))
         share = lost.sessions * len(fleet.members) / (hosts * each)
         curve.append(share)
@@ -44,7 +46,7 @@ def coming_home(hosts: int, *, config: Config = CONFIG, each: int = 1) -> Outcom
     if each > 1:
         closed = sum(host.clients.given_up for host in fleet.hosts)
         figures["sessions closed / sessions that had fled"] = closed / moved
-        figures["most dials in a second"] = float(max(fleet.dials(120, 120 + 1800)))
+        figures["most dials in a second"] = float(max(fleet.dials(120, 120 + watch_s)))
     return Outcome(figures, {"share": curve})
 
 

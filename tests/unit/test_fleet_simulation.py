@@ -100,6 +100,16 @@ def test_sessions_come_home_with_their_age() -> None:
     assert aged["seconds until even again"] <= 700
 
 
+def test_rebalancing_closes_hardly_more_than_has_to_move() -> None:
+    """Within its time, and not all at once, though all hosts saw the member return."""
+    figures = returns.coming_home(
+        FEW, each=returns.SESSIONS_OF_A_HOST, config=returns.REBALANCED, watch_s=400
+    ).figures
+    assert figures["seconds until even again"] <= 330
+    assert figures["sessions closed / sessions that had fled"] <= 1.1
+    assert figures["most dials in a second"] <= FEW / 5
+
+
 def test_a_member_is_warmed_up() -> None:
     """A member without sessions gets those of all hosts at once, unless --slow-start is set."""
     key = "its part of the new sessions, most in any 5 s / fair"

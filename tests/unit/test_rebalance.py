@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.endpoint import Endpoint, EndpointState
-from supervisor.core.rebalance import Rebalancer, find_excess
+from supervisor.core.rebalance import Direction, Rebalancer, find_excess, find_fair
 
 Held = dict[tuple[int, int], dict[str, int]]
 
@@ -19,6 +20,15 @@ def endpoint(name: str, **more: object) -> Endpoint:
 
 
 ABC = [endpoint(name) for name in "abc"]
+
+
+def excess_of(endpoints: list[Endpoint], held: dict[str, int]) -> dict[str, int]:
+    return find_excess(find_fair(endpoints, held), held)
+
+
+def none(_: int) -> int:
+    """The draw that begins as late as can be."""
+    return 0
 
 
 @pytest.mark.parametrize(
@@ -34,39 +44,42 @@ ABC = [endpoint(name) for name in "abc"]
 )
 def test_who_has_more_than_its_share(held: dict[str, int], excess: dict[str, int]) -> None:
     """A tenth above the share, and one session, are even enough."""
-    assert find_excess(ABC, held) == excess
+    assert excess_of(ABC, held) == excess
 
 
 def test_shares_are_those_that_are_served() -> None:
     """Weights and ramps count; what fled to another rank has no share there."""
     weighted = [endpoint("a", weight=10), endpoint("b", weight=30)]
-    assert find_excess(weighted, {"a": 10, "b": 30}) == {}
+    assert excess_of(weighted, {"a": 10, "b": 30}) == {}
     ramped = [endpoint("a", ramp=10), endpoint("b")]
-    assert find_excess(ramped, {"a": 1, "b": 10}) == {}
+    assert excess_of(ramped, {"a": 1, "b": 10}) == {}
     ranks = [endpoint("a"), endpoint("b", priority=1), endpoint("c", tier=1)]
-    assert find_excess(ranks, {"a": 5, "b": 3, "c": 2}) == {"b": 3, "c": 2}
+    assert excess_of(ranks, {"a": 5, "b": 3, "c": 2}) == {"b": 3, "c": 2}
 
 
 def test_those_that_are_not_active_are_let_alone() -> None:
     """Sessions of inactive and retired endpoints have rules of their own."""
     states = [endpoint("a"), endpoint("b", state=EndpointState.INACTIVE)]
-    assert find_excess(states, {"a": 1, "b": 9}) == {}
-    assert find_excess([], {"a": 1}) == {}
+    assert excess_of(states, {"a": 1, "b": 9}) == {}
+    assert excess_of([], {"a": 1}) == {}
 
 
 def run(held: Held, *, over_s: float, until_s: int) -> list[tuple[int, str]]:
-    """Every order, carried out at once: the client goes to the emptiest endpoint."""
+    """Every order, carried out at once: the client goes where its worker was told, or in turn."""
     rebalancer = Rebalancer()
     log: list[tuple[int, str]] = []
+    turns = itertools.cycle("abc")
+    workers = itertools.cycle(sorted(held))
     for second in range(until_s):
-        for order in rebalancer.step(ABC, held, over_s=over_s, now=1000.0 + second):
-            sessions = held[order.worker]
-            sessions[order.endpoint] -= 1
-            total = Counter[str](dict.fromkeys("abc", 0))
-            for each in held.values():
-                total.update(each)
-            fewest = min(total, key=lambda name: total[name])
-            sessions[fewest] = sessions.get(fewest, 0) + 1
+        orders, directions = rebalancer.step(
+            ABC, held, over_s=over_s, now=1000.0 + second, draw=none
+        )
+        directed = {each.worker: each.endpoint for each in directions}
+        for order in orders:
+            held[order.worker][order.endpoint] -= 1
+            worker = next(workers)  # the client comes back at any worker
+            name = directed.pop(worker, None) or next(turns)
+            held[worker][name] = held[worker].get(name, 0) + 1
             log.append((second, order.endpoint))
     return log
 
@@ -100,8 +113,8 @@ def test_orders_that_do_not_show_yet_are_counted() -> None:
     """Reports are late: what was ordered is not ordered once more in the meantime."""
     rebalancer = Rebalancer()
     held: Held = {(0, 1): {"a": 9, "b": 0, "c": 0}}
-    rebalancer.step(ABC, held, over_s=1.0, now=10.0)
-    orders = [rebalancer.step(ABC, held, over_s=1.0, now=10.0 + n) for n in (1, 2)]
+    rebalancer.step(ABC, held, over_s=1.0, now=10.0, draw=none)
+    orders = [rebalancer.step(ABC, held, over_s=1.0, now=10.0 + n, draw=none)[0] for n in (1, 2)]
     assert [len(each) for each in orders] == [6, 0]
     assert {order.worker for order in orders[0]} == {(0, 1)}
 
@@ -112,8 +125,49 @@ def test_the_age_is_that_of_the_excess() -> None:
     held: Held = {(0, 1): {"a": 3, "b": 0, "c": 0}}
     ages = []
     for second in range(10, 17):
-        orders = rebalancer.step(ABC, held, over_s=10.0, now=float(second))
+        orders, _ = rebalancer.step(ABC, held, over_s=10.0, now=float(second), draw=none)
         ages += [order.older_than_s for order in orders]
     assert ages == [5.0]
-    assert rebalancer.step(ABC, held, over_s=0.0, now=20.0) == []
-    assert rebalancer.step(ABC, held, over_s=10.0, now=21.0) == []
+    assert rebalancer.step(ABC, held, over_s=0.0, now=20.0, draw=none) == ([], [])
+    assert rebalancer.step(ABC, held, over_s=10.0, now=21.0, draw=none) == ([], [])
+
+
+def test_hosts_of_one_moment_begin_at_different_times() -> None:
+    """The first session is closed anywhere within the time, the others follow at their pace."""
+    first = []
+    for drawn in (lambda _: 0, lambda _: 512, lambda _: 1023):
+        rebalancer = Rebalancer()
+        held: Held = {(0, 1): {"a": 2, "b": 0, "c": 1}}
+        for second in range(10, 40):
+            orders, _ = rebalancer.step(ABC, held, over_s=20.0, now=float(second), draw=drawn)
+            if orders:
+                first.append(second)
+                break
+    assert first == [30, 20, 11]
+
+
+def test_clients_are_sent_where_sessions_are_missing() -> None:
+    """Workers are told of the emptiest endpoint: as many as it can take, the closing one first."""
+    rebalancer = Rebalancer()
+    held: Held = {(slot, 1): {"a": 2, "b": 1, "c": 0} for slot in range(4)}
+    rebalancer.step(ABC, held, over_s=1.0, now=10.0, draw=none)
+    orders, directions = rebalancer.step(ABC, held, over_s=1.0, now=11.0, draw=none)
+    assert [order.endpoint for order in orders] == ["a"] * 4
+    assert {direction.endpoint for direction in directions} == {"c"}
+    told = [sum(1 for each in directions if each.worker == worker) for worker in held]
+    assert sum(told) == 4 + 4 + 3 + 2, "c lacks 4, then 3, 2 and 1, and may have one too many"
+    assert directions[0] == Direction(orders[0].worker, "c")
+
+
+def test_nobody_is_sent_where_nothing_is_missing() -> None:
+    """An endpoint beyond the first rank gives up what fled to it, though nobody lacks it here."""
+    rebalancer = Rebalancer()
+    ranks = [endpoint("a"), endpoint("b", priority=1)]
+    held: Held = {(0, 1): {"a": 0, "b": 1}}
+    rebalancer.step(ranks, held, over_s=1.0, now=10.0, draw=none)
+    first = rebalancer.step(ranks, held, over_s=1.0, now=11.0, draw=none)
+    assert [len(each) for each in first] == [1, 1]
+    full: Held = {(0, 1): {"a": 1, "b": 1}}
+    rebalancer.step(ranks, full, over_s=1.0, now=12.0, draw=none)
+    _, directions = rebalancer.step(ranks, full, over_s=1.0, now=13.0, draw=none)
+    assert directions == []

@@ -80,3 +80,22 @@ def test_sessions_come_home_after_a_recovery() -> None:
             rows = {row["endpoint"]: row for row in fetch_status([admin])["endpoints"]}
             assert rows[a.address]["sessions"] >= 8
             assert max(client.closed for client in clients) <= 2
+
+
+def test_hardly_more_sessions_are_closed_than_fled() -> None:
+    """Of four endpoints one was away: the clients that are closed go there, not round and round."""
+    port = free_port()
+    flags = ("--rebalance=5s", "--health-interval=100ms", "--access-log")
+    with contextlib.ExitStack() as stack:
+        others = [stack.enter_context(Backend(greet, name=name)) for name in "acd"]
+        endpoints = [*(each.address for each in others), f"127.0.0.1:{port}"]
+        with running(*flags, endpoints=endpoints, workers=2) as gateway:
+            gateway.wait_line("deactivated endpoint")
+            clients = [Client(gateway.address) for _ in range(24)]
+            for client in clients:
+                stack.callback(client.stop)
+            wait_until(lambda: all(each.where for each in clients), 20)
+            stack.enter_context(Backend(greet, name="b", port=port))
+            gateway.wait_line("activated")
+            wait_until(lambda: [each.where for each in clients].count("b") == 6, 90, "it is even")
+            assert sum(client.closed for client in clients) <= 6 + 3

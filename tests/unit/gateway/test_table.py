@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.core.endpoint import RETIRED, Endpoint, EndpointState
 from gateway.core.messages import Loads, Settings, Snapshot
-from gateway.core.table import SUSPICION_REPORTS, Table
+from gateway.core.table import DIRECTED_REPORTS, SUSPICION_REPORTS, Table
 
 ACTIVE, INACTIVE, REMOVED = EndpointState.ACTIVE, EndpointState.INACTIVE, EndpointState.REMOVED
 
@@ -111,6 +111,37 @@ def test_suspicion_ends_without_a_verdict() -> None:
         assert not table.is_trusted("a")
         table.reported()
     assert table.is_trusted("a")
+
+
+def test_clients_are_directed_once() -> None:
+    """Each name gets one client before its turn, and the rotation goes on as if it had not."""
+    table = table_of(endpoint("a"), endpoint("b"), endpoint("c"))
+    assert names(table, 2) == "ab"
+    table.direct(["a", "a"])
+    assert names(table, 5) == "aacab"
+
+
+def test_a_direction_is_advice() -> None:
+    """It holds for a first dial to what is active and no suspect, and is soon forgotten."""
+    table = table_of(endpoint("a"), endpoint("b"), endpoint("c", INACTIVE))
+    table.direct(["c", "x"])
+    assert names(table, 2) == "ab"
+    table.direct(["b"])
+    assert order(table) == "bac", "a client that is directed tries the others as usual"
+    table.direct(["b"])
+    assert table.pick(["a"]) == endpoint("b")
+    assert names(table, 1) == "b", "one that tried another one before did not use it up"
+    table.direct(["b", "b"])
+    for _ in range(DIRECTED_REPORTS):
+        table.reported()
+    assert names(table, 4) == "abab"
+
+
+def test_fewest_sessions_need_no_direction() -> None:
+    """With least-sessions the endpoint that lacks sessions is next anyhow."""
+    table = table_of(endpoint("a"), endpoint("b"), balance="least-sessions")
+    table.direct(["a", "a"])
+    assert sorted(names(table, 4)) == ["a", "a", "b", "b"]
 
 
 def test_a_good_dial_ends_suspicion() -> None:
