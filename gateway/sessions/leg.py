@@ -40,6 +40,9 @@ FAST_EVENTS = IN | OUT
 CAREFUL = -1
 """Signs that promise nothing: read on until the kernel says that there is no more."""
 
+SIGNS = ~FAST_EVENTS
+"""What an event may say beside "there are bytes": an end of stream, an urgent byte."""
+
 
 class LegOwner(Countable, Protocol):
     """What a leg tells the session that owns it."""
@@ -74,6 +77,7 @@ class Leg:
     ``unsent`` is the rest of a read that it did not take, ``pipe`` a pipe with such a rest; with
     either the leg is blocked. ``ended``: the end of stream was read, which happens only when
     nothing is kept, and was passed on. ``armed``: registered for OUT events too.
+    ``signs``: an event said that more than bytes came, and a bulk flow has not looked since.
     ``stall``: what is remembered of a peer that once took no bytes, for the watch over it.
     ``fast``: none of this, no bulk, and the session is in ``Relay.dirty`` already: the fast path
     of :meth:`on_event` will do.
@@ -81,7 +85,7 @@ class Leg:
 
     __slots__ = (
         "armed", "bulk", "ended", "fast", "fd", "moved", "peer", "pipe", "relay", "session",
-        "stall", "unsent",
+        "signs", "stall", "unsent",
     )  # fmt: skip
 
     peer: Leg
@@ -97,6 +101,7 @@ class Leg:
         self.bulk = 0
         self.ended = False
         self.fast = True
+        self.signs = False
         self.stall: Stall | None = None
 
     @property
@@ -139,6 +144,8 @@ class Leg:
         if not mask:
             self.go_on()
             return
+        if mask & SIGNS:
+            self.signs = True
         # Bulk waits until the poller goes on with work left over: no small event waits for bulk.
         peer = self.peer
         if mask & ~IN:
@@ -170,6 +177,7 @@ class Leg:
                 try:
                     data = read(self.fd, READ_BYTES)
                 except BlockingIOError:
+                    self.signs = False
                     return
                 except OSError as error:
                     self.session.broken(self, error)
@@ -212,7 +220,8 @@ class Leg:
         """Move one pipeful, about 0.3 ms; False if :meth:`copy` has to go on.
 
         That is so when there is no pipe, when the flow is small again, and when the pipe took
-        nothing, because only a read tells what that means.
+        nothing although an event said that there is more than bytes: only a read tells what it is.
+        Without such an event there is nothing, and the next one comes with what comes next.
         """
         relay = self.relay
         relay.dirty.add(self.session)
@@ -234,7 +243,8 @@ class Leg:
         if size:
             self.bulk = 0
             self.fast = True
-        return False
+            return False
+        return not self.signs
 
     def send_pipe(self, pipe: Pipe) -> bool:
         """Move the pipe's bytes on; False if some are kept in it, or the session is over."""
