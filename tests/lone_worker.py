@@ -1,0 +1,63 @@
+"""A real worker without a master: what a tool such as callgrind can watch from its first moment.
+
+``python -m tests.lone_worker LISTEN_PORT ENDPOINT_PORT``: relays from one port of 127.0.0.1 to the
+other until it is killed. It prints ``listening`` when it accepts clients.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+from gateway import heartbeat
+from gateway.core import messages, wire
+from gateway.core.address import HostPort
+from gateway.core.endpoint import Endpoint
+from gateway.ingress.listener import open_listener
+from gateway.scoreboard import Scoreboard
+from gateway.worker import WorkerStart, run
+from supervisor.system.log import make_log
+
+HOST = "127.0.0.1"
+
+
+def main(listen_port: int, endpoint_port: int) -> int:
+    listen = HostPort(HOST, listen_port)
+    endpoint = Endpoint(str(HostPort(HOST, endpoint_port)), (HOST,), endpoint_port)
+    pipe_r, pipe_w = os.pipe()
+    os.set_blocking(pipe_r, False)
+    os.write(pipe_w, wire.encode(messages.Snapshot(1, (endpoint,))))
+    control, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    _, inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    control.setblocking(False)
+    inbox.setblocking(False)
+    scoreboard = Scoreboard()
+    start = WorkerStart(
+        slot=0,
+        gen=1,
+        slots=1,
+        listen=(listen,),
+        listeners=(open_listener(listen, exclusive=True),),
+        exclusive=True,
+        pipe_r=pipe_r,
+        control=control,
+        inbox=inbox,
+        peers={},
+        scoreboard=scoreboard,
+        row=scoreboard.open_row(0, 1),
+        cpu=None,
+        log=make_log("warn", "json"),
+        title="alone",
+    )
+    heartbeat.INTERVAL_S = 3600.0  # none while something is counted
+    print("listening", flush=True)
+    try:
+        return run(start)
+    finally:
+        os.close(pipe_w)
+        ours.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
