@@ -16,6 +16,7 @@ from gateway.core.address import HostPort
 from gateway.core.endpoint import Endpoint
 from gateway.ingress.listener import open_listener
 from gateway.scoreboard import Scoreboard
+from gateway.sessions import keepalive
 from gateway.worker import WorkerStart, run
 from supervisor.system.log import make_log
 
@@ -25,9 +26,10 @@ HOST = "127.0.0.1"
 def main(listen_port: int, endpoint_port: int) -> int:
     listen = HostPort(HOST, listen_port)
     endpoint = Endpoint(str(HostPort(HOST, endpoint_port)), (HOST,), endpoint_port)
+    settings = messages.Settings(tcp_user_timeout_s=0.0)
     pipe_r, pipe_w = os.pipe()
     os.set_blocking(pipe_r, False)
-    os.write(pipe_w, wire.encode(messages.Snapshot(1, (endpoint,))))
+    os.write(pipe_w, wire.encode(messages.Snapshot(1, (endpoint,), settings)))
     control, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     _, inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     control.setblocking(False)
@@ -50,7 +52,8 @@ def main(listen_port: int, endpoint_port: int) -> int:
         log=make_log("warn", "json"),
         title="alone",
     )
-    heartbeat.INTERVAL_S = 3600.0  # none while something is counted
+    # What comes by the clock would be counted or not, as busy as the machine is.
+    heartbeat.INTERVAL_S = keepalive.AGE_S = 3600.0
     print("listening", flush=True)
     try:
         return run(start)

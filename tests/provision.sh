@@ -8,7 +8,7 @@ set_name=${1:-test} bin=${2:-.venv/bin}
 
 declare -A packages=(
   [etcd]=etcd-server [etcdctl]=etcd-client [ip]=iproute2 [jq]=jq [strace]=strace [named]=bind9
-  [knotd]=knot [pdns_server]=pdns-server [unbound]=unbound [dnsmasq]=dnsmasq-base
+  [valgrind]=valgrind [knotd]=knot [pdns_server]=pdns-server [unbound]=unbound [dnsmasq]=dnsmasq-base
   [promtool]=prometheus [chromium]=chromium [/lib/systemd/systemd]=systemd
   [fish]=fish [zsh]=zsh [unshare]=util-linux [nsenter]=util-linux [mount]=mount
 )

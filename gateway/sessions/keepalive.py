@@ -17,6 +17,9 @@ from gateway.sessions.timer import Timer
 AGE_S = 1.0
 """Sessions of this age get keepalive."""
 
+AT_ONCE = 128
+"""Sessions that get it before the others have their turn: about 2 ms."""
+
 
 class Keepalive:
     """Looks at the newest of ``sessions``, which it borrows and which stand in order of arrival."""
@@ -26,6 +29,8 @@ class Keepalive:
     ) -> None:
         self.settings = settings
         self._sessions = sessions
+        self._due: list[Session] = []
+        """The rest of a look that is under way; some may have ended meanwhile, which is no harm."""
         self._timer = Timer(loop, self._look)
 
     def expect(self) -> None:
@@ -36,14 +41,21 @@ class Keepalive:
         self._timer.stop()
 
     def _look(self) -> None:
+        """Tune who is old enough, AT_ONCE of them before the loop goes on."""
+        if not self._due:
+            self._gather()
+        for _ in range(min(len(self._due), AT_ONCE)):
+            self._due.pop().tune(self.settings)
+        newest = next(reversed(self._sessions), None)
+        if self._due:
+            self._timer.start(0.0)
+        elif newest is not None and not newest.tuned:
+            self._timer.start(AGE_S)
+
+    def _gather(self) -> None:
         due_at = monotonic() - AGE_S
-        too_young = False
         for session in reversed(self._sessions):
             if session.tuned:
                 break  # and so are all that came before
             if session.started_at <= due_at:
-                session.tune(self.settings)
-            else:
-                too_young = True
-        if too_young:
-            self._timer.start(AGE_S)
+                self._due.append(session)
