@@ -1,9 +1,9 @@
-"""What a round trip, a connection and a megabyte cost a worker, in instructions: a slip shows on any
-machine, however busy.
+"""What a round trip, a connection and a megabyte cost a worker, in instructions.
 
-callgrind counts the instructions of a real worker in user space. What arrives together is sent
-while the worker is stopped, so that the batches are the same each time. Instructions depend on the
-interpreter, so the bounds are multiples of what a read and a write cost it, counted in the same way.
+A slip shows on any machine, however busy. callgrind counts the instructions of a real worker in
+user space. What arrives together is sent while the worker is stopped, so that the batches are the
+same each time. Instructions depend on the interpreter, so the bounds are multiples of what reads
+and writes in a loop cost it, counted in the same way.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ copy({times})
 MOST_PER_ROUND_TRIP = 3.3
 MOST_PER_CONNECTION = 31.0
 MOST_PER_MEGABYTE = 8.0
-"""In units of two reads and two writes in a loop. Measured with CPython 3.11: 2.8, 27 and 6.0.
+"""In units of two reads and two writes in a loop. Measured with CPython 3.11: 2.8, 27 and 6.0."""
 
 pytestmark = pytest.mark.skipif(
     VALGRIND is None or CONTROL is None, reason="needs valgrind's callgrind"
