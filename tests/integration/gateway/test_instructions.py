@@ -8,6 +8,7 @@ and writes in a loop cost it, counted in the same way.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -218,14 +219,10 @@ def test_a_spliced_megabyte(worker: CountedWorker, unit: float) -> None:
                 queued = 0
                 while left:
                     if queued < len(data) * megabytes:
-                        try:
+                        with contextlib.suppress(BlockingIOError):
                             queued += client.send(data[: len(data) * megabytes - queued])
-                        except BlockingIOError:
-                            pass
-                    try:
+                    with contextlib.suppress(BlockingIOError):
                         left -= len(upstream.recv(1 << 20))
-                    except BlockingIOError:
-                        pass
 
             send()
             counted = min(worker.count(send) for _ in range(3)) / megabytes
