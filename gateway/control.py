@@ -21,8 +21,8 @@ from gateway.message_socket import CHUNK_BYTES, MessageSocket
 class Control:
     """Owns ``pipe_r`` and ``sock``; calls ``on_message(message, fds)`` and ``on_orphaned()``, once.
 
-    ``on_message`` owns the descriptors that it is given. ``on_garbage(error)``: a message was left
-    out, because it was not understood or because its descriptors were lost.
+    ``on_message`` owns the descriptors that it is given. ``on_lost(message)``: one was left out
+    because its descriptors were lost. ``on_garbage(error)``: one was not understood.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class Control:
         sock: socket.socket,
         on_message: Callable[[messages.Down, list[int]], None],
         on_orphaned: Callable[[], None],
+        on_lost: Callable[[messages.Down | messages.Up], None],
         on_garbage: Callable[[str], None],
     ) -> None:
         self._loop = loop
@@ -47,7 +48,11 @@ class Control:
         os.set_blocking(pipe_r, False)
         loop.add_reader(pipe_r, self._read_pipe)
         self._socket = MessageSocket(
-            loop, sock, on_message=self._on_socket_message, on_garbage=on_garbage
+            loop,
+            sock,
+            on_message=self._on_socket_message,
+            on_lost=on_lost,
+            on_garbage=on_garbage,
         )
 
     def send(self, message: messages.Up, fds: Sequence[int] = ()) -> None:

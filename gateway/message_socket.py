@@ -7,12 +7,14 @@ them all. So a message that is not understood, or whose descriptors were lost, c
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from gateway.core import messages, wire
+from gateway.core.outcome import EXHAUSTED
 from gateway.descriptors import DescriptorsLostError, close_all, duplicate, receive, send
 
 CHUNK_BYTES = 256 * 1024
@@ -22,6 +24,12 @@ MOST_QUEUED_BYTES = 4 * 1024 * 1024
 
 Two reports of 3,000 endpoints fit.
 """
+
+
+NO_ROOM = EXHAUSTED.keys() | {errno.ETOOMANYREFS}
+"""What sendmsg says of this host and not of the peer (sendmsg(2), unix(7))."""
+
+AGAIN_S = 0.1
 
 
 @dataclass(slots=True, eq=False)
@@ -38,8 +46,9 @@ class MessageSocket:
     """Owns ``sock`` and whatever descriptor is on its way; never blocks.
 
     ``on_message(message, fds)`` owns the descriptors that it is given.
-    ``on_garbage(error)``: a message was left out, because it was not understood or because its
-    descriptors were not those that it announced.
+    ``on_lost(message)``: a message was left out, because this process had no room for its
+    descriptors. ``on_garbage(error)``: one was left out because it was not understood, or because
+    its descriptors were not those that it announced.
     """
 
     def __init__(
@@ -48,11 +57,13 @@ class MessageSocket:
         sock: socket.socket,
         *,
         on_message: Callable[[messages.Down | messages.Up, list[int]], None],
+        on_lost: Callable[[messages.Down | messages.Up], None],
         on_garbage: Callable[[str], None],
     ) -> None:
         self._loop = loop
         self.sock = sock
         self._on_message = on_message
+        self._on_lost = on_lost
         self._on_garbage = on_garbage
         self._lines = wire.LineReader()
         self._received: deque[list[int] | None] = deque()
@@ -60,6 +71,7 @@ class MessageSocket:
         self._outgoing: deque[_Outgoing] = deque()
         self._queued_bytes = 0
         self._closed = False
+        self._again: asyncio.TimerHandle | None = None
         sock.setblocking(False)
         loop.add_reader(sock, self.read)
 
@@ -118,6 +130,8 @@ class MessageSocket:
         self._closed = True
         self.stop_reading()
         self._loop.remove_writer(self.sock)
+        if self._again is not None:
+            self._again.cancel()
         for outgoing in self._outgoing:
             close_all(outgoing.fds)
         for fds in self._received:
@@ -153,8 +167,11 @@ class MessageSocket:
             except BlockingIOError:
                 self._loop.add_writer(self.sock, self._flush)
                 return
-            except OSError:  # the peer is gone; its pipe or its pidfd says so too
-                sent = len(first.line)
+            except OSError as error:
+                if error.errno in NO_ROOM:
+                    self._flush_later()
+                    return
+                sent = len(first.line)  # the peer is gone; its pipe or its pidfd says so too
             close_all(first.fds)
             self._queued_bytes -= sent
             if sent < len(first.line):
@@ -163,16 +180,28 @@ class MessageSocket:
                 self._outgoing.popleft()
         self._loop.remove_writer(self.sock)
 
+    def _flush_later(self) -> None:
+        """The kernel has no memory for a message just now, or too many descriptors in flight."""
+        self._loop.remove_writer(self.sock)
+        if self._again is None and not self._closed:
+            self._again = self._loop.call_later(AGAIN_S, self._flush_again)
+
+    def _flush_again(self) -> None:
+        self._again = None
+        self._flush()
+
     def _take(self, line: bytes) -> None:
         """Pass on one message with its descriptors; whatever is wrong stays with this one."""
         count = wire.count_descriptors(line)
         fds = self._received.popleft() if count and self._received else []
         try:
             message = wire.decode(line)
-            if fds is None or len(fds) != count:
-                got = "were lost" if fds is None else f"came with {len(fds)}"
+            if fds is None:
+                self._on_lost(message)
+                return
+            if len(fds) != count:
                 kind = type(message).__name__
-                raise wire.WireError(f"{kind}: expected {count} descriptors, they {got}")
+                raise wire.WireError(f"{kind}: expected {count} descriptors, got {len(fds)}")
         except wire.WireError as error:
             close_all(fds or ())
             self._on_garbage(str(error))

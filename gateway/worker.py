@@ -23,6 +23,7 @@ from gateway.core.address import HostPort
 from gateway.core.counters import End, WorkerCounters
 from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.log import Log
+from gateway.core.outcome import EXHAUSTED
 from gateway.core.table import Table
 from gateway.heartbeat import Heartbeat
 from gateway.ingress.ingress import Ingress
@@ -79,7 +80,7 @@ def run(start: WorkerStart) -> int:
     if not worker.listen():
         return 1
     loop.run_forever()
-    return 0
+    return 0 if worker.ready else 1
 
 
 class Worker:
@@ -90,6 +91,7 @@ class Worker:
         self._loop = loop
         self._log = start.log
         self._drain: messages.Drain | None = None
+        self.ready = False
         self._finished = False
         self._cut = 0
         self._drained_before: int | None = None
@@ -101,6 +103,7 @@ class Worker:
             sock=start.control,
             on_message=self._on_message,
             on_orphaned=self._on_orphaned,
+            on_lost=self._on_lost,
             on_garbage=lambda error: start.log.error("message not understood", error=error),
         )
         self._counters = counters = WorkerCounters()
@@ -151,7 +154,8 @@ class Worker:
             try:
                 fds = self._ingress.bind(self._start.listen, exclusive=self._start.exclusive)
             except OSError as error:
-                self._control.send(messages.Failed("bind", error.strerror or str(error)))
+                reason = "start" if error.errno in EXHAUSTED else "bind"
+                self._control.send(messages.Failed(reason, error.strerror or str(error)))
                 self._control.close()
                 return False
             self._control.send(messages.Bound(len(fds)), fds)
@@ -181,6 +185,16 @@ class Worker:
             case _ as never:
                 assert_never(never)
 
+    def _on_lost(self, message: messages.Down | messages.Up) -> None:
+        """We had no room for what came with a message: the master is to send it again."""
+        match message:
+            case messages.Adopt(slot) | messages.Peer(slot):
+                kind = type(message).__name__
+                self._log.warn("no descriptor left for a message", message=kind, of_slot=slot)
+                self._control.send(messages.Missed(kind, slot))
+            case _:
+                pass  # nothing else comes with descriptors
+
     def _apply(self, snapshot: messages.Snapshot) -> None:
         first = self._table.version == 0
         if not self._table.apply(snapshot):
@@ -190,6 +204,7 @@ class Worker:
         self._ingress.apply(snapshot.settings)
         if first and self._drain is None:
             self._ingress.start()
+            self.ready = True
             self._control.send(messages.Ready(snapshot.version))
             self._heartbeat.report()
 
@@ -279,3 +294,8 @@ class Worker:
             error=repr(error or context.get("message")),
             trace="".join(traceback.format_exception(error))[-2000:] if error else "",
         )
+        if not self.ready and self._drain is None and not self._finished:
+            # It has no client and may never be ready; the next worker may.
+            self._finished = True
+            self._control.send(messages.Failed("start", repr(error)))
+            self._leave()

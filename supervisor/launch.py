@@ -2,18 +2,17 @@
 
 ``supervisor`` and ``gateway`` are generic names. If another package has one of them in front of
 ours, our own code cannot be imported to say so: this module can, because its name is nobody
-else's. It imports nothing that is not the standard library's before it has looked.
+else's. It imports nothing that is not the standard library's before it has looked, and nothing at
+all that is a file of its own before there is somebody to report a failure: on a host without free
+descriptors every import may fail.
 """
 
-from __future__ import annotations
-
-import contextlib
-import importlib.util
-import json
 import os
-import signal
 import sys
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PARTS = {"supervisor": "master.py", "gateway": "log_sink.py"}
 """A module of each of our packages, to know them by."""
@@ -35,14 +34,13 @@ RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0
 
 def main() -> int:
     """Check whose packages they are, then run the command line; the exit code."""
-    # Whoever started us may have left it ignored. Then the kernel would throw away how a child
-    # ended, and neither a worker's death nor an upgrade's trial could be told.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     code = _run_to_an_end()
     if code and HANDOVER_VARIABLE in os.environ:
-        with contextlib.suppress(OSError, ValueError):
+        try:
             _recover(int(os.environ[HANDOVER_VARIABLE]))
-            return 0
+        except (OSError, ValueError, ImportError):
+            return code
+        return 0
     return code
 
 
@@ -55,11 +53,30 @@ def _run_to_an_end() -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:  # noqa: BLE001 - of our own imports, in half an installation
+        if reason := _describe_shortage(error):
+            print(f"etcd-gateway: {reason}", file=sys.stderr)
+            return 1
         print(f"etcd-gateway: unexpected {type(error).__name__}: {error}", file=sys.stderr)
         return 1
 
 
+def _describe_shortage(error: BaseException) -> str:
+    """What the host is short of, if that is the reason; else empty."""
+    import errno
+
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        where = f" ({error.filename})" if error.filename else ""
+        expected = "expected a higher limit of open files (ulimit -n, LimitNOFILE=)"
+        return f"cannot start: {error.strerror}{where}, {expected}"
+    return ""
+
+
 def _run() -> int:
+    import signal
+
+    # Whoever started us may have left it ignored. Then the kernel would throw away how a child
+    # ended, and neither a worker's death nor an upgrade's trial could be told.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for name, part in PARTS.items():
         if reason := find_foreign_package(name, part):
             advice = "install etcd-gateway into an environment of its own"
@@ -76,6 +93,8 @@ def _run() -> int:
 
 def find_foreign_package(name: str, part: str) -> str:
     """What is wrong with the package that ``import name`` finds; empty if it is ours."""
+    import importlib.util
+
     spec = importlib.util.find_spec(name)
     homes = list(spec.submodule_search_locations or ()) if spec is not None else []
     found = homes[0] if homes else (spec.origin if spec is not None else None) or "nowhere"
@@ -93,6 +112,8 @@ def _recover(document: int) -> None:
     for as long as it takes; returns only if a stop signal comes meanwhile. This is here because
     nothing else can be relied on: the rest of the program may not even be importable.
     """
+    import json
+
     state: dict[str, Any] = json.loads(os.pread(document, os.fstat(document).st_size, 0))
     failures = state["failures"] = int(state.get("failures", 0)) + 1
     image, state["image"] = state.get("image"), None
@@ -110,7 +131,7 @@ def _recover(document: int) -> None:
     os.execve(argv[0], argv, os.environ)  # noqa: S606 - ourselves
 
 
-def _find_image(image: dict[str, Any] | None) -> list[str] | None:
+def _find_image(image: "dict[str, Any] | None") -> "list[str] | None":
     """The command line of the image before this one; None if it is not there any more."""
     if image is None or not os.access(image["argv"][0], os.X_OK):
         return None
@@ -136,6 +157,8 @@ def _own_command() -> list[str]:
 
 def _wait_for_another_try(failures: int) -> bool:
     """False if a stop signal comes; HUP and USR2 say that it is worth a try now."""
+    import signal
+
     wait_s = min(RETRY_FIRST_S * 2.0 ** min(failures - 1, 16), RETRY_MOST_S)
     text = f"upgrade failed, the old workers go on; trying again in {wait_s:g} s"
     print(f"etcd-gateway: {text}", file=sys.stderr, flush=True)

@@ -58,11 +58,11 @@ from supervisor.shutdown import Shutdown
 from supervisor.system import kernel_calls, limits
 from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.connections import Dialing, dial_as, find_foreign_source
-from supervisor.system.log import make_log
+from supervisor.system.log import make_log, take_library_messages
 from supervisor.system.orphans import OrphanReaper
 from supervisor.system.patience import try_until_done
 from supervisor.system.signals import SignalWatch
-from supervisor.system.tasks import Tasks
+from supervisor.system.tasks import Tasks, make_loop
 from supervisor.system.tls import TlsContexts
 from supervisor.system.uptime import Uptime
 from supervisor.workers.pool import Handlers, WorkerPool
@@ -79,6 +79,9 @@ UPGRADE_RETRY_S = 60.0
 
 OLD_WORKERS_GO_ON = "upgrade failed, the old workers go on"
 
+ACCEPT_FAILED = "socket.accept() out of system resource"
+"""How asyncio's exception handler is told (``selector_events.py``)."""
+
 FATAL_TASKS = ("begin", "leave")
 """Without these there is no gateway, or no end of it; others may fail without a session lost."""
 
@@ -91,7 +94,7 @@ def run(config: Config, reread: Callable[[], Config]) -> int:
     """
     if (document := preflight.handed_over(os.environ)) is not None:
         return _try_start(config, document)
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=make_loop) as runner:
         return runner.run(Master(config, reread).main())
 
 
@@ -117,6 +120,7 @@ class Master:
         left = self._left.state
         self._events = RecentEvents(left.events)
         self._log = make_log(config.log_level, config.log_format, tap=self._events.take)
+        take_library_messages(self._log)
         self._tls_contexts = TlsContexts(self._log)
         self._certificates = CertificateWatch(self._log)
         self._certificates.ends.restore(left.certificates)
@@ -270,8 +274,10 @@ class Master:
             self._fail(str(error), EXIT_NO_ENDPOINT)
         except BadTargetError as error:
             self._fail(str(error), EXIT_USAGE)
-        except (AdminError, OSError) as error:
+        except AdminError as error:
             self._fail(str(error), EXIT_FAILURE)
+        except OSError as error:
+            self._fail(f"cannot start: {limits.describe_shortage(error)}", EXIT_FAILURE)
 
     def _can_dial(self) -> bool:
         """Dial as configured from now on; False: the start failed, because it cannot be."""
@@ -462,7 +468,7 @@ class Master:
                 self._endpoints.health.dial_succeeded(endpoint, address)
             case messages.Drained(cut):
                 self._shutdown.on_drained(cut)
-            case messages.Bound() | messages.Ready() | messages.Failed():
+            case messages.Bound() | messages.Ready() | messages.Failed() | messages.Missed():
                 pass  # the pool's business
             case _:
                 assert_never(message)
@@ -731,4 +737,8 @@ class Master:
     def _on_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """A bug must cost one event, not the gateway."""
         error = context.get("exception")
+        if isinstance(error, OSError) and context.get("message") == ACCEPT_FAILED:
+            # Only the admin address accepts on this loop. asyncio tries again a second later.
+            self._log.warn("cannot accept at the admin address", error=error.strerror)
+            return
         self._log.error("internal error", error=repr(error or context.get("message")))

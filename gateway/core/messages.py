@@ -4,7 +4,8 @@ Down the pipe (master to worker): :class:`Snapshot`, :class:`Loads`, :class:`Giv
 :class:`Drain`.
 Down the control socket: :class:`Adopt` and :class:`Peer` (with descriptors), :class:`Release`.
 Up the control socket (worker to master): :class:`Bound` (with descriptors), :class:`Ready`,
-:class:`Failed`, :class:`DialFailed`, :class:`DialSucceeded`, :class:`Report`, :class:`Drained`.
+:class:`Failed`, :class:`Missed`, :class:`DialFailed`, :class:`DialSucceeded`, :class:`Report`,
+:class:`Drained`.
 
 One message is one line of JSON, ``{"type": "Snapshot", ...}``; see ``wire``.
 """
@@ -152,10 +153,25 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The worker cannot start and says why (``bind``: a listen address is not to be had)."""
+    """The worker cannot start and says why.
+
+    ``reason``: ``bind``, a listen address is not to be had; ``start``, anything else. The next
+    worker may fare better after ``start`` only.
+    """
 
     reason: str
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A message of this type for this slot came without its descriptors: the worker had no room.
+
+    The master sends it again.
+    """
+
+    message: str
+    slot: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +245,7 @@ class Drained:
 
 
 Down = Snapshot | Loads | GiveUp | Drain | Adopt | Release | Peer
-Up = Ready | Bound | Failed | DialFailed | DialSucceeded | Report | Drained
+Up = Ready | Bound | Failed | Missed | DialFailed | DialSucceeded | Report | Drained
 
 MAY_BE_LOST: tuple[type, ...] = (DialFailed, DialSucceeded, Report)
 """Of those that go up: evidence that comes again, and figures that the next report repeats."""

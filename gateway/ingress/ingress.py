@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import resource
 import socket
@@ -31,6 +32,9 @@ from gateway.scoreboard import Scoreboard
 from gateway.sessions.register import Sessions
 from gateway.tcp import peer_of
 from gateway.unix import UNIX_PEER, is_unix_socket
+
+_LOOKED_AT = 8192
+"""Descriptors asked for one by one: a worker begins with three for each of MAX_SLOTS at most."""
 
 LOST = "no descriptor was left for a client that another worker handed over"
 
@@ -390,4 +394,15 @@ def _open_files() -> tuple[int, int]:
     """The limit of open files of this process, and how many it has now."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = sys.maxsize if soft == resource.RLIM_INFINITY else soft
-    return most, len(os.listdir("/proc/self/fd")) - 1  # but the one for looking
+    try:
+        return most, len(os.listdir("/proc/self/fd")) - 1  # but the one for looking
+    except OSError:  # there is none for looking
+        return most, sum(map(_is_open, range(min(most, _LOOKED_AT))))
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_GETFD)
+    except OSError:
+        return False
+    return True

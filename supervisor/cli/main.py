@@ -5,6 +5,7 @@ The other modules are imported inside of it, so that a failing import is reporte
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import sys
@@ -15,7 +16,11 @@ from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code. Raises nothing but SystemExit."""
+    """Run the command line; the exit code.
+
+    Raises nothing but SystemExit, and an OSError for want of descriptors: there may be none to
+    import anything with, and ``launch`` has the words for it.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _open_missing_streams()
     try:
@@ -32,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output is gone; keep the interpreter from writing to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_FAILURE
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        return _fail_unexpectedly(error, arguments)
     except Exception as error:  # noqa: BLE001 - the outermost boundary: no traceback for users
         return _fail_unexpectedly(error, arguments)
 

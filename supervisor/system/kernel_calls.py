@@ -11,13 +11,20 @@ import resource
 import signal
 from collections.abc import Callable
 
+from gateway.core.outcome import EXHAUSTED
+
 
 def find_missing_call() -> str | None:
-    """Which needed call is refused here and what to do about it, or None."""
+    """Which needed call is refused here and what to do about it, or None.
+
+    OSError: the host is short of something just now, which is no refusal.
+    """
     for name, attempt in _ATTEMPTS.items():
         try:
             attempt()
         except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise
             return (
                 f"the system call {name} is refused ({error.strerror}), expected Linux 5.4 or "
                 f"newer, and a seccomp profile of the container that allows it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import resource
@@ -23,6 +24,23 @@ def raise_open_files() -> int:
 def open_files() -> int:
     """The limit of open files that is in force."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def describe_shortage(error: OSError) -> str:
+    """The error as a text; if the host is short of something, also which limit that is."""
+    match error.errno:
+        case errno.EMFILE:
+            limit = f"the limit of open files of this process is {open_files()}"
+        case errno.ENFILE:
+            limit = "the host has as many open files as fs.file-max allows"
+        case errno.ENOMEM | errno.ENOBUFS:
+            limit = "the host or the control group has no memory left"
+        case errno.EAGAIN:
+            limit = "the user or the control group has as many processes as are allowed"
+        case _:
+            return str(error)
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror}{where}: {limit}"
 
 
 _OWN_FILES = 32

@@ -7,6 +7,7 @@ no library limits a line to one atomic write (ADR 0011).
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 import weakref
@@ -36,6 +37,15 @@ def make_log(
     ``json``, ``console``, ``auto``. ``tap`` is called with every record that is written, uncut.
     """
     return LineLog(_Output(level, line_format, stream_fd, tap), {})
+
+
+def take_library_messages(log: LineLog) -> None:
+    """Have warnings and errors of libraries in the log, as lines like all others.
+
+    Without a handler, the logging module would print them to standard error as they are.
+    """
+    root = logging.getLogger()
+    root.handlers[:] = [_LibraryMessages(log)]
 
 
 class LineLog:
@@ -93,6 +103,16 @@ class LineLog:
     def dropped(self) -> int:
         """Lines lost so far in this process."""
         return self._output.sink().dropped
+
+
+class _LibraryMessages(logging.Handler):
+    def __init__(self, log: LineLog) -> None:
+        super().__init__(logging.WARNING)
+        self._line_log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell = self._line_log.error if record.levelno >= logging.ERROR else self._line_log.warn
+        tell("message of a library", library=record.name, error=record.getMessage())
 
 
 class _Output:

@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+
+def make_loop() -> asyncio.AbstractEventLoop:
+    """A new event loop. OSError: the host is short of descriptors or memory.
+
+    asyncio's destructor of a loop that was only half made fails, and the interpreter would print
+    that, with a traceback, before we could say anything.
+    """
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        return asyncio.new_event_loop()
+    except OSError as error:
+        failure = OSError(error.errno, error.strerror)
+    finally:
+        # The exception, and with it the half made loop, is gone by now.
+        sys.unraisablehook = hook
+    raise failure
 
 
 class Tasks:

@@ -20,6 +20,7 @@ class Channel:
     """Owns ``pipe_w`` and ``control``; both are closed by :meth:`close`.
 
     ``on_message(message, fds)`` owns the descriptors it is given.
+    ``on_lost(reason)``: we had no room for the descriptors of a message, which was left out.
     ``on_broken(reason)`` is called if the worker breaks the protocol, and nothing more is read.
     ``inherited``: from a former master, which may have read half of the first line, and whose
     workers may be of another release: what they say is left out where it is not understood.
@@ -32,6 +33,7 @@ class Channel:
         pipe_w: int,
         control: socket.socket,
         on_message: Callable[[messages.Up, list[int]], None],
+        on_lost: Callable[[str], None],
         on_broken: Callable[[str], None],
         inherited: bool = False,
     ) -> None:
@@ -46,7 +48,11 @@ class Channel:
         self._inherited = inherited
         os.set_blocking(pipe_w, False)
         self._socket = MessageSocket(
-            loop, control, on_message=self._check, on_garbage=self._on_garbage
+            loop,
+            control,
+            on_message=self._check,
+            on_lost=lambda message: on_lost(f"no descriptor is left for {type(message).__name__}"),
+            on_garbage=self._on_garbage,
         )
 
     @property
@@ -113,6 +119,7 @@ class Channel:
             case (
                 messages.Ready()
                 | messages.Failed()
+                | messages.Missed()
                 | messages.DialFailed()
                 | messages.DialSucceeded()
                 | messages.Report()

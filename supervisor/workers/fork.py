@@ -17,8 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from gateway.core import messages, wire
 from gateway.core.address import HostPort
 from gateway.core.log import Log
+from gateway.descriptors import send
 from gateway.scoreboard import Scoreboard
 
 # Importing the worker imports uvloop before the fork: a fork takes 4 to 8 ms instead of 75 ms.
@@ -219,7 +221,7 @@ def _run_child(
             )
         )
     except BaseException as error:  # noqa: BLE001 - the boundary of the process
-        _report_exception(birth, error)
+        _report_exception(birth, error, control)
     finally:
         os._exit(status)
 
@@ -259,8 +261,13 @@ def close_all_but(kept_fds: Sequence[int]) -> None:
                 os.close(int(name))
 
 
-def _report_exception(birth: Birth, error: BaseException) -> None:
+def _report_exception(birth: Birth, error: BaseException, control: socket.socket) -> None:
+    """Have the master log it, with what it knows of the worker; if it is gone, say it ourselves."""
     who = birth.who
-    with contextlib.suppress(OSError):
+    reason = str(error) if isinstance(error, OSError) else repr(error)
+    try:
+        send(control, wire.encode(messages.Failed("start", reason)))
+    except (OSError, wire.WireError):
         text = f"etcd-gateway: worker slot={who.slot} gen={who.gen}: {error!r}\n"
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode()[:4096])
+        with contextlib.suppress(OSError):
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode()[:4096])

@@ -112,6 +112,7 @@ class WorkerHandles:
             pipe_w=child.pipe_w,
             control=child.control,
             on_message=lambda message, fds: self._hear(who, message, fds),
+            on_lost=lambda reason: self.kill(who, reason),
             on_broken=lambda reason: self.condemn(who, reason),
             inherited=inherited,
         )
@@ -157,6 +158,10 @@ class WorkerHandles:
         """Make a new slot's inbox known to the workers of the others."""
         self._introductions += [(who, slot, inbox_w) for who in self._handles if who.slot != slot]
         self.go_on_introducing()
+
+    def introduce_to(self, who: WorkerId, slot: int, inbox_w: socket.socket) -> None:
+        """Make a slot's inbox known to this worker at the next opportunity."""
+        self._introductions.insert(0, (who, slot, inbox_w))
 
     def go_on_introducing(self) -> None:
         """Make known what could not be for want of a descriptor."""

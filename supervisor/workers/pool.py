@@ -334,22 +334,25 @@ class WorkerPool:
             try:
                 self._open_slot(spawn.who.slot)
             except OSError as error:
-                self._spawner.tell_failure(spawn.who, error)
-                self._feed(events.WorkerExited(spawn.who))
+                self._not_started(spawn.who, error)
             else:
                 ready.append(spawn)
         pin = self._config.pin_workers
         for who, child in self._spawner.spawn(ready, slots=self._fleet.wanted, pin=pin):
-            if child is None:
-                self._feed(events.WorkerExited(who))
+            if isinstance(child, OSError):
+                self._not_started(who, child)
                 continue
             try:
                 handle = self._handles.take(who, child)
             except OSError as error:
-                self._spawner.tell_failure(who, error)
-                self._feed(events.WorkerExited(who))
+                self._not_started(who, error)
             else:
                 handle.channel.send(self._snapshot, messages.Snapshot)
+
+    def _not_started(self, who: WorkerId, error: OSError) -> None:
+        self._spawner.tell_failure(who, error)
+        self.failure = f"cannot start worker: {error.strerror or error}"
+        self._feed(events.WorkerExited(who))
 
     def _on_message(self, who: WorkerId, message: messages.Up, fds: list[int]) -> None:
         slot, gen = who.slot, who.gen
@@ -368,6 +371,8 @@ class WorkerPool:
                     "worker cannot start", slot=slot, gen=gen, reason=reason, error=error, **hint
                 )
                 self._feed(events.WorkerFailed(who, reason))
+            case messages.Missed(kind, of_slot):
+                self._send_again(who, kind, of_slot)
             case (
                 messages.Report()
                 | messages.DialFailed()
@@ -378,6 +383,13 @@ class WorkerPool:
             case _:
                 assert_never(message)
         self._handlers.on_message(slot, gen, message)
+
+    def _send_again(self, who: WorkerId, kind: str, slot: int) -> None:
+        """The worker had no room for the descriptors that came with a message."""
+        if kind == messages.Peer.__name__ and slot in self._sockets:
+            self._handles.introduce_to(who, slot, self._sockets[slot].inbox_w)
+        elif kind == messages.Adopt.__name__:
+            self._feed(events.AdoptionFailed(slot, by=who))
 
     def _on_bound(self, who: WorkerId, fds: list[int]) -> None:
         if self._sockets[who.slot].listeners or len(fds) != len(tcp_only(self._listen)):

@@ -30,8 +30,8 @@ class Spawner:
 
     def spawn(
         self, spawns: Sequence[commands.Spawn], *, slots: int, pin: bool
-    ) -> list[tuple[WorkerId, Child | None]]:
-        """Fork these workers in one go; None where one could not be started, and the log says why.
+    ) -> list[tuple[WorkerId, Child | OSError]]:
+        """Fork these workers in one go; or why one could not be started.
 
         Their slots are open. ``pin``: each runs on the slot's CPU only.
         """
@@ -39,20 +39,14 @@ class Spawner:
             if spawn.reason != "start":
                 self.restarts[spawn.reason] += 1
         births: list[Birth] = []
-        started: list[tuple[WorkerId, Child | None]] = []
+        started: list[tuple[WorkerId, Child | OSError]] = []
         for spawn in spawns:
             try:
                 births.append(self._birth(spawn, slots=slots, pin=pin))
             except OSError as error:
-                self.tell_failure(spawn.who, error)
-                started.append((spawn.who, None))
-        for birth, child in zip(births, fork_workers(births), strict=True):
-            if isinstance(child, OSError):
-                self.tell_failure(birth.who, child)
-                started.append((birth.who, None))
-            else:
-                started.append((birth.who, child))
-        return started
+                started.append((spawn.who, error))
+        children = fork_workers(births)
+        return started + [(birth.who, child) for birth, child in zip(births, children, strict=True)]
 
     def tell_failure(self, who: WorkerId, error: OSError) -> None:
         """One worker could not be started."""

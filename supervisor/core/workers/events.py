@@ -63,9 +63,13 @@ class WorkerExited:
 
 @dataclass(frozen=True, slots=True)
 class AdoptionFailed:
-    """The slot's listeners could not be given to the worker that was to adopt them."""
+    """The slot's listeners could not be given to the worker that was to adopt them.
+
+    ``by``: that worker, if it may have been replaced by another adopter since.
+    """
 
     slot: int
+    by: WorkerId | None = None
 
 
 @dataclass(frozen=True, slots=True)

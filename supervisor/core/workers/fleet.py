@@ -119,9 +119,8 @@ class Fleet:
                     self._end(EXIT_FAILURE, now)
             case events.WorkerExited(who):
                 self._exited(who, now)
-            case events.AdoptionFailed(slot):
-                self.slots[slot].adopter = None
-                self.slots[slot].adopt_at = now + ADOPT_RETRY_S
+            case events.AdoptionFailed(slot, by):
+                self._adoption_failed(slot, by, now)
             case events.Resize(by):
                 self._resize(by, now)
             case events.DrainAll(deadline_s):
@@ -216,6 +215,14 @@ class Fleet:
         if now >= self._report_at:
             self._report_at = now + UPGRADE_RETRY_S / 2
             self._out.append(commands.ReportUpgradeFailed())
+
+    def _adoption_failed(self, index: int, by: WorkerId | None, now: float) -> None:
+        if not 0 <= index < len(self.slots):
+            return
+        slot = self.slots[index]
+        if by is None or slot.adopter == by:
+            slot.adopter = None
+            slot.adopt_at = now + ADOPT_RETRY_S
 
     def _resize(self, by: int, now: float) -> None:
         for _ in range(abs(by)):

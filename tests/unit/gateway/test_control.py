@@ -27,6 +27,7 @@ class Ends:
         self.sock, theirs = socket.socketpair()
         self.got: list[tuple[Any, list[int]]] = []
         self.garbage: list[str] = []
+        self.lost: list[Any] = []
         self.orphaned = 0
         self.fails_on: Any = None
         self.control = Control(
@@ -35,6 +36,7 @@ class Ends:
             sock=theirs,
             on_message=self._on_message,
             on_orphaned=self._on_orphaned,
+            on_lost=self.lost.append,
             on_garbage=self.garbage.append,
         )
 
@@ -254,7 +256,8 @@ def test_descriptors_that_were_lost_cost_their_own_message(ends: Ends) -> None:
 
     ends.loop.run_until_complete(starve())
     assert ends.got == []
-    assert ends.garbage == ["Adopt: expected 2 descriptors, they were lost"]
+    assert ends.lost == [messages.Adopt(3)]
+    assert ends.garbage == []
     socket.send_fds(ends.sock, [wire.encode(messages.Peer(4), descriptors=1)], [spare])
     os.close(spare)
     ends.turn()

@@ -12,6 +12,7 @@ from gateway.core import messages, wire
 from gateway.core.endpoint import Endpoint
 from gateway.descriptors import receive
 from supervisor.workers.channel import Channel
+from tests.support import no_descriptors_left
 
 
 class Ends:
@@ -23,12 +24,14 @@ class Ends:
         control, self.control = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.up: list[tuple[messages.Up, list[int]]] = []
         self.broken: list[str] = []
+        self.lost: list[str] = []
         self.handle: Callable[[messages.Up, list[int]], None] = self._keep
         self.channel = Channel(
             asyncio.get_running_loop(),
             pipe_w=pipe_w,
             control=control,
             on_message=self._hear,
+            on_lost=self.lost.append,
             on_broken=self.broken.append,
             inherited=inherited,
         )
@@ -260,5 +263,23 @@ def test_what_an_exited_worker_said_last_is_heard() -> None:
             both.channel.close()
             both.channel.send(snapshot(2), messages.Snapshot)
             both.channel.pass_down(messages.Release(1))
+
+    asyncio.run(play())
+
+
+def test_listeners_that_were_lost_are_told_and_break_nothing() -> None:
+    """Without a free descriptor: that is this host's fault, not the worker's."""
+
+    async def play() -> None:
+        async with ends() as both:
+            line = wire.encode(messages.Bound(1), descriptors=1)
+            with no_descriptors_left():
+                socket.send_fds(both.control, [line], [both.control.fileno()])
+                await both.until(lambda: both.lost)
+            both.say(wire.encode(messages.Ready(1)))
+            await both.until(lambda: both.up)
+            assert both.lost == ["no descriptor is left for Bound"]
+            assert both.broken == []
+            assert both.up == [(messages.Ready(1), [])]
 
     asyncio.run(play())

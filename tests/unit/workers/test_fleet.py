@@ -135,6 +135,18 @@ def test_an_adoption_that_failed_is_tried_again() -> None:
     assert play.do(events.WorkerReady(WorkerId(1, 2))) == [commands.ReleaseListeners(A, 1)]
 
 
+def test_an_adopter_of_before_takes_nothing_from_the_one_of_now() -> None:
+    """It says late that it could not adopt, or of a slot that there is not: nothing changes."""
+    play = filled()
+    play.do(events.WorkerExited(B))
+    assert play.ticks(ADOPT_AFTER_S + TICK_S) == [commands.AdoptListeners(A, 1)]
+    assert play.do(events.AdoptionFailed(1, by=WorkerId(0, 99))) == []
+    assert play.do(events.AdoptionFailed(99, by=A)) == []
+    assert play.ticks(ADOPT_RETRY_S + TICK_S) == []
+    assert play.do(events.AdoptionFailed(1, by=A)) == []
+    assert play.ticks(ADOPT_RETRY_S + TICK_S) == [commands.AdoptListeners(A, 1)]
+
+
 def test_workers_of_the_same_program_are_kept() -> None:
     """After a crash of the master: nothing is forked, and ready is said at once.
 

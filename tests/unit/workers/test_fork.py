@@ -102,9 +102,24 @@ def test_a_child_keeps_only_what_is_its_own(
 
 
 def test_an_exception_ends_in_the_child(capfd: pytest.CaptureFixture[str]) -> None:
-    """It never reaches the master's stack: one line, exit status 70."""
+    """It never reaches the master's stack: the master is told, exit status 70."""
 
     def fail(_: WorkerStart) -> int:
+        raise ValueError("told so")
+
+    said, how = last_words(born(fail))
+    assert wire.decode(said.encode()) == messages.Failed("start", "ValueError('told so')")
+    assert how == "exit 70"
+    assert capfd.readouterr().err == ""
+
+
+def test_an_exception_is_said_where_the_master_does_not_listen(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """One line on standard error."""
+
+    def fail(start: WorkerStart) -> int:
+        start.control.close()
         raise ValueError("told so")
 
     assert last_words(born(fail)) == ("", "exit 70")

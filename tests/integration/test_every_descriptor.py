@@ -1,0 +1,292 @@
+"""Each call of a gateway that makes a descriptor, or a process, fails once; and from there on.
+
+The n-th one fails for every n, until what is tried ends without one that failed. A shorter run
+takes some of the n where each costs a start; ``make stress`` takes all of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+import random
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from supervisor.cli.admin_client import UnreachableError, fetch_status
+from tests.backends import Backend, echo
+from tests.clients import connect, echoes
+from tests.dns import NameServer
+from tests.gateway import READY, Gateway
+from tests.shortage import Call, Shortage, why_no_shortage
+from tests.support import free_port, wait_until
+
+LONG = "GATEWAY_TESTS_LONG" in os.environ
+CODES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+FOR_S = 1.0
+"""How long a shortage that lasts, lasts."""
+
+WORKERS, SESSIONS = 2, 4
+LAUNCHED = "/etcd_gateway."
+"""The first file of ours that a start opens. What fails before is the interpreter's to report."""
+
+NEVER = ("internal error", "worker breaks the protocol", "message not understood")
+
+pytestmark = [
+    pytest.mark.skipif(bool(why_no_shortage()), reason=why_no_shortage()),
+    pytest.mark.timeout(1800 if LONG else 300),
+    pytest.mark.slow,
+]
+
+
+def numbers(stride: int) -> Iterator[int]:
+    """Every n; of a shorter run one in ``stride``, from where chance will have it."""
+    first = 1 if LONG or stride == 1 else random.randint(1, stride)
+    print("from", first)
+    return itertools.count(first, 1 if LONG else stride)
+
+
+class Subject:
+    """A gateway whose calls can be refused; its endpoint has a name, so that DNS is asked."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.admin = f"127.0.0.1:{free_port()}"
+        backend = stack.enter_context(Backend(echo))
+        nameserver = stack.enter_context(NameServer())
+        nameserver.set("endpoint.test", "A", "127.0.0.1", ttl=300)
+        self.shortage = stack.enter_context(Shortage())
+        self.gateway = stack.enter_context(
+            Gateway(
+                f"--admin-addr={self.admin}",
+                f"--nameserver={nameserver.address}",
+                "--drain-timeout=600s",
+                endpoints=[f"endpoint.test:{backend.port}"],
+                workers=WORKERS,
+                prefix=self.shortage.prefix,
+            )
+        )
+        self.gateway.wait_ready()
+        wait_until(self.is_whole)
+        self.sessions: list[socket.socket] = []
+        stack.callback(self.close_sessions)
+        self.renew_sessions()
+        self.most_files = 0
+
+    def is_whole(self) -> bool:
+        """Whether it is ready, with all its workers and no others."""
+        try:
+            document = fetch_status([self.admin])
+        except (UnreachableError, OSError):
+            return False
+        states = [each["state"] for each in document["workers"]]
+        return document["state"] == "ready" and states.count("ready") == WORKERS
+
+    def worker(self, slot: int) -> int:
+        workers = fetch_status([self.admin])["workers"]
+        return next(
+            int(each["pid"])
+            for each in workers
+            if each["slot"] == slot and each["state"] == "ready"
+        )
+
+    def files(self) -> int:
+        """Descriptors of the master."""
+        return len(os.listdir(f"/proc/{self.gateway.pid}/fd"))
+
+    def renew_sessions(self) -> None:
+        self.close_sessions()
+        self.sessions = [connect(self.gateway.address) for _ in range(SESSIONS)]
+        for sock in self.sessions:
+            assert is_alive(sock)
+
+    def close_sessions(self) -> None:
+        for sock in self.sessions:
+            sock.close()
+
+    def said(self, since: int, *messages: str) -> bool:
+        return any(line["msg"] in messages for line in self.gateway.lines()[since:])
+
+    def check(self, since: int, *, may_cut: bool) -> None:
+        """Descriptors are back: it is as it was, and nothing is left open."""
+        wait_until(self.is_whole, 30, "all workers are ready")
+        assert all(echoes(self.gateway.address) for _ in range(2 * WORKERS))
+        lines = self.gateway.lines()[since:]
+        assert [line for line in lines if line["msg"] in NEVER] == []
+        alive = [is_alive(sock) for sock in self.sessions]
+        if may_cut:
+            self.renew_sessions()
+        else:
+            assert all(alive), lines
+        wait_until(lambda: self.files() <= self.most_files, 10, "no descriptor is left open")
+
+
+def is_alive(sock: socket.socket) -> bool:
+    try:
+        sock.sendall(b"?")
+        return sock.recv(1) == b"?"
+    except OSError:
+        return False
+
+
+# What is tried. Each returns when it is over, well or not.
+
+
+def serve_clients(subject: Subject) -> None:
+    """Clients are accepted, handed over and dialed for; who is lost is in the log."""
+    before = count_lost(subject)
+    lost = sum(not echoes(subject.gateway.address, 10) for _ in range(4))
+    wait_until(lambda: lost == count_lost(subject) - before, what=f"{lost} are told of")
+
+
+def count_lost(subject: Subject) -> int:
+    return sum(line["sessions"] for line in subject.gateway.lines("clients lost"))
+
+
+def reload(subject: Subject) -> None:
+    since = len(subject.gateway.lines())
+    subject.gateway.signal(signal.SIGHUP)
+    wait_until(lambda: subject.said(since, "reload complete", "reload failed"), 20)
+
+
+def adopt(subject: Subject) -> None:
+    """A worker hangs: its listeners are adopted, and clients of its slot are served meanwhile."""
+    victim = subject.worker(1)
+    os.kill(victim, signal.SIGSTOP)
+    try:
+        serve_clients(subject)
+    finally:
+        os.kill(victim, signal.SIGCONT)
+
+
+def replace(subject: Subject) -> None:
+    since = len(subject.gateway.lines())
+    os.kill(subject.worker(1), signal.SIGKILL)
+    wait_until(lambda: subject.said(since, "worker ready"), 20)
+
+
+def scale(subject: Subject) -> None:
+    since = len(subject.gateway.lines())
+    subject.gateway.signal(signal.SIGTTIN)
+    wait_until(lambda: subject.said(since, "worker ready"), 20)
+    subject.gateway.signal(signal.SIGTTOU)
+    wait_until(subject.is_whole, 20)
+
+
+def ask(subject: Subject) -> None:
+    wait_until(subject.is_whole, 20)
+
+
+def upgrade(subject: Subject) -> None:
+    since = len(subject.gateway.lines())
+    subject.gateway.signal(signal.SIGUSR2)
+    failed = ("upgrade failed, the old image goes on", "upgrade failed, the old workers go on")
+    wait_until(lambda: subject.said(since, READY, *failed), 90)
+
+
+TRIED: dict[str, tuple[Callable[[Subject], None], int, bool]] = {
+    "an accept, a dial, a hand-over": (serve_clients, 1, False),
+    "a reload": (reload, 1, False),
+    "an adoption": (adopt, 3, False),
+    "a replaced worker": (replace, 5, True),
+    "more workers and fewer": (scale, 8, False),
+    "a question": (ask, 1, False),
+    "an upgrade": (upgrade, 25, False),
+}
+"""What, one n in how many, and whether sessions end by it."""
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
+@pytest.mark.parametrize("name", TRIED)
+def test_a_running_gateway(name: str, lasting: bool) -> None:
+    """It goes on: no session ends, no client is lost unseen, and it recovers."""
+    act, stride, may_cut = TRIED[name]
+    with ExitStack() as stack:
+        subject = Subject(stack)
+        act(subject)  # what is opened for good the first time, is open now
+        wait_until(subject.is_whole, 30)
+        subject.most_files = subject.files()
+        subject.renew_sessions()
+        for n in numbers(stride):
+            since = len(subject.gateway.lines())
+            try:
+                with refused(subject.shortage, n, lasting=lasting):
+                    act(subject)
+                subject.check(since, may_cut=may_cut)
+            except AssertionError as error:
+                calls = subject.shortage.refused
+                text = json.dumps(subject.gateway.lines()[since:], indent=1)
+                raise AssertionError(f"{n}, {calls[:3]}: {error}\n{text}") from None
+            if not subject.shortage.refused:
+                break
+
+
+@contextmanager
+def refused(shortage: Shortage, n: int, *, lasting: bool) -> Iterator[None]:
+    """The n-th call fails; if it lasts, for FOR_S at least."""
+    code = CODES[n % len(CODES)]
+    shortage.arm(n, code, lasting=lasting)
+    timer = threading.Timer(FOR_S, shortage.disarm)
+    if lasting:
+        timer.start()
+    try:
+        yield
+        if lasting:
+            timer.join()
+    finally:
+        timer.cancel()
+        calls = shortage.disarm()
+        print(n, errno.errorcode[code], calls[:1], len(calls))
+
+
+def begin(n: int, *, lasting: bool, imports: bool) -> list[Call]:
+    """A start, with the n-th call refused: it is ready, or it has said why not. What was refused.
+
+    A shortage that lasts is over when the start has failed; else after five refusals.
+    """
+    with Backend(echo) as backend, Shortage() as shortage:
+        shortage.arm(n, CODES[n % 2], lasting=lasting, after=LAUNCHED, imports=imports)
+        with Gateway(
+            endpoints=[backend.address], workers=WORKERS, prefix=shortage.prefix
+        ) as gateway:
+            process = gateway.process
+
+            def is_over() -> bool:
+                if len(shortage.refused) >= 5:
+                    shortage.disarm()
+                return READY in gateway.text() or process.poll() is not None
+
+            wait_until(is_over, 30)
+            refused = shortage.disarm()
+            code, text = gateway.process.poll(), gateway.text()
+            assert "Traceback" not in text, (n, refused[:2], text)
+            if code is None:
+                assert echoes(gateway.address, 10), (n, refused[:2], text)
+            else:
+                assert code in ((1, 70) if lasting else (1,)), (n, refused[:2], text)
+                last = text.splitlines()[-1]
+                words = ("Too many open files", "Error 2", "temporarily unavailable")
+                assert any(word in last for word in words), (n, refused[:2], text)
+            assert [line for line in text.splitlines() if "internal error" in line] == []
+    return refused
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
+def test_a_start(lasting: bool) -> None:
+    """It is ready after all, or ends with 1, or with 70 if no worker can be started; in words."""
+    for n in numbers(12):
+        if not begin(n, lasting=lasting, imports=False):
+            break
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
+def test_the_imports_of_a_start(lasting: bool) -> None:
+    """Also where the interpreter cannot open a module or a library."""
+    for n in numbers(150):
+        if not begin(n, lasting=lasting, imports=True):
+            break
