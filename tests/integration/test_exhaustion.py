@@ -318,7 +318,7 @@ def test_a_stopped_worker_delays_nobody_and_gets_the_newest(tmp_path: Path) -> N
                 def is_ahead() -> bool:
                     document = fetch_status([admin])
                     known = {w["pid"]: w["snapshot_version"] for w in document["workers"]}
-                    return known[awake] == document["snapshot_version"] > known[sleeper]
+                    return bool(known[awake] == document["snapshot_version"] > known[sleeper])
 
                 wait_until(is_ahead, 30, "the other worker has the newest")
             finally:
