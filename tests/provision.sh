@@ -17,7 +17,7 @@ if [ "$set_name" = dist ]; then
 fi
 if [ "$set_name" = bench ]; then
   packages=([etcd]=etcd-server [haproxy]=haproxy [nginx]=nginx [wrk]=wrk [iperf3]=iperf3
-    [curl]=curl)
+    [curl]=curl [h2load]=nghttp2-client [cc]=build-essential)
 fi
 PATH=$PATH:/usr/sbin:/sbin
 

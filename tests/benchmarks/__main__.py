@@ -14,7 +14,9 @@ from pathlib import Path
 from tests.benchmarks.chart import draw_chart
 from tests.benchmarks.loads import answering_server, sinking_server
 from tests.benchmarks.machine import describe, share_cpus
-from tests.benchmarks.measures import MEASURES, Measure, Setting
+from tests.benchmarks.many import MANY_MEASURES
+from tests.benchmarks.measures import MEASURES as BASIC_MEASURES
+from tests.benchmarks.measures import Measure, Setting
 from tests.benchmarks.own import OWN_MEASURES
 from tests.benchmarks.processes import BenchmarkError, raise_descriptor_limit
 from tests.benchmarks.report import write_report
@@ -22,6 +24,7 @@ from tests.benchmarks.results import Results, judge
 from tests.benchmarks.rounds import plan, take_turns
 from tests.benchmarks.subjects import FLOOR, OURS, PEERS, Subject
 
+MEASURES = (*BASIC_MEASURES, *MANY_MEASURES)
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
 _MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 _DESCRIPTORS = 65_536
@@ -98,6 +101,8 @@ def _measure(options: argparse.Namespace, results: Results) -> None:
         setting = Setting(
             places=places,
             endpoints=server.endpoints[:_ENDPOINTS],
+            tls_endpoints=server.tls_endpoints,
+            http2_endpoints=server.http2_endpoints,
             many_endpoints=server.endpoints,
             sink=stack.enter_context(sinking_server(directory, places.backend)),
             directory=directory,

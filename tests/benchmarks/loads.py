@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import trustme
+
 from tests.benchmarks.processes import BenchmarkError, Process, find_program, is_listening
 from tests.support import free_port
 
@@ -20,6 +22,8 @@ BODY = "0123456789" * 5
 REQUEST = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n"
 BULK_BYTES = 64 * 2**20
 _START_LIMIT_S = 10.0
+_FEW = 3
+"""Endpoints that speak TLS, and HTTP/2."""
 _UNITS_US = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 6e7}
 
 
@@ -29,14 +33,22 @@ class Answering:
 
     process: Process
     endpoints: tuple[str, ...]
+    tls_endpoints: tuple[str, ...]
+    http2_endpoints: tuple[str, ...]
 
 
 @contextmanager
 def answering_server(directory: Path, cpus: frozenset[int], count: int = 3) -> Iterator[Answering]:
     """An nginx with ``count`` addresses of loopback; each counts as an endpoint."""
-    port = free_port()
+    port, tls_port, http2_port = free_port(), free_port(), free_port()
+    certificate, key = _certificate(directory)
     hosts = [f"127.{1 + i // 62500}.{i // 250 % 250}.{1 + i % 250}" for i in range(count)]
     listens = "\n".join(f"    listen {host}:{port} backlog=4096;" for host in hosts)
+    listens += "".join(
+        f"\n    listen {host}:{tls_port} ssl backlog=4096;"
+        f"\n    listen {host}:{http2_port} http2 backlog=4096;"
+        for host in hosts[:_FEW]
+    )
     (directory / "bulk").write_bytes(bytes(BULK_BYTES))
     text = f"""
 daemon off;
@@ -56,6 +68,10 @@ http {{
   sendfile on;
   server {{
 {listens}
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+    ssl_session_cache off;
+    ssl_session_tickets off;
     location = / {{ return 200 "{BODY}"; }}
     location = /bulk {{ root {directory}; }}
   }}
@@ -67,9 +83,24 @@ http {{
     process = Process("backend", argv, cpus=cpus, log=directory / "nginx-backend.log")
     try:
         process.wait_for(lambda: is_listening(port), _START_LIMIT_S, "listening socket")
-        yield Answering(process, tuple(f"{host}:{port}" for host in hosts))
+        yield Answering(
+            process,
+            tuple(f"{host}:{port}" for host in hosts),
+            tuple(f"{host}:{tls_port}" for host in hosts[:_FEW]),
+            tuple(f"{host}:{http2_port}" for host in hosts[:_FEW]),
+        )
     finally:
         process.stop()
+
+
+def _certificate(directory: Path) -> tuple[Path, Path]:
+    """A certificate for the endpoints, and its key; wrk does not verify it."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    certificate, key = directory / "backend.crt", directory / "backend.key"
+    issued.cert_chain_pems[0].write_to_path(certificate)
+    issued.private_key_pem.write_to_path(key)
+    return certificate, key
 
 
 @contextmanager
@@ -96,14 +127,30 @@ class Answers:
 
 
 def load_requests(
-    port: int, connections: int, duration_s: int, cpus: frozenset[int], *, reconnect: bool = False
+    port: int,
+    connections: int,
+    duration_s: int,
+    cpus: frozenset[int],
+    *,
+    reconnect: bool = False,
+    scheme: str = "http",
 ) -> Answers:
     """Requests over ``connections`` sessions, or each over a new one if ``reconnect``."""
     argv = ["-t1", f"-c{connections}", f"-d{duration_s}", "--timeout", "10s", "--latency"]
     if reconnect:
         argv += ["-H", "Connection: close"]
-    text = _run([_require("wrk"), *argv, f"http://{HOST}:{port}/"], cpus, duration_s + 30)
+    text = _run([_require("wrk"), *argv, f"{scheme}://{HOST}:{port}/"], cpus, duration_s + 30)
     return parse_wrk(text)
+
+
+def load_streams(port: int, duration_s: int, cpus: frozenset[int]) -> int:
+    """Requests that were answered over ten HTTP/2 sessions with 100 streams under way in each."""
+    argv = ["-c10", "-m100", f"-D{duration_s}", f"http://{HOST}:{port}/"]
+    text = _run([_require("h2load"), *argv], cpus, duration_s + 30)
+    seen = re.search(r"requests: .* (\d+) succeeded, (\d+) failed", text)
+    if seen is None or int(seen[2]) or not int(seen[1]):
+        raise BenchmarkError(f"h2load: no figures in its report: {text.strip()[-200:]}")
+    return int(seen[1])
 
 
 def parse_wrk(text: str) -> Answers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.benchmarks.loads import (
@@ -18,7 +19,7 @@ from tests.benchmarks.machine import Places
 from tests.benchmarks.processes import Process
 from tests.benchmarks.subjects import Subject
 
-_WARM_UP_S = 1
+WARM_UP_S = 1
 _BULK_RATE_MIB_S = 200
 _START_LIMIT_S = 20.0
 _WARM_UP_SESSIONS = 100
@@ -31,6 +32,8 @@ class Setting:
 
     places: Places
     endpoints: tuple[str, ...]
+    tls_endpoints: tuple[str, ...]
+    http2_endpoints: tuple[str, ...]
     many_endpoints: tuple[str, ...]
     sink: str
     directory: Path
@@ -65,15 +68,24 @@ def serve(
     return subject.serve(endpoints, setting.directory, cpus=setting.places.subject, bulk=bulk)
 
 
-def _take_requests(
-    subject: Subject, setting: Setting, *, sessions: int, reconnect: bool = False
+def take_requests(
+    subject: Subject,
+    setting: Setting,
+    *,
+    sessions: int,
+    endpoints: Sequence[str] = (),
+    reconnect: bool = False,
+    scheme: str = "http",
 ) -> Mapping[str, float]:
-    process, port = serve(subject, setting, setting.endpoints)
-    cpus = setting.places.load
+    """Round trips of ``sessions`` that do nothing else, or connections with one each."""
+    process, port = serve(subject, setting, endpoints or setting.endpoints)
+    load = partial(
+        load_requests, port, sessions, cpus=setting.places.load, reconnect=reconnect, scheme=scheme
+    )
     try:
-        load_requests(port, sessions, _WARM_UP_S, cpus, reconnect=reconnect)
+        load(WARM_UP_S)
         before_s = process.cpu_s()
-        seen = load_requests(port, sessions, setting.duration_s, cpus, reconnect=reconnect)
+        seen = load(setting.duration_s)
         used_s = process.cpu_s() - before_s
     finally:
         process.stop()
@@ -105,7 +117,7 @@ def _take_mixed(subject: Subject, setting: Setting) -> Mapping[str, float]:
         return load_requests(port, 64, setting.duration_s, load)
 
     try:
-        load_requests(port, 64, _WARM_UP_S, load)
+        load_requests(port, 64, WARM_UP_S, load)
         alone = seen()
         with steady_bulk(port, _BULK_RATE_MIB_S, setting.directory, load):
             beside = seen()
@@ -152,9 +164,9 @@ def _take_start(subject: Subject, setting: Setting) -> Mapping[str, float]:
         process.stop()
 
 
-_CPU = Metric("cpu_us", "CPU, us", chart=True)
-_REQUESTS = (
-    _CPU,
+CPU = Metric("cpu_us", "CPU, us", chart=True)
+REQUESTS = (
+    CPU,
     Metric("rate", "per second", 0),
     Metric("p50_us", "p50, us", 0),
     Metric("p99_us", "p99, us", 0),
@@ -165,20 +177,20 @@ MEASURES = (
     Measure(
         "requests-64",
         "round trip, 64 sessions",
-        _REQUESTS,
-        lambda subject, setting: _take_requests(subject, setting, sessions=64),
+        REQUESTS,
+        lambda subject, setting: take_requests(subject, setting, sessions=64),
     ),
     Measure(
         "requests-1",
         "round trip, one session",
-        _REQUESTS,
-        lambda subject, setting: _take_requests(subject, setting, sessions=1),
+        REQUESTS,
+        lambda subject, setting: take_requests(subject, setting, sessions=1),
     ),
     Measure(
         "connections",
         "connection: connect, one round trip, close",
-        (_CPU, Metric("rate", "per second", 0)),
-        lambda subject, setting: _take_requests(subject, setting, sessions=64, reconnect=True),
+        (CPU, Metric("rate", "per second", 0)),
+        lambda subject, setting: take_requests(subject, setting, sessions=64, reconnect=True),
     ),
     Measure(
         "bulk-1",

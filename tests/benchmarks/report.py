@@ -81,7 +81,7 @@ def _list_goals(outcomes: Iterable[Outcome]) -> str:
         goal = outcome.goal
         reached = "not measured" if outcome.reached is None else f"{outcome.reached:,.2f}"
         verdict = "" if outcome.reached is None else "yes" if outcome.held else "**no**"
-        against = whom.get(goal.against, f"of {goal.against}")
+        against = whom.get(goal.against, f"of {goal.against.replace('cpu_us_', 'that with ')}")
         rows.append([goal.text, f"{goal.limit:,.2f}", against, reached, verdict])
     return "### Goals\n\n" + _table(rows)
 

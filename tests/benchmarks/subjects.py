@@ -56,10 +56,11 @@ class Subject:
         cpus: frozenset[int],
         workers: int = 1,
         bulk: bool = False,
+        port: int = 0,
     ) -> tuple[Process, int]:
         """Start it; the process and the port that it will listen on."""
         assert self.program is not None
-        order = Order(free_port(), tuple(endpoints), directory, workers, bulk)
+        order = Order(port or free_port(), tuple(endpoints), directory, workers, bulk)
         argv = self.compose(self.program, order)
         env = {"GOMAXPROCS": str(workers)}
         log = directory / f"{self.name.replace(' ', '-')}.log"
@@ -73,9 +74,12 @@ class Subject:
         cpus: frozenset[int],
         workers: int = 1,
         bulk: bool = False,
+        port: int = 0,
     ) -> tuple[Process, int]:
-        """Start it and wait until it listens."""
-        process, port = self.start(endpoints, directory, cpus=cpus, workers=workers, bulk=bulk)
+        """Start it, on ``port`` or a free one, and wait until it listens."""
+        process, port = self.start(
+            endpoints, directory, cpus=cpus, workers=workers, bulk=bulk, port=port
+        )
         try:
             process.wait_for(lambda: is_listening(port), _START_LIMIT_S, "listening socket")
         except BaseException:

@@ -8,16 +8,16 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.benchmarks.__main__ import insert_figures
+from tests.benchmarks.__main__ import MEASURES, insert_figures
 from tests.benchmarks.chart import draw_chart
 from tests.benchmarks.loads import parse_wrk
-from tests.benchmarks.measures import MEASURES, Measure, Setting
+from tests.benchmarks.measures import Measure, Setting
 from tests.benchmarks.own import OWN_MEASURES
 from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.report import write_report
 from tests.benchmarks.results import GOALS, Goal, Results, judge
 from tests.benchmarks.rounds import plan, take_turns
-from tests.benchmarks.subjects import OURS, PEERS, Subject
+from tests.benchmarks.subjects import FLOOR, OURS, PEERS, Subject
 
 WRK = """Running 1s test @ http://127.0.0.1:1/
   1 threads and 64 connections
@@ -89,9 +89,10 @@ def test_goals_name_measures_that_exist() -> None:
         for measure in (*MEASURES, *OWN_MEASURES)
         for metric in measure.metrics
     }
-    peers = {"", "c", "best", *(peer.name for peer in PEERS)}
+    peers = {"", "c", "best", *(peer.name for peer in (*PEERS, FLOOR))}
     assert {(goal.measure, goal.metric) for goal in GOALS} <= metrics
-    assert {goal.against for goal in GOALS} <= peers
+    for goal in GOALS:
+        assert goal.against in peers or (goal.measure, goal.against) in metrics
 
 
 def test_wrk_is_read() -> None:
@@ -153,6 +154,8 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     return Setting(
         places=share_cpus(),
         endpoints=(),
+        tls_endpoints=(),
+        http2_endpoints=(),
         many_endpoints=(),
         sink="",
         directory=tmp_path_factory.getbasetemp(),
