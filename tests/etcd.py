@@ -55,6 +55,7 @@ class Cluster:
     ``homes``: each member's network namespace and its address there (see ``tests.wires``);
     ``json_log``: members write their log as JSON. ``near``: the namespace that ``etcdctl`` runs in.
     ``flags``: more of etcd's, for all members. ``programs``: etcd and etcdctl of another release.
+    ``metrics``: the scheme of a port of its own for each member's health and metrics.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Cluster:
         json_log: bool = False,
         flags: Sequence[str] = (),
         programs: Programs | None = None,
+        metrics: str = "",
     ) -> None:
         self._json_log = json_log
         self._homes = list(homes or [("", "127.0.0.1")] * 3)
@@ -79,6 +81,8 @@ class Cluster:
         self._client_files = client_files
         self.client_ports = client_ports or [free_port() for _ in range(3)]
         self._peer_ports = [free_port() for _ in range(3)]
+        self._metrics = metrics
+        self.metrics_ports: dict[int, int] = {}
         self._founders = frozenset(range(3))
         self._removed: set[int] = set()
         self.members: list[subprocess.Popen[bytes] | None] = [None, None, None]
@@ -117,6 +121,9 @@ class Cluster:
             "--election-timeout=500",
             *self._flags,
         ]
+        if self._metrics:
+            port = self.metrics_ports.setdefault(index, free_port())
+            argv += [f"--listen-metrics-urls={self._metrics}://{self._homes[index][1]}:{port}"]
         if self._json_log:  # etcd 3.4 does not by itself
             argv += ["--logger=zap", "--log-outputs=stderr"]
         if self.tls:

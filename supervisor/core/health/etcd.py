@@ -6,8 +6,10 @@ many hosts ask often. What a member can be asked depends on its version and on t
 - ``/v3/maintenance/status``, from 3.4 on, at the clients' port: the member says its version, its
   leader, whether it is a learner, and the alarms, without reading anything. A member may refuse it:
   without its JSON gateway, or with authentication in versions after 3.6.
-- ``/health``: alarms, the leader, and a read. ``serializable=true`` (3.5) takes the leader and the
-  quorum out of it; ``exclude=NOSPACE`` takes that alarm out.
+- ``/v3/kv/range``, there, too: a read of what the member holds, without the quorum.
+- ``/health``, also at the metrics' port: alarms, the leader, and a read with the quorum. In 3.5
+  ``serializable=true`` takes the leader and the quorum out of it. ``exclude=NOSPACE`` takes that
+  alarm out, in some releases that of one member only.
 - ``/readyz``, in 3.6 and the last releases of 3.4 and 3.5: the alarm CORRUPT, a read without and
   one with the quorum, and in 3.6 whether the member is a learner.
 - ``/metrics``, 150 kB: the version, and whether the member is a learner, at the metrics' port, too.
@@ -24,6 +26,9 @@ from dataclasses import dataclass, field, replace
 from supervisor.core.health.probing import fault, read_object, reason_of
 
 STATUS = "/v3/maintenance/status"
+RANGE, NOTHING = "/v3/kv/range", b'{"key":"AA==","serializable":true}'
+"""A key that nobody has: one zero byte."""
+
 HEALTH = "/health"
 READYZ = "/readyz?exclude=linearizable_read"
 METRICS = "/metrics"
@@ -143,27 +148,25 @@ def inquire(known: Known, *, now: float, patience_s: float = ELECTION_S) -> Inqu
 def _ask_for_a_read(known: Known, degraded: str) -> Inquiry:
     """The member has a leader; whether it can read what it holds."""
     if known.has_readyz:
-        answer = yield from _read(READYZ)
+        answer = yield from _read(Question(READYZ))
         if answer.status != 404:
             return Finding(known, _readyz_fault(answer), degraded)
         known = replace(known, has_readyz=False)
-    # Only with the alarm: etcd 3.5 logs an exclusion of what is not there.
-    exclude = f"&exclude={degraded}" if degraded else ""
-    answer = yield from _read(f"{HEALTH}?serializable=true{exclude}")
-    return Finding(known, _health_fault(answer), degraded)
+    answer = yield from _read(Question(RANGE, NOTHING))
+    return Finding(known, _range_fault(answer), degraded)
 
 
-def _read(path: str) -> Generator[Question, Answer, Answer]:
+def _read(question: Question) -> Generator[Question, Answer, Answer]:
     """An answer that comes from reading; once more if the reading failed."""
-    answer = yield Question(path)
+    answer = yield question
     if answer.status >= 500 and "ALARM" not in reason_of(answer.body):
-        answer = yield Question(path, after_s=RETRY_S)
+        answer = yield replace(question, after_s=RETRY_S)
     return answer
 
 
 def _ask_without_status(known: Known, now: float, patience_s: float) -> Inquiry:
     """What the metrics' port tells, too; with a quorum read, which alone tells of the leader."""
-    answer = yield from _read(HEALTH)
+    answer = yield from _read(Question(HEALTH))
     error, degraded = _health_fault(answer), ""
     if error == NO_LEADER:
         answer = yield Question(HEALTH, after_s=patience_s)
@@ -171,11 +174,12 @@ def _ask_without_status(known: Known, now: float, patience_s: float) -> Inquiry:
     if error and _may_be(NOSPACE, answer):
         answer = yield Question(f"{HEALTH}?exclude={NOSPACE}")
         error = _health_fault(answer)
-        degraded = "" if error else NOSPACE
+        if not error or NOSPACE in error:  # of another member, which the exclusion left
+            error, degraded = "", NOSPACE
     if error and reason_of(answer.body):
         return Finding(known, error)
     if not error and known.has_readyz:
-        answer = yield from _read(READYZ)
+        answer = yield from _read(Question(READYZ))
         if answer.status == 404:
             known = replace(known, has_readyz=False)
         elif readyz := _readyz_fault(answer):
@@ -219,6 +223,15 @@ def _health_fault(answer: Answer) -> str:
     """What is wrong with an answer of ``/health``: etcd's own words, if it has any."""
     problem = fault(answer.status, answer.body)
     return "" if problem is None else reason_of(answer.body) or problem
+
+
+def _range_fault(answer: Answer) -> str:
+    """What is wrong with a read; with authentication on, that a user is wanted is an answer."""
+    if answer.status in (200, 400, 401, 403):
+        return ""
+    document = read_object(answer.body)
+    said = document.get("message") or document.get("error")
+    return said[:200] if isinstance(said, str) else f"HTTP status {answer.status}"
 
 
 def _may_be(alarm: str, answer: Answer) -> bool:

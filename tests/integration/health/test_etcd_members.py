@@ -1,0 +1,334 @@
+"""Probes of kind etcd: real members, well and ill, of each release that is installed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.cli.admin_client import fetch_status
+from tests.etcd import RELEASES, Cluster, needs_etcd
+from tests.gateway import Gateway, running
+from tests.support import free_port, wait_until
+from tests.tls import Authority
+
+pytestmark = [needs_etcd, pytest.mark.timeout(300), pytest.mark.together]
+
+
+@pytest.fixture(scope="module", params=sorted(RELEASES))
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    quota = ["--quota-backend-bytes=3000000"]
+    with Cluster(programs=RELEASES[request.param], flags=quota, metrics="http") as cluster:
+        yield cluster
+
+
+class Shown:
+    """A gateway with an admin address, and what that says."""
+
+    def __init__(self, gateway: Gateway, admin: str) -> None:
+        self.gateway, self.admin = gateway, admin
+
+    def endpoint(self, name: str) -> dict[str, Any]:
+        found: list[dict[str, Any]] = [
+            each for each in fetch_status([self.admin])["endpoints"] if each["endpoint"] == name
+        ]
+        return found[0]
+
+    def wait(self, name: str, is_so: Callable[[dict[str, Any]], bool], what: str) -> None:
+        try:
+            wait_until(lambda: is_so(self.endpoint(name)), 40, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.endpoint(name)}") from None
+
+    def wait_error(self, name: str, error: str) -> None:
+        """Until the endpoint is inactive for this reason."""
+        self.wait(name, lambda e: e["state"] == "inactive" and error in e["last_error"], error)
+
+    def wait_active(self, name: str) -> None:
+        self.wait(name, lambda e: e["state"] == "active" and passed(self.admin, name) > 0, "active")
+
+    @property
+    def ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{self.admin}/readyz", timeout=10) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError:
+            return False
+
+
+@contextmanager
+def shown(*flags: str, endpoints: list[str]) -> Iterator[Shown]:
+    admin = f"127.0.0.1:{free_port()}"
+    with running(
+        f"--admin-addr={admin}",
+        "--health-check=etcd",
+        "--health-interval=100ms",
+        "--retry-delay=300ms",
+        *flags,
+        endpoints=endpoints,
+    ) as gateway:
+        yield Shown(gateway, admin)
+
+
+def passed(admin: str, endpoint: str) -> int:
+    """How many probes of the endpoint passed."""
+    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    name = f'etcd_gateway_probes_total{{endpoint="{endpoint}",result="passed"}}'
+    return int(float(next(x for x in text.splitlines() if x.startswith(name)).split()[-1]))
+
+
+def complaints(cluster: Cluster) -> list[int]:
+    """How often each member logged a connection that it did not like."""
+    return [cluster.log(n).count("rejected connection") for n in range(len(cluster.members))]
+
+
+def version_of(cluster: Cluster) -> str:
+    done = cluster.ctl(cluster.endpoints[0], "endpoint", "status", "--write-out=json")
+    return str(json.loads(done.stdout)[0]["Status"]["version"])
+
+
+def test_healthy_members_are_active_and_log_nothing(cluster: Cluster) -> None:
+    """The version is known; after many probes no member has a line about them."""
+    before = complaints(cluster)
+    version = version_of(cluster)
+    with shown(endpoints=cluster.endpoints) as it:
+        for name in cluster.endpoints:
+            it.wait(name, lambda e: e["etcd_version"] == version, "its version is known")
+            wait_until(lambda name=name: passed(it.admin, name) >= 20, 30)  # type: ignore[misc]
+            assert it.endpoint(name)["degraded"] is None
+        assert it.ready
+        assert it.gateway.lines("deactivated endpoint") == []
+    assert complaints(cluster) == before
+    assert "fail exclude alarms" not in cluster.log(0)
+
+
+def test_a_stopped_member_is_inactive(cluster: Cluster) -> None:
+    """Its kernel goes on accepting connections; nothing answers."""
+    with shown("--health-timeout=1s", endpoints=cluster.endpoints) as it:
+        name, member = cluster.endpoints[1], cluster.members[1]
+        assert member is not None
+        it.wait_active(name)
+        member.send_signal(signal.SIGSTOP)
+        try:
+            it.wait_error(name, "timeout: no answer within 1 s")
+        finally:
+            member.send_signal(signal.SIGCONT)
+        it.wait_active(name)
+
+
+def test_a_member_without_a_leader_is_inactive(cluster: Cluster) -> None:
+    """Two of three are killed: the third says so, and the gateway is not ready; then it is."""
+    with shown(endpoints=cluster.endpoints) as it:
+        it.wait_active(cluster.endpoints[2])
+        cluster.kill(0)
+        cluster.kill(1)
+        it.wait_error(cluster.endpoints[2], "RAFT NO LEADER")
+        assert not it.ready
+        cluster.start(0)
+        cluster.start(1)
+        for name in cluster.endpoints:
+            it.wait_active(name)
+        assert it.ready
+    cluster.wait_healthy()
+
+
+def alarm(cluster: Cluster, action: str, kind: str) -> None:
+    """Raise an alarm, or take it back, through the JSON gateway of a member."""
+    name = cluster.endpoints[0]
+    document = json.loads(post(name, "/v3/maintenance/status", {}))
+    question = {"action": action, "memberID": document["header"]["member_id"], "alarm": kind}
+    post(name, "/v3/maintenance/alarm", question)
+
+
+def post(endpoint: str, path: str, question: dict[str, str]) -> bytes:
+    data = json.dumps(question).encode()
+    with urllib.request.urlopen(f"http://{endpoint}{path}", data, timeout=10) as answer:
+        return bytes(answer.read())
+
+
+def fill(cluster: Cluster) -> None:
+    """Write until the quota is reached."""
+    value = base64.b64encode(b"x" * 100_000).decode()
+    for number in range(100):
+        question = {"key": base64.b64encode(b"k%d" % number).decode(), "value": value}
+        try:
+            post(cluster.endpoints[0], "/v3/kv/put", question)
+        except urllib.error.HTTPError:
+            return
+    raise AssertionError("100 values are not too many")
+
+
+def test_a_member_without_space_is_degraded_and_used(cluster: Cluster) -> None:
+    """Reads go on, the gateway is ready, the log says it once; when the alarm is gone, that too."""
+    fill(cluster)
+    with shown(endpoints=cluster.endpoints) as it:
+        for name in cluster.endpoints:
+            it.wait(name, lambda e: e["degraded"] == "NOSPACE", "degraded")
+            assert it.endpoint(name)["state"] == "active"
+            assert it.endpoint(name)["last_error"] == "NOSPACE"
+        assert it.ready
+        got = cluster.ctl(it.gateway.listen, "get", "--print-value-only", "k0")
+        assert got.stdout.strip()
+        put = cluster.ctl(it.gateway.listen, "put", "k0", "v")
+        assert "space exceeded" in put.stderr
+        assert len(it.gateway.lines("endpoint degraded")) == 3
+        assert it.gateway.lines("deactivated endpoint") == []
+        assert cluster.ctl(cluster.endpoints[0], "del", "--prefix", "k").returncode == 0
+        revision = json.loads(post(cluster.endpoints[0], "/v3/kv/range", {"key": "azA="}))["header"]
+        assert cluster.ctl(cluster.endpoints[0], "compact", revision["revision"]).returncode == 0
+        for name in cluster.endpoints:
+            assert cluster.ctl(name, "defrag").returncode == 0
+        assert cluster.ctl(cluster.endpoints[0], "alarm", "disarm").returncode == 0
+        for name in cluster.endpoints:
+            it.wait(name, lambda e: e["degraded"] is None, "no longer degraded")
+        assert len(it.gateway.lines("endpoint no longer degraded")) == 3
+
+
+def test_the_health_path_may_exclude_an_alarm(cluster: Cluster) -> None:
+    """The query goes to etcd as it is; without it the alarm is a failure of http probes."""
+    alarm(cluster, "ACTIVATE", "NOSPACE")
+    name = cluster.endpoints[0]
+    try:
+        with (
+            shown(
+                "--health-check=http",
+                "--health-path=/health?exclude=NOSPACE",
+                endpoints=cluster.endpoints,
+            ) as excluding,
+            shown("--health-check=http", endpoints=cluster.endpoints) as strict,
+            shown(f"--health-port={cluster.metrics_ports[0]}", endpoints=[name]) as elsewhere,
+        ):
+            strict.wait_error(name, "HTTP status 503")
+            wait_until(lambda: passed(excluding.admin, name) >= 10, 30, "ten probes")
+            assert excluding.gateway.lines("deactivated endpoint") == []
+            elsewhere.wait(name, lambda e: e["degraded"] == "NOSPACE", "degraded")
+            elsewhere.wait_active(name)
+    finally:
+        alarm(cluster, "DEACTIVATE", "NOSPACE")
+
+
+def test_a_corrupt_cluster_is_inactive(cluster: Cluster) -> None:
+    """Such a cluster answers neither reads nor writes, on no member."""
+    alarm(cluster, "ACTIVATE", "CORRUPT")
+    try:
+        with shown(endpoints=cluster.endpoints) as it:
+            for name in cluster.endpoints:
+                it.wait_error(name, "CORRUPT")
+            alarm(cluster, "DEACTIVATE", "CORRUPT")
+            for name in cluster.endpoints:
+                it.wait_active(name)
+    finally:
+        alarm(cluster, "DEACTIVATE", "CORRUPT")
+
+
+def test_a_learner_is_inactive_until_it_is_promoted(cluster: Cluster) -> None:
+    """It takes part in nothing, and refuses reads."""
+    index = cluster.add(learner=True)
+    name = cluster.endpoints[index]
+    try:
+        with shown(endpoints=[*cluster.endpoints[:3], name]) as it:
+            it.wait_error(name, "the member is a learner")
+            member = cluster.member_ids(cluster.endpoints[0])[f"m{index}"]
+            wait_until(
+                lambda: (
+                    cluster.ctl(cluster.endpoints[0], "member", "promote", member).returncode == 0
+                ),
+                30,
+                "promoted",
+            )
+            it.wait_active(name)
+    finally:
+        cluster.remove(index)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def files(authority: Authority) -> tuple[str, str]:
+    return authority.client_files()
+
+
+@pytest.fixture(scope="module", params=sorted(RELEASES))
+def mutual(
+    request: pytest.FixtureRequest, authority: Authority, files: tuple[str, str]
+) -> Iterator[Cluster]:
+    """Members that demand client certificates, and have another port for their health."""
+    directory = Path(authority.file).parent
+    leaf = authority.ca.issue_cert("127.0.0.1", "localhost")
+    certificate, key = str(directory / "server.pem"), str(directory / "server.key")
+    leaf.cert_chain_pems[0].write_to_path(certificate)
+    leaf.private_key_pem.write_to_path(key)
+    with Cluster(
+        tls=(authority.file, certificate, key),
+        client_files=files,
+        programs=RELEASES[request.param],
+        metrics="http",
+    ) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("scheme", ["https://", ""])
+def test_with_a_client_certificate_no_member_complains(
+    mutual: Cluster, authority: Authority, files: tuple[str, str], scheme: str
+) -> None:
+    """Whether the members are known to speak TLS, or that has to be found out."""
+    before = complaints(mutual)
+    with shown(
+        f"--trusted-ca-file={authority.file}",
+        f"--health-cert-file={files[0]}",
+        f"--health-key-file={files[1]}",
+        endpoints=[scheme + name for name in mutual.endpoints],
+    ) as it:
+        for name in mutual.endpoints:
+            wait_until(lambda name=name: passed(it.admin, name) >= 10, 30)  # type: ignore[misc]
+            assert it.endpoint(name)["certificate_not_after"] is not None
+            assert it.endpoint(name)["etcd_version"] is not None
+        assert it.gateway.lines("deactivated endpoint") == []
+    assert complaints(mutual) == before
+
+
+def test_without_a_client_certificate_it_says_so(mutual: Cluster, authority: Authority) -> None:
+    """The reason names the flag."""
+    name = mutual.endpoints[0]
+    with shown(f"--trusted-ca-file={authority.file}", endpoints=[f"https://{name}"]) as it:
+        it.wait_error(name, "--health-cert-file")
+
+
+def test_the_health_port_needs_no_client_certificate(mutual: Cluster, authority: Authority) -> None:
+    """Plain HTTP beside a TLS port: found out, remembered, and no member logs a connection."""
+    before = complaints(mutual)
+    name = mutual.endpoints[0]
+    with shown(
+        f"--health-port={mutual.metrics_ports[0]}",
+        f"--trusted-ca-file={authority.file}",
+        endpoints=[f"https://{name}"],
+    ) as it:
+        wait_until(lambda: passed(it.admin, name) >= 10, 30, "ten probes")
+        it.wait(name, lambda e: e["etcd_version"] is not None, "its version is known")
+        assert it.gateway.lines("deactivated endpoint") == []
+    assert complaints(mutual) == before
+
+
+def test_the_health_port_tells_of_a_lost_leader(mutual: Cluster) -> None:
+    """With the reason, though 3.4 gives none."""
+    name = mutual.endpoints[0]
+    with shown(f"--health-port={mutual.metrics_ports[0]}", endpoints=[f"https://{name}"]) as it:
+        it.wait_active(name)
+        mutual.kill(1)
+        mutual.kill(2)
+        it.wait_error(name, "RAFT NO LEADER")
+        mutual.start(1)
+        mutual.start(2)
+        it.wait_active(name)
+    mutual.wait_healthy()
