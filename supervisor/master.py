@@ -344,6 +344,7 @@ class Master:
     def _take_over_endpoints(self) -> None:
         """The image before us knew them a moment ago: serve with them until DNS answers."""
         state = self._left.state
+        self._roster.remember(state.removed)
         self._endpoints.on_found(state.found)
         self._endpoints.health.remember(state.health)
         if state.discovery is not None:
@@ -563,6 +564,7 @@ class Master:
             started_boot_s=self._uptime.started_boot_s,
             snapshot_version=self._roster.version,
             found=tuple(member.found for member in present),
+            removed=self._roster.removed,
             health={name: view for name, view in health.items() if view is not None},
             certificates=self._certificates.ends.export(),
             discovery=self._discovery_loop.view,

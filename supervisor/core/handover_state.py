@@ -21,6 +21,7 @@ from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.health.machine import HealthView
+from supervisor.core.roster import Removed
 from supervisor.core.workers.worker_id import WorkerId
 
 FORMAT = 1
@@ -46,10 +47,10 @@ class HandoverState:
 
     ``workers``: how many there are to be, 0 if nobody says. ``gens``: the highest generation that
     each slot used. ``draining``: workers that were told to leave. ``found``: the last good
-    endpoints. ``member_list``: the list of the cluster that they follow. ``listen_given`` and
-    ``listen``: the addresses as configured, and as bound.
-    ``admin``: the admin addresses that are bound. ``image``: who wrote this, None if it is not
-    worth going back to. ``failure``: why an upgrade was undone, if one was.
+    endpoints. ``removed``: those that left DNS and are in their grace. ``member_list``: the list
+    of the cluster that they follow. ``listen_given`` and ``listen``: the addresses as configured,
+    and as bound. ``admin``: the admin addresses that are bound. ``image``: who wrote this, None if
+    it is not worth going back to. ``failure``: why an upgrade was undone, if one was.
     """
 
     descriptors: dict[str, int] = field(default_factory=dict)
@@ -61,6 +62,7 @@ class HandoverState:
     started_boot_s: float | None = None
     snapshot_version: int = 0
     found: tuple[Discovered, ...] = ()
+    removed: tuple[Removed, ...] = ()
     health: dict[str, HealthView] = field(default_factory=dict)
     certificates: tuple[CertificateEnd, ...] = ()
     discovery: DiscoveryView | None = None
@@ -91,6 +93,7 @@ def encode(state: HandoverState) -> dict[str, Any]:
             "started_boot_s": state.started_boot_s,
             "version": state.snapshot_version,
             "found": [dataclasses.asdict(each) for each in state.found],
+            "removed": [dataclasses.asdict(each) for each in state.removed],
             "health": {name: dataclasses.asdict(view) for name, view in state.health.items()},
             "certificates": [dataclasses.asdict(each) for each in state.certificates],
             "discovery": None if state.discovery is None else dataclasses.asdict(state.discovery),
@@ -121,6 +124,7 @@ def decode(document: object) -> HandoverState:
         started_boot_s=_number(facts.get("started_boot_s")),
         snapshot_version=_get(facts, "version", 0),
         found=tuple(_each(_get(facts, "found", []), _discovered)),
+        removed=tuple(_each(_get(facts, "removed", []), _removed)),
         health={
             name: view
             for name, each in health.items()
@@ -253,6 +257,17 @@ def _member_target(document: object) -> MemberTarget | None:
     except ValueError:
         return None
     return MemberTarget(_get(facts, "member", ""), address, _get(facts, "tls", False))
+
+
+def _removed(document: object) -> Removed | None:
+    removed = _build(Removed, document)
+    found = None if removed is None else _discovered(removed.found)
+    if removed is None or found is None:
+        return None
+    numbers = (removed.at, removed.grace_s, removed.sessions)
+    if not all(isinstance(number, int | float) for number in numbers):
+        return None
+    return dataclasses.replace(removed, found=found)
 
 
 def _totals(document: object) -> Totals:

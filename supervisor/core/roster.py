@@ -72,6 +72,17 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """One that left DNS, for the next master: since when (monotonic), and for how long it stays."""
+
+    found: Discovered
+    at: float
+    grace_s: float
+    active: bool = True
+    sessions: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """What operators want of endpoints, whatever DNS and health say of them.
 
@@ -113,6 +124,33 @@ class Roster:
     def members(self) -> tuple[Member, ...]:
         """All members, those in DNS first, in the order of their resolution."""
         return tuple(self._members.values())
+
+    @property
+    def removed(self) -> tuple[Removed, ...]:
+        """Those that left DNS and are in their grace."""
+        return tuple(
+            Removed(
+                found=each.found,
+                at=each.removed_at,
+                grace_s=each.grace_s,
+                active=each.active,
+                sessions=each.sessions,
+            )
+            for each in self._members.values()
+            if each.removed_at is not None
+        )
+
+    def remember(self, removed: Iterable[Removed]) -> None:
+        """Begin with what a former master had in grace: its sessions go on."""
+        for each in removed:
+            self._members[each.found.name] = Member(
+                each.found,
+                active=each.active,
+                sessions=each.sessions,
+                removed_at=each.at,
+                grace_s=each.grace_s,
+            )
+        self._moved = True
 
     def follow(self, policy: Policy, now: float) -> None:
         """Take a new policy; it counts for the endpoints at hand and for those to come."""

@@ -84,7 +84,9 @@ def _after_a_restart(stored: list[tuple[str, int]]) -> Inheritance:
             state = read_state(fd)
             os.close(fd)
     rest = [(name, fd) for name, fd in stored if name != RECORD_NAME]
-    inherited = InheritedDescriptors.from_names(rest)
+    # A record may be older than the last workers, so names count too; but no number comes again.
+    inherited = InheritedDescriptors.from_names(rest, gens=state.gens)
+    state.totals.bury_others(inherited.worker_ids())
     return Inheritance(state, inherited, crashed=state.image is not None)
 
 

@@ -73,7 +73,8 @@ class InheritedDescriptors:
             else:
                 slot.draining = {who.gen for who in draining if who.slot == index}
         for index, gen in (gens or {}).items():
-            inherited._slot(index).gen = gen
+            slot = inherited._slot(index)
+            slot.gen = max(slot.gen, gen)
         return inherited
 
     def _take(self, name: str, fd: int) -> bool:
@@ -127,6 +128,10 @@ class InheritedDescriptors:
             )
             for index, slot in sorted(self.slots.items())
         )
+
+    def worker_ids(self) -> set[WorkerId]:
+        """The workers that are still there, whatever they do."""
+        return {WorkerId(index, gen) for index, slot in self.slots.items() for gen in slot.workers}
 
     def drop_useless(self, listen: tuple[Address, ...]) -> None:
         """Close incomplete workers, listeners of other addresses, and what nobody knows."""

@@ -278,3 +278,20 @@ def test_inactive_addresses_go_to_the_workers() -> None:
     assert after.endpoints[0].state is EndpointState.ACTIVE
     roster.resolve([A], 1, 30)
     assert roster.snapshot(SETTINGS).endpoints[0].inactive == ()
+
+
+def test_the_grace_of_one_that_left_goes_on_under_the_next_master() -> None:
+    """It counts from when the endpoint left; with sessions and without a limit it stays."""
+    before = Roster(7)
+    before.resolve([A, B, C], 0.0, 30.0)
+    before.sessions("b:1", 2)
+    before.resolve([A, B], 1.0, 30.0)
+    before.resolve([A], 2.0, 0.0)
+    after = Roster(before.version)
+    after.remember(before.removed)
+    after.resolve([A], 10.0, 0.0)
+    removed, active = EndpointState.REMOVED, EndpointState.ACTIVE
+    assert states(after) == {"a:1": active, "b:1": removed, "c:1": removed}
+    assert after.advance(30.9) == ("c:1",)
+    after.sessions("b:1", 0)
+    assert after.advance(31.0) == ("b:1",)

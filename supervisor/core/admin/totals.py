@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.messages import EndpointReport, Report
+from supervisor.core.workers.worker_id import WorkerId
 
 LATE_REPORTS = 256
 """How many dead workers are remembered, so that a late report of one is not counted twice."""
@@ -174,6 +175,12 @@ class Totals:
             _add_cpu(self._dead, slot, worker.report)
             for name, part in worker.report.endpoints.items():
                 self._bury(name, part)
+
+    def bury_others(self, workers: Collection[WorkerId]) -> None:
+        """Only these workers live: the others ended when nobody was there to see it."""
+        living = {(who.slot, who.gen) for who in workers}
+        for slot, gen in [who for who in self._living if who not in living]:
+            self.gone(slot, gen)
 
     def retain(self, endpoints: Collection[str]) -> None:
         """Only these endpoints exist; keep no counters under the names of others."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.core.messages import EndpointReport, Report
 from supervisor.core.admin.totals import LATE_REPORTS, EndpointSum, Totals
+from supervisor.core.workers.worker_id import WorkerId
 
 A, B = "a.test:2379", "b.test:2379"
 
@@ -133,6 +134,16 @@ def test_a_dead_worker_keeps_counting_but_holds_no_session() -> None:
     )
     assert totals.worker_sessions_total(0, 1) == 0
     assert totals.worker_sessions_total(0, 2) == 1
+
+
+def test_workers_that_ended_unseen_hold_no_session() -> None:
+    """The master crashed, and the next one finds only some of the workers of the record."""
+    totals = Totals()
+    totals.report(0, 1, report(sessions=1, a=moved(3, sessions=1)))
+    totals.report(1, 1, report(sessions=2, a=moved(5, sessions=2)))
+    totals.bury_others({WorkerId(1, 1), WorkerId(2, 1)})
+    sums = totals.sums()
+    assert (sums.sessions, sums.overall.sessions_total) == (2, 8)
 
 
 def test_the_last_report_may_come_with_the_exit() -> None:

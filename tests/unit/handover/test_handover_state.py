@@ -15,8 +15,10 @@ from gateway.core.address import HostPort
 from supervisor.core.admin.views import DiscoveryView, MemberSyncView
 from supervisor.core.certificates import CertificateEnd
 from supervisor.core.discovery.adoption import AdoptedList
+from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.handover_state import FORMAT, HandoverState, Image, decode, encode
+from supervisor.core.roster import Removed
 from supervisor.core.workers.worker_id import WorkerId
 
 KEPT = sorted((Path(__file__).parent / "states").glob("*.json"))
@@ -83,7 +85,11 @@ def test_everything_comes_back() -> None:
         results={"success": 1},
         member_sync=MemberSyncView(last_success_at=1.5, results={"success": 2}),
     )
+    gone = Discovered("gone:1", "gone", 1, ("10.0.0.9",), srv=True, owners=("_etcd._tcp.test",))
+    state.removed = (Removed(found=gone, at=5.0, grace_s=30.0, active=False, sessions=2),)
     again = decode(through_json(encode(state)))
+    assert again.removed == state.removed
+    assert again.removed[0].found.owners == gone.owners
     assert through_json(encode(again)) == through_json(encode(state))
     assert again.image is not None
     assert again.member_list == state.member_list
@@ -92,6 +98,17 @@ def test_everything_comes_back() -> None:
     assert again.discovery.member_sync is not None
     assert again.discovery.member_sync.results == {"success": 2}
     assert encode(state)["format"] == FORMAT
+
+
+def test_a_removed_endpoint_that_makes_no_sense_is_left_out() -> None:
+    """Without its endpoint, or with an instant that is none."""
+    document = kept("1.0.0.json")
+    gone = document["facts"]["found"][0]
+    wrong: list[object] = [5, {}, {"found": 5, "at": 1.0, "grace_s": 1.0}]
+    wrong += [{"found": gone, "at": "x", "grace_s": 1.0}]
+    document["facts"]["removed"] = [*wrong, {"found": gone, "at": 1.0, "grace_s": 2.0}]
+    (removed,) = decode(document).removed
+    assert (removed.found.name, removed.at, removed.grace_s) == ("127.0.0.1:14001", 1.0, 2.0)
 
 
 def test_a_member_list_that_makes_no_sense_is_none() -> None:
