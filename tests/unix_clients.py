@@ -41,7 +41,8 @@ class Load:
     ``served`` counts those that got what they came for, ``lost`` says what happened to the others.
     """
 
-    def __init__(self, path: str, clients: int = 4) -> None:
+    def __init__(self, path: str, clients: int = 4, *, answer: bytes = b"hello\n") -> None:
+        self._answer = answer
         self._path = path
         self._clients = clients
         self.served = 0
@@ -76,5 +77,7 @@ class Load:
     async def _visit(self) -> None:
         reader, writer = await asyncio.open_unix_connection(self._path)
         with contextlib.closing(writer):
-            writer.write(b"hello")
-            await reader.readexactly(5)
+            writer.write(b"hello\n")
+            answer = await reader.readexactly(len(self._answer))
+            if answer != self._answer:
+                raise OSError(f"answered {answer!r}")

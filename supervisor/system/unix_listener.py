@@ -47,7 +47,7 @@ def listen_unix(address: UnixAddress) -> tuple[socket.socket, FileId]:
         raise
     except OSError as error:
         why = why_not(address) or error.strerror or str(error)
-        raise OSError(error.errno, f"cannot listen on {address}: {why}") from error
+        raise OSError(f"cannot listen on {address}: {why}") from error
 
 
 def _listen(address: UnixAddress) -> tuple[socket.socket, FileId]:
@@ -62,8 +62,7 @@ def _listen(address: UnixAddress) -> tuple[socket.socket, FileId]:
         if not address.abstract:
             made = file_id(address.path)
             undo.callback(remove_file, address.path, made)
-            if gid is not None:
-                os.chown(address.path, -1, gid, follow_symlinks=False)
+            give_to_group(address, gid)
         refuse_descriptors(sock)
         sock.listen(BACKLOG)
         undo.pop_all()
@@ -137,6 +136,18 @@ def find_group(group: str) -> int | None:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         raise UnknownGroupError(errno.EINVAL, f"there is no group {group}") from None
+
+
+def give_to_group(address: UnixAddress, gid: int | None) -> None:
+    """Change the group of the file. Nothing is asked of the kernel if that is its group already, as
+    in a directory with the setgid bit: hardened units forbid chown(2) altogether."""
+    if gid is None or os.lstat(address.path).st_gid == gid:
+        return
+    try:
+        os.chown(address.path, -1, gid, follow_symlinks=False)
+    except PermissionError as error:
+        why = f"may not give the file to the group {address.group}"
+        raise PermissionError(error.errno, why) from error
 
 
 def file_id(path: str) -> FileId:

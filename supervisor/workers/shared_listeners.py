@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import os
 import socket
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from supervisor.system.unix_listener import (
     NO_FILE,
     FileId,
     find_group,
+    give_to_group,
     is_there,
     listen_unix,
     remove_file,
@@ -159,10 +161,10 @@ async def _listen_patiently(address: UnixAddress) -> tuple[socket.socket, FileId
     while True:
         try:
             return listen_unix(address)
-        except BlockingIOError as error:
+        except BlockingIOError:
             if loop.time() >= until:
                 why = f"another process has held {address.path}.lock for {LOCK_S:g} s"
-                raise OSError(error.errno, f"cannot listen on {address}: {why}") from None
+                raise OSError(f"cannot listen on {address}: {why}") from None
         await asyncio.sleep(LOOK_AGAIN_S)
 
 
@@ -182,7 +184,9 @@ def _find_address(
 
 def _set_permissions(address: UnixAddress) -> None:
     """The configuration may have changed since the file was made."""
-    gid = find_group(address.group)
-    if gid is not None:
-        os.chown(address.path, -1, gid, follow_symlinks=False)
-    os.chmod(address.path, address.mode)
+    try:
+        give_to_group(address, find_group(address.group))
+        if stat.S_IMODE(os.lstat(address.path).st_mode) != address.mode:
+            os.chmod(address.path, address.mode)
+    except OSError as error:
+        raise OSError(f"cannot listen on {address}: {error.strerror}") from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from tests.stress.field import HOST, PORT, Field, prepared
 from tests.stress.machine import UNIT, Machine, booted, why_not
 from tests.stress.test_disturbances import LONG, RATE, SECONDS, check, check_lost, needs_namespaces
 from tests.support import wait_until
+from tests.unix_clients import Load, connect, talk
 
 TIMES = 6 if LONG else 3
 CONFIG = "/etc/etcd-gateway.toml"
@@ -106,6 +108,60 @@ def upgrade(machine: Machine, ground: Field) -> None:
     before = {each["pid"] for each in ground.workers()}
     machine.ctl("kill", "--kill-whom=main", "-s", "USR2", UNIT)
     wait_until(partial(ground.is_replaced, before), 20, "new workers serve")
+
+
+@pytest.mark.parametrize("what", ["restart", "kill -9 of the master", "USR2"])
+def test_nothing_is_lost_on_a_unix_socket(machine: Machine, ground: Field, what: str) -> None:
+    """One queue for all workers, which the store keeps: no client of the socket is lost."""
+    disturbances: dict[str, Callable[[], None]] = {
+        "restart": partial(restart, machine),
+        "kill -9 of the master": partial(kill_master, machine),
+        "USR2": partial(upgrade, machine, ground),
+    }
+    inside = "/run/etcd-clients/gateway.sock"
+    listen = f"unix:{inside},mode=0660,group=etcd-clients,{HOST}:{PORT},unix:@client"
+    set_flags(machine, {**SETTINGS, "LISTEN_ADDR": listen})
+    give_clients_a_directory(machine)
+    machine.ctl("start", UNIT)
+    wait_until(ground.is_ready)
+    path = machine.path(inside)
+    made = path.stat().st_ino
+    group = int(machine.run("getent", "group", "etcd-clients").split(":")[2])
+    assert (path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) == (group, 0o660)
+    with Load(str(path), answer=b"!hello\n") as load:
+        for _ in range(TIMES):
+            with connect(str(path), 30) as session:
+                assert session.recv(1) == b"!"
+                disturbances[what]()
+                wait_until(partial(served_more, load, load.served + 20), 20)
+                talk(session, b"still here\n")
+    assert load.lost == []
+    assert path.stat().st_ino == made
+    assert ground.status()["listen"] == [f"unix:{inside}", f"{HOST}:{PORT}", "unix:@client"]
+    machine.ctl("stop", UNIT)
+    wait_until(partial(refuses_at, str(path)), 10, "nobody accepts after the stop")
+
+
+def give_clients_a_directory(machine: Machine) -> None:
+    """As the page of the units says."""
+    machine.run("groupadd", "--system", "--force", "etcd-clients")
+    machine.run("install", "-d", "-m", "2770", "-g", "etcd-clients", "/run/etcd-clients")
+    machine.path("/run/systemd/system/etcd-gateway.service.d/clients.conf").write_text(
+        "[Service]\nSupplementaryGroups=etcd-clients\nReadWritePaths=/run/etcd-clients\n"
+    )
+    machine.ctl("daemon-reload")
+
+
+def refuses_at(path: str) -> bool:
+    try:
+        connect(path).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def served_more(load: Load, than: int) -> bool:
+    return load.served > than
 
 
 def test_start_and_status(machine: Machine, ground: Field) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import resource
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -414,3 +417,86 @@ def test_a_session_that_cannot_be_resumed_is_no_evidence(
         assert result.error.startswith("cannot resume TLS: ")
         result = probed(port, tls_plan(files), contexts=contexts, sessions=sessions)
         assert result.verdict is Verdict.FAILED
+
+
+def test_a_tcp_probe_of_a_unix_socket_is_not_seen(tmp_path: Path) -> None:
+    """It passes while a process has the socket, and the program accepts nobody."""
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server:
+        assert probed(0, PLAIN, address=f"unix:{path}").verdict is Verdict.FAILED
+        server.bind(path)
+        server.listen()
+        server.setblocking(False)
+        assert probed(0, PLAIN, address=f"unix:{path}") == PASSED
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    left = probed(0, PLAIN, address=f"unix:{path}")
+    assert left == Result(Verdict.FAILED, "connection refused")
+
+
+def test_a_tcp_probe_of_an_abstract_name() -> None:
+    """It connects and leaves: each type of socket has names of its own, so nothing else tells."""
+    name = f"etcd-gateway-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"\0{name}")
+        server.listen()
+        assert probed(0, PLAIN, address=f"unix:@{name}") == PASSED
+        with server.accept()[0] as conn:
+            assert conn.recv(1) == b""
+    assert probed(0, PLAIN, address=f"unix:@{name}").verdict is Verdict.FAILED
+
+
+def test_http_over_a_unix_socket(tmp_path: Path) -> None:
+    """The Host has no port."""
+    path = str(tmp_path / "s")
+    heard: list[bytes] = []
+
+    def serve() -> None:
+        with server.accept()[0] as conn:
+            heard.append(conn.recv(4096))
+            conn.sendall(b'HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n{"health":"true"}')
+            conn.recv(1)
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        how = Plan(kind=ProbeKind.HTTP, server_name="localhost")
+        assert probed(0, how, address=f"unix:{path}") == PASSED
+        thread.join(10)
+    assert b"\r\nhost: localhost\r\n" in heard[0].lower()
+
+
+def test_tls_over_a_unix_socket(files: Path, authority: trustme.CA, tmp_path: Path) -> None:
+    """The certificate has to be valid for localhost."""
+    path = str(tmp_path / "s")
+
+    def serve() -> None:
+        for name in ("localhost", "etcd.example"):
+            context = server_context(authority, name)
+            with contextlib.suppress(OSError), server.accept()[0] as conn:
+                with context.wrap_socket(conn, server_side=True) as secure:
+                    secure.recv(1)
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        how = tls_plan(files, "localhost")
+        assert probed(0, how, address=f"unix:{path}") == PASSED
+        assert "not valid for" in probed(0, how, address=f"unix:{path}").error
+        thread.join(10)
+
+
+def test_a_full_queue_fails_a_probe_that_has_to_connect(tmp_path: Path) -> None:
+    """At once: nobody would tell when there is room."""
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        server.bind(path)
+        server.listen(0)
+        client.connect(path)
+        how = Plan(kind=ProbeKind.HTTP, server_name="localhost")
+        found = probed(0, how, address=f"unix:{path}")
+        assert found == Result(Verdict.FAILED, "the socket's queue is full")
