@@ -11,6 +11,7 @@ declare -A packages=(
   [valgrind]=valgrind [knotd]=knot [pdns_server]=pdns-server [unbound]=unbound [dnsmasq]=dnsmasq-base
   [promtool]=prometheus [chromium]=chromium [/lib/systemd/systemd]=systemd
   [fish]=fish [zsh]=zsh [unshare]=util-linux [nsenter]=util-linux [mount]=mount
+  [haproxy]=haproxy [nginx]=nginx
 )
 if [ "$set_name" = dist ]; then
   packages=([dpkg-deb]=dpkg [lintian]=lintian [groff]=groff-base [debootstrap]=debootstrap)
@@ -35,7 +36,7 @@ done
 if [ "$set_name" = test ] && ! ls /usr/lib/*/pdns/libbindbackend.so > /dev/null 2>&1; then
   missing+=(pdns-backend-bind)
 fi
-if [ "$set_name" = bench ] && [ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]; then
+if [ "$set_name" != dist ] && [ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]; then
   missing+=(libnginx-mod-stream)
 fi
 if [ "$set_name" = bench ] && [ ! -e "$bin/envoy" ] && ! command -v envoy > /dev/null; then

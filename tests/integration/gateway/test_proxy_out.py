@@ -153,7 +153,7 @@ def test_an_endpoint_that_resets_at_once() -> None:
 def test_nobody_to_dial() -> None:
     """A dial in vain ends as it does without headers."""
     with Plane(closed_endpoint(), settings=Settings(proxy_out="v1")) as plane:
-        with plane.connect() as client, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), plane.connect() as client:
             client.recv(1)
         wait_until(lambda: plane.counters.ended == {"dial-failed": 1})
 
@@ -195,7 +195,7 @@ def test_no_memory_for_the_header(version: str, monkeypatch: pytest.MonkeyPatch)
         Backend() as backend,
         Plane(backend.endpoint, settings=Settings(proxy_out=version)) as plane,
     ):
-        with plane.connect() as client, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), plane.connect() as client:
             client.recv(1)
         wait_until(lambda: plane.counters.ended == {End.ERROR: 1})
 
@@ -235,7 +235,7 @@ def test_an_address_that_left_this_host() -> None:
     """It is this host's fault and no endpoint's; a reload that names another one heals it."""
     settings = Settings(source_addr=("192.0.2.99",), dial_timeout_s=0.2)
     with Backend() as backend, Plane(backend.endpoint, settings=settings) as plane:
-        with plane.connect() as client, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), plane.connect() as client:
             client.recv(1)
         assert {result.value for _, _, result, _ in plane.dial_failures} == {"local"}
         plane.apply(backend.endpoint, settings=Settings(source_addr=("127.0.0.9",)))
