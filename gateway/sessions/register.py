@@ -157,7 +157,7 @@ class Sessions:
     def _choose_roads(self, settings: Settings) -> None:
         """Choose the roads of new sessions here, so that what is off costs them nothing."""
         rules_of = (settings.allow, settings.proxy_in)
-        if rules_of != self._rules_of:  # a thousand networks take 10 ms
+        if rules_of != self._rules_of:  # a thousand networks take 6 ms
             self._rules_of = rules_of
             self.headers_in.rules = ClientRules(*rules_of)
         self._open = self.headers_in.open if settings.proxy_in else Session.open
