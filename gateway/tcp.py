@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from gateway.core.messages import Settings
+from gateway.core.session_state import Connection
 from gateway.core.socket_address import SocketAddress
 from gateway.core.stall import Signs
 from gateway.unix import name_peer
@@ -36,6 +37,10 @@ last_data_recv, last_ack_recv (milliseconds); notsent_bytes (since Linux 4.6).""
 
 _TCP_PATH = struct.Struct("=24x1I40x1I28x1I")
 """The same struct: unacked (segments), rtt (microseconds), total_retrans (segments)."""
+
+_TCP_ALL = struct.Struct("=2x2B20x1I16x1I4x1I12x1I28x1I40x1I")
+"""The same struct: retransmits, probes; unacked; last_data_sent; last_data_recv; rtt;
+total_retrans; notsent_bytes."""
 
 NOTHING_WAITS = Signs(waiting=False, silent_s=0.0, unanswered=0)
 """A UNIX socket's peer cannot vanish: when its process ends, the kernel closes for it."""
@@ -205,6 +210,23 @@ def read_path(fd: int) -> tuple[float, int, bool]:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_PATH.size)
     unacked, rtt_us, retransmits = _TCP_PATH.unpack(info)
     return rtt_us / 1e6, retransmits, unacked > 0
+
+
+def read_connection(fd: int) -> Connection:
+    """Everything that the list of sessions says of a connection. OSError: not a TCP connection."""
+    with borrowed(fd) as sock:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_ALL.size)
+    (
+        unanswered, probes, unacked, sent_ms, received_ms, rtt_us, retransmits, unsent
+    ) = _TCP_ALL.unpack(info)  # fmt: skip
+    return Connection(
+        rtt_s=rtt_us / 1e6,
+        retransmits=retransmits,
+        waiting=unacked + unsent > 0,
+        unanswered=unanswered + probes,
+        sent_s=sent_ms / 1e3,
+        received_s=received_ms / 1e3,
+    )
 
 
 def _whole_seconds(duration_s: float) -> int:

@@ -30,6 +30,7 @@ from gateway.ingress.ingress import Ingress
 from gateway.poller import Poller
 from gateway.process_title import set_title
 from gateway.scoreboard import Scoreboard
+from gateway.sessions.listing import SessionListing
 from gateway.sessions.register import Sessions
 
 CUT_LINGER_S = 0.05
@@ -138,6 +139,12 @@ class Worker:
             peers=start.peers,
             on_empty=self._finish,
         )
+        self._listing = SessionListing(
+            loop,
+            sessions=self._sessions.all,
+            held_back=self._ingress.clients_held_back,
+            send=self._control.send,
+        )
         self._heartbeat = Heartbeat(
             loop,
             ingress=self._ingress,
@@ -174,6 +181,10 @@ class Worker:
                 self._table.direct(towards)
                 for name, age_s in zip(endpoints, older_than_s, strict=True):
                     self._sessions.give_up_one(name, age_s)
+            case messages.ListSessions():
+                self._listing.tell_rows(message)
+            case messages.DescribeSessions():
+                self._listing.tell_details(message)
             case messages.Drain():
                 self._begin_drain(message)
             case messages.Adopt(slot):
@@ -280,6 +291,7 @@ class Worker:
 
     def _leave(self) -> None:
         self._sessions.close()
+        self._listing.close()
         self._control.close()
         self._heartbeat.close()
         self._poller.shut()

@@ -54,6 +54,7 @@ from supervisor.handover.systemd import Notify, watchdog_interval_s
 from supervisor.interim_admin import KIND as INTERIM_KIND
 from supervisor.interim_admin import InterimAdmin, start_interim_admin
 from supervisor.reloader import Reloader, Steps
+from supervisor.session_lister import SessionLister
 from supervisor.shutdown import Shutdown
 from supervisor.system import kernel_calls, limits
 from supervisor.system.certificate_watch import CertificateWatch
@@ -143,6 +144,7 @@ class Master:
             self.view,
             self._log,
             names=lambda: self._config.admin_host,
+            sessions=SessionLister(lambda: self._pool, lambda: self._listen).answer,
             before_serving=self._end_interim_admin,
         )
 
@@ -469,7 +471,14 @@ class Master:
                 self._endpoints.health.dial_succeeded(endpoint, address)
             case messages.Drained(cut):
                 self._shutdown.on_drained(cut)
-            case messages.Bound() | messages.Ready() | messages.Failed() | messages.Missed():
+            case (
+                messages.Bound()
+                | messages.Ready()
+                | messages.Failed()
+                | messages.Missed()
+                | messages.SessionSlice()
+                | messages.SessionDetails()
+            ):
                 pass  # the pool's business
             case _:
                 assert_never(message)

@@ -17,8 +17,8 @@ EXIT_CODES = (
     (0, "start: stopped by a signal. Other commands: done."),
     (EXIT_FAILURE, "A failure at run time: an address cannot be bound, the reload failed."),
     (EXIT_USAGE, "Wrong usage: a flag, a variable or a key of the config file."),
-    (3, "status: the gateway answers and is degraded, starting or draining."),
-    (4, "status: nothing answers at the admin address."),
+    (3, "status: the gateway is degraded, starting or draining. sessions: the list is incomplete."),
+    (4, "status, sessions: nothing answers at the admin address."),
     (EXIT_NO_ENDPOINT, "No endpoint to be found, and waiting would not help."),
     (EXIT_CRASH_LOOP, "Workers keep dying before they are ready."),
 )

@@ -96,6 +96,11 @@ def render() -> str:
     return "\n".join([*parts, CLOSING])
 
 
+def _option(param: click.Option) -> str:
+    """``--limit=NUMBER``, or ``--json``."""
+    return param.opts[0] if param.is_flag else f"{param.opts[0]}={param.metavar}"
+
+
 def _commands() -> str:
     lines = ["## Commands", ""]
     for name, command in sorted(program.commands.items()):
@@ -104,14 +109,14 @@ def _commands() -> str:
         own = [
             param
             for param in command.params
-            if isinstance(param, click.Option) and param.is_flag and not param.multiple
+            if isinstance(param, click.Option) and not param.multiple
         ]
         text = " ".join((command.help or "").split())
         lines.append(f"- `etcd-gateway {name}`: {_lower(text)}")
-        lines += [f"  `{param.opts[0]}`: {_lower(param.help or '')}" for param in own]
+        lines += [f"  `{_option(param)}`: {_lower(param.help or '')}" for param in own]
     lines += [
         "",
-        "`status` and `reload` take the address of the running gateway from `--admin-addr`, its variable, or the config file; without any of these they try `/run/etcd-gateway/admin.sock`, where the shipped unit has it.",
+        "`status`, `sessions` and `reload` take the address of the running gateway from `--admin-addr`, its variable, or the config file; without any of these they try `/run/etcd-gateway/admin.sock`, where the shipped unit has it.",
         "Every command has `--help`; `etcd-gateway --version` prints the version.",
         "",
     ]

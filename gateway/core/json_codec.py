@@ -25,6 +25,11 @@ def dumps_record(value: Any) -> bytes:
     return orjson.dumps(value, default=str, option=_RECORD)
 
 
+def dumps(value: Any) -> bytes:
+    """``value`` without a newline."""
+    return orjson.dumps(value)
+
+
 def loads(line: bytes) -> Any:
     """The value that ``line`` encodes; raises :data:`DecodeError`."""
     return orjson.loads(line)

@@ -1,11 +1,11 @@
 """The whole protocol between master and worker, as types.
 
 Down the pipe (master to worker): :class:`Snapshot`, :class:`Loads`, :class:`GiveUp`,
-:class:`Drain`.
+:class:`ListSessions`, :class:`DescribeSessions`, :class:`Drain`.
 Down the control socket: :class:`Adopt` and :class:`Peer` (with descriptors), :class:`Release`.
 Up the control socket (worker to master): :class:`Bound` (with descriptors), :class:`Ready`,
 :class:`Failed`, :class:`Missed`, :class:`DialFailed`, :class:`DialSucceeded`, :class:`Report`,
-:class:`Drained`.
+:class:`SessionSlice`, :class:`SessionDetails`, :class:`Drained`.
 
 One message is one line of JSON, ``{"type": "Snapshot", ...}``; see ``wire``.
 """
@@ -15,12 +15,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gateway.core.endpoint import Endpoint
+from gateway.core.session_state import SessionState
 
 MAX_SLOTS = 256
 """The most workers a gateway may have."""
 
 MAX_LISTEN = 253
 """The most listen addresses: a worker's listeners travel in one message (unix(7), SCM_MAX_FD)."""
+
+
+LISTED_ROWS = 500
+"""Rows of a SessionSlice: 1.5 ms in the worker."""
+
+DESCRIBED_ROWS = 100
+"""Rows of a SessionDetails: 1.5 ms in the worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +106,27 @@ class GiveUp:
     endpoints: tuple[str, ...] = ()
     older_than_s: tuple[float, ...] = ()
     towards: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ListSessions:
+    """Say in one SessionSlice which sessions there are, from row ``first`` on.
+
+    ``listing``: the rows of one listing keep their numbers; a greater number begins a new listing
+    and forgets the one before. ``endpoint``: only sessions of this one; "" is all.
+    """
+
+    listing: int
+    first: int
+    endpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeSessions:
+    """Say in one SessionDetails everything about these rows, DESCRIBED_ROWS at most."""
+
+    listing: int
+    rows: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,14 +267,67 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionSlice:
+    """Some rows of a listing, LISTED_ROWS at most, beginning with number ``first``.
+
+    ``started_at``: on the monotonic clock, which all processes share. ``moved``: bytes both ways.
+    ``clients``: as the access log writes them, "" for one that has left. ``last``: no row follows.
+    """
+
+    listing: int
+    first: int
+    last: bool
+    started_at: tuple[float, ...]
+    moved: tuple[int, ...]
+    clients: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDetail:
+    """One session; what is not known, or does not exist yet, is None."""
+
+    row: int
+    id: str
+    """No other session of this worker has it as long as this one lives."""
+    client: str
+    via: str | None
+    endpoint: str | None
+    address: str | None
+    local: str | None
+    state: SessionState
+    started_at: float
+    idle_s: float
+    bytes_in: int
+    bytes_out: int
+    client_rtt_s: float | None
+    client_retransmits: int | None
+    endpoint_rtt_s: float | None
+    endpoint_retransmits: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDetails:
+    """Those of the rows that were asked for whose sessions have not ended."""
+
+    listing: int
+    sessions: tuple[SessionDetail, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Drained:
     """The last session ended (or was cut: ``cut`` of them); the worker exits next."""
 
     cut: int = 0
 
 
-Down = Snapshot | Loads | GiveUp | Drain | Adopt | Release | Peer
-Up = Ready | Bound | Failed | Missed | DialFailed | DialSucceeded | Report | Drained
+Down = Snapshot | Loads | GiveUp | ListSessions | DescribeSessions | Drain | Adopt | Release | Peer
+Up = (
+    Ready | Bound | Failed | Missed | DialFailed | DialSucceeded | Report
+    | SessionSlice | SessionDetails | Drained
+)  # fmt: skip
 
-MAY_BE_LOST: tuple[type, ...] = (DialFailed, DialSucceeded, Report)
-"""Of those that go up: evidence that comes again, and figures that the next report repeats."""
+MAY_BE_LOST: tuple[type, ...] = (
+    DialFailed, DialSucceeded, Report, SessionSlice, SessionDetails,
+)  # fmt: skip
+"""Of those that go up: evidence that comes again, figures that the next report repeats, and parts
+of a list that is incomplete then."""

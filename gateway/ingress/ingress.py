@@ -118,6 +118,10 @@ class Ingress:
         """Nobody is served, and nobody waits to be."""
         return self._counters.sessions == 0 and not self._quota.held_back
 
+    def clients_held_back(self) -> tuple[int, ...]:
+        """Descriptors of the clients held back, which stay ours."""
+        return self._quota.clients_held_back()
+
     # -- listeners --------------------------------------------------------------------------
 
     def bind(self, listen: Sequence[HostPort], *, exclusive: bool) -> list[int]:

@@ -75,6 +75,10 @@ class Quota:
     def held_back(self) -> int:
         return len(self._held_back)
 
+    def clients_held_back(self) -> tuple[int, ...]:
+        """Their descriptors, which stay ours; the oldest first."""
+        return tuple(self._held_back)
+
     def room(self) -> int:
         """How many more clients may be accepted as things stand."""
         room = self.room_by_descriptors()

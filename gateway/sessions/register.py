@@ -105,6 +105,10 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._all)
 
+    def all(self) -> Iterable[Session]:
+        """Every session, the oldest first."""
+        return self._all
+
     def serve(self, fd: int, peer: Any) -> None:
         """Take over an accepted, non-blocking client; ``peer`` is its socket address.
 

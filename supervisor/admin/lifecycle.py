@@ -23,6 +23,7 @@ from supervisor.system.patience import try_until_done
 
 if TYPE_CHECKING:
     from supervisor.admin.server import AdminServer
+    from supervisor.admin.sessions_answer import ListSessions
 
 PATIENCE_S = 1.0
 """A start that takes longer than this is served before it is over, so that people can look."""
@@ -66,16 +67,19 @@ class AdminLifecycle:
         log: Log,
         *,
         names: Callable[[], Collection[str]] = tuple,
+        sessions: ListSessions | None = None,
         before_serving: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """``names()``: the host names under which the address may be asked.
 
-        ``before_serving()`` is awaited right before this image accepts its first client.
+        ``sessions`` makes a page of the list of sessions. ``before_serving()`` is awaited right
+        before this image accepts its first client.
         """
         self._before_serving = before_serving
         self.max_connections = UNLIMITED
         self._view = view
         self._names = names
+        self._sessions = sessions
         self._log = log
         self._sockets: list[AdminSocket] = []
         self._missing: list[str] = []
@@ -144,6 +148,7 @@ class AdminLifecycle:
                 self._view,
                 self._log,
                 names=self._names,
+                sessions=self._sessions,
                 max_connections=lambda: self.max_connections,
             )
         if not self._paused:

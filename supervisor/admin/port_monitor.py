@@ -8,8 +8,8 @@ from typing import Any
 from gateway.core.address import Address, tcp_only
 from gateway.core.log import Log
 from gateway.core.outcome import EXHAUSTED
-from supervisor.admin import sock_diag
 from supervisor.core.admin.foreign_listeners import ForeignListeners, Listener
+from supervisor.system import sock_diag
 
 EVERY_TICKS = 5
 """How many ticks of the master (one second each) lie between two looks."""

@@ -15,7 +15,6 @@ import importlib.resources
 import json
 import logging
 import re
-import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
 from urllib.parse import urlsplit
 
@@ -25,6 +24,7 @@ from aiohttp.http import HttpVersion11
 from gateway.core.log import Log
 from supervisor.admin import metrics
 from supervisor.admin.connection import CONNECTION_LIFE_S, MAX_CONNECTIONS, Connection
+from supervisor.admin.sessions_answer import ListSessions, answer_sessions, is_unix
 from supervisor.admin.sockets import AdminSocket
 from supervisor.core.admin.document import document
 from supervisor.core.admin.host_check import is_known_host
@@ -45,6 +45,8 @@ asyncio accepts as many in one pass as its ``backlog`` says, 100 by default, bef
 counted: a burst would take every descriptor for a moment, and a worker could not be forked.
 """
 
+PATHS = "/ /status /sessions /metrics /livez /readyz /health"
+
 VIEW_LIFE_S = 0.1
 """Requests within this time share one view; workers report only every second."""
 
@@ -61,6 +63,7 @@ class AdminServer:
     """``source()`` gives the view of this moment; it is called at most every 0.1 s.
 
     ``names()`` are the host names under which it may be asked, see ``core.admin.host_check``.
+    ``sessions`` makes a page of the list of sessions; None where nobody could.
     ``max_connections()``: for how many there are descriptors.
     """
 
@@ -70,10 +73,12 @@ class AdminServer:
         log: Log,
         *,
         names: Callable[[], Collection[str]] = tuple,
+        sessions: ListSessions | None = None,
         max_connections: Callable[[], int] = lambda: MAX_CONNECTIONS,
     ) -> None:
         self._source = source
         self._names = names
+        self._sessions = sessions
         self._max_connections = max_connections
         self._log = log
         self._servers: list[asyncio.Server] = []
@@ -183,6 +188,8 @@ class AdminServer:
                 return _json(document(self._current()))
             case "/metrics":
                 return await self._answer_metrics(request.headers.get("Accept", ""))
+            case "/sessions":
+                return await answer_sessions(request, self._sessions)
             case "/livez":
                 return _text("ok\n")
             case "/readyz":
@@ -193,11 +200,11 @@ class AdminServer:
             case "/health":
                 reasons = unreadiness(self._current())
                 return _health(reasons)
-        return _text("not found; there are / /status /metrics /livez /readyz /health\n", 404)
+        return _text(f"not found; there are {PATHS}\n", 404)
 
     def _refuse_host(self, request: web.BaseRequest) -> web.Response | None:
         """The answer to a request that was sent to another host; None for one meant for us."""
-        if _is_unix(request):
+        if is_unix(request):
             return None
         hosts = request.headers.getall("Host", [])
         if not hosts and request.version < HttpVersion11:  # no browser speaks it
@@ -230,14 +237,6 @@ class AdminServer:
                 body = bytes(text)
                 self._metrics[content_type] = (loop.time(), body)
         return web.Response(body=body, headers={"Content-Type": content_type})
-
-
-def _is_unix(request: web.BaseRequest) -> bool:
-    """Whether the client came through a unix socket, which no web page can reach."""
-    if request.transport is None:  # the client has gone
-        return False
-    sock = request.transport.get_extra_info("socket")
-    return sock is not None and sock.family == socket.AF_UNIX
 
 
 def _health(reasons: Sequence[str]) -> web.Response:

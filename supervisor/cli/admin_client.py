@@ -1,14 +1,18 @@
-"""Requests to the admin address of a running gateway, for ``status``, ``reload`` and ``check``."""
+"""Requests to the admin address of a running gateway, for the commands that ask it."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 TIMEOUT_S = 5.0
+
+SESSIONS_TIMEOUT_S = 12.0
+"""A little more than what the gateway gives a connection of its admin address."""
 
 
 class UnreachableError(Exception):
@@ -17,6 +21,17 @@ class UnreachableError(Exception):
 
 def fetch_status(addresses: Sequence[str]) -> dict[str, Any]:
     """The status document from the first address that gives one; UnreachableError if none does."""
+    return _fetch(addresses, "/status", sign="uptime_s", timeout_s=TIMEOUT_S)
+
+
+def fetch_sessions(addresses: Sequence[str], query: Mapping[str, str]) -> dict[str, Any]:
+    """A page of the list of sessions, in the same way."""
+    path = f"/sessions?{urlencode(query)}"
+    return _fetch(addresses, path, sign="sessions", timeout_s=SESSIONS_TIMEOUT_S)
+
+
+def _fetch(addresses: Sequence[str], path: str, *, sign: str, timeout_s: float) -> dict[str, Any]:
+    """``sign``: a key by which our own document is known."""
     if not addresses:
         raise UnreachableError(
             "no admin address: give --admin-addr, GATEWAY_ADMIN_ADDR or admin-addr in the config "
@@ -25,22 +40,22 @@ def fetch_status(addresses: Sequence[str]) -> dict[str, Any]:
     failures = []
     for address in addresses:
         try:
-            return _get(address)
+            return _get(address, path, sign, timeout_s)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            failures.append(f"{address}: {_why(error)}")
+            failures.append(f"{address}: {_why(error, timeout_s)}")
     raise UnreachableError("no gateway answers at " + "; ".join(failures))
 
 
-def _get(address: str) -> dict[str, Any]:
-    connection = _Connection(address)
+def _get(address: str, path: str, sign: str, timeout_s: float) -> dict[str, Any]:
+    connection = _Connection(address, timeout_s)
     try:
-        connection.request("GET", "/status")
+        connection.request("GET", path)
         response = connection.getresponse()
         if response.status != 200:
             said = response.read(1000).decode("utf-8", "replace").partition("\n")[0]
             raise ValueError(f"answered {response.status} {response.reason}: {said}")
         document = json.loads(response.read())
-        if not isinstance(document, dict) or "uptime_s" not in document:
+        if not isinstance(document, dict) or sign not in document:
             raise ValueError("what answers is no etcd-gateway")
         return document
     finally:
@@ -50,25 +65,25 @@ def _get(address: str) -> dict[str, Any]:
 class _Connection(http.client.HTTPConnection):
     """An HTTP connection to ``host:port`` or ``unix:/path``."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, timeout_s: float) -> None:
         self._path = address.removeprefix("unix:") if address.startswith("unix:") else ""
         host, _, port = ("localhost", "", "80") if self._path else address.rpartition(":")
         host = host.strip("[]")
         host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-        super().__init__(host, int(port), timeout=TIMEOUT_S)
+        super().__init__(host, int(port), timeout=timeout_s)
 
     def connect(self) -> None:
         if not self._path:
             super().connect()
             return
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT_S)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception, timeout_s: float) -> str:
     if isinstance(error, TimeoutError):
-        return f"no answer within {TIMEOUT_S:g} s"
+        return f"no answer within {timeout_s:g} s"
     if isinstance(error, json.JSONDecodeError):
         return "what answers is no etcd-gateway"
     text = error.strerror if isinstance(error, OSError) else str(error)

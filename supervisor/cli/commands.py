@@ -1,4 +1,4 @@
-"""The commands: ``start``, ``check``, ``status``, ``reload``, ``demo``, ``completion``.
+"""The commands: ``start``, ``check``, ``status``, ``sessions``, ``reload``, and some small ones.
 
 Each command imports its modules when it runs, because a start must not pay for the others.
 """
@@ -28,7 +28,7 @@ COMPLETE_VARIABLE = "_ETCD_GATEWAY_COMPLETE"
 SHELLS = ("bash", "zsh", "fish")
 
 _FINDING = ("admin-addr", "config-file")
-"""What ``status`` and ``reload`` need to find the running gateway."""
+"""What ``status``, ``sessions`` and ``reload`` need to find the running gateway."""
 
 UNIT_SOCKET = "/run/etcd-gateway/admin.sock"
 """The admin address of the shipped systemd unit."""
@@ -163,6 +163,26 @@ def _status(*, as_json: bool, watch: bool, **given: tuple[str, ...]) -> int:
     return status_command.run(admin_addrs, as_json=as_json, watch=watch)
 
 
+def _sessions(
+    *,
+    as_json: bool,
+    watch: bool,
+    endpoint: str | None,
+    limit: str | None,
+    sort: str | None,
+    **given: tuple[str, ...],
+) -> int:
+    """List the open sessions of a running gateway, with who holds most of them.
+
+    A terminal shows as many as fit, a pipe gets a thousand. Run it as root to see the processes of
+    all clients on this host.
+    """
+    from supervisor.cli import sessions as sessions_command
+
+    wish = sessions_command.read_wish(endpoint=endpoint, limit=limit, sort=sort)
+    return sessions_command.run(_find_admin(_by_flag(given)), wish, as_json=as_json, watch=watch)
+
+
 def _reload(**given: tuple[str, ...]) -> int:
     """Make a running gateway reload; waits for the outcome and exits 0 if it worked, else 1."""
     admin_addrs = _find_admin(_by_flag(given))
@@ -199,6 +219,15 @@ def show_version() -> int:
     return 0
 
 
+def _complete_sort(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    del ctx, param
+    return [CompletionItem(sort) for sort in ("age", "bytes") if sort.startswith(incomplete)]
+
+
 def _complete_shell(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
@@ -227,6 +256,24 @@ def completion(shell: str) -> int:
 def _add_commands() -> None:
     json_option = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON.")
     watch_option = click.Option(["--watch"], is_flag=True, help="Refresh in place until Ctrl-C.")
+    wish_options = [
+        click.Option(
+            ["--endpoint"],
+            type=click.UNPROCESSED,
+            metavar="HOST:PORT",
+            help="Only sessions of this endpoint.",
+        ),
+        click.Option(
+            ["--limit"], type=click.UNPROCESSED, metavar="NUMBER", help="How many to list at most."
+        ),
+        click.Option(
+            ["--sort"],
+            type=click.UNPROCESSED,
+            metavar="age|bytes",
+            shell_complete=_complete_sort,
+            help="The oldest first, or those first that moved most bytes.  [default: age]",
+        ),
+    ]
     explain_option = click.Option(
         ["--explain"], is_flag=True, help="Show every step from the names to the addresses."
     )
@@ -236,6 +283,7 @@ def _add_commands() -> None:
         ("start", _start, every),
         ("check", _check, [json_option, explain_option, *every]),
         ("status", _status, [json_option, watch_option, *finding]),
+        ("sessions", _sessions, [json_option, watch_option, *wish_options, *finding]),
         ("reload", _reload, finding),
     ):
         command = FlagCommand(

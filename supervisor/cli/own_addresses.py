@@ -15,9 +15,9 @@ from pathlib import Path
 from gateway.core.address import Address, HostPort
 from gateway.core.unix_address import UnixAddress
 from gateway.ingress.listener import bind_socket
-from supervisor.admin import sock_diag
 from supervisor.cli.admin_client import UnreachableError, fetch_status
 from supervisor.core.admin.foreign_listeners import Listener
+from supervisor.system import sock_diag
 from supervisor.system.unix_listener import is_in_use, why_not
 
 TITLE = b"etcd-gateway: "

@@ -24,7 +24,7 @@ PIPE_COLUMNS = 200
 COLORS = {
     "ready": "green", "active": "green", "degraded": "red", "inactive": "red", "backoff": "red",
     "refused": "red", "hangs": "red", "starting": "yellow", "draining": "yellow",
-    "removed": "bright_black",
+    "removed": "bright_black", "stalled": "red", "held-back": "yellow", "dialing": "yellow",
 }  # fmt: skip
 """Of the words for states."""
 

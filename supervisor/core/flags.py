@@ -595,7 +595,7 @@ FLAGS: tuple[Flag, ...] = (
         may_be_empty=True,
         metavar="HOST:PORT|unix:/PATH,...",
         topic=Topic.OBSERVING,
-        help="Serve the status page, /status, /metrics and the gateway's health here.",
+        help="Serve the status page, /status, /sessions, /metrics and the gateway's health here.",
     ),
     Flag(
         name="admin-host",

@@ -45,7 +45,7 @@ class Channel:
         self._writing = memoryview(b"\n" if inherited else b"")
         self._newest: dict[type, bytes] = {}
         self._closed = self._broken = False
-        self._inherited = inherited
+        self.inherited = inherited
         os.set_blocking(pipe_w, False)
         self._socket = MessageSocket(
             loop,
@@ -123,6 +123,8 @@ class Channel:
                 | messages.DialFailed()
                 | messages.DialSucceeded()
                 | messages.Report()
+                | messages.SessionSlice()
+                | messages.SessionDetails()
                 | messages.Drained()
             ):
                 wanted = 0
@@ -138,7 +140,7 @@ class Channel:
             self._on_garbage(f"{kind}: expected {wanted} descriptors, got {len(fds)}")
 
     def _on_garbage(self, error: str) -> None:
-        if not self._inherited and not self._broken:
+        if not self.inherited and not self._broken:
             self._broken = True
             self._socket.stop_reading()
             self._on_broken(error)

@@ -121,6 +121,10 @@ class WorkerHandles:
         self._loop.add_reader(child.pidfd, self._reap, who)
         return handle
 
+    def pids(self) -> set[int]:
+        """The processes of all live workers."""
+        return {handle.child.pid for handle in self._handles.values()}
+
     def owns(self, pid: int) -> bool:
         """Whether the process is waited for here."""
         return pid in self._unready.values() or any(
@@ -143,6 +147,12 @@ class WorkerHandles:
         """Have the store keep what the next master needs."""
         for name, fd in self[who].descriptors(who).items():
             self._descriptor_store.keep(name, fd)
+
+    def with_clients(self) -> tuple[WorkerId, ...]:
+        """The live workers that may have clients: those that are, or once were, ready."""
+        return tuple(
+            who for who, each in self._handles.items() if each.version or each.channel.inherited
+        )
 
     def tell(self, who: WorkerId, line: bytes, kind: type) -> None:
         """Send an encoded message to one worker, if it lives; of a kind it gets the newest only."""

@@ -34,6 +34,7 @@ from supervisor.workers.handles import WorkerHandle, WorkerHandles
 from supervisor.workers.handover import PoolHandover, hand_over, take_over
 from supervisor.workers.inherited import InheritedDescriptors
 from supervisor.workers.scoreboard_rows import ScoreboardRows
+from supervisor.workers.session_survey import SessionSurvey
 from supervisor.workers.shared_listeners import SharedListeners
 from supervisor.workers.slot_sockets import Sockets
 from supervisor.workers.spawner import Spawner
@@ -114,6 +115,7 @@ class WorkerPool:
             on_message=self._on_message,
             on_exit=self._on_exit,
         )
+        self.survey = SessionSurvey(workers=self._handles.with_clients, tell=self._handles.tell)
         self._events: deque[events.Event] = deque()
         self._stepping = False
         self._snapshot = b""
@@ -208,6 +210,10 @@ class WorkerPool:
     def any_live(self) -> bool:
         """Whether at least one worker is alive and not late."""
         return any(slot.serving for slot in self._fleet.slots)
+
+    def pids(self) -> set[int]:
+        """The processes of all live workers."""
+        return self._handles.pids()
 
     def listener_inodes(self) -> set[int]:
         """The inodes of all listening sockets of this gateway."""
@@ -380,6 +386,9 @@ class WorkerPool:
                 | messages.Drained()
             ):
                 pass
+            case messages.SessionSlice() | messages.SessionDetails():
+                self.survey.hear(who, message)
+                return
             case _:
                 assert_never(message)
         self._handlers.on_message(slot, gen, message)
@@ -404,6 +413,7 @@ class WorkerPool:
             self._handles.condemn(event.who, reason)
 
     def _on_exit(self, who: WorkerId, handle: WorkerHandle) -> None:
+        self.survey.forget(who)
         if not handle.told_why:
             self.failure = f"worker of slot {who.slot} ended: {handle.how}"
         self._handlers.on_worker_gone(who.slot, who.gen, handle.report)

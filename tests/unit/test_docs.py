@@ -89,12 +89,18 @@ UNENGLISH = (
 )
 """Phrases that have come into the pages before, and what they are: listed, no, missing, lacking."""
 
-COMMANDS = {"start", "check", "status", "reload", "demo", "completion"}
+COMMANDS = {"start", "check", "status", "sessions", "reload", "demo", "completion"}
 
 OTHER_FLAGS = {
     *("--version", "--help", "--json", "--explain", "--watch", "--etcd", "--once", "--check"),
-    *("--client-cert-auth", "--listen-metrics-urls", "--logger", "--slurpfile"),
-    *("--client-cert-auth", "--advertise-client-urls", "--logger", "--slurpfile"),
+    *(
+        "--client-cert-auth",
+        "--advertise-client-urls",
+        "--listen-metrics-urls",
+        "--logger",
+        "--slurpfile",
+    ),
+    *("--endpoint", "--limit", "--sort"),
     *("--read-only", "--stop-timeout", "--concurrency", "--restart-epoch"),
 }
 """Flags of our other commands, of ``tests.generate``, of etcd, of jq, and of programs beside us."""

@@ -8,9 +8,9 @@ import socket
 import pytest
 
 from gateway.core.address import HostPort
-from supervisor.admin import sock_diag
 from supervisor.admin.port_monitor import EVERY_TICKS, EVERY_TICKS_FROM_PROC, PortMonitor
 from supervisor.core.admin.foreign_listeners import ForeignListeners, Listener, shares
+from supervisor.system import sock_diag
 from tests.logbook import Logbook
 from tests.support import no_descriptors_left
 

@@ -489,7 +489,7 @@ def test_an_unexpected_error_when_debugging() -> None:
 
 def test_help_fits_a_terminal() -> None:
     """No line of any help is wider than 80 columns, and each command has one."""
-    for command in ("start", "check", "status", "reload", "demo", "completion"):
+    for command in ("start", "check", "status", "sessions", "reload", "demo", "completion"):
         shown = run(command, "-h", COLUMNS="80")
         assert shown.returncode == 0
         assert max(len(line) for line in shown.stdout.splitlines()) <= 80

@@ -1,0 +1,294 @@
+"""The list of sessions: what may be asked, which rows make the page, and the page as JSON.
+
+The rows of all workers are folded while they come, and no more than two pages of them are kept.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.core import json_codec
+from gateway.core.messages import SessionDetail, SessionSlice
+from supervisor.core.workers.worker_id import WorkerId
+
+DEFAULT_LIMIT = 1000
+MOST_LIMIT = 10_000
+"""Rows of one page; whoever wants more asks for the next one. A page of these takes 15 MB."""
+
+TOP_CLIENTS = 10
+
+MOST_CLIENTS = 100_000
+"""Clients whose addresses are remembered in order to find their processes; 15 MB."""
+
+
+_UNIX_CLIENT = re.compile(r"unix:pid=([0-9]{1,9}),")
+
+
+class Sort(enum.StrEnum):
+    """``sort`` of a question: the oldest first, or those first that moved most."""
+
+    AGE = "age"
+    BYTES = "bytes"
+
+
+class QueryError(Exception):
+    """The question cannot be answered; the text says what was wrong and what was expected."""
+
+
+Key = tuple[float, int, int, str]
+"""Where a row stands in the list: what it is sorted by, then slot, generation and client."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionQuery:
+    """``after``: only rows behind this place. ``endpoint``: only its sessions; "" is all."""
+
+    endpoint: str = ""
+    limit: int = DEFAULT_LIMIT
+    sort: Sort = Sort.AGE
+    after: Key | None = None
+
+
+def read_query(pairs: Iterable[tuple[str, str]]) -> SessionQuery:
+    """The question that a query string asks; QueryError if it is none."""
+    given: dict[str, str] = {}
+    for name, text in pairs:
+        if name not in ("endpoint", "limit", "sort", "next"):
+            raise QueryError(f"{name!r:.80}: expected endpoint, limit, sort or next")
+        if name in given:
+            raise QueryError(f"{name} was given twice")
+        given[name] = text
+    sort = _read_sort(given.get("sort", Sort.AGE))
+    return SessionQuery(
+        endpoint=given.get("endpoint", ""),
+        limit=_read_limit(given.get("limit", str(DEFAULT_LIMIT))),
+        sort=sort,
+        after=_read_place(given["next"], sort) if "next" in given else None,
+    )
+
+
+def _read_sort(text: str) -> Sort:
+    try:
+        return Sort(text)
+    except ValueError:
+        raise QueryError(f"sort {text!r:.80}: expected age or bytes") from None
+
+
+def _read_limit(text: str) -> int:
+    """More than a page is no mistake: there is a next page."""
+    if not (text.isascii() and text.isdigit()) or not text.strip("0"):
+        raise QueryError(f"limit {text!r:.80}: expected a number of sessions, 1 or more")
+    digits = text.lstrip("0")
+    return min(int(digits), MOST_LIMIT) if len(digits) < 10 else MOST_LIMIT
+
+
+def _read_place(text: str, sort: Sort) -> Key:
+    try:
+        sorted_by, value, slot, gen, client = json_codec.loads(
+            base64.b64decode(text, altchars=b"-_", validate=True)
+        )
+        types = type(value), type(slot), type(gen), type(client)
+        if sorted_by != sort or types != (float, int, int, str):
+            raise ValueError
+    except (ValueError, TypeError, binascii.Error):
+        raise QueryError(
+            f"next {text!r:.80}: expected what the page before gave, with the same sort"
+        ) from None
+    return value, slot, gen, client
+
+
+def write_place(sort: Sort, place: Key) -> str:
+    """The place as text that :func:`read_query` takes for ``next``."""
+    return base64.urlsafe_b64encode(json_codec.dumps_line([sort, *place])).decode()
+
+
+class SessionFold:
+    """Takes the slices of all workers, and keeps the rows of one page and what all have in common.
+
+    ``total`` counts all rows that match, those of other pages too.
+    """
+
+    def __init__(self, query: SessionQuery) -> None:
+        self._query = query
+        self._best: list[tuple[Key, WorkerId, int]] = []
+        self._overflown = False
+        self.total = 0
+        self.clients: list[str] = []
+        """The clients of all rows, as far as they may be remembered."""
+        self.hosts: Counter[str] = Counter()
+        """Sessions by the host of the client."""
+
+    def add(self, who: WorkerId, rows: SessionSlice) -> None:
+        by_age = self._query.sort is Sort.AGE
+        after = self._query.after
+        summaries = zip(rows.started_at, rows.moved, rows.clients, strict=True)
+        for row, (started_at, moved, client) in enumerate(summaries, rows.first):
+            if not client:  # it has ended
+                continue
+            self.total += 1
+            self.hosts[host_part(client)] += 1
+            if len(self.clients) < MOST_CLIENTS:
+                self.clients.append(client)
+            key = (started_at if by_age else float(-moved), who.slot, who.gen, client)
+            if after is None or key > after:
+                self._best.append((key, who, row))
+        if len(self._best) > 2 * self._query.limit:
+            self._trim()
+
+    def _trim(self) -> None:
+        self._best.sort()
+        if len(self._best) > self._query.limit:
+            self._overflown = True
+            del self._best[self._query.limit :]
+
+    def page(self) -> tuple[list[tuple[WorkerId, int]], str | None]:
+        """The rows of the page in their order, and the place that the next one begins after."""
+        self._trim()
+        rows = [(who, row) for _, who, row in self._best]
+        more = self._overflown and self._best
+        return rows, write_place(self._query.sort, self._best[-1][0]) if more else None
+
+
+def host_part(client: str) -> str:
+    """The client without its port: all connections of a host count together."""
+    host, colon, port = client.rpartition(":")
+    return host.strip("[]") if colon and port.isdigit() else client
+
+
+def pid_in(client: str) -> int | None:
+    """The process that the name of a client of a UNIX socket has in it: ``unix:pid=5,uid=0``."""
+    found = _UNIX_CLIENT.match(client)
+    return int(found[1]) or None if found is not None else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """Who holds a client's socket. ``unit``: its systemd unit, or its container's scope."""
+
+    pid: int
+    command: str | None
+    unit: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionPage:
+    """One page, as the sessions were at ``now``.
+
+    ``missing``: why the list is not complete, a text for each worker.
+
+    ``processes``: by client, as far as they are known and may be told.
+    """
+
+    query: SessionQuery
+    now: float
+    listen: Sequence[str]
+    total: int
+    next: str | None
+    rows: Sequence[tuple[WorkerId, SessionDetail]]
+    hosts: Mapping[str, int]
+    processes: Mapping[str, Process] = field(default_factory=dict)
+    missing: Sequence[str] = ()
+
+    def head(self) -> dict[str, Any]:
+        """The document but for its last key, ``sessions``."""
+        return {
+            "listen": list(self.listen),
+            "total": self.total,
+            "sort": self.query.sort,
+            "limit": self.query.limit,
+            "endpoint": self.query.endpoint or None,
+            "next": self.next,
+            "incomplete": bool(self.missing),
+            "missing": list(self.missing),
+            "clients": top_clients(self.hosts, self.processes),
+        }
+
+    def row(self, who: WorkerId, detail: SessionDetail) -> dict[str, Any]:
+        """One of ``sessions``. The rates are means since the session began."""
+        age_s = max(self.now - detail.started_at, 0.0)
+        process = self.processes.get(detail.client) if detail.via is None else None
+        return {
+            "id": f"{who.slot}.{who.gen}.{detail.id}",
+            "client": detail.client,
+            "via": detail.via,
+            "endpoint": detail.endpoint,
+            "address": detail.address,
+            "local": detail.local,
+            "slot": who.slot,
+            "gen": who.gen,
+            "state": detail.state,
+            "age_s": round(age_s, 3),
+            "idle_s": round(min(detail.idle_s, age_s), 3),
+            "bytes_in": detail.bytes_in,
+            "bytes_out": detail.bytes_out,
+            "rate_in": rate(detail.bytes_in, age_s),
+            "rate_out": rate(detail.bytes_out, age_s),
+            "client_rtt_s": detail.client_rtt_s,
+            "client_retransmits": detail.client_retransmits,
+            "endpoint_rtt_s": detail.endpoint_rtt_s,
+            "endpoint_retransmits": detail.endpoint_retransmits,
+            "pid": process.pid if process is not None else None,
+            "command": process.command if process is not None else None,
+            "unit": process.unit if process is not None else None,
+        }
+
+
+def rate(count: float, seconds: float) -> float:
+    """Bytes per second; a session of less than a second counts as one of a second."""
+    return round(count / max(seconds, 1.0), 1)
+
+
+def top_clients(hosts: Mapping[str, int], processes: Mapping[str, Process]) -> list[dict[str, Any]]:
+    """Who holds most sessions: processes of this host where they are known, else hosts.
+
+    ``client`` is the host; of a process that came from several addresses it is None.
+    """
+    left = Counter(hosts)
+    counts: Counter[Process] = Counter()
+    addresses: dict[Process, set[str]] = {}
+    for client, process in processes.items():
+        host = host_part(client)
+        # A client without a port is all connections of one process.
+        count = left[host] if host == client else min(left[host], 1)
+        if count:
+            left[host] -= count
+            counts[process] += count
+            addresses.setdefault(process, set()).add(host)
+    holders: list[tuple[int, str, Process | None]] = [
+        (-count, host, None) for host, count in left.items() if count > 0
+    ]
+    for process, count in counts.items():
+        hosts_of = addresses[process]
+        holders.append((-count, hosts_of.pop() if len(hosts_of) == 1 else "", process))
+    holders.sort(key=lambda each: (each[0], each[1], each[2].pid if each[2] is not None else 0))
+    return [
+        {
+            "client": host or None,
+            "pid": process.pid if process is not None else None,
+            "command": process.command if process is not None else None,
+            "unit": process.unit if process is not None else None,
+            "sessions": -count,
+        }
+        for count, host, process in holders[:TOP_CLIENTS]
+    ]
+
+
+def unit_of(cgroup: str) -> str | None:
+    """The unit of a process, from its ``/proc/PID/cgroup``; None outside of systemd.
+
+    The innermost one: ``foo.service`` of the system, or the scope of a container.
+    """
+    for line in cgroup.splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if controllers in ("", "name=systemd"):
+            for part in reversed(path.split("/")):
+                if part.endswith((".service", ".scope")):
+                    return part
+    return None

@@ -1,0 +1,146 @@
+"""The TCP sockets of this host that listen on a port, or are connected to it: from the kernel, by
+sock_diag(7).
+
+Who listens is answered in 0.2 ms, however many connections the host has. /proc/net/tcp, which is
+read where netlink is forbidden, takes 5 ms for each thousand connections.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterator
+from itertools import islice
+
+from gateway.core.socket_address import address_text
+from supervisor.core.admin.foreign_listeners import Listener
+
+NETLINK_SOCK_DIAG = 4
+_BY_FAMILY = 20
+_REQUEST_DUMP = 0x301
+_DONE, _ERROR = 3, 2
+_LISTEN = 10
+"""TCP_LISTEN: include/net/tcp_states.h."""
+_CONNECTED = sum(1 << state for state in (1, 4, 5, 8, 9, 11))
+"""ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING: a process may hold these."""
+LINES = 250
+"""Lines of /proc/net/tcp in a piece."""
+_V6_ONLY = 11
+"""INET_DIAG_SKV6ONLY: include/uapi/linux/inet_diag.h."""
+
+_HEADER = struct.Struct("=IHHII")
+_REQUEST = struct.Struct("=BBBxIHH16s16sI8s")
+_ANSWER = struct.Struct("=BBBBHH16s16sI8sIIIII")
+_ATTRIBUTE = struct.Struct("=HH")
+
+
+def listeners(port: int) -> list[Listener]:
+    """Sockets of both families that listen on ``port``. OSError: netlink is forbidden here."""
+    found: list[Listener] = []
+    with socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_SOCK_DIAG
+    ) as netlink:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            netlink.sendto(_question(family, 1 << _LISTEN, port=port), (0, 0))
+            for answers in _answers(netlink):
+                # Old kernels ignore the port in the request.
+                found += [each for each in map(_listener, answers) if each.port == port]
+    return found
+
+
+def listeners_from_proc(port: int) -> list[Listener]:
+    """The same from /proc, which does not say whether an IPv6 socket accepts IPv4 clients."""
+    found = []
+    for name in ("tcp", "tcp6"):
+        with open(f"/proc/self/net/{name}", encoding="ascii") as lines:
+            next(lines)
+            for line in lines:
+                fields = line.split()
+                address, _, hexport = fields[1].partition(":")
+                if int(fields[3], 16) == _LISTEN and int(hexport, 16) == port:
+                    host = _host_of(address)
+                    found.append(Listener(host, port, int(fields[9]), int(fields[7])))
+    return found
+
+
+def clients(port: int) -> Iterator[dict[str, int]]:
+    """Sockets of this host that are connected to ``port`` anywhere: address to inode, in pieces.
+
+    The address is the socket's own, as the access log writes it. A piece takes about a millisecond.
+    OSError: netlink is forbidden here.
+    """
+    with socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_SOCK_DIAG
+    ) as netlink:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            netlink.sendto(_question(family, _CONNECTED, peer_port=port), (0, 0))
+            for answers in _answers(netlink):
+                found: dict[str, int] = {}
+                for body in answers:
+                    _, _, _, _, sport, dport, source, *_, inode = _ANSWER.unpack_from(body)
+                    if socket.ntohs(dport) == port:
+                        host = socket.inet_ntop(
+                            family, source if family == socket.AF_INET6 else source[:4]
+                        )
+                        found[address_text((host, socket.ntohs(sport)))] = inode
+                yield found
+
+
+def clients_from_proc(port: int) -> Iterator[dict[str, int]]:
+    """The same from /proc; a piece is LINES lines."""
+    for name in ("tcp", "tcp6"):
+        with open(f"/proc/self/net/{name}", encoding="ascii") as lines:
+            next(lines)
+            while some := list(islice(lines, LINES)):
+                found = {}
+                for line in some:
+                    fields = line.split()
+                    state = 1 << int(fields[3], 16)
+                    if state & _CONNECTED and int(fields[2].rpartition(":")[2], 16) == port:
+                        address, _, hexport = fields[1].partition(":")
+                        own = address_text((_host_of(address), int(hexport, 16)))
+                        found[own] = int(fields[9])
+                yield found
+
+
+def _question(family: int, states: int, *, port: int = 0, peer_port: int = 0) -> bytes:
+    ports = socket.htons(port), socket.htons(peer_port)
+    body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, states, *ports, b"", b"", 0, b"\xff" * 8)
+    return _HEADER.pack(_HEADER.size + len(body), _BY_FAMILY, _REQUEST_DUMP, 1, 0) + body
+
+
+def _answers(netlink: socket.socket) -> Iterator[list[bytes]]:
+    """What each recv() brings. The kernel answers inside of these calls, so none of them waits."""
+    while True:
+        data = netlink.recv(65536)
+        bodies: list[bytes] = []
+        while data:
+            size, kind, _, _, _ = _HEADER.unpack_from(data)
+            body, data = data[_HEADER.size : size], data[(size + 3) & ~3 :]
+            if kind == _DONE:
+                yield bodies
+                return
+            if kind == _ERROR:
+                raise OSError(-struct.unpack_from("=i", body)[0], "sock_diag")
+            bodies.append(body)
+        yield bodies
+
+
+def _listener(body: bytes) -> Listener:
+    family, _, _, _, sport, _, source, *_, uid, inode = _ANSWER.unpack_from(body)
+    host = socket.inet_ntop(family, source if family == socket.AF_INET6 else source[:4])
+    attributes, v6_only = body[_ANSWER.size :], False
+    while len(attributes) > _ATTRIBUTE.size:
+        size, kind = _ATTRIBUTE.unpack_from(attributes)
+        if kind == _V6_ONLY:
+            v6_only = bool(attributes[_ATTRIBUTE.size])
+        attributes = attributes[(size + 3) & ~3 :]
+    return Listener(host, socket.ntohs(sport), inode, uid, v6_only)
+
+
+def _host_of(text: str) -> str:
+    """``0100007F``: 32-bit words in the byte order of the machine."""
+    words = [text[i : i + 8] for i in range(0, len(text), 8)]
+    packed = b"".join(struct.pack("=I", int(word, 16)) for word in words)
+    return str(ipaddress.ip_address(packed))
