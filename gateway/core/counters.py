@@ -43,7 +43,7 @@ class End(enum.StrEnum):
     ERROR = "error"
 
 
-NEVER_REACHED = frozenset({End.NO_ENDPOINT, End.DIAL_FAILED})
+NEVER_REACHED = frozenset({End.NO_ENDPOINT, End.DIAL_FAILED, End.DENIED, End.PROXY_HEADER})
 """How only sessions end that reached no endpoint."""
 
 
