@@ -31,6 +31,7 @@ from supervisor.core.admin.readiness import summary_of
 from supervisor.core.admin.turned_away import TurnedAway
 from supervisor.core.admin.views import GatewayView, endpoint_view
 from supervisor.core.config import Config
+from supervisor.core.discovery.endpoints import describe_targets
 from supervisor.core.effective import to_document
 from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAGE
 from supervisor.core.handover_state import HandoverState
@@ -350,7 +351,9 @@ class Master:
         self._endpoints.on_found(state.found)
         self._endpoints.health.remember(state.health)
         if state.discovery is not None:
-            self._discovery_loop.remember(state.discovery, state.member_list, state.found)
+            same = state.member_list_of == describe_targets(self._config)
+            adopted = state.member_list if same else None
+            self._discovery_loop.remember(state.discovery, adopted, state.found)
 
     async def _open_shared(self) -> None:
         """Open the UNIX sockets. Beside workers that serve, a failure is one to try again."""
@@ -578,6 +581,7 @@ class Master:
             certificates=self._certificates.ends.export(),
             discovery=self._discovery_loop.view,
             member_list=self._discovery_loop.adopted,
+            member_list_of=describe_targets(self._config),
             reload=self._reloader.view,
             restarts=dict(pool.restarts),
             events=self._events.all(),

@@ -79,6 +79,8 @@ class Cluster:
         self._directory = tempfile.TemporaryDirectory(prefix="etcd-")
         self.tls = tls
         self._client_files = client_files
+        self.user = ""
+        """``name:password`` of etcdctl, once authentication is on."""
         self.client_ports = client_ports or [free_port() for _ in range(3)]
         self._peer_ports = [free_port() for _ in range(3)]
         self._metrics = metrics
@@ -194,6 +196,12 @@ class Cluster:
         except AssertionError as error:
             raise AssertionError(f"{error}: {last}") from None
 
+    def require_users(self) -> None:
+        """Turn authentication on, with a user root."""
+        for words in ("user add root:secret", "user grant-role root root", "auth enable"):
+            self._change(",".join(self.running), *words.split())
+        self.user = "root:secret"
+
     def kill(self, index: int) -> None:
         """SIGKILL one member."""
         member = self.members[index]
@@ -250,6 +258,8 @@ class Cluster:
             argv.append(f"--cacert={self.tls[0]}")
         if self._client_files:
             argv += [f"--cert={self._client_files[0]}", f"--key={self._client_files[1]}"]
+        if self.user:  # the password is checked within the time for the dial
+            argv += [f"--user={self.user}", "--dial-timeout=10s"]
         return argv
 
     def close(self) -> None:

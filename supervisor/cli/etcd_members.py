@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from gateway.core.address import Address, HostPort, literal_ip
@@ -23,11 +23,11 @@ from supervisor.core.discovery.cluster_report import (
     read_quota,
     read_status,
 )
-from supervisor.core.discovery.endpoints import Answer, Outcome, Question, host_question, owners
+from supervisor.core.discovery.endpoints import Answer, host_question, owners
 from supervisor.core.discovery.loop_guard import own_listen_address
 from supervisor.core.discovery.member_list import is_loopback, parse_list, targets_of
 from supervisor.discovery.local_addresses import is_local
-from supervisor.discovery.member_sync import peer_of
+from supervisor.discovery.member_questions import LookUp, peer_of
 from supervisor.system.etcd_client import MEMBER_LIST, STATUS, EtcdConnection, EtcdError, Peer
 from supervisor.system.tls import TlsContexts
 
@@ -39,8 +39,6 @@ MAX_METRICS_BYTES = 8 * 1024 * 1024
 
 NEEDS_TLS = "HTTPS server"
 """What servers written in Go say to a plain request where they expect TLS."""
-
-LookUp = Callable[[Question], Awaitable[Outcome]]
 
 
 class NoEtcdError(Exception):

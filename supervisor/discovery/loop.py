@@ -27,7 +27,7 @@ from supervisor.core.discovery.endpoints import (
     Question,
     Source,
     compare,
-    target_key,
+    describe_targets,
     tls_domain,
 )
 from supervisor.core.discovery.resolution import DnsResult, Resolution
@@ -316,7 +316,9 @@ class DiscoveryLoop:
             targets = self._make_targets(candidate, before=self._targets)
         assert targets is not None  # noqa: S101 (for the type checker)
         adopted = self._member_sync.adopted
-        same_targets = candidate is None or target_key(candidate) == target_key(self._config)
+        same_targets = candidate is None or describe_targets(candidate) == describe_targets(
+            self._config
+        )
         if not same_targets or (candidate is not None and not candidate.member_sync_s):
             adopted = None
         early = None if candidate else partial(self._publish, adopted=adopted)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from gateway.core.address import Address, HostPort, literal_ip
+from gateway.core.address import Address
 from gateway.core.log import Log
 from supervisor.core.admin.views import MemberSyncView
 from supervisor.core.backoff import Draw, around_s
@@ -30,25 +30,16 @@ from supervisor.core.discovery.adoption import (
     weigh,
 )
 from supervisor.core.discovery.endpoints import (
-    Answer,
     Discovered,
     Outcome,
     Question,
-    host_question,
-    tls_domain,
 )
-from supervisor.core.discovery.loop_guard import own_listen_address
-from supervisor.core.discovery.member_list import MemberTarget, is_loopback, parse_list
 from supervisor.core.discovery.schedule import URGENT_S
-from supervisor.discovery.local_addresses import is_local
-from supervisor.system.etcd_client import MEMBER_LIST, STATUS, EtcdConnection, EtcdError, Peer
-from supervisor.system.tls import TlsContexts, TlsFiles
+from supervisor.discovery.member_questions import MOST_AT_ONCE, MemberQuestions
+from supervisor.system.tls import TlsContexts
 
 MOST_ASKED = 3
 """Members asked one after the other until one answers, while any endpoint is active."""
-
-MOST_AT_ONCE = 16
-"""Members asked, or dialed, at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +75,12 @@ class MemberSync:
         self._around = around
         self._draw = draw
         self._wall = wall
-        self._contexts = contexts or TlsContexts()
+        self._questions = MemberQuestions(
+            config,
+            contexts or TlsContexts(),
+            listen=around.listen,
+            look_up=around.look_up,
+        )
         self.adopted: AdoptedList | None = None
         self._left_out: dict[str, str] = {}
         self._results: Counter[str] = Counter()
@@ -141,7 +137,7 @@ class MemberSync:
 
         ``same_targets``: False forgets the list, which belongs to targets of before.
         """
-        self._config = config
+        self._config = self._questions.config = config
         if not config.member_sync_s:
             await self.close()
         if not (config.member_sync_s and same_targets):
@@ -195,7 +191,7 @@ class MemberSync:
                 self._succeed(left_out)
                 self._confirm(True)
             case Proposal() as proposal:
-                match judge(proposal, await self._dial_all(proposal)):
+                match judge(proposal, await self._questions.dial_all(proposal, srv=self._any_srv)):
                     case Refusal(reason):
                         self._fail(f"{heard.endpoint}: {reason}")
                     case adopted:
@@ -246,8 +242,6 @@ class MemberSync:
             self.adopted = dataclasses.replace(self.adopted, confirmed=confirmed)
             self._around.on_change()
 
-    # -- asking -----------------------------------------------------------------------------
-
     async def _ask_around(self, errors: list[str]) -> Heard | None:
         """The first answer; None, and each failure in ``errors``, if there is none."""
         known = {each.name: each for each in self._around.known()}
@@ -258,131 +252,11 @@ class MemberSync:
         at_once = 1 if active else MOST_AT_ONCE
         for start in range(0, len(order), at_once):
             some = [known[name] for name in order[start : start + at_once]]
-            if heard := await self._first_answer(some, errors):
+            if heard := await self._questions.first_answer(some, errors):
                 return heard
         return None
 
-    async def _first_answer(self, some: Sequence[Discovered], errors: list[str]) -> Heard | None:
-        tasks = [
-            asyncio.create_task(self._ask(each), name=f"member sync {each.name}") for each in some
-        ]
-        try:
-            for done in asyncio.as_completed(tasks):
-                try:
-                    return await done
-                except EtcdError as error:
-                    errors.append(str(error))
-            return None
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _ask(self, endpoint: Discovered) -> Heard:
-        """One endpoint's answer, by the first of its addresses that gives one."""
-        error = "no address"
-        for address in endpoint.addresses:
-            try:
-                return await self._ask_address(endpoint, address)
-            except EtcdError as failure:
-                error = str(failure)
-        raise EtcdError(f"{endpoint.name}: {error}")
-
-    async def _ask_address(self, endpoint: Discovered, address: str) -> Heard:
-        peer = peer_of(
-            self._config,
-            endpoint.host,
-            address,
-            endpoint.port,
-            tls=endpoint.tls,
-            srv=endpoint.srv,
-        )
-        timeout_s = self._config.health_timeout_s
-        try:
-            async with (
-                asyncio.timeout(timeout_s),
-                EtcdConnection(peer, self._contexts) as member,
-            ):
-                # Not linearizable, a member that is cut off from the others tells an old list.
-                # etcd 3.4 does not know the word, so the leader is asked for as well.
-                listed = parse_list(await member.ask(MEMBER_LIST, {"linearizable": True}))
-                leader = "unknown"
-                with contextlib.suppress(EtcdError):
-                    leader = (await member.ask(STATUS, last=True)).get("leader", "0")
-        except TimeoutError:
-            raise EtcdError(f"timeout: no answer within {timeout_s:g} s") from None
-        except ValueError as error:
-            raise EtcdError(str(error)) from None
-        return Heard(
-            listed=listed,
-            endpoint=endpoint.name,
-            from_elsewhere=not is_loopback(address),
-            leaderless=leader == "0",
-        )
-
-    # -- dialing ----------------------------------------------------------------------------
-
-    async def _dial_all(self, proposal: Proposal) -> dict[MemberTarget, str]:
-        """The client URLs that cannot be dialed, with the reason."""
-        slots = asyncio.Semaphore(MOST_AT_ONCE)
-        srv = any(each.srv for each in self._around.known())
-        failures: dict[MemberTarget, str] = {}
-
-        async def dial(target: MemberTarget) -> None:
-            async with slots:
-                try:
-                    await self._dial(target, proposal.adopted, srv=srv)
-                except EtcdError as error:
-                    failures[target] = str(error)
-
-        await asyncio.gather(*map(dial, proposal.adopted.targets))
-        return failures
-
-    async def _dial(self, target: MemberTarget, adopted: AdoptedList, *, srv: bool) -> None:
-        """Connect, with a handshake where TLS is spoken, to the first address that can be."""
-        host, port = target.address.host, target.address.port
-        error = "no address"
-        for address in await self._addresses_of(target.address):
-            if adopted.from_elsewhere and is_loopback(address):
-                error = f"{address} is a loopback address, and the list came from elsewhere"
-                continue
-            if own := own_listen_address(address, port, self._around.listen(), is_local):
-                error = f"is the gateway's own listen address {own}"
-                continue
-            peer = peer_of(self._config, host, address, port, tls=target.tls, srv=srv)
-            try:
-                async with asyncio.timeout(self._config.dial_timeout_s):
-                    async with EtcdConnection(peer, self._contexts):
-                        return
-            except TimeoutError:
-                error = f"timeout after {self._config.dial_timeout_s:g} s"
-            except EtcdError as failure:
-                error = str(failure)
-        raise EtcdError(error)
-
-    async def _addresses_of(self, address: HostPort) -> tuple[str, ...]:
-        if literal := literal_ip(address.host):
-            return (literal,)
-        outcome = await self._around.look_up(host_question(address))
-        if isinstance(outcome, Answer):
-            return outcome.addresses
-        raise EtcdError(outcome.error)
-
-
-def peer_of(config: Config, host: str, address: str, port: int, *, tls: bool, srv: bool) -> Peer:
-    """How to speak with a member: as a probe would.
-
-    ``srv``: it is judged by the discovery domain, as what SRV records named.
-    """
-    files = TlsFiles(
-        ca_file=config.trusted_ca_file,
-        cert_file=config.health_cert_file,
-        key_file=config.health_key_file,
-        verify=not (srv and config.insecure_discovery),
-    )
-    return Peer(
-        address=address,
-        port=port,
-        server_name=tls_domain(config) if srv else host,
-        files=files if tls or config.health_check in ("tls", "https") else None,
-    )
+    @property
+    def _any_srv(self) -> bool:
+        """Whether the targets are SRV records: members are then judged by the discovery domain."""
+        return any(each.srv for each in self._around.known())

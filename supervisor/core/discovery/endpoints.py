@@ -200,9 +200,10 @@ def owners(config: Config) -> tuple[Owner, ...]:
     )
 
 
-def target_key(config: Config) -> tuple[object, ...]:
-    """What operators say of where endpoints are to be found."""
-    return (config.endpoints, config.discovery_srv, config.discovery_srv_name)
+def describe_targets(config: Config) -> str:
+    """What operators say of where endpoints are to be found; a member list belongs to it."""
+    named = [f"{each.address} {each.tls}" for each in config.endpoints]
+    return " ".join([*named, config.discovery_srv, config.discovery_srv_name])
 
 
 def tls_domain(config: Config) -> str:

@@ -80,6 +80,7 @@ def test_everything_comes_back() -> None:
         from_elsewhere=True,
         confirmed=False,
     )
+    state.member_list_of = "10.0.0.1:2379 False"
     state.discovery = DiscoveryView(
         by_source={"members": {"success": 2}},
         results={"success": 1},
@@ -93,6 +94,7 @@ def test_everything_comes_back() -> None:
     assert through_json(encode(again)) == through_json(encode(state))
     assert again.image is not None
     assert again.member_list == state.member_list
+    assert again.member_list_of == state.member_list_of
     assert again.discovery is not None
     assert again.discovery.by_source == {"members": {"success": 2}}
     assert again.discovery.member_sync is not None
