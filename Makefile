@@ -20,8 +20,8 @@ COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=100
 
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 
-.PHONY: help run test unit cover check format stress bench fleet docs dist deb site pictures pins \
-  clean
+.PHONY: help run test unit cover check format stress chaos bench fleet docs dist deb site pictures \
+  pins clean
 
 help:
 	@echo "make run      set up and start the demo (Ctrl-C ends it)"
@@ -31,6 +31,7 @@ help:
 	@echo "make check    style, types, import contracts"
 	@echo "make format   rewrite the sources in the project's style"
 	@echo "make stress   the long multi-process stress tests"
+	@echo "make chaos    ten minutes of disturbances, and a checker; CHAOS=--seed=N repeats one"
 	@echo "make bench    the side-by-side benchmark against the peers"
 	@echo "make fleet    simulate thousands of hosts and draw their curves"
 	@echo "make docs     write the generated pages anew"
@@ -69,6 +70,10 @@ stress: $(VENV)/.tests
 	@tests/provision.sh test $(BIN)
 	@tests/provision.sh dist $(BIN)
 	GATEWAY_TESTS_LONG=1 $(BIN)/python -m pytest tests/stress
+
+chaos: $(VENV)/.tests
+	@tests/provision.sh test $(BIN)
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 bench: $(VENV)/.tests
 	@tests/provision.sh bench $(BIN)

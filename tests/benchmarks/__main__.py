@@ -9,9 +9,11 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from tests.benchmarks.chart import draw_chart
+from tests.benchmarks.hostile import HOSTILE_MEASURES
 from tests.benchmarks.loads import answering_server, sinking_server
 from tests.benchmarks.machine import describe, share_cpus
 from tests.benchmarks.many import MANY_MEASURES
@@ -26,6 +28,7 @@ from tests.benchmarks.subjects import FLOOR, OURS, PEERS, Subject
 
 MEASURES = (*BASIC_MEASURES, *MANY_MEASURES)
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
+_HOSTILE_MARKS = ("<!-- hostile figures -->", "<!-- end of hostile figures -->")
 _MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 _DESCRIPTORS = 65_536
 _ENDPOINTS, _MANY_ENDPOINTS = 3, 3_000
@@ -50,18 +53,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    keys = [m.key for m in (*MEASURES, *OWN_MEASURES)]
+    keys = [m.key for m in (*MEASURES, *HOSTILE_MEASURES, *OWN_MEASURES)]
+    usual = [m.key for m in (*MEASURES, *OWN_MEASURES)]
+    patterns = sorted({*keys, "hostile-*"})
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round, to see it work")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each measure")
     parser.add_argument("--duration", type=int, default=5, help="seconds of each load")
     parser.add_argument("--sessions", type=int, default=3000, help="idle sessions")
-    parser.add_argument("--only", nargs="+", metavar="MEASURE", choices=keys, default=keys)
+    parser.add_argument("--only", nargs="+", metavar="MEASURE", choices=patterns, default=usual)
     parser.add_argument("--subjects", nargs="+", metavar="NAME", help="only these subjects")
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--docs", action="store_true", help="put the figures into docs/")
     parser.add_argument("--draw", type=Path, metavar="JSON", help="report an earlier run again")
     options = parser.parse_args(argv)
+    options.only = [key for key in keys if any(fnmatch(key, each) for each in options.only)]
     if options.quick:
         options.rounds, options.duration, options.sessions = 1, 1, 300
     return options
@@ -91,7 +97,7 @@ def _measure(options: argparse.Namespace, results: Results) -> None:
         "descriptors": str(raise_descriptor_limit(_DESCRIPTORS)),
     }
     wanted: tuple[list[Measure], list[Measure]] = (
-        [m for m in MEASURES if m.key in options.only],
+        [m for m in (*MEASURES, *HOSTILE_MEASURES) if m.key in options.only],
         [m for m in OWN_MEASURES if m.key in options.only],
     )
     turns = plan(*wanted, subjects, options.rounds)
@@ -114,7 +120,10 @@ def _measure(options: argparse.Namespace, results: Results) -> None:
 
 def _publish(options: argparse.Namespace, results: Results) -> None:
     """Write the results as JSON, Markdown and a chart, and into the documentation if asked."""
-    report = write_report(results, MEASURES, OWN_MEASURES, judge(results))
+    hostile = {measure.key for measure in HOSTILE_MEASURES}
+    only_hostile = bool(results.samples) and hostile >= results.samples.keys()
+    outcomes = [] if only_hostile else judge(results)
+    report = write_report(results, (*MEASURES, *HOSTILE_MEASURES), OWN_MEASURES, outcomes)
     print("\n" + report)
     written = {
         "results.json": json.dumps(results.to_json(), indent=1) + "\n",
@@ -125,7 +134,11 @@ def _publish(options: argparse.Namespace, results: Results) -> None:
     for name, text in written.items():
         (options.out / name).write_text(text)
     print(f"written: {', '.join(str(options.out / name) for name in written)}")
-    if options.docs:
+    if options.docs and only_hostile:
+        page = _DOCS / "performance.md"
+        page.write_text(insert_figures(page.read_text(), report, _HOSTILE_MARKS))
+        print(f"the figures are in {page}")
+    elif options.docs:
         (_DOCS / "performance.json").write_text(written["results.json"])
         (_DOCS / "performance.svg").write_text(written["chart.svg"])
         page = _DOCS / "performance.md"
@@ -133,11 +146,11 @@ def _publish(options: argparse.Namespace, results: Results) -> None:
         print(f"the figures are in {page}")
 
 
-def insert_figures(page: str, report: str) -> str:
-    """The page with the report between its marks."""
-    before, _, rest = page.partition(_MARKS[0])
-    _, _, after = rest.partition(_MARKS[1])
-    return f"{before}{_MARKS[0]}\n\n{report}\n{_MARKS[1]}{after}"
+def insert_figures(page: str, report: str, marks: tuple[str, str] = _MARKS) -> str:
+    """The page with the report between the marks."""
+    before, _, rest = page.partition(marks[0])
+    _, _, after = rest.partition(marks[1])
+    return f"{before}{marks[0]}\n\n{report}\n{marks[1]}{after}"
 
 
 if __name__ == "__main__":

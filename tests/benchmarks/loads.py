@@ -27,6 +27,10 @@ _FEW = 3
 _UNITS_US = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 6e7}
 
 
+class NothingAnsweredError(BenchmarkError):
+    """No request of a load was answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answering:
     """An HTTP server that answers 50 bytes on every one of its endpoints."""
@@ -165,7 +169,7 @@ def parse_wrk(text: str) -> Answers:
         for share, value, unit in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s|m)\b", text)
     }
     if not (count and rate and int(count[1]) and len(shares) == 2):
-        raise BenchmarkError(f"wrk: no figures in its report: {text.strip()[-200:]}")
+        raise NothingAnsweredError(f"wrk: no figures in its report: {text.strip()[-200:]}")
     return Answers(int(count[1]), float(rate[1]), shares["50"], shares["99"])
 
 

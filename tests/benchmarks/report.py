@@ -18,7 +18,8 @@ def write_report(
     parts = [_describe(results)]
     parts += [_compare(results, m) for m in measures if results.subjects(m.key)]
     parts += [_list_own(results, m) for m in own_measures if results.subjects(m.key)]
-    parts.append(_list_goals(outcomes))
+    if outcomes := list(outcomes):
+        parts.append(_list_goals(outcomes))
     if results.failures:
         parts.append("### What failed\n\n" + "\n".join(f"- {line}" for line in results.failures))
     return "\n\n".join(parts) + "\n"

@@ -32,8 +32,12 @@ LAUNCH = (
 class Manager:
     """Owns the notify socket, the stored descriptors and the main process."""
 
-    def __init__(self, folder: Path, argv: Sequence[str], log: Path) -> None:
+    def __init__(
+        self, folder: Path, argv: Sequence[str], log: Path, *, patience_s: float = 20.0
+    ) -> None:
+        """``patience_s``: how long a start or an end may take."""
         self.argv, self.log = argv, log
+        self._patience_s = patience_s
         self.path = folder / "notify"
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.bind(str(self.path))
@@ -58,7 +62,7 @@ class Manager:
                 pass_fds=fds,
                 stderr=log,
             )
-        self.until(lambda: self.ready)
+        self.until(lambda: self.ready, self._patience_s)
 
     def until(self, predicate: Callable[[], object], deadline_s: float = 20.0) -> None:
         """Serve the socket until something is the case."""
@@ -89,7 +93,7 @@ class Manager:
         assert self.main is not None
         main = self.main
         main.send_signal(number)
-        self.until(lambda: main.poll() is not None)
+        self.until(lambda: main.poll() is not None, self._patience_s)
         self.serve()
 
     def stop(self) -> None:
