@@ -1,8 +1,9 @@
-"""Asking an etcd member about its health, over one connection."""
+"""Asking an etcd member about its health, over one connection if it keeps it open."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from supervisor.core.health.etcd import ELECTION_S, Answer, Finding, Known, inquire
@@ -25,18 +26,24 @@ class EtcdMemory:
         self.secure = None
 
 
-async def ask(http: HttpClient, memory: EtcdMemory, *, timeout_s: float) -> Finding:
+async def ask(
+    connect: Callable[[], Awaitable[HttpClient]], memory: EtcdMemory, *, timeout_s: float
+) -> Finding:
     """Ask what there is to ask, and remember what the answers teach.
 
-    ``timeout_s``: how long the whole probe may take; a member without a leader is given no more
-    than half of it to get one. Raises HttpError and OSError as HttpClient does.
+    ``connect`` opens a connection in place of the one before. ``timeout_s``: how long the whole
+    probe may take; a member without a leader is given no more than half of it to get one. Raises
+    HttpError and OSError as HttpClient does.
     """
     now = asyncio.get_running_loop().time()
     inquiry = inquire(memory.known, now=now, patience_s=min(ELECTION_S, timeout_s / 2))
     question = next(inquiry)
+    http = await connect()
     while True:
         if question.after_s:
             await asyncio.sleep(question.after_s)
+        if not http.takes_another:
+            http = await connect()
         if question.body:
             said = await http.post_json(question.path, question.body, last=False)
         else:

@@ -68,10 +68,19 @@ class Probe:
 
     async def run(self, timeout_s: float) -> Result:
         """The result within ``timeout_s`` seconds; raises nothing but cancellation."""
-        result = await self._run(timeout_s)
-        if result.verdict is not Verdict.PASSED and not result.told:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._check(timeout_s)
+        except _NoEvidenceError as error:
+            return error.result
+        except TimeoutError:
+            stage = "answer" if self._connected else "connect"
+            return Result(Verdict.FAILED, f"timeout: no {stage} within {timeout_s:g} s")
+        except UnhealthyError as error:
+            return Result(Verdict.FAILED, str(error))
+        except (HttpError, OSError) as error:
             self._memory.forget()
-        return result
+            return self._failure(error)
 
     async def leave(self) -> None:
         """End the connection so that the endpoint has nothing to log."""
@@ -85,62 +94,67 @@ class Probe:
             self._sock.close()
             self._sock = None
 
-    async def _run(self, timeout_s: float) -> Result:
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._check(timeout_s)
-        except _NoEvidenceError as error:
-            return error.result
-        except TimeoutError:
-            stage = "answer" if self._connected else "connect"
-            return Result(Verdict.FAILED, f"timeout: no {stage} within {timeout_s:g} s")
-        except (UnhealthyError, HttpError) as error:
-            return Result(Verdict.FAILED, str(error))
-        except ssl.SSLError as error:
-            if self._resuming:  # perhaps it is only the session that is wrong: once more, in full
-                self._sessions.forget(self._server)
-                return Result(Verdict.UNDECIDED, f"cannot resume TLS: {_reason(error, self._plan)}")
-            return Result(Verdict.FAILED, f"TLS: {_reason(error, self._plan)}")
-        except OSError as error:
-            return Result(Verdict.FAILED, words(error))
+    def _failure(self, error: HttpError | OSError) -> Result:
+        if not isinstance(error, ssl.SSLError):
+            text = words(error) if isinstance(error, OSError) else str(error)
+            return Result(Verdict.FAILED, text)
+        reason = _reason(error, self._plan)
+        if self._resuming:  # perhaps it is only the session that is wrong: once more, in full
+            self._sessions.forget(self._server)
+            return Result(Verdict.UNDECIDED, f"cannot resume TLS: {reason}")
+        return Result(Verdict.FAILED, f"TLS: {reason}")
 
     async def _check(self, timeout_s: float) -> Result:
-        plan = self._plan
-        if plan.kind is ProbeKind.ETCD:
-            secure = await self._connect_somehow()
-            http = HttpClient(self._socket, self._tls, plan.server_name, self._port)
-            finding = await etcd_inquiry.ask(http, self._memory, timeout_s=timeout_s)
-            self._memory.secure = secure
-            if finding.error:
-                return Result(Verdict.FAILED, finding.error, told=True)
-            return Result(Verdict.PASSED, degraded=finding.degraded)
-        await self._connect(secure=bool(plan.secure))
-        if plan.kind in (ProbeKind.HTTP, ProbeKind.HTTPS):
+        kind = self._plan.kind
+        if kind is ProbeKind.ETCD:
+            return await self._ask_member(timeout_s)
+        await self._connect(secure=bool(self._plan.secure))
+        if kind in (ProbeKind.HTTP, ProbeKind.HTTPS):
             await self._ask()
         return Result(Verdict.PASSED)
 
-    async def _connect_somehow(self) -> bool:
-        """Connect with TLS where it is spoken, else without; whether it is.
-
-        TLS is tried first: a server without it closes or says so in silence, while etcd logs each
-        connection to its TLS port that does not begin with a handshake.
-        """
+    async def _ask_member(self, timeout_s: float) -> Result:
         secure = self._memory.secure if self._plan.secure is None else self._plan.secure
+
+        async def connect() -> HttpClient:
+            nonlocal secure
+            await self._disconnect()
+            if secure is None:
+                secure = await self._find_out(timeout_s)
+            else:
+                await self._connect(secure=secure)
+            return HttpClient(self._socket, self._tls, self._plan.server_name, self._port)
+
+        finding = await etcd_inquiry.ask(connect, self._memory, timeout_s=timeout_s)
+        self._memory.secure = secure
+        if finding.error:
+            return Result(Verdict.FAILED, finding.error, told=True)
+        return Result(Verdict.PASSED, degraded=finding.degraded)
+
+    async def _find_out(self, timeout_s: float) -> bool:
+        """Connect with TLS, or without if the server speaks none; whether it does.
+
+        TLS is tried first: a server without it closes, says so, or waits for the end of a line,
+        while etcd logs each connection to its TLS port that does not begin with a handshake.
+        """
         try:
-            if secure is not False:
-                await self._connect(secure=True)
-                return True
-        except (ssl.SSLError, ConnectionError) as error:
-            if secure or not self._connected or not tls.is_plaintext(error):
+            await self._connect(secure=True, handshake_s=timeout_s / 2)
+            return True
+        except (ssl.SSLError, ConnectionError, TimeoutError) as error:
+            if not self._connected or not tls.is_plaintext(error):
                 raise
-            await self.leave()
-            self.close()
-            self._tls, self._connected = None, False
+        await self._disconnect()
         await self._connect(secure=False)
         return False
 
-    async def _connect(self, *, secure: bool) -> None:
-        """Connect, and shake hands if ``secure``."""
+    async def _disconnect(self) -> None:
+        """End the connection in order, if there is one, so that another one can take its place."""
+        await self.leave()
+        self.close()
+        self._tls, self._keep_session, self._connected = None, None, False
+
+    async def _connect(self, *, secure: bool, handshake_s: float | None = None) -> None:
+        """Connect, and shake hands if ``secure``; TimeoutError if that takes ``handshake_s``."""
         try:
             context = self._contexts.get(files_of(self._plan)) if secure else None
         except OSError as error:
@@ -161,7 +175,8 @@ class Probe:
         if self._unseen:
             self.close()  # at once: the ACK is held back for no more than 200 ms
         if context is not None:
-            await self._shake_hands(sock, context)
+            async with asyncio.timeout(handshake_s):
+                await self._shake_hands(sock, context)
 
     async def _ask(self) -> None:
         """GET the health path; raises UnhealthyError unless the answer says healthy."""

@@ -40,6 +40,12 @@ class HttpClient:
         self._host = f"{bracketed}:{port}" if port else bracketed
         self._http = h11.Connection(h11.CLIENT)
 
+    @property
+    def takes_another(self) -> bool:
+        """Whether the connection takes a question, as far as the last answer told."""
+        states = {self._http.our_state, self._http.their_state}
+        return states in ({h11.IDLE}, {h11.DONE})
+
     async def get(
         self, path: str, *, last: bool = True, max_body_bytes: int = MAX_BODY_BYTES
     ) -> HttpAnswer:

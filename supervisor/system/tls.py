@@ -241,11 +241,12 @@ def unverified() -> ssl.SSLContext:
 def is_plaintext(error: Exception) -> bool:
     """Whether a handshake failed as it does with a server that speaks no TLS.
 
-    Such a server answers in its own protocol, or hangs up; one that speaks TLS may hang up, too.
+    Such a server answers in its own protocol, hangs up, or waits for more; one that speaks TLS may
+    hang up or keep waiting, too.
     """
     if isinstance(error, ssl.SSLError):
         return (error.reason or "") in NO_TLS
-    return isinstance(error, ConnectionError)
+    return isinstance(error, ConnectionError | TimeoutError)
 
 
 def words(error: ssl.SSLError) -> str:

@@ -132,7 +132,7 @@ def inquire(known: Known, *, now: float, patience_s: float = ELECTION_S) -> Inqu
     if known.has_status:
         answer = yield Question(STATUS, b"{}")
         status = _read_status(answer)
-        if status is None and 400 <= answer.status < 500:
+        if status is None and (400 <= answer.status < 500 or answer.status == 501):
             known = replace(known, has_status=False)
         if status is not None and not status.has_leader:
             status = _read_status((yield Question(STATUS, b"{}", after_s=patience_s))) or status

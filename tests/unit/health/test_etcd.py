@@ -165,7 +165,7 @@ def test_a_corrupt_cluster_is_not_used() -> None:
     assert play(METRICS_PORT_34, answers)[0] == Finding(METRICS_PORT_34, "ALARM CORRUPT")
 
 
-@pytest.mark.parametrize("code", [400, 401, 403, 404])
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 501])
 def test_a_member_that_refuses_its_status_is_asked_otherwise(code: int) -> None:
     """At the metrics' port, without JSON gateway, or with authentication on; once."""
     answers = {STATUS: Answer(code, b"no"), "/health": GOOD, READ: NOT_FOUND, "/metrics": metrics()}
