@@ -8,7 +8,6 @@ checkout of another version of the gateway to measure; what follows ``--`` are i
 The figures of ``docs/fleet.md``::
 
     python -m tests.fleet.idle_probes
-    python -m tests.fleet.idle_probes -- --health-idle-interval=5s
     git worktree add /tmp/before 29d1f85
     python -m tests.fleet.idle_probes --program /tmp/before
 """
