@@ -147,6 +147,24 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert dangling == []
 
 
+def test_every_cell_of_the_comparison_leads_to_its_evidence() -> None:
+    """For us that is a test or a page, for the others a page that says how they do it."""
+    text = (ROOT / "README.md").read_text()
+    table = re.findall(r"^\| .*\]\(.*$", text.partition("## Compare it")[2], re.MULTILINE)
+    rows = [row.strip("| ").split(" | ") for row in table]
+    rows = [row for row in rows if len(row) == 6]
+    assert len(rows) > 10
+    for title, *cells in rows:
+        for cell in cells:
+            found = re.fullmatch(r"\[[^\]]+\]\(((?:tests|docs)/[^)#]+)(#[^)]+)?\)", cell)
+            assert found, f"{title}: {cell} has no link to its evidence"
+            assert (ROOT / found[1]).is_file(), f"{title}: {found[1]} is no file"
+            if found[1].startswith("tests/"):
+                assert re.search(r"^def test_", (ROOT / found[1]).read_text(), re.MULTILINE)
+            else:
+                assert found[2][1:] in find_anchors(ROOT / found[1]), f"{title}: {cell}"
+
+
 def test_every_page_is_reachable_from_the_index() -> None:
     """Whoever begins at the index gets to every page."""
     seen: set[Path] = set()
