@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 from prometheus_client.core import Metric
@@ -69,8 +71,13 @@ CONTRACT = {
     "worker_snapshot_version": {"slot"},
     "worker_loop_lag_seconds": {"slot"},
     "accept_paused_total": {"reason"},
+    "endpoint_draining": {"endpoint"},
+    "handed_over_total": set(),
+    "log_dropped_total": set(),
 }
-"""Every metric of the contract with its labels."""
+"""Every metric with its labels."""
+
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -187,13 +194,25 @@ def value(of: Samples, name: str, **labels: str) -> float:
 
 
 def test_every_metric_of_the_contract_is_there_with_its_labels() -> None:
-    """Names and label names are the contract's, no more labels than it allows."""
+    """Names and label names are the contract's, and there are no others."""
     found: dict[str, set[str]] = {}
     for name, pairs in samples(page(view())):
         found.setdefault(name, set()).update(key for key, _ in pairs)
-    assert {name: found["etcd_gateway_" + name] for name in CONTRACT} == CONTRACT
+    ours = {
+        name.removeprefix("etcd_gateway_"): labels
+        for name, labels in found.items()
+        if name.startswith("etcd_gateway_") and not name.endswith(("_created", "_sum", "_count"))
+    }
+    assert ours == CONTRACT
     assert "process_cpu_seconds_total" in found
     assert "process_open_fds" in found
+
+
+def test_every_metric_is_documented() -> None:
+    """The page of operations has a row for each of them."""
+    rows = re.findall(r"^\| `etcd_gateway_.*$", OPERATIONS.read_text(), re.MULTILINE)
+    named = set(re.findall(r"`etcd_gateway_(\w+)", "\n".join(rows)))
+    assert {name.removesuffix("_bucket") for name in CONTRACT} - named == set()
 
 
 def test_the_values_are_the_views() -> None:
