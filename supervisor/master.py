@@ -177,6 +177,7 @@ class Master:
             self._log,
             self._endpoints.on_found,
             active_names=self._endpoints.active_names,
+            on_list=self._write_record,
             contexts=self._tls_contexts,
             certificates=self._certificates,
         )

@@ -28,7 +28,14 @@ from supervisor.core.discovery.loop_guard import own_listen_address
 from supervisor.core.discovery.member_list import is_loopback, parse_list, targets_of
 from supervisor.discovery.local_addresses import is_local
 from supervisor.discovery.member_questions import LookUp, peer_of
-from supervisor.system.etcd_client import MEMBER_LIST, STATUS, EtcdConnection, EtcdError, Peer
+from supervisor.system.etcd_client import (
+    MEMBER_LIST,
+    STATUS,
+    EtcdConnection,
+    EtcdError,
+    Peer,
+    SpeaksFirstError,
+)
 from supervisor.system.tls import TlsContexts
 
 GREETING_S = 0.1
@@ -36,9 +43,6 @@ GREETING_S = 0.1
 
 MAX_CONCURRENT = 16
 MAX_METRICS_BYTES = 8 * 1024 * 1024
-
-NEEDS_TLS = "HTTPS server"
-"""What servers written in Go say to a plain request where they expect TLS."""
 
 
 class NoEtcdError(Exception):
@@ -78,7 +82,7 @@ class Examiner:
             endpoint.host,
             first.address,
             endpoint.port,
-            tls=endpoint.tls,
+            tls=endpoint.tls or None,
             srv=endpoint.srv,
         )
         try:
@@ -122,20 +126,16 @@ class Examiner:
             return MemberAnswer(endpoint=str(url), address=address, error=str(error))
 
     async def _ask(self, endpoint: str, peer: Peer) -> MemberAnswer:
-        """Everything that one member says; once more with TLS if that is what it wants."""
-        answer = MemberAnswer(endpoint=endpoint, address=peer.address)
+        """Everything that one member says."""
         async with self._slots:
-            try:
-                return await self._converse(answer, peer)
-            except _WantsTlsError:
-                secure = peer_of(
-                    self._config, peer.server_name, peer.address, peer.port, tls=True, srv=False
-                )
-                told = await self._converse(answer, secure)
-                if told.status is None:  # whatever it is, it did not say that it is etcd
-                    raise NoEtcdError(told.error) from None
-                hint = f"speaks TLS, expected https://{endpoint} to say so"
-                return replace(told, error="; ".join(filter(None, [told.error, hint])))
+            answer = await self._converse(
+                MemberAnswer(endpoint=endpoint, address=peer.address),
+                replace(peer, greeting_s=GREETING_S),
+            )
+        if peer.guess and answer.certificate_end is not None:
+            hint = f"speaks TLS, expected https://{endpoint} to say so"
+            return replace(answer, error="; ".join(filter(None, [answer.error, hint])))
+        return answer
 
     async def _converse(self, answer: MemberAnswer, peer: Peer) -> MemberAnswer:
         timeout_s = self._config.health_timeout_s
@@ -159,6 +159,8 @@ class Examiner:
                     page = await member.get("/metrics", last=True, max_body_bytes=MAX_METRICS_BYTES)
                     quota = read_quota(page.body.decode(errors="replace"))
                     answer = replace(answer, status=replace(status, quota_bytes=quota))
+        except SpeaksFirstError as error:
+            raise NoEtcdError(str(error)) from None
         except TimeoutError:
             return replace(answer, error=f"timeout: no answer within {timeout_s:g} s")
         except EtcdError as error:
@@ -168,22 +170,12 @@ class Examiner:
         return answer
 
 
-class _WantsTlsError(Exception):
-    """The endpoint was asked without TLS, and perhaps speaks it."""
-
-
 async def _identify(member: EtcdConnection) -> None:
     """Raises NoEtcdError unless the endpoint says what version of etcd it is."""
-    if member.tls is None and await member.speaks_first(GREETING_S):
-        raise NoEtcdError("speaks first, as etcd never does")
     try:
         answer = await member.get("/version")
     except EtcdError as error:
-        if member.tls is None:  # etcd hangs up where it expects TLS
-            raise _WantsTlsError from None
         raise NoEtcdError(str(error)) from None
-    if answer.status == 400 and NEEDS_TLS in answer.body.decode(errors="replace"):
-        raise _WantsTlsError
     try:
         document = json.loads(answer.body)
     except ValueError:

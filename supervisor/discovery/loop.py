@@ -67,6 +67,7 @@ class DiscoveryLoop:
     """Calls ``on_found`` with the endpoints whenever they changed, and logs each change.
 
     ``active_names``: the endpoints that are active now, which may be asked for the member list.
+    ``on_list`` is called when another member list is followed and no endpoint changed.
     Owns one task, from ``start`` to ``close``.
     """
 
@@ -77,6 +78,7 @@ class DiscoveryLoop:
         on_found: OnFound,
         *,
         active_names: ActiveNames = tuple,
+        on_list: Callable[[], None] = lambda: None,
         files: Files | None = None,
         draw: Draw = random.randrange,
         wall: Callable[[], float] = time.time,
@@ -86,6 +88,7 @@ class DiscoveryLoop:
         self._config = config
         self._log = log
         self._on_found = on_found
+        self._on_list = on_list
         self._files = files or Files()
         self._draw = draw
         self._wall = wall
@@ -354,6 +357,8 @@ class DiscoveryLoop:
         list_before, self._joined = self._joined, adopted
         change = compare(before, self._found)
         if not change:
+            if self._joined != list_before:
+                self._on_list()
             return
         source = self._source if self._joined == list_before else Source.MEMBERS
         self._log_change(result, change, source, first=not self._started.done())

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.core.address import Address, HostPort, literal_ip
+from gateway.core.unix_address import is_unix
 from supervisor.core.config import Config
 from supervisor.core.discovery.adoption import AdoptedList, Heard, Proposal
 from supervisor.core.discovery.endpoints import (
@@ -45,6 +46,8 @@ class MemberQuestions:
     ) -> None:
         self.config = config
         self._contexts = contexts
+        self._plain: set[tuple[str, str]] = set()
+        """Endpoints with an address that spoke no TLS when that was not known."""
         self._listen = listen
         self._look_up = look_up
 
@@ -76,14 +79,17 @@ class MemberQuestions:
         raise EtcdError(f"{endpoint.name}: {error}")
 
     async def _ask_address(self, endpoint: Discovered, address: str) -> Heard:
+        place = (endpoint.name, address)
+        known = endpoint.tls or endpoint.listed or place in self._plain
         peer = peer_of(
             self.config,
             endpoint.host,
             address,
             endpoint.port,
-            tls=endpoint.tls,
+            tls=endpoint.tls if known else None,
             srv=endpoint.srv,
         )
+        self._plain.discard(place)
         timeout_s = self.config.health_timeout_s
         try:
             async with (
@@ -100,6 +106,8 @@ class MemberQuestions:
             raise EtcdError(f"timeout: no answer within {timeout_s:g} s") from None
         except ValueError as error:
             raise EtcdError(str(error)) from None
+        if member.tls is None:
+            self._plain.add(place)
         return Heard(
             listed=listed,
             endpoint=endpoint.name,
@@ -156,20 +164,30 @@ class MemberQuestions:
         raise EtcdError(outcome.error)
 
 
-def peer_of(config: Config, host: str, address: str, port: int, *, tls: bool, srv: bool) -> Peer:
+def peer_of(
+    config: Config, host: str, address: str, port: int, *, tls: bool | None, srv: bool
+) -> Peer:
     """How to speak with a member: as a probe would.
 
-    ``srv``: it is judged by the discovery domain, as what SRV records named.
+    ``tls``: None if nobody knows whether it speaks TLS. ``srv``: it is judged by the discovery
+    domain, as what SRV records named.
     """
+    match config.health_check:
+        case "tls" | "https":
+            tls = True
+        case "http":
+            tls = bool(tls)
     files = TlsFiles(
         ca_file=config.trusted_ca_file,
         cert_file=config.health_cert_file,
         key_file=config.health_key_file,
         verify=not (srv and config.insecure_discovery),
     )
+    named = "localhost" if is_unix(host) else host
     return Peer(
         address=address,
         port=port,
-        server_name=tls_domain(config) if srv else host,
-        files=files if tls or config.health_check in ("tls", "https") else None,
+        server_name=tls_domain(config) if srv else named,
+        files=None if tls is False else files,
+        guess=tls is None,
     )

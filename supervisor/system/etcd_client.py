@@ -18,6 +18,9 @@ from supervisor.system.tls import TlsClient, TlsContexts, TlsFiles
 MEMBER_LIST = "/v3/cluster/member/list"
 STATUS = "/v3/maintenance/status"
 
+GUESS_S = 0.5
+"""A server that does not answer a first handshake within this is taken for one without TLS."""
+
 MAX_REASON = 200
 """Characters of an error that a server gives."""
 
@@ -26,18 +29,26 @@ class EtcdError(Exception):
     """The member could not be asked, or refused to answer; the text says why."""
 
 
+class SpeaksFirstError(EtcdError):
+    """The server said something before it was asked, as databases and mail servers do."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
     """One literal address of a member, and how to speak with it.
 
-    ``files``: None where it speaks no TLS. ``server_name``: what its certificate must be valid for,
-    and the Host of a request.
+    ``files``: None where it speaks no TLS. ``guess``: nobody knows whether it does, so TLS is tried
+    first: a server without it hangs up in silence, while etcd logs each connection to its TLS port
+    that does not begin with a handshake. ``greeting_s``: so long it may speak first when guessing.
+    ``server_name``: what its certificate must be valid for, and the Host of a request.
     """
 
     address: str
     port: int
     server_name: str
     files: TlsFiles | None = None
+    guess: bool = False
+    greeting_s: float = 0.0
 
 
 class EtcdConnection:
@@ -58,29 +69,50 @@ class EtcdConnection:
     async def __aenter__(self) -> Self:
         peer = self._peer
         try:
-            context = None if peer.files is None else self._contexts.get(peer.files)
+            await self._open(peer.files)
+        except _NoTlsError:
+            self.tls = None
+            await self._open(None)
+        self._http = HttpClient(self._sock, self.tls, peer.server_name, peer.port)
+        return self
+
+    async def _open(self, files: TlsFiles | None) -> None:
+        """Connect, and shake hands where there are files; raises EtcdError."""
+        peer, now = self._peer, asyncio.get_running_loop().time
+        try:
+            context = None if files is None else self._contexts.get(files)
         except OSError as error:  # the text names the file
             raise EtcdError(str(error)) from None
         try:
             self._sock = open_socket(peer.address)
         except OSError as error:
             raise EtcdError(words(error)) from None
-        now = asyncio.get_running_loop().time
-        began_at = now()
+        self._connected, began_at = False, now()
         try:
             await connect(self._sock, peer.address, peer.port)
             self._connected = True
             self.round_trip_s = now() - began_at
             if context is not None:
-                self.tls = TlsClient(self._sock, context, peer.server_name)
-                await self.tls.shake_hands()
+                await self._shake_hands(context)
         except BaseException as error:
             await self._end()
             if isinstance(error, OSError):
                 raise EtcdError(_words(error)) from None
             raise
-        self._http = HttpClient(self._sock, self.tls, peer.server_name, peer.port)
-        return self
+
+    async def _shake_hands(self, context: ssl.SSLContext) -> None:
+        """Raises _NoTlsError if that is what it looks like, and it was a guess."""
+        peer = self._peer
+        if peer.guess and peer.greeting_s and await self._speaks_first(peer.greeting_s):
+            raise SpeaksFirstError("speaks first, as etcd never does")
+        self.tls = TlsClient(self._sock, context, peer.server_name)
+        try:
+            async with asyncio.timeout(GUESS_S if peer.guess else None):
+                await self.tls.shake_hands()
+        except (OSError, TimeoutError) as error:
+            if peer.guess and (isinstance(error, TimeoutError) or tls.is_plaintext(error)):
+                raise _NoTlsError from None
+            raise
 
     async def __aexit__(
         self,
@@ -90,15 +122,12 @@ class EtcdConnection:
     ) -> None:
         await self._end()
 
-    async def speaks_first(self, within_s: float) -> bool:
-        """Whether the server says something before it is asked; without TLS, and asked first."""
+    async def _speaks_first(self, within_s: float) -> bool:
         try:
             async with asyncio.timeout(within_s):
                 return bool(await asyncio.get_running_loop().sock_recv(self._sock, 1))
         except TimeoutError:
             return False
-        except OSError as error:
-            raise EtcdError(_words(error)) from None
 
     async def get(
         self, path: str, *, last: bool = False, max_body_bytes: int = MAX_BODY_BYTES
@@ -136,6 +165,10 @@ class EtcdConnection:
                 await leave(self._sock, self.tls)
         finally:
             self._sock.close()
+
+
+class _NoTlsError(Exception):
+    """TLS was tried, and the server does not seem to speak it."""
 
 
 def _words(error: Exception) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.cli.admin_client import fetch_status
 from tests.dns import NameServer
 from tests.etcd import Cluster, needs_etcd
 from tests.gateway import run_command, running
+from tests.support import free_port, wait_until
 from tests.tls import Authority
 
 pytestmark = [needs_etcd, pytest.mark.timeout(300), pytest.mark.together]
@@ -63,6 +65,30 @@ def test_a_tls_cluster_is_found_verified_and_used(cluster: Cluster, ns: NameServ
             assert got.stdout.strip() == f"value {n}"
         gateway.signal(signal.SIGHUP)
         gateway.wait_line("reload complete")
+    assert complaints(cluster) == before
+
+
+def test_members_beside_the_records_pass_the_same_check(cluster: Cluster, ns: NameServer) -> None:
+    """With --member-sync one record finds all members; those are verified for the discovery
+    domain too, and neither question nor check leaves a trace in etcd's log."""
+    assert cluster.tls is not None
+    before = complaints(cluster)
+    ns.set(SSL, "SRV", f"0 0 {cluster.client_ports[0]} infra.example.test.")
+    admin = f"127.0.0.1:{free_port()}"
+    with running(
+        "--discovery-srv=example.test",
+        "--member-sync=200ms",
+        f"--admin-addr={admin}",
+        f"--trusted-ca-file={cluster.tls[0]}",
+        f"--nameserver={ns.address}",
+    ) as gateway:
+        wait_until(lambda: len(fetch_status([admin])["endpoints"]) == 3, 20, "three endpoints")
+        sources = {each["endpoint"]: each["source"] for each in fetch_status([admin])["endpoints"]}
+        assert sorted(sources.values()) == ["members", "members", "srv"]
+        assert sources[f"infra.example.test:{cluster.client_ports[0]}"] == "srv"
+        assert gateway.lines("endpoints changed")[0]["source"] == "members"
+        done = cluster.ctl(gateway.listen, "put", "key", "value")
+        assert done.returncode == 0, done.stderr
     assert complaints(cluster) == before
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from supervisor.system.etcd_client import MEMBER_LIST, EtcdConnection, EtcdError, Peer
+from supervisor.system.etcd_client import (
+    MEMBER_LIST,
+    EtcdConnection,
+    EtcdError,
+    Peer,
+    SpeaksFirstError,
+)
 from supervisor.system.tls import TlsContexts, TlsFiles
-from tests.servers import Script, answer, serving, silent
+from tests.servers import Script, Server, answer, greet, serving, silent
 from tests.support import free_port
 from tests.tls import Authority
 
@@ -72,6 +79,60 @@ def test_a_server_without_tls_is_said(tmp_path: Path) -> None:
     ):
         asked(server.port, files)
     assert str(raised.value).startswith(("TLS: ", "closed the connection"))
+
+
+def test_tls_is_found_out(tmp_path: Path) -> None:
+    """Where nobody knows, TLS is tried first; a server that hangs up, answers in its own protocol
+    or goes on reading is asked without it."""
+    authority = Authority(tmp_path)
+    files = TlsFiles(ca_file=authority.file)
+
+    def told(server: Server) -> bool:
+        peer = Peer(
+            address="127.0.0.1", port=server.port, server_name="127.0.0.1", files=files, guess=True
+        )
+
+        async def ask() -> bool:
+            async with EtcdConnection(peer, TlsContexts()) as member:
+                await member.ask(MEMBER_LIST)
+                return member.tls is not None
+
+        return asyncio.run(ask())
+
+    good = answer("200 OK", b"{}")
+    context = authority.context("127.0.0.1")
+    with serving(good, context) as secure, serving(good) as patient, serving(_hang_up) as curt:
+        assert told(secure)
+        assert not told(patient)
+        assert not told(curt)
+
+
+def _hang_up(conn: socket.socket) -> None:
+    """As an HTTP server does that is not spoken to in HTTP."""
+    if conn.recv(1, socket.MSG_PEEK) == b"P":
+        answer("200 OK", b"{}")(conn)
+    else:
+        conn.shutdown(socket.SHUT_RDWR)
+
+
+def test_who_speaks_first_is_told_nothing(tmp_path: Path) -> None:
+    """A server that greets is left before it hears anything."""
+    files = TlsFiles(ca_file=Authority(tmp_path).file)
+
+    async def ask() -> None:
+        peer = Peer(
+            address="127.0.0.1",
+            port=server.port,
+            server_name="127.0.0.1",
+            files=files,
+            guess=True,
+            greeting_s=5.0,
+        )
+        async with EtcdConnection(peer, TlsContexts()):
+            pass
+
+    with serving(greet) as server, pytest.raises(SpeaksFirstError):
+        asyncio.run(ask())
 
 
 def test_a_timeout_is_the_callers() -> None:
