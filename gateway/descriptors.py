@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Sequence
 
+from gateway.core.outcome import EXHAUSTED
+
 MOST_DESCRIPTORS = 253
 """In one message (SCM_MAX_FD of the kernel)."""
+
+
+NO_ROOM = EXHAUSTED.keys() | {errno.ETOOMANYREFS}
+"""What sendmsg says of this host and not of the peer (sendmsg(2), unix(7)): try again later."""
 
 
 class DescriptorsLostError(Exception):

@@ -7,15 +7,13 @@ them all. So a message that is not understood, or whose descriptors were lost, c
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from gateway.core import messages, wire
-from gateway.core.outcome import EXHAUSTED
-from gateway.descriptors import DescriptorsLostError, close_all, duplicate, receive, send
+from gateway.descriptors import NO_ROOM, DescriptorsLostError, close_all, duplicate, receive, send
 
 CHUNK_BYTES = 256 * 1024
 
@@ -25,9 +23,6 @@ MOST_QUEUED_BYTES = 4 * 1024 * 1024
 Two reports of 3,000 endpoints fit.
 """
 
-
-NO_ROOM = EXHAUSTED.keys() | {errno.ETOOMANYREFS}
-"""What sendmsg says of this host and not of the peer (sendmsg(2), unix(7))."""
 
 AGAIN_S = 0.1
 

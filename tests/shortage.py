@@ -75,9 +75,9 @@ class _Order:
 
 
 class Shortage:
-    """Owns the listener of the filter and the thread that answers; use it as a context manager.
+    """Owns the filters' listeners and the thread that answers; use it as a context manager.
 
-    ``prefix`` goes in front of the command.
+    ``prefix`` goes in front of a command, of as many as are wanted.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Shortage:
         path = os.path.join(self._folder.name, "s")
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(path)
-        self._listener.listen(1)
+        self._listener.listen(8)
         self.prefix = [sys.executable, "-m", "tests.shortage", path]
         self.refused: list[Call] = []
         self._order: _Order | None = None
@@ -135,26 +135,42 @@ class Shortage:
     # -- the thread ---------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        if not _is_readable(self._listener.fileno(), self._stop_r):
-            return
+        poll = select.poll()
+        filters: set[int] = set()
+        poll.register(self._stop_r, select.POLLIN)
+        poll.register(self._listener, select.POLLIN)
+        while True:
+            for fd, mask in poll.poll():
+                if fd == self._stop_r:
+                    for each in filters:
+                        os.close(each)
+                    return
+                if fd == self._listener.fileno():
+                    filters.add(added := self._take_filter())
+                    poll.register(added, select.POLLIN)
+                elif not mask & select.POLLIN or not self._answer_one(fd):
+                    poll.unregister(fd)  # the last process behind it is gone
+                    filters.remove(fd)
+                    os.close(fd)
+
+    def _take_filter(self) -> int:
+        """The listener of a command that begins."""
         conn, _ = self._listener.accept()
         with conn:
             # Not in a message: sending one is a call that already waits for us.
             pid, fd = map(int, conn.recv(100).split())
             listener = _borrow(pid, fd)
             conn.sendall(b".")
+        return listener
+
+    def _answer_one(self, listener: int) -> bool:
+        buffer = bytearray(_NOTIFICATION.size)
         try:
-            while _is_readable(listener, self._stop_r):
-                buffer = bytearray(_NOTIFICATION.size)
-                try:
-                    fcntl.ioctl(listener, _RECEIVE, buffer)
-                except OSError as error:
-                    if error.errno == errno.ENOENT:  # it was killed meanwhile
-                        continue
-                    return  # the last process is gone
-                self._answer(listener, buffer)
-        finally:
-            os.close(listener)
+            fcntl.ioctl(listener, _RECEIVE, buffer)
+        except OSError as error:
+            return error.errno == errno.ENOENT  # it was killed meanwhile
+        self._answer(listener, buffer)
+        return True
 
     def _answer(self, listener: int, buffer: bytearray) -> None:
         number, pid, _, call, _, _, *arguments = _NOTIFICATION.unpack(buffer)
@@ -188,14 +204,6 @@ class Shortage:
             case "sendmsg":
                 return _sends_descriptors(pid, arguments)
         return True
-
-
-def _is_readable(fd: int, stop: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    poll.register(stop, select.POLLIN)
-    ready = dict(poll.poll())
-    return stop not in ready and bool(ready.get(fd, 0) & select.POLLIN)
 
 
 def _refuse(code: int, number: int, pid: int, name: str, arguments: list[int]) -> bytes:

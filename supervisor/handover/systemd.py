@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import MutableMapping
 
-from gateway.descriptors import close_all, send
+from gateway.descriptors import NO_ROOM, close_all, send
 
 STATUS_INTERVAL_S = 1.0
 """``STATUS=`` at most this often."""
@@ -62,6 +62,7 @@ class Notify:
         self._late: asyncio.TimerHandle | None = None
         self._unkept: dict[str, int] = {}
         self._retry: asyncio.TimerHandle | None = None
+        self._again: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         if address and address[0] in "/@":
             self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -143,8 +144,10 @@ class Notify:
         reached: asyncio.Future[None] = loop.create_future()
         loop.add_reader(barrier_r, _resolve, reached)
         try:
-            self._send("BARRIER=1", (barrier_w,))
-            os.close(barrier_w)  # the other duplicate is closed by systemd: then we read the end
+            try:
+                self._send("BARRIER=1", (barrier_w,))
+            finally:  # the other duplicate is closed by systemd: then we read the end
+                os.close(barrier_w)
             await asyncio.wait_for(reached, deadline_s)
         except TimeoutError:
             return False
@@ -154,7 +157,7 @@ class Notify:
         return True
 
     def close(self) -> None:
-        for timer in (self._late, self._retry):
+        for timer in (self._late, self._retry, self._again):
             if timer is not None:
                 timer.cancel()
         if self._sock is None:
@@ -186,13 +189,29 @@ class Notify:
                 self._loop = asyncio.get_running_loop()
                 self._loop.add_writer(self._sock, self._flush)
                 return
-            except OSError:
-                pass  # systemd is being replaced, or gone: nobody to tell
+            except OSError as error:
+                if error.errno in NO_ROOM:
+                    self._flush_later()
+                    return
+                # else systemd is being replaced, or gone: nobody to tell
             close_all(fds)
             self._waiting.popleft()
         if self._loop is not None and self._sock is not None:
             self._loop.remove_writer(self._sock)
             self._loop = None
+
+    def _flush_later(self) -> None:
+        """The kernel has no memory for a message just now, or too many descriptors in flight."""
+        if self._loop is not None and self._sock is not None:
+            self._loop.remove_writer(self._sock)
+            self._loop = None
+        if self._again is None:
+            loop = asyncio.get_running_loop()
+            self._again = loop.call_later(KEEP_RETRY_S, self._flush_again)
+
+    def _flush_again(self) -> None:
+        self._again = None
+        self._flush()
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

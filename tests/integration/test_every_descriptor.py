@@ -16,6 +16,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -23,8 +24,9 @@ from supervisor.cli.admin_client import UnreachableError, fetch_status
 from tests.backends import Backend, echo
 from tests.clients import connect, echoes
 from tests.dns import NameServer
-from tests.gateway import READY, Gateway
+from tests.gateway import COMMAND, READY, Gateway
 from tests.shortage import Call, Shortage, why_no_shortage
+from tests.stress.manager import Manager
 from tests.support import free_port, wait_until
 
 LONG = "GATEWAY_TESTS_LONG" in os.environ
@@ -71,8 +73,8 @@ class Subject:
                 prefix=self.shortage.prefix,
             )
         )
-        self.gateway.wait_ready()
-        wait_until(self.is_whole)
+        self.gateway.wait_ready(60)
+        wait_until(self.is_whole, 30)
         self.sessions: list[socket.socket] = []
         stack.callback(self.close_sessions)
         self.renew_sessions()
@@ -196,7 +198,7 @@ TRIED: dict[str, tuple[Callable[[Subject], None], int, bool]] = {
     "a replaced worker": (replace, 5, True),
     "more workers and fewer": (scale, 8, False),
     "a question": (ask, 1, False),
-    "an upgrade": (upgrade, 25, False),
+    "an upgrade": (upgrade, 60, False),
 }
 """What, one n in how many, and whether sessions end by it."""
 
@@ -279,7 +281,7 @@ def begin(n: int, *, lasting: bool, imports: bool) -> list[Call]:
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 def test_a_start(lasting: bool) -> None:
     """It is ready after all, or ends with 1, or with 70 if no worker can be started; in words."""
-    for n in numbers(12):
+    for n in numbers(20):
         if not begin(n, lasting=lasting, imports=False):
             break
 
@@ -290,3 +292,59 @@ def test_the_imports_of_a_start(lasting: bool) -> None:
     for n in numbers(150):
         if not begin(n, lasting=lasting, imports=True):
             break
+
+
+class Managed:
+    """A gateway under a service manager that keeps its descriptors."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        backend = stack.enter_context(Backend(echo))
+        self.shortage = stack.enter_context(Shortage())
+        self.address = ("127.0.0.1", free_port())
+        self.admin = f"unix:{folder}/admin"
+        flags = [f"--listen-addr=127.0.0.1:{self.address[1]}", f"--endpoints={backend.address}"]
+        flags += [f"--admin-addr={self.admin}", "--workers=2", "--handover", "--log-format=json"]
+        argv = [*self.shortage.prefix, *COMMAND, "start", *flags, "--drain-timeout=600s"]
+        self.log = folder / "log"
+        self.manager = Manager(folder, argv, self.log, patience_s=90.0)
+        stack.callback(self.manager.stop)
+        self.manager.start()
+
+    def is_whole(self) -> bool:
+        self.manager.serve()
+        try:
+            document = fetch_status([self.admin])
+        except (UnreachableError, OSError):
+            return False
+        states = [each["state"] for each in document["workers"]]
+        return document["state"] == "ready" and states.count("ready") == WORKERS
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["restart", "crash"])
+def test_a_restart_under_a_service_manager(number: signal.Signals, tmp_path: Path) -> None:
+    """Whatever fails once: the next master is ready or is started again, and no session ends."""
+    with ExitStack() as stack:
+        subject = Managed(stack, tmp_path)
+        manager = subject.manager
+        manager.until(subject.is_whole, 60)
+        sessions = [stack.enter_context(connect(subject.address, 30)) for _ in range(SESSIONS)]
+        for n in numbers(40):
+            manager.end_main(number)
+            subject.shortage.arm(n, CODES[n % len(CODES)], after=LAUNCHED)
+            try:
+                manager.start()
+            except AssertionError:
+                assert manager.main is not None
+                assert manager.main.poll() == 1, subject.log.read_text()[-3000:]
+                subject.shortage.disarm()
+                manager.start()  # as Restart=on-failure does
+            manager.until(subject.is_whole, 60)
+            calls = subject.shortage.disarm()
+            print(n, calls)
+            text = subject.log.read_text()
+            assert all(map(is_alive, sessions)), (calls, text[-3000:])
+            assert echoes(subject.address, 10)
+            assert "internal error" not in text, (calls, text[-3000:])
+            assert "Traceback" not in text, (calls, text[-3000:])
+            if not calls:
+                break

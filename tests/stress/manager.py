@@ -62,7 +62,9 @@ class Manager:
                 pass_fds=fds,
                 stderr=log,
             )
-        self.until(lambda: self.ready, self._patience_s)
+        main = self.main
+        self.until(lambda: self.ready or main.poll() is not None, self._patience_s)
+        assert self.ready, f"it ended with {main.returncode}"
 
     def until(self, predicate: Callable[[], object], deadline_s: float = 20.0) -> None:
         """Serve the socket until something is the case."""

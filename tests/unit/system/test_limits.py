@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from supervisor.system.limits import (
     Shares,
+    describe_shortage,
     find_obstacle,
     share_out,
     usable_cpus,
@@ -83,3 +85,25 @@ def test_what_workers_do_not_need_is_shared() -> None:
     assert share_out(60, workers=4, listen=1) == Shares(probes=4, lookups=2, handshakes=1, admin=2)
     assert share_out(64, workers=2, listen=1) == Shares(probes=11, lookups=5, handshakes=2, admin=5)
     assert share_out(1050, workers=4, listen=1).probes == 400
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.EMFILE, "Too many open files (/x): the limit of open files of this process is "),
+        (errno.ENFILE, "Too many open files in system (/x): the host has as many open files as "),
+        (errno.ENOMEM, "Cannot allocate memory (/x): the host or the control group has no memory"),
+        (errno.ENOBUFS, "No buffer space available (/x): the host or the control group has no mem"),
+        (errno.EAGAIN, "Resource temporarily unavailable (/x): the user or the control group has"),
+        (errno.EACCES, "[Errno 13] Permission denied: '/x'"),
+    ],
+)
+def test_a_shortage_is_told_with_its_limit(code: int, said: str) -> None:
+    """Other errors are told as they are."""
+    assert describe_shortage(OSError(code, os.strerror(code), "/x")).startswith(said)
+
+
+def test_a_shortage_without_a_file() -> None:
+    """Most calls have none."""
+    error = OSError(errno.ENFILE, "Too many open files in system")
+    assert describe_shortage(error).startswith("Too many open files in system: the host")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import pty
 import socket
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from gateway.core.address import HostPort
 from gateway.log_sink import MAX_LINE_BYTES, MAX_QUEUED_BYTES, LineSink
 from supervisor.core.log_line import to_json_line
-from supervisor.system.log import LineLog, make_log
+from supervisor.system.log import LineLog, make_log, take_library_messages
 from tests.support import wait_until
 
 
@@ -98,6 +99,22 @@ def test_a_line_is_json(log: LineLog, pipe: Pipe) -> None:
     }
     assert len(stamp) == len("2026-01-01T00:00:00.000000Z")
     assert stamp.endswith("Z")
+
+
+def test_what_libraries_say_is_a_line_like_all_others(log: LineLog, pipe: Pipe) -> None:
+    """Warnings and errors only; without this they go to standard error as they are."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    try:
+        take_library_messages(log)
+        logging.getLogger("library").info("chatter")
+        logging.getLogger("library").error("deallocating %s", "a loop")
+    finally:
+        root.handlers[:] = before
+    (line,) = pipe.lines()
+    assert line["level"] == "error"
+    assert line["msg"] == "message of a library"
+    assert (line["library"], line["error"]) == ("library", "deallocating a loop")
 
 
 def test_levels(log: LineLog, pipe: Pipe) -> None:
