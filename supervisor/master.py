@@ -37,12 +37,7 @@ from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAG
 from supervisor.core.handover_state import HandoverState
 from supervisor.core.roster import Roster
 from supervisor.discovery.listen_addresses import wait_for_listen
-from supervisor.discovery.loop import (
-    STAYING,
-    DiscoveryLoop,
-    NoEndpointsError,
-    ReloadFailedError,
-)
+from supervisor.discovery.loop import STAYING, DiscoveryLoop, NoEndpointsError
 from supervisor.discovery.resolution import BadTargetError
 from supervisor.endpoint_tracker import EndpointTracker
 from supervisor.handover import preflight, upgrade
@@ -59,7 +54,7 @@ from supervisor.session_lister import SessionLister
 from supervisor.shutdown import Shutdown
 from supervisor.system import kernel_calls, limits
 from supervisor.system.certificate_watch import CertificateWatch
-from supervisor.system.connections import Dialing, dial_as, find_foreign_source
+from supervisor.system.connections import dial_as, find_foreign_source
 from supervisor.system.log import make_log, take_library_messages
 from supervisor.system.orphans import OrphanReaper
 from supervisor.system.patience import try_until_done
@@ -185,7 +180,7 @@ class Master:
             Steps(
                 running=lambda: self._config,
                 reread=self._reread,
-                resolve=self._resolve_anew,
+                resolve=self._discovery_loop.reload,
                 apply=self._apply,
                 on_begin=self._on_reload,
                 on_end=self._on_reloaded,
@@ -239,8 +234,12 @@ class Master:
             if missing := kernel_calls.find_missing_call():
                 self._fail(missing, EXIT_FAILURE)
                 return
-            if not self._can_dial():
-                return
+            dial_as(self._config)
+            if foreign := find_foreign_source(self._config):
+                if not self._left.took_over:
+                    self._fail(foreign, EXIT_FAILURE)
+                    return
+                self._log.error("cannot dial", error=foreign)
             self._bind_admin()
             self._timers["admin"] = self._loop.call_later(
                 PATIENCE_S, lambda: self._tasks.start(self._admin.open(), "admin")
@@ -282,18 +281,6 @@ class Master:
             self._fail(str(error), EXIT_FAILURE)
         except OSError as error:
             self._fail(f"cannot start: {limits.describe_shortage(error)}", EXIT_FAILURE)
-
-    def _can_dial(self) -> bool:
-        """Dial as configured from now on; False: the start failed, because it cannot be."""
-        dialing = Dialing(self._config.source_addr, self._config.proxy_out)
-        dial_as(dialing)
-        foreign = find_foreign_source(dialing)
-        if foreign and not self._left.took_over:
-            self._fail(foreign, EXIT_FAILURE)
-            return False
-        if foreign:
-            self._log.error("cannot dial", error=foreign)
-        return True
 
     def _share_descriptors(self, open_files: int, *, workers: int, listen: int) -> None:
         """Leave enough for workers: forks and messages from workers need descriptors too."""
@@ -607,18 +594,6 @@ class Master:
     def _on_reload(self) -> None:
         self._admin.forget_view()
         self._notify.reloading()
-
-    async def _resolve_anew(self, config: Config) -> None:
-        """Resolve and check as the new configuration dials; it is dropped if that cannot be."""
-        dialing = Dialing(config.source_addr, config.proxy_out)
-        if foreign := find_foreign_source(dialing):
-            raise ReloadFailedError(foreign)
-        dial_as(dialing)
-        try:
-            await self._discovery_loop.reload(config)
-        except BaseException:
-            dial_as(Dialing(self._config.source_addr, self._config.proxy_out))
-            raise
 
     def _apply(self, config: Config) -> None:
         self._config = config

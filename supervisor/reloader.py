@@ -13,6 +13,7 @@ from supervisor.core.admin.views import ReloadView
 from supervisor.core.config import Config, ConfigError
 from supervisor.core.reload_rules import keep_fixed
 from supervisor.discovery.loop import ReloadFailedError
+from supervisor.system.connections import dial_as, find_foreign_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,7 @@ class Reloader:
         try:
             self._steps.on_begin()
             config, needs_restart = keep_fixed(self._steps.running(), self._steps.reread())
-            await self._steps.resolve(config)
+            await self._resolve(config)
             self._steps.apply(config)
         except (ConfigError, ReloadFailedError) as error:
             self._log.error("reload failed", error=str(error))
@@ -106,3 +107,17 @@ class Reloader:
             "reload complete", **({"needs_restart": list(needs_restart)} if needs_restart else {})
         )
         return None
+
+    async def _resolve(self, config: Config) -> None:
+        """Resolve and check TLS, already dialing as the new configuration says.
+
+        An endpoint that requires what is new in it would fail the check of the old one.
+        """
+        if foreign := find_foreign_source(config):
+            raise ReloadFailedError(foreign)
+        dial_as(config)
+        try:
+            await self._steps.resolve(config)
+        except BaseException:
+            dial_as(self._steps.running())
+            raise

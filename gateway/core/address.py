@@ -121,6 +121,8 @@ def parse_nameserver(text: str) -> HostPort:
 
 def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """A network in CIDR notation, or one address."""
+    if "%" in text:
+        raise ValueError("a scope id (%interface) is not supported")
     try:
         return ipaddress.ip_network(text)
     except ValueError as error:

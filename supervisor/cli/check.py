@@ -30,7 +30,7 @@ from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAG
 from supervisor.discovery.listen_addresses import UnresolvedListenError, resolve_listen
 from supervisor.discovery.resolution import BadTargetError, Targets
 from supervisor.system import limits
-from supervisor.system.connections import Dialing, dial_as, find_foreign_source
+from supervisor.system.connections import dial_as, find_foreign_source
 
 EXIT_USABLE = 0
 
@@ -92,9 +92,8 @@ def run(
 
 
 async def _find(config: Config, files: Files | None, *, explain: bool) -> Findings:
-    dialing = Dialing(config.source_addr, config.proxy_out)
-    dial_as(dialing)
-    obstacles = [foreign] if (foreign := find_foreign_source(dialing)) else []
+    dial_as(config)
+    obstacles = [foreign] if (foreign := find_foreign_source(config)) else []
     try:
         listen = await resolve_listen(config.listen_addr, config.nameserver, files=files)
     except UnresolvedListenError as error:

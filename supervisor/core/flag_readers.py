@@ -150,7 +150,9 @@ def endpoint_name(text: str) -> str:
 
 def network(text: str) -> str:
     if text == "unix":
-        raise ValueError("clients on UNIX sockets are always served: the file's mode is their lock")
+        raise ValueError(
+            "clients on UNIX sockets are always served; the socket's mode says who may connect"
+        )
     return str(parse_network(text))
 
 

@@ -30,7 +30,7 @@ from supervisor.discovery.resolution import BadTargetError
 from supervisor.handover.inherited_listen import find_listen
 from supervisor.handover.state import read_state
 from supervisor.system import kernel_calls, limits
-from supervisor.system.connections import Dialing, find_foreign_source
+from supervisor.system.connections import find_foreign_source
 from supervisor.system.log import make_log
 from supervisor.system.unix_listener import listen_unix, remove_file
 from supervisor.workers.fork import Birth, Child, fork_workers
@@ -57,7 +57,7 @@ def run(config: Config, document: int) -> None:
     os.close(document)
     if missing := kernel_calls.find_missing_call():
         raise TrialError(missing)
-    if foreign := find_foreign_source(Dialing(config.source_addr, config.proxy_out)):
+    if foreign := find_foreign_source(config):
         raise TrialError(foreign)
     for module in LATE_MODULES:
         importlib.import_module(module)

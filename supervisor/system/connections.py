@@ -13,12 +13,14 @@ import errno
 import os
 import socket
 import struct
-from dataclasses import dataclass
+from typing import Protocol
 
+from gateway.core.outcome import EXHAUSTED
 from gateway.core.proxy_protocol import Route, Version, write_own
 from gateway.core.unix_address import is_unix, socket_name
 from gateway.tcp import arm_reset, bind_source, met_itself
 from gateway.unix import QUEUE_FULL
+from supervisor.core.config import Config
 from supervisor.system.tls import READ_BYTES, TlsClient
 
 LINGER_S = 0.5
@@ -31,15 +33,16 @@ LINGER_BYTES = 256 * 1024
 """How much it may still say: one that streams for ever is cut."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dialing:
-    """How endpoints are to be dialed: ``--source-addr`` and ``--proxy-out``."""
+class Dialing(Protocol):
+    """How endpoints are to be dialed, as the configuration says."""
 
-    source_addr: tuple[str, ...] = ()
-    proxy_out: str = "off"
+    @property
+    def source_addr(self) -> tuple[str, ...]: ...
+    @property
+    def proxy_out(self) -> str: ...
 
 
-_dialing = Dialing()
+_dialing: Dialing = Config()
 
 
 def dial_as(dialing: Dialing) -> None:
@@ -58,6 +61,8 @@ def find_foreign_source(dialing: Dialing) -> str:
         try:
             _open(source, source).close()
         except OSError as error:
+            if error.errno in EXHAUSTED:  # nobody knows; the dials will tell
+                continue
             why = "no address of this host" if error.errno == errno.EADDRNOTAVAIL else words(error)
             return f"--source-addr {source}: {why}, expected one to dial endpoints from"
     return ""

@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -169,3 +170,22 @@ def test_everything_that_happens_to_workers() -> None:
             gateway.signal(number)
             for own, words in asked:
                 assert words == [own, str(front)]
+
+
+@needs_nginx
+def test_a_reload_that_turns_it_on(tmp_path: Path) -> None:
+    """An endpoint that was inactive for want of headers is probed with them at once."""
+    back = free_port()
+    config = tmp_path / "gateway.toml"
+    config.write_text("")
+    flags = (f"--config-file={config}", "--health-check=http", "--health-path=/")
+    with (
+        nginx(back, nginx_that_tells(back)),
+        running(*flags, endpoints=[f"127.0.0.1:{back}"]) as gateway,
+    ):
+        gateway.wait_line("deactivated endpoint")
+        config.write_text('proxy-out = "v2"\n')
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_line("activated")
+        own, words = ask(gateway.port, "127.6.6.6")
+        assert words == [own, str(gateway.port)]

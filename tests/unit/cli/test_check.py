@@ -17,7 +17,7 @@ from supervisor.cli import check as check_command
 from supervisor.cli.main import main
 from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery.system_names import Files
-from supervisor.system.connections import Dialing, dial_as
+from supervisor.system.connections import dial_as
 from tests.dns import NameServer
 from tests.gateway import COMMAND, environment, running
 from tests.support import free_port
@@ -316,7 +316,7 @@ def test_an_address_to_dial_from_that_is_not_ours(files: Files, capfd: Capture) 
         try:
             assert check_command.run(config, files=files) == 1
         finally:
-            dial_as(Dialing())
+            dial_as(Config())
     out, err = capfd.readouterr()
     assert "--source-addr 192.0.2.99: no address of this host" in err
     assert "cannot assign requested address" in out

@@ -284,6 +284,7 @@ def test_empty_texts() -> None:
         ("allow", "10.0.0.0/33", "expected a network such as 10.0.0.0/8"),
         ("allow", "10.0.0.1/8", "is not the network's, expected 10.0.0.0/8"),
         ("allow", "10.0.0.0/8,", "expected a network such as 10.0.0.0/8"),
+        ("allow", "fe80::1%lo", "a scope id (%interface) is not supported"),
         ("allow", "unix", "clients on UNIX sockets are always served"),
         ("proxy-in", "lb", "expected a network such as 10.0.0.0/8 or fd00::/8, or unix"),
         ("proxy-in", "10.0.0.1/8", "expected 10.0.0.0/8, or unix"),

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.core.proxy_protocol import SIGNATURE
+from supervisor.core.config import Config
 from supervisor.system.connections import (
-    Dialing,
     connect,
     dial_as,
     find_foreign_source,
@@ -85,7 +85,7 @@ def test_a_completed_handshake_is_told_from_one_that_waits() -> None:
 def as_before() -> Iterator[None]:
     """Other tests of this process dial as they did."""
     yield
-    dial_as(Dialing())
+    dial_as(Config())
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -107,7 +107,7 @@ def test_an_introduction(version: str, host: str) -> None:
             heard.append(data)
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    dial_as(Dialing(proxy_out=version))
+    dial_as(Config(proxy_out=version))
     with serving(listen, listener=socket.create_server((host, 0), family=family)) as server:
         port = server.port
         asyncio.run(visit())
@@ -121,7 +121,7 @@ def test_an_introduction(version: str, host: str) -> None:
 @pytest.mark.usefixtures("as_before")
 def test_a_knock_is_not_introduced() -> None:
     """A handshake that is taken back carries no header, or the program would see it."""
-    dial_as(Dialing(proxy_out="v2"))
+    dial_as(Config(proxy_out="v2"))
     test_a_handshake_is_taken_back()
 
 
@@ -136,7 +136,7 @@ def test_the_address_to_dial_from() -> None:
             await connect(sock, host, server.getsockname()[1])
             seen.append(sock.getsockname()[0])
 
-    dial_as(Dialing(source_addr=("127.0.0.9",)))
+    dial_as(Config(source_addr=("127.0.0.9",)))
     for host in ("127.0.0.1", "::1"):
         asyncio.run(visit(host))
     assert seen == ["127.0.0.9", "::1"]
@@ -145,8 +145,8 @@ def test_the_address_to_dial_from() -> None:
 @pytest.mark.usefixtures("as_before")
 def test_an_address_of_another_host() -> None:
     """An address that is not this host's is named, and a dial from it fails as such."""
-    assert find_foreign_source(Dialing(source_addr=("127.0.0.9", "::1"))) == ""
-    dialing = Dialing(source_addr=("127.0.0.9", "2001:db8::9"))
+    assert find_foreign_source(Config(source_addr=("127.0.0.9", "::1"))) == ""
+    dialing = Config(source_addr=("127.0.0.9", "2001:db8::9"))
     assert find_foreign_source(dialing).startswith("--source-addr 2001:db8::9: no address of this")
     dial_as(dialing)
     with pytest.raises(OSError, match="assign requested address"):
