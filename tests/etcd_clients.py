@@ -60,6 +60,9 @@ class JsonClient:
                 raise RefusedError(str(message["error"]))
             yield message["result"]
 
+    def log_in_again(self) -> None:
+        self._token = ""
+
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -221,7 +224,8 @@ class Watcher(Client):
             following = seen[-1].revision + 1 if seen else 1
             with contextlib.suppress(OSError, http.client.HTTPException, RefusedError, ValueError):
                 for message in self.client.stream("/v3/watch", watch_question("life/", following)):
-                    if message.get("canceled"):
+                    if message.get("canceled"):  # a token that is too old is one reason
+                        self.client.log_in_again()
                         break
                     events = read_events(message)
                     seen += events

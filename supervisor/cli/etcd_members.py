@@ -178,7 +178,7 @@ async def _identify(member: EtcdConnection) -> None:
         raise NoEtcdError(str(error)) from None
     try:
         document = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict) or "etcdserver" not in document:
         raise NoEtcdError("is not etcd")

@@ -360,7 +360,8 @@ class DiscoveryLoop:
             if self._joined != list_before:
                 self._on_list()
             return
-        source = self._source if self._joined == list_before else Source.MEMBERS
+        by_list = self._joined is not None and self._joined != list_before
+        source = Source.MEMBERS if by_list else self._source
         self._log_change(result, change, source, first=not self._started.done())
         self._on_found(self._found)
         if self._found and not self._started.done():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from supervisor.core.discovery.member_list import MAX_TEXT, plain
 from supervisor.system import tls
 from supervisor.system.connections import connect, leave, open_socket, words
 from supervisor.system.http_client import MAX_BODY_BYTES, HttpAnswer, HttpClient, HttpError
@@ -20,9 +21,6 @@ STATUS = "/v3/maintenance/status"
 
 GUESS_S = 0.5
 """A server that does not answer a first handshake within this is taken for one without TLS."""
-
-MAX_REASON = 200
-"""Characters of an error that a server gives."""
 
 
 class EtcdError(Exception):
@@ -151,7 +149,7 @@ class EtcdConnection:
             raise EtcdError(_words(error)) from None
         try:
             document = json.loads(answer.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
         if answer.status != 200:
             raise EtcdError(f"HTTP status {answer.status}{_reason(document, answer.body)}")
@@ -182,8 +180,8 @@ def _reason(document: object, body: bytes) -> str:
     text = ""
     if isinstance(document, dict):
         said = document.get("message") or document.get("error")
-        text = said if isinstance(said, str) else ""
+        text = plain(said)
     elif document is None:
         line = body.decode(errors="replace").strip()
         text = line if line.isprintable() and "<" not in line else ""
-    return f" ({text[:MAX_REASON]})" if text else ""
+    return f" ({text[:MAX_TEXT]})" if text else ""

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from supervisor.core.backoff import Draw
 from supervisor.core.discovery.member_list import MemberList, MemberTarget, targets_of
 
+MAX_TARGETS = 100
+"""Client URLs on a list: etcd advises seven members at most, and each URL is dialed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdoptedList:
@@ -84,6 +87,8 @@ def weigh(
         return Unchanged(left_out)
     if heard.leaderless:
         return Refusal(f"{heard.endpoint} knows no leader, its list may be an old one")
+    if len(targets) > MAX_TARGETS:
+        return Refusal(f"{len(targets)} client URLs, expected at most {MAX_TARGETS}")
     if not targets:
         reasons = "; ".join(f"{name} {reason}" for name, reason in left_out.items())
         return Refusal(f"no client URL can be used: {reasons or 'the list is empty'}")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor.core.discovery.member_list import ClusterMember, MemberList
+from supervisor.core.discovery.member_list import ClusterMember, MemberList, plain
 
 QUOTA_METRIC = "etcd_server_quota_backend_bytes"
 
@@ -92,13 +92,12 @@ def read_status(document: Mapping[str, Any]) -> MemberStatus:
     header = document.get("header")
     header = header if isinstance(header, Mapping) else {}
     errors = document.get("errors")
-    texts = [each for each in errors if isinstance(each, str)] if isinstance(errors, list) else []
+    texts = [plain(each) for each in errors if each] if isinstance(errors, list) else []
     alarms = [(int(number), kind) for text in texts for number, kind in _ALARM.findall(text)]
-    version = document.get("version")
     return MemberStatus(
         member_id=_number(header.get("member_id")),
         cluster_id=_number(header.get("cluster_id")),
-        version=version if isinstance(version, str) else "",
+        version=plain(document.get("version")),
         leader_id=_number(document.get("leader")),
         raft_term=_number(document.get("raftTerm")),
         db_bytes=_number(document.get("dbSize")),
@@ -106,7 +105,7 @@ def read_status(document: Mapping[str, Any]) -> MemberStatus:
         quota_bytes=_number(document.get("dbSizeQuota")),
         learner=document.get("isLearner") is True,
         alarms=tuple(dict.fromkeys(alarms)),
-        errors=tuple(text for text in texts if not _ALARM.search(text)),
+        errors=tuple(text for text in texts if text and not _ALARM.search(text)),
     )
 
 

@@ -14,6 +14,9 @@ from typing import Any
 from gateway.core.address import HostPort, literal_ip, parse_tcp_endpoint
 from gateway.core.unix_address import is_unix
 
+MAX_TEXT = 300
+"""Characters of a name, a URL or an error that are read; a host name has 253."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterMember:
@@ -144,7 +147,7 @@ def _read(url: str) -> tuple[HostPort, bool]:
 def _member(document: Mapping[str, Any]) -> ClusterMember:
     return ClusterMember(
         id=_number(document, "ID"),
-        name=_text(document.get("name")),
+        name=plain(document.get("name")),
         peer_urls=_texts(document.get("peerURLs")),
         client_urls=_texts(document.get("clientURLs")),
         learner=document.get("isLearner") is True,
@@ -158,11 +161,14 @@ def _number(document: Mapping[str, Any], key: str) -> int:
         raise ValueError(f"{key} is no number") from None
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+def plain(value: object) -> str:
+    """A text of a member as a log and a terminal can bear it; "" for what is no text."""
+    if not isinstance(value, str):
+        return ""
+    return "".join(char if char.isprintable() else "?" for char in value[:MAX_TEXT])
 
 
 def _texts(values: object) -> tuple[str, ...]:
     if not isinstance(values, list):
         return ()
-    return tuple(each for each in values if isinstance(each, str))
+    return tuple(plain(each) for each in values if isinstance(each, str))

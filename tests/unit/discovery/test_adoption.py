@@ -95,6 +95,15 @@ def test_a_list_of_nobody_is_refused() -> None:
     )
 
 
+def test_a_list_without_end_is_refused() -> None:
+    """Each client URL is dialed, so a member cannot make the gateway dial the world."""
+    many = tuple(f"http://10.1.{n // 250}.{n % 250}:2379" for n in range(101))
+    listed = MemberList(1, (ClusterMember(id=1, name="m", client_urls=many),))
+    told = Heard(listed=listed, endpoint="e", from_elsewhere=True)
+    refused = weigh(told, None, by_operator=False)
+    assert refused == Refusal("101 client URLs, expected at most 100")
+
+
 def test_a_majority_must_be_reached() -> None:
     """Two of three are enough, one of three and two of four are not."""
     three = proposal(0, 1, 2)

@@ -93,6 +93,15 @@ def test_any_answer_is_read_or_refused(document: object) -> None:
         targets_of(parse_list(document), from_elsewhere=True)
 
 
+def test_texts_of_members_are_plain() -> None:
+    """A name cannot do anything to the terminal on which it is read, nor be endless."""
+    named = {"ID": "1", "name": "m\x1b[2J" + "x" * 1000, "clientURLs": [5]}
+    (read,) = parse_list({"header": {}, "members": [named]}).members
+    assert read.name.startswith("m?[2Jxxx")
+    assert len(read.name) == 300
+    assert not read.started
+
+
 def test_sockets_and_nonsense_are_left_out() -> None:
     """UNIX sockets are of the member's host; what is no address is said."""
     found, left_out = targets(member("unix://localhost:2379", "unixs:///run/x", "http://10.0.0.1"))

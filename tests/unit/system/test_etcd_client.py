@@ -52,6 +52,8 @@ def test_an_answer_is_a_document() -> None:
         (answer("503 Busy", b"5"), "HTTP status 503"),
         (answer("200 OK", b"[]"), "the answer is no JSON object"),
         (answer("200 OK", b"no JSON"), "the answer is no JSON object"),
+        (answer("200 OK", b"[" * 60_000), "the answer is no JSON object"),
+        (answer("500 Oh", b'{"error":"\\u001b[2J"}'), "HTTP status 500 (?[2J)"),
         (lambda conn: conn.sendall(b"220 mail.example.com\r\n\r\n"), "no HTTP: "),
     ],
 )  # fmt: skip
