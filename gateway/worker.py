@@ -43,7 +43,8 @@ class WorkerStart:
 
     ``listen`` holds literal IPs, or "" for all interfaces. ``listeners``: inherited sockets in
     the order of ``listen``, or none: then the worker binds its own and sends Bound.
-    ``shared``: inherited sockets that all workers accept from (UNIX sockets).
+    ``shared``: inherited sockets that all workers accept from (UNIX sockets). ``lent``: such ones
+    that a service manager made, and listens on when the gateway has ended.
     ``exclusive``: the first worker of slot 0 makes sure that nobody else holds the addresses.
     ``peers``: sending ends of the other slots' inboxes. ``title``: what the process title shows
     between brackets.
@@ -55,6 +56,7 @@ class WorkerStart:
     listen: tuple[HostPort, ...]
     listeners: tuple[socket.socket, ...]
     shared: tuple[socket.socket, ...] = ()
+    lent: tuple[socket.socket, ...] = ()
     exclusive: bool
     pipe_r: int
     control: socket.socket
@@ -135,6 +137,7 @@ class Worker:
             slot=start.slot,
             listeners=start.listeners,
             shared=start.shared,
+            lent=start.lent,
             inbox=start.inbox,
             peers=start.peers,
             on_empty=self._finish,

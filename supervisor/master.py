@@ -408,6 +408,7 @@ class Master:
 
     def _on_ready(self) -> None:
         self._ready = True
+        self._shared.drop_former()
         self._log.info(
             "ready to proxy client requests",
             endpoints=[member.found.name for member in self._roster.members],

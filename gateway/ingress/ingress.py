@@ -62,6 +62,7 @@ class Ingress:
         slot: int,
         listeners: Sequence[socket.socket],
         shared: Sequence[socket.socket] = (),
+        lent: Sequence[socket.socket] = (),
         inbox: socket.socket,
         peers: dict[int, socket.socket],
         on_empty: Callable[[], None],
@@ -76,7 +77,8 @@ class Ingress:
         self._slot = slot
         self._listeners = list(listeners)
         self._shared = list(shared)
-        self._has_unix_clients = bool(shared)
+        self._lent = list(lent)
+        self._has_unix_clients = bool(shared or lent)
         self._inbox = inbox
         self._on_empty = on_empty
         self._adopted: dict[int, list[socket.socket]] = {}
@@ -144,7 +146,7 @@ class Ingress:
     def start(self) -> None:
         """Accept, and take what others hand over."""
         self._budget.limit(*_open_files())
-        for sock in (*self._listeners, *self._shared):
+        for sock in (*self._listeners, *self._shared, *self._lent):
             self._acceptor.add(sock)
         self._update_taking()
 
@@ -203,6 +205,11 @@ class Ingress:
             sock.close()
             self._budget.give_back()
         self._shared.clear()
+        for sock in self._lent:  # who waits there is its service manager's to see to
+            self._acceptor.remove(sock)
+            sock.close()
+            self._budget.give_back()
+        self._lent.clear()
 
     def close(self) -> None:
         """At the very end: take what was in flight to us, close who is held back."""

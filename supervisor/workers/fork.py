@@ -46,7 +46,8 @@ EXIT_WORKER_BUG = 70
 class Birth:
     """What a new worker is started with; its pipe and control socket are made at the fork.
 
-    The master owns ``listeners``, ``shared``, ``inbox`` and ``peers``; the child inherits them.
+    The master owns ``listeners``, ``shared``, ``lent``, ``inbox`` and ``peers``; the child
+    inherits them.
     ``make_log`` is called in the child, after the master's descriptors are closed.
     """
 
@@ -55,6 +56,7 @@ class Birth:
     listen: tuple[HostPort, ...]
     listeners: tuple[socket.socket, ...]
     shared: tuple[socket.socket, ...] = ()
+    lent: tuple[socket.socket, ...] = ()
     exclusive: bool
     inbox: socket.socket
     peers: dict[int, socket.socket]
@@ -197,7 +199,7 @@ def _run_child(
     status = EXIT_WORKER_BUG
     try:
         kept = [pipe_r, birth.scoreboard.fd, birth.inbox.fileno(), control.fileno()]
-        inherited = (*birth.listeners, *birth.shared, *birth.peers.values())
+        inherited = (*birth.listeners, *birth.shared, *birth.lent, *birth.peers.values())
         kept += [sock.fileno() for sock in inherited]
         go_through_checklist(kept, handled)
         status = birth.entry(
@@ -208,6 +210,7 @@ def _run_child(
                 listen=birth.listen,
                 listeners=birth.listeners,
                 shared=birth.shared,
+                lent=birth.lent,
                 exclusive=birth.exclusive,
                 pipe_r=pipe_r,
                 control=control,

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from gateway.core.address import Address, HostPort, tcp_only
 from supervisor.core.workers.events import FormerSlot
 from supervisor.core.workers.worker_id import WorkerId
-from supervisor.system.unix_listener import NO_FILE
 from supervisor.workers.fork import Child
 from supervisor.workers.shared_listeners import InheritedShared, is_listening_unix
 
@@ -63,7 +62,9 @@ class InheritedDescriptors:
         inherited = cls(told_to_drain=draining is not None)
         for name, fd in named:
             if not inherited._take(name, fd):
-                inherited.unknown[name] = fd
+                # Sockets of one socket unit all have the unit's name.
+                unique = name if name not in inherited.unknown else f"{name}+{fd}"
+                inherited.unknown[unique] = fd
         for index, slot in inherited.slots.items():
             slot.gen = max(slot.workers, default=0)
             if draining is None:
@@ -88,6 +89,8 @@ class InheritedDescriptors:
                 self._slot(slot).listeners[index] = fd
             case "unix", [_, device, inode]:
                 self.shared.append(InheritedShared(name, fd, (device, inode)))
+            case "lent", [_]:
+                self.shared.append(InheritedShared(name, fd, lent=True))
             case "inbox-r", [slot]:
                 self._slot(slot).inbox_r = fd
             case "inbox-w", [slot]:
@@ -108,7 +111,7 @@ class InheritedDescriptors:
         taken = list(self.shared)
         for name, fd in list(self.unknown.items()):
             if is_listening_unix(fd):
-                taken.append(InheritedShared(name, self.unknown.pop(name), NO_FILE))
+                taken.append(InheritedShared(name, self.unknown.pop(name), lent=True))
         return taken
 
     def left(self, listen: tuple[Address, ...], *, keep: bool) -> tuple[FormerSlot, ...]:

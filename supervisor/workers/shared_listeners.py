@@ -39,12 +39,14 @@ LOOK_AGAIN_S = 0.02
 class InheritedShared:
     """A listening UNIX socket of a former master, or of the service manager.
 
-    ``file``: what the former master made, NO_FILE if it made none.
+    ``file``: what the former master made, NO_FILE if it made none. ``lent``: the service manager
+    made it, and goes on listening when the gateway has ended.
     """
 
     name: str
     fd: int
-    file: FileId
+    file: FileId = NO_FILE
+    lent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class _Listener:
     sock: socket.socket
     file: FileId
     name: str
+    lent: bool = False
 
 
 class SharedListeners:
@@ -61,17 +64,26 @@ class SharedListeners:
     def __init__(self, store: DescriptorStore = NO_DESCRIPTOR_STORE) -> None:
         self._store = store
         self._listeners: list[_Listener] = []
+        self._former: list[tuple[str, socket.socket, FileId]] = []
+        """Of addresses that are not listened on any more, until our workers are ready."""
 
     @property
     def socks(self) -> tuple[socket.socket, ...]:
-        return tuple(each.sock for each in self._listeners)
+        """Those that end with the gateway."""
+        return tuple(each.sock for each in self._listeners if not each.lent)
+
+    @property
+    def lent(self) -> tuple[socket.socket, ...]:
+        """Those that are the service manager's."""
+        return tuple(each.sock for each in self._listeners if each.lent)
 
     def named_descriptors(self) -> dict[str, int]:
         """All of them by name; they stay ours."""
-        return {each.name: each.sock.fileno() for each in self._listeners}
+        former = {name: sock.fileno() for name, sock, _ in self._former}
+        return former | {each.name: each.sock.fileno() for each in self._listeners}
 
     def take_over(self, listen: Iterable[Address], inherited: Iterable[InheritedShared]) -> None:
-        """Own the inherited sockets; those of other addresses are closed, their files removed.
+        """Own the inherited sockets; those of other addresses until :meth:`drop_former`.
 
         OSError: the file of one cannot be given its mode and group.
         """
@@ -79,11 +91,11 @@ class SharedListeners:
             sock = socket.socket(fileno=left.fd)
             address = _find_address(sock, left.file, listen)
             if address is None:
-                self._drop(sock, left)
+                self._former.append((left.name, sock, left.file))
                 continue
             # A socket unit's name for it would mean nothing to the next image.
-            name = left.name if left.name.startswith("unix.") else self._new_name(left.file)
-            self._listeners.append(_Listener(address, sock, left.file, name))
+            name = self._new_name("lent") if left.lent else left.name
+            self._listeners.append(_Listener(address, sock, left.file, name, left.lent))
             sock.setblocking(False)
         for each in self._listeners:
             if each.file != NO_FILE:
@@ -95,25 +107,31 @@ class SharedListeners:
             if not isinstance(address, UnixAddress) or self._has(address):
                 continue
             sock, file = await _listen_patiently(address)
-            name = self._new_name(file)
+            name = self._new_name("unix", *file)
             self._listeners.append(_Listener(address, sock, file, name))
             self._store.keep(name, sock.fileno())
 
     def _has(self, address: UnixAddress) -> bool:
         return any(each.address.path == address.path for each in self._listeners)
 
-    def _new_name(self, file: FileId) -> str:
-        """What a descriptor is called; it says which file is its own, for the next master."""
-        used = {each.name for each in self._listeners}
-        names = (f"unix.{number}.{file[0]}.{file[1]}" for number in itertools.count())
-        return next(name for name in names if name not in used)
+    def drop_former(self) -> None:
+        """Close sockets of addresses that are not listened on any more, and remove their files.
 
-    def _drop(self, sock: socket.socket, left: InheritedShared) -> None:
-        self._store.remove(left.name)
-        name = sock.getsockname()
-        if isinstance(name, str) and left.file != NO_FILE:
-            remove_file(name, left.file)
-        sock.close()
+        Not before our workers are ready: until then those of the former master serve there.
+        """
+        for name, sock, file in self._former:
+            self._store.remove(name)
+            path = sock.getsockname()
+            if isinstance(path, str) and file != NO_FILE:
+                remove_file(path, file)
+            sock.close()
+        self._former.clear()
+
+    def _new_name(self, kind: str, *numbers: int) -> str:
+        """What a descriptor is called; it says which file is its own, for the next master."""
+        used = self.named_descriptors()
+        names = (".".join(map(str, (kind, n, *numbers))) for n in itertools.count())
+        return next(name for name in names if name not in used)
 
     def missing_files(self) -> list[str]:
         """The addresses whose file is gone or was replaced, so that no client reaches them."""
@@ -132,20 +150,27 @@ class SharedListeners:
     def shut(self) -> None:
         """Shut down, so that nobody can connect, whoever else holds a duplicate; and close."""
         self.remove_files()
-        for each in self._listeners:
+        self.drop_former()
+        for sock in self.socks:
             with contextlib.suppress(OSError):
-                each.sock.shutdown(socket.SHUT_RD)
+                sock.shutdown(socket.SHUT_RD)
+        for each in self._listeners:
             self._store.remove(each.name)
         self.close()
 
     def close(self) -> None:
         for each in self._listeners:
             each.sock.close()
+        for _, sock, _ in self._former:
+            sock.close()
         self._listeners.clear()
+        self._former.clear()
 
 
 def is_listening_unix(fd: int) -> bool:
     """Whether the descriptor is a UNIX stream socket that listens."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return False
     with socket.socket(fileno=os.dup(fd)) as sock:
         option = sock.getsockopt
         return (

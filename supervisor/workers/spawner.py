@@ -62,6 +62,7 @@ class Spawner:
             listen=tcp_only(self.listen),
             listeners=slot.listeners,
             shared=self.sockets.shared.socks,
+            lent=self.sockets.shared.lent,
             exclusive=spawn.exclusive,
             inbox=slot.inbox_r,
             peers=self.sockets.peers_of(who.slot),

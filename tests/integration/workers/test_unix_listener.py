@@ -145,7 +145,7 @@ def test_nothing_is_lost_while_workers_come_and_go(path: str, backend: Backend) 
                 wait_until(lambda served=served: load.served > served + 20, 20)  # type: ignore[misc]
             for count in (2, 3):
                 gateway.signal(signal.SIGUSR2)
-                gateway.wait_line(READY, count=count)
+                gateway.wait_line(READY, 40, count=count)
                 served = load.served
                 wait_until(lambda served=served: load.served > served + 20, 20)  # type: ignore[misc]
         assert load.lost == []
@@ -165,7 +165,7 @@ def test_an_upgrade_to_another_mode(path: str, tmp_path: Path, backend: Backend)
         gateway.wait_line("reload complete")
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
         gateway.signal(signal.SIGUSR2)
-        gateway.wait_line(READY, count=2)
+        gateway.wait_line(READY, 40, count=2)
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o666
         with connect(path) as client:
             talk(client)
