@@ -131,6 +131,7 @@ class EndpointTracker:
         """The configuration changed: the workers get it with the next snapshot, at once."""
         self._config = config
         self._follow_policy()
+        self._certificates.ends.retain(self._places())
         self.health.reconfigure(config)
         if self._publisher is not None:
             self._publisher.publish()

@@ -260,14 +260,13 @@ class Prober:
         """Probe differently, and at once; weight and priority are nothing to probe for."""
         how = plan(self._config, found)
         new_rules = rules(self._config, how.kind)
-        moved = (found.addresses, found.port, how, new_rules) != (
-            watch.found.addresses, watch.found.port, watch.plan, watch.health.rules
-        )  # fmt: skip
-        watch.found = found
-        if moved:
-            watch.plan = how
+        before = (watch.found.addresses, watch.found.port, watch.plan)
+        elsewhere = before != (found.addresses, found.port, how)
+        watch.found, watch.plan = found, how
+        if elsewhere:
             watch.memory = EtcdMemory()
             watch.degraded = watch.degraded if how.kind is ProbeKind.ETCD else ""
+        if elsewhere or watch.health.rules != new_rules:
             watch.health.follow(new_rules, self._loop.time())
             self._arm(watch)
 

@@ -332,3 +332,22 @@ def test_the_health_port_tells_of_a_lost_leader(mutual: Cluster) -> None:
         mutual.start(2)
         it.wait_active(name)
     mutual.wait_healthy()
+
+
+def test_the_health_port_may_speak_tls(authority: Authority, tmp_path: Path) -> None:
+    """That is found out, too, and its certificate is verified as any."""
+    leaf = authority.ca.issue_cert("127.0.0.1", "localhost")
+    certificate, key = str(tmp_path / "server.pem"), str(tmp_path / "server.key")
+    leaf.cert_chain_pems[0].write_to_path(certificate)
+    leaf.private_key_pem.write_to_path(key)
+    with Cluster(tls=(authority.file, certificate, key), metrics="https") as cluster:
+        name = cluster.endpoints[0]
+        with shown(
+            f"--health-port={cluster.metrics_ports[0]}",
+            f"--trusted-ca-file={authority.file}",
+            endpoints=[name],
+        ) as it:
+            wait_until(lambda: passed(it.admin, name) >= 10, 30, "ten probes")
+            assert it.endpoint(name)["certificate_not_after"] is not None
+            assert it.gateway.lines("deactivated endpoint") == []
+        assert complaints(cluster) == [0, 0, 0]

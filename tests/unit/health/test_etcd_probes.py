@@ -194,6 +194,9 @@ def test_a_member_without_space_is_degraded() -> None:
             assert stage.log.said("endpoint no longer degraded") == [{"endpoint": name}]
             double.alarms = ("NOSPACE",)
             await eventually(lambda: stage.view(name).degraded == "NOSPACE")
+            stage.prober.reconfigure(replace(ETCD, health_interval_s=0.2))
+            view = stage.view(name)
+            assert (view.degraded, view.etcd_version) == ("NOSPACE", "3.4.23")
             stage.prober.reconfigure(replace(QUICK, health_check="tcp"))
             view = stage.view(name)
             assert (view.degraded, view.etcd_version) == (None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import resource
 import ssl
 from collections.abc import Callable
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import pytest
 import trustme
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from supervisor.core.discovery.admission import Candidate, Passed, Unreachable
 from supervisor.core.health.probing import Plan, ProbeKind, Verdict
@@ -69,6 +73,43 @@ def test_an_intermediate_is_enough_to_trust(make: Callable[[], Judge], tmp_path:
     intermediate.issue_cert("example.test").configure_cert(context)
     with Server(context) as server:
         assert make()(str(tmp_path / "intermediate.pem"), server.port)
+
+
+def plain_chain(directory: Path) -> ssl.SSLContext:
+    """A server whose chain is as plain as many private ones: no key usage, no key identifiers."""
+    now = datetime.datetime.now(datetime.UTC)
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, cn)]) for cn in ("ca", "leaf")]
+    certificates = []
+    for number, extension in enumerate(
+        [
+            (x509.BasicConstraints(ca=True, path_length=None), False),
+            (x509.SubjectAlternativeName([x509.DNSName("example.test")]), False),
+        ]
+    ):
+        builder = x509.CertificateBuilder(names[0], names[number], keys[number].public_key())
+        builder = builder.serial_number(number + 1).add_extension(*extension)
+        builder = builder.not_valid_before(now - datetime.timedelta(days=1))
+        builder = builder.not_valid_after(now + datetime.timedelta(days=1))
+        certificates.append(builder.sign(keys[0], hashes.SHA256()))
+    pems = [each.public_bytes(serialization.Encoding.PEM) for each in certificates]
+    (directory / "ca.pem").write_bytes(pems[0])
+    private = keys[1].private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    (directory / "server.pem").write_bytes(private + pems[1])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "server.pem")
+    return context
+
+
+@BOTH
+def test_a_plain_chain_is_good_enough(make: Callable[[], Judge], tmp_path: Path) -> None:
+    """Go accepts it, and so does every Python here; the strict rules of 3.13 would not."""
+    with Server(plain_chain(tmp_path)) as server:
+        assert make()(str(tmp_path / "ca.pem"), server.port)
 
 
 @BOTH
