@@ -14,7 +14,7 @@ from time import monotonic
 from gateway.core.client_rules import ClientRules
 from gateway.core.counters import End, WorkerCounters
 from gateway.core.proxy_protocol import Header, Malformed, read_header
-from gateway.core.socket_address import address_text
+from gateway.core.socket_address import address_text, host_of
 from gateway.poller import ERR, HUP, IN, RDHUP
 from gateway.sessions.leg import READ_BYTES
 from gateway.sessions.session import Session
@@ -35,7 +35,12 @@ class HeadersIn:
 
     def open(self, session: Session, read_first: bool) -> None:
         """Read the session's header if there has to be one, then dial."""
-        if not self.rules.sends_header(session.peer_address()):
+        peer = session.peer_address()
+        if isinstance(peer, tuple) and not host_of(peer):
+            # It is gone already. What it sent is still there to read, and nobody has judged it.
+            session.on_event(ERR)
+            return
+        if not self.rules.sends_header(peer):
             session.open(read_first)
             return
         awaited = AwaitedHeader(self, session, monotonic() + HEADER_S)

@@ -304,3 +304,19 @@ def test_a_thousand_random_headers() -> None:
 def backend_sessions(plane: Plane, backend: Backend) -> int:
     counters = plane.counters.endpoints.get(backend.endpoint.name)
     return counters.sessions_total if counters else 0
+
+
+def test_a_peer_that_is_gone_before_anybody_knows_it() -> None:
+    """What a client sent before its reset goes to no endpoint while nobody can tell who it was."""
+    settings = Settings(proxy_in=("127.0.0.0/8",), allow=("192.0.2.0/24",))
+    with proxied(settings) as (plane, _):
+
+        def come_and_go() -> None:
+            """In the worker's thread, so that it accepts afterwards."""
+            client = plane.connect()
+            client.sendall(write_header(Version.V2, Route(("10.9.9.9", 1), ("10.9.9.8", 2))))
+            reset(client)
+
+        plane.ask(come_and_go)
+        wait_until(lambda: plane.counters.ended == {"reset": 1})
+        assert not plane.counters.endpoints
