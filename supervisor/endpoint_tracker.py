@@ -10,6 +10,7 @@ from collections.abc import Callable
 from gateway.core import messages
 from gateway.core.endpoint import RETIRED, EndpointState
 from gateway.core.log import Log
+from gateway.core.networks import Networks
 from supervisor.core.admin.totals import Totals, Traffic
 from supervisor.core.certificates import Place
 from supervisor.core.config import Config
@@ -167,7 +168,7 @@ class EndpointTracker:
             draining=frozenset(config.drain_endpoints),
             grace_s=config.removal_grace_s,
             slow_start_s=config.slow_start_s,
-            prefer=config.prefer,
+            prefer=Networks(map(str, config.prefer)),
         )
         self._roster.follow(policy, self._loop.time())
         self._watch_members()

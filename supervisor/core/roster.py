@@ -10,16 +10,14 @@ what it was before it left.
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings, Snapshot
-from gateway.core.unix_address import is_unix
+from gateway.core.networks import Networks
+from gateway.core.socket_address import packed
 from supervisor.core.discovery.endpoints import Discovered, EndpointsChange, compare
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 RAMP_STEP = 10
 """Percent: the steps in which an endpoint that came back gets its share."""
@@ -95,14 +93,13 @@ class Policy:
     draining: frozenset[str] = frozenset()
     grace_s: float = 30.0
     slow_start_s: float = 0.0
-    prefer: tuple[Network, ...] = ()
+    prefer: Networks = field(default_factory=Networks)
 
     def tier_of(self, addresses: Iterable[str]) -> int:
         """0 for an endpoint with an address in a preferred network, and where none is preferred."""
         if not self.prefer:
             return 0
-        literals = [ipaddress.ip_address(each) for each in addresses if not is_unix(each)]
-        return 0 if any(each in network for each in literals for network in self.prefer) else 1
+        return 0 if any(self.prefer.has(packed(each)) for each in addresses) else 1
 
 
 class Roster:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from gateway.core.endpoint import RETIRED
+from gateway.core.networks import Networks
 from gateway.core.table import SUSPICION_REPORTS
 from supervisor.core.config import Config
 from supervisor.core.discovery.answers import Answers, Refresh
@@ -70,7 +71,7 @@ class Host:
             Policy(
                 grace_s=config.removal_grace_s,
                 slow_start_s=config.slow_start_s,
-                prefer=config.prefer,
+                prefer=Networks(map(str, config.prefer)),
             ),
             world.clock.now,
         )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.endpoint import EndpointState
 from gateway.core.messages import Settings
+from gateway.core.networks import Networks
 from supervisor.core.discovery.endpoints import Discovered, EndpointsChange
 from supervisor.core.roster import SETTLE_S, Policy, Roster
 
@@ -200,7 +200,7 @@ def test_preferred_networks_make_a_tier() -> None:
     """An endpoint with an address in one of the networks comes before those without."""
     roster = Roster()
     near = replace(A, addresses=("192.0.2.1", "fd00::1"))
-    roster.follow(Policy(prefer=(ip_network("10.9.0.0/16"), ip_network("fd00::/8"))), 0)
+    roster.follow(Policy(prefer=Networks(["10.9.0.0/16", "fd00::/8"])), 0)
     roster.resolve([near, B], 0, 30)
     assert [e.tier for e in roster.snapshot(SETTINGS).endpoints] == [0, 1]
     roster.follow(Policy(), 1)
@@ -213,7 +213,7 @@ def test_a_unix_socket_is_in_no_network() -> None:
     name = "unix:/run/a"
     roster.resolve([found("a:1"), Discovered(name, name, 0, (name,))], 0, 30)
     assert [each.tier for each in roster.snapshot(Settings()).endpoints] == [0, 0]
-    roster.follow(Policy(prefer=(ip_network("0.0.0.0/0"),)), 0)
+    roster.follow(Policy(prefer=Networks(["0.0.0.0/0"])), 0)
     assert [each.tier for each in roster.snapshot(Settings()).endpoints] == [0, 1]
 
 
