@@ -7,6 +7,7 @@ In ``make test`` about a minute with one release of etcd; in ``make stress`` lon
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from tests.etcd import RELEASES, Cluster, needs_etcd
 from tests.etcd_clients import (
     Client,
     JsonClient,
+    RefusedError,
     Transactor,
     Watcher,
     Writer,
@@ -292,6 +295,15 @@ def tell_truth(scene: Scene, revision: int) -> list[Event]:
     return inside(scene.near, ask)
 
 
+def has_put(client: JsonClient, question: dict[str, str]) -> bool:
+    """Whether a put succeeded; a slow disk may take longer than one attempt."""
+    try:
+        client.ask("/v3/kv/put", question)
+    except (OSError, http.client.HTTPException, RefusedError):
+        return False
+    return True
+
+
 def save_snapshot(scene: Scene, file: Path) -> None:
     """A database of some size comes through the gateway whole."""
 
@@ -299,7 +311,8 @@ def save_snapshot(scene: Scene, file: Path) -> None:
         with contextlib.closing(scene.client()) as client:
             for n in range(SNAPSHOT_MB):
                 value = encoded(random.randbytes(500_000).hex())
-                client.ask("/v3/kv/put", {"key": encoded(f"big/{n}"), "value": value})
+                question = {"key": encoded(f"big/{n}"), "value": value}
+                wait_until(partial(has_put, client, question), 120, "a megabyte is put")
 
     inside(scene.near, fill)
     scene.ctl("snapshot", "save", str(file), timeout_s=300)
