@@ -20,12 +20,13 @@ COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=100
 
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 
-.PHONY: help run test unit cover check format stress chaos bench fleet docs dist deb site pictures \
-  pins clean
+.PHONY: help run test test-all unit cover check format stress chaos bench fleet docs dist deb sbom \
+  site pictures pins clean
 
 help:
 	@echo "make run      set up and start the demo (Ctrl-C ends it)"
 	@echo "make test     set up and run the tests; as root this installs packages, APT=no does not"
+	@echo "make test-all the tests with every Python that is found, and the oldest and newest libraries"
 	@echo "make unit     the unit tests alone, without the slow ones"
 	@echo "make cover    all unit tests, with the coverage of core"
 	@echo "make check    style, types, import contracts"
@@ -37,6 +38,7 @@ help:
 	@echo "make docs     write the generated pages anew"
 	@echo "make dist     wheel, source distribution and one file, into dist/"
 	@echo "make deb      the Debian package, into dist/"
+	@echo "make sbom     the software bill of materials (CycloneDX), into dist/"
 	@echo "make site     the documentation as a web site, into site/"
 	@echo "make pictures the pictures of the README"
 	@echo "make pins     newer versions of the libraries that are handed out"
@@ -55,6 +57,12 @@ unit: $(VENV)/.tests
 
 cover: $(VENV)/.tests
 	$(PYTEST) $(SIDE_BY_SIDE) $(COVERAGE) -m "not alone" tests/unit
+
+# The tests with every Python from 3.11 on that is found, each with the oldest libraries that
+# pyproject.toml allows and with the newest; what it makes is in build/.
+test-all: $(VENV)/.tests
+	@tests/provision.sh test $(BIN)
+	$(BIN)/python -m tests.interpreters
 
 check: $(VENV)/.tests
 	$(BIN)/ruff check .
@@ -97,6 +105,10 @@ dist: $(VENV)/.dist
 deb: $(VENV)/.runtime
 	@mkdir -p dist
 	$(BIN)/python -m deploy.distribution.deb dist
+
+# What the deployed program is made of, as CycloneDX, into dist/.
+sbom: $(VENV)/.dist
+	$(BIN)/python -m deploy.distribution.sbom dist
 
 # The documentation as a site, into site/; a link that leads nowhere ends it.
 site: $(VENV)/.dist

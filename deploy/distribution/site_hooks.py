@@ -16,7 +16,7 @@ OUTSIDE = {
     "README.md": "readme.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
-    "SECURITY.md": "security.md",
+    "SECURITY.md": "security-policy.md",
     "RELEASING.md": "releasing.md",
 }
 """Pages that the site has as well, by their path in the repository."""

@@ -101,7 +101,7 @@ OTHER_FLAGS = {
         "--slurpfile",
     ),
     *("--endpoint", "--limit", "--sort"),
-    *("--read-only", "--stop-timeout", "--concurrency", "--restart-epoch"),
+    *("--read-only", "--stop-timeout", "--concurrency", "--restart-epoch", "--require-hashes"),
 }
 """Flags of our other commands, of ``tests.generate``, of etcd, of jq, and of programs beside us."""
 
