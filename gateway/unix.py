@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from gateway.core.unix_address import socket_name
 
@@ -79,7 +79,7 @@ def name_peer(fd: int) -> str:
 
 def tune_accepted(fd: int) -> None:
     """Set what an accepted UNIX socket does not inherit: urgent bytes stay in the stream."""
-    with _borrowed(fd) as sock:
+    with _borrowed(fd) as sock, suppress(OSError):  # else nobody would own the descriptor
         sock.setsockopt(_SOCKET, _OOBINLINE, 1)
 
 
