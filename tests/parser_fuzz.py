@@ -293,7 +293,7 @@ def parsers(folder: Path) -> list[Parser]:
         ),
         Parser(
             "member list",
-            _json(lambda document: targets_of(parse_list(document), "10.0.0.1")),
+            _json(lambda document: targets_of(parse_list(document), from_elsewhere=True)),
             refused,
             [MEMBERS],
         ),

@@ -54,7 +54,10 @@ def _get(address: str, path: str, sign: str, timeout_s: float) -> dict[str, Any]
         if response.status != 200:
             said = response.read(1000).decode("utf-8", "replace").partition("\n")[0]
             raise ValueError(f"answered {response.status} {response.reason}: {said}")
-        document = json.loads(response.read())
+        try:
+            document = json.loads(response.read())
+        except RecursionError:
+            document = None
         if not isinstance(document, dict) or sign not in document:
             raise ValueError("what answers is no etcd-gateway")
         return document

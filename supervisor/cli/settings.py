@@ -45,7 +45,7 @@ def read_document(path: str, source: str) -> dict[str, Any]:
         return tomllib.loads(data.decode("utf-8-sig"))  # some editors begin with a byte-order mark
     except UnicodeDecodeError as error:
         raise ConfigError(source, path, f"expected UTF-8, not so at byte {error.start}") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is no TOML error
         raise ConfigError(source, path, f"expected TOML: {error}") from None
 
 

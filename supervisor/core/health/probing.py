@@ -156,6 +156,6 @@ def read_object(body: bytes) -> dict[str, Any]:
     """A JSON object, or an empty one for what is none: then the status alone counts."""
     try:
         document = json.loads(body)
-    except ValueError:  # not JSON, or not even UTF-8
+    except (ValueError, RecursionError):  # not JSON, not even UTF-8, or nested without end
         return {}
     return document if isinstance(document, dict) else {}
