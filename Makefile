@@ -77,7 +77,7 @@ format: $(VENV)/.tests
 stress: $(VENV)/.tests
 	@tests/provision.sh test $(BIN)
 	@tests/provision.sh dist $(BIN)
-	GATEWAY_TESTS_LONG=1 $(BIN)/python -m pytest tests/stress
+	GATEWAY_TESTS_LONG=1 $(BIN)/python -m pytest tests/stress tests/integration/test_every_descriptor.py
 
 chaos: $(VENV)/.tests
 	@tests/provision.sh test $(BIN)

@@ -68,6 +68,7 @@ class Subject:
                 f"--admin-addr={self.admin}",
                 f"--nameserver={nameserver.address}",
                 "--drain-timeout=600s",
+                "--dial-timeout=60s",  # on a busy machine a second of shortage takes longer
                 endpoints=[f"endpoint.test:{backend.port}"],
                 workers=WORKERS,
                 prefix=self.shortage.prefix,
@@ -265,6 +266,7 @@ def begin(n: int, *, lasting: bool, imports: bool) -> list[Call]:
 
             wait_until(is_over, 30)
             refused = shortage.disarm()
+            print(n, refused[:1], len(refused))
             code, text = gateway.process.poll(), gateway.text()
             assert "Traceback" not in text, (n, refused[:2], text)
             if code is None:
