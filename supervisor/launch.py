@@ -64,11 +64,16 @@ def _describe_shortage(error: BaseException) -> str:
     """What the host is short of, if that is the reason; else empty."""
     import errno
 
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        where = f" ({error.filename})" if error.filename else ""
+    if not isinstance(error, OSError):
+        return ""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
         expected = "expected a higher limit of open files (ulimit -n, LimitNOFILE=)"
-        return f"cannot start: {error.strerror}{where}, {expected}"
-    return ""
+    elif error.errno in (errno.ENOMEM, errno.ENOBUFS):
+        expected = "expected more memory for this host or control group"
+    else:
+        return ""
+    where = f" ({error.filename})" if error.filename else ""
+    return f"cannot start: {error.strerror}{where}, {expected}"
 
 
 def _run() -> int:

@@ -18,8 +18,8 @@ from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code.
 
-    Raises nothing but SystemExit, and an OSError for want of descriptors: there may be none to
-    import anything with, and ``launch`` has the words for it.
+    Raises nothing but SystemExit, and an OSError for want of descriptors or memory: there may
+    be none to import anything with, and ``launch`` has the words for it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _open_missing_streams()
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_FAILURE
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
             raise
         return _fail_unexpectedly(error, arguments)
     except Exception as error:  # noqa: BLE001 - the outermost boundary: no traceback for users
