@@ -285,7 +285,7 @@ class Master:
     def _share_descriptors(self, open_files: int, *, workers: int, listen: int) -> None:
         """Leave enough for workers: forks and messages from workers need descriptors too."""
         shares = limits.share_out(open_files, workers=workers, listen=listen)
-        self._endpoints.health.prober.max_sockets = shares.probes
+        self._endpoints.health.prober.queue.max_sockets = shares.probes
         self._discovery_loop.max_lookups = shares.lookups
         self._discovery_loop.max_handshakes = shares.handshakes
         self._admin.max_connections = shares.admin
@@ -436,11 +436,11 @@ class Master:
 
     async def _pause(self) -> None:
         """Bring what cannot be handed over half done to an end before the next image starts."""
-        await asyncio.gather(self._pause_admin(), self._endpoints.health.prober.pause())
+        await asyncio.gather(self._pause_admin(), self._endpoints.health.prober.queue.pause())
 
     async def _resume(self) -> None:
         """There is no next image: go on."""
-        self._endpoints.health.prober.resume()
+        self._endpoints.health.prober.queue.resume()
         await self._admin.resume()
 
     # -- what happens while it runs -----------------------------------------------------------

@@ -1,21 +1,20 @@
 """The one prober: keeps every endpoint's health, in the master, whatever the number of workers.
 
-What it watches has one address: an endpoint, or a place of an endpoint that has several. At most
-one probe of each and MAX_CONCURRENT over all; each has one timer, set to the instant that its
-machine asks for. What workers report of dials and traffic is evidence too.
+What it watches has one address: an endpoint, or a place of an endpoint that has several. Each has
+one timer, set to the instant that its machine asks for. What workers report of dials and traffic is
+evidence too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from functools import partial
+from typing import Any
 
-from gateway.core.counters import DIAL_BOUNDS_S, DialResult, Histogram
+from gateway.core.counters import DialResult
 from gateway.core.endpoint import EndpointState
 from gateway.core.log import Log
 from supervisor.core.backoff import Draw
@@ -23,52 +22,22 @@ from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.active_endpoints import ActiveEndpoints
 from supervisor.core.health.addresses import endpoint_of, log_fields
-from supervisor.core.health.etcd import Known
 from supervisor.core.health.host_failures import HostFailures
 from supervisor.core.health.machine import Health, HealthChange, HealthView
 from supervisor.core.health.probing import Plan, ProbeKind, Result, Verdict, plan, rules
 from supervisor.health.etcd_inquiry import EtcdMemory
 from supervisor.health.lateness import Lateness
 from supervisor.health.probe import Probe
+from supervisor.health.probe_queue import ProbeQueue
+from supervisor.health.watch import Watch
 from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.tls import TlsClient, TlsContexts
 from supervisor.system.tls_sessions import TlsSessions
-
-MAX_CONCURRENT = 128
-"""Probes that run at once; each has one descriptor."""
-
-UNLIMITED = 1 << 30
-
-CLOSE_S = 0.5
-"""How long probes under way may take to leave when the gateway stops: etcd logs each connection
-that ends before its TLS handshake."""
 
 LATE_PART = 0.25
 """A probe failed for nothing if the loop stood still for this part of its timeout."""
 
 OnChange = Callable[[str, HealthView], None]
-
-
-@dataclass(slots=True, eq=False)
-class _Watch:
-    """One endpoint with a single address under observation, or one address, and its timer."""
-
-    found: Discovered
-    plan: Plan
-    health: Health
-    since: float
-    dial_failures: int = 0
-    probes: Counter[str] = field(default_factory=Counter)
-    durations: Histogram = field(default_factory=lambda: Histogram(DIAL_BOUNDS_S))
-    transitions: Counter[str] = field(default_factory=Counter)
-    timer: asyncio.TimerHandle | None = None
-    dials: int = 0
-    bytes_out: int = 0
-    """What workers had counted when they last reported."""
-    memory: EtcdMemory = field(default_factory=EtcdMemory)
-    degraded: str = ""
-    puzzled: bool = False
-    """The last probe was undecided, and that was logged."""
 
 
 class Prober:
@@ -96,7 +65,7 @@ class Prober:
         self._draw = draw
         self._wall = wall
         self._loop = asyncio.get_running_loop()
-        self._watches: dict[str, _Watch] = {}
+        self._watches: dict[str, Watch] = {}
         self._host_failures = HostFailures()
         self._active = ActiveEndpoints()
         self._kept: set[str] = set()
@@ -104,13 +73,7 @@ class Prober:
         self._contexts = contexts or TlsContexts()
         self._certificates = certificates
         self._sessions = TlsSessions()
-        self._running = 0
-        self.max_sockets = UNLIMITED
-        """How many sockets the probes may hold; the master has other uses for its descriptors."""
-        self._paused = False
-        self._queue: dict[str, _Watch] = {}
-        """Due, but too many run; in order."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.queue = ProbeQueue(self._loop)
 
     def set_endpoints(
         self, endpoints: Iterable[Discovered], *, retired: Collection[str] = ()
@@ -138,17 +101,7 @@ class Prober:
             watch = self._watches.get(name)
             if watch is None:
                 continue
-            watch.dial_failures = view.dial_failures
-            watch.probes = Counter(view.probes)
-            if len(view.probe_buckets) == len(watch.durations.counts):
-                watch.durations.counts = list(view.probe_buckets)
-                watch.durations.total = view.probe_seconds
-            watch.transitions = Counter(view.transitions)
-            if view.since is not None:
-                watch.since = view.since
-            watch.health.last_error = view.last_error
-            watch.degraded = view.degraded or ""
-            watch.memory.known = Known(version=view.etcd_version)
+            watch.remember(view)
             if not view.active:
                 now = self._loop.time()
                 watch.health.start_inactive(view.last_error or "unknown", now)
@@ -227,36 +180,18 @@ class Prober:
                 watch.health.hint(self._loop.time())
                 self._arm(watch)
 
-    async def pause(self) -> None:
-        """Begin no probe until :meth:`resume`; those under way may end in order for CLOSE_S.
-
-        An upgrade closes the sockets of the old image, and etcd logs what it cuts.
-        """
-        self._paused = True
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSE_S)
-
-    def resume(self) -> None:
-        """Go on with what is due."""
-        self._paused = False
-        self._start_due()
-
     async def close(self) -> None:
-        """Start no more probes, let those under way leave in order for CLOSE_S, cut the rest."""
+        """Begin no more probes, and let those under way leave in order."""
         for name in list(self._watches):
             self._forget(name)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSE_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.queue.close()
 
-    def _begin(self, found: Discovered) -> _Watch:
+    def _begin(self, found: Discovered) -> Watch:
         how = plan(self._config, found)
         health = Health(rules(self._config, how.kind), self._loop.time())
-        return _Watch(found, how, health, self._wall())
+        return Watch(found, how, health, self._wall())
 
-    def _change(self, watch: _Watch, found: Discovered) -> None:
+    def _change(self, watch: Watch, found: Discovered) -> None:
         """Probe differently, and at once; weight and priority are nothing to probe for."""
         how = plan(self._config, found)
         new_rules = rules(self._config, how.kind)
@@ -273,45 +208,32 @@ class Prober:
     def _forget(self, name: str) -> None:
         watch = self._watches.pop(name)
         self._kept.discard(name)
-        self._queue.pop(name, None)
+        self.queue.drop(name)
         self._host_failures.reached(name)
         if watch.timer is not None:
             watch.timer.cancel()
 
-    def _arm(self, watch: _Watch) -> None:
+    def _arm(self, watch: Watch) -> None:
         """Set the timer to what the machine asks for."""
         if watch.timer is not None:
             watch.timer.cancel()
             watch.timer = None
         due_at = watch.health.next_probe_at
-        if due_at < float("inf") and watch.found.name not in self._queue:
+        if due_at < float("inf") and watch.found.name not in self.queue:
             watch.timer = self._loop.call_at(due_at, self._enqueue, watch)
 
-    def _enqueue(self, watch: _Watch) -> None:
+    def _enqueue(self, watch: Watch) -> None:
         watch.timer = None
         if not watch.health.is_due(self._loop.time(), self._draw):
             self._arm(watch)
             return
-        self._queue[watch.found.name] = watch
-        self._start_due()
+        self.queue.put(watch.found.name, partial(self._begin_probe, watch))
 
-    def _start_due(self) -> None:
-        while self._queue and not self._paused and self._running < MAX_CONCURRENT:
-            if self._tasks and len(self._tasks) >= self.max_sockets:
-                return
-            name = next(iter(self._queue))
-            watch = self._queue.pop(name)
-            watch.health.probe_started()
-            self._running += 1
-            task = self._loop.create_task(self._probe(watch), name=f"probe {name}")
-            self._tasks.add(task)
-            task.add_done_callback(self._end_probe)
+    def _begin_probe(self, watch: Watch) -> Coroutine[Any, Any, None]:
+        watch.health.probe_started()
+        return self._probe(watch)
 
-    def _end_probe(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._start_due()
-
-    async def _probe(self, watch: _Watch) -> None:
+    async def _probe(self, watch: Watch) -> None:
         """One probe, from the connection to its end."""
         found, how = watch.found, watch.plan
         probe = Probe(
@@ -331,14 +253,14 @@ class Prober:
             except Exception as error:  # noqa: BLE001 (the boundary: a bug must not end probing)
                 result = Result(Verdict.UNDECIDED, f"{type(error).__name__}: {error}")
             finally:
-                self._running -= 1
+                self.queue.free()
                 self._lateness.end()
             if self._watches.get(found.name) is watch:
                 moved = watch.plan != how or watch.found.addresses != found.addresses
                 if not moved and result.verdict is not Verdict.UNDECIDED:
                     watch.durations.observe(self._loop.time() - began_at)
                 self._judge(watch, Result(Verdict.UNDECIDED) if moved else result, moved=moved)
-            self._start_due()
+            self.queue.begin_due()
             await probe.leave()
         finally:
             probe.close()
@@ -358,7 +280,7 @@ class Prober:
         error = f"the gateway got no CPU for {late_s:.1f} s meanwhile ({result.error})"
         return Result(Verdict.UNDECIDED, error)
 
-    def _judge(self, watch: _Watch, result: Result, *, moved: bool) -> None:
+    def _judge(self, watch: Watch, result: Result, *, moved: bool) -> None:
         now = self._loop.time()
         change = None
         if not moved:
@@ -385,7 +307,7 @@ class Prober:
         watch.puzzled = puzzled
         self._took(watch, change)
 
-    def _note_degraded(self, watch: _Watch, reason: str, now: float) -> None:
+    def _note_degraded(self, watch: Watch, reason: str, now: float) -> None:
         """The endpoint is healthy, and ``reason`` says what is wrong with it all the same."""
         if reason:
             watch.health.note(reason, now)
@@ -402,7 +324,7 @@ class Prober:
         if self._host_failures.failed(name, error, self._loop.time()):
             self._log.warn("cannot dial", **log_fields(name), error=error)
 
-    def _note_state(self, watch: _Watch) -> None:
+    def _note_state(self, watch: Watch) -> None:
         """Keep the sets in step with the machine, and tell when endpoints are kept."""
         name, health = watch.found.name, watch.health
         self._active.note(name, health.active)
@@ -418,7 +340,7 @@ class Prober:
         elif not health.kept:
             self._kept.discard(name)
 
-    def _took(self, watch: _Watch, change: HealthChange | None) -> None:
+    def _took(self, watch: Watch, change: HealthChange | None) -> None:
         """After any evidence: set the timer, and tell what changed."""
         self._note_state(watch)
         self._arm(watch)
@@ -438,28 +360,7 @@ class Prober:
             )
         self._on_change(name, self._view(watch))
 
-    def _wall_at(self, at: float) -> float | None:
-        """An instant of the loop's clock in seconds since the epoch; None if it never was."""
-        return None if at == -math.inf else self._wall() - (self._loop.time() - at)
-
-    def _view(self, watch: _Watch) -> HealthView:
-        health = watch.health
-        cut_off = self._host_failures.error_of(watch.found.name, self._loop.time())
-        return HealthView(
-            active=health.active,
-            since=watch.since,
-            cut_off=cut_off,
-            last_error=cut_off or health.last_error,
-            last_error_at=self._wall() if cut_off else self._wall_at(health.last_error_at),
-            dial_failures=watch.dial_failures,
-            probe_failures=watch.probes[Verdict.FAILED],
-            probes=dict(watch.probes),
-            probe_buckets=tuple(watch.durations.counts),
-            probe_seconds=watch.durations.total,
-            transitions=dict(watch.transitions),
-            hold_s=health.hold_s(self._loop.time()),
-            flaps=health.flaps,
-            kept=health.kept,
-            degraded=(watch.degraded or None) if health.active else None,
-            etcd_version=watch.memory.known.version,
-        )
+    def _view(self, watch: Watch) -> HealthView:
+        now = self._loop.time()
+        cut_off = self._host_failures.error_of(watch.found.name, now)
+        return watch.view(now=now, wall=self._wall(), cut_off=cut_off)

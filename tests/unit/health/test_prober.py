@@ -17,7 +17,7 @@ import pytest
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.machine import HealthView
-from supervisor.health import prober as module
+from supervisor.health import probe_queue as module
 from supervisor.health.prober import Prober
 from tests import servers
 from tests.clients import black_hole
@@ -398,7 +398,7 @@ def test_many_endpoints_are_bounded() -> None:
             stage.prober.set_endpoints(many)
 
             def judged() -> bool:
-                most[0] = max(most[0], stage.prober._running)
+                most[0] = max(most[0], stage.prober.queue._running)
                 return len(stage.changes) == 300
 
             await eventually(judged, 30.0)
@@ -415,13 +415,13 @@ def test_probes_hold_no_more_sockets_than_they_may(allowed: int, held: int) -> N
 
     async def scene(port: int) -> None:
         async with staged(replace(QUICK, health_timeout_s=0.05, retry_delay_s=60.0)) as stage:
-            stage.prober.max_sockets = allowed
+            stage.prober.queue.max_sockets = allowed
             stage.prober.set_endpoints(
                 [Discovered(f"e{i}:1", "e", port, ("127.0.0.1",)) for i in range(20)]
             )
 
             def judged() -> bool:
-                most[0] = max(most[0], len(stage.prober._tasks))
+                most[0] = max(most[0], len(stage.prober.queue._tasks))
                 return len(stage.changes) == 20
 
             await eventually(judged, 30.0)
@@ -467,12 +467,12 @@ def test_no_probe_begins_while_it_pauses() -> None:
             name = f"e{server.port}:1"
             stage.prober.set_endpoints(found(server.port))
             await eventually(lambda: stage.view(name).probes.get("passed"))
-            await stage.prober.pause()
-            assert not stage.prober._tasks
+            await stage.prober.queue.pause()
+            assert not stage.prober.queue._tasks
             before = server.accepted
-            await eventually(lambda: stage.prober._queue)
+            await eventually(lambda: stage.prober.queue._waiting)
             assert server.accepted == before
-            stage.prober.resume()
+            stage.prober.queue.resume()
             await eventually(lambda: server.accepted > before)
 
     with serving(servers.answer("200 OK")) as server:

@@ -1,0 +1,81 @@
+"""What the prober holds of one name: how it is probed, its health, and what was counted of it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+from gateway.core.counters import DIAL_BOUNDS_S, Histogram
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.health.etcd import Known
+from supervisor.core.health.machine import Health, HealthView
+from supervisor.core.health.probing import Plan, Verdict
+from supervisor.health.etcd_inquiry import EtcdMemory
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    """One endpoint with a single address under observation, or one address, and its timer.
+
+    ``dials`` and ``bytes_out``: what workers had counted when they last reported. ``degraded``:
+    what is wrong with it though it is healthy. ``puzzled``: the last probe was undecided, and that
+    was logged.
+    """
+
+    found: Discovered
+    plan: Plan
+    health: Health
+    since: float
+    dial_failures: int = 0
+    probes: Counter[str] = field(default_factory=Counter)
+    durations: Histogram = field(default_factory=lambda: Histogram(DIAL_BOUNDS_S))
+    transitions: Counter[str] = field(default_factory=Counter)
+    timer: asyncio.TimerHandle | None = None
+    dials: int = 0
+    bytes_out: int = 0
+    memory: EtcdMemory = field(default_factory=EtcdMemory)
+    degraded: str = ""
+    puzzled: bool = False
+
+    def remember(self, view: HealthView) -> None:
+        """Go on counting from what an earlier master held; its state is not taken over here."""
+        self.dial_failures = view.dial_failures
+        self.probes = Counter(view.probes)
+        if len(view.probe_buckets) == len(self.durations.counts):
+            self.durations.counts = list(view.probe_buckets)
+            self.durations.total = view.probe_seconds
+        self.transitions = Counter(view.transitions)
+        if view.since is not None:
+            self.since = view.since
+        self.health.last_error = view.last_error
+        self.degraded = view.degraded or ""
+        self.memory.known = Known(version=view.etcd_version)
+
+    def view(self, *, now: float, wall: float, cut_off: str | None) -> HealthView:
+        """What others see; ``now`` of the monotonic clock is ``wall`` of the other one.
+
+        ``cut_off``: why this host cannot dial it at all.
+        """
+        health = self.health
+        never = health.last_error_at == -math.inf
+        last_error_at = None if never else wall - (now - health.last_error_at)
+        return HealthView(
+            active=health.active,
+            since=self.since,
+            cut_off=cut_off,
+            last_error=cut_off or health.last_error,
+            last_error_at=wall if cut_off else last_error_at,
+            dial_failures=self.dial_failures,
+            probe_failures=self.probes[Verdict.FAILED],
+            probes=dict(self.probes),
+            probe_buckets=tuple(self.durations.counts),
+            probe_seconds=self.durations.total,
+            transitions=dict(self.transitions),
+            hold_s=health.hold_s(now),
+            flaps=health.flaps,
+            kept=health.kept,
+            degraded=(self.degraded or None) if health.active else None,
+            etcd_version=self.memory.known.version,
+        )
