@@ -112,13 +112,13 @@ def test_healthy_members_are_active_and_log_nothing(cluster: Cluster) -> None:
 
 def test_a_stopped_member_is_inactive(cluster: Cluster) -> None:
     """Its kernel goes on accepting connections; nothing answers."""
-    with shown("--health-timeout=1s", endpoints=cluster.endpoints) as it:
+    with shown("--health-timeout=4s", endpoints=cluster.endpoints) as it:
         name, member = cluster.endpoints[1], cluster.members[1]
         assert member is not None
         it.wait_active(name)
         member.send_signal(signal.SIGSTOP)
         try:
-            it.wait_error(name, "timeout: no answer within 1 s")
+            it.wait_error(name, "timeout: no answer within 4 s")
         finally:
             member.send_signal(signal.SIGCONT)
         it.wait_active(name)
