@@ -8,10 +8,22 @@ from time import monotonic
 
 from gateway.core.address import Address, HostPort
 from gateway.core.messages import SessionDetail, SessionDetails
-from supervisor.core.admin.session_list import Process, SessionFold, SessionPage, SessionQuery
+from supervisor.core.admin.session_list import (
+    Holders,
+    Process,
+    SessionFold,
+    SessionPage,
+    SessionQuery,
+)
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.system.socket_holders import find_holders
 from supervisor.workers.pool import WorkerPool
+
+WORKERS_S = 7.0
+"""For how long workers are asked. A connection of the admin address has ten seconds."""
+
+PROCESSES_S = 1.5
+"""For how much longer the processes of the clients are looked for."""
 
 
 class SessionLister:
@@ -41,6 +53,7 @@ class SessionLister:
 
     async def _make_page(self, query: SessionQuery, *, with_processes: bool) -> SessionPage:
         fold = SessionFold(query)
+        until = asyncio.get_running_loop().time() + WORKERS_S
         pool = self._pool()
         missing: dict[WorkerId, str] = {}
         details: dict[tuple[WorkerId, int], SessionDetail] = {}
@@ -49,17 +62,20 @@ class SessionLister:
             details.update(((who, each.row), each) for each in told.sessions)
 
         if pool is not None:
-            missing |= await pool.survey.list(query.endpoint, fold.add)
+            missing |= await pool.survey.list(query.endpoint, fold.add, until=until)
         rows, following = fold.page()
         now = monotonic()
         if pool is not None:
             by_worker: dict[WorkerId, list[int]] = {}
             for who, row in rows:
                 by_worker.setdefault(who, []).append(row)
-            missing |= await pool.survey.describe(by_worker, take)
+            missing |= await pool.survey.describe(by_worker, take, until=until)
         processes: dict[str, Process] = {}
+        holders = Holders(fold.hosts)
         if with_processes and pool is not None:
-            processes = await self._find_processes(fold.clients, pool.pids())
+            processes = await self._find_processes(
+                fold.clients, holders, pool.pids(), until=until + PROCESSES_S
+            )
         return SessionPage(
             query=query,
             now=now,
@@ -67,7 +83,7 @@ class SessionLister:
             total=fold.total,
             next=following,
             rows=[(who, details[who, row]) for who, row in rows if (who, row) in details],
-            hosts=fold.hosts,
+            clients=holders.top(),
             processes=processes,
             missing=[
                 f"worker {who.slot}, generation {who.gen}: {why}"
@@ -76,11 +92,16 @@ class SessionLister:
         )
 
     async def _find_processes(
-        self, clients: Collection[str], own: Collection[int]
+        self, clients: Collection[str], holders: Holders, own: Collection[int], *, until: float
     ) -> dict[str, Process]:
+        """Those that are found in time: on a busy host some are not."""
+        loop = asyncio.get_running_loop()
         found: dict[str, Process] = {}
         ports = {each.port for each in self._listen() if isinstance(each, HostPort)}
         for piece in find_holders(clients, ports, skip=own):
             found |= piece
+            holders.add(piece)
+            if loop.time() >= until:
+                break
             await asyncio.sleep(0)
         return found

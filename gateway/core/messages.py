@@ -24,11 +24,11 @@ MAX_LISTEN = 253
 """The most listen addresses: a worker's listeners travel in one message (unix(7), SCM_MAX_FD)."""
 
 
-LISTED_ROWS = 500
-"""Rows of a SessionSlice: 1.5 ms in the worker."""
+LISTED_ROWS = 250
+"""Rows of a SessionSlice."""
 
-DESCRIBED_ROWS = 100
-"""Rows of a SessionDetails: 1.5 ms in the worker."""
+DESCRIBED_ROWS = 50
+"""Rows of a SessionDetails."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

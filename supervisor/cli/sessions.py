@@ -29,9 +29,9 @@ from supervisor.core.admin.session_list import (
     DEFAULT_LIMIT,
     MOST_LIMIT,
     TOP_CLIENTS,
+    Holders,
     Process,
     Sort,
-    top_clients,
 )
 from supervisor.core.config import ConfigError
 from supervisor.system.socket_holders import find_holders
@@ -182,7 +182,9 @@ def add_processes(document: Document) -> None:
         if process is not None:
             each["pid"], each["command"], each["unit"] = process.pid, process.command, process.unit
     found = [each for each in document["clients"] if each["pid"] is not None]
-    found += top_clients(hosts, processes)
+    holders = Holders(hosts)
+    holders.add(processes)
+    found += holders.top()
     found.sort(key=lambda each: -each["sessions"])
     document["clients"] = found[:TOP_CLIENTS]
 

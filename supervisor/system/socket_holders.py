@@ -30,12 +30,10 @@ def find_holders(
 
     ``clients``: None is all that have a port. ``skip``: processes that are none of our clients.
     """
-    yield {
-        client: describe_process(pid)
-        for client in clients or ()
-        if (pid := pid_in(client)) is not None and pid not in skip
-    }
     wanted = None if clients is None else frozenset(clients)
+    for client in wanted or ():
+        if (pid := pid_in(client)) is not None and pid not in skip:
+            yield {client: describe_process(pid)}
     inodes: dict[int, str] = {}
     for port in ports:
         for found in _clients_of(port):

@@ -13,11 +13,8 @@ from typing import Any
 from gateway.core import messages, wire
 from supervisor.core.workers.worker_id import WorkerId
 
-LIST_S = 3.0
-"""How long workers may take for all slices. 20,000 sessions of one worker take 0.2 seconds."""
-
-DESCRIBE_S = 3.0
-"""How long workers may take to describe the rows of a page."""
+ANSWER_S = 3.0
+"""How long a worker may take for one slice, which is a millisecond's work."""
 
 Answer = messages.SessionSlice | messages.SessionDetails
 Question = messages.ListSessions | messages.DescribeSessions
@@ -25,6 +22,10 @@ Question = messages.ListSessions | messages.DescribeSessions
 
 class GoneError(Exception):
     """The worker ended before it had answered."""
+
+
+class SilentError(Exception):
+    """The worker did not answer in time."""
 
 
 class SessionSurvey:
@@ -47,24 +48,33 @@ class SessionSurvey:
         """Workers that ended since the list was begun."""
 
     async def list(
-        self, endpoint: str, take: Callable[[WorkerId, messages.SessionSlice], None]
+        self,
+        endpoint: str,
+        take: Callable[[WorkerId, messages.SessionSlice], None],
+        *,
+        until: float,
     ) -> dict[WorkerId, str]:
-        """Have ``take`` called with every slice of every worker; who did not answer, and why."""
+        """Have ``take`` called with every slice of every worker; who did not answer, and why.
+
+        ``until``: the loop's time at which whoever is not done is given up.
+        """
         self._listing += 1
         self._gone.clear()
         return await self._all(
-            {who: self._list_one(who, endpoint, take) for who in self._workers()}, LIST_S
+            {who: self._list_one(who, endpoint, take) for who in self._workers()}, until
         )
 
     async def describe(
         self,
         rows: Mapping[WorkerId, Sequence[int]],
         take: Callable[[WorkerId, messages.SessionDetails], None],
+        *,
+        until: float,
     ) -> dict[WorkerId, str]:
         """The same with the details of these rows of the last list."""
         return await self._all(
             {who: self._describe_all(who, numbers, take) for who, numbers in rows.items()},
-            DESCRIBE_S,
+            until,
         )
 
     def hear(self, who: WorkerId, answer: Answer) -> None:
@@ -116,12 +126,14 @@ class SessionSurvey:
         self._asked[who] = answer
         try:
             self._tell(who, wire.encode(question), type(question))
-            return await answer
+            return await asyncio.wait_for(answer, ANSWER_S)
+        except TimeoutError:
+            raise SilentError from None
         finally:
             del self._asked[who]
 
     async def _all(
-        self, questions: Mapping[WorkerId, Coroutine[Any, Any, None]], longest_s: float
+        self, questions: Mapping[WorkerId, Coroutine[Any, Any, None]], until: float
     ) -> dict[WorkerId, str]:
         """Wait for all of them; those that came to nothing, with the reason."""
         tasks = {
@@ -130,8 +142,9 @@ class SessionSurvey:
         }
         if not tasks:
             return {}
+        now = asyncio.get_running_loop().time()
         try:
-            await asyncio.wait(tasks.values(), timeout=longest_s)
+            await asyncio.wait(tasks.values(), timeout=max(until - now, 0.0))
         finally:
             for task in tasks.values():
                 task.cancel()
@@ -139,18 +152,20 @@ class SessionSurvey:
         return {
             who: reason
             for who, outcome in zip(tasks, outcomes, strict=True)
-            if (reason := _reason_of(outcome, longest_s))
+            if (reason := _reason_of(outcome))
         }
 
 
-def _reason_of(outcome: BaseException | None, longest_s: float) -> str:
+def _reason_of(outcome: BaseException | None) -> str:
     """Why a worker's answer is not complete; "" if it is."""
     match outcome:
         case None:
             return ""
         case GoneError():
             return "it ended meanwhile"
+        case SilentError():
+            return f"no answer within {ANSWER_S:g} s"
         case asyncio.CancelledError():
-            return f"no answer within {longest_s:g} s"
+            return "it has not told all in time"
         case _:
             raise outcome

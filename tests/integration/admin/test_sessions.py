@@ -553,3 +553,25 @@ def test_a_client_of_a_unix_socket_is_listed_with_its_process(admin: str, tmp_pa
             assert row["endpoint_rtt_s"] > 0
             (holder,) = document["clients"]
             assert (holder["pid"], holder["sessions"]) == (os.getpid(), 1)
+
+
+def test_a_client_that_a_proxy_speaks_for_is_listed_as_itself(admin: str) -> None:
+    """``via`` is the proxy; the process at its end is not the client's."""
+    with (
+        Backend(echo) as backend,
+        running(
+            f"--admin-addr={admin}", "--proxy-in=127.0.0.0/8", endpoints=[backend.address]
+        ) as gateway,
+        closing(connect(gateway)) as (sock,),
+    ):
+        sock.sendall(b"PROXY TCP4 192.0.2.7 10.0.0.1 5555 80\r\n")
+        talk(sock)
+        wait_total(admin, 1)
+        document = ask(admin)
+        (row,) = document["sessions"]
+        assert (row["client"], row["via"]) == ("192.0.2.7:5555", name_of(sock))
+        assert (row["pid"], row["bytes_in"]) == (None, 5)
+        (holder,) = document["clients"]
+        assert (holder["client"], holder["sessions"]) == ("192.0.2.7", 1)
+        done = run_command("sessions", f"--admin-addr={admin}")
+        assert done.stdout.splitlines()[2].split()[:2] == ["CLIENT", "VIA"]

@@ -14,6 +14,7 @@ from supervisor.core.admin import session_list
 from supervisor.core.admin.session_list import (
     DEFAULT_LIMIT,
     MOST_LIMIT,
+    Holders,
     Process,
     QueryError,
     SessionFold,
@@ -21,7 +22,6 @@ from supervisor.core.admin.session_list import (
     SessionQuery,
     Sort,
     read_query,
-    top_clients,
     unit_of,
     write_place,
 )
@@ -191,7 +191,10 @@ def test_processes_hold_sessions_and_hosts_hold_the_rest() -> None:
     }  # fmt: skip
     processes["unix:pid=9,uid=0"] = unix = Process(pid=9, command="app", unit=None)
     hosts = {"127.0.0.1": 4, "127.0.0.2": 1, "10.0.0.1": 2, "": 0, "unix:pid=9,uid=0": 5}
-    held = top_clients(hosts, processes)
+    holders = Holders(hosts)
+    for client, process in processes.items():
+        holders.add({client: process})
+    held = holders.top()
     first = held.pop(0)
     assert (first["client"], first["pid"], first["sessions"]) == ("unix:pid=9,uid=0", unix.pid, 5)
     assert [(each["client"], each["pid"], each["sessions"]) for each in held] == [
@@ -201,7 +204,7 @@ def test_processes_hold_sessions_and_hosts_hold_the_rest() -> None:
         ("127.0.0.1", 8, 1),
     ]
     assert (held[0]["command"], held[0]["unit"]) == ("etcdctl", "backup.service")
-    assert len(top_clients({str(n): 1 for n in range(50)}, {})) == session_list.TOP_CLIENTS
+    assert len(Holders({str(n): 1 for n in range(50)}).top()) == session_list.TOP_CLIENTS
 
 
 def test_the_page_as_a_document() -> None:
@@ -209,12 +212,12 @@ def test_the_page_as_a_document() -> None:
     process = Process(pid=7, command="etcdctl", unit="backup.service")
     page = SessionPage(
         query=SessionQuery(), now=100.0, listen=["127.0.0.1:23790"], total=1, next=None,
-        rows=[(FIRST, detail())], hosts={"127.0.0.1": 1}, processes={"127.0.0.1:1": process},
+        rows=[(FIRST, detail())], clients=[], processes={"127.0.0.1:1": process},
         missing=["worker 2, generation 1: no answer within 3 s"],
     )  # fmt: skip
     head = page.head()
     assert (head["total"], head["limit"], head["incomplete"]) == (1, DEFAULT_LIMIT, True)
-    assert (head["endpoint"], head["next"]) == (None, None)
+    assert (head["endpoint"], head["next"], head["clients"]) == (None, None, [])
     assert page.row(*page.rows[0]) == {
         "id": "0.1.7f", "client": "127.0.0.1:1", "via": None, "endpoint": "a.test:2379",
         "address": "10.0.0.1", "local": "10.0.0.9:5", "slot": 0, "gen": 1, "state": "open",
@@ -239,7 +242,7 @@ def test_the_process_is_that_of_the_client(session: SessionDetail, pid: int | No
     """By its address, or as a UNIX socket says; one whose peer spoke for it is somewhere else."""
     page = SessionPage(
         query=SessionQuery(), now=100.0, listen=[], total=1, next=None,
-        rows=[(FIRST, session)], hosts={},
+        rows=[(FIRST, session)], clients=[],
         processes={
             "127.0.0.1:1": Process(pid=7, command="a", unit=None),
             "unix:pid=9,uid=0": Process(pid=9, command="b", unit=None),
