@@ -32,6 +32,8 @@ ROOT = Path(__file__).parents[3]
 TOGETHER = 128
 """Sessions whose bytes arrive in one batch."""
 
+TRIES = 20
+
 READS_AND_WRITES = """
 import os
 r, w = os.pipe()
@@ -184,12 +186,24 @@ def connect_and_close(worker: CountedWorker) -> None:
         sock.close()
 
 
+def least(worker: CountedWorker, call: Callable[[], None], enough: float) -> float:
+    """The least count per session of several, until one is ``enough``.
+
+    On a busy machine some batches come in two parts, which costs a turn of the poller more.
+    """
+    counted = float("inf")
+    for _ in range(TRIES):
+        counted = min(counted, worker.count(call) / TOGETHER)
+        if counted <= enough:
+            break
+    return counted
+
+
 def test_a_round_trip(worker: CountedWorker, unit: float) -> None:
     sessions = worker.connect()
     try:
         receive([upstream for _, upstream in sessions], b"question")
-        # The least, because a session gets its keepalive once, when it is a second old.
-        counted = min(worker.count(lambda: talk(worker, sessions)) for _ in range(15)) / TOGETHER
+        counted = least(worker, lambda: talk(worker, sessions), MOST_PER_ROUND_TRIP * unit)
     finally:
         for pair in sessions:
             for sock in pair:
@@ -199,7 +213,7 @@ def test_a_round_trip(worker: CountedWorker, unit: float) -> None:
 
 
 def test_a_connection(worker: CountedWorker, unit: float) -> None:
-    counted = min(worker.count(lambda: connect_and_close(worker)) for _ in range(5)) / TOGETHER
+    counted = least(worker, lambda: connect_and_close(worker), MOST_PER_CONNECTION * unit)
     print(f"{counted:,.0f} instructions, {counted / unit:.2f} units")
     assert counted <= MOST_PER_CONNECTION * unit
 
