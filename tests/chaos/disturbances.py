@@ -62,10 +62,8 @@ class Disturber:
         return [*acts, self.starve] if can_starve() else acts
 
     @contextlib.contextmanager
-    def _noted(
-        self, name: str, *, cuts: bool = False, kills: bool = False, all_down: bool = False
-    ) -> Iterator[None]:
-        noted = Disturbance(name, time.time(), cuts, kills, all_down)
+    def _noted(self, name: str, **may: bool) -> Iterator[None]:
+        noted = Disturbance(name, time.time(), **may)
         self.records.disturbances.append(noted)
         self._say(name)
         try:
@@ -152,7 +150,7 @@ class Disturber:
     @contextlib.contextmanager
     def dead_backend(self) -> Iterator[None]:
         index = self.chance.randrange(3)
-        with self._noted(f"backend {index} is killed", cuts=True, kills=True):
+        with self._noted(f"backend {index} is killed", cuts=True, hangs_up=True):
             self.stage.kill_backend(index)
             try:
                 yield

@@ -14,13 +14,17 @@ YOUNG_S = 5.0
 
 @dataclass(slots=True)
 class Disturbance:
-    """``cuts``: sessions may end by it. ``kills``: a worker died. ``all_down``: no endpoint was
-    there. Times are those of the wall clock, as in the log; ``ended_at`` 0: it goes on."""
+    """``cuts``: sessions may end by it. ``kills``: a worker died. ``hangs_up``: an endpoint died,
+    for which the kernel ends streams in order. ``all_down``: no endpoint was there.
+
+    Times are those of the wall clock, as in the log; ``ended_at`` 0: it goes on.
+    """
 
     name: str
     began_at: float
     cuts: bool = False
     kills: bool = False
+    hangs_up: bool = False
     all_down: bool = False
     ended_at: float = 0.0
     recovered_s: float | None = None
@@ -69,8 +73,9 @@ class Records:
                 if self._is_explained(stream, "cuts"):
                     return
             case "early":
-                if self._is_explained(stream, "kills") and (
-                    stream.ended_at - stream.began_at < YOUNG_S
+                young = stream.ended_at - stream.began_at < YOUNG_S
+                if self._is_explained(stream, "hangs_up") or (
+                    young and self._is_explained(stream, "kills")
                 ):
                     return
         self.violations.append(f"a stream: {stream}")

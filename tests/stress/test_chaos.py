@@ -37,7 +37,9 @@ def test_nothing_is_lost_whatever_happens(tmp_path: Path) -> None:
 
 
 def kill(at: float, *, cuts: bool = True, all_down: bool = False) -> Disturbance:
-    return Disturbance("a worker is killed", at, cuts, cuts, all_down, at + 0.2)
+    return Disturbance(
+        "a worker is killed", at, cuts=cuts, kills=cuts, all_down=all_down, ended_at=at + 0.2
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,16 @@ def test_the_checker_knows_what_is_wrong_with_a_stream(
     records = Records([kill(101.0), kill(201.0, cuts=False)])
     records.judge_stream(Stream(1, began_at, 9, 5, began_at + 2, end))
     assert bool(records.violations) is wrong
+
+
+def test_the_checker_knows_that_a_dead_endpoint_ends_streams_in_order() -> None:
+    """Its kernel does; at whatever age of the stream."""
+    dead = Disturbance("a backend is killed", 108.0, hangs_up=True, ended_at=109.0)
+    records = Records([dead])
+    records.judge_stream(Stream(1, 100.0, 9, 5, 108.1, "early"))
+    assert records.violations == []
+    records.judge_stream(Stream(1, 90.0, 9, 5, 99.0, "early"))
+    assert len(records.violations) == 1
 
 
 def test_the_checker_knows_when_clients_may_be_closed() -> None:
