@@ -20,8 +20,8 @@ COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=100
 
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 
-.PHONY: help run test test-all unit cover check format stress chaos bench fleet docs dist deb sbom \
-  site pictures pins clean
+.PHONY: help run test test-all unit cover check format stress simulate mutants chaos bench fleet docs \
+  dist deb sbom site pictures pins clean
 
 help:
 	@echo "make run      set up and start the demo (Ctrl-C ends it)"
@@ -33,6 +33,8 @@ help:
 	@echo "make format   rewrite the sources in the project's style"
 	@echo "make stress   the long multi-process stress tests"
 	@echo "make chaos    ten minutes of disturbances, and a checker; CHAOS=--seed=N repeats one"
+	@echo "make simulate simulate the control plane for ten minutes, against its promises"
+	@echo "make mutants  plant twenty mistakes, one at a time, and see which tests notice"
 	@echo "make bench    the side-by-side benchmark against the peers"
 	@echo "make fleet    simulate thousands of hosts and draw their curves"
 	@echo "make docs     write the generated pages anew"
@@ -82,6 +84,13 @@ stress: $(VENV)/.tests
 chaos: $(VENV)/.tests
 	@tests/provision.sh test $(BIN)
 	$(BIN)/python -m tests.chaos $(CHAOS)
+
+# SIMULATE='--seconds=60 --seed=1' for another time and the first seed.
+simulate: $(VENV)/.tests
+	$(BIN)/python -m tests.simulation $(SIMULATE)
+
+mutants: $(VENV)/.tests
+	$(BIN)/python -m tests.mutants $(MUTANTS)
 
 bench: $(VENV)/.tests
 	@tests/provision.sh bench $(BIN)

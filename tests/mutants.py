@@ -1,0 +1,275 @@
+"""``make mutants``: takes one condition away at a time, and sees which tests notice.
+
+Each mutant is made in a copy of the sources, where the tests of its place are run. A place is named
+by its text: code that was changed so that the text is not there any more, or is there twice, ends
+the run with an error, and the place has to be looked at again.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("gateway", "supervisor", "tests", "docs", "deploy", "pyproject.toml", "Makefile")
+TIMEOUT_S = 600.0
+
+FLEET = ("tests/unit/workers/test_fleet.py", "tests/unit/test_simulation.py")
+HEALTH = ("tests/unit/health/test_machine.py", "tests/unit/test_simulation.py")
+RELAY = (
+    "tests/integration/gateway/test_relay.py",
+    "tests/integration/gateway/test_resets.py",
+    "tests/integration/gateway/test_slow_peers.py",
+)
+INGRESS = (
+    "tests/unit/gateway/test_quota.py",
+    "tests/integration/gateway/test_listener.py",
+    "tests/integration/gateway/test_ingress.py",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A condition and what it is replaced by, in one file, and the tests of that place."""
+
+    name: str
+    path: str
+    right: str
+    wrong: str
+    tests: tuple[str, ...]
+
+
+MUTANTS = (
+    Mutant(
+        "leg: half of a write counts as the whole",
+        "gateway/sessions/leg.py",
+        "            if sent != size:\n                self.keep(memoryview(data)[sent:])",
+        "            if False:\n                self.keep(memoryview(data)[sent:])",
+        RELAY,
+    ),
+    Mutant(
+        "leg: an end of stream is not passed on",
+        "gateway/sessions/leg.py",
+        "            if not told:\n                shut_write(self.peer.fd)",
+        "            if told:\n                shut_write(self.peer.fd)",
+        RELAY,
+    ),
+    Mutant(
+        "leg: the first end ends the session",
+        "gateway/sessions/leg.py",
+        "        if self.peer.ended:\n            self.session.completed()",
+        "        if True:\n            self.session.completed()",
+        RELAY,
+    ),
+    Mutant(
+        "leg: what a broken side sent before is held back",
+        "gateway/sessions/leg.py",
+        "        if knows_end:\n            self.pass_end()",
+        "        if False:\n            self.pass_end()",
+        RELAY,
+    ),
+    Mutant(
+        "session: a cut is no reset for the endpoint",
+        "gateway/sessions/session.py",
+        "            arm_reset(self.client.fd)\n            if self.upstream is not None:",
+        "            arm_reset(self.client.fd)\n            if self.upstream is None:",
+        RELAY,
+    ),
+    Mutant(
+        "dial: an endpoint is blamed before its last address",
+        "gateway/sessions/dial.py",
+        "        if not self.untried[endpoint.name]:\n",
+        "        if True:\n",
+        RELAY,
+    ),
+    Mutant(
+        "dial: our own failures count against the endpoint",
+        "gateway/sessions/dial.py",
+        "        if result is DialResult.LOCAL:\n            self.local = True",
+        "        if False:\n            self.local = True",
+        ("tests/integration/health/test_no_route.py", *RELAY),
+    ),
+    Mutant(
+        "dial: a dial that takes too long goes on",
+        "gateway/sessions/dial.py",
+        "            if now - attempt.started_at >= settings.dial_timeout_s and attempt in",
+        "            if False and attempt in",
+        RELAY,
+    ),
+    Mutant(
+        "dial: nobody is dialed beside a slow one",
+        "gateway/sessions/dial.py",
+        "        elif 0 < settings.dial_hedge_s <= now - self.attempts[-1].started_at:",
+        "        elif False:",
+        RELAY,
+    ),
+    Mutant(
+        "listener: clients are accepted without room",
+        "gateway/ingress/listener.py",
+        "            if not room:\n                self.pause(quota.shortage)",
+        "            if False:\n                self.pause(quota.shortage)",
+        INGRESS,
+    ),
+    Mutant(
+        "listener: accepting does not begin again",
+        "gateway/ingress/listener.py",
+        "        elif self._quota.room():\n            self._resume()",
+        "        elif False:\n            self._resume()",
+        INGRESS,
+    ),
+    Mutant(
+        "quota: who was held back is overtaken",
+        "gateway/ingress/quota.py",
+        "        if self._held_back or not self._has_place():",
+        "        if not self._has_place():",
+        INGRESS,
+    ),
+    Mutant(
+        "fleet: a slot has no second adopter",
+        "supervisor/core/workers/fleet.py",
+        "        if slot.adopter is not None and not self._serves(slot.adopter):",
+        "        if False:",
+        FLEET,
+    ),
+    Mutant(
+        "fleet: an adopter is never released",
+        "supervisor/core/workers/fleet.py",
+        "        if slot.serving:\n            slot.unserved_at = None",
+        "        if False:\n            slot.unserved_at = None",
+        FLEET,
+    ),
+    Mutant(
+        "fleet: slots bind before the first one",
+        "supervisor/core/workers/fleet.py",
+        "        if not slot.wanted or now < slot.retry_at or not may_bind:",
+        "        if not slot.wanted or now < slot.retry_at:",
+        FLEET,
+    ),
+    Mutant(
+        "fleet: a pause of the master is held against the workers",
+        "supervisor/core/workers/fleet.py",
+        "        if 0.0 <= gap_s <= GAP_S:\n            return",
+        "        if True:\n            return",
+        FLEET,
+    ),
+    Mutant(
+        "fleet: the old worker stays beside its successor",
+        "supervisor/core/workers/fleet.py",
+        "        if worker is slot.successor and slot.occupant is not None:",
+        "        if False:",
+        FLEET,
+    ),
+    Mutant(
+        "fleet: a worker that does not leave is not killed",
+        "supervisor/core/workers/fleet.py",
+        "WorkerState.DRAINING if worker.due_at is not None and now > worker.due_at:",
+        "WorkerState.DRAINING if False:",
+        FLEET,
+    ),
+    Mutant(
+        "health: a failure of an older dial counts",
+        "supervisor/core/health/machine.py",
+        "self._take_bad(error, now) if began_at >= self._passed_at else None",
+        "self._take_bad(error, now)",
+        HEALTH,
+    ),
+    Mutant(
+        "health: --health-rise is not counted",
+        "supervisor/core/health/machine.py",
+        "        if self.active or self.good < self.rules.rise or now < self.hold_until:",
+        "        if self.active or now < self.hold_until:",
+        HEALTH,
+    ),
+    Mutant(
+        "health: --health-fall is not counted",
+        "supervisor/core/health/machine.py",
+        "        if not self.active or self.bad < self.rules.fall:",
+        "        if not self.active:",
+        HEALTH,
+    ),
+    Mutant(
+        "health: --health-min-active keeps nothing",
+        "supervisor/core/health/machine.py",
+        "        if keep:\n            return None",
+        "        if False:\n            return None",
+        HEALTH,
+    ),
+)
+
+
+def main(chosen: list[str]) -> int:
+    """Every mutant, or those whose name has one of these words in it."""
+    mutants = [m for m in MUTANTS if not chosen or any(word in m.name for word in chosen)]
+    missed = 0
+    print("| mistake | noticed by |\n|---|---|")
+    with scratch() as copy:
+        for mutant in mutants:
+            caught = catch(copy, mutant)
+            missed += not caught
+            print(f"| {mutant.name} | {', '.join(caught) or 'nothing'} |", flush=True)
+    print(f"\n{len(mutants) - missed} of {len(mutants)} noticed")
+    return 1 if missed else 0
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A copy of the sources that may be broken."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as place:
+        copy = Path(place)
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(source, copy / name, ignore=ignored, symlinks=True)
+            else:
+                shutil.copy(source, copy / name)
+        yield copy
+
+
+def mutate(text: str, mutant: Mutant) -> str:
+    """The file's text with the mistake in it."""
+    count = text.count(mutant.right)
+    if count != 1:
+        raise LookupError(
+            f"{mutant.path}: {count} times, expected once: {mutant.right!r};"
+            f" the place of the mutant {mutant.name!r} has to be named anew"
+        )
+    return text.replace(mutant.right, mutant.wrong)
+
+
+def catch(copy: Path, mutant: Mutant) -> list[str]:
+    """The first test that fails with this mistake; none if all pass."""
+    path = copy / mutant.path
+    right = path.read_text()
+    path.write_text(mutate(right, mutant))
+    try:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-B", "-m", "pytest", "-q", "-x", "--timeout=60"),
+                *("-p", "no:xdist", "-p", "no:cacheprovider", *mutant.tests),
+            ],
+            cwd=copy,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    finally:
+        path.write_text(right)
+    found = re.findall(r"^(?:FAILED|ERROR) tests/(\S+)", done.stdout, re.MULTILINE)
+    if done.returncode == 0:
+        return []
+    if done.returncode != 1 or not found:
+        raise RuntimeError(f"{mutant.name}: the tests did not run: {done.stdout[-2000:]}")
+    return [f"`{name.partition('[')[0]}`" for name in dict.fromkeys(found)]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

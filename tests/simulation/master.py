@@ -1,0 +1,511 @@
+"""A model of one image of the master: a thin shell around the fleet, the roster and the totals."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gateway.core import messages, wire
+from gateway.core.endpoint import RETIRED, EndpointState
+from supervisor.core.admin.totals import Totals, Traffic
+from supervisor.core.config import Config
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.handover_state import HandoverState, Image, decode, encode
+from supervisor.core.rebalance import Rebalancer
+from supervisor.core.reload_rules import keep_fixed, worker_settings
+from supervisor.core.roster import Member, Policy, Roster
+from supervisor.core.workers import commands, events
+from supervisor.core.workers.fleet import TICK_S, Fleet
+from supervisor.core.workers.slot import Limits
+from supervisor.core.workers.worker_id import WorkerId
+from supervisor.core.workers.worker_state import IllegalTransitionError, WorkerState
+from supervisor.workers.inherited import InheritedDescriptors, listener_name, worker_names
+from tests.simulation.clock import Violation
+from tests.simulation.discovery import LISTEN, Discovery
+from tests.simulation.health import Prober
+from tests.simulation.kernel import Listener
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+    from tests.simulation.simulation import World
+
+SECOND_S = 1.0
+
+
+class Handle:
+    """What this master holds of one worker."""
+
+    __slots__ = ("beat_ns", "process", "report")
+
+    def __init__(self, process: Process, beat_ns: int) -> None:
+        self.process = process
+        self.beat_ns = beat_ns
+        self.report: messages.Report | None = None
+
+
+class Master:
+    """One image; ``doomed``: the workers that it forks end before they are ready."""
+
+    def __init__(
+        self,
+        world: World,
+        config: Config,
+        *,
+        state: HandoverState,
+        inherited: InheritedDescriptors,
+        crashed: bool = False,
+        doomed: bool = False,
+    ) -> None:
+        self.world = world
+        self.config = config
+        self.lives = True
+        self.doomed = doomed
+        self.ready = self.any_ready = False
+        self.draining = False
+        self.code: int | None = None
+        now = world.clock.now
+        self._state = state
+        self._inherited = inherited
+        self._crashed = crashed
+        self.fleet = Fleet(_limits(config), now=now)
+        self.handles: dict[WorkerId, Handle] = {}
+        self.kept: dict[WorkerId, Process] = {}
+        """Whose descriptors the store has for the next master."""
+        self.record: bytes = b""
+        self._alive: set[WorkerId] = set()
+        self._events: deque[events.Event] = deque()
+        self._stepping = False
+        self.totals: Totals = state.totals
+        self.roster = Roster(state.snapshot_version)
+        self.last_members: dict[str, Member] = {}
+        self._rebalancer = Rebalancer()
+        self._snapshot = b""
+        self.sent_version = 0
+        self._publishing = False
+        self._started = False
+        self.prober = Prober(self, self._on_health)
+        self.discovery = Discovery(self, self._on_found)
+        self._follow_policy()
+
+    # -- being a process ----------------------------------------------------------------------
+
+    def at(self, when: float, call: Callable[..., None], *args: object) -> None:
+        """Call it then, or when this master runs again; never if it is gone."""
+        self.world.clock.at(when, self._turn, call, args)
+
+    def soon(self, wait_s: float, call: Callable[..., None], *args: object) -> None:
+        self.at(self.world.clock.now + wait_s, call, *args)
+
+    def _turn(self, call: Callable[..., None], args: tuple[object, ...]) -> None:
+        if not self.lives:
+            return
+        if self.world.clock.now < self.world.master_late_until:
+            self.world.clock.at(self.world.master_late_until, self._turn, call, args)
+        else:
+            call(*args)
+
+    def begin(self) -> None:
+        """As ``Master._begin``: with endpoints at hand the pool starts at once."""
+        if self._state.found:
+            self.roster.remember(self._state.removed)
+            self.discovery.targets.remember(self._state.found, self.world.clock.now)
+            self._on_found(self._state.found)
+            self.prober.remember(self._state.health)
+            self.world.oracle.remembered(self, self._state)
+            self._start_pool()
+        self.discovery.poll()
+        self.soon(SECOND_S, self._second)
+
+    def _start_pool(self) -> None:
+        self._started = True
+        slots = self._state.workers or self.world.setup.workers
+        self._publish_first()
+        for who, process in self.world.known(self._inherited):
+            beat_ns = self.world.scoreboard.beat_ns(process.row)
+            self.handles[who] = Handle(process, beat_ns)
+            self.kept[who] = process
+            process.channel.reading = False
+            leaving = who.gen in self._inherited.slots[who.slot].draining
+            if leaving and not self._inherited.told_to_drain:
+                drain = messages.Drain(self.config.drain_timeout_s)
+                self._send(process, wire.encode(drain), messages.Drain)
+            if process.lives:
+                self.wake_to_read(process)
+            else:
+                self.soon(0.001, self._reap, who)
+        self.world.unreaped.clear()
+        for index in range(slots):
+            self.world.kernel.inbox(index)
+        self._tell_all(self._snapshot, messages.Snapshot)
+        self._feed(events.Start(slots, self._inherited.left(LISTEN, keep=self._crashed)))
+        self._tick()
+
+    # -- events in, commands out --------------------------------------------------------------
+
+    def _feed(self, event: events.Event) -> None:
+        self._events.append(event)
+        if self._stepping:
+            return
+        self._stepping = True
+        while self._events and self.lives:
+            event = self._events.popleft()
+            try:
+                issued = self.fleet.step(event, self.world.clock.now)
+            except IllegalTransitionError as error:
+                raise Violation("legal transitions", f"{event}: {error}") from error
+            for command in issued:
+                self._perform(command)
+        self._stepping = False
+
+    def _perform(self, command: commands.Command) -> None:
+        match command:
+            case commands.Spawn(who, _, _):
+                self._spawn(who)
+            case commands.Kill(who, _):
+                if who in self.handles:
+                    self.world.clock.after(0.0, self.handles[who].process.exit)
+            case commands.Retire(who, deadline_s, close_listeners):
+                if handle := self.handles.get(who):
+                    line = wire.encode(messages.Drain(deadline_s, close_listeners))
+                    self._send(handle.process, line, messages.Drain)
+            case commands.AdoptListeners(by, slot):
+                self._have_adopted(by, slot)
+            case commands.ReleaseListeners(by, slot):
+                if handle := self.handles.get(by):
+                    self._pass_down(handle.process, messages.Release(slot), None)
+            case commands.AnnounceReady():
+                self.ready = True
+            case commands.ReportUpgradeFailed():
+                self.soon(0.01, self.world.go_back)
+            case commands.ShutListeners():
+                for listener in tuple(self.world.bound.values()):
+                    self.world.kernel.shut(listener)
+                    self.world.kernel.release(listener, self.world)
+                self.world.bound.clear()
+            case commands.Finish(code):
+                self.code = code
+                self.world.finished(self)
+
+    def _have_adopted(self, by: WorkerId, slot: int) -> None:
+        handle = self.handles.get(by)
+        if handle is None:
+            return
+        if self.world.take("no adoption"):
+            self.world.disturb_for(0.7)
+            self._events.append(events.AdoptionFailed(slot))
+            return
+        if (listener := self.world.bound.get(slot)) is not None:
+            self._pass_down(handle.process, messages.Adopt(slot), listener)
+
+    def _spawn(self, who: WorkerId) -> None:
+        world = self.world
+        world.kernel.inbox(who.slot)
+        if world.take("no fork"):
+            self._events.append(events.WorkerExited(who))
+            return
+        process = world.fork(who, doomed=self.doomed, slots=max(self.fleet.wanted, 1))
+        self.handles[who] = Handle(process, 0)
+        self._send(process, self._snapshot, messages.Snapshot)
+
+    def _tick(self) -> None:
+        now = self.world.clock.now
+        self.at(now + TICK_S, self._tick)
+        for slot in self.fleet.slots:
+            if slot.adopter is not None:
+                self.world.rescue(slot.index, slot.adopter.slot)
+        scoreboard, alive = self.world.scoreboard, self._alive
+        for who, handle in self.handles.items():
+            if (beat_ns := scoreboard.beat_ns(handle.process.row)) != handle.beat_ns:
+                handle.beat_ns = beat_ns
+                alive.add(who)
+        self._alive = set()
+        self._feed(events.Tick(tuple(alive)))
+
+    # -- channels -----------------------------------------------------------------------------
+
+    def _send(self, process: Process, line: bytes, kind: type) -> None:
+        process.channel.down.pop(kind, None)
+        process.channel.down[kind] = line
+        process.wake()
+
+    def _pass_down(
+        self, process: Process, message: messages.Down, listener: Listener | None
+    ) -> None:
+        if not process.lives:
+            return
+        if listener is not None:
+            listener.holders.add(process.channel)
+        process.channel.control.append((wire.encode(message), listener))
+        process.wake()
+
+    def _tell_all(self, line: bytes, kind: type) -> None:
+        for handle in self.handles.values():
+            self._send(handle.process, line, kind)
+
+    def wake_to_read(self, process: Process) -> None:
+        if not process.channel.reading and process.who in self.handles:
+            process.channel.reading = True
+            self.soon(0.0005 + self.world.draw() * 0.002, self._read, process)
+
+    def _read(self, process: Process) -> None:
+        channel = process.channel
+        channel.reading = False
+        lines, channel.up = channel.up, []
+        for line, listener in lines:
+            if self.lives:
+                self._hear(process, wire.decode(line), listener)
+
+    def _hear(self, process: Process, message: object, listener: Listener | None) -> None:
+        who = process.who
+        self._alive.add(who)
+        match message:
+            case messages.Bound():
+                assert listener is not None
+                self.world.bind(who.slot, listener)
+                self.world.kernel.release(listener, process.channel)
+                self._feed(events.WorkerBound(who))
+            case messages.Ready():
+                self.kept[who] = process
+                self.any_ready = True
+                self._feed(events.WorkerReady(who))
+            case messages.Report():
+                if who in self.handles:
+                    self.handles[who].report = message
+                process.told = process.truths.popleft()
+                self.totals.report(who.slot, who.gen, message)
+                self.world.checks.reported(self, process)
+            case messages.DialFailed(endpoint, address, result, _):
+                self.prober.dial_failed(endpoint, address, result)
+            case messages.DialSucceeded(endpoint, address):
+                self.prober.dial_succeeded(endpoint, address)
+            case messages.Drained():
+                pass
+            case _:
+                raise Violation("protocol", f"{message} came up")
+
+    def on_exit(self, process: Process) -> None:
+        handle = self.handles.get(process.who)
+        if handle is not None and handle.process is process:
+            self.soon(0.001, self._reap, process.who)
+        else:
+            self.world.scoreboard.close_row(process.row)
+
+    def _reap(self, who: WorkerId) -> None:
+        handle = self.handles.get(who)
+        if handle is None or handle.process.lives:
+            return
+        self._read(handle.process)
+        del self.handles[who]
+        self.kept.pop(who, None)
+        self._alive.discard(who)
+        self.totals.gone(who.slot, who.gen, handle.report)
+        self.world.scoreboard.close_row(handle.process.row)
+        self.world.checks.reported(self, handle.process)
+        self._feed(events.WorkerExited(who))
+
+    # -- endpoints ----------------------------------------------------------------------------
+
+    def _on_found(self, found: tuple[Discovered, ...]) -> None:
+        self.last_members.update((each.found.name, each) for each in self.roster.members)
+        self.world.oracle.found(self, found)
+        self.roster.resolve(found, self.world.clock.now, self.config.removal_grace_s)
+        self._watch_members()
+        if not self._started and not self._state.found:
+            self._start_pool()
+        self.publish()
+
+    def _on_health(self, name: str, active: bool, inactive: tuple[str, ...]) -> None:
+        self.roster.judge(name, active, self.world.clock.now, inactive)
+        self.publish()
+
+    def _watch_members(self) -> None:
+        members = self.roster.members
+        self.prober.set_endpoints(
+            [member.found for member in members],
+            [member.found.name for member in members if member.state in RETIRED],
+        )
+
+    def _follow_policy(self) -> None:
+        config = self.config
+        policy = Policy(grace_s=config.removal_grace_s, slow_start_s=config.slow_start_s)
+        self.roster.follow(policy, self.world.clock.now)
+        self._watch_members()
+
+    def _make(self) -> messages.Snapshot:
+        self.last_members.update((each.found.name, each) for each in self.roster.members)
+        self.roster.advance(self.world.clock.now)
+        return self.roster.snapshot(worker_settings(self.config))
+
+    def _publish_first(self) -> None:
+        snapshot = self._make()
+        self.totals.retain([each.name for each in snapshot.endpoints])
+        self._note_sent(snapshot)
+        self._write_record()
+
+    def publish(self) -> None:
+        """At once, or after a pause, as the publisher does when snapshots follow each other."""
+        if not self._started or self._publishing:
+            return
+        if self.world.draw() < 0.3:
+            self._publishing = True
+            self.soon(self.world.draw() * 0.1, self._publish)
+        else:
+            self._publish()
+
+    def _publish(self) -> None:
+        self._publishing = False
+        snapshot = self._make()
+        if snapshot.version == self.sent_version:
+            return
+        self.totals.retain([each.name for each in snapshot.endpoints])
+        self._note_sent(snapshot)
+        self._write_record()
+        self._tell_all(self._snapshot, messages.Snapshot)
+        self.discovery.set_any_active(self._any_active())
+
+    def _note_sent(self, snapshot: messages.Snapshot) -> None:
+        if snapshot.version <= self.sent_version:
+            raise Violation("newest snapshot wins", f"{snapshot.version} is sent after"
+                            f" {self.sent_version}")  # fmt: skip
+        self.sent_version = snapshot.version
+        self.world.newest_version = max(self.world.newest_version, snapshot.version)
+        self._snapshot = wire.encode(snapshot)
+        self.world.oracle.published(snapshot)
+
+    def _any_active(self) -> bool:
+        for member in self.roster.members:
+            if member.state is EndpointState.ACTIVE:
+                view = self.prober.view(member.found.name)
+                if view is None or not view.kept:
+                    return True
+        return False
+
+    def _second(self) -> None:
+        """As ``EndpointTracker.on_tick`` and ``Master._tick``: about once a second."""
+        self.soon(SECOND_S, self._second)
+        if not self._started:
+            return
+        traffic = self.totals.traffic()
+        addresses = self.totals.sessions_by_address()
+        for member in self.roster.members:
+            name = member.found.name
+            moved = traffic.get(name) or Traffic()
+            self.roster.sessions(name, moved.sessions)
+            here = addresses.get(name, {})
+            self.prober.take_traffic(name, moved.sessions, moved.dials, moved.bytes_out, here)
+        self.last_members.update((each.found.name, each) for each in self.roster.members)
+        self.roster.advance(self.world.clock.now)
+        self._watch_members()
+        self.publish()
+        self.discovery.set_any_active(self._any_active())
+        if self.config.balance == "least-sessions":
+            loads = messages.Loads({n: moved.sessions for n, moved in traffic.items()}, addresses)
+            self._tell_all(wire.encode(loads), messages.Loads)
+        self._rebalance()
+
+    def _rebalance(self) -> None:
+        if not self.config.rebalance_s:
+            return
+        orders, directions = self._rebalancer.step(
+            self.roster.snapshot(worker_settings(self.config)).endpoints,
+            self.totals.sessions_by_worker(),
+            over_s=self.config.rebalance_s,
+            now=self.world.clock.now,
+            draw=self.world.randrange,
+        )
+        for order in orders:
+            give_up = messages.GiveUp((order.endpoint,), (order.older_than_s,))
+            self._give_up(WorkerId(*order.worker), give_up)
+        for direction in directions:
+            give_up = messages.GiveUp(towards=(direction.endpoint,))
+            self._give_up(WorkerId(*direction.worker), give_up)
+
+    def _give_up(self, who: WorkerId, give_up: messages.GiveUp) -> None:
+        if handle := self.handles.get(who):
+            self._send(handle.process, wire.encode(give_up), messages.GiveUp)
+
+    # -- signals ------------------------------------------------------------------------------
+
+    def reload(self, read: Config) -> None:
+        if self._started and not self.draining:
+            kept, _ = keep_fixed(self.config, read)
+            self.discovery.reload(kept)
+
+    def on_reloaded(self, config: Config | None) -> None:
+        if config is not None:
+            self.config = config
+            self.fleet.limits = _limits(config)
+            self._follow_policy()
+            self.prober.reconfigure()
+            self._publish()
+
+    def resize(self, by: int) -> None:
+        if self._started and not self.draining:
+            self._feed(events.Resize(by))
+
+    def drain(self) -> None:
+        self.draining = True
+        self._feed(events.DrainAll(self.config.drain_timeout_s))
+
+    def stop(self) -> None:
+        self._feed(events.StopAll())
+
+    # -- the next image -----------------------------------------------------------------------
+
+    def may_upgrade(self) -> bool:
+        """Without an endpoint the preflight fails, as any start does."""
+        known = any(member.removed_at is None for member in self.roster.members)
+        able = self._started and not self.draining and known
+        return able and (self.ready or bool(self._inherited.slots))
+
+    def hand_over(self) -> HandoverState:
+        """Everything for the next image, through the document that carries it."""
+        present = [m for m in self.roster.members if m.removed_at is None]
+        state = HandoverState(
+            descriptors=dict.fromkeys(self.named(), 0),
+            workers=self.fleet.wanted,
+            gens={slot.index: slot.gen for slot in self.fleet.slots},
+            draining=tuple(
+                worker.who
+                for worker in self.fleet.workers()
+                if worker.state in (WorkerState.DRAINING, WorkerState.DYING)
+            ),
+            totals=self.totals,
+            snapshot_version=self.roster.version,
+            found=tuple(member.found for member in present),
+            removed=self.roster.removed,
+            health=self.prober.export(member.found.name for member in present),
+            image=Image(argv=("gateway",)),
+        )
+        return decode(json.loads(json.dumps(encode(state))))
+
+    def named(self) -> list[str]:
+        """The names of the descriptors that ``execve`` passes on."""
+        names = [listener_name(slot, 0) for slot in self.world.bound]
+        names += [f"inbox-{end}.{slot}" for slot in self.world.kernel.inboxes for end in "rw"]
+        for worker in self.fleet.workers():
+            if worker.who in self.handles and worker.state is not WorkerState.STARTING:
+                names += worker_names(worker.who)
+        return names
+
+    def stored(self) -> list[str]:
+        """The names of the descriptors that a service manager has after a crash."""
+        names = [listener_name(slot, 0) for slot in self.world.bound]
+        names += [f"inbox-{end}.{slot}" for slot in self.world.kernel.inboxes for end in "rw"]
+        for who in self.kept:
+            names += worker_names(who)
+        return names
+
+    def _write_record(self) -> None:
+        if self.world.keeps_records and self.fleet.slots:
+            self.record = json.dumps(encode(self.hand_over())).encode()
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(
+        worker_timeout_s=config.worker_timeout_s,
+        drain_timeout_s=config.drain_timeout_s,
+        max_age_s=config.worker_max_age_s,
+    )

@@ -1,0 +1,157 @@
+"""A model of the world outside: members with addresses, and two nameservers with a zone."""
+
+from __future__ import annotations
+
+import enum
+import random
+from dataclasses import dataclass, field
+
+from supervisor.core.discovery.inquiry import Heard, Lost, Try
+from supervisor.core.discovery.replies import Record, Reply, read_meaning
+from tests.simulation.plan import DOMAIN, Kind
+
+RTT_S = 0.001
+TTLS_S = (0.0, 1.0, 5.0, 20.0)
+
+
+class Mode(enum.Enum):
+    """How an address answers connections and probes."""
+
+    WELL = enum.auto()
+    REFUSING = enum.auto()
+    SILENT = enum.auto()
+    SICK = enum.auto()
+    """It takes connections, and fails every probe that asks for more."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One member of the cluster, and what DNS says of it."""
+
+    number: int
+    addresses: tuple[str, ...]
+    listed: bool = True
+    priority: int = 0
+    weight: int = 1
+    certified: bool = True
+
+    @property
+    def host(self) -> str:
+        return f"m{self.number}.{DOMAIN}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.host}:2379"
+
+
+@dataclass(slots=True)
+class Nameserver:
+    """One nameserver: what is wrong with it, and which members its zone lacks."""
+
+    disorder: Kind | None = None
+    lacks: set[int] = field(default_factory=set)
+
+
+class Network:
+    """Members by number, the mode of each address, and the nameservers."""
+
+    def __init__(self, draw: random.Random, *, members: int, several: bool) -> None:
+        self._draw = draw
+        count = 2 if several else 1
+        self.members = [
+            Member(i, tuple(f"10.0.{i}.{n + 1}" for n in range(count))) for i in range(members)
+        ]
+        self.modes: dict[str, Mode] = {
+            address: Mode.WELL for member in self.members for address in member.addresses
+        }
+        self.moved_at: dict[str, float] = {}
+        """When the mode of an address changed last."""
+        self.servers = [Nameserver(), Nameserver()]
+        self.ttl_s = draw.choice(TTLS_S)
+        self.modes["192.0.2.200"] = Mode.WELL
+
+    def set_mode(self, which: int, mode: Mode, now: float) -> None:
+        addresses = [address for member in self.members for address in member.addresses]
+        address = addresses[which % len(addresses)]
+        self.modes[address] = mode
+        self.moved_at[address] = now
+
+    def join(self, which: int) -> None:
+        """A member that left comes back; without one a new one comes."""
+        gone = [member for member in self.members if not member.listed]
+        if gone:
+            gone[which % len(gone)].listed = True
+        elif len(self.members) < 8:
+            number = len(self.members)
+            member = Member(number, tuple(a.replace("10.0.0.", f"10.0.{number}.")
+                                          for a in self.members[0].addresses))  # fmt: skip
+            self.members.append(member)
+            for address in member.addresses:
+                self.modes[address] = Mode.WELL
+
+    def leave(self, which: int) -> None:
+        """A member leaves DNS, but never the last one: that is what the disorders are for."""
+        listed = [member for member in self.members if member.listed]
+        if len(listed) > 1:
+            listed[which % len(listed)].listed = False
+
+    def mend(self, now: float) -> None:
+        """Everything outside works, in DNS and among the members."""
+        for server in self.servers:
+            server.disorder = None
+            server.lacks.clear()
+        for address, mode in self.modes.items():
+            if mode is not Mode.WELL:
+                self.modes[address] = Mode.WELL
+                self.moved_at[address] = now
+        for member in self.members:
+            member.certified = True
+
+    def reply(self, name: str, kind: str, attempt: Try, now: float) -> tuple[Heard | Lost, float]:
+        """What comes of one query, and when."""
+        server = self.servers[attempt.server]
+        wait_s = self._draw.random() * 0.02
+        match server.disorder:
+            case Kind.DEAF_DNS:
+                at = now + attempt.timeout_s
+                return Lost("timeout", at), at
+            case Kind.LATE_DNS:
+                wait_s = self._draw.random() * 1.5 * attempt.timeout_s
+        at = now + wait_s
+        if wait_s >= attempt.timeout_s:
+            at = now + attempt.timeout_s
+            return Lost("timeout", at), at
+        reply = self._reply(server, name, kind, edns=attempt.edns)
+        return Heard(read_meaning(reply, name, kind, edns=attempt.edns), at), at
+
+    def _reply(self, server: Nameserver, name: str, kind: str, *, edns: bool) -> Reply:
+        match server.disorder:
+            case Kind.LAME:
+                return Reply(referral=self._draw.random() < 0.5)
+            case Kind.BROKEN_DNS:
+                return Reply(rcode="FORMERR" if edns else "SERVFAIL")
+            case Kind.DENYING:
+                return Reply(rcode="NXDOMAIN", authoritative=True, soa_ttl_s=self.ttl_s)
+            case Kind.EMPTY:
+                return Reply(authoritative=True, soa_ttl_s=self.ttl_s)
+            case Kind.HALF if kind == "AAAA":
+                return Reply(rcode="SERVFAIL")
+        records = tuple(
+            Record(name, kind, self.ttl_s, data) for data in self._data(server, name, kind)
+        )
+        if records:
+            return Reply(authoritative=True, answer=records)
+        rcode = "NXDOMAIN" if kind == "SRV" else "NOERROR"
+        return Reply(rcode=rcode, authoritative=True, soa_ttl_s=self.ttl_s)
+
+    def _data(self, server: Nameserver, name: str, kind: str) -> list[str]:
+        listed = [
+            member for member in self.members if member.listed and member.number not in server.lacks
+        ]
+        if kind == "SRV":
+            if "-ssl" in name:
+                return []
+            return [f"{m.priority} {m.weight} 2379 {m.host}" for m in listed]
+        if kind == "A":
+            return [a for m in self.members if m.host == name for a in m.addresses]
+        return []
