@@ -46,7 +46,7 @@ class Handle:
 
 
 class Master:
-    """One image; ``doomed``: the workers that it forks end before they are ready."""
+    """One image; ``hopeless``: the workers that it forks end before they are ready."""
 
     def __init__(
         self,
@@ -56,12 +56,12 @@ class Master:
         state: HandoverState,
         inherited: InheritedDescriptors,
         crashed: bool = False,
-        doomed: bool = False,
+        hopeless: bool = False,
     ) -> None:
         self.world = world
         self.config = config
         self.lives = True
-        self.doomed = doomed
+        self.hopeless = hopeless
         self.ready = self.any_ready = False
         self.draining = False
         self.code: int | None = None
@@ -205,7 +205,7 @@ class Master:
         if world.take("no fork"):
             self._events.append(events.WorkerExited(who))
             return
-        process = world.fork(who, doomed=self.doomed, slots=max(self.fleet.wanted, 1))
+        process = world.fork(who, hopeless=self.hopeless, slots=max(self.fleet.wanted, 1))
         self.handles[who] = Handle(process, 0)
         self._send(process, self._snapshot, messages.Snapshot)
 

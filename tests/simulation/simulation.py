@@ -70,7 +70,7 @@ class World:
 
     def run(self, plan: list[Event]) -> None:
         """Raises Violation if a promise is broken."""
-        self._boot(HandoverState(), InheritedDescriptors(), crashed=False, doomed=False)
+        self._boot(HandoverState(), InheritedDescriptors(), crashed=False, hopeless=False)
         self._arrive()
         self.keeps_records = any(event.kind is Kind.CRASH for event in plan)
         for event in plan:
@@ -168,7 +168,8 @@ class World:
         slots = [
             scoreboard.slot(row)
             for row in range(scoreboard.rows)
-            if row != process.row and scoreboard.accepting(row) and now_ns - scoreboard.beat_ns(row) < 3.5e8
+            if scoreboard.accepting(row)
+            and now_ns - scoreboard.beat_ns(row) < 3.5e8
             and scoreboard.slot(row) != process.who.slot
         ]  # fmt: skip
         return slots[self.randrange(len(slots))] if slots else None
@@ -193,13 +194,13 @@ class World:
 
     # -- processes ----------------------------------------------------------------------------
 
-    def fork(self, who: WorkerId, *, doomed: bool, slots: int) -> Process:
+    def fork(self, who: WorkerId, *, hopeless: bool, slots: int) -> Process:
         row = self.scoreboard.open_row(who.slot, who.gen)
         process = Process(self, who, row, self.bound.get(who.slot), slots)
         self.processes[process] = None
         wait_s = 0.02 + self.draw() * 0.03 + self.slow_start_s
         self.slow_start_s = 0.0
-        stillborn = self.take("stillborn") or doomed
+        stillborn = self.take("stillborn") or hopeless
         descriptors = self.limits.pop() if self.limits else 0
         process.soon(wait_s, _boot, process, stillborn, descriptors)
         return process
@@ -271,11 +272,11 @@ class World:
         inherited: InheritedDescriptors,
         *,
         crashed: bool,
-        doomed: bool,
+        hopeless: bool,
     ) -> None:
         config = self.setup.config if self.master is None else self.master.config
         self.master = Master(
-            self, config, state=state, inherited=inherited, crashed=crashed, doomed=doomed
+            self, config, state=state, inherited=inherited, crashed=crashed, hopeless=hopeless
         )
         self._orphan_unknown(inherited)
         self.master.begin()
@@ -314,25 +315,25 @@ class World:
                 master.hand_over()
                 return
             case 2:  # the new image fails at once, and the old one is executed again
-                self._replace_image(master, 2 * gap_s, doomed=False)
+                self._replace_image(master, 2 * gap_s, hopeless=False)
             case 3:  # the new image's workers end before they are ready
-                self._replace_image(master, gap_s, doomed=True)
+                self._replace_image(master, gap_s, hopeless=True)
             case _:
-                self._replace_image(master, gap_s, doomed=False)
+                self._replace_image(master, gap_s, hopeless=False)
 
     def go_back(self) -> None:
         """The workers of this image do not get ready: the image before is executed again."""
         master = self.master
-        if master is not None and master.lives and master.doomed:
-            self._replace_image(master, 0.3, doomed=False)
+        if master is not None and master.lives and master.hopeless:
+            self._replace_image(master, 0.3, hopeless=False)
 
-    def _replace_image(self, master: Master, gap_s: float, *, doomed: bool) -> None:
+    def _replace_image(self, master: Master, gap_s: float, *, hopeless: bool) -> None:
         state = master.hand_over()
         inherited = InheritedDescriptors.from_names(
             ((name, 0) for name in master.named()), gens=state.gens, draining=state.draining
         )
         self._end_image(master, gap_s)
-        self.clock.after(gap_s, self._boot_next, state, inherited, False, doomed)
+        self.clock.after(gap_s, self._boot_next, state, inherited, False, hopeless)
 
     def crash(self, gap_s: float) -> None:
         """SIGKILL of the master under a service manager that keeps descriptors."""
@@ -365,14 +366,14 @@ class World:
                 handle.process.cut_off()
 
     def _boot_next(
-        self, state: HandoverState, inherited: InheritedDescriptors, crashed: bool, doomed: bool
+        self, state: HandoverState, inherited: InheritedDescriptors, crashed: bool, hopeless: bool
     ) -> None:
         if self.clock.now < self.master_late_until:
             self.clock.at(
-                self.master_late_until, self._boot_next, state, inherited, crashed, doomed
+                self.master_late_until, self._boot_next, state, inherited, crashed, hopeless
             )
         else:
-            self._boot(state, inherited, crashed=crashed, doomed=doomed)
+            self._boot(state, inherited, crashed=crashed, hopeless=hopeless)
 
     # -- disturbances -------------------------------------------------------------------------
 
