@@ -14,7 +14,8 @@ declare -A packages=(
   [haproxy]=haproxy [nginx]=nginx
 )
 if [ "$set_name" = dist ]; then
-  packages=([dpkg-deb]=dpkg [lintian]=lintian [groff]=groff-base [debootstrap]=debootstrap)
+  packages=([dpkg-deb]=dpkg [lintian]=lintian [groff]=groff-base [debootstrap]=debootstrap
+    [buildah]=buildah)
 fi
 if [ "$set_name" = bench ]; then
   packages=([etcd]=etcd-server [haproxy]=haproxy [nginx]=nginx [wrk]=wrk [iperf3]=iperf3

@@ -47,13 +47,13 @@ def mirror() -> str:
     return str(found[0])
 
 
-def install_release(name: str) -> Path:
-    """The root of a minimal Debian of this release."""
-    root = KEPT / name
+def install_release(name: str, included: str = INCLUDED) -> Path:
+    """The root of a minimal Debian of this release, with these packages."""
+    root = KEPT / (name if included == INCLUDED else f"{name}-{included.replace(',', '-')}")
     if not root.exists():
         draft = KEPT / f"{name}.{os.getpid()}"
         draft.mkdir(parents=True)
-        argv = ["debootstrap", "--variant=minbase", f"--include={INCLUDED}", name, str(draft)]
+        argv = ["debootstrap", "--variant=minbase", f"--include={included}", name, str(draft)]
         done = subprocess.run([*argv, mirror()], capture_output=True, text=True, timeout=1500)
         if done.returncode:
             shutil.rmtree(draft)

@@ -102,6 +102,7 @@ OTHER_FLAGS = {
     ),
     *("--endpoint", "--limit", "--sort"),
     *("--read-only", "--stop-timeout", "--concurrency", "--restart-epoch", "--require-hashes"),
+    *("--format", "--build-arg"),
 }
 """Flags of our other commands, of ``tests.generate``, of etcd, of jq, and of programs beside us."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
 import tomllib
@@ -44,6 +46,21 @@ def test_the_image_runs_as_nobody_and_can_be_stopped() -> None:
     assert "HEALTHCHECK" in CONTAINERFILE
     for name in re.findall(r"/source/(\S+)", CONTAINERFILE):
         assert (ROOT / name).exists(), name
+
+
+def test_the_dev_container_has_what_contributing_asks_for() -> None:
+    """Python with venv and make in the image; then the Makefile's targets set up the rest."""
+    folder = ROOT / ".devcontainer"
+    document = json.loads((folder / "devcontainer.json").read_text())
+    image = (folder / document["build"]["dockerfile"]).read_text()
+    for package in ("python3", "python3-venv", "make", "git"):
+        assert re.search(rf"\s{package}\s", image), package
+    make, provision = document["postCreateCommand"].split(" && ")
+    assert make.split() == ["make", ".venv/.tests"]
+    assert "$(VENV)/.tests:" in (ROOT / "Makefile").read_text()
+    program, *words = provision.split()
+    assert os.access(ROOT / program, os.X_OK)
+    assert words == ["test", ".venv/bin"]
 
 
 def test_the_image_sets_defaults_alone() -> None:
