@@ -91,6 +91,19 @@ def test_a_client_too_many_is_held_back_and_served_in_its_turn(scoreboard: Score
     assert second.quota.held_back == 0
 
 
+def test_who_is_held_back_is_not_overtaken(scoreboard: Scoreboard) -> None:
+    """A client that comes as a place is free waits behind those that were held back before."""
+    first, second = Worker(scoreboard, 1, slot=0), Worker(scoreboard, 1, slot=1)
+    first.quota.admit(1)
+    second.quota.admit(2)
+    first.end_one()
+    second.quota.admit(3)
+    assert second.held == []
+    second.quota.serve_held_back()
+    assert second.held == [2]
+    assert second.quota.held_back == 1
+
+
 def test_a_limit_that_was_lifted_lets_everybody_in(scoreboard: Scoreboard) -> None:
     """After a reload without --max-sessions the held_back are served at once."""
     worker = Worker(scoreboard, 1, slot=0)
