@@ -94,14 +94,17 @@ def test_the_image_says_how_it_is_run(builder: Builder) -> None:
 
 def test_the_program_in_it_starts_and_its_check_finds_it(builder: Builder, container: str) -> None:
     """As its user; and it leaves when it is told to."""
+    port = free_port()
     script = f"""
-        etcd-gateway start --endpoints=127.0.0.1:9 --listen-addr=127.0.0.1:{free_port()} & pid=$!
+        python3 -m http.server --bind 127.0.0.1 {port} > /dev/null 2>&1 & server=$!
+        etcd-gateway start --endpoints=127.0.0.1:{port} --listen-addr=127.0.0.1:{free_port()} & pid=$!
         for _ in $(seq 100); do
           etcd-gateway status --admin-addr={SOCKET} > /dev/null 2>&1 && break
           sleep 0.2
         done
         etcd-gateway status --admin-addr={SOCKET} --json
         kill $pid && wait $pid
+        kill $server
     """
     whole = builder("run", container, "--", "sh", "-ec", script)
     assert json.loads(whole[whole.index("{") :])["workers"]
