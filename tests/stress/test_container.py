@@ -94,10 +94,10 @@ def test_the_image_says_how_it_is_run(builder: Builder) -> None:
 
 def test_the_program_in_it_starts_and_its_check_finds_it(builder: Builder, container: str) -> None:
     """As its user; and it leaves when it is told to."""
-    port = free_port()
+    port, listen = free_port(), free_port()
     script = f"""
         python3 -m http.server --bind 127.0.0.1 {port} > /dev/null 2>&1 & server=$!
-        etcd-gateway start --endpoints=127.0.0.1:{port} --listen-addr=127.0.0.1:{free_port()} & pid=$!
+        etcd-gateway start --endpoints=127.0.0.1:{port} --listen-addr=127.0.0.1:{listen} & pid=$!
         for _ in $(seq 100); do
           etcd-gateway status --admin-addr={SOCKET} > /dev/null 2>&1 && break
           sleep 0.2
