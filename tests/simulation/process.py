@@ -59,6 +59,7 @@ class Process:
         self.adopted: dict[int, Listener] = {}
         self.paused: PauseReason | None = None
         self.drain: messages.Drain | None = None
+        self.has_few_descriptors = False
         self.reached = self.told = 0
         """How many sessions reached an endpoint, and how many the master has heard of."""
         self.truths: deque[int] = deque()
@@ -106,6 +107,7 @@ class Process:
         self.booted = True
         world.scoreboard.enter(self.row, self.row + 2)
         if descriptors:
+            self.has_few_descriptors = True
             self.budget.limit(descriptors, 0)
         if self.own is None:
             self.own = world.kernel.listen(self.who.slot, self)
