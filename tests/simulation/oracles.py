@@ -309,6 +309,8 @@ class Oracle:
                 raise Violation("the last good answer stays", f"{name} vanished, now {names}")
         for name in names:
             self._left.pop(name, None)
+        # A reload that changes the grace counts for those at hand.
+        self._left = {name: (at, grace_s) for name, (at, _) in self._left.items()}
         self._names = names
 
     def _may_vanish(self, targets: Targets, name: str) -> bool:
