@@ -33,9 +33,10 @@ class HeldBack:
     """A client that is held back, as it was when the listing began. It has no session yet, and
     ``fd`` may be another client's by the time that the row is described."""
 
-    __slots__ = ("client", "listed_at")
+    __slots__ = ("client", "fd", "listed_at")
 
     def __init__(self, fd: int, listed_at: float) -> None:
+        self.fd = fd
         self.client = address_text(peer_of(fd))
         self.listed_at = listed_at
 
@@ -136,12 +137,20 @@ def _names_of(session: Session) -> tuple[str, str | None]:
     return address_text(header.route.source), address_text(peer)
 
 
+def _id_of(fd: int, began_at: float) -> str:
+    """What tells a session from all others of the worker: a descriptor is one client's at a time.
+
+    Not the address of an object: whoever asks would learn where the process keeps its memory.
+    """
+    return f"{fd}.{int(began_at * 1e6):x}"
+
+
 def _detail_of(row: int, session: Session | HeldBack, now: float) -> SessionDetail | None:
     """Everything about one row; None if its session has ended."""
     if isinstance(session, HeldBack):
         return SessionDetail(
-            row=row, id=f"{id(session):x}", client=session.client, via=None, endpoint=None,
-            address=None, local=None, state=SessionState.HELD_BACK,
+            row=row, id=_id_of(session.fd, session.listed_at), client=session.client,
+            via=None, endpoint=None, address=None, local=None, state=SessionState.HELD_BACK,
             started_at=session.listed_at, idle_s=now - session.listed_at,
             bytes_in=0, bytes_out=0, client_rtt_s=None, client_retransmits=None,
             endpoint_rtt_s=None, endpoint_retransmits=None,
@@ -160,7 +169,7 @@ def _detail_of(row: int, session: Session | HeldBack, now: float) -> SessionDeta
         peer = peer_of(upstream.fd)
     return SessionDetail(
         row=row,
-        id=f"{id(session):x}",
+        id=_id_of(client.fd, session.started_at),
         client=name,
         via=via,
         endpoint=session.endpoint or None,
