@@ -18,6 +18,10 @@ JOBS ?= $(shell echo $$(( 2 * $$(nproc) )))
 SIDE_BY_SIDE := --numprocesses=$(JOBS) --dist=loadgroup
 COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=100
 
+# Tests of the integration that take all cases, or all releases of etcd, in `make stress`.
+LONGER := $(addprefix tests/integration/,test_every_descriptor.py discovery/test_member_sync.py \
+  cli/test_check_etcd.py health/test_etcd_members.py)
+
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 
 .PHONY: help run test test-all unit cover check format stress simulate mutants chaos bench fleet docs \
@@ -79,7 +83,7 @@ format: $(VENV)/.tests
 stress: $(VENV)/.tests
 	@tests/provision.sh test $(BIN)
 	@tests/provision.sh dist $(BIN)
-	GATEWAY_TESTS_LONG=1 $(BIN)/python -m pytest tests/stress tests/integration/test_every_descriptor.py
+	GATEWAY_TESTS_LONG=1 $(BIN)/python -m pytest tests/stress $(LONGER)
 
 chaos: $(VENV)/.tests
 	@tests/provision.sh test $(BIN)

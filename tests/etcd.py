@@ -41,6 +41,10 @@ def _releases() -> dict[str, Programs]:
 
 RELEASES = _releases()
 
+LONG = bool(os.environ.get("GATEWAY_TESTS_LONG"))
+TRIED = sorted(RELEASES) if LONG else sorted(RELEASES)[-1:]
+"""The releases that tests are run with: all of them in ``make stress``, the newest otherwise."""
+
 needs_etcd = pytest.mark.skipif(
     not (ETCD and ETCDCTL), reason="etcd and etcdctl are not to be had here"
 )

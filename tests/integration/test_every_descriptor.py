@@ -283,7 +283,7 @@ def begin(n: int, *, lasting: bool, imports: bool) -> list[Call]:
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 def test_a_start(lasting: bool) -> None:
     """It is ready after all, or ends with 1, or with 70 if no worker can be started; in words."""
-    for n in numbers(20):
+    for n in numbers(60):
         if not begin(n, lasting=lasting, imports=False):
             break
 
@@ -291,7 +291,7 @@ def test_a_start(lasting: bool) -> None:
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 def test_the_imports_of_a_start(lasting: bool) -> None:
     """Also where the interpreter cannot open a module or a library."""
-    for n in numbers(150):
+    for n in numbers(450):
         if not begin(n, lasting=lasting, imports=True):
             break
 
@@ -330,7 +330,7 @@ def test_a_restart_under_a_service_manager(number: signal.Signals, tmp_path: Pat
         manager = subject.manager
         manager.until(subject.is_whole, 60)
         sessions = [stack.enter_context(connect(subject.address, 30)) for _ in range(SESSIONS)]
-        for n in numbers(40):
+        for n in numbers(120):
             manager.end_main(number)
             subject.shortage.arm(n, CODES[n % len(CODES)], after=LAUNCHED)
             try:

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.cli.admin_client import fetch_status
-from tests.etcd import RELEASES, Cluster, needs_etcd
+from tests.etcd import LONG, RELEASES, TRIED, Cluster, needs_etcd
 from tests.etcd_clients import (
     Client,
     JsonClient,
@@ -40,10 +40,8 @@ from tests.support import wait_until
 from tests.tls import Authority
 from tests.wires import hosts, inside, ip, prefix
 
-LONG = bool(os.environ.get("GATEWAY_TESTS_LONG"))
 ROUNDS = 5 if LONG else 1
 SNAPSHOT_MB = 200 if LONG else 20
-TRIED = sorted(RELEASES) if LONG else sorted(RELEASES)[-1:]
 
 GATEWAY = "10.78.0.1"
 HOMES = [f"10.78.0.{n}" for n in range(11, 17)]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from supervisor.cli.admin_client import fetch_status
-from tests.etcd import RELEASES, Cluster, needs_etcd
+from tests.etcd import RELEASES, TRIED, Cluster, needs_etcd
 from tests.gateway import Gateway, running
 from tests.support import free_port, wait_until
 from tests.tls import Authority
@@ -22,7 +22,7 @@ from tests.tls import Authority
 pytestmark = [needs_etcd, pytest.mark.timeout(300), pytest.mark.together]
 
 
-@pytest.fixture(scope="module", params=sorted(RELEASES))
+@pytest.fixture(scope="module", params=TRIED)
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     quota = ["--quota-backend-bytes=3000000"]
     with Cluster(programs=RELEASES[request.param], flags=quota, metrics="http") as cluster:
@@ -259,7 +259,7 @@ def files(authority: Authority) -> tuple[str, str]:
     return authority.client_files()
 
 
-@pytest.fixture(scope="module", params=sorted(RELEASES))
+@pytest.fixture(scope="module", params=TRIED)
 def mutual(
     request: pytest.FixtureRequest, authority: Authority, files: tuple[str, str]
 ) -> Iterator[Cluster]:
