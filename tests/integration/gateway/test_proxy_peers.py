@@ -85,9 +85,8 @@ def test_haproxy_to_nginx_by_version_2() -> None:
         wait_until(lambda: len(gateway.lines("session")) >= SESSIONS, 30)
         clients = {line["client"] for line in gateway.lines("session") if "via" in line}
         assert clients >= {own for own, _ in answers}
-        assert {line["via"].rpartition(":")[0] for line in gateway.lines("session")} == {
-            "127.0.0.1"
-        }
+        vias = [line["via"] for line in gateway.lines("session") if "via" in line]
+        assert {via.rpartition(":")[0] for via in vias} == {"127.0.0.1"}
 
 
 @needs_haproxy
