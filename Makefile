@@ -20,7 +20,7 @@ COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=100
 
 # Tests of the integration that take all cases, or all releases of etcd, in `make stress`.
 LONGER := $(addprefix tests/integration/,test_every_descriptor.py discovery/test_member_sync.py \
-  cli/test_check_etcd.py health/test_etcd_members.py)
+  cli/test_check_etcd.py health/test_etcd_members.py packaging/test_sbom.py)
 
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 

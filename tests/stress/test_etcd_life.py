@@ -40,14 +40,19 @@ from tests.support import wait_until
 from tests.tls import Authority
 from tests.wires import hosts, inside, ip, prefix
 
-ROUNDS = 5 if LONG else 1
-SNAPSHOT_MB = 200 if LONG else 20
+ROUNDS = 5
+SNAPSHOT_MB = 200
 
 GATEWAY = "10.78.0.1"
 HOMES = [f"10.78.0.{n}" for n in range(11, 17)]
 PORT = 23790
 
-pytestmark = [needs_etcd, pytest.mark.timeout(1500 if LONG else 300), pytest.mark.alone]
+pytestmark = [
+    needs_etcd,
+    pytest.mark.skipif(not LONG, reason="a minute or more: only in make stress"),
+    pytest.mark.timeout(1500),
+    pytest.mark.alone,
+]
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from deploy.distribution.trees import REQUIREMENTS
 from supervisor import __version__
 
 pytestmark = [
+    pytest.mark.skipif(
+        "GATEWAY_TESTS_LONG" not in os.environ, reason="installs everything: only in make stress"
+    ),
     pytest.mark.skipif(
         importlib.util.find_spec("cyclonedx_py") is None,
         reason="needs the tools of `make .venv/.dist`",
