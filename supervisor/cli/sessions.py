@@ -5,11 +5,9 @@ A terminal shows as many as fit, a pipe gets a page; ``--limit`` asks for more.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +16,13 @@ from supervisor.cli.console import report
 from supervisor.cli.status import (
     EXIT_DEGRADED,
     EXIT_READY,
-    EXIT_UNREACHABLE,
     NARROW_COLUMNS,
-    REFRESH_S,
     lasting,
     size,
 )
 from supervisor.cli.tables import PIPE_COLUMNS, Cell, Output, Part, line, make_table, stack, word
+from supervisor.cli.watch import EXIT_UNREACHABLE
+from supervisor.cli.watch import watch as watch_again
 from supervisor.core.admin.session_list import (
     DEFAULT_LIMIT,
     MOST_LIMIT,
@@ -98,36 +96,18 @@ def exit_code(document: Mapping[str, Any]) -> int:
 
 def _watch(admin_addrs: Sequence[str], wish: Wish, output: Output, *, as_json: bool) -> int:
     """Until interrupted. The rates are those between two answers."""
-    code = EXIT_UNREACHABLE
     before: Document = {"sessions": []}
-    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as exits:
-        in_place = output.is_terminal and not as_json
-        show: Callable[[Part], None] = (
-            exits.enter_context(output.in_place()) if in_place else output.print
-        )
-        while True:
-            try:
-                document = _fetch(admin_addrs, wish, output, as_json=as_json)
-                code = exit_code(document)
-                set_rates(before, document)
-                before = document
-                if as_json:
-                    _write(document)
-                else:
-                    show(render(document, output.width))
-            except UnreachableError as error:
-                code = EXIT_UNREACHABLE
-                if as_json:
-                    _write({"error": str(error)})
-                else:
-                    show(line(str(error), style="red"))
-            time.sleep(REFRESH_S)
-    return code
 
+    def fetch() -> Document:
+        nonlocal before
+        document = _fetch(admin_addrs, wish, output, as_json=as_json)
+        set_rates(before, document)
+        before = document
+        return document
 
-def _write(document: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document) + "\n")
-    sys.stdout.flush()
+    return watch_again(
+        fetch, exit_code, lambda document: render(document, output.width), output, as_json=as_json
+    )
 
 
 def _fetch(admin_addrs: Sequence[str], wish: Wish, output: Output, *, as_json: bool) -> Document:

@@ -5,26 +5,23 @@ What is wrong comes first. A terminal shows as much as fits; a pipe gets everyth
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from supervisor.cli.admin_client import UnreachableError, fetch_status
 from supervisor.cli.console import report
 from supervisor.cli.tables import PIPE_COLUMNS, Cell, Output, Part, line, make_table, stack, word
+from supervisor.cli.watch import EXIT_UNREACHABLE
+from supervisor.cli.watch import watch as watch_again
 from supervisor.core.admin import digest
 from supervisor.core.certificates import WARN_S
 
 EXIT_READY = 0
 EXIT_DEGRADED = 3
 """It answers, and is not ready: degraded, starting or draining."""
-EXIT_UNREACHABLE = 4
-
-REFRESH_S = 2.0
 
 NARROW_COLUMNS = 110
 """Fewer than these have no room for all figures beside a name of usual length."""
@@ -34,7 +31,13 @@ def run(admin_addrs: Sequence[str], *, as_json: bool = False, watch: bool = Fals
     """Print the status once, or again and again until interrupted; the exit code says how it is."""
     output = Output()
     if watch:
-        return _watch(admin_addrs, output, as_json=as_json)
+        return watch_again(
+            lambda: fetch_status(admin_addrs),
+            exit_code,
+            lambda document: fit(document, output),
+            output,
+            as_json=as_json,
+        )
     try:
         document = fetch_status(admin_addrs)
     except UnreachableError as error:
@@ -49,37 +52,6 @@ def run(admin_addrs: Sequence[str], *, as_json: bool = False, watch: bool = Fals
 
 def exit_code(document: Mapping[str, Any]) -> int:
     return EXIT_READY if document["state"] == "ready" else EXIT_DEGRADED
-
-
-def _watch(admin_addrs: Sequence[str], output: Output, *, as_json: bool) -> int:
-    """Until interrupted. JSON comes one document a line; tables stay in their place."""
-    code = EXIT_UNREACHABLE
-    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as exits:
-        in_place = output.is_terminal and not as_json
-        show: Callable[[Part], None] = (
-            exits.enter_context(output.in_place()) if in_place else output.print
-        )
-        while True:
-            try:
-                document = fetch_status(admin_addrs)
-                code = exit_code(document)
-                if as_json:
-                    _write(document)
-                else:
-                    show(fit(document, output))
-            except UnreachableError as error:
-                code = EXIT_UNREACHABLE
-                if as_json:
-                    _write({"error": str(error)})
-                else:
-                    show(line(str(error), style="red"))
-            time.sleep(REFRESH_S)
-    return code
-
-
-def _write(document: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document) + "\n")
-    sys.stdout.flush()
 
 
 def fit(document: Mapping[str, Any], output: Output) -> Part:

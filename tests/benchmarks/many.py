@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from tests.benchmarks.loads import idle_sessions, load_requests, load_streams
+from tests.benchmarks.loads import load_streams
 from tests.benchmarks.measures import (
     CPU,
     REQUESTS,
@@ -84,28 +84,6 @@ def _crowd(setting: Setting, name: str, port: int, sessions: int) -> Iterator[Cr
         yield crowd
     finally:
         crowd.close()
-
-
-def _take_busy_among_idle(
-    subject: Subject, setting: Setting, *, sessions: int
-) -> Mapping[str, float]:
-    """Round trips of _BUSY sessions while the others are open and silent."""
-    process, port = serve(subject, setting, setting.endpoints)
-    cpus = setting.places.load
-    try:
-        with idle_sessions(port, sessions - _BUSY):
-            load_requests(port, _BUSY, WARM_UP_S, cpus)
-            before_s = process.cpu_s()
-            seen = load_requests(port, _BUSY, setting.duration_s, cpus)
-            used_s = process.cpu_s() - before_s
-    finally:
-        process.stop()
-    return {
-        "cpu_us": used_s / seen.count * 1e6,
-        "rate": seen.rate,
-        "p50_us": seen.p50_us,
-        "p99_us": seen.p99_us,
-    }
 
 
 def _take_sparse(subject: Subject, setting: Setting, *, sessions: int) -> Mapping[str, float]:
@@ -211,7 +189,7 @@ MANY_MEASURES = (
             f"open-{count}",
             f"round trip, {_BUSY} busy of {count:,} open sessions",
             REQUESTS,
-            partial(_take_busy_among_idle, sessions=count),
+            partial(take_requests, sessions=_BUSY, idle=count - _BUSY),
         )
         for count in (1_000, 5_000, 9_000)
     ),

@@ -73,20 +73,25 @@ def take_requests(
     setting: Setting,
     *,
     sessions: int,
+    idle: int = 0,
     endpoints: Sequence[str] = (),
     reconnect: bool = False,
     scheme: str = "http",
 ) -> Mapping[str, float]:
-    """Round trips of ``sessions`` that do nothing else, or connections with one each."""
+    """Round trips of ``sessions``, or connections with one each.
+
+    ``idle``: as many more sessions are open meanwhile and silent.
+    """
     process, port = serve(subject, setting, endpoints or setting.endpoints)
     load = partial(
         load_requests, port, sessions, cpus=setting.places.load, reconnect=reconnect, scheme=scheme
     )
     try:
-        load(WARM_UP_S)
-        before_s = process.cpu_s()
-        seen = load(setting.duration_s)
-        used_s = process.cpu_s() - before_s
+        with idle_sessions(port, idle):
+            load(WARM_UP_S)
+            before_s = process.cpu_s()
+            seen = load(setting.duration_s)
+            used_s = process.cpu_s() - before_s
     finally:
         process.stop()
     return {
