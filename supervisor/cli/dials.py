@@ -61,11 +61,15 @@ async def dial_all(config: Config, endpoints: Iterable[Discovered]) -> tuple[Che
 async def dial(
     address: str, port: int, timeout_s: float, slots: asyncio.Semaphore, *, tls: bool = False
 ) -> Dial:
-    """Connect once and hang up; if it speaks TLS, after a handshake that is not measured."""
+    """Connect once and hang up.
+
+    If it speaks TLS, after a handshake that is not measured. Otherwise so that the program on the
+    other side does not notice: perhaps it speaks TLS and nobody said so.
+    """
     loop = asyncio.get_running_loop()
     async with slots:
         started_at = loop.time()
-        error = ""
+        error, unseen = "", False
         try:
             sock = connections.open_socket(address)
         except OSError as failure:
@@ -73,13 +77,16 @@ async def dial(
         with sock:
             try:
                 async with asyncio.timeout(timeout_s):
-                    await connections.connect(sock, address, port)
+                    if tls:
+                        await connections.connect(sock, address, port)
+                    else:
+                        unseen = await connections.knock(sock, address, port)
             except TimeoutError:
                 error = f"timeout after {timeout_s:g} s"
             except OSError as failure:
                 error = connections.words(failure)
             time_s = loop.time() - started_at
-            if not error:
+            if not error and not unseen:
                 await _hang_up(sock, timeout_s, tls=tls)
         return Dial(address, time_s, error)
 

@@ -101,7 +101,8 @@ def test_a_cluster_in_trouble(tmp_path: Path) -> None:
 
 @needs_etcd
 def test_tls_that_nobody_told_of(tmp_path: Path) -> None:
-    """Members that speak TLS are asked by TLS, though the endpoint has no https:// in front."""
+    """Members that speak TLS are asked by TLS, though the endpoint has no https:// in front, and
+    have no rejected connection in their logs afterwards."""
     authority = Authority(tmp_path)
     leaf = authority.ca.issue_cert("127.0.0.1", "localhost")
     certificate, key = str(tmp_path / "server.pem"), str(tmp_path / "server.key")
@@ -112,7 +113,10 @@ def test_tls_that_nobody_told_of(tmp_path: Path) -> None:
             f"--endpoints={','.join(cluster.endpoints)}",
             f"--trusted-ca-file={authority.file}",
         ]
+        before = [cluster.log(index).count("rejected connection") for index in range(3)]
         members = by_name(checked(*flags))
+        after = [cluster.log(index).count("rejected connection") for index in range(3)]
+        assert after == before
         for each in members.values():
             (name,) = each["endpoints"]
             assert each["role"] in ("leader", "follower")
