@@ -1,4 +1,4 @@
-"""Resolution-robin and least-sessions, compared with a real gateway and real clients."""
+"""Round-robin and least-sessions, compared with a real gateway and real clients."""
 
 from __future__ import annotations
 
