@@ -49,7 +49,6 @@ def probe(kind: ProbeKind, port_of_checks: int | None = None) -> Visit:
 
 VISITS: dict[str, Visit] = {
     "the TLS gate": lambda port: Gate("a.test").verify(Candidate("a.test:1", HOST, port)),
-    "check": lambda port: dial(HOST, port, 2.0, asyncio.Semaphore(1)),
     "check, by TLS": lambda port: dial(HOST, port, 2.0, asyncio.Semaphore(1), tls=True),
     "the member list": ask_etcd,
     "a tls probe": probe(ProbeKind.TLS),
@@ -86,6 +85,13 @@ def begins(visit: Visit, port: int = 0) -> list[bytes]:
 def test_everything_that_is_dialed_is_introduced(name: str) -> None:
     """Each says LOCAL first: an endpoint that requires a header requires it of everybody."""
     assert set(begins(VISITS[name])) == {LOCAL}
+
+
+def test_a_dial_of_check_is_not_seen() -> None:
+    """Where nothing is known of TLS there is nobody to say it to: the program accepts nothing."""
+    with serving(lambda _: None) as server:
+        assert not asyncio.run(dial(HOST, server.port, 2.0, asyncio.Semaphore(1))).error
+        assert server.accepted == 0
 
 
 def test_a_port_of_its_own_for_checks() -> None:
