@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,8 @@ def debian_version() -> str:
 
 def build(folder: Path, versions: tuple[str, ...] = trees.VERSIONS) -> Path:
     """Make the package in ``folder``, which must be there; its path."""
+    if shutil.which("dpkg-deb") is None:
+        raise SystemExit("the Debian package is built with dpkg-deb, which is not installed")
     epoch = trees.read_epoch()
     with tempfile.TemporaryDirectory(prefix="etcd-gateway-deb-") as name:
         wheel = trees.build_wheel(Path(name))

@@ -16,6 +16,9 @@ REQUIREMENTS = ROOT / "deploy" / "requirements.txt"
 VERSIONS = ("3.11", "3.12", "3.13")
 """The versions of Python whose native libraries are handed out."""
 
+NO_COMMIT = 1_700_000_000
+"""The time of every file made from sources of which no commit is known; the Makefile's too."""
+
 LEFT_OUT = ("bin/", "share/")
 LEFT_OUT_SUFFIXES = (".pyc", ".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h")
 """Scripts of libraries, and sources that only their build needs."""
@@ -30,9 +33,11 @@ def read_epoch() -> int:
     """The time of every file made, in seconds since 1970: the commit's, so builds are equal."""
     if text := os.environ.get("SOURCE_DATE_EPOCH"):
         return int(text)
+    if shutil.which("git") is None:  # a source distribution is built without it
+        return NO_COMMIT
     argv = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
     done = subprocess.run(argv, check=False, capture_output=True, text=True)
-    return int(done.stdout) if done.returncode == 0 else 1_700_000_000
+    return int(done.stdout) if done.returncode == 0 else NO_COMMIT
 
 
 def run(argv: list[str], environ: Mapping[str, str]) -> None:
