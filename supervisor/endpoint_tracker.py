@@ -12,6 +12,7 @@ from gateway.core.endpoint import RETIRED, EndpointState
 from gateway.core.log import Log
 from gateway.core.networks import Networks
 from supervisor.core.admin.totals import Totals, Traffic
+from supervisor.core.admin.views import EndpointView, endpoint_view
 from supervisor.core.certificates import Place
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
@@ -146,6 +147,19 @@ class EndpointTracker:
         """The endpoints that are active."""
         members = self._roster.members
         return [each.found.name for each in members if each.state is EndpointState.ACTIVE]
+
+    def views(self) -> tuple[EndpointView, ...]:
+        """What the status document and the metrics say of each endpoint, in the roster's order."""
+        certificates = self._certificates.ends.by_endpoint()
+        return tuple(
+            endpoint_view(
+                member,
+                self.health.view(member.found.name),
+                self.health.address_views(member.found.name),
+                certificates.get(member.found.name),
+            )
+            for member in self._roster.members
+        )
 
     @property
     def any_active(self) -> bool:

@@ -30,30 +30,55 @@ KIND = "interim-admin"
 
 
 class InterimAdmin:
-    """The child, from the master's side. Owns its pidfd and the pipe that it lives by.
+    """The process of this master, if there is one: that of the image before, or a child of ours."""
 
-    The child ends when the last copy of ``alive_w`` is closed, whoever closes it.
+    def __init__(self) -> None:
+        self._process: _Process | None = None
+
+    def take_over(self, named: Mapping[str, int]) -> None:
+        """The process of the image before; ``named`` are its descriptors, ours from now on."""
+        if len(named) == 2:
+            self._process = _Process(named[f"{KIND}.pid"], named[f"{KIND}.alive"])
+            return
+        for fd in named.values():
+            os.close(fd)
+
+    def start(
+        self, sockets: Sequence[AdminSocket], view: GatewayView, log: Log, *, names: Collection[str]
+    ) -> None:
+        """Fork a process that serves ``sockets``; returns in the master only.
+
+        Does nothing while there is one. Without a descriptor or a process for it, clients wait.
+        """
+        if self._process is None:
+            self._process = _fork(sockets, view, log, names)
+
+    async def end(self) -> None:
+        """End the process, if there is one, because the master serves."""
+        process, self._process = self._process, None
+        if process is not None:
+            await process.end()
+
+    def named_descriptors(self) -> dict[str, int]:
+        """For the next image; they stay ours."""
+        return {} if self._process is None else self._process.named_descriptors()
+
+
+class _Process:
+    """One process, from the master's side. Owns its pidfd and the pipe that it lives by.
+
+    The process ends when the last copy of ``alive_w`` is closed, whoever closes it.
     """
 
     def __init__(self, pidfd: int, alive_w: int) -> None:
         self._pidfd = pidfd
         self._alive_w = alive_w
 
-    @classmethod
-    def take_over(cls, named: Mapping[str, int]) -> InterimAdmin | None:
-        """The child of the image before; ``named`` are its descriptors."""
-        if len(named) == 2:
-            return cls(named[f"{KIND}.pid"], named[f"{KIND}.alive"])
-        for fd in named.values():
-            os.close(fd)
-        return None
-
     def named_descriptors(self) -> dict[str, int]:
-        """For the next image; they stay ours."""
         return {f"{KIND}.pid": self._pidfd, f"{KIND}.alive": self._alive_w}
 
     async def end(self) -> None:
-        """Let the child answer what it has accepted and end, END_S at most, and reap it."""
+        """Let it answer what it has accepted and end, END_S at most, and reap it."""
         os.close(self._alive_w)
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
@@ -68,16 +93,16 @@ class InterimAdmin:
             self._reap()
 
     def _reap(self) -> None:
-        """Wait for the child, which has exited or was killed."""
+        """Wait for the process, which has exited or was killed."""
         with contextlib.suppress(ChildProcessError):  # as PID 1 the master reaps everybody
             os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         os.close(self._pidfd)
 
 
-def start_interim_admin(
-    sockets: Sequence[AdminSocket], view: GatewayView, log: Log, *, names: Collection[str]
-) -> InterimAdmin | None:
-    """Fork the child; returns in the master only. None: it cannot be had, and clients wait."""
+def _fork(
+    sockets: Sequence[AdminSocket], view: GatewayView, log: Log, names: Collection[str]
+) -> _Process | None:
+    """Fork the child; None if it cannot be had."""
     try:
         alive_r, alive_w = os.pipe()
     except OSError:
@@ -95,7 +120,7 @@ def start_interim_admin(
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(alive_r)
-    return InterimAdmin(pidfd, alive_w)
+    return _Process(pidfd, alive_w)
 
 
 def _run_child(

@@ -43,9 +43,7 @@ async def wait_for_listen(
             return await resolve_listen(listen, nameservers, log=log)
         except UnresolvedListenError as error:
             failures += 1
-            log.warn(  # noqa: G010 - our own Log, not logging
-                "listen address does not resolve yet, trying again", error=str(error)
-            )
+            log.warn("listen address does not resolve yet, trying again", error=str(error))
         await asyncio.sleep(
             delay_s(failures, first_s=FIRST_RETRY_S, most_s=MOST_RETRY_S, draw=draw)
         )
@@ -106,9 +104,7 @@ def _bindable(listen: HostPort, addresses: Iterable[str], log: Log | None) -> li
         return list(addresses)
     for address, why in missing.items():
         if log is not None:
-            log.warn(  # noqa: G010 - our own Log, not logging
-                "listen address left out", listen=str(listen), address=address, error=why
-            )
+            log.warn("listen address left out", listen=str(listen), address=address, error=why)
     return present
 
 

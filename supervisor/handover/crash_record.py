@@ -13,12 +13,22 @@ import dataclasses
 import json
 import os
 
+from gateway.core.log import Log
 from supervisor.core.admin.totals import Totals
 from supervisor.core.handover_state import HandoverState, encode
 from supervisor.workers.descriptor_store import DescriptorStore
 
 RECORD_NAME = "crash-record"
 """Of its descriptor in the store."""
+
+
+def open_record(store: DescriptorStore, log: Log) -> CrashRecord | None:
+    """A record in ``store``; None, and the log says why, without a descriptor or memory for it."""
+    try:
+        return CrashRecord(store)
+    except OSError as error:
+        log.warn("cannot record the state for a crash", error=str(error))
+        return None
 
 
 class CrashRecord:

@@ -1,0 +1,91 @@
+"""What this master hands over to the next one: by an upgrade, or by the record for a crash.
+
+``handover.upgrade`` and ``handover.crash_record`` know how it gets there; this module knows what
+it is, and brings the parts to a halt before an upgrade.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from supervisor.core.discovery.endpoints import describe_targets
+from supervisor.core.handover_state import HandoverState
+from supervisor.gateway_view import make_view
+from supervisor.parts import Parts
+
+
+class MasterHandover:
+    """Hands over from ``parts``; every descriptor stays with the part that owns it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def state(self) -> HandoverState:
+        """Everything that this image holds and knows at this moment. There must be a pool."""
+        parts = self._parts
+        pool = parts.pool
+        assert pool is not None  # noqa: S101 (for the type checker: it is ready)
+        part = pool.hand_over()
+        present = [member for member in parts.roster.members if member.removed_at is None]
+        health = parts.endpoints.health.export(each.found.name for each in present)
+        return HandoverState(
+            descriptors=part.descriptors
+            | parts.admin.named_descriptors()
+            | parts.interim_admin.named_descriptors()
+            | parts.left.others,
+            workers=part.workers,
+            gens=part.gens,
+            draining=part.draining,
+            totals=parts.totals,
+            started_at=parts.uptime.started_at,
+            started_boot_s=parts.uptime.started_boot_s,
+            snapshot_version=parts.roster.version,
+            found=tuple(member.found for member in present),
+            removed=parts.roster.removed,
+            health={name: view for name, view in health.items() if view is not None},
+            certificates=parts.certificates.ends.export(),
+            discovery=parts.discovery_loop.view,
+            member_list=parts.discovery_loop.adopted,
+            member_list_of=describe_targets(parts.config),
+            reload=parts.reloader.view,
+            restarts=dict(pool.restarts),
+            events=parts.events.all(),
+            listen_given=tuple(map(str, parts.config.listen_addr)),
+            listen=tuple(map(str, parts.listen)),
+            admin=tuple(parts.config.admin_addr),
+            image=parts.image,
+        )
+
+    def write_record(self) -> None:
+        """Keep the record for a crash up to date, if there is one."""
+        if self._parts.record is not None:
+            self._parts.record.write(self.state())
+
+    def find_obstacle(self) -> str:
+        """What is in the way of an upgrade; "" if nothing is."""
+        parts = self._parts
+        if parts.shutdown.draining:
+            return "draining"
+        if parts.ready or (parts.pool is not None and parts.left.took_over):
+            return ""  # after an upgrade that failed, the next one is the way out
+        return "starting"
+
+    async def pause(self) -> None:
+        """Bring what cannot be handed over half done to an end before the next image starts."""
+        queue = self._parts.endpoints.health.prober.queue
+        await asyncio.gather(self._pause_admin(), queue.pause())
+
+    async def resume(self) -> None:
+        """There is no next image: go on."""
+        self._parts.endpoints.health.prober.queue.resume()
+        await self._parts.admin.resume()
+
+    async def _pause_admin(self) -> None:
+        """From here on another process answers, until the next image does, or this one again."""
+        parts = self._parts
+        sockets = parts.admin.sockets
+        await parts.admin.pause()
+        if sockets:
+            parts.interim_admin.start(
+                sockets, make_view(parts), parts.log, names=parts.config.admin_host
+            )

@@ -1,0 +1,82 @@
+"""The parts of the master, and the few facts that all of them share.
+
+The master makes the parts, connects them and closes them. A module that looks at many parts, or
+sets many of them going, is handed all of them: the start, the upkeep, the view, the handover.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from gateway.core.address import Address
+from supervisor.admin.lifecycle import AdminLifecycle
+from supervisor.admin.port_monitor import PortMonitor
+from supervisor.admin.recent_events import RecentEvents
+from supervisor.core.config import Config
+from supervisor.core.roster import Roster
+from supervisor.discovery.loop import DiscoveryLoop
+from supervisor.endpoint_tracker import EndpointTracker
+from supervisor.handover.crash_record import CrashRecord
+from supervisor.handover.image import describe
+from supervisor.handover.service_notifier import ServiceNotifier
+from supervisor.handover.state import take_over
+from supervisor.handover.systemd import Notify
+from supervisor.handover.upgrade import Upgrade
+from supervisor.interim_admin import InterimAdmin
+from supervisor.reloader import Reloader
+from supervisor.shutdown import Shutdown
+from supervisor.system.certificate_watch import CertificateWatch
+from supervisor.system.log import make_log, take_library_messages
+from supervisor.system.signals import SignalWatch
+from supervisor.system.tasks import Tasks
+from supervisor.system.tls import TlsContexts
+from supervisor.system.uptime import Uptime
+from supervisor.workers.pool import WorkerPool
+from supervisor.workers.shared_listeners import SharedListeners
+
+
+class Parts:
+    """``Parts(config)`` makes those that need no loop and no other part; the master sets the rest.
+
+    Making them takes over what the master before this one left: ``left``.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        """In use; a reload replaces it."""
+        self.listen: tuple[Address, ...] = ()
+        """The listen addresses as literals; none until they are known."""
+        self.ready = False
+        """Whether every slot has had a worker that was ready."""
+        self.pool: WorkerPool | None = None
+        """None until the first worker may be forked."""
+        self.port_monitor: PortMonitor | None = None
+        self.record: CrashRecord | None = None
+        """None without a service manager that keeps it."""
+        self.image = describe()
+        self.left = take_over(os.environ)
+        state = self.left.state
+        self.events = RecentEvents(state.events)
+        self.log = make_log(config.log_level, config.log_format, tap=self.events.take)
+        take_library_messages(self.log)
+        self.tls_contexts = TlsContexts(self.log)
+        self.certificates = CertificateWatch(self.log)
+        self.certificates.ends.restore(state.certificates)
+        self.uptime = Uptime(state.started_at, state.started_boot_s)
+        self.totals = state.totals
+        self.roster = Roster(state.snapshot_version)
+        self.interim_admin = InterimAdmin()
+
+    admin: AdminLifecycle
+    loop: asyncio.AbstractEventLoop
+    tasks: Tasks
+    notify: Notify
+    shared: SharedListeners
+    service_notifier: ServiceNotifier
+    shutdown: Shutdown
+    endpoints: EndpointTracker
+    discovery_loop: DiscoveryLoop
+    reloader: Reloader
+    signals: SignalWatch
+    upgrade: Upgrade

@@ -1,0 +1,70 @@
+"""What each signal makes the master do (docs/signals.md)."""
+
+from __future__ import annotations
+
+import signal
+
+from gateway.core import messages
+from supervisor.core.admin.document import log_lines
+from supervisor.gateway_view import make_view
+from supervisor.master_handover import MasterHandover
+from supervisor.parts import Parts
+
+
+class SignalActions:
+    """Sets the parts going; each signal is done with, or is a task, when :meth:`act` returns."""
+
+    def __init__(self, parts: Parts, handover: MasterHandover) -> None:
+        self._parts = parts
+        self._handover = handover
+
+    def act(self, number: signal.Signals) -> None:
+        """Do what the signal asks for; one that is not named here ends the gateway."""
+        parts = self._parts
+        match number:
+            case signal.SIGHUP:
+                self._ask_reload()
+            case signal.SIGUSR1:
+                self._log_status()
+            case signal.SIGUSR2:
+                parts.tasks.start(parts.upgrade.attempt(), "upgrade")
+            case signal.SIGTTIN:
+                self._resize(+1)
+            case signal.SIGTTOU:
+                self._resize(-1)
+            case _:
+                parts.shutdown.on_signal(
+                    number,
+                    parts.pool,
+                    now=parts.loop.time(),
+                    handover=parts.config.handover,
+                    drain_timeout_s=parts.config.drain_timeout_s,
+                )
+                parts.admin.forget_view()
+
+    def _ask_reload(self) -> None:
+        parts = self._parts
+        if parts.shutdown.draining:
+            parts.log.warn("no reload now", reason="draining")
+        elif parts.pool is None:
+            parts.log.info("the reload follows the start")
+            parts.reloader.remember()
+            parts.discovery_loop.refresh()  # a start that waits for DNS need not wait any longer
+        else:
+            parts.reloader.ask()
+
+    def _log_status(self) -> None:
+        for msg, fields in log_lines(make_view(self._parts)):
+            self._parts.log.info(msg, **fields)
+
+    def _resize(self, by: int) -> None:
+        """One worker more or less; nothing while there is no pool, or the gateway ends."""
+        pool, log = self._parts.pool, self._parts.log
+        if pool is None or self._parts.shutdown.draining:
+            return
+        before, after = pool.wanted, pool.resize(by)
+        self._handover.write_record()
+        if after == before:
+            log.warn("number of workers unchanged", workers=after, most=messages.MAX_SLOTS)
+        else:
+            log.info("number of workers changed", workers=after)

@@ -1,0 +1,231 @@
+"""The start of the gateway: endpoints and listen addresses are found, then workers are forked.
+
+A master that takes over from a former one serves clients from its first moment, by the former
+workers. What would end the start of any other gateway is then logged, and tried again or left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+
+from gateway.core import messages
+from gateway.core.address import Address
+from gateway.process_title import set_title
+from supervisor.admin.lifecycle import PATIENCE_S
+from supervisor.admin.port_monitor import PortMonitor
+from supervisor.core.discovery.endpoints import describe_targets
+from supervisor.discovery.listen_addresses import wait_for_listen
+from supervisor.discovery.loop import STAYING, NoEndpointsError
+from supervisor.discovery.resolution import BadTargetError
+from supervisor.handover.crash_record import open_record
+from supervisor.handover.inherited_listen import find_listen
+from supervisor.interim_admin import KIND as INTERIM_KIND
+from supervisor.master_handover import MasterHandover
+from supervisor.parts import Parts
+from supervisor.system import kernel_calls, limits
+from supervisor.system.connections import dial_as, find_foreign_source
+from supervisor.system.orphans import OrphanReaper
+from supervisor.workers.pool import Handlers, WorkerPool
+
+RETRY_S = 5.0
+"""With endpoints taken over from the image before us, unusable targets are tried again."""
+
+UPGRADE_RETRY_S = 60.0
+"""Until a start that failed beside the workers of a former master is gone on with."""
+
+OLD_WORKERS_GO_ON = "upgrade failed, the old workers go on"
+
+
+class StartError(Exception):
+    """The gateway cannot run on this host as it is; the text says why (exit code 1)."""
+
+
+class Startup:
+    """Starts ``parts``; owns the start's timers, and the reaper of orphans, until :meth:`close`.
+
+    ``handlers`` are what the worker pool calls.
+    """
+
+    def __init__(self, parts: Parts, handover: MasterHandover, handlers: Handlers) -> None:
+        self._parts = parts
+        self._handover = handover
+        self._handlers = handlers
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._orphans: OrphanReaper | None = None
+
+    def check_host(self) -> None:
+        """StartError: a system call is missing, or --source-addr is no address of this host."""
+        if missing := kernel_calls.find_missing_call():
+            raise StartError(missing)
+        dial_as(self._parts.config)
+        if foreign := find_foreign_source(self._parts.config):
+            self._object("cannot dial", foreign)
+
+    def bind_admin(self) -> None:
+        """Bind the admin address, and serve it if the start takes longer than PATIENCE_S.
+
+        That of a former image is served at once: clients may wait for it already.
+        AdminError: the address cannot be had.
+        """
+        parts = self._parts
+        if parts.left.took_over:
+            parts.admin.bind(parts.config.admin_addr, parts.left.take("admin"))
+            parts.interim_admin.take_over(parts.left.take(INTERIM_KIND))
+            self._open_admin()
+        else:
+            parts.admin.bind(parts.config.admin_addr)
+        self._timers["admin"] = parts.loop.call_later(PATIENCE_S, self._open_admin)
+
+    async def run(self) -> None:
+        """Find the listen addresses and the endpoints, and fork the workers.
+
+        It may take as long as DNS does. Raises StartError, OSError, and as :meth:`follow`.
+        """
+        parts = self._parts
+        parts.listen = await self._find_listen()
+        set_title("master", ",".join(str(address) for address in parts.listen))
+        slots = self._settle_size()
+        if parts.left.state.found:
+            self._take_over_endpoints()
+            await self._open_shared()
+            self._start_pool(slots)
+        await self.follow()
+        if parts.pool is None:
+            await self._open_shared()
+            self._start_pool(slots)
+
+    async def follow(self) -> None:
+        """Resolve for the first time. With endpoints at hand its failure is no reason to end.
+
+        Else raises NoEndpointsError or BadTargetError.
+        """
+        parts = self._parts
+        while True:
+            try:
+                await parts.discovery_loop.start(parts.listen)
+            except (BadTargetError, NoEndpointsError) as error:
+                if parts.pool is None:
+                    raise
+                parts.log.error(STAYING, error=str(error))
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    def follow_later(self) -> None:
+        """The start failed beside workers of a former master: go on with it in a minute."""
+        parts = self._parts
+        self._timers["begin"] = parts.loop.call_later(
+            UPGRADE_RETRY_S, lambda: parts.tasks.start(self.follow(), "begin")
+        )
+
+    def close(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        if self._orphans is not None:
+            self._orphans.close()
+
+    # -- the steps ----------------------------------------------------------------------------
+
+    def _object(self, msg: str, why: str) -> None:
+        """End the start, or only log it where workers of a former master serve."""
+        if not self._parts.left.took_over:
+            raise StartError(why)
+        self._parts.log.error(msg, error=why)
+
+    def _open_admin(self) -> None:
+        self._parts.tasks.start(self._parts.admin.open(), "admin")
+
+    async def _find_listen(self) -> tuple[Address, ...]:
+        """Listen addresses as literals. What is bound already does not depend on DNS."""
+        config, state = self._parts.config, self._parts.left.state
+        if state.listen:
+            return await find_listen(config, state)
+        return await wait_for_listen(
+            config.listen_addr, config.nameserver, self._parts.log, draw=random.randrange
+        )
+
+    def _settle_size(self) -> int:
+        """How many workers there are to be; the host's open files are shared out accordingly."""
+        parts = self._parts
+        open_files = limits.raise_open_files()
+        slots = parts.left.state.workers or parts.config.workers or limits.usable_cpus()
+        slots = min(slots, messages.MAX_SLOTS)
+        parts.log.info(
+            "starting",
+            listen=[str(address) for address in parts.listen],
+            workers=slots,
+            open_files=open_files,
+            max_sessions=parts.config.max_sessions,
+        )
+        listen = len(parts.listen)
+        if obstacle := limits.find_obstacle(open_files, workers=slots, listen=listen):
+            self._object(OLD_WORKERS_GO_ON, obstacle)
+        shares = limits.share_out(open_files, workers=slots, listen=listen)
+        parts.endpoints.health.prober.queue.max_sockets = shares.probes
+        parts.discovery_loop.max_lookups = shares.lookups
+        parts.discovery_loop.max_handshakes = shares.handshakes
+        parts.admin.max_connections = shares.admin
+        return slots
+
+    def _take_over_endpoints(self) -> None:
+        """The image before us knew them a moment ago: serve with them until DNS answers."""
+        parts, state = self._parts, self._parts.left.state
+        parts.roster.remember(state.removed)
+        parts.endpoints.on_found(state.found)
+        parts.endpoints.health.remember(state.health)
+        if state.discovery is not None:
+            same = state.member_list_of == describe_targets(parts.config)
+            adopted = state.member_list if same else None
+            parts.discovery_loop.remember(state.discovery, adopted, state.found)
+
+    async def _open_shared(self) -> None:
+        """Open the UNIX sockets. Beside workers that serve, a failure is one to try again."""
+        parts = self._parts
+        inherited = parts.left.inherited.shared_sockets()
+        while True:
+            try:
+                parts.shared.take_over(parts.listen, inherited)
+                await parts.shared.open(parts.listen)
+            except OSError as error:
+                if not parts.left.took_over:
+                    raise
+                parts.log.error(OLD_WORKERS_GO_ON, error=str(error))
+                inherited = []
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    def _start_pool(self, slots: int) -> None:
+        """Fork the workers. From here on this master is responsible for what it took over."""
+        parts = self._parts
+        parts.left.commit(os.environ)
+        parts.port_monitor = PortMonitor(parts.listen, parts.log)
+        goes_on = parts.left.is_crash_of(parts.image)
+        parts.pool = pool = WorkerPool(
+            parts.config,
+            parts.listen,
+            parts.log,
+            self._handlers,
+            slots=slots,
+            inherited=parts.left.inherited,
+            shared=parts.shared,
+            keep_workers=goes_on,
+            store=parts.notify,
+        )
+        pool.restarts.update(parts.left.state.restarts)
+        if parts.config.handover and parts.notify.enabled:
+            parts.record = open_record(parts.notify, parts.log)
+        parts.shutdown.record = parts.record
+        first = parts.endpoints.publish_from_now_on()
+        self._handover.write_record()
+        if goes_on:
+            parts.log.info("the master before this one crashed, its workers go on")
+        pool.start(first)
+        self._orphans = OrphanReaper(parts.loop, self._owns_process, pid=os.getpid())
+        self._orphans.start()
+
+    def _owns_process(self, pid: int) -> bool:
+        pool = self._parts.pool
+        return (pool is not None and pool.owns(pid)) or self._parts.upgrade.owns(pid)
