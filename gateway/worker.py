@@ -162,7 +162,9 @@ class Worker:
         """Bind unless the listeners were inherited; False: it could not be, the master knows."""
         if not self._start.listeners:
             try:
-                fds = self._ingress.bind(self._start.listen, exclusive=self._start.exclusive)
+                fds = self._ingress.listeners.bind(
+                    self._start.listen, exclusive=self._start.exclusive
+                )
             except OSError as error:
                 reason = "start" if error.errno in EXHAUSTED else "bind"
                 self._control.send(messages.Failed(reason, error.strerror or str(error)))
@@ -191,9 +193,9 @@ class Worker:
             case messages.Drain():
                 self._begin_drain(message)
             case messages.Adopt(slot):
-                self._ingress.adopt(slot, [socket.socket(fileno=fd) for fd in fds])
+                self._ingress.listeners.adopt(slot, [socket.socket(fileno=fd) for fd in fds])
             case messages.Release(slot):
-                self._ingress.release(slot)
+                self._ingress.listeners.release(slot)
             case messages.Peer(slot):
                 self._ingress.add_peer(slot, socket.socket(fileno=fds[0]))
             case _ as never:

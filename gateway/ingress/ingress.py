@@ -7,25 +7,22 @@ while the gateway is full.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import os
-import resource
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.core.address import HostPort
 from gateway.core.counters import PauseReason, WorkerCounters
 from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.log import Log
 from gateway.core.messages import Settings
-from gateway.core.rate import RateLimit
 from gateway.core.socket_address import SocketAddress
+from gateway.ingress.accept_rate import AcceptRate
 from gateway.ingress.handoff import Handoff
-from gateway.ingress.listener import Acceptor, drain_queue, open_listener, tune_listener
+from gateway.ingress.listener import Acceptor
+from gateway.ingress.listener_set import ListenerSet
+from gateway.ingress.open_files import count_open_files
 from gateway.ingress.quota import Quota
 from gateway.poller import Poller
 from gateway.scoreboard import Scoreboard
@@ -33,16 +30,11 @@ from gateway.sessions.register import Sessions
 from gateway.tcp import peer_of
 from gateway.unix import UNIX_PEER, is_unix_socket
 
-_LOOKED_AT = 8192
-"""Descriptors asked for one by one: a worker begins with three for each of MAX_SLOTS at most."""
-
 LOST = "no descriptor was left for a client that another worker handed over"
 
 
 class Ingress:
-    """Owns the listeners and clients held back; borrows the rest.
-
-    There are the slot's own listeners, adopted ones, and UNIX sockets that all workers share.
+    """Owns ``listeners`` and the clients held back; borrows the rest.
 
     Whoever made ``sessions`` sees to it that each end of one is told to :meth:`session_ended`.
     ``on_empty()``: after :meth:`leave`, the last client is gone.
@@ -75,13 +67,9 @@ class Ingress:
         self._log = log
         self._row = row
         self._slot = slot
-        self._listeners = list(listeners)
-        self._shared = list(shared)
-        self._lent = list(lent)
         self._has_unix_clients = bool(shared or lent)
         self._inbox = inbox
         self._on_empty = on_empty
-        self._adopted: dict[int, list[socket.socket]] = {}
         self._handoff = Handoff(scoreboard, row=row, slot=slot, inbox=inbox, peers=peers)
         self._quota = Quota(
             scoreboard,
@@ -102,8 +90,15 @@ class Ingress:
             on_resume=self._update_taking,
             log=log,
         )
-        self._rate: RateLimit | None = None
-        self._rate_timer: asyncio.TimerHandle | None = None
+        self.listeners = ListenerSet(
+            self._acceptor,
+            budget,
+            own=listeners,
+            shared=shared,
+            lent=lent,
+            room=self._quota.room_by_descriptors,
+        )
+        self._rate: AcceptRate | None = None
         self._knows_endpoints = False
         self._reading_inbox = False
         self._leaving = False
@@ -124,92 +119,34 @@ class Ingress:
         """Descriptors of the clients held back, which stay ours."""
         return self._quota.clients_held_back()
 
-    # -- listeners --------------------------------------------------------------------------
-
-    def bind(self, listen: Sequence[HostPort], *, exclusive: bool) -> list[int]:
-        """Make the slot's own listeners; their descriptors. An OSError says which address."""
-        for address in listen:
-            self._listeners.append(open_listener(address, exclusive=exclusive))
-        return [sock.fileno() for sock in self._listeners]
+    # -- from the first settings to the end -------------------------------------------------
 
     def apply(self, settings: Settings) -> None:
         """New settings; the endpoints of their snapshot are known to the sessions already."""
         self._knows_endpoints = True
         self._quota.max_sessions = settings.max_sessions
         self._acceptor.on_client = self._screen if settings.allow else self._on_client
-        for sock in self._all_listeners():
-            tune_listener(sock, settings)
+        self.listeners.tune(settings)
         self._quota.serve_held_back()
         self._set_rate(settings.max_session_rate)
         self._acceptor.recheck()
 
     def start(self) -> None:
         """Accept, and take what others hand over."""
-        self._budget.limit(*_open_files())
-        for sock in (*self._listeners, *self._shared, *self._lent):
-            self._acceptor.add(sock)
+        self._budget.limit(*count_open_files())
+        self.listeners.start()
         self._update_taking()
 
-    def adopt(self, slot: int, socks: list[socket.socket]) -> None:
-        """Accept from another slot's listeners, too, until :meth:`release`."""
-        self.release(slot)
-        if self._leaving:
-            for sock in socks:
-                sock.close()
-            return
-        self._adopted[slot] = socks
-        self._budget.spend(len(socks))
-        for sock in socks:
-            self._acceptor.add(sock)
-
-    def release(self, slot: int) -> None:
-        """Close our duplicates; what is queued on them waits for whoever holds the others."""
-        for sock in self._adopted.pop(slot, []):
-            self._acceptor.remove(sock)
-            sock.close()
-            self._budget.give_back()
-
     def leave(self, *, accept_rest: bool, shut: bool) -> None:
-        """Accept no more, and close our duplicates of all listeners.
+        """Accept no more, and close our duplicates of all listeners, see :meth:`ListenerSet.close`.
 
-        ``accept_rest``: nobody else will accept, so what is queued is taken first. ``shut``: nobody
-        is to connect any more; it takes the sockets out of the kernel's group at once, whoever else
-        holds them.
+        Clients that are served, or wait to be, are left to the end of their sessions.
         """
         self._leaving = True
         self._update_taking()
-        for sock in self._all_listeners():
-            self._acceptor.remove(sock)
-            if accept_rest:
-                drain_queue(sock, self._acceptor.on_client, self._quota.room_by_descriptors)
-            if shut:
-                with contextlib.suppress(OSError):  # another worker was first
-                    sock.shutdown(socket.SHUT_RD)
-            sock.close()
-            self._budget.give_back()
-        self._leave_shared(accept_rest=accept_rest, shut=shut)
-        self._listeners.clear()
-        self._adopted.clear()
+        self.listeners.close(accept_rest=accept_rest, shut=shut)
         self._empty_inbox()
         self._left = True
-
-    def _leave_shared(self, *, accept_rest: bool, shut: bool) -> None:
-        """The same for UNIX sockets: what is queued there can be accepted after a shutdown too."""
-        for sock in self._shared:
-            self._acceptor.remove(sock)
-            if shut:
-                with contextlib.suppress(OSError):  # another worker was first
-                    sock.shutdown(socket.SHUT_RD)
-            if accept_rest:
-                drain_queue(sock, self._on_client, self._quota.room_by_descriptors)
-            sock.close()
-            self._budget.give_back()
-        self._shared.clear()
-        for sock in self._lent:  # who waits there is its service manager's to see to
-            self._acceptor.remove(sock)
-            sock.close()
-            self._budget.give_back()
-        self._lent.clear()
 
     def close(self) -> None:
         """At the very end: take what was in flight to us, close who is held back."""
@@ -217,11 +154,8 @@ class Ingress:
         self._update_taking()
         self._empty_inbox()
         self._quota.close()
-        if self._rate_timer is not None:
-            self._rate_timer.cancel()
-
-    def _all_listeners(self) -> list[socket.socket]:
-        return [*self._listeners, *(sock for each in self._adopted.values() for sock in each)]
+        if self._rate is not None:
+            self._rate.close()
 
     # -- clients ----------------------------------------------------------------------------
 
@@ -234,7 +168,7 @@ class Ingress:
 
     def _on_client(self, fd: int, peer: Any) -> None:
         if self._rate is not None:
-            self._count_client()
+            self._rate.count_client(accepting=not self._leaving)
         handoff = self._handoff
         if (
             handoff.pays
@@ -255,32 +189,18 @@ class Ingress:
         """Take at most so many clients a second, over all workers; 0 is any number."""
         if per_s == (self._rate.per_s if self._rate is not None else 0):
             return
-        if self._rate_timer is not None:
-            self._rate_timer.cancel()
-            self._rate_timer = None
-        self._rate = None
+        if self._rate is not None:
+            self._rate.close()
+            self._rate = None
         if per_s:
-            self._rate = RateLimit(per_s, self._scoreboard.accepted(), time.monotonic())
-        self._quota.rate_limited = per_s > 0
-        self._quota.rate_reached = False
-
-    def _count_client(self) -> None:
-        """One more came; leave the next one in the kernel's queue until its time has come."""
-        self._scoreboard.count_client(self._row)
-        if self._rate_timer is None and not self._leaving:
-            self._wait_for_rate()
-
-    def _wait_for_rate(self) -> None:
-        """Accept if another client may come now, else look again when one may."""
-        self._rate_timer = None
-        if self._rate is None:
-            return
-        wait_s = self._rate.wait_s(self._scoreboard.accepted(), time.monotonic())
-        self._quota.rate_reached = wait_s > 0
-        if wait_s:
-            self._rate_timer = self._loop.call_later(wait_s, self._wait_for_rate)
-        else:
-            self._acceptor.recheck()
+            self._rate = AcceptRate(
+                self._loop,
+                self._scoreboard,
+                row=self._row,
+                per_s=per_s,
+                quota=self._quota,
+                recheck=self._acceptor.recheck,
+            )
 
     def _serve(self, fd: int) -> None:
         peer: SocketAddress | None = None
@@ -399,21 +319,3 @@ class Ingress:
         """Keep our place in the line of workers whose clients wait for the limit."""
         limited = self._acceptor.pause_reason is PauseReason.LIMIT and not self._quota.rate_reached
         self._quota.note(limited and self._acceptor.has_clients(), now_ns)
-
-
-def _open_files() -> tuple[int, int]:
-    """The limit of open files of this process, and how many it has now."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = sys.maxsize if soft == resource.RLIM_INFINITY else soft
-    try:
-        return most, len(os.listdir("/proc/self/fd")) - 1  # but the one for looking
-    except OSError:  # there is none for looking
-        return most, sum(map(_is_open, range(min(most, _LOOKED_AT))))
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        fcntl.fcntl(fd, fcntl.F_GETFD)
-    except OSError:
-        return False
-    return True

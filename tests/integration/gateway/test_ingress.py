@@ -94,7 +94,7 @@ def test_a_leaving_ingress_adopts_nothing() -> None:
     with Plane() as plane, watcher(plane) as entry:
         late = open_listener(HostPort("127.0.0.1", free_port()), exclusive=True)
         plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
-        plane.ask(lambda: entry.ingress.adopt(1, [late]))
+        plane.ask(lambda: entry.ingress.listeners.adopt(1, [late]))
         assert late.fileno() == -1
         with pytest.raises(ConnectionRefusedError):
             entry.connect()
