@@ -133,16 +133,16 @@ MUTANTS = (
     ),
     Mutant(
         "fleet: a slot has no second adopter",
-        "supervisor/core/workers/fleet.py",
-        "        if slot.adopter is not None and not self._serves(slot.adopter):",
-        "        if False:",
+        "supervisor/core/workers/adopters.py",
+        "    if slot.adopter is not None and not _serves(slots, slot.adopter):",
+        "    if False:",
         FLEET,
     ),
     Mutant(
         "fleet: an adopter is never released",
-        "supervisor/core/workers/fleet.py",
-        "        if slot.serving:\n            slot.unserved_at = None",
-        "        if False:\n            slot.unserved_at = None",
+        "supervisor/core/workers/adopters.py",
+        "    if slot.serving:\n        slot.unserved_at = None",
+        "    if False:\n        slot.unserved_at = None",
         FLEET,
     ),
     Mutant(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from supervisor.core.workers.fleet import ADOPT_RETRY_S, Phase
+from supervisor.core.workers.adopters import ADOPT_RETRY_S
+from supervisor.core.workers.fleet import Phase
 from supervisor.core.workers.slot import Slot
 from supervisor.core.workers.worker_state import WorkerState
 from tests.simulation.clock import Violation

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from gateway.core import messages
 from supervisor.core.exit_codes import EXIT_CRASH_LOOP, EXIT_FAILURE
-from supervisor.core.workers import commands, events
+from supervisor.core.workers import adopters, commands, events
 from supervisor.core.workers.commands import Command
 from supervisor.core.workers.events import Event
 from supervisor.core.workers.slot import (
@@ -22,6 +22,7 @@ from supervisor.core.workers.slot import (
     Slot,
     Worker,
     backoff_s,
+    find_worker,
     take_over,
     vacate,
 )
@@ -30,8 +31,6 @@ from supervisor.core.workers.worker_state import Happening, WorkerState, next_st
 
 TICK_S = 0.05
 """How often the pool sends Tick."""
-ADOPT_RETRY_S = 0.2
-"""Between two attempts to have a slot's listeners adopted: descriptors come back with sessions."""
 GAP_S = 0.25
 """After a longer time without a step, the master itself did not run (the host was suspended, the
 master stopped or starved), and the time is not held against the workers."""
@@ -96,9 +95,7 @@ class Fleet:
 
     def find(self, who: WorkerId) -> Worker | None:
         """The worker, or None if it was reaped (or never was)."""
-        if not 0 <= who.slot < len(self.slots):
-            return None
-        return next((w for w in self.slots[who.slot].workers() if w.who == who), None)
+        return find_worker(self.slots, who)
 
     @property
     def wanted(self) -> int:
@@ -120,7 +117,8 @@ class Fleet:
             case events.WorkerExited(who):
                 self._exited(who, now)
             case events.AdoptionFailed(slot, by):
-                self._adoption_failed(slot, by, now)
+                if 0 <= slot < len(self.slots):
+                    adopters.note_failure(self.slots[slot], by, now)
             case events.Resize(by):
                 self._resize(by, now)
             case events.DrainAll(deadline_s):
@@ -147,13 +145,7 @@ class Fleet:
             self.slots.append(slot)
             if index in left:
                 take_over(slot, left[index], now, self.limits.drain_timeout_s)
-        for who in [s.occupant.who for s in self.slots if s.occupant and not s.occupant.stale]:
-            # What the worker that is kept adopted for the former master is not known here.
-            self._out += [
-                commands.ReleaseListeners(who, slot.index)
-                for slot in self.slots
-                if slot.bound and slot.index != who.slot
-            ]
+        self._out += adopters.release_unknown(self.slots)
 
     def _ready(self, who: WorkerId, now: float) -> None:
         worker = self.find(who)
@@ -215,14 +207,6 @@ class Fleet:
         if now >= self._report_at:
             self._report_at = now + UPGRADE_RETRY_S / 2
             self._out.append(commands.ReportUpgradeFailed())
-
-    def _adoption_failed(self, index: int, by: WorkerId | None, now: float) -> None:
-        if not 0 <= index < len(self.slots):
-            return
-        slot = self.slots[index]
-        if by is None or slot.adopter == by:
-            slot.adopter = None
-            slot.adopt_at = now + ADOPT_RETRY_S
 
     def _resize(self, by: int, now: float) -> None:
         for _ in range(abs(by)):
@@ -325,7 +309,7 @@ class Fleet:
         for slot in self.slots:
             self._fill(slot, now)
         for slot in self.slots:
-            self._assign_adopter(slot, now)
+            self._out += adopters.assign_adopter(self.slots, slot, now)
         for slot in self.slots:
             if not slot.wanted and (slot.adopter is not None or not slot.bound):
                 for worker in (slot.occupant, slot.successor):
@@ -369,50 +353,6 @@ class Fleet:
         exclusive = slot.index == 0 and not any(each.bound for each in self.slots)
         self._out.append(commands.Spawn(who, exclusive, reason))
         return Worker(who, since=now, beat_at=now)
-
-    def _assign_adopter(self, slot: Slot, now: float) -> None:
-        """Have another worker accept from the sockets of a slot that has no live worker."""
-        if not slot.bound:
-            return
-        if slot.serving:
-            slot.unserved_at = None
-            self._release(slot)
-            return
-        if slot.unserved_at is None:
-            slot.unserved_at = now
-        if slot.adopter is not None and not self._serves(slot.adopter):
-            self._release(slot)
-        if slot.adopter is None and slot.may_be_adopted(now):
-            slot.adopter = self._find_adopter(slot)
-            if slot.adopter is not None:
-                self._out.append(commands.AdoptListeners(slot.adopter, slot.index))
-
-    def _serves(self, who: WorkerId) -> bool:
-        """Whether the worker is its slot's occupant and accepts."""
-        slot = self.slots[who.slot]
-        return slot.serving and slot.occupant is not None and slot.occupant.who == who
-
-    def _find_adopter(self, slot: Slot) -> WorkerId | None:
-        """The accepting worker that has adopted the fewest slots; None if no worker accepts."""
-        adopters = [each.adopter.slot for each in self.slots if each.adopter is not None]
-        return min(
-            (
-                each.occupant.who
-                for each in self.slots
-                if each.serving and each.occupant is not None and each is not slot
-            ),
-            key=lambda who: adopters.count(who.slot),
-            default=None,
-        )
-
-    def _release(self, slot: Slot) -> None:
-        """End an adoption. A draining or dead adopter has closed its duplicates already."""
-        if slot.adopter is None:
-            return
-        adopter = self.find(slot.adopter)
-        if adopter is not None and adopter.state in (WorkerState.READY, WorkerState.HUNG):
-            self._out.append(commands.ReleaseListeners(slot.adopter, slot.index))
-        slot.adopter = None
 
     def _finish(self, now: float) -> None:
         if self._shut_at is not None and now >= self._shut_at:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from supervisor.core.backoff import doubled_s
@@ -104,6 +105,13 @@ class Slot:
     def workers(self) -> list[Worker]:
         present = [w for w in (self.occupant, self.successor) if w is not None]
         return present + list(self.draining.values())
+
+
+def find_worker(slots: Sequence[Slot], who: WorkerId) -> Worker | None:
+    """The worker, or None if it was reaped (or never was)."""
+    if not 0 <= who.slot < len(slots):
+        return None
+    return next((worker for worker in slots[who.slot].workers() if worker.who == who), None)
 
 
 def backoff_s(failures: int) -> float:

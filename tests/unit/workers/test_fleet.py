@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.core.messages import MAX_SLOTS
 from supervisor.core.workers import commands, events
+from supervisor.core.workers.adopters import ADOPT_RETRY_S
 from supervisor.core.workers.fleet import (
-    ADOPT_RETRY_S,
     GAP_S,
     SHORT_LIFE_S,
     SHUT_AFTER_S,
