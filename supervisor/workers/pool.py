@@ -13,12 +13,10 @@ import gc
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import assert_never
 
 from gateway.core import messages, wire
-from gateway.core.address import Address, tcp_only
+from gateway.core.address import Address
 from gateway.core.log import Log
-from gateway.descriptors import close_all
 from gateway.scoreboard import Scoreboard
 from gateway.worker import WorkerStart, run
 from supervisor.core.admin.views import WorkerStatus, WorkerView
@@ -38,23 +36,15 @@ from supervisor.workers.session_survey import SessionSurvey
 from supervisor.workers.shared_listeners import SharedListeners
 from supervisor.workers.slot_sockets import Sockets
 from supervisor.workers.spawner import Spawner
+from supervisor.workers.worker_commands import WorkerCommand, WorkerCommands
+from supervisor.workers.worker_messages import WorkerMessages
 
 HANG_TOLD_AFTER_S = 1.0
 """Other workers accept in its place much earlier. A shorter hang is not logged, because on a busy
 host all workers have them."""
 
-EXPECTED_ADDRESS = "in --listen-addr an address of this host on which no other program listens"
 
-_OneByOne = (
-    commands.Kill
-    | commands.Retire
-    | commands.AdoptListeners
-    | commands.ReleaseListeners
-    | commands.AnnounceReady
-    | commands.ReportUpgradeFailed
-    | commands.ShutListeners
-    | commands.Finish
-)
+_PoolCommand = commands.AnnounceReady | commands.ReportUpgradeFailed | commands.Finish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +116,21 @@ class WorkerPool:
             listen=listen,
             rows=self._rows,
             sockets=self._sockets,
+            handles=self._handles,
             log=log,
             entry=entry,
             restarts=Counter(),
+        )
+        self._commands = WorkerCommands(self._handles, self._sockets, log)
+        self._messages = WorkerMessages(
+            listen=listen,
+            handles=self._handles,
+            sockets=self._sockets,
+            survey=self.survey,
+            log=log,
+            feed=self._feed,
+            on_failure=self._note_failure,
+            pass_on=handlers.on_message,
         )
 
     # What the master asks for
@@ -150,7 +152,7 @@ class WorkerPool:
         )
         for index in range(self._wanted):
             with contextlib.suppress(OSError):  # without descriptors: tried again before the fork
-                self._open_slot(index)
+                self._spawner.open_slot(index)
         self._handles.tell_all(self._snapshot, messages.Snapshot)
         left = self._inherited.left(self._listen, keep=self._keep_workers)
         self._feed(events.Start(self._wanted, left))
@@ -268,46 +270,23 @@ class WorkerPool:
         if spawns:
             self._spawn(spawns)
 
-    def _attempt(self, command: _OneByOne) -> None:
+    def _attempt(self, command: WorkerCommand | _PoolCommand) -> None:
         """Carry out a command; one that fails costs none of those that follow it."""
         try:
-            self._carry_out(command)
+            match command:
+                case commands.AnnounceReady():
+                    self._handlers.on_ready()
+                case commands.ReportUpgradeFailed():
+                    self._handlers.on_upgrade_failed()
+                case commands.Finish(code):
+                    self._finish(code)
+                case _:
+                    self._commands.carry_out(command)
         except OSError as error:
             name = type(command).__name__
             self._log.error("command to a worker failed", command=name, error=str(error))
             if isinstance(command, commands.AdoptListeners):
                 self._feed(events.AdoptionFailed(command.slot))
-
-    def _carry_out(self, command: _OneByOne) -> None:
-        match command:
-            case commands.Kill(who, reason):
-                self._handles.kill(who, reason)
-            case commands.Retire(who, deadline_s, close_listeners):
-                if handle := self._handles.find(who):
-                    handle.leaving = True
-                    drain = messages.Drain(deadline_s, close_listeners)
-                    handle.channel.send(wire.encode(drain), messages.Drain)
-            case commands.AdoptListeners(by, slot):
-                listeners = self._sockets[slot].listeners
-                # Without any, all addresses are UNIX sockets', which every worker accepts from.
-                if listeners and (handle := self._handles.find(by)):
-                    self._log.debug("adopting listeners", slot=by.slot, gen=by.gen, of_slot=slot)
-                    handle.channel.pass_down(
-                        messages.Adopt(slot), [sock.fileno() for sock in listeners]
-                    )
-            case commands.ReleaseListeners(by, slot):
-                if handle := self._handles.find(by):
-                    handle.channel.pass_down(messages.Release(slot))
-            case commands.AnnounceReady():
-                self._handlers.on_ready()
-            case commands.ReportUpgradeFailed():
-                self._handlers.on_upgrade_failed()
-            case commands.ShutListeners():
-                self._sockets.shut()
-            case commands.Finish(code):
-                self._finish(code)
-            case _:
-                assert_never(command)
 
     def _tick(self) -> None:
         now = self._loop.time()
@@ -327,86 +306,23 @@ class WorkerPool:
 
     # Workers
 
-    def _open_slot(self, index: int) -> None:
-        """Open a slot that is not open, and make its inbox known to the live workers."""
-        if index not in self._sockets:
-            self._sockets.open(index)
-            self._handles.introduce(index, self._sockets[index].inbox_w)
-
     def _spawn(self, spawns: Sequence[commands.Spawn]) -> None:
         """Fork these workers in one go; of one that cannot be started the fleet hears as gone."""
-        ready: list[commands.Spawn] = []
-        for spawn in spawns:  # each is born with the inboxes of all
-            try:
-                self._open_slot(spawn.who.slot)
-            except OSError as error:
-                self._not_started(spawn.who, error)
-            else:
-                ready.append(spawn)
-        pin = self._config.pin_workers
-        for who, child in self._spawner.spawn(ready, slots=self._fleet.wanted, pin=pin):
-            if isinstance(child, OSError):
-                self._not_started(who, child)
-                continue
-            try:
-                handle = self._handles.take(who, child)
-            except OSError as error:
-                self._not_started(who, error)
-            else:
-                handle.channel.send(self._snapshot, messages.Snapshot)
-
-    def _not_started(self, who: WorkerId, error: OSError) -> None:
-        self._spawner.tell_failure(who, error)
-        self.failure = f"cannot start worker: {error.strerror or error}"
-        self._feed(events.WorkerExited(who))
+        failed = self._spawner.spawn(
+            spawns,
+            slots=self._fleet.wanted,
+            pin=self._config.pin_workers,
+            snapshot=self._snapshot,
+        )
+        for who, error in failed:
+            self._note_failure(f"cannot start worker: {error.strerror or error}")
+            self._feed(events.WorkerExited(who))
 
     def _on_message(self, who: WorkerId, message: messages.Up, fds: list[int]) -> None:
-        slot, gen = who.slot, who.gen
-        match message:
-            case messages.Bound():
-                self._on_bound(who, fds)
-            case messages.Ready():
-                self._handles.keep(who)
-                self._log.info("worker ready", slot=slot, gen=gen, pid=self._handles[who].child.pid)
-                self._feed(events.WorkerReady(who))
-            case messages.Failed(reason, error):
-                self._handles[who].told_why = True
-                hint = {"expected": EXPECTED_ADDRESS} if reason == "bind" else {}
-                self.failure = f"{error}; expected {EXPECTED_ADDRESS}" if hint else error
-                self._log.error(
-                    "worker cannot start", slot=slot, gen=gen, reason=reason, error=error, **hint
-                )
-                self._feed(events.WorkerFailed(who, reason))
-            case messages.Missed(kind, of_slot):
-                self._send_again(who, kind, of_slot)
-            case (
-                messages.Report()
-                | messages.DialFailed()
-                | messages.DialSucceeded()
-                | messages.Drained()
-            ):
-                pass
-            case messages.SessionSlice() | messages.SessionDetails():
-                self.survey.hear(who, message)
-                return
-            case _:
-                assert_never(message)
-        self._handlers.on_message(slot, gen, message)
+        self._messages.take(who, message, fds)
 
-    def _send_again(self, who: WorkerId, kind: str, slot: int) -> None:
-        """The worker had no room for the descriptors that came with a message."""
-        if kind == messages.Peer.__name__ and slot in self._sockets:
-            self._handles.introduce_to(who, slot, self._sockets[slot].inbox_w)
-        elif kind == messages.Adopt.__name__:
-            self._feed(events.AdoptionFailed(slot, by=who))
-
-    def _on_bound(self, who: WorkerId, fds: list[int]) -> None:
-        if self._sockets[who.slot].listeners or len(fds) != len(tcp_only(self._listen)):
-            close_all(fds)
-            self._handles.condemn(who, f"Bound with {len(fds)} listeners, not expected")
-            return
-        self._sockets.bind(who.slot, fds)
-        self._feed(events.WorkerBound(who))
+    def _note_failure(self, text: str) -> None:
+        self.failure = text
 
     def _condemn(self, event: events.Event, reason: str) -> None:
         if isinstance(event, events.WorkerReady):
@@ -415,7 +331,7 @@ class WorkerPool:
     def _on_exit(self, who: WorkerId, handle: WorkerHandle) -> None:
         self.survey.forget(who)
         if not handle.told_why:
-            self.failure = f"worker of slot {who.slot} ended: {handle.how}"
+            self._note_failure(f"worker of slot {who.slot} ended: {handle.how}")
         self._handlers.on_worker_gone(who.slot, who.gen, handle.report)
         self._rows.take_back(who)  # before the end of the last worker closes the scoreboard
         self._feed(events.WorkerExited(who))

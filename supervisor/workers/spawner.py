@@ -7,51 +7,89 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gateway.core import messages
 from gateway.core.address import Address, tcp_only
 from gateway.core.log import Log
 from gateway.worker import WorkerStart
 from supervisor.core.workers import commands
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.workers.fork import Birth, Child, fork_workers
+from supervisor.workers.handles import WorkerHandles
 from supervisor.workers.scoreboard_rows import ScoreboardRows
 from supervisor.workers.slot_sockets import Sockets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spawner:
-    """Forks workers; owns nothing. ``restarts`` counts workers that were replaced, by reason."""
+    """Forks workers and gives them to ``handles``; owns nothing.
+
+    ``entry`` is what a child runs. ``restarts`` counts workers that were replaced, by reason.
+    """
 
     listen: tuple[Address, ...]
     rows: ScoreboardRows
     sockets: Sockets
+    handles: WorkerHandles
     log: Log
     entry: Callable[[WorkerStart], int]
     restarts: Counter[str]
 
+    def open_slot(self, index: int) -> None:
+        """Open a slot that is not open, and make its inbox known to the live workers.
+
+        OSError: the host has no descriptors left for it.
+        """
+        if index not in self.sockets:
+            self.sockets.open(index)
+            self.handles.introduce(index, self.sockets[index].inbox_w)
+
     def spawn(
+        self, spawns: Sequence[commands.Spawn], *, slots: int, pin: bool, snapshot: bytes
+    ) -> list[tuple[WorkerId, OSError]]:
+        """Fork these workers in one go, and send each ``snapshot``; those that did not start.
+
+        ``slots``: how many workers there are to be. ``pin``: each runs on its slot's CPU only.
+        """
+        failed: list[tuple[WorkerId, OSError]] = []
+        ready: list[commands.Spawn] = []
+        for spawn in spawns:  # each is born with the inboxes of all
+            try:
+                self.open_slot(spawn.who.slot)
+            except OSError as error:
+                failed.append((spawn.who, error))
+            else:
+                ready.append(spawn)
+        for who, child in self._fork(ready, slots=slots, pin=pin):
+            if isinstance(child, OSError):
+                failed.append((who, child))
+                continue
+            try:
+                handle = self.handles.take(who, child)
+            except OSError as error:
+                failed.append((who, error))
+            else:
+                handle.channel.send(snapshot, messages.Snapshot)
+        for who, why in failed:
+            self.rows.take_back(who)
+            self.log.error("cannot start worker", slot=who.slot, gen=who.gen, error=str(why))
+        return failed
+
+    def _fork(
         self, spawns: Sequence[commands.Spawn], *, slots: int, pin: bool
     ) -> list[tuple[WorkerId, Child | OSError]]:
-        """Fork these workers in one go; or why one could not be started.
-
-        Their slots are open. ``pin``: each runs on the slot's CPU only.
-        """
+        """Each worker's process, or why it has none."""
         for spawn in spawns:
             if spawn.reason != "start":
                 self.restarts[spawn.reason] += 1
         births: list[Birth] = []
-        started: list[tuple[WorkerId, Child | OSError]] = []
+        forked: list[tuple[WorkerId, Child | OSError]] = []
         for spawn in spawns:
             try:
                 births.append(self._birth(spawn, slots=slots, pin=pin))
             except OSError as error:
-                started.append((spawn.who, error))
+                forked.append((spawn.who, error))
         children = fork_workers(births)
-        return started + [(birth.who, child) for birth, child in zip(births, children, strict=True)]
-
-    def tell_failure(self, who: WorkerId, error: OSError) -> None:
-        """One worker could not be started."""
-        self.rows.take_back(who)
-        self.log.error("cannot start worker", slot=who.slot, gen=who.gen, error=str(error))
+        return forked + [(birth.who, child) for birth, child in zip(births, children, strict=True)]
 
     def _birth(self, spawn: commands.Spawn, *, slots: int, pin: bool) -> Birth:
         who = spawn.who
