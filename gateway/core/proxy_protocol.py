@@ -7,13 +7,20 @@ sections below refer to. A header stands once, before the first byte of the stre
 from __future__ import annotations
 
 import enum
-import functools
 import ipaddress
 import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from gateway.core.proxy_tlvs import (
+    PASSED_ON,
+    Tlv,
+    TlvType,
+    crc32c,
+    find_problem,
+    find_tlvs,
+)
 from gateway.core.socket_address import MAPPED_BYTES, SocketAddress, packed
 
 MAX_V1_BYTES = 107
@@ -43,21 +50,6 @@ class Version(enum.StrEnum):
 
     V1 = "v1"
     V2 = "v2"
-
-
-class TlvType(enum.IntEnum):
-    """The types of section 2.2 that are more than skipped."""
-
-    AUTHORITY = 0x02
-    CRC32C = 0x03
-    UNIQUE_ID = 0x05
-
-
-_LONGEST = {TlvType.AUTHORITY: 255, TlvType.UNIQUE_ID: 128}
-"""The TLVs that are passed on, and how many bytes each may have: the specification's limit of a
-unique id, and HAProxy's limit of an authority."""
-
-Tlv = tuple[int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,45 +199,16 @@ def _read_whole_v2(header: bytes, command: int) -> Header | Malformed:
     # A receiver discards all of LOCAL, and ignores the addresses of an unspecified family: what is
     # not understood there is no mistake.
     lenient = command == _LOCAL or family == _UNSPEC
-    found = _find_tlvs(header, start)
+    found = find_tlvs(header, start)
     if found is None:
         return Header(len(header), None) if lenient else Malformed("its TLVs do not fit its length")
-    if problem := _check_tlvs(header, found):
+    if problem := find_problem(header, found):
         return Malformed(problem)
     if command == _LOCAL:
         return Header(len(header), None)
     route = _read_route(header, family) if transport == _STREAM else None
-    tlvs = tuple((kind, value) for kind, _, value in found if kind in _LONGEST)
+    tlvs = tuple((kind, value) for kind, _, value in found if kind in PASSED_ON)
     return Header(len(header), route, tlvs)
-
-
-def _find_tlvs(header: bytes, start: int) -> list[tuple[int, int, bytes]] | None:
-    """Type, position of the value, and value of each; None if they do not fill the header."""
-    found: list[tuple[int, int, bytes]] = []
-    while start < len(header):
-        value_at = start + 3
-        end = value_at + int.from_bytes(header[start + 1 : value_at], "big")
-        if end > len(header):
-            return None
-        found.append((header[start], value_at, header[value_at:end]))
-        start = end
-    return found if start == len(header) else None
-
-
-def _check_tlvs(header: bytes, found: list[tuple[int, int, bytes]]) -> str:
-    """What is wrong with those that are more than skipped; "" if nothing is."""
-    for kind, _, value in found:
-        if kind in _LONGEST and len(value) > (most := _LONGEST[TlvType(kind)]):
-            return f"a TLV of type {kind} has {len(value)} bytes, expected at most {most}"
-    sums = [(at, value) for kind, at, value in found if kind == TlvType.CRC32C]
-    if not sums:
-        return ""
-    (at, value), *others = sums
-    if others or len(value) != 4:
-        return "expected one checksum of 4 bytes"
-    if crc32c(header[:at] + bytes(4) + header[at + 4 :]) != int.from_bytes(value, "big"):
-        return "the checksum is wrong"
-    return ""
 
 
 def _read_route(header: bytes, family: int) -> Route | None:
@@ -313,23 +276,3 @@ def _same_family(source: str, destination: str) -> tuple[int, list[bytes]]:
     if len(ends[0]) == len(ends[1]):
         return _INET if len(ends[0]) == 4 else _INET6, ends
     return _INET6, [MAPPED_BYTES + end if len(end) == 4 else end for end in ends]
-
-
-def crc32c(data: bytes) -> int:
-    """The checksum of section 2.2.3 (RFC 4960, appendix B); 60 ns a byte."""
-    table = _crc_table()
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ table[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF
-
-
-@functools.cache
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for index in range(256):
-        crc = index
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)  # the Castagnoli polynomial, reflected
-        table.append(crc)
-    return tuple(table)
