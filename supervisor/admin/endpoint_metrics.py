@@ -18,7 +18,7 @@ from prometheus_client.core import (
 
 from gateway.core.counters import DIAL_BOUNDS_S, NEVER_REACHED, DialResult, End
 from gateway.core.endpoint import EndpointState
-from supervisor.core.admin.totals import EndpointSum, Sums
+from supervisor.core.admin.sums import EndpointSum, Sums
 from supervisor.core.admin.views import EndpointView
 
 PREFIX = "etcd_gateway_"

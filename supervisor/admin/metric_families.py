@@ -13,7 +13,7 @@ from prometheus_client.core import (
 
 from gateway.core.counters import SESSION_BOUNDS_S, End, PauseReason
 from supervisor.admin.endpoint_metrics import PREFIX, cumulate, sessions_ended
-from supervisor.core.admin.totals import Sums
+from supervisor.core.admin.sums import Sums
 from supervisor.core.admin.views import DiscoveryView, GatewayView, WorkerStatus, WorkerView
 
 LIMITS = {

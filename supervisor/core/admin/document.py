@@ -9,7 +9,7 @@ from typing import Any
 from gateway.core.counters import DialResult
 from gateway.core.endpoint import EndpointState
 from supervisor.core.admin.readiness import gateway_state, unreadiness
-from supervisor.core.admin.totals import EndpointSum
+from supervisor.core.admin.sums import EndpointSum
 from supervisor.core.admin.views import (
     DiscoveryView,
     EndpointView,

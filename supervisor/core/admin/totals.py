@@ -9,50 +9,16 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.messages import EndpointReport, Report
+from supervisor.core.admin.sums import Sums, add_counts, known_fields, restore_sums
 from supervisor.core.workers.worker_id import WorkerId
 
 LATE_REPORTS = 256
 """How many dead workers are remembered, so that a late report of one is not counted twice."""
-
-
-@dataclass(slots=True)
-class EndpointSum:
-    """One endpoint over all workers; its counters only grow.
-
-    ``sessions`` counts live workers only, and so does ``addresses``: the same by address, of an
-    endpoint with several. ``rtt_weighted_s / rtt_weight`` is the round-trip time as the live
-    workers sampled it.
-    """
-
-    sessions: int = 0
-    addresses: dict[str, int] = field(default_factory=dict)
-    sessions_total: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    dials: dict[str, int] = field(default_factory=dict)
-    dial_buckets: list[int] = field(default_factory=list)
-    """Per bucket, not cumulative; bounds are ``counters.DIAL_BOUNDS_S``."""
-    dial_seconds: float = 0.0
-    ended: dict[str, int] = field(default_factory=dict)
-    rtt_weight: float = 0.0
-    rtt_weighted_s: float = 0.0
-    retransmits: int = 0
-
-    def add(self, part: EndpointReport | EndpointSum) -> None:
-        """Add the counters of ``part``; its gauges are left out."""
-        self.sessions_total += part.sessions_total
-        self.bytes_in += part.bytes_in
-        self.bytes_out += part.bytes_out
-        _add_counts(self.dials, part.dials)
-        _add_buckets(self.dial_buckets, part.dial_buckets)
-        self.dial_seconds += part.dial_seconds
-        _add_counts(self.ended, part.ended)
-        self.retransmits += part.retransmits
 
 
 @dataclass(slots=True)
@@ -65,67 +31,6 @@ class Traffic:
     sessions: int = 0
     dials: int = 0
     bytes_out: int = 0
-
-
-@dataclass(slots=True)
-class Sums:
-    """All counters over all workers. ``sessions`` counts live workers only.
-
-    ``endpoints`` has the endpoints that any worker used and that still exist; ``forgotten`` is the
-    sum of those that are gone, so that the overall figures do not decrease when an endpoint goes.
-    """
-
-    sessions: int = 0
-    ended: dict[str, int] = field(default_factory=dict)
-    refused: dict[str, int] = field(default_factory=dict)
-    session_buckets: list[int] = field(default_factory=list)
-    session_seconds: float = 0.0
-    accept_paused: dict[str, int] = field(default_factory=dict)
-    turned_away: dict[str, int] = field(default_factory=dict)
-    log_dropped: int = 0
-    handed_over: int = 0
-    cpu_s: dict[str, float] = field(default_factory=dict)
-    """CPU seconds of workers by slot; the slot as text, because JSON has no other keys."""
-    endpoints: dict[str, EndpointSum] = field(default_factory=dict)
-    forgotten: EndpointSum = field(default_factory=EndpointSum)
-
-    def add(self, part: Report | Sums) -> None:
-        """Add those counters of ``part`` that belong to no endpoint; its gauges are left out."""
-        _add_counts(self.ended, part.ended)
-        _add_counts(self.refused, part.refused)
-        _add_buckets(self.session_buckets, part.session_buckets)
-        self.session_seconds += part.session_seconds
-        _add_counts(self.accept_paused, part.accept_paused)
-        _add_counts(self.turned_away, part.turned_away)
-        self.log_dropped += part.log_dropped
-        self.handed_over += part.handed_over
-
-    def of(self, name: str) -> EndpointSum:
-        """The sum of endpoint ``name``, made on first use."""
-        if (found := self.endpoints.get(name)) is None:
-            found = self.endpoints[name] = EndpointSum()
-        return found
-
-    def forget(self, name: str) -> None:
-        """Endpoint ``name`` is gone: keep its counters in the overall figures only."""
-        self.forgotten.add(self.endpoints.pop(name))
-
-    @property
-    def ended_without_endpoint(self) -> dict[str, int]:
-        """Sessions that ended and had reached no endpoint, by reason."""
-        reached = dict(self.forgotten.ended)
-        for each in self.endpoints.values():
-            _add_counts(reached, each.ended)
-        return {reason: count - reached.get(reason, 0) for reason, count in self.ended.items()}
-
-    @property
-    def overall(self) -> EndpointSum:
-        """All endpoints together, the forgotten ones included."""
-        whole = EndpointSum(sessions=self.sessions)
-        whole.add(self.forgotten)
-        for each in self.endpoints.values():
-            whole.add(each)
-        return whole
 
 
 @dataclass(slots=True)
@@ -172,7 +77,7 @@ class Totals:
         self._gone.append((slot, gen))
         if (worker := self._living.pop((slot, gen), None)) is not None:
             self._dead.add(worker.report)
-            _add_cpu(self._dead, slot, worker.report)
+            self._dead.add_cpu(slot, worker.report.cpu_s)
             for name, part in worker.report.endpoints.items():
                 self._bury(name, part)
 
@@ -199,14 +104,9 @@ class Totals:
         for (slot, _), worker in self._living.items():
             total.sessions += worker.report.sessions
             total.add(worker.report)
-            _add_cpu(total, slot, worker.report)
+            total.add_cpu(slot, worker.report.cpu_s)
             for name, counted in worker.report.endpoints.items():
-                entry = total.of(name)
-                entry.sessions += counted.sessions
-                _add_counts(entry.addresses, counted.addresses)
-                entry.rtt_weight += counted.rtt_weight
-                entry.rtt_weighted_s += counted.rtt_weighted_s
-                entry.add(counted)
+                total.of(name).add_living(counted)
         if self._known is not None:
             for name in [name for name in total.endpoints if name not in self._known]:
                 total.forget(name)
@@ -216,7 +116,7 @@ class Totals:
         """Clients that were turned away, by reason, over live and dead workers."""
         total = dict(self._dead.turned_away)
         for worker in self._living.values():
-            _add_counts(total, worker.report.turned_away)
+            add_counts(total, worker.report.turned_away)
         return total
 
     def worker_sessions_total(self, slot: int, gen: int) -> int:
@@ -253,7 +153,7 @@ class Totals:
         for worker in self._living.values():
             for name, counted in worker.report.endpoints.items():
                 if counted.addresses:
-                    _add_counts(total.setdefault(name, {}), counted.addresses)
+                    add_counts(total.setdefault(name, {}), counted.addresses)
         return total
 
     @property
@@ -280,7 +180,7 @@ class Totals:
     def restore(cls, document: Mapping[str, Any]) -> Totals:
         """The reverse of export(). It skips unknown keys: the images' releases may differ."""
         totals = cls()
-        totals._dead = _sums(document["dead"])
+        totals._dead = restore_sums(document["dead"])
         for each in document["living"]:
             worker = _Living(_report(each["report"]), each["shed"])
             totals._living[each["slot"], each["gen"]] = worker
@@ -293,10 +193,6 @@ class Totals:
             self._dead.forgotten.add(part)
 
 
-def _add_cpu(to: Sums, slot: int, report: Report) -> None:
-    to.cpu_s[str(slot)] = to.cpu_s.get(str(slot), 0.0) + report.cpu_s
-
-
 def _went_back(before: EndpointReport, now: EndpointReport) -> bool:
     """Whether the worker forgot the endpoint and counted from zero again between two reports."""
     return (
@@ -307,41 +203,9 @@ def _went_back(before: EndpointReport, now: EndpointReport) -> bool:
     )
 
 
-def _add_counts(to: dict[str, int], more: Mapping[str, int]) -> None:
-    for key, count in more.items():
-        to[key] = to.get(key, 0) + count
-
-
-def _add_buckets(to: list[int], more: Sequence[int]) -> None:
-    if len(to) < len(more):
-        to.extend([0] * (len(more) - len(to)))
-    for index, count in enumerate(more):
-        if count:  # most buckets are empty
-            to[index] += count
-
-
-def _fields(kind: type, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Those entries of ``document`` that ``kind`` has."""
-    names = {each.name for each in dataclasses.fields(kind)}
-    known = {key: value for key, value in document.items() if key in names}
-    if not isinstance(known.get("accept_paused", {}), Mapping):
-        del known["accept_paused"]  # once it was one number, without reasons
-    return known
-
-
-def _sums(document: Mapping[str, Any]) -> Sums:
-    sums = Sums(**_fields(Sums, document))
-    sums.forgotten = EndpointSum(**_fields(EndpointSum, document["forgotten"]))
-    sums.endpoints = {
-        name: EndpointSum(**_fields(EndpointSum, each))
-        for name, each in document["endpoints"].items()
-    }
-    return sums
-
-
 def _report(document: Mapping[str, Any]) -> Report:
     endpoints = {
-        name: EndpointReport(**_fields(EndpointReport, each))
+        name: EndpointReport(**known_fields(EndpointReport, each))
         for name, each in document["endpoints"].items()
     }
-    return Report(**_fields(Report, document) | {"endpoints": endpoints})
+    return Report(**known_fields(Report, document) | {"endpoints": endpoints})

@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.core.endpoint import EndpointState
 from gateway.core.messages import Report
-from supervisor.core.admin.totals import Sums
+from supervisor.core.admin.sums import Sums
 from supervisor.core.discovery.endpoints import Source
 from supervisor.core.health.machine import UNWATCHED, HealthView
 from supervisor.core.roster import Member

@@ -11,7 +11,8 @@ from gateway.core.endpoint import EndpointState
 from gateway.core.messages import EndpointReport, Report
 from supervisor.core.admin.document import document, log_lines
 from supervisor.core.admin.readiness import GatewayState, gateway_state, summary_of, unreadiness
-from supervisor.core.admin.totals import EndpointSum, Sums, Totals
+from supervisor.core.admin.sums import EndpointSum, Sums
+from supervisor.core.admin.totals import Totals
 from supervisor.core.admin.views import (
     DiscoveryView,
     EndpointView,

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.messages import EndpointReport, Report
-from supervisor.core.admin.totals import LATE_REPORTS, EndpointSum, Totals
+from supervisor.core.admin.sums import EndpointSum
+from supervisor.core.admin.totals import LATE_REPORTS, Totals
 from supervisor.core.workers.worker_id import WorkerId
 
 A, B = "a.test:2379", "b.test:2379"
