@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from supervisor.core.discovery.endpoints import describe_targets
+from supervisor.core.discovery.targets import describe_targets
 from supervisor.core.handover_state import HandoverState
 from supervisor.gateway_view import make_view
 from supervisor.parts import Parts

@@ -15,9 +15,10 @@ from gateway.core.address import Address
 from gateway.process_title import set_title
 from supervisor.admin.lifecycle import PATIENCE_S
 from supervisor.admin.port_monitor import PortMonitor
-from supervisor.core.discovery.endpoints import describe_targets
+from supervisor.core.discovery.targets import describe_targets
 from supervisor.discovery.listen_addresses import wait_for_listen
-from supervisor.discovery.loop import STAYING, NoEndpointsError
+from supervisor.discovery.loop import NoEndpointsError
+from supervisor.discovery.publication import STAYING
 from supervisor.discovery.resolution import BadTargetError
 from supervisor.handover.crash_record import open_record
 from supervisor.handover.inherited_listen import find_listen

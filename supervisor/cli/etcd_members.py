@@ -23,9 +23,10 @@ from supervisor.core.discovery.cluster_report import (
     read_quota,
     read_status,
 )
-from supervisor.core.discovery.endpoints import Answer, host_question, owners
 from supervisor.core.discovery.loop_guard import own_listen_address
 from supervisor.core.discovery.member_list import is_loopback, parse_list, targets_of
+from supervisor.core.discovery.questions import Answer
+from supervisor.core.discovery.targets import host_question, owners
 from supervisor.discovery.local_addresses import is_local
 from supervisor.discovery.member_questions import LookUp, peer_of
 from supervisor.system.etcd_client import (

@@ -19,8 +19,9 @@ from gateway.core.log import Log
 from gateway.core.messages import MAX_LISTEN
 from gateway.core.unix_address import UnixAddress
 from supervisor.core.backoff import Draw, delay_s
-from supervisor.core.discovery.endpoints import Answer, Negative, host_question
+from supervisor.core.discovery.questions import Answer, Negative
 from supervisor.core.discovery.system_names import Files
+from supervisor.core.discovery.targets import host_question
 from supervisor.discovery.resolution import BadTargetError
 
 FIRST_RETRY_S, MOST_RETRY_S = 0.5, 30.0

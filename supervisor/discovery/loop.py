@@ -20,33 +20,20 @@ from supervisor.core.admin.views import DiscoveryView
 from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery.adoption import AdoptedList
-from supervisor.core.discovery.endpoints import (
-    Discovered,
-    EndpointsChange,
-    Outcome,
-    Question,
-    Source,
-    compare,
-    describe_targets,
-    tls_domain,
-)
-from supervisor.core.discovery.resolution import DnsResult, Resolution
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.discovery.questions import Outcome, Question
+from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.schedule import Due, next_due
 from supervisor.core.discovery.system_names import Files
-from supervisor.core.discovery.tally import Tally
+from supervisor.core.discovery.targets import describe_targets, tls_domain
 from supervisor.discovery.member_sync import MemberSync, Surroundings
+from supervisor.discovery.publication import OnFound, Publication, source_of
 from supervisor.discovery.resolution import BadTargetError, Targets
 from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.tls import TlsContexts
 
 AFTER_ERROR_S = 5.0
 """Wait after an error that nobody expected."""
-
-WARN_S = 30.0
-"""A gateway that waits for its first answer logs a warning this often."""
-
-WAITING_TEXT = "no endpoint found yet, trying again"
-STAYING = "discovery failed, endpoints stay as they were"
 
 UNLIMITED = 1 << 30
 
@@ -59,7 +46,6 @@ class ReloadFailedError(Exception):
     """The new targets cannot be used and the old ones stay in use; the text says why."""
 
 
-OnFound = Callable[[tuple[Discovered, ...]], None]
 ActiveNames = Callable[[], Collection[str]]
 
 
@@ -87,11 +73,8 @@ class DiscoveryLoop:
     ) -> None:
         self._config = config
         self._log = log
-        self._on_found = on_found
-        self._on_list = on_list
         self._files = files or Files()
         self._draw = draw
-        self._wall = wall
         self._contexts = contexts
         self._certificates = certificates
         self._listen: tuple[Address, ...] = ()
@@ -105,15 +88,12 @@ class DiscoveryLoop:
         self._list_changed = False
         self._asked_all_at = -math.inf
         self._any_active = True
-        self._found: tuple[Discovered, ...] = ()
-        self._last = Resolution()
-        self._last_success_at: float | None = None
-        self._tally = Tally()
+        self._publication = Publication(log, on_found=on_found, on_list=on_list, wall=wall)
         self._member_sync = MemberSync(
             config,
             log,
             Surroundings(
-                known=lambda: self._last.known,
+                known=lambda: self._publication.last.known,
                 active=active_names,
                 listen=lambda: self._listen,
                 look_up=self._look_up,
@@ -123,9 +103,6 @@ class DiscoveryLoop:
             wall=wall,
             contexts=contexts,
         )
-        self._joined: AdoptedList | None = None
-        """The member list that the last published endpoints follow."""
-        self._warned = ("", -math.inf)
         self._has_former = False
         self._former: tuple[Discovered, ...] = ()
         self._task: asyncio.Task[None] | None = None
@@ -134,16 +111,19 @@ class DiscoveryLoop:
     @property
     def view(self) -> DiscoveryView:
         due_at = self._due_at()
+        made_known = self._publication
         synced = self._member_sync.view
         now = asyncio.get_running_loop().time()
         return DiscoveryView(
             srv=self._config.discovery_srv or None,
-            last_success_at=self._last_success_at,
-            last_error=self._last.error or None,
+            last_success_at=made_known.last_success_at,
+            last_error=made_known.last.error or None,
             next_refresh_s=None if due_at is None else max(due_at - now, 0.0),
-            refused=self._last.left_out,
-            results=self._tally.by_result(),
-            by_source=self._tally.by_source(self._source, synced.results if synced else None),
+            refused=made_known.last.left_out,
+            results=made_known.tally.by_result(),
+            by_source=made_known.tally.by_source(
+                source_of(self._config), synced.results if synced else None
+            ),
             member_sync=synced,
         )
 
@@ -161,10 +141,8 @@ class DiscoveryLoop:
         """Continue the counts of the image before us, whose endpoints stay until DNS answers."""
         self._has_former = True
         self._former = found
-        self._joined = adopted
         self._member_sync.remember(adopted, view.member_sync)
-        self._tally.restore(view.by_source, view.results, self._source)
-        self._last_success_at = view.last_success_at
+        self._publication.remember(view, adopted, source=source_of(self._config))
 
     async def start(self, listen: tuple[Address, ...]) -> None:
         """Resolve until endpoints are found and published; a task of the loop then goes on.
@@ -245,18 +223,8 @@ class DiscoveryLoop:
                 if result.definite and not self._has_former:
                     self._started.set_exception(NoEndpointsError(_nothing(self._config, result)))
                     return
-                self._warn_of_waiting(result.error)
+                self._publication.warn_of_waiting(result.error, staying=self._has_former)
             await self._wait()
-
-    def _warn_of_waiting(self, error: str) -> None:
-        """Log that nothing was found yet: at once if the reason is new, else every WARN_S."""
-        now = asyncio.get_running_loop().time()
-        if self._warned[0] != error or now - self._warned[1] >= WARN_S:
-            self._warned = (error, now)
-            if self._has_former:
-                self._log.error(STAYING, error=error)
-            else:
-                self._log.warn(WAITING_TEXT, error=error)
 
     async def _wait(self) -> None:
         """Wait until a resolution is due or was asked for."""
@@ -302,7 +270,7 @@ class DiscoveryLoop:
                 if not waiter.done():
                     waiter.set_exception(ReloadFailedError(str(error)))
             if waiters and isinstance(error, BadTargetError | ReloadFailedError):
-                return self._last
+                return self._publication.last
             raise
         finally:
             if force:
@@ -341,36 +309,12 @@ class DiscoveryLoop:
         return result
 
     def _publish(self, result: Resolution, *, adopted: AdoptedList | None) -> None:
-        """Make a result known: to the view, the log, ``on_found``, and a start that waits."""
-        last, self._last = self._last, result
-        if result.dns is not DnsResult.NOT_ASKED:
-            self._tally.add(self._source, result.dns.value)
-        literals_only = result.dns is DnsResult.NOT_ASKED and self._last_success_at is None
-        if result.dns is DnsResult.SUCCESS or (literals_only and result.endpoints):
-            self._last_success_at = self._wall()
-        for name, reason in result.left_out.items():
-            if last.left_out.get(name) != reason:
-                self._log.warn("endpoint left out", endpoint=name, reason=reason)
-        if result.incomplete and result.incomplete != last.incomplete and result.endpoints:
-            self._log.warn("discovery incomplete", error=result.incomplete)
-        before, self._found = self._found, result.endpoints
-        list_before, self._joined = self._joined, adopted
-        change = compare(before, self._found)
-        if not change:
-            if self._joined != list_before:
-                self._on_list()
-            return
-        by_list = self._joined is not None and self._joined != list_before
-        source = Source.MEMBERS if by_list else self._source
-        self._log_change(result, change, source, first=not self._started.done())
-        self._on_found(self._found)
-        if self._found and not self._started.done():
+        """Make a result known, also to a start that waits for the first endpoints."""
+        first = not self._started.done()
+        changed = self._publication.publish(self._config, result, adopted=adopted, first=first)
+        if changed and result.endpoints and first:
             self._started.set_result(None)
             self._member_sync.start()
-
-    @property
-    def _source(self) -> Source:
-        return Source.SRV if self._config.discovery_srv else Source.FLAG
 
     async def _look_up(self, question: Question) -> Outcome:
         assert self._targets is not None  # noqa: S101 (for the type checker)
@@ -380,24 +324,6 @@ class DiscoveryLoop:
         """The member list changed: endpoints follow it; DNS is asked only what is due."""
         self._list_changed = True
         self._kick.set()
-
-    def _log_change(
-        self, result: Resolution, change: EndpointsChange, source: Source, *, first: bool
-    ) -> None:
-        srv = self._config.discovery_srv
-        names = [endpoint.name for endpoint in result.seeds]
-        if result.srv and not self._config.insecure_discovery:
-            self._log.info("using validated discovered SRV endpoints", srv=srv, endpoints=names)
-        if srv and not result.srv and names:
-            self._log.warn("using --endpoints instead of SRV", srv=srv, endpoints=names)
-        if not first:
-            self._log.info(
-                "endpoints changed",
-                added=change.added,
-                removed=change.removed,
-                changed=change.changed,
-                source=source.value,
-            )
 
     def _make_targets(self, config: Config, before: Targets | None = None) -> Targets:
         return Targets(

@@ -10,16 +10,11 @@ from gateway.core.address import Address, HostPort, literal_ip
 from gateway.core.unix_address import is_unix
 from supervisor.core.config import Config
 from supervisor.core.discovery.adoption import AdoptedList, Heard, Proposal
-from supervisor.core.discovery.endpoints import (
-    Answer,
-    Discovered,
-    Outcome,
-    Question,
-    host_question,
-    tls_domain,
-)
+from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.loop_guard import own_listen_address
 from supervisor.core.discovery.member_list import MemberTarget, is_loopback, parse_list
+from supervisor.core.discovery.questions import Answer, Outcome, Question
+from supervisor.core.discovery.targets import host_question, tls_domain
 from supervisor.discovery.local_addresses import is_local
 from supervisor.system.etcd_client import MEMBER_LIST, STATUS, EtcdConnection, EtcdError, Peer
 from supervisor.system.tls import TlsContexts, TlsFiles

@@ -29,11 +29,8 @@ from supervisor.core.discovery.adoption import (
     order_to_ask,
     weigh,
 )
-from supervisor.core.discovery.endpoints import (
-    Discovered,
-    Outcome,
-    Question,
-)
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.discovery.questions import Outcome, Question
 from supervisor.core.discovery.schedule import URGENT_S
 from supervisor.discovery.member_questions import MOST_AT_ONCE, MemberQuestions
 from supervisor.system.tls import TlsContexts

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 
 from gateway.core.address import HostPort, literal_ip
 from gateway.core.log import Log
-from supervisor.core.discovery.endpoints import (
+from supervisor.core.discovery.inquiry import GaveUp, Heard, Lost, Patience, Try, inquire
+from supervisor.core.discovery.nameservers import Nameservers
+from supervisor.core.discovery.outcomes import join_families, srv_outcome
+from supervisor.core.discovery.questions import (
     Answer,
     Failure,
     Negative,
@@ -23,9 +26,6 @@ from supervisor.core.discovery.endpoints import (
     Question,
     QuestionKind,
 )
-from supervisor.core.discovery.inquiry import GaveUp, Heard, Lost, Patience, Try, inquire
-from supervisor.core.discovery.nameservers import Nameservers
-from supervisor.core.discovery.outcomes import join_families, srv_outcome
 from supervisor.core.discovery.replies import MAX_ALIASES, Meaning, ReplyKind, read_meaning
 from supervisor.core.discovery.search import SearchMemory
 from supervisor.core.discovery.system_names import (

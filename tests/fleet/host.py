@@ -12,14 +12,9 @@ from gateway.core.networks import Networks
 from gateway.core.table import SUSPICION_REPORTS
 from supervisor.core.config import Config
 from supervisor.core.discovery.answers import Answers, Refresh
-from supervisor.core.discovery.endpoints import (
-    Answer,
-    Discovered,
-    Question,
-    find_srv,
-    owners,
-    targets,
-)
+from supervisor.core.discovery.endpoints import Discovered, find_srv, hosts_to_look_up
+from supervisor.core.discovery.questions import Answer, Question
+from supervisor.core.discovery.targets import owners
 from supervisor.core.health.active_endpoints import ActiveEndpoints
 from supervisor.core.health.machine import Health, HealthChange
 from supervisor.core.health.probing import ProbeKind, rules
@@ -102,7 +97,7 @@ class Host:
     def _resolve(self) -> None:
         changed = self._ask(self._owner_questions)
         if changed:
-            self._hosts = targets(self._owners, self._answers.lookup)
+            self._hosts = hosts_to_look_up(self._owners, self._answers.lookup)
             self._answers.keep({*self._owner_questions, *self._hosts})
         changed |= self._ask(self._hosts)
         if changed:

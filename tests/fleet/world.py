@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from supervisor.core.discovery.endpoints import Answer, Question, QuestionKind, SrvRecord
+from supervisor.core.discovery.questions import Answer, Question, QuestionKind, SrvRecord
 from tests.fleet.clock import Clock, PerSecond
 
 DOMAIN = "example.com"

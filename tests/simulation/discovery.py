@@ -10,21 +10,16 @@ from typing import TYPE_CHECKING
 from gateway.core.address import HostPort
 from supervisor.core.config import Config
 from supervisor.core.discovery import endpoints as core
+from supervisor.core.discovery import targets
 from supervisor.core.discovery.address_order import order_families
 from supervisor.core.discovery.admission import Admission, Candidate, Passed, Refused, Unreachable
 from supervisor.core.discovery.answers import CONFIRM_S, Answers, Refresh
-from supervisor.core.discovery.endpoints import (
-    Discovered,
-    Failure,
-    Negative,
-    Outcome,
-    Question,
-    QuestionKind,
-)
+from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.inquiry import GaveUp, Patience, inquire
 from supervisor.core.discovery.loop_guard import without_own
 from supervisor.core.discovery.nameservers import Nameservers
 from supervisor.core.discovery.outcomes import join_families, srv_outcome
+from supervisor.core.discovery.questions import Failure, Negative, Outcome, Question, QuestionKind
 from supervisor.core.discovery.replies import Meaning, ReplyKind
 from supervisor.core.discovery.schedule import next_due
 from tests.simulation.network import RTT_S, Mode
@@ -42,7 +37,7 @@ class Targets:
 
     def __init__(self, config: Config, before: Targets | None = None) -> None:
         self.config = config
-        self.owners = core.owners(config)
+        self.owners = targets.owners(config)
         self.refresh = Refresh(
             config.discovery_refresh,
             config.discovery_refresh_s,
@@ -122,7 +117,7 @@ class Discovery:
         owners = [owner.question for owner in targets.owners]
 
         def hosts(asked_owners: bool) -> None:
-            questions = list(core.targets(targets.owners, targets.answers.lookup))
+            questions = list(core.hosts_to_look_up(targets.owners, targets.answers.lookup))
             targets.in_use = (*owners, *questions)
             self._ask(targets, questions, force, lambda _: check(asked_owners, questions))
 

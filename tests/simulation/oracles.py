@@ -10,9 +10,9 @@ from gateway.core.endpoint import RETIRED, Endpoint, EndpointState
 from gateway.core.messages import Snapshot
 from supervisor.core.discovery.admission import Candidate
 from supervisor.core.discovery.answers import Answers, Refresh
-from supervisor.core.discovery.endpoints import (
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.discovery.questions import (
     Answer,
-    Discovered,
     Failure,
     Negative,
     Outcome,

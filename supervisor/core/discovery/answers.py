@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from supervisor.core.backoff import STEPS, Draw, delay_s
-from supervisor.core.discovery.endpoints import (
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.discovery.questions import (
     Answer,
-    Discovered,
     Failure,
     Negative,
     Outcome,

@@ -1,9 +1,7 @@
 """Endpoints: what becomes of targets and answers, and why a record becomes no endpoint.
 
-A *question* is one thing to look up: the SRV records of an owner name, or the addresses of a host.
-Its *outcome* is an :class:`Answer`, a :class:`Negative` (DNS said definitely no) or a
-:class:`Failure` (nobody knows; ask again). This module turns targets into questions and outcomes
-into endpoints; ``answers`` remembers the outcomes and decides for how long.
+``targets`` says what there is to ask, ``questions`` what an answer is, and ``answers`` remembers
+the outcomes and decides for how long.
 """
 
 from __future__ import annotations
@@ -11,12 +9,23 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gateway.core.address import HostPort, literal_ip
 from gateway.core.unix_address import UnixAddress
-from supervisor.core.config import Config, StaticTarget
+from supervisor.core.config import Config
+from supervisor.core.discovery.questions import (
+    Answer,
+    Failure,
+    Lookup,
+    Negative,
+    Outcome,
+    Question,
+    QuestionKind,
+    SrvRecord,
+)
+from supervisor.core.discovery.targets import Owner, host_question, static_targets
 
 
 class Source(enum.StrEnum):
@@ -80,79 +89,6 @@ def compare(before: Iterable[Discovered], after: Iterable[Discovered]) -> Endpoi
     )
 
 
-class QuestionKind(enum.StrEnum):
-    """What is asked for."""
-
-    SRV = "SRV"
-    HOST = "HOST"
-    """The addresses of an absolute name: A and AAAA."""
-    SEARCH = "SEARCH"
-    """The addresses of a name as an operator wrote it: the search list of resolv.conf counts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """``name`` is in lower case without a trailing dot."""
-
-    kind: QuestionKind
-    name: str
-
-    def __str__(self) -> str:
-        return f"SRV {self.name}" if self.kind is QuestionKind.SRV else f"host {self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class SrvRecord:
-    """One SRV record (RFC 2782); ``target`` in lower case, without the trailing dot, "" for "."."""
-
-    priority: int
-    weight: int
-    port: int
-    target: str
-
-    @property
-    def address(self) -> HostPort:
-        """What it names, which is absolute; of a usable record only."""
-        return HostPort(literal_ip(self.target) or self.target, self.port, absolute=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What was found: ``records`` for SRV, literal ``addresses`` for a host.
-
-    ``ttl_s``: the smallest TTL on the way, aliases included. ``unanswered``: the IP versions
-    (4, 6) whose question failed while the other's was answered; ``error`` says how.
-    """
-
-    ttl_s: float
-    records: tuple[SrvRecord, ...] = ()
-    addresses: tuple[str, ...] = ()
-    unanswered: frozenset[int] = frozenset()
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Negative:
-    """A definite no: NXDOMAIN, no records of this type, or the target "." of RFC 2782."""
-
-    error: str
-    ttl_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A transient failure: timeout, SERVFAIL, refusal, garbage, no network.
-
-    ``silent``: no nameserver said anything about it in time.
-    """
-
-    error: str
-    silent: bool = False
-
-
-Outcome = Answer | Negative | Failure
-
-
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Why something cannot be used, naming the record; ``definite``: asking again is pointless."""
@@ -174,79 +110,10 @@ class Findings:
         return all(problem.definite for problem in self.problems)
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """An SRV owner name to ask for; ``tls`` if its endpoints are said to speak TLS."""
-
-    name: str
-    tls: bool
-
-    @property
-    def question(self) -> Question:
-        return Question(QuestionKind.SRV, self.name)
-
-
-def owners(config: Config) -> tuple[Owner, ...]:
-    """The SRV names of ``--discovery-srv``; none if it is not set."""
-    domain = config.discovery_srv.lower().removesuffix(".")
-    if not domain:
-        return ()
-    if domain.startswith("_"):
-        return (Owner(domain, tls="-ssl-" in domain.partition(".")[0] + "-"),)
-    suffix = f"-{config.discovery_srv_name.lower()}" if config.discovery_srv_name else ""
-    return (
-        Owner(f"_etcd-client-ssl{suffix}._tcp.{domain}", tls=True),
-        Owner(f"_etcd-client{suffix}._tcp.{domain}", tls=False),
-    )
-
-
-def describe_targets(config: Config) -> str:
-    """What operators say of where endpoints are to be found; a member list belongs to it."""
-    named = [f"{each.address} {each.tls}" for each in config.endpoints]
-    return " ".join([*named, config.discovery_srv, config.discovery_srv_name])
-
-
-def tls_domain(config: Config) -> str:
-    """The name that certificates of endpoints found by SRV must be valid for."""
-    labels = config.discovery_srv.lower().removesuffix(".").split(".")
-    while labels and labels[0].startswith("_"):
-        labels.pop(0)
-    return ".".join(labels)
-
-
-Lookup = Callable[[Question], Outcome | None]
-"""What is held of a question; None if it was never asked."""
-
-
-def host_question(address: HostPort) -> Question:
-    """How to look up a name as an operator wrote it: a trailing dot makes it absolute."""
-    return Question(QuestionKind.HOST if address.absolute else QuestionKind.SEARCH, address.host)
-
-
-def static_questions(config: Config) -> tuple[Question, ...]:
-    """The hosts of ``--endpoints`` that are names."""
-    addresses = [target.address for target in _static_targets(config)]
-    hosts = [each for each in addresses if isinstance(each, HostPort)]
-    names = (each for each in hosts if literal_ip(each.host) is None)
-    return tuple(dict.fromkeys(map(host_question, names)))
-
-
-def _static_targets(config: Config) -> Iterable[StaticTarget]:
-    """The targets of ``--endpoints``; of one given with and without a trailing dot the former."""
-    absolute = {str(each.address) for each in config.endpoints if _is_absolute(each)}
-    return (
-        each for each in config.endpoints if _is_absolute(each) or str(each.address) not in absolute
-    )
-
-
-def _is_absolute(target: StaticTarget) -> bool:
-    return isinstance(target.address, HostPort) and target.address.absolute
-
-
 def find_static(config: Config, lookup: Lookup) -> Findings:
     """The endpoints of ``--endpoints``, in the order given; a repeated one counts once."""
     gathering = _Gathering()
-    for target in _static_targets(config):
+    for target in static_targets(config):
         address = target.address
         if isinstance(address, UnixAddress):
             name = str(address)
@@ -274,7 +141,7 @@ def find_addresses(
     return (), Problem(f"{what}: {error}", isinstance(outcome, Negative))
 
 
-def targets(owners: Iterable[Owner], lookup: Lookup) -> tuple[Question, ...]:
+def hosts_to_look_up(owners: Iterable[Owner], lookup: Lookup) -> tuple[Question, ...]:
     """The hosts to look up for the SRV records held."""
     hosts = {
         record.target: None

@@ -9,18 +9,17 @@ from typing import Any
 from gateway.core.address import Address, HostPort, literal_ip
 from gateway.core.unix_address import UnixAddress
 from supervisor.core.config import Config
-from supervisor.core.discovery.endpoints import (
+from supervisor.core.discovery.endpoints import record_problem
+from supervisor.core.discovery.questions import (
     Answer,
     Failure,
     Lookup,
     Negative,
     Question,
     SrvRecord,
-    host_question,
-    owners,
-    record_problem,
 )
 from supervisor.core.discovery.resolution import Resolution
+from supervisor.core.discovery.targets import host_question, owners
 from supervisor.core.discovery.trace import Exchange, FromHosts, Step
 
 INDENT = "  "

@@ -11,16 +11,10 @@ from collections.abc import Sequence
 
 from gateway.core.address import literal_ip
 from supervisor.core.discovery.adoption import AdoptedList
-from supervisor.core.discovery.endpoints import (
-    Discovered,
-    Findings,
-    Lookup,
-    Problem,
-    Question,
-    find_addresses,
-    host_question,
-)
+from supervisor.core.discovery.endpoints import Discovered, Findings, Problem, find_addresses
 from supervisor.core.discovery.member_list import is_loopback
+from supervisor.core.discovery.questions import Lookup, Question
+from supervisor.core.discovery.targets import host_question
 
 
 def member_questions(adopted: AdoptedList | None) -> tuple[Question, ...]:

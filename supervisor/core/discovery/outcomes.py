@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from supervisor.core.discovery.endpoints import Answer, Failure, Negative, Outcome, SrvRecord
+from supervisor.core.discovery.questions import Answer, Failure, Negative, Outcome, SrvRecord
 from supervisor.core.discovery.replies import Meaning
 
 _TYPES = {4: "A", 6: "AAAA"}

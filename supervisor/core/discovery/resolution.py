@@ -6,7 +6,8 @@ import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from supervisor.core.discovery.endpoints import Discovered, Problem, Question
+from supervisor.core.discovery.endpoints import Discovered, Problem
+from supervisor.core.discovery.questions import Question
 
 MAX_ERRORS = 5
 """So many errors are spelled out in one line; the others are counted."""

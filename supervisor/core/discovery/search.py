@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from supervisor.core.discovery.endpoints import Answer, Failure, Negative, Outcome
+from supervisor.core.discovery.questions import Answer, Failure, Negative, Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from typing import Any
 
 from gateway.core.unix_address import is_unix
 from supervisor.core.config import Config
-from supervisor.core.discovery.endpoints import Discovered, tls_domain
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.discovery.targets import tls_domain
 from supervisor.core.health.machine import Rules
 
 

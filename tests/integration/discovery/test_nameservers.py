@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.address import HostPort
-from supervisor.core.discovery.endpoints import Answer, Negative, Outcome, Question, QuestionKind
+from supervisor.core.discovery.questions import Answer, Negative, Outcome, Question, QuestionKind
 from supervisor.core.discovery.system_names import Files
 from supervisor.core.discovery.trace import Exchange
 from supervisor.discovery.resolver import Looked, Resolver

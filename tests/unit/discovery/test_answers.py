@@ -18,9 +18,9 @@ from supervisor.core.discovery.answers import (
     Answers,
     Refresh,
 )
-from supervisor.core.discovery.endpoints import (
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.discovery.questions import (
     Answer,
-    Discovered,
     Failure,
     Negative,
     Outcome,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gateway.core.address import HostPort
 from supervisor.core.discovery.answers import Answers, Refresh
-from supervisor.core.discovery.endpoints import Answer, Question, QuestionKind
+from supervisor.core.discovery.questions import Answer, Question, QuestionKind
 from supervisor.core.discovery.replies import ReplyKind
 from supervisor.core.discovery.system_names import Files
 from supervisor.discovery.dns_message import Query, compose_query

@@ -14,26 +14,25 @@ from gateway.core.address import HostPort
 from gateway.core.unix_address import UnixAddress
 from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery.endpoints import (
-    Answer,
     Discovered,
     EndpointsChange,
+    compare,
+    find_srv,
+    find_static,
+    hosts_to_look_up,
+    sort_addresses,
+)
+from supervisor.core.discovery.questions import (
+    Answer,
     Failure,
     Lookup,
     Negative,
     Outcome,
-    Owner,
     Question,
     QuestionKind,
     SrvRecord,
-    compare,
-    find_srv,
-    find_static,
-    owners,
-    sort_addresses,
-    static_questions,
-    targets,
-    tls_domain,
 )
+from supervisor.core.discovery.targets import Owner, owners, static_questions, tls_domain
 
 SSL = Owner("_etcd-client-ssl._tcp.test", tls=True)
 PLAIN = Owner("_etcd-client._tcp.test", tls=False)
@@ -159,7 +158,7 @@ def test_srv_records_become_endpoints_by_priority() -> None:
         "host b.test": host("fd00::2", "10.0.0.2"),
         "host c.test": host("10.0.0.3"),
     }
-    questions = targets([SSL, PLAIN], holding(outcomes))
+    questions = hosts_to_look_up([SSL, PLAIN], holding(outcomes))
     assert questions == tuple(Question(QuestionKind.HOST, f"{n}.test") for n in "cba")
     found = find_srv([SSL, PLAIN], holding(outcomes))
     assert found.problems == ()
@@ -192,7 +191,7 @@ def test_one_absent_name_is_no_problem() -> None:
     found = find_srv([SSL, PLAIN], holding(outcomes))
     assert [each.name for each in found.endpoints] == ["10.0.0.9:1"]
     assert found.problems == ()
-    assert targets([SSL, PLAIN], holding(outcomes)) == ()
+    assert hosts_to_look_up([SSL, PLAIN], holding(outcomes)) == ()
 
 
 def test_both_names_absent_is_definite() -> None:

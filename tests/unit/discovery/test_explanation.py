@@ -5,7 +5,8 @@ from __future__ import annotations
 from gateway.core.address import HostPort
 from gateway.core.unix_address import UnixAddress
 from supervisor.core.config import Config, StaticTarget
-from supervisor.core.discovery.endpoints import (
+from supervisor.core.discovery.explanation import Branch, Story
+from supervisor.core.discovery.questions import (
     Answer,
     Failure,
     Negative,
@@ -14,7 +15,6 @@ from supervisor.core.discovery.endpoints import (
     QuestionKind,
     SrvRecord,
 )
-from supervisor.core.discovery.explanation import Branch, Story
 from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.trace import Exchange, FromHosts, Step
 

@@ -6,18 +6,10 @@ from dataclasses import replace
 
 from gateway.core.address import HostPort
 from supervisor.core.discovery.adoption import AdoptedList
-from supervisor.core.discovery.endpoints import (
-    Answer,
-    Discovered,
-    Findings,
-    Outcome,
-    Problem,
-    Question,
-    QuestionKind,
-    Source,
-)
+from supervisor.core.discovery.endpoints import Discovered, Findings, Problem, Source
 from supervisor.core.discovery.joining import choose, join, member_questions
 from supervisor.core.discovery.member_list import MemberTarget
+from supervisor.core.discovery.questions import Answer, Outcome, Question, QuestionKind
 
 
 def adopted(*names: str, tls: bool = False, from_elsewhere: bool = True) -> AdoptedList:

@@ -818,7 +818,7 @@ class TestTlsGate:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Endpoints that passed are used while others still keep their check waiting."""
-        monkeypatch.setattr("supervisor.discovery.resolution.EARLY_S", 0.1)
+        monkeypatch.setattr("supervisor.discovery.parallel.EARLY_S", 0.1)
         with Server(authority.context("test")) as good, Server(silent) as slow:
             ns.set(PLAIN, "SRV", f"0 0 {good.port} n1.test.", f"0 0 {slow.port} n2.test.")
 

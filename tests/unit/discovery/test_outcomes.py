@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from supervisor.core.discovery.endpoints import Answer, Failure, Negative, SrvRecord
 from supervisor.core.discovery.outcomes import join_families, srv_outcome
+from supervisor.core.discovery.questions import Answer, Failure, Negative, SrvRecord
 from supervisor.core.discovery.replies import Meaning, Record, ReplyKind
 
 

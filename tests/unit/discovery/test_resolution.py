@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core.discovery.endpoints import Problem, Question, QuestionKind
+from supervisor.core.discovery.endpoints import Problem
+from supervisor.core.discovery.questions import Question, QuestionKind
 from supervisor.core.discovery.resolution import DnsResult, Resolution, judge_dns
 
 SSL, PLAIN = Question(QuestionKind.SRV, "_ssl.test"), Question(QuestionKind.SRV, "_plain.test")

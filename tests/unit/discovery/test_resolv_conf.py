@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.core.discovery.endpoints import Answer, Failure, Outcome, Question, QuestionKind
+from supervisor.core.discovery.questions import Answer, Failure, Outcome, Question, QuestionKind
 from supervisor.core.discovery.system_names import MAX_NAMESERVERS, Files
 from supervisor.core.discovery.trace import Exchange
 from supervisor.discovery.resolver import Resolver

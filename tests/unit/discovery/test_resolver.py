@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.core.discovery.endpoints import (
+from supervisor.core.discovery.questions import (
     Answer,
     Failure,
     Negative,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core.discovery.endpoints import Answer, Failure, Negative, Outcome
+from supervisor.core.discovery.questions import Answer, Failure, Negative, Outcome
 from supervisor.core.discovery.search import Lookup, SearchMemory
 
 A = Answer(60, addresses=("10.0.0.1",))

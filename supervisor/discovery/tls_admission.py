@@ -1,0 +1,130 @@
+"""Which endpoints found by SRV passed the TLS check: checks who is due, and leaves out the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from supervisor.core.config import Config
+from supervisor.core.discovery.admission import Admission, Candidate
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.discovery.resolution import Resolution
+from supervisor.core.discovery.targets import owners, tls_domain
+from supervisor.discovery.parallel import run_in_parallel
+from supervisor.discovery.tls_gate import Gate
+from supervisor.system.certificate_watch import CertificateWatch
+from supervisor.system.tls import TlsContexts
+
+
+class TlsAdmission:
+    """The TLS check of one configuration; owns its gate until :meth:`close`.
+
+    ``before`` is that of the configuration before: its verdicts are kept if they still hold.
+    ``max_handshakes``: for how many at once there are descriptors. ``contexts`` and
+    ``certificates``: see Gate.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        max_handshakes: int,
+        contexts: TlsContexts | None,
+        certificates: CertificateWatch | None,
+        before: TlsAdmission | None,
+    ) -> None:
+        """ValueError: a file that the check needs cannot be used; the text names the flag."""
+        self._config = config
+        self._admission = Admission()
+        self._gate: Gate | None = None
+        if owners(config) and not config.insecure_discovery:
+            self._gate = Gate(
+                tls_domain(config),
+                ca_file=config.trusted_ca_file,
+                cert_file=config.health_cert_file,
+                key_file=config.health_key_file,
+                timeout_s=config.health_timeout_s,
+                max_concurrent=max_handshakes,
+                contexts=contexts,
+                certificates=certificates,
+            )
+        if before is not None and _key(before._config) == _key(config):
+            self._admission = before._admission.copy()
+
+    @property
+    def required(self) -> bool:
+        """Whether endpoints found by SRV have to pass the check."""
+        return self._gate is not None
+
+    def remember(self, found: Sequence[Discovered]) -> None:
+        """What a former master had in use had passed; it is checked again before long."""
+        self._admission.remember(found, asyncio.get_running_loop().time())
+
+    def next_at(self) -> float:
+        """When the next check is due, on the loop's clock; infinity if none ever is."""
+        return self._admission.next_at()
+
+    def check_again(self) -> None:
+        """The files of the check changed: check now who did not pass with those before."""
+        self._admission.hurry(asyncio.get_running_loop().time())
+
+    async def close(self) -> None:
+        """Let the checks under way end in order; begin no more."""
+        if self._gate is not None:
+            await self._gate.close()
+
+    async def check(
+        self,
+        result: Resolution,
+        *,
+        everything: bool,
+        renewed: bool,
+        late: Callable[[Resolution], None],
+    ) -> Resolution:
+        """Check who is due, and leave out the endpoints that did not pass.
+
+        ``everything``: check every endpoint again, however fresh its check is. ``renewed``: the SRV
+        records were asked for just now. ``late`` gets who passed so far if the rest takes longer
+        than EARLY_S. Without a check that is required, the result is as it was.
+        """
+        gate = self._gate
+        if gate is None:
+            return result
+        now = asyncio.get_running_loop().time
+        # Without endpoints, too: what is gone must not be waited for.
+        candidates = self._admission.to_check(
+            result.endpoints, now(), everything=everything, renewed=renewed
+        )
+        if not result.endpoints:
+            return result
+
+        async def check(candidate: Candidate) -> None:
+            verdict = await gate.verify(candidate)
+            self._admission.take(candidate, verdict, now())
+
+        await run_in_parallel(
+            [partial(check, each) for each in candidates],
+            late=lambda: late(self._admitted(result)),
+        )
+        return self._admitted(result)
+
+    def _admitted(self, result: Resolution) -> Resolution:
+        return dataclasses.replace(
+            result,
+            endpoints=self._admission.admitted(result.endpoints),
+            refused=self._admission.refused(),
+            waiting=self._admission.waiting(),
+        )
+
+
+def _key(config: Config) -> tuple[object, ...]:
+    """What the verdicts of the check depend on."""
+    return (
+        config.insecure_discovery,
+        config.trusted_ca_file,
+        tls_domain(config),
+        config.source_addr,
+        config.proxy_out,
+    )
