@@ -71,6 +71,8 @@ class Output:
     def __init__(self) -> None:
         console = Console(highlight=False, markup=False)
         self.is_terminal = console.is_terminal
+        self.can_redraw = console.is_terminal and not console.is_dumb_terminal
+        """Whether the cursor can be moved; rich would show nothing at all where it cannot."""
         self._console = (
             console
             if self.is_terminal

@@ -27,11 +27,11 @@ def watch(
 ) -> int:
     """Until interrupted; the exit code is that of the last answer.
 
-    JSON comes one document a line; tables stay in their place on a terminal.
+    JSON comes one document a line; tables stay in their place on a terminal that can do so.
     """
     code = EXIT_UNREACHABLE
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as exits:
-        in_place = output.is_terminal and not as_json
+        in_place = output.can_redraw and not as_json
         show: Callable[[Part], None] = (
             exits.enter_context(output.in_place()) if in_place else output.print
         )

@@ -124,7 +124,8 @@ class _Output:
         self._tap = tap
         terminal = _is_terminal(stream_fd)
         self._console = line_format == "console" or (line_format == "auto" and terminal)
-        self._colour = terminal and not os.environ.get("NO_COLOR")
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        self._colour = terminal and not plain
         self._journal = _is_journal(stream_fd)
         self._sink: LineSink | None = None
         self._told_dropped = 0

@@ -120,18 +120,33 @@ def test_watch_shows_the_same_in_place(double: AdminDouble) -> None:
     assert any(line.startswith("... ") for line in lines)
 
 
-def run_on_terminal(*arguments: str, rows: int, columns: int, watch: bool = False) -> list[str]:
+@pytest.mark.parametrize("command", ["status", "sessions"])
+def test_watch_on_a_terminal_that_can_only_print(double: AdminDouble, command: str) -> None:
+    """One answer below the other, as into a pipe."""
+    lines = run_on_terminal(
+        command, "--admin-addr=127.0.0.1:1", "--watch", rows=20, columns=90, watch=True, term="dumb"
+    )
+    assert lines[0].startswith("no gateway answers at 127.0.0.1:1")
+    if command == "status":
+        argv = (command, f"--admin-addr={double.address}", "--watch")
+        lines = run_on_terminal(*argv, rows=20, columns=90, watch=True, term="dumb")
+        assert lines[0].startswith("ready: 3 of 3 endpoints active")
+
+
+def run_on_terminal(
+    *arguments: str, rows: int, columns: int, watch: bool = False, term: str = "xterm"
+) -> list[str]:
     """What the command shows on a terminal of this size, without colors."""
     pid, fd = pty.fork()
     if pid == 0:
-        os.environ["TERM"] = "xterm"
+        os.environ["TERM"] = term
         os.execv(COMMAND[0], [*COMMAND, *arguments])
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     seen = bytearray()
     with contextlib.suppress(OSError):  # EIO: the other side is closed
         while piece := os.read(fd, 4096):
             seen += piece
-            if watch and b"discovery:" in seen:
+            if watch and (b"discovery:" in seen or b"no gateway answers" in seen):
                 os.kill(pid, signal.SIGINT)
     os.waitpid(pid, 0)
     os.close(fd)

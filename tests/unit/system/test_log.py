@@ -214,13 +214,15 @@ def test_console_lines(pipe: Pipe) -> None:
     assert len(second.encode()) < MAX_LINE_BYTES
 
 
-def test_console_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``auto`` is console with colours on a terminal; NO_COLOR turns them off."""
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_console_on_a_terminal(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """``auto`` is console with colours on a terminal; NO_COLOR and a dumb one turn them off."""
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     ours_fd, terminal_fd = pty.openpty()
     log = make_log("info", "auto", terminal_fd)
     log.info("hello", a=1)
-    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv(name, value)
     plain = make_log("info", "auto", terminal_fd)
     plain.info("hello")
     log.close()
