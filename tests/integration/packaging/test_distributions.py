@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -78,6 +79,10 @@ def test_the_source_distribution_is_complete(built: tuple[Path, Path]) -> None:
     wanted |= {"CODE_OF_CONDUCT.md", "tests/requirements.txt", "deploy/requirements.txt"}
     wanted |= {"deploy/distribution/requirements.txt", "supervisor/master.py", "gateway/worker.py"}
     assert wanted <= names
+    if shutil.which("git"):  # the tests read most of what is tracked
+        argv = ["git", "-C", str(ROOT), "ls-files"]
+        tracked = subprocess.run(argv, capture_output=True, text=True).stdout
+        assert set(tracked.splitlines()) <= names
     assert not any(name.startswith((".venv", "dist/")) for name in names)
 
 
