@@ -15,7 +15,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 PYTEST := $(BIN)/python -m pytest -q
 # Tests mostly wait, so twice as many run at a time as there are CPUs.
 JOBS ?= $(shell echo $$(( 2 * $$(nproc) )))
-SIDE_BY_SIDE := --numprocesses=$(JOBS) --dist=loadgroup
+SIDE_BY_SIDE := --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=100
 
 # Tests of the integration that take all cases, or all releases of etcd, in `make stress`.

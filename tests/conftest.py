@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,10 +19,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+SLOW_WEIGHT = 30
+"""A slow test takes about as long as so many others."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a module in one process where they share what is expensive to make."""
+    """Begin with the modules that take longest, so that none of them is left alone at the end.
+
+    ``--dist=loadfile`` gives each module to one process, in the order of this list.
+    """
+    weights: Counter[str] = Counter()
     for item in items:
-        if marker := item.get_closest_marker("together"):
-            name = marker.args[0] if marker.args else item.nodeid.partition("::")[0]
-            item.add_marker(pytest.mark.xdist_group(name))
+        slow = item.get_closest_marker("slow") is not None
+        weights[module_of(item)] += SLOW_WEIGHT if slow else 1
+    items.sort(key=lambda item: -weights[module_of(item)])
+
+
+def module_of(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]

@@ -104,7 +104,8 @@ def test(environment: Environment, tests: Sequence[str], jobs: int) -> bool:
     began_at = time.monotonic()
     python = prepare(environment)
     path = f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    parts = [["--numprocesses", str(jobs), "--dist=loadgroup", "-m", "not alone"], ["-m", "alone"]]
+    side_by_side = ["--numprocesses", str(jobs), "--dist=loadfile", "--no-loadscope-reorder"]
+    parts = [[*side_by_side, "-m", "not alone"], ["-m", "alone"]]
     passed = True
     log = FOLDER / f"{environment.name}.log"
     with log.open("w") as output:

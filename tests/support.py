@@ -16,14 +16,19 @@ from pathlib import Path
 PATIENCE = 3.0 if "PYTEST_XDIST_WORKER" in os.environ else 1.0
 """By how much deadlines are longer where other tests run beside this one and share its CPUs."""
 
+MOST_PAUSE_S = 0.05
+"""Whoever waits longer looks less often: what is asked has the CPU to get there meanwhile."""
+
 
 def wait_until(predicate: Callable[[], object], deadline_s: float = 10.0, what: str = "") -> None:
     """Wait until ``predicate()`` is true; fail with ``what`` after ``deadline_s`` seconds."""
     end = time.monotonic() + deadline_s * PATIENCE
+    pause_s = 0.002
     while not predicate():
         if time.monotonic() > end:
             raise AssertionError(f"not within {deadline_s:g} s: {what or predicate}")
-        time.sleep(0.005)
+        time.sleep(pause_s)
+        pause_s = min(1.5 * pause_s, MOST_PAUSE_S)
 
 
 class _Ports:

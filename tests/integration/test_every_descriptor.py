@@ -143,7 +143,7 @@ def is_alive(sock: socket.socket) -> bool:
 def serve_clients(subject: Subject) -> None:
     """Clients are accepted, handed over and dialed for; who is lost is in the log."""
     before = count_lost(subject)
-    lost = sum(not echoes(subject.gateway.address, 10) for _ in range(4))
+    lost = sum(not echoes(subject.gateway.address) for _ in range(4))
     wait_until(lambda: lost == count_lost(subject) - before, what=f"{lost} are told of")
 
 
@@ -279,7 +279,7 @@ def begin(n: int, *, lasting: bool, imports: bool) -> list[Call]:
             code, text = gateway.process.poll(), gateway.text()
             assert "Traceback" not in text, (n, refused[:2], text)
             if code is None:
-                assert echoes(gateway.address, 10), (n, refused[:2], text)
+                assert echoes(gateway.address), (n, refused[:2], text)
             else:
                 assert code in ((1, 70) if lasting else (1,)), (n, refused[:2], text)
                 last = text.splitlines()[-1]
@@ -338,7 +338,7 @@ def test_a_restart_under_a_service_manager(number: signal.Signals, tmp_path: Pat
         subject = Managed(stack, tmp_path)
         manager = subject.manager
         manager.until(subject.is_whole, 60)
-        sessions = [stack.enter_context(connect(subject.address, 30)) for _ in range(SESSIONS)]
+        sessions = [stack.enter_context(connect(subject.address)) for _ in range(SESSIONS)]
         for n in numbers(120):
             manager.end_main(number)
             subject.shortage.arm(n, CODES[n % len(CODES)], after=LAUNCHED)
@@ -354,7 +354,7 @@ def test_a_restart_under_a_service_manager(number: signal.Signals, tmp_path: Pat
             print(n, calls)
             text = subject.log.read_text()
             assert all(map(is_alive, sessions)), (calls, text[-3000:])
-            assert echoes(subject.address, 10)
+            assert echoes(subject.address)
             assert "internal error" not in text, (calls, text[-3000:])
             assert "Traceback" not in text, (calls, text[-3000:])
             if not calls:

@@ -69,7 +69,7 @@ def test_a_worker_that_is_killed_for_its_memory_is_replaced() -> None:
         contextlib.ExitStack() as stack,
     ):
         gateway.wait_line("admin address is open")
-        clients = [stack.enter_context(connect(gateway.address, 10)) for _ in range(8)]
+        clients = [stack.enter_context(connect(gateway.address)) for _ in range(8)]
         for sock in clients:
             sock.sendall(b"?")
             assert sock.recv(1) == b"?"
@@ -79,7 +79,7 @@ def test_a_worker_that_is_killed_for_its_memory_is_replaced() -> None:
             def is_killed() -> bool:
                 with contextlib.suppress(OSError):
                     for _ in range(16):  # each session takes some memory
-                        sock = stack.enter_context(connect(gateway.address, 10))
+                        sock = stack.enter_context(connect(gateway.address))
                         sock.sendall(b"?")
                         sock.settimeout(0.2)
                         sock.recv(1)
@@ -93,7 +93,7 @@ def test_a_worker_that_is_killed_for_its_memory_is_replaced() -> None:
         assert other in pids
         assert victim not in pids
         assert sum(map(is_served, clients)) >= 4 - 1, "those of the other worker live"
-        assert echoes(gateway.address, 10)
+        assert echoes(gateway.address)
 
 
 def is_served(sock: socket.socket) -> bool:
@@ -266,12 +266,12 @@ def test_a_full_disk_costs_log_lines_and_nothing_else(tmp_path: Path) -> None:
                     filler.write(bytes(4096))
             size = -1
             while size != (size := log.stat().st_size):  # its last page is not full yet
-                assert all(echoes(gateway.address, 10) for _ in range(20))
-            assert all(echoes(gateway.address, 10) for _ in range(20))
+                assert all(echoes(gateway.address) for _ in range(20))
+            assert all(echoes(gateway.address) for _ in range(20))
             (disk / "filler").unlink()
 
             def tells() -> bool:
-                assert echoes(gateway.address, 10)
+                assert echoes(gateway.address)
                 return log.read_text().count("log lines dropped") > 0
 
             wait_until(tells, 10)
@@ -340,7 +340,7 @@ def test_a_stopped_master_costs_no_worker_and_no_client() -> None:
                 served: list[bool] = []
 
                 def ask() -> None:
-                    served.extend(echoes(gateway.address, 10) for _ in range(300))
+                    served.extend(echoes(gateway.address) for _ in range(300))
 
                 threads = [threading.Thread(target=ask) for _ in range(4)]
                 for thread in threads:

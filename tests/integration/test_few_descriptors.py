@@ -6,11 +6,11 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import urllib.request
 
 from supervisor.cli.admin_client import fetch_status
 from tests.backends import Backend, greet
+from tests.clients import connect
 from tests.dns import NameServer
 from tests.gateway import running
 from tests.support import free_port, wait_until
@@ -73,7 +73,7 @@ def test_idle_admin_clients_leave_descriptors_for_workers() -> None:
         gateway.wait_line("admin address is open")
         host, _, port = admin.rpartition(":")
         for _ in range(80):
-            stack.enter_context(socket.create_connection((host, int(port)), 5))
+            stack.enter_context(connect((host, int(port))))
         os.kill(gateway.workers()[0], signal.SIGKILL)
         gateway.wait_line("worker ready", count=3)
         assert gateway.lines("cannot start worker") == []

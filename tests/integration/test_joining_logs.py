@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends import Backend, Serve
+from tests.clients import connect
 from tests.etcd import Cluster, needs_etcd
 from tests.gateway import Gateway, running
 from tests.generate import DOCS
@@ -67,7 +67,7 @@ def test_which_client_did_etcd_reject(tmp_path: Path) -> None:
     ):
         for n in range(3):
             assert cluster.ctl(gateway.listen, "put", "key", str(n)).returncode == 0
-        with socket.create_connection(gateway.address, 10) as plain:
+        with connect(gateway.address) as plain:
             rejected = "{}:{}".format(*plain.getsockname())
             plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
             plain.settimeout(10)

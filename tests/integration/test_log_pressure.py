@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.backends import Backend, echo
+from tests.clients import connect
 from tests.gateway import COMMAND, environment
 from tests.support import free_port, wait_until
 
@@ -47,7 +48,7 @@ def read(fd: int) -> bytes:
 def say_hello(port: int) -> bool:
     """One whole session; whether the echo came back."""
     try:
-        with socket.create_connection(("127.0.0.1", port), 10) as client:
+        with connect(("127.0.0.1", port)) as client:
             client.sendall(b"hello")
             client.shutdown(socket.SHUT_WR)
             answer = b""

@@ -69,7 +69,7 @@ def test_large_streams_arrive_intact_in_both_directions_at_once() -> None:
     size = 64 << 20
     block = os.urandom(1 << 20)
     with Backend(echo) as backend, running(endpoints=[backend.address]) as gateway:
-        with connect(gateway.address, 30) as client:
+        with connect(gateway.address) as client:
             sent, got = hashlib.sha256(), hashlib.sha256()
 
             def send() -> None:
@@ -565,7 +565,7 @@ def test_a_long_session_that_ends_in_order_delivers_its_last_bytes() -> None:
     with (
         Backend(answer_late) as backend,
         running(endpoints=[backend.address], workers=1) as gateway,
-        connect(gateway.address, 20) as client,
+        connect(gateway.address) as client,
     ):
         began = time.monotonic()
         wait_until(lambda: time.monotonic() - began > 2.5, what="it is no short session any more")

@@ -36,7 +36,6 @@ pytestmark = [
     needs_namespaces,
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
     pytest.mark.timeout(600),
-    pytest.mark.together,
 ]
 
 

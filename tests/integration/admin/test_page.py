@@ -21,7 +21,6 @@ FLAGS = [
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium"),
     pytest.mark.slow,
-    pytest.mark.together,
 ]
 
 

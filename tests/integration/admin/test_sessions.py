@@ -18,6 +18,7 @@ import pytest
 
 from supervisor.cli.admin_client import fetch_sessions, fetch_status
 from supervisor.cli.tables import Output
+from tests import clients
 from tests.backends import Backend, echo, swallow
 from tests.gateway import COMMAND, Gateway, environment, run_command, running
 from tests.integration.admin.test_server import exchange
@@ -46,7 +47,7 @@ def name_of(sock: socket.socket) -> str:
 
 
 def connect(gateway: Gateway, count: int = 1) -> list[socket.socket]:
-    return [socket.create_connection(gateway.address, 10) for _ in range(count)]
+    return [clients.connect(gateway.address) for _ in range(count)]
 
 
 def talk(sock: socket.socket, size: int = 5) -> None:

@@ -17,6 +17,7 @@ import pytest
 from supervisor.admin import lifecycle
 from supervisor.admin.lifecycle import AdminLifecycle
 from supervisor.cli.admin_client import fetch_status
+from tests import clients
 from tests.admin_double import Pretender
 from tests.backends import Backend, echo
 from tests.gateway import Gateway, running
@@ -148,7 +149,7 @@ def test_the_status_document_goes_on(tmp_path: Path) -> None:
             endpoints=[backend.address],
             env={"GATEWAY_DIAL_TIMEOUT": "3s"},
         ) as gateway,
-        socket.create_connection(gateway.address, 5) as session,
+        clients.connect(gateway.address) as session,
     ):
         session.sendall(b"hello")
         assert session.recv(5) == b"hello"

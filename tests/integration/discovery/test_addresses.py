@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.backends import Backend, greet
+from tests.clients import connect
 from tests.dns import NameServer
 from tests.gateway import Gateway, running
 from tests.support import free_port, wait_until
@@ -67,7 +68,7 @@ def greeting(gateway: Gateway) -> str:
 
 
 def session(gateway: Gateway) -> tuple[socket.socket, str]:
-    sock = socket.create_connection(gateway.address, timeout=10)
+    sock = connect(gateway.address)
     return sock, sock.recv(100).decode().strip()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Self
 import pytest
 
 from tests.backends import Backend, greet
+from tests.clients import connect
 from tests.gateway import Gateway, running
 from tests.support import free_port, wait_until
 
@@ -98,7 +98,7 @@ def backends() -> Iterator[list[Backend]]:
 
 
 def greeting(gateway: Gateway) -> str:
-    with socket.create_connection(gateway.address, timeout=10) as sock:
+    with connect(gateway.address) as sock:
         return sock.recv(100).decode().strip()
 
 

@@ -18,7 +18,7 @@ from tests.gateway import running
 from tests.support import free_port, wait_until
 from tests.tls import Authority
 
-pytestmark = [needs_etcd, pytest.mark.timeout(300), pytest.mark.together]
+pytestmark = [needs_etcd, pytest.mark.timeout(300)]
 
 SSL = "_etcd-client-ssl._tcp.example.test"
 METRIC = "etcd_gateway_endpoint_certificate_not_after_timestamp_seconds"

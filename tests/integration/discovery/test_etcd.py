@@ -15,7 +15,7 @@ from tests.gateway import run_command, running
 from tests.support import free_port, wait_until
 from tests.tls import Authority
 
-pytestmark = [needs_etcd, pytest.mark.timeout(300), pytest.mark.together]
+pytestmark = [needs_etcd, pytest.mark.timeout(300)]
 
 SSL = "_etcd-client-ssl._tcp.example.test"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends import Backend, greet
+from tests.clients import connect
 from tests.dns import Fault, NameServer
 from tests.gateway import Gateway, run_command, running
 from tests.support import wait_until
@@ -48,7 +49,7 @@ def publish(ns: NameServer, *records: tuple[int, int, Backend], ttl: int = 5) ->
 
 def session(gateway: Gateway) -> tuple[socket.socket, str]:
     """A session, and the name of the backend that greeted it."""
-    sock = socket.create_connection(gateway.address, timeout=10)
+    sock = connect(gateway.address)
     return sock, sock.recv(100).decode().strip()
 
 
@@ -132,7 +133,7 @@ def test_dns_dead_at_start_comes_back(ns: NameServer, backends: list[Backend]) -
     with Gateway(*flags(ns)) as gateway:
         gateway.wait_line("no endpoint found yet, trying again")
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(gateway.address)
+            connect(gateway.address)
         ns.start()
         gateway.wait_ready()
         assert greeting(gateway) == "b0"

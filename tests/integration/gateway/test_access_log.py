@@ -11,6 +11,7 @@ import pytest
 from gateway.core.messages import Settings
 from gateway.poller import Watcher
 from gateway.sessions.leg import Leg
+from tests.clients import connect
 from tests.plane import Backend, BlackHole, Plane, closed_endpoint, endpoint_of, reset
 from tests.support import wait_until
 
@@ -67,7 +68,7 @@ def test_an_ipv4_client_of_a_dual_stack_listener_is_logged_as_ipv4() -> None:
     """The kernel writes it as a mapped address; people grep for the plain one."""
     with Backend() as backend, Plane(backend.endpoint, settings=LOGGED, listen="") as plane:
         address = ("127.0.0.1", plane.address.port)
-        with socket.create_connection(address, 10) as client, backend.accept():
+        with connect(address) as client, backend.accept():
             name = name_of(client)
         assert read_line(plane)["client"] == name
 

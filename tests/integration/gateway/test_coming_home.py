@@ -9,7 +9,7 @@ from collections import Counter
 
 from supervisor.cli.admin_client import fetch_status
 from tests.backends import Backend, greet
-from tests.clients import read_line
+from tests.clients import connect, read_line
 from tests.gateway import running
 from tests.support import free_port, wait_until
 
@@ -19,7 +19,7 @@ def test_old_sessions_end() -> None:
     with Backend(greet, name="b") as backend:
         flags = ("--max-session-age=1s", "--access-log")
         with running(*flags, endpoints=[backend.address], workers=1) as gateway:
-            with socket.create_connection(gateway.address, 10) as client:
+            with connect(gateway.address) as client:
                 assert read_line(client) == "b"
                 with contextlib.suppress(ConnectionResetError):
                     assert client.recv(1) == b""
@@ -47,7 +47,7 @@ class Client:
 
     def _run(self) -> None:
         while not self._stopped:
-            with contextlib.suppress(OSError), socket.create_connection(self._address, 10) as sock:
+            with contextlib.suppress(OSError), connect(self._address) as sock:
                 self._sock = sock
                 self.where = read_line(sock)
                 sock.settimeout(None)

@@ -12,7 +12,7 @@ from supervisor.cli.admin_client import fetch_status
 from tests.clients import connect
 from tests.gateway import Gateway, running
 from tests.servers import serving
-from tests.support import free_port, wait_until
+from tests.support import PATIENCE, free_port, wait_until
 
 OPEN_FILES = 161
 FLAGS = ("--health-check=off", "--access-log")
@@ -53,23 +53,36 @@ def short_of_descriptors(workers: int) -> Iterator[tuple[Gateway, Endpoint, str]
             yield gateway, endpoint, admin
 
 
-def slow_reader(gateway: Gateway) -> socket.socket:
-    """A client that asks for bulk and reads a little of it: a pipe is full for its sake."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-    sock.settimeout(10)
-    sock.connect(gateway.address)
-    sock.sendall(b"bulk")
-    for _ in range(8):
-        sock.recv(1 << 20)
-    return sock
+@contextlib.contextmanager
+def slow_reader(gateway: Gateway) -> Iterator[socket.socket]:
+    """A client that asks for bulk and reads a little of it: a pipe is full for its sake.
+
+    One that comes to a worker whose descriptors have run out waits there, and has read nothing.
+    """
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        sock.settimeout(10 * PATIENCE)
+        sock.connect(gateway.address)
+        sock.sendall(b"bulk")
+        sock.setblocking(False)
+        reads = 0
+
+        def has_read() -> bool:
+            nonlocal reads
+            with contextlib.suppress(BlockingIOError):
+                assert sock.recv(1 << 20), "its session was ended"
+                reads += 1
+            return reads == 8 or paused(gateway)
+
+        wait_until(has_read, what="a slow reader's bytes")
+        yield sock
 
 
 class Crowd:
     """Clients that all ask at once, and what became of each."""
 
     def __init__(self, gateway: Gateway, count: int) -> None:
-        self.waiting = {connect(gateway.address, 30) for _ in range(count)}
+        self.waiting = {connect(gateway.address) for _ in range(count)}
         self.served: set[socket.socket] = set()
         self.cut: list[str] = []
         for sock in self.waiting:

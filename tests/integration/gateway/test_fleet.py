@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Iterator
 
 import pytest
 
 from tests.backends import Backend, greet
-from tests.clients import read_line
+from tests.clients import connect, read_line
 from tests.gateway import READY, Gateway
 from tests.support import wait_until
 
@@ -45,8 +44,6 @@ def test_first_sessions_of_24_hosts_are_spread(balance: str) -> None:
             for number in range(24)
         ]
         wait_until(lambda: all(READY in each.text() for each in gateways), 240, "all are ready")
-        clients = [
-            stack.enter_context(socket.create_connection(each.address, 30)) for each in gateways
-        ]
+        clients = [stack.enter_context(connect(each.address)) for each in gateways]
         assert {read_line(client) for client in clients} == set(MEMBERS)
         assert max(member.connections for member in members) <= 9

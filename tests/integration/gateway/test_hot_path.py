@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients import connect
 from tests.gateway import running
 from tests.plane import Backend, Plane
 from tests.support import wait_until
@@ -100,7 +101,7 @@ def talk(client: socket.socket, upstream: socket.socket) -> None:
 
 def connect_once(address: tuple[str, int], backend: Backend) -> None:
     """Connect, one round trip, and an end that begins at the endpoint, as after one HTTP answer."""
-    with socket.create_connection(address, timeout=10) as client:
+    with connect(address) as client:
         client.sendall(b"question")
         with backend.accept() as upstream:
             assert upstream.recv(100) == b"question"
@@ -118,7 +119,7 @@ def test_a_round_trip_is_two_reads_and_two_writes(tmp_path: Path) -> None:
     with (
         Backend() as backend,
         running("--health-check=off", endpoints=[backend.endpoint.name], workers=1) as gateway,
-        socket.create_connection(gateway.address, timeout=10) as client,
+        connect(gateway.address) as client,
         backend.accept() as upstream,
     ):
         talk(client, upstream)

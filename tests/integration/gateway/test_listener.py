@@ -20,6 +20,7 @@ from gateway.ingress.listener import (
     drain_queue,
     open_listener,
 )
+from tests.clients import connect
 from tests.plane import Backend, Plane, descriptors, reset
 from tests.support import free_port, wait_until
 
@@ -154,7 +155,7 @@ def test_a_batch_accepts_as_many_clients_as_it_handled_events(
         def accept_in_one_batch() -> int:
             # Nothing of the loop runs meanwhile: all clients wait in the kernel's queue.
             target = (plane.address.host, plane.address.port)
-            clients.extend(socket.create_connection(target) for _ in range(60))
+            clients.extend(connect(target) for _ in range(60))
             plane.poller.handled = handled
             plane.acceptor.accept_from(ListenerWatcher(plane.acceptor, plane.listener))
             plane.poller.handled = 0

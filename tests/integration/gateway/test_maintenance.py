@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import select
 import signal
-import socket
 from pathlib import Path
 
 from supervisor.cli.admin_client import fetch_status
 from tests.backends import Backend, greet
-from tests.clients import many, read_line
+from tests.clients import connect, many, read_line
 from tests.gateway import Gateway, running
 from tests.support import free_port, wait_until
 
 
 def name_of(gateway: Gateway) -> str:
-    with socket.create_connection(gateway.address, 10) as client:
+    with connect(gateway.address) as client:
         return read_line(client)
 
 
@@ -33,7 +32,7 @@ def test_a_drained_endpoint_empties_itself(tmp_path: Path) -> None:
         with running(*flags, "--removal-grace=1s", endpoints=[a.address, b.address]) as gateway:
             gateway.wait_line("admin address is open")
             while True:  # until one is on the endpoint that will be taken out
-                client = socket.create_connection(gateway.address, 10)
+                client = connect(gateway.address)
                 if read_line(client) == "a":
                     break
                 client.close()

@@ -71,7 +71,7 @@ def test_a_burst_never_passes_the_limit_and_everybody_is_served(most: int) -> No
             served: list[str] = []
 
             def client() -> None:
-                with connect(gateway.address, 30) as sock:
+                with connect(gateway.address) as sock:
                     served.append(read_line(sock))
 
             threads = [threading.Thread(target=client) for _ in range(40)]
@@ -123,7 +123,7 @@ def test_a_place_is_given_on_wherever_it_became_free(ends: str) -> None:
     with serving(busy) as server:
         flags = (*FLAGS, "--max-sessions=1")
         with running(*flags, endpoints=[f"127.0.0.1:{server.port}"], workers=4) as gateway:
-            waiting = [connect(gateway.address, 10) for _ in range(24)]
+            waiting = [connect(gateway.address) for _ in range(24)]
             began_at = time.monotonic()
             while waiting:
                 ready = [sock for sock in waiting if readable(sock)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gateway.core.proxy_protocol import Header, Route, Version, read_header, write_header
 from supervisor.cli.admin_client import fetch_status
-from tests.clients import read_exactly
+from tests.clients import connect, read_exactly
 from tests.gateway import running
 from tests.servers import serving
 from tests.support import free_port, wait_until
@@ -44,7 +44,7 @@ def test_clients_are_handed_over_before_their_header() -> None:
     ):
         clients = []
         for _ in range(8):
-            clients.append(socket.create_connection(gateway.address, 10))
+            clients.append(connect(gateway.address))
             clients[-1].sendall(HEADER[:20])
             clients[-1].sendall(HEADER[20:])
             assert served(clients[-1])
@@ -65,13 +65,13 @@ def test_an_upgrade_in_the_middle_of_a_header() -> None:
     ):
         gateway.signal(signal.SIGUSR2)
         gateway.wait_line("upgrading", 60)
-        with socket.create_connection(gateway.address, 10) as client:
+        with connect(gateway.address) as client:
             client.sendall(HEADER[:20])
             gateway.wait_line("ready to proxy client requests", 60, count=2)
             with contextlib.suppress(ConnectionResetError):  # a host too slow for the 3 seconds
                 client.sendall(HEADER[20:])
                 assert served(client)
-        with socket.create_connection(gateway.address, 10) as another:
+        with connect(gateway.address) as another:
             another.sendall(HEADER)
             assert served(another)
 
@@ -81,10 +81,10 @@ def test_who_sends_no_header_gives_its_place_back() -> None:
     with (
         serving(tell) as server,
         running(*FLAGS, "--max-sessions=1", endpoints=[f"127.0.0.1:{server.port}"]) as gateway,
-        socket.create_connection(gateway.address, 10) as silent,
+        connect(gateway.address) as silent,
     ):
         wait_until(lambda: gateway.lines("accepting paused") or silent.fileno() > 0)
-        with socket.create_connection(gateway.address, 20) as waiting:
+        with connect(gateway.address) as waiting:
             waiting.sendall(HEADER)
             assert served(waiting)
         ends = [line["end"] for line in gateway.lines("session")]
@@ -99,7 +99,7 @@ def test_a_stop_in_the_middle_of_a_header() -> None:
     with (
         serving(tell) as server,
         running(*FLAGS, "--drain-timeout=200ms", endpoints=[f"127.0.0.1:{server.port}"]) as gateway,
-        socket.create_connection(gateway.address, 10) as client,
+        connect(gateway.address) as client,
     ):
         client.sendall(HEADER[:20])
         gateway.signal(signal.SIGTERM)

@@ -17,6 +17,7 @@ from gateway.core.proxy_protocol import (
     write_own,
 )
 from gateway.sessions import dialer
+from tests.clients import connect
 from tests.plane import Backend, BlackHole, Plane, closed_endpoint, read_all, reset
 from tests.support import wait_until
 
@@ -43,7 +44,7 @@ def test_header_and_first_bytes_at_once(version: str, listen: str) -> None:
     settings = Settings(proxy_out=version, access_log=True)
     with Backend() as backend, Plane(backend.endpoint, settings=settings, listen=listen) as plane:
         address = (listen or "127.0.0.1", plane.address.port)
-        with socket.create_connection(address, 10) as client:
+        with connect(address) as client:
             client.sendall(b"first")
             with backend.accept() as server:
                 header, rest = receive(server)

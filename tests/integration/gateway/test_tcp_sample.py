@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from gateway.core.counters import EndpointCounters
 from gateway.sessions.tcp_sample import MOST, TcpSample
+from tests.clients import connect
 from tests.gateway import Gateway
 from tests.integration.admin.test_server import exchange
 from tests.plane import Backend, Plane
@@ -86,9 +87,7 @@ def test_what_is_lost_on_the_way_to_an_endpoint_is_counted(tmp_path: Path) -> No
         flags = [f"--endpoints={FAR}:{port}", f"--admin-addr={admin}", "--drain-timeout=0s"]
         gateway = stack.enter_context(Gateway(*flags, prefix=prefix(near)))
         gateway.wait_ready()
-        client = stack.enter_context(
-            inside(near, lambda: socket.create_connection(gateway.address, 5))
-        )
+        client = stack.enter_context(inside(near, lambda: connect(gateway.address)))
         client.sendall(b"?")
         assert client.recv(1) == b"?"
         wait_until(lambda: metric(admin, "tcp_rtt_seconds"), what="a round trip")

@@ -15,7 +15,7 @@ import pytest
 from tests.backends import Backend, echo
 from tests.clients import read_exactly
 from tests.gateway import Gateway, running
-from tests.support import free_port, wait_until
+from tests.support import PATIENCE, free_port, wait_until
 from tests.unix_clients import connect, talk
 
 Script = Callable[[socket.socket], None]
@@ -153,7 +153,7 @@ def test_a_reset_of_the_endpoint(folder: str) -> None:
         scripted(f"{folder}/be", slam),
         running("--access-log", listen=listen, endpoints=[f"unix:{folder}/be"], workers=1) as gw,
     ):
-        with socket.create_connection(("127.0.0.1", port), 10) as client:
+        with socket.create_connection(("127.0.0.1", port), 20 * PATIENCE) as client:
             client.sendall(b"request")
             with pytest.raises(ConnectionResetError):
                 read_exactly(client, 100)

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.clients import connect
 from tests.gateway import Gateway, running
 from tests.servers import Server, serving
 from tests.support import wait_until
@@ -52,7 +53,7 @@ def test_sessions_of_a_vanished_endpoint_end(namespaces: tuple[str, str], talkin
         server: Server = stack.enter_context(serving(echo_once, listener=listener))
         gateway = stack.enter_context(Gateway(*flags, prefix=prefix(near)))
         gateway.wait_ready()
-        client = inside(near, lambda: socket.create_connection(gateway.address, 5))
+        client = inside(near, lambda: connect(gateway.address))
         stack.enter_context(client)
         client.sendall(b"?")
         assert client.recv(1) == b"?"
@@ -133,7 +134,7 @@ def test_a_paused_reader_lives_on(side: str, size: int) -> None:
         if side == "endpoint":
             process = stack.enter_context(reader())
             gateway = stack.enter_context(running(*flags, endpoints=[f"127.0.0.1:{said(process)}"]))
-            sock = stack.enter_context(socket.create_connection(gateway.address))
+            sock = stack.enter_context(connect(gateway.address))
         else:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             port = listener.getsockname()[1]
@@ -168,7 +169,7 @@ def test_sessions_of_an_endpoint_that_vanished_with_full_buffers_end(
         stack.enter_context(listener)
         gateway = stack.enter_context(Gateway(*flags, prefix=prefix(near)))
         gateway.wait_ready()
-        client = inside(near, lambda: socket.create_connection(gateway.address, 5))
+        client = inside(near, lambda: connect(gateway.address))
         stack.enter_context(client)
         stack.enter_context(listener.accept()[0])
         client.settimeout(0.5)

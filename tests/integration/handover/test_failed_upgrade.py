@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends import Backend, echo
+from tests.clients import connect
 from tests.gateway import READY, Gateway, running
 from tests.installation import Installation, point
 from tests.support import free_port, wait_until
@@ -34,12 +35,12 @@ def served(*flags: str, **options: object) -> Iterator[Gateway]:
     with (
         Backend(echo) as backend,
         running(*flags, endpoints=[backend.address], **options) as gateway,
-        socket.create_connection(gateway.address, 5) as session,
+        connect(gateway.address) as session,
     ):
         talk(session)
         yield gateway
         talk(session)
-        with socket.create_connection(gateway.address, 5) as another:
+        with connect(gateway.address) as another:
             talk(another)
         assert gateway.process.poll() is None
 
@@ -187,7 +188,7 @@ def test_where_the_old_image_is_gone_the_old_workers_serve_until_it_is_mended(
         gateway.signal(signal.SIGUSR2)
         wait_until(lambda: f'"{OLD_WORKERS}"' in gateway.text(), 20)
         assert workers <= set(gateway.workers())
-        with socket.create_connection(gateway.address, 5) as client:
+        with connect(gateway.address) as client:
             talk(client)
         place.install()
         gateway.signal(signal.SIGUSR2)
@@ -204,7 +205,7 @@ def test_where_the_old_image_is_gone_a_start_that_fails_is_tried_again(tmp_path:
         )
         gateway.signal(signal.SIGUSR2)
         wait_until(lambda: gateway.text().count("trying again in") >= 2, 20)
-        with socket.create_connection(gateway.address, 5) as client:
+        with connect(gateway.address) as client:
             talk(client)
         place.install()
         gateway.signal(signal.SIGUSR2)
@@ -253,7 +254,7 @@ def test_a_listen_name_that_does_not_resolve_any_more(tmp_path: Path) -> None:
         hosts.write_text("127.0.0.1 localhost\n")
         gateway.signal(signal.SIGUSR2)
         gateway.wait_line(READY, count=2)
-        with socket.create_connection(("127.0.0.1", port), 5) as client:
+        with connect(("127.0.0.1", port)) as client:
             talk(client)
 
 

@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from tests.backends import Backend, echo
+from tests.clients import connect
 from tests.gateway import Gateway, running
 from tests.support import free_port, wait_until
 
@@ -34,7 +35,7 @@ def test_usr2_three_times_at_once_is_one_upgrade() -> None:
     with (
         Backend(echo) as backend,
         running(endpoints=[backend.address]) as gateway,
-        socket.create_connection(gateway.address, 5) as session,
+        connect(gateway.address) as session,
     ):
         talk(session)
         workers = gateway.workers()
@@ -100,7 +101,7 @@ def test_orphans_are_idle() -> None:
     with (
         Backend(echo) as backend,
         running("--drain-timeout=60s", endpoints=[backend.address]) as gateway,
-        socket.create_connection(gateway.address, 5) as session,
+        connect(gateway.address) as session,
     ):
         talk(session)
         workers = gateway.workers()

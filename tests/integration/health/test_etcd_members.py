@@ -19,7 +19,7 @@ from tests.gateway import Gateway, running
 from tests.support import free_port, wait_until
 from tests.tls import Authority
 
-pytestmark = [needs_etcd, pytest.mark.timeout(300), pytest.mark.together]
+pytestmark = [needs_etcd, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module", params=TRIED)

@@ -11,7 +11,7 @@ from tests.etcd import Cluster, needs_etcd
 from tests.gateway import running
 from tests.tls import Authority
 
-pytestmark = [needs_etcd, pytest.mark.timeout(300), pytest.mark.together]
+pytestmark = [needs_etcd, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

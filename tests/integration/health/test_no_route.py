@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.cli.admin_client import fetch_status
+from tests.clients import connect
 from tests.gateway import Gateway
 from tests.servers import serving
 from tests.support import wait_until
@@ -23,7 +24,7 @@ def echo_once(conn: socket.socket) -> None:
 
 def is_served(gateway: Gateway, namespace: str) -> bool:
     """Whether a client gets an answer."""
-    with inside(namespace, lambda: socket.create_connection(gateway.address, 10)) as client:
+    with inside(namespace, lambda: connect(gateway.address)) as client:
         try:
             client.sendall(b"?")
             return client.recv(1) == b"?"

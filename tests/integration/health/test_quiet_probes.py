@@ -9,7 +9,7 @@ import pytest
 
 from supervisor.system.connections import knock, open_socket
 from tests.backends import Backend, greet
-from tests.clients import read_line
+from tests.clients import connect, read_line
 from tests.gateway import running
 from tests.support import free_port, wait_until
 from tests.wires import hosts, inside
@@ -47,14 +47,14 @@ def test_a_gateway_that_probes_by_tcp_is_not_noticed() -> None:
         ) as gateway:
             wait_until(lambda: probes(admin) >= 100, 60, "a hundred probes")
             assert backend.connections == 0
-            with socket.create_connection(gateway.address, 10) as client:
+            with connect(gateway.address) as client:
                 assert read_line(client) == "b"
             assert backend.connections == 1
 
 
 def probes(admin: str) -> int:
     host, port = admin.split(":")
-    with socket.create_connection((host, int(port)), 10) as sock:
+    with connect((host, int(port))) as sock:
         sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         text = b"".join(iter(lambda: sock.recv(65536), b"")).decode()
     lines = [line for line in text.splitlines() if line.startswith("etcd_gateway_probes_total{")]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.cli.admin_client import fetch_status
-from tests.clients import read_line
+from tests.clients import connect, read_line
 from tests.gateway import Gateway, running
 from tests.servers import Server, serving
 from tests.support import free_port, wait_until
@@ -143,7 +143,7 @@ def test_a_worker_that_was_stopped_blames_nobody() -> None:
         for filler in fillers[1:]:
             filler.close()
         wait_until(lambda: not connecting(port, SYN_SENT), 20, "only the queued ones are left")
-        client = stack.enter_context(socket.create_connection(gateway.address, 10))
+        client = stack.enter_context(connect(gateway.address))
         wait_until(lambda: connecting(port, SYN_SENT), what="the dial is under way")
         (worker,) = gateway.workers()
         os.kill(worker, signal.SIGSTOP)

@@ -13,7 +13,6 @@ from deploy.distribution.deb import CONFFILES, SHELLS
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb"),
-    pytest.mark.together,
     pytest.mark.slow,
     pytest.mark.timeout(900),
 ]

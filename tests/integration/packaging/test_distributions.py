@@ -24,7 +24,6 @@ MISSING = [tool for tool in TOOLS if importlib.util.find_spec(tool) is None]
 
 pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason="needs the tools of `make .venv/.dist`"),
-    pytest.mark.together,
     pytest.mark.timeout(600),
 ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +14,13 @@ import pytest
 from deploy.distribution.trees import ROOT
 from supervisor import __version__
 from tests.backends import Backend, echo
+from tests.clients import connect
 from tests.gateway import READY, Gateway
 from tests.support import wait_until
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
-pytestmark = [pytest.mark.together, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def make(root: Path, folder: Path) -> Path:
@@ -94,7 +94,7 @@ def test_it_survives_usr2_and_a_new_file(
         Gateway(endpoints=[backend.address], command=[str(program)], env=env) as gateway,
     ):
         gateway.wait_ready(60)
-        with socket.create_connection(gateway.address, 5) as session:
+        with connect(gateway.address) as session:
             session.sendall(b"before")
             assert session.recv(6) == b"before"
             workers = gateway.workers()
@@ -104,7 +104,7 @@ def test_it_survives_usr2_and_a_new_file(
             (tmp_path / "new").rename(program)
             gateway.signal(signal.SIGUSR2)
             gateway.wait_line(READY, 60, count=2)
-        with socket.create_connection(gateway.address, 5) as session:
+        with connect(gateway.address) as session:
             session.sendall(b"after")
             assert session.recv(5) == b"after"
         assert Path(f"/proc/{gateway.pid}/exe").exists()
@@ -126,7 +126,7 @@ def test_a_broken_new_file_leaves_the_old_one_serving(
         (tmp_path / "new").rename(program)
         gateway.signal(signal.SIGUSR2)
         wait_until(lambda: "upgrade failed" in gateway.text(), 60)
-        with socket.create_connection(gateway.address, 5) as session:
+        with connect(gateway.address) as session:
             session.sendall(b"hello")
             assert session.recv(5) == b"hello"
 

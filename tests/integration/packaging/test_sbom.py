@@ -22,7 +22,6 @@ pytestmark = [
         importlib.util.find_spec("cyclonedx_py") is None,
         reason="needs the tools of `make .venv/.dist`",
     ),
-    pytest.mark.together,
     pytest.mark.timeout(600),
 ]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.backends import Backend, echo
+from tests.clients import connect
 from tests.gateway import READY, Gateway
 from tests.support import wait_until
 
@@ -57,7 +57,7 @@ def test_orphans_are_reaped_and_workers_are_told_by_their_true_end() -> None:
                 os.kill(init, signal.SIGUSR2)
                 gateway.wait_line(READY, count=2)
                 gateway.wait_line("worker exited", count=3)
-        with socket.create_connection(gateway.address, 5) as session:
+        with connect(gateway.address) as session:
             session.sendall(b"hello")
             assert session.recv(5) == b"hello"
         os.kill(init, signal.SIGTERM)

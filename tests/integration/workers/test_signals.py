@@ -7,13 +7,13 @@ import json
 import os
 import pty
 import signal
-import socket
 import subprocess
 import termios
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.backends import Backend, echo
+from tests.clients import connect
 from tests.gateway import COMMAND, READY, environment, running
 from tests.support import free_port, wait_until
 
@@ -76,7 +76,7 @@ def test_a_background_job_writes_its_log_and_keeps_its_workers() -> None:
     """The terminal's SIGTTOU neither stops the log nor a worker; an operator's still does."""
     with Backend(echo) as backend, in_background(backend.address) as gateway:
         assert gateway.wait_line(READY)["workers"] == 2
-        with socket.create_connection(("127.0.0.1", gateway.port), 5) as session:
+        with connect(("127.0.0.1", gateway.port)) as session:
             session.sendall(b"hello")
             assert session.recv(5) == b"hello"
         assert gateway.lines("number of workers changed") == []

@@ -14,7 +14,7 @@ import pytest
 from supervisor.cli.admin_client import fetch_status
 from tests.backends import Backend, echo
 from tests.gateway import READY, Gateway, run_command, running
-from tests.support import free_port, wait_until
+from tests.support import PATIENCE, free_port, wait_until
 from tests.unix_clients import Load, connect, talk
 
 
@@ -52,7 +52,7 @@ def test_unix_and_tcp_in_one_process(path: str, backend: Backend) -> None:
             for address in (path, f"@{path[1:]}"):
                 with connect(address) as client:
                     talk(client, b"x" * 200_000)
-            with socket.create_connection(("127.0.0.1", port), 5) as client:
+            with socket.create_connection(("127.0.0.1", port), 20 * PATIENCE) as client:
                 talk(client)
         gateway.wait_line("session", count=12)
         lines = gateway.lines("session")
