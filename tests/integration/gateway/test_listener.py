@@ -104,6 +104,23 @@ def test_pause_and_resume() -> None:
                 assert server.recv(10) == b"waiting"
 
 
+def test_nobody_is_accepted_without_room() -> None:
+    """At the limit clients stay in the kernel's queue, and cost no descriptor."""
+    with Backend() as backend, Plane(backend.endpoint, limit=1) as plane:
+        first = plane.connect()
+        server = backend.accept()
+        with plane.connect() as second:
+            second.sendall(b"waiting")
+            wait_until(lambda: plane.pauses or plane.counters.sessions > 1)
+            assert plane.pauses == [PauseReason.LIMIT]
+            assert plane.counters.sessions == 1
+            assert plane.ask(plane.acceptor.has_clients)
+            first.close()
+            server.close()
+            with backend.accept() as server:
+                assert server.recv(10) == b"waiting"
+
+
 @contextmanager
 def descriptor_limit(soft: int) -> Iterator[None]:
     old = resource.getrlimit(resource.RLIMIT_NOFILE)

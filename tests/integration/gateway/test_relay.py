@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import errno
+import functools
 import hashlib
 import os
 import random
@@ -211,6 +212,29 @@ def test_slow_reader_stops_the_sender() -> None:
         assert received == sent
 
 
+@pytest.mark.parametrize("chunk", [1 << 10, 1 << 14, 1 << 17])
+def test_every_byte_arrives_where_a_socket_takes_little_at_a_time(chunk: int) -> None:
+    """The kernel takes a part of nearly every write, and the rest waits for its turn.
+
+    A client's socket has the send buffer of the listener that it came by.
+    """
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        plane.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        data = random.randbytes(3 << 20)
+
+        def send(server: socket.socket) -> None:
+            with server:
+                for begin in range(0, len(data), chunk):
+                    server.sendall(data[begin : begin + chunk])
+
+        with plane.connect() as client:
+            sender = in_background(functools.partial(send, backend.accept()))
+            received = read_all(client)
+            sender.join(10)
+        assert len(received) == len(data)
+        assert received == data
+
+
 def test_descriptors_come_back() -> None:
     """After many sessions, ended in every way, as many descriptors are open as before."""
     with Backend() as backend, Plane(backend.endpoint) as plane:
@@ -253,6 +277,19 @@ def test_next_address_of_an_endpoint() -> None:
             assert client.recv(10) == b"hi"
             assert [f[1] for f in plane.dial_failures] == ["127.0.0.9"]
             assert plane.table.suspects == set()
+
+
+def test_an_endpoint_is_suspected_once_its_last_address_failed() -> None:
+    """Not while one of them may still answer, although another one has refused."""
+    with BlackHole() as hole:
+        endpoint = endpoint_of(hole.endpoint.port, "127.0.0.9", "127.0.0.1", host="two")
+        with Plane(endpoint, settings=Settings(dial_timeout_s=60.0)) as plane, plane.connect():
+            wait_until(lambda: plane.dial_failures)
+            assert plane.dial_failures[0][1:3] == ("127.0.0.9", DialResult.REFUSED)
+            assert plane.table.suspects == set()
+    with Plane(endpoint) as plane, plane.connect():
+        wait_until(lambda: len(plane.dial_failures) == 2)
+        assert plane.table.suspects == {endpoint.name}
 
 
 def test_black_hole_costs_a_hedge_once() -> None:
