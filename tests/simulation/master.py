@@ -84,7 +84,7 @@ class Master:
         self._snapshot = b""
         self.sent_version = 0
         self._publishing = False
-        self._started = False
+        self.started = False
         self.prober = Prober(self, self._on_health)
         self.discovery = Discovery(self, self._on_found)
         self._follow_policy()
@@ -119,7 +119,7 @@ class Master:
         self.soon(SECOND_S, self._second)
 
     def _start_pool(self) -> None:
-        self._started = True
+        self.started = True
         slots = self._state.workers or self.world.setup.workers
         self._publish_first()
         for who, process in self.world.known(self._inherited):
@@ -312,7 +312,7 @@ class Master:
         self.world.oracle.found(self, found)
         self.roster.resolve(found, self.world.clock.now, self.config.removal_grace_s)
         self._watch_members()
-        if not self._started and not self._state.found:
+        if not self.started and not self._state.found:
             self._start_pool()
         self.publish()
 
@@ -346,7 +346,7 @@ class Master:
 
     def publish(self) -> None:
         """At once, or after a pause, as the publisher does when snapshots follow each other."""
-        if not self._started or self._publishing:
+        if not self.started or self._publishing:
             return
         if self.world.draw() < 0.3:
             self._publishing = True
@@ -385,7 +385,7 @@ class Master:
     def _second(self) -> None:
         """As ``EndpointTracker.on_tick`` and ``Master._tick``: about once a second."""
         self.soon(SECOND_S, self._second)
-        if not self._started:
+        if not self.started:
             return
         traffic = self.totals.traffic()
         addresses = self.totals.sessions_by_address()
@@ -429,7 +429,7 @@ class Master:
     # -- signals ------------------------------------------------------------------------------
 
     def reload(self, read: Config) -> None:
-        if self._started and not self.draining:
+        if self.started and not self.draining:
             kept, _ = keep_fixed(self.config, read)
             self.discovery.reload(kept)
 
@@ -442,7 +442,7 @@ class Master:
             self._publish()
 
     def resize(self, by: int) -> None:
-        if self._started and not self.draining:
+        if self.started and not self.draining:
             self._feed(events.Resize(by))
 
     def drain(self) -> None:
@@ -457,7 +457,7 @@ class Master:
     def may_upgrade(self) -> bool:
         """Without an endpoint the preflight fails, as any start does."""
         known = any(member.removed_at is None for member in self.roster.members)
-        able = self._started and not self.draining and known
+        able = self.started and not self.draining and known
         return able and (self.ready or bool(self._inherited.slots))
 
     def hand_over(self) -> HandoverState:

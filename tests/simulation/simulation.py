@@ -62,7 +62,7 @@ class World:
         self.limits: list[int] = []
         self._clients_until = math.inf
         self.unreaped: list[Process] = []
-        """Exited while there was no master."""
+        """Exited while no master had a pool: the next pool is told by the pidfd that it inherits."""
         self.checks = Checks(self)
         self.oracle = Oracle(self)
 
@@ -213,7 +213,7 @@ class World:
 
     def exited(self, process: Process) -> None:
         del self.processes[process]
-        if self.master is not None and self.master.lives:
+        if self.master is not None and self.master.lives and self.master.started:
             self.master.on_exit(process)
         else:
             self.unreaped.append(process)
