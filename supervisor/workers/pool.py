@@ -155,7 +155,7 @@ class WorkerPool:
                 self._spawner.open_slot(index)
         self._handles.tell_all(self._snapshot, messages.Snapshot)
         left = self._inherited.left(self._listen, keep=self._keep_workers)
-        self._feed(events.Start(self._wanted, left))
+        self._feed(events.Start(self._wanted, left, by_upgrade=self._inherited.told_to_drain))
         self._tick()
 
     def push(self, snapshot: messages.Snapshot) -> None:

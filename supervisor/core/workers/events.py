@@ -26,10 +26,14 @@ class FormerSlot:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Fill ``slots`` slots; what a former master left is taken over and then replaced."""
+    """Fill ``slots`` slots; what a former master left is taken over and then replaced.
+
+    ``by_upgrade``: the former image left it, and may be gone back to.
+    """
 
     slots: int
     left: tuple[FormerSlot, ...] = ()
+    by_upgrade: bool = False
 
 
 @dataclass(frozen=True, slots=True)

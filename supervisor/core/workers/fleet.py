@@ -138,8 +138,10 @@ class Fleet:
 
     def _start(self, event: events.Start, now: float) -> None:
         left = {each.slot: each for each in event.left}
-        # Workers that serve make a failure of ours something to retry, never a reason to end.
-        self._took_over = any(each.serving is not None for each in event.left)
+        # Workers that serve make a failure of ours something to retry, never a reason to end. So
+        # does a former image, also if its workers all ended just now: it can be gone back to.
+        serving = any(each.serving is not None for each in event.left)
+        self._took_over = serving or event.by_upgrade
         for index in range(max([event.slots, *(slot + 1 for slot in left)])):
             slot = Slot(index, wanted=index < event.slots, retry_at=now)
             self.slots.append(slot)

@@ -46,12 +46,16 @@ class Play:
     """A fleet, a clock that goes on in ticks, and everything it ordered."""
 
     def __init__(
-        self, slots: int = 2, left: tuple[events.FormerSlot, ...] = (), **limits: Any
+        self,
+        slots: int = 2,
+        left: tuple[events.FormerSlot, ...] = (),
+        by_upgrade: bool = False,
+        **limits: Any,
     ) -> None:
         self.now = 100.0
         self.fleet = Fleet(Limits(**limits), now=self.now)
         self.seen: list[commands.Command] = []
-        self.do(events.Start(slots, left))
+        self.do(events.Start(slots, left, by_upgrade))
 
     def do(self, event: events.Event) -> list[commands.Command]:
         issued = self.fleet.step(event, self.now)
@@ -197,6 +201,19 @@ def test_an_upgrade_whose_workers_die_leaves_the_old_ones() -> None:
     play.fill()
     assert commands.AnnounceReady() in play.seen
     assert play.fleet.phase is Phase.RUNNING
+
+
+@pytest.mark.parametrize("by_upgrade", [True, False], ids=["upgrade", "restart"])
+def test_an_upgrade_goes_back_also_if_all_old_workers_just_ended(by_upgrade: bool) -> None:
+    """The old program can have workers again; at a restart the service manager starts anew."""
+    play = Play(2, tuple(events.FormerSlot(slot, 1, bound=True) for slot in (0, 1)), by_upgrade)
+    for _ in range(STILLBORN_MOST):
+        for worker in [w for w in play.fleet.workers() if w.state is WorkerState.STARTING]:
+            play.do(events.WorkerExited(worker.who))
+        play.ticks(1.0)
+    assert (commands.ReportUpgradeFailed() in play.seen) is by_upgrade
+    assert play.fleet.phase is (Phase.RUNNING if by_upgrade else Phase.OVER)
+    assert (commands.Finish(70) in play.seen) is not by_upgrade
 
 
 def test_backoff_after_early_deaths() -> None:
