@@ -10,6 +10,8 @@ from supervisor.core.workers.fleet import Phase
 from supervisor.core.workers.slot import Slot
 from supervisor.core.workers.worker_state import WorkerState
 from tests.simulation.clock import Violation
+from tests.simulation.kernel import UNIX
+from tests.simulation.network import CLUSTER
 
 if TYPE_CHECKING:
     from tests.simulation.kernel import Inbox, Listener
@@ -57,10 +59,12 @@ class Checks:
             for process in listener.acceptors:
                 if process.late_until <= now:
                     count += 1
-            if count == 1:
+            if count == 1 or (count and listener.slot == UNIX):
                 listener.unserved_s = listener.two_s = 0.0
             else:
                 self._check_listener(listener, count, passed_s if runs else 0.0)
+            if listener.slot == UNIX and listener.queue:
+                self._check_queue(listener)
         for inbox in world.kernel.inboxes.values():
             if inbox.queue:
                 self._check_inbox(inbox, passed_s if runs else 0.0)
@@ -77,17 +81,37 @@ class Checks:
         """Each configured socket has exactly one acceptor that runs, or soon."""
         world = self._world
         now = world.clock.now
-        if listener.slot not in world.bound or not world.able(now):
+        wanted = listener.slot in world.bound or listener is world.shared
+        if not wanted or not world.able(now):
             listener.unserved_s = listener.two_s = 0.0
+        elif not count and self._adopter_hangs(listener.slot):
+            listener.unserved_s = 0.0  # it is noticed as any worker is, and then another one adopts
         elif count:
             listener.unserved_s = 0.0
             listener.two_s += passed_s
             if listener.two_s > ONE_ACCEPTOR_WITHIN_S and not world.uneven(now):
                 raise Violation("one acceptor", f"{count} accept for slot {listener.slot}")
         else:
+            where = f"slot {listener.slot}" if listener.slot != UNIX else "the UNIX socket"
             listener.unserved_s += passed_s
             if listener.unserved_s > SERVED_WITHIN_S and not world.uneven(now):
-                raise Violation("one acceptor", f"nobody accepts for slot {listener.slot}")
+                raise Violation("one acceptor", f"nobody accepts for {where}")
+
+    def _adopter_hangs(self, slot: int) -> bool:
+        master, now = self._world.master, self._world.clock.now
+        if slot == UNIX:
+            return False
+        adopter = master.fleet.slots[slot].adopter if master is not None else None
+        handle = master.handles.get(adopter) if master is not None and adopter else None
+        return handle is not None and handle.process.late_until > now
+
+    def _check_queue(self, listener: Listener) -> None:
+        """Who waits at the UNIX socket is taken by whichever worker runs, if there is room."""
+        world, now = self._world, self._world.clock.now
+        waits_s = now - listener.queue[0].since
+        free = world.able(now) and not world.uneven(now)
+        if waits_s > READ_WITHIN_S and free and not world.session_limit() and not world.short():
+            raise Violation("no client is held by nobody", f"at the UNIX socket for {waits_s} s")
 
     def _check_inbox(self, inbox: Inbox, passed_s: float) -> None:
         """No client is held by nobody: who is in flight arrives."""
@@ -181,25 +205,43 @@ class Checks:
             if process.table.version != newest:
                 return f"{process.who} has snapshot {process.table.version}, newest is {newest}"
         for listener in world.kernel.listeners:
-            if len(listener.acceptors) != 1:
+            wanted = master.fleet.wanted if listener.slot == UNIX else 1
+            if len(listener.acceptors) != wanted:
                 return f"{len(listener.acceptors)} accept for slot {listener.slot}"
-        if len(world.kernel.listeners) < len(world.bound):
+        if len(world.kernel.listeners) < len(world.bound) + (world.shared is not None):
             return "a listener is gone"
         return self._find_unsettled_endpoint(master)
 
     def _find_unsettled_endpoint(self, master: Master) -> str:
-        names = {m.name for m in self._world.network.members if m.listed}
         there = {m.found.name for m in master.roster.members}
-        if there != names:
+        if self._world.setup.synced:
+            if missing := self._find_unsettled_list(master):
+                return missing
+        elif there != (names := {m.name for m in self._world.network.members if m.listed}):
             return f"endpoints are {sorted(there)}, DNS names {sorted(names)}"
         for member in master.roster.members:
             if not member.active or member.inactive:
                 return f"{member.found.name} works and is inactive"
             if member.removed_at is not None:
                 return f"{member.found.name} is in DNS and counts as removed"
-            zone = next(m for m in self._world.network.members if m.name == member.found.name)
+            zone = next(
+                (m for m in self._world.network.members if m.name == member.found.name), None
+            )
+            if zone is None or not zone.listed:
+                continue  # the member list has it, and DNS says nothing of its weight
             if (member.found.priority, member.found.weight) != (zone.priority, zone.weight):
                 return f"{member.found.name} has another weight than in DNS"
+        return ""
+
+    def _find_unsettled_list(self, master: Master) -> str:
+        """Endpoints are the members of the cluster, whatever DNS names."""
+        adopted = master.discovery.sync.adopted
+        if adopted is None or not adopted.confirmed or adopted.cluster_id != CLUSTER:
+            return f"the member list is {adopted}"
+        used = {a for m in master.roster.members for a in m.found.addresses}
+        enrolled = {a for m in self._world.network.members if m.enrolled for a in m.addresses}
+        if used != enrolled:
+            return f"endpoints are at {sorted(used)}, the cluster is at {sorted(enrolled)}"
         return ""
 
     def check_rest(self) -> None:

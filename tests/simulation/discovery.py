@@ -16,16 +16,19 @@ from supervisor.core.discovery.admission import Admission, Candidate, Passed, Re
 from supervisor.core.discovery.answers import CONFIRM_S, Answers, Refresh
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.inquiry import GaveUp, Patience, inquire
+from supervisor.core.discovery.joining import choose, join, member_questions
 from supervisor.core.discovery.loop_guard import without_own
 from supervisor.core.discovery.nameservers import Nameservers
 from supervisor.core.discovery.outcomes import join_families, srv_outcome
 from supervisor.core.discovery.questions import Failure, Negative, Outcome, Question, QuestionKind
 from supervisor.core.discovery.replies import Meaning, ReplyKind
 from supervisor.core.discovery.schedule import next_due
+from tests.simulation.member_sync import MemberSync
 from tests.simulation.network import RTT_S, Mode
 from tests.simulation.oracles import AnswersOracle
 
 if TYPE_CHECKING:
+    from supervisor.core.discovery.adoption import AdoptedList
     from tests.simulation.master import Master
 
 LISTEN = (HostPort("127.0.0.1", 23790),)
@@ -73,7 +76,12 @@ class Discovery:
         self._asked_all_at = -math.inf
         self._any_active = True
         self.found: tuple[Discovered, ...] = ()
-        self.started = False
+        self.known: tuple[Discovered, ...] = ()
+        """The endpoints, and seeds that are not used because a member list is followed."""
+        self.joined: AdoptedList | None = None
+        """The member list that the last published endpoints follow."""
+        self.started = self._list_changed = False
+        self.sync = MemberSync(master, self, self._rejoin)
 
     def refresh(self) -> None:
         self._force = True
@@ -86,7 +94,13 @@ class Discovery:
     def set_any_active(self, any_active: bool) -> None:
         if self._any_active != any_active:
             self._any_active = any_active
+            self.sync.set_any_active(any_active)
             self.poll()
+
+    def _rejoin(self) -> None:
+        """The member list changed: endpoints follow it; DNS is asked only what is due."""
+        self._list_changed = True
+        self.poll()
 
     def poll(self) -> None:
         """Begin a resolution if one is due, else look again when one is."""
@@ -99,7 +113,8 @@ class Discovery:
             asked_all_at=self._asked_all_at,
             urgent=urgent and self.started,
         )
-        if self._force or due.at <= now or self._asked_all_at == -math.inf:
+        asked_for = self._force or self._list_changed
+        if asked_for or due.at <= now or self._asked_all_at == -math.inf:
             everything = self._force or (due.everything and due.at <= now)
             self._begin(force=everything, recheck=self._force)
         elif due.at < self._poll_at or self._poll_at <= now:
@@ -108,7 +123,8 @@ class Discovery:
 
     def _begin(self, *, force: bool, recheck: bool) -> None:
         self._busy = True
-        self._force = False
+        self._force = self._list_changed = False
+        adopted = self.sync.adopted
         candidate, self._candidate = self._candidate, None
         targets = self.targets if candidate is None else Targets(candidate, self.targets)
         now = self._world.clock.now
@@ -117,17 +133,21 @@ class Discovery:
         owners = [owner.question for owner in targets.owners]
 
         def hosts(asked_owners: bool) -> None:
-            questions = list(core.hosts_to_look_up(targets.owners, targets.answers.lookup))
+            questions = [
+                *core.hosts_to_look_up(targets.owners, targets.answers.lookup),
+                *member_questions(adopted),
+            ]
             targets.in_use = (*owners, *questions)
             self._ask(targets, questions, force, lambda _: check(asked_owners, questions))
 
         def check(renewed: bool, questions: list[Question]) -> None:
             targets.answers.keep({*owners, *questions})
-            found = self._without_own(
-                core.find_srv(targets.owners, targets.answers.lookup).endpoints
-            )
+            targets.oracle.keep({*owners, *questions})
+            lookup = targets.answers.lookup
+            joined = join(core.find_srv(targets.owners, lookup), adopted, lookup, srv=True)
+            found = self._without_own(joined.endpoints)
             if targets.config.insecure_discovery:
-                self._finish(targets, found, candidate, force=force)
+                self._finish(targets, found, candidate, adopted, force=force)
                 return
             now = self._world.clock.now
             candidates = targets.admission.to_check(found, now, everything=recheck, renewed=renewed)
@@ -136,7 +156,7 @@ class Discovery:
         def admitted(found: tuple[Discovered, ...]) -> None:
             used = targets.admission.admitted(found)
             self._world.oracle.admitted(used)
-            self._finish(targets, used, candidate, force=force)
+            self._finish(targets, used, candidate, adopted, force=force)
 
         self._ask(targets, owners, force, hosts)
 
@@ -145,15 +165,18 @@ class Discovery:
         targets: Targets,
         found: tuple[Discovered, ...],
         candidate: Config | None,
+        adopted: AdoptedList | None,
         *,
         force: bool,
     ) -> None:
         self._busy = False
         if force:
             self._asked_all_at = self._world.clock.now
-        if not found and targets.config.endpoints_given:
-            static = core.find_static(targets.config, targets.answers.lookup).endpoints
-            found = self._without_own(static)
+        if targets.config.endpoints_given and not any(not each.listed for each in found):
+            lookup = targets.answers.lookup
+            static = core.find_static(targets.config, lookup)
+            found = self._without_own(join(static, adopted, lookup, srv=False).endpoints)
+        known, found = found, choose(found, adopted)
         if candidate is not None:
             if not found:
                 self._master.on_reloaded(None)
@@ -161,12 +184,20 @@ class Discovery:
                 return
             self.targets = targets
             self._master.on_reloaded(candidate)
+            self.sync.reload()
         if found or self.started:
-            self._world.oracle.resolved(targets, found)
+            self._world.oracle.resolved(targets, found, adopted)
+            self._world.members_oracle.resolved(known, found, adopted)
+            self.known = known
+            relisted, self.joined = self.joined != adopted, adopted
             if found != self.found:
                 self.found = found
                 self._on_found(found)
-            self.started = self.started or bool(found)
+            elif relisted:
+                self._master.write_record()
+            if found and not self.started:
+                self.started = True
+                self.sync.start()
         self.poll()
 
     def _without_own(self, found: Iterable[Discovered]) -> tuple[Discovered, ...]:
@@ -208,9 +239,9 @@ class Discovery:
                 then(True)
 
         for question in asked:
-            self._look_up(question, take)
+            self.look_up(question, take)
 
-    def _look_up(self, question: Question, take: Callable[[Question, Outcome], None]) -> None:
+    def look_up(self, question: Question, take: Callable[[Question, Outcome], None]) -> None:
         if question.kind is QuestionKind.SRV:
             self._inquire(question.name, "SRV", lambda end: take(question, _srv(end)))
             return

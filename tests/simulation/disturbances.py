@@ -88,6 +88,16 @@ def disturb(world: World, event: Event) -> None:
             member.priority, member.weight = which % 2, which % 5
         case Kind.BAD_CERTIFICATE:
             network.members[which % len(network.members)].certified = False
+        case Kind.ENROL:
+            network.enrol(which)
+        case Kind.EXPEL:
+            network.expel(which)
+        case Kind.OTHER_CLUSTER:
+            network.members[which % len(network.members)].other_cluster = True
+        case Kind.CUT_OFF:
+            network.cut_off(which)
+        case Kind.AFAR:
+            network.members[which % len(network.members)].afar = True
         case Kind.WALL_JUMP:
             world.wall_s += (much - 0.5) * 1e6
         case Kind.NO_SOCKETS:

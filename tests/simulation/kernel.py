@@ -1,4 +1,8 @@
-"""A model of what the kernel keeps: listeners of one SO_REUSEPORT group, inboxes, and clients."""
+"""A model of what the kernel keeps: listeners, inboxes, and clients.
+
+The TCP listeners are one SO_REUSEPORT group, each with a queue of its own; there may be one of a
+UNIX socket, from whose queue every worker accepts.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,10 @@ from tests.simulation.clock import Clock
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
+
+
+UNIX = -1
+"""The slot of the listener that all workers share."""
 
 
 class Client:
@@ -81,13 +89,14 @@ class Kernel:
             self._reset_queue(listener, "the last holder of its listener closed it")
 
     def shut(self, listener: Listener) -> None:
-        """shutdown(2): nobody connects any more, and who waits is reset."""
+        """shutdown(2): nobody connects any more; who waits is reset, but on a UNIX socket."""
         listener.shut = True
-        self._reset_queue(listener, "its listener was shut")
+        if listener.slot != UNIX:
+            self._reset_queue(listener, "its listener was shut")
 
-    def connect(self) -> Client | None:
+    def connect(self, *, unix: bool = False) -> Client | None:
         """A client arrives; None: connection refused."""
-        group = [listener for listener in self.listeners if not listener.shut]
+        group = [each for each in self.listeners if not each.shut and (each.slot == UNIX) is unix]
         if not group:
             return None
         self._serial += 1

@@ -12,6 +12,7 @@ from gateway.core.endpoint import RETIRED, EndpointState
 from supervisor.core.admin.totals import Totals, Traffic
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.discovery.targets import describe_targets
 from supervisor.core.handover_state import HandoverState, Image, decode, encode
 from supervisor.core.rebalance import Rebalancer
 from supervisor.core.reload_rules import keep_fixed, worker_settings
@@ -111,6 +112,8 @@ class Master:
         if self._state.found:
             self.roster.remember(self._state.removed)
             self.discovery.targets.remember(self._state.found, self.world.clock.now)
+            same = self._state.member_list_of == describe_targets(self.config)
+            self.discovery.sync.remember(self._state.member_list if same else None)
             self._on_found(self._state.found)
             self.prober.remember(self._state.health)
             self.world.oracle.remembered(self, self._state)
@@ -139,7 +142,8 @@ class Master:
         for index in range(slots):
             self.world.kernel.inbox(index)
         self._tell_all(self._snapshot, messages.Snapshot)
-        self._feed(events.Start(slots, self._inherited.left(LISTEN, keep=self._crashed)))
+        left = self._inherited.left(LISTEN, keep=self._crashed)
+        self._feed(events.Start(slots, left, by_upgrade=self._inherited.told_to_drain))
         self._tick()
 
     # -- events in, commands out --------------------------------------------------------------
@@ -180,10 +184,7 @@ class Master:
             case commands.ReportUpgradeFailed():
                 self.soon(0.01, self.world.go_back)
             case commands.ShutListeners():
-                for listener in tuple(self.world.bound.values()):
-                    self.world.kernel.shut(listener)
-                    self.world.kernel.release(listener, self.world)
-                self.world.bound.clear()
+                self.world.shut_listeners()
             case commands.Finish(code):
                 self.code = code
                 self.world.finished(self)
@@ -342,7 +343,7 @@ class Master:
         snapshot = self._make()
         self.totals.retain([each.name for each in snapshot.endpoints])
         self._note_sent(snapshot)
-        self._write_record()
+        self.write_record()
 
     def publish(self) -> None:
         """At once, or after a pause, as the publisher does when snapshots follow each other."""
@@ -361,7 +362,7 @@ class Master:
             return
         self.totals.retain([each.name for each in snapshot.endpoints])
         self._note_sent(snapshot)
-        self._write_record()
+        self.write_record()
         self._tell_all(self._snapshot, messages.Snapshot)
         self.discovery.set_any_active(self._any_active())
 
@@ -373,6 +374,10 @@ class Master:
         self.world.newest_version = max(self.world.newest_version, snapshot.version)
         self._snapshot = wire.encode(snapshot)
         self.world.oracle.published(snapshot)
+
+    def active_names(self) -> list[str]:
+        members = self.roster.members
+        return [each.found.name for each in members if each.state is EndpointState.ACTIVE]
 
     def _any_active(self) -> bool:
         for member in self.roster.members:
@@ -444,6 +449,7 @@ class Master:
     def resize(self, by: int) -> None:
         if self.started and not self.draining:
             self._feed(events.Resize(by))
+            self.write_record()
 
     def drain(self) -> None:
         self.draining = True
@@ -477,6 +483,8 @@ class Master:
             found=tuple(member.found for member in present),
             removed=self.roster.removed,
             health=self.prober.export(member.found.name for member in present),
+            member_list=self.discovery.sync.adopted,
+            member_list_of=describe_targets(self.config),
             image=Image(argv=("gateway",)),
         )
         return decode(json.loads(json.dumps(encode(state))))
@@ -498,7 +506,7 @@ class Master:
             names += worker_names(who)
         return names
 
-    def _write_record(self) -> None:
+    def write_record(self) -> None:
         if self.world.keeps_records and self.fleet.slots:
             self.record = json.dumps(encode(self.hand_over())).encode()
 

@@ -1,4 +1,4 @@
-"""A model of the world outside: members with addresses, and two nameservers with a zone."""
+"""A model of the world outside: members of a cluster, and two nameservers with a zone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from tests.simulation.plan import DOMAIN, Kind
 
 RTT_S = 0.001
 TTLS_S = (0.0, 1.0, 5.0, 20.0)
+MOST_MEMBERS = 8
+AFAR = "10.9."
+"""How addresses begin that members have in a network of their own."""
+CLUSTER, OTHER_CLUSTER = 0xC1, 0xC2
 
 
 class Mode(enum.Enum):
@@ -34,6 +38,12 @@ class Member:
     priority: int = 0
     weight: int = 1
     certified: bool = True
+    enrolled: bool = True
+    """Whether the cluster has it on its member list."""
+    other_cluster: bool = False
+    cut_off: frozenset[int] | None = None
+    """The members that it remembers, which knows no leader; None of one that knows a leader."""
+    afar: bool = False
 
     @property
     def host(self) -> str:
@@ -55,8 +65,12 @@ class Nameserver:
 class Network:
     """Members by number, the mode of each address, and the nameservers."""
 
-    def __init__(self, draw: random.Random, *, members: int, several: bool) -> None:
+    def __init__(
+        self, draw: random.Random, *, members: int, several: bool, literal: bool, secured: bool
+    ) -> None:
         self._draw = draw
+        self.literal = literal
+        self.scheme = "https" if secured else "http"
         count = 2 if several else 1
         self.members = [
             Member(i, tuple(f"10.0.{i}.{n + 1}" for n in range(count))) for i in range(members)
@@ -69,6 +83,8 @@ class Network:
         self.servers = [Nameserver(), Nameserver()]
         self.ttl_s = draw.choice(TTLS_S)
         self.modes["192.0.2.200"] = Mode.WELL
+        for number in range(MOST_MEMBERS):
+            self.modes[f"{AFAR}{number}.1"] = Mode.REFUSING
 
     def set_mode(self, which: int, mode: Mode, now: float) -> None:
         addresses = [address for member in self.members for address in member.addresses]
@@ -81,19 +97,29 @@ class Network:
         gone = [member for member in self.members if not member.listed]
         if gone:
             gone[which % len(gone)].listed = True
-        elif len(self.members) < 8:
-            number = len(self.members)
-            member = Member(number, tuple(a.replace("10.0.0.", f"10.0.{number}.")
-                                          for a in self.members[0].addresses))  # fmt: skip
-            self.members.append(member)
-            for address in member.addresses:
-                self.modes[address] = Mode.WELL
+        elif len(self.members) < MOST_MEMBERS:
+            self._add()
+
+    def _add(self) -> Member:
+        number = len(self.members)
+        member = Member(number, tuple(a.replace("10.0.0.", f"10.0.{number}.")
+                                      for a in self.members[0].addresses))  # fmt: skip
+        self.members.append(member)
+        for address in member.addresses:
+            self.modes[address] = Mode.WELL
+        return member
 
     def leave(self, which: int) -> None:
         """A member leaves DNS, but never the last one: that is what the disorders are for."""
         listed = [member for member in self.members if member.listed]
         if len(listed) > 1:
-            listed[which % len(listed)].listed = False
+            gone = listed[which % len(listed)]
+            gone.listed = False
+            gone.listed = not self._has_seed()
+
+    def _has_seed(self) -> bool:
+        """Whether DNS names a member, as ``docs/known-issues.md`` demands for a start."""
+        return any(member.listed and member.enrolled for member in self.members)
 
     def mend(self, now: float) -> None:
         """Everything outside works, in DNS and among the members."""
@@ -101,11 +127,65 @@ class Network:
             server.disorder = None
             server.lacks.clear()
         for address, mode in self.modes.items():
-            if mode is not Mode.WELL:
+            if mode is not Mode.WELL and not address.startswith(AFAR):
                 self.modes[address] = Mode.WELL
                 self.moved_at[address] = now
         for member in self.members:
             member.certified = True
+            member.other_cluster = member.afar = False
+            member.cut_off = None
+
+    # -- the cluster --------------------------------------------------------------------------
+
+    def enrol(self, which: int) -> None:
+        """The cluster gains a member, which DNS does not name if it is new."""
+        gone = [member for member in self.members if not member.enrolled]
+        if gone:
+            gone[which % len(gone)].enrolled = True
+        elif len(self.members) < MOST_MEMBERS:
+            self._add().listed = False
+
+    def expel(self, which: int) -> None:
+        """The cluster loses a member, but never the last one that DNS names."""
+        enrolled = [member for member in self.members if member.enrolled]
+        gone = enrolled[which % len(enrolled)]
+        gone.enrolled = False
+        gone.enrolled = not self._has_seed()
+
+    def cut_off(self, which: int) -> None:
+        """A member remembers the list of now, and some time later that is an old one."""
+        now = frozenset(member.number for member in self.members if member.enrolled)
+        self.members[which % len(self.members)].cut_off = now
+
+    def tell_list(self, address: str) -> tuple[dict[str, object], bool] | None:
+        """What the member there says of its cluster, and whether it knows no leader."""
+        for member in self.members:
+            if address in member.addresses and (member.enrolled or member.cut_off):
+                return self._document(member), member.cut_off is not None
+        return None
+
+    def _document(self, teller: Member) -> dict[str, object]:
+        known = teller.cut_off
+        return {
+            "header": {"cluster_id": str(OTHER_CLUSTER if teller.other_cluster else CLUSTER)},
+            "members": [
+                {
+                    "ID": str(each.number + 1),
+                    "name": f"m{each.number}",
+                    "clientURLs": [f"{self.scheme}://{url}" for url in self.urls(each)],
+                }
+                for each in self.members
+                if (each.enrolled if known is None else each.number in known)
+            ],
+        }
+
+    def urls(self, member: Member) -> list[str]:
+        """Where the cluster says that the member serves clients, without the scheme."""
+        if member.afar:
+            return [f"{AFAR}{member.number}.1:2379"]
+        return [f"{a}:2379" for a in member.addresses] if self.literal else [member.name]
+
+    # -- DNS ----------------------------------------------------------------------------------
 
     def reply(self, name: str, kind: str, attempt: Try, now: float) -> tuple[Heard | Lost, float]:
         """What comes of one query, and when."""

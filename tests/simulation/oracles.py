@@ -24,6 +24,7 @@ from tests.simulation.clock import Violation
 from tests.simulation.network import Mode
 
 if TYPE_CHECKING:
+    from supervisor.core.discovery.adoption import AdoptedList
     from supervisor.core.handover_state import HandoverState
     from tests.simulation.discovery import Targets
     from tests.simulation.master import Master
@@ -55,12 +56,18 @@ class AnswersOracle:
         for each in found:
             for question in (
                 Question(QuestionKind.HOST, each.host),
+                Question(QuestionKind.SEARCH, each.host),
                 *(Question(QuestionKind.SRV, owner) for owner in each.owners),
             ):
                 held = answers.lookup(question)
                 if held is None:
                     raise Violation("an upgrade forgets nothing", f"{question}")
                 self._held[question] = held
+
+    def keep(self, questions: Collection[Question]) -> None:
+        """What nobody needs any more is forgotten."""
+        self._held = {q: held for q, held in self._held.items() if q in questions}
+        self._denied_at = {q: at for q, at in self._denied_at.items() if q in questions}
 
     def took(
         self, answers: Answers, question: Question, outcome: Outcome, now: float, refresh: Refresh
@@ -284,9 +291,11 @@ class Oracle:
                 if Candidate(each.name, address, each.port) not in self._certified:
                     raise Violation("only what passed the TLS check", f"{each.name} at {address}")
 
-    def resolved(self, targets: Targets, found: tuple[Discovered, ...]) -> None:
-        """What the answers held name is what is used, without the TLS check."""
-        if not targets.config.insecure_discovery:
+    def resolved(
+        self, targets: Targets, found: tuple[Discovered, ...], adopted: AdoptedList | None
+    ) -> None:
+        """What the answers held name is what is used, without the TLS check and a member list."""
+        if adopted is not None or not targets.config.insecure_discovery:
             return
         named = set()
         for owner in targets.owners:
@@ -316,7 +325,9 @@ class Oracle:
     def _may_vanish(self, targets: Targets, name: str) -> bool:
         """Whether DNS named other endpoints, or said a believed no, or the certificate is bad."""
         if not any(name == member.name for member in self._world.network.members):
-            return True  # of the static list
+            return True  # of the static list, or of the member list by its address
+        if self._world.members_oracle.explains(name):
+            return True
         lookup = targets.answers.lookup
         if isinstance(lookup(Question(QuestionKind.HOST, name.partition(":")[0])), Negative):
             return True

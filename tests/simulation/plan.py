@@ -56,6 +56,11 @@ class Kind(enum.StrEnum):
     BAD_CERTIFICATE = "a member's certificate is not valid"
     WALL_JUMP = "the wall clock jumps"
     NO_SOCKETS = "this host cannot probe"
+    ENROL = "the cluster gains a member"
+    EXPEL = "the cluster loses a member"
+    OTHER_CLUSTER = "a member is of another cluster"
+    CUT_OFF = "a member knows no leader and tells an old list"
+    AFAR = "a member's client URL leads nowhere from here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +81,46 @@ class Setup:
     members: int
     secured: bool
     several: bool
+    unix: bool
+    """Whether clients also come by a UNIX socket, which all workers share."""
+    synced: bool
+    """Whether endpoints follow the member list of the cluster."""
+    literal: bool
+    """Whether the client URLs of that list are addresses, and not names."""
     clients_per_s: float
     session_s: float
     config: Config
 
 
+OLDEST_SEEDS = 100
+"""The cases that were kept before there was a UNIX socket or a member list have lower seeds."""
+
+MEMBER_SYNC_S = 2.0
+
+
 def draw_setup(seed: int) -> Setup:
     draw = random.Random(f"setup {seed}")
+    more = random.Random(f"unix and synced {seed}")
+    unix = seed >= OLDEST_SEEDS and more.random() < 0.3
+    synced = seed >= OLDEST_SEEDS and more.random() < 0.4
+    literal = more.random() < 0.5
     secured = draw.random() < 0.3
+    base = Config(
+        discovery_srv=DOMAIN,
+        insecure_discovery=not secured,
+        member_sync_s=MEMBER_SYNC_S if synced else 0.0,
+    )
     return Setup(
         workers=draw.choice((1, 2, 2, 3, 4)),
         members=draw.choice((1, 2, 3, 3, 5)),
         secured=secured,
         several=draw.random() < 0.25,
+        unix=unix,
+        synced=synced,
+        literal=literal,
         clients_per_s=draw.choice((2.0, 5.0, 15.0)),
         session_s=draw.choice((0.2, 1.0, 5.0)),
-        config=draw_config(draw, Config(discovery_srv=DOMAIN, insecure_discovery=not secured)),
+        config=draw_config(draw, base),
     )
 
 

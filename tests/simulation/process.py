@@ -56,6 +56,7 @@ class Process:
         self.late_until = 0.0
         self.channel = Channel()
         self.own = listener
+        self.shared = world.shared
         self.adopted: dict[int, Listener] = {}
         self.paused: PauseReason | None = None
         self.drain: messages.Drain | None = None
@@ -81,8 +82,9 @@ class Process:
             in_flight=world.clients_in_flight,
             close_client=lambda number: world.lost(world.kernel.clients[number], "held back"),
         )
-        if listener is not None:
-            listener.holders.add(self)
+        for born_with in (listener, self.shared):
+            if born_with is not None:
+                born_with.holders.add(self)
 
     # -- being a process ----------------------------------------------------------------------
 
@@ -124,9 +126,8 @@ class Process:
         for client in self.sessions.clients():
             world.lost(client, "its worker ended")
         self.quota.close()
-        for listener in (self.own, *self.adopted.values()):
-            if listener is not None:
-                world.kernel.release(listener, self)
+        for listener in self.listeners():
+            world.kernel.release(listener, self)
         world.kernel.inboxes[self.who.slot].readers.pop(self, None)
         self._drop(self.channel.control)
         world.exited(self)
@@ -226,8 +227,9 @@ class Process:
         self.recheck()
         if not before and self.drain is None:
             self.ready = True
-            if self.own is not None:
-                self._accept_from(self.own)
+            for listener in (self.own, self.shared):
+                if listener is not None:
+                    self._accept_from(listener)
             self._update_taking()
             self.send(messages.Ready(snapshot.version))
             self.report()
@@ -297,8 +299,8 @@ class Process:
         if self.paused is None or not self.quota.room():
             return
         self.paused = None
-        for listener in (self.own, *self.adopted.values()):
-            if listener is not None and listener.queue and self in listener.acceptors:
+        for listener in self.listeners():
+            if listener.queue and self in listener.acceptors:
                 self._on_queued(listener)
         self._update_taking()
 
@@ -360,7 +362,8 @@ class Process:
         self.soon(BEAT_S, self._beat)
 
     def listeners(self) -> list[Listener]:
-        return [each for each in (self.own, *self.adopted.values()) if each is not None]
+        every = (self.own, *self.adopted.values(), self.shared)
+        return [each for each in every if each is not None]
 
     def report(self) -> None:
         self.table.reported()
@@ -394,13 +397,15 @@ class Process:
         self._update_taking()
         for listener in self.listeners():
             listener.acceptors.pop(self, None)
+            if drain.close_listeners and listener is self.shared:
+                kernel.shut(listener)  # who is queued there can be accepted all the same
             if accept_rest or drain.close_listeners:
                 while listener.queue and self.quota.room_by_descriptors():
                     self._take(listener.queue.popleft())
             if drain.close_listeners:
                 kernel.shut(listener)
             kernel.release(listener, self)
-        self.own = None
+        self.own = self.shared = None
         self.adopted.clear()
         self._empty_inbox()
         if not self.counters.sessions and not self.quota.held_back:

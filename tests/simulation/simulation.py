@@ -19,15 +19,18 @@ from supervisor.workers.inherited import InheritedDescriptors
 from tests.simulation.checks import Checks
 from tests.simulation.clock import BEGIN_S, Clock, Violation
 from tests.simulation.disturbances import disturb
-from tests.simulation.kernel import Client, Kernel, Listener
+from tests.simulation.kernel import UNIX, Client, Kernel, Listener
 from tests.simulation.master import Master
-from tests.simulation.network import Network
+from tests.simulation.members_oracle import MembersOracle
+from tests.simulation.network import CLUSTER, Network
 from tests.simulation.oracles import Oracle
 from tests.simulation.plan import SPAN_S, Event, Kind, draw_setup
 from tests.simulation.process import Process
 
 SETTLES_WITHIN_S = UPGRADE_RETRY_S + 60.0
 ENDS_WITHIN_S = 20.0
+UNIX_CLIENTS = 0.4
+"""How many of the clients come by the UNIX socket, where there is one."""
 
 
 class World:
@@ -39,11 +42,19 @@ class World:
         self.draw = self._random.random
         self.randrange = self._random.randrange
         self.clock = Clock()
-        self.network = Network(self._random, members=self.setup.members, several=self.setup.several)
+        self.network = Network(
+            self._random,
+            members=self.setup.members,
+            several=self.setup.several,
+            literal=self.setup.literal,
+            secured=self.setup.secured,
+        )
         self.scoreboard = Scoreboard()
         self.kernel = Kernel(self.clock, self._random, self.lost)
         self.bound: dict[int, Listener] = {}
         """The listeners that the master holds, by slot; they outlive its images."""
+        self.shared = self.kernel.listen(UNIX, self) if self.setup.unix else None
+        """The UNIX socket: the master makes it before the first worker, which inherits it."""
         self.processes: dict[Process, None] = {}
         self.master: Master | None = None
         self.newest_version = 0
@@ -62,9 +73,10 @@ class World:
         self.limits: list[int] = []
         self._clients_until = math.inf
         self.unreaped: list[Process] = []
-        """Exited while no master had a pool: the next pool is told by the pidfd that it inherits."""
+        """Exited while no master had a pool: the next one hears by the inherited pidfd."""
         self.checks = Checks(self)
         self.oracle = Oracle(self)
+        self.members_oracle = MembersOracle(self)
 
     # -- the run ------------------------------------------------------------------------------
 
@@ -79,7 +91,10 @@ class World:
         if self.given_up:
             return
         self._calm_down()
+        self._confirm_cluster()
         self._go_on(self._is_settled, SETTLES_WITHIN_S)
+        if self.given_up:
+            return
         if unsettled := self.checks.find_unsettled():
             raise Violation("all comes to rest", unsettled)
         self.checks.check_rest()
@@ -107,6 +122,17 @@ class World:
         self.limits.clear()
         self.network.mend(now)
         self.no_sockets_until = 0.0
+
+    def _confirm_cluster(self) -> None:
+        """Where another cluster was adopted, an operator has to reload: nobody else may undo it."""
+        master = self.master
+        if self.stopping:
+            return
+        if master is not None and master.lives and master.started:
+            adopted = master.discovery.sync.adopted
+            if adopted is not None and adopted.cluster_id != CLUSTER:
+                master.reload(master.config)
+        self.clock.after(5.0, self._confirm_cluster)
 
     def _is_settled(self) -> bool:
         late_until = max(
@@ -148,7 +174,8 @@ class World:
             self.clock.after(self.exponential(1.0 / self.setup.clients_per_s), self._arrive)
 
     def connect(self) -> None:
-        if self.kernel.connect() is None and self.bound and not self.stopping:
+        unix = self.shared is not None and self.draw() < UNIX_CLIENTS
+        if self.kernel.connect(unix=unix) is None and self.bound and not self.stopping:
             raise Violation("no client is refused", "nobody listens")
 
     def lost(self, client: Client, why: str) -> None:
@@ -292,9 +319,20 @@ class World:
                 process.cut_off()
                 self.scoreboard.close_row(process.row)
 
+    def shut_listeners(self) -> None:
+        """Nobody connects any more, and the master holds none of them."""
+        shared, self.shared = self.shared, None
+        for listener in (*self.bound.values(), *([shared] if shared else [])):
+            self.kernel.shut(listener)
+            self.kernel.release(listener, self)
+        self.bound.clear()
+
     def finished(self, master: Master) -> None:
         """The pool is over; unless at a stop, the gateway ended with an error."""
         master.lives = False
+        if self.shared is not None:
+            self.kernel.release(self.shared, self)
+            self.shared = None
         for slot, listener in tuple(self.bound.items()):
             del self.bound[slot]
             self.kernel.release(listener, self)
@@ -329,6 +367,7 @@ class World:
 
     def _replace_image(self, master: Master, gap_s: float, *, hopeless: bool) -> None:
         state = master.hand_over()
+        self.members_oracle.left(state)
         inherited = InheritedDescriptors.from_names(
             ((name, 0) for name in master.named()), gens=state.gens, draining=state.draining
         )
@@ -346,6 +385,7 @@ class World:
         inherited = InheritedDescriptors.from_names(
             ((name, 0) for name in master.stored()), gens=state.gens
         )
+        self.members_oracle.left(state)
         state.totals.bury_others(inherited.worker_ids())
         self._end_image(master, gap_s)
         self.clock.after(gap_s, self._boot_next, state, inherited, True, False)

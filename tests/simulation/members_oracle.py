@@ -1,0 +1,89 @@
+"""``docs/discovery.md``, "Following the cluster's member list", told a second time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.simulation.clock import Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from supervisor.core.discovery.adoption import AdoptedList, Heard
+    from supervisor.core.discovery.endpoints import Discovered
+    from supervisor.core.discovery.member_list import MemberTarget
+    from supervisor.core.handover_state import HandoverState
+    from tests.simulation.simulation import World
+
+RECORDED_WITHIN_S = 0.3
+"""A crash may cost what was adopted a moment before, which is not written down yet."""
+
+
+class MembersOracle:
+    """Which list is followed, and what that does to the endpoints."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._followed: AdoptedList | None = None
+        self._followed_at = 0.0
+
+    def adopted(
+        self,
+        before: AdoptedList | None,
+        after: AdoptedList,
+        heard: Heard,
+        reached: Collection[MemberTarget],
+        *,
+        by_operator: bool,
+    ) -> None:
+        """A list is adopted: of the same cluster, by a majority, from who knows a leader."""
+        if before is not None and before.cluster_id != after.cluster_id and not by_operator:
+            raise Violation("another cluster is never adopted", f"{after} after {before}")
+        if heard.leaderless:
+            raise Violation("an old list is not adopted", f"{heard.endpoint} knows no leader")
+        started = [m.name for m in heard.listed.members if m.client_urls and not m.learner]
+        counted = {target.member for target in reached}
+        if len(counted) <= len(started) // 2:
+            raise Violation("a majority is dialed", f"{sorted(counted)} of {started}")
+
+    def left(self, state: HandoverState) -> None:
+        """The adopted list outlives the image that adopted it, as long as anything is in use."""
+        followed, now = self._followed, self._world.clock.now
+        fresh = now - self._followed_at < RECORDED_WITHIN_S or self._world.uneven(now)
+        if followed is not None and state.member_list is None and state.found and not fresh:
+            raise Violation("the adopted list stays", f"{followed} is not left to the next image")
+        if not state.found or state.member_list is None:
+            self._followed = None
+
+    def resolved(
+        self,
+        known: tuple[Discovered, ...],
+        found: tuple[Discovered, ...],
+        adopted: AdoptedList | None,
+    ) -> None:
+        """The list decides: what is used is on it, as long as anything on it can be used."""
+        if adopted is None and self._followed is not None:
+            raise Violation("the adopted list stays", f"{self._followed} is not followed any more")
+        if adopted != self._followed:
+            self._followed, self._followed_at = adopted, self._world.clock.now
+        if adopted is None:
+            return
+        listed = {str(each.address) for each in adopted.targets}
+        members = [_places(each) for each in known if each.name in listed]
+        able = [e for e in known if e.name in listed or any(_places(e) <= m for m in members)]
+        strangers = [e.name for e in found if e not in able]
+        if adopted.confirmed and able and strangers:
+            raise Violation("the member list decides", f"{strangers} are used, listed: {listed}")
+        used = {place for each in found for place in _places(each)}
+        if missing := [each.name for each in able if not _places(each) & used]:
+            raise Violation("the member list decides", f"{missing} are not used")
+
+    def explains(self, name: str) -> bool:
+        """Whether an endpoint may be gone because the list has it no more, or by its address."""
+        followed = self._followed
+        return followed is not None and name not in {str(e.address) for e in followed.targets}
+
+
+def _places(endpoint: Discovered) -> set[tuple[str, int]]:
+    """Where it is dialed."""
+    return {(address, endpoint.port) for address in endpoint.addresses}
