@@ -83,7 +83,7 @@ class Table:
 
     def pick(self, tried: Collection[str] = ()) -> Endpoint | None:
         """The endpoint to dial next; None when every one that may be dialed was tried."""
-        if self._directed and not tried and (first := self._directed.pop()) in self._trusted:
+        if self._directed and not tried and self._is_first_choice(first := self._directed.pop()):
             return self._endpoints[first]
         for each in self._classes.values():
             if (name := each.balancer.pick(tried)) is not None:
@@ -94,6 +94,13 @@ class Table:
                 if (name := _rotate(queue, tried)) is not None:
                     return self._picked(name)
         return None
+
+    def _is_first_choice(self, name: str) -> bool:
+        """Whether its turn may come: a snapshot may have changed that since we were directed."""
+        if name not in self._trusted:
+            return False
+        rank = self._endpoints[name].rank
+        return all(rank <= self._endpoints[each].rank for each in self._trusted)
 
     def direct(self, names: Iterable[str]) -> None:
         """Send one client to each of these before it is their turn: they have too few sessions.

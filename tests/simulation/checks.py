@@ -63,8 +63,8 @@ class Checks:
                 listener.unserved_s = listener.two_s = 0.0
             else:
                 self._check_listener(listener, count, passed_s if runs else 0.0)
-            if listener.slot == UNIX and listener.queue:
-                self._check_queue(listener)
+            if listener.slot == UNIX:
+                self._check_queue(listener, passed_s if runs else 0.0)
         for inbox in world.kernel.inboxes.values():
             if inbox.queue:
                 self._check_inbox(inbox, passed_s if runs else 0.0)
@@ -105,13 +105,17 @@ class Checks:
         handle = master.handles.get(adopter) if master is not None and adopter else None
         return handle is not None and handle.process.late_until > now
 
-    def _check_queue(self, listener: Listener) -> None:
+    def _check_queue(self, listener: Listener, passed_s: float) -> None:
         """Who waits at the UNIX socket is taken by whichever worker runs, if there is room."""
         world, now = self._world, self._world.clock.now
-        waits_s = now - listener.queue[0].since
-        free = world.able(now) and not world.uneven(now)
-        if waits_s > READ_WITHIN_S and free and not world.session_limit() and not world.short():
-            raise Violation("no client is held by nobody", f"at the UNIX socket for {waits_s} s")
+        held = world.short() or any(p.quota.max_sessions for p in world.processes)
+        first = listener.queue[0].number if listener.queue else 0
+        if first != listener.first or held or world.uneven(now) or not world.able(now):
+            listener.first, listener.waited_s = first, 0.0
+        elif first:
+            listener.waited_s += passed_s
+            if listener.waited_s > READ_WITHIN_S:
+                raise Violation("no client is held by nobody", f"{first} at the UNIX socket")
 
     def _check_inbox(self, inbox: Inbox, passed_s: float) -> None:
         """No client is held by nobody: who is in flight arrives."""

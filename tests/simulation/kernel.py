@@ -35,7 +35,9 @@ class Client:
 class Listener:
     """A listening socket: it lives while anybody holds it, a message on its way included."""
 
-    __slots__ = ("acceptors", "holders", "queue", "shut", "slot", "two_s", "unserved_s")
+    __slots__ = (
+        "acceptors", "first", "holders", "queue", "shut", "slot", "two_s", "unserved_s", "waited_s",
+    )  # fmt: skip
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
@@ -46,6 +48,9 @@ class Listener:
         self.shut = False
         self.unserved_s = self.two_s = 0.0
         """How long nobody, or more than one, has accepted from it without a reason."""
+        self.first = 0
+        self.waited_s = 0.0
+        """Who waits longest, and for how long without a reason."""
 
 
 class Inbox:

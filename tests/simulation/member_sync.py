@@ -73,7 +73,7 @@ class MemberSync:
         self._again = self._busy
 
     def _wait(self) -> None:
-        """The round is over: the next one follows at once if it was asked for meanwhile."""
+        """It is over: the next question follows at once if it was asked for meanwhile."""
         self._busy = False
         again, self._again = self._again, False
         wait_s = self._master.config.member_sync_s
@@ -87,7 +87,7 @@ class MemberSync:
         if due_at == self._due_at and not self._busy:
             self._sync()
 
-    # -- one round ----------------------------------------------------------------------------
+    # -- one question ----------------------------------------------------------------------------
 
     def _sync(self) -> None:
         self._busy = True

@@ -71,9 +71,9 @@ class MembersOracle:
         listed = {str(each.address) for each in adopted.targets}
         members = [_places(each) for each in known if each.name in listed]
         able = [e for e in known if e.name in listed or any(_places(e) <= m for m in members)]
-        strangers = [e.name for e in found if e not in able]
-        if adopted.confirmed and able and strangers:
-            raise Violation("the member list decides", f"{strangers} are used, listed: {listed}")
+        outsiders = [e.name for e in found if e not in able]
+        if adopted.confirmed and able and outsiders:
+            raise Violation("the member list decides", f"{outsiders} are used, listed: {listed}")
         used = {place for each in found for place in _places(each)}
         if missing := [each.name for each in able if not _places(each) & used]:
             raise Violation("the member list decides", f"{missing} are not used")

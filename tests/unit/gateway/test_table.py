@@ -137,6 +137,17 @@ def test_a_direction_is_advice() -> None:
     assert names(table, 4) == "abab"
 
 
+def test_no_client_is_directed_past_a_better_priority() -> None:
+    """A direction may be older than the priorities: DNS changed them meanwhile."""
+    table = table_of(endpoint("a"), endpoint("b"))
+    table.direct(["b"])
+    table.apply(snapshot(2, endpoint("a"), endpoint("b", priority=1)))
+    assert names(table, 2) == "aa"
+    table.suspect("a")
+    table.direct(["b"])
+    assert names(table, 2) == "bb"
+
+
 def test_fewest_sessions_need_no_direction() -> None:
     """With least-sessions the endpoint that lacks sessions is next anyhow."""
     table = table_of(endpoint("a"), endpoint("b"), balance="least-sessions")
