@@ -152,9 +152,10 @@ def build(
     if "health-idle-interval" not in used and "health_interval_s" in fields:
         fields["health_idle_interval_s"] = _idle_interval_s(fields["health_interval_s"])
     _check_together(fields, used)
+    config = Config(**fields, effective=tuple(effective), misspelled=find_misspelled(environ))
     if "listen-addr" in only:
-        _check_admin(fields, used)
-    return Config(**fields, effective=tuple(effective), misspelled=find_misspelled(environ))
+        _check_admin(config, used)
+    return config
 
 
 def _idle_interval_s(interval_s: float) -> float:
@@ -343,10 +344,17 @@ def _check_together(fields: Mapping[str, Any], used: Mapping[str, _Given]) -> No
         refuse("listen-addr", "expected each path once, with one mode and one group")
 
 
-def _check_admin(fields: Mapping[str, Any], used: Mapping[str, _Given]) -> None:
-    """Refuse names in ``--admin-addr``: a gateway binds addresses; who asks one may use a name."""
-    for address in fields.get("admin_addr", ()):
-        host = address.rpartition(":")[0]
+def _check_admin(config: Config, used: Mapping[str, _Given]) -> None:
+    """Refuse names in ``--admin-addr``: a gateway binds addresses; who asks one may use a name.
+
+    And clients' addresses: the error of the second bind would blame another program.
+    """
+    listen = set(map(str, config.listen_addr))
+    for address in config.admin_addr:
+        host, _, port = address.rpartition(":")
+        if address in listen or f":{port}" in listen:
+            expected = "expected another address than --listen-addr"
+            raise ConfigError(used["admin-addr"].name, address, expected)
         if address.startswith("unix:") or host in ("", "localhost") or literal_ip(host.strip("[]")):
             continue
         expected = "expected an IP address of this host, localhost, or unix: and a path"

@@ -326,6 +326,24 @@ def test_wrong_values(name: str, text: str, reason: str) -> None:
     assert str(caught.value).startswith(f'--{name} "')
 
 
+@pytest.mark.parametrize(
+    ("listen", "admin"),
+    [
+        ("127.0.0.1:1", "127.0.0.1:1"),
+        ("", "127.0.0.1:23790"),
+        (":1", "[::1]:1"),
+        ("unix:/run/g.sock,mode=0600", "127.0.0.1:2,unix:/run/g.sock"),
+    ],
+)
+def test_clients_and_the_admin_address_are_apart(listen: str, admin: str) -> None:
+    """The bind of the second would fail, and its error would blame another program."""
+    flags = {"admin-addr": [admin]} | ({"listen-addr": [listen]} if listen else {})
+    with pytest.raises(ConfigError, match="expected another address than --listen-addr"):
+        build(flags, {}, {})
+    flags["listen-addr"] = ["127.0.0.2:1,unix:/run/other.sock"]
+    assert build(flags, {}, {}).admin_addr
+
+
 def test_a_full_record_name_has_no_suffix() -> None:
     """A discovery name that is complete cannot get a suffix."""
     with pytest.raises(ConfigError, match="full record name"):
