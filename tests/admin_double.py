@@ -36,7 +36,7 @@ from supervisor.core.admin.views import (
     ReloadView,
     WorkerView,
 )
-from supervisor.core.health.machine import HealthView
+from supervisor.core.health.health_view import HealthView
 
 NAMES = ("infra0.example.com:2379", "infra1.example.com:2379", "infra2.example.com:2379")
 

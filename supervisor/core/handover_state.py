@@ -20,7 +20,7 @@ from supervisor.core.certificates import CertificateEnd
 from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.member_list import MemberTarget
-from supervisor.core.health.machine import HealthView
+from supervisor.core.health.health_view import HealthView
 from supervisor.core.roster import Removed
 from supervisor.core.workers.worker_id import WorkerId
 

@@ -10,7 +10,7 @@ from gateway.core.log import Log
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.addresses import inactive_addresses, joined, place_name, places
-from supervisor.core.health.machine import HealthView
+from supervisor.core.health.health_view import HealthView
 from supervisor.health.prober import Prober
 from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.tls import TlsContexts

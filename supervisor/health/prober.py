@@ -22,8 +22,9 @@ from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.active_endpoints import ActiveEndpoints
 from supervisor.core.health.addresses import endpoint_of, log_fields
+from supervisor.core.health.health_view import HealthView
 from supervisor.core.health.host_failures import HostFailures
-from supervisor.core.health.machine import Health, HealthChange, HealthView
+from supervisor.core.health.machine import Health, HealthChange
 from supervisor.core.health.probing import Plan, ProbeKind, Result, Verdict, plan, rules
 from supervisor.health.etcd_inquiry import EtcdMemory
 from supervisor.health.lateness import Lateness

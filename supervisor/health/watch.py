@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from gateway.core.counters import DIAL_BOUNDS_S, Histogram
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.etcd import Known
-from supervisor.core.health.machine import Health, HealthView
+from supervisor.core.health.health_view import HealthView
+from supervisor.core.health.machine import Health
 from supervisor.core.health.probing import Plan, Verdict
 from supervisor.health.etcd_inquiry import EtcdMemory
 

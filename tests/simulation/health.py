@@ -17,8 +17,9 @@ from supervisor.core.health.addresses import (
     place_name,
     places,
 )
+from supervisor.core.health.health_view import HealthView
 from supervisor.core.health.host_failures import HostFailures
-from supervisor.core.health.machine import Health, HealthChange, HealthView
+from supervisor.core.health.machine import Health, HealthChange
 from supervisor.core.health.probing import Plan, ProbeKind, Verdict, plan, rules
 from tests.simulation.clock import Violation
 from tests.simulation.network import RTT_S, Mode

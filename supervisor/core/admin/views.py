@@ -16,7 +16,7 @@ from gateway.core.endpoint import EndpointState
 from gateway.core.messages import Report
 from supervisor.core.admin.sums import Sums
 from supervisor.core.discovery.endpoints import Source
-from supervisor.core.health.machine import UNWATCHED, HealthView
+from supervisor.core.health.health_view import UNWATCHED, HealthView
 from supervisor.core.roster import Member
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
 from supervisor.core.discovery.endpoints import Discovered
-from supervisor.core.health.machine import HealthView
+from supervisor.core.health.health_view import HealthView
 
 
 def place_name(endpoint: str, address: str) -> str:

@@ -28,7 +28,7 @@ from supervisor.core.admin.views import (
     ReloadView,
     WorkerView,
 )
-from supervisor.core.health.machine import HealthView
+from supervisor.core.health.health_view import HealthView
 
 A, B = "a.test:2379", "[2001:db8::1]:2379"
 

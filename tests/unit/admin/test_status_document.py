@@ -24,7 +24,7 @@ from supervisor.core.admin.views import (
     endpoint_view,
 )
 from supervisor.core.discovery.endpoints import Discovered
-from supervisor.core.health.machine import UNWATCHED, HealthView
+from supervisor.core.health.health_view import UNWATCHED, HealthView
 from supervisor.core.roster import Member
 
 NAME = "infra0.example.com:2379"

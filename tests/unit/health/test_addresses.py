@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.addresses import inactive_addresses, joined, log_fields, places
-from supervisor.core.health.machine import HealthView
+from supervisor.core.health.health_view import HealthView
 
 A, B = "10.0.0.1", "fd00::2"
 ONE = Discovered("web:1", "web", 1, (A,))

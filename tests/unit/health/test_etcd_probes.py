@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import trustme
 
 from supervisor.core.config import Config
-from supervisor.core.health.machine import HealthView
+from supervisor.core.health.health_view import HealthView
 from supervisor.core.health.probing import plan
 from supervisor.health.etcd_inquiry import EtcdMemory
 from supervisor.health.probe import Probe

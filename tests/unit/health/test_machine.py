@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.core.endpoint import EndpointState
+from supervisor.core.health.health_view import HealthView
 from supervisor.core.health.machine import (
     FREE_FLAPS,
     PROBE_GAP_S,
@@ -17,7 +18,6 @@ from supervisor.core.health.machine import (
     STABLE_S,
     Health,
     HealthChange,
-    HealthView,
     Rules,
 )
 

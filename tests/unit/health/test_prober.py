@@ -16,7 +16,7 @@ import pytest
 
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
-from supervisor.core.health.machine import HealthView
+from supervisor.core.health.health_view import HealthView
 from supervisor.health import probe_queue as module
 from supervisor.health.prober import Prober
 from tests import servers
