@@ -23,7 +23,7 @@ from supervisor.health.endpoint_health import EndpointHealth
 from supervisor.snapshot_publisher import SnapshotPublisher
 from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.machine import identify
-from supervisor.system.tls import TlsContexts
+from supervisor.system.tls_contexts import TlsContexts
 
 
 class EndpointTracker:

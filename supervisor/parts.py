@@ -30,7 +30,7 @@ from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.log import make_log, take_library_messages
 from supervisor.system.signals import SignalWatch
 from supervisor.system.tasks import Tasks
-from supervisor.system.tls import TlsContexts
+from supervisor.system.tls_contexts import TlsContexts
 from supervisor.system.uptime import Uptime
 from supervisor.workers.pool import WorkerPool
 from supervisor.workers.shared_listeners import SharedListeners

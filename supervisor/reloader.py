@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from gateway.core.log import Log
 from supervisor.core.admin.views import ReloadView
-from supervisor.core.config import Config, ConfigError
+from supervisor.core.config import Config
+from supervisor.core.config_error import ConfigError
 from supervisor.core.reload_rules import keep_fixed
 from supervisor.discovery.loop import ReloadFailedError
 from supervisor.system.connections import dial_as, find_foreign_source

@@ -32,7 +32,8 @@ from supervisor.cli.settings import read_document
 from supervisor.core import handover_state
 from supervisor.core.admin.host_check import is_known_host
 from supervisor.core.admin.session_list import QueryError, read_query
-from supervisor.core.config import ConfigError, build
+from supervisor.core.config import build
+from supervisor.core.config_error import ConfigError
 from supervisor.core.discovery.cluster_report import read_quota, read_status
 from supervisor.core.discovery.member_list import parse_list, targets_of
 from supervisor.core.discovery.system_names import HostsTable, parse_resolv_conf

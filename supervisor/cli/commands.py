@@ -16,7 +16,7 @@ from supervisor import __version__
 from supervisor.cli import settings
 from supervisor.cli.console import PROGRAM, report
 from supervisor.cli.mistakes import find_mistake
-from supervisor.core.config import ConfigError, quote
+from supervisor.core.config_error import ConfigError, quote
 from supervisor.core.exit_codes import EXIT_USAGE
 from supervisor.core.flags import BY_NAME, FLAGS, Flag, FlagKind
 

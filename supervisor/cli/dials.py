@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.system import connections
-from supervisor.system.tls import TlsClient, unverified
+from supervisor.system.tls import TlsClient
+from supervisor.system.tls_contexts import unverified
 
 MAX_CONCURRENT = 64
 """Dials under way at once."""

@@ -7,7 +7,6 @@ at all if it speaks first: HTTP is no greeting for a database.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from supervisor.core.discovery.loop_guard import own_listen_address
 from supervisor.core.discovery.member_list import is_loopback, parse_list, targets_of
 from supervisor.core.discovery.questions import Answer
 from supervisor.core.discovery.targets import host_question, owners
+from supervisor.core.json_object import read_object
 from supervisor.discovery.local_addresses import is_local
 from supervisor.discovery.member_questions import LookUp, peer_of
 from supervisor.system.etcd_client import (
@@ -37,7 +37,7 @@ from supervisor.system.etcd_client import (
     Peer,
     SpeaksFirstError,
 )
-from supervisor.system.tls import TlsContexts
+from supervisor.system.tls_contexts import TlsContexts
 
 GREETING_S = 0.1
 """How long an endpoint may take to speak first, as mail servers and databases do."""
@@ -177,11 +177,7 @@ async def _identify(member: EtcdConnection) -> None:
         answer = await member.get("/version")
     except EtcdError as error:
         raise NoEtcdError(str(error)) from None
-    try:
-        document = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict) or "etcdserver" not in document:
+    if "etcdserver" not in read_object(answer.body):
         raise NoEtcdError("is not etcd")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from supervisor.cli.console import PROGRAM
-from supervisor.core.config import quote
+from supervisor.core.config_error import quote
 from supervisor.core.flags import BY_NAME, FlagKind
 from supervisor.core.spelling import nearest
 

@@ -31,7 +31,7 @@ from supervisor.core.admin.session_list import (
     Process,
     Sort,
 )
-from supervisor.core.config import ConfigError
+from supervisor.core.config_error import ConfigError
 from supervisor.system.socket_holders import find_holders
 
 HEAD_LINES = 6

@@ -11,7 +11,8 @@ import stat
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from supervisor.core.config import Config, ConfigError, build, find_config_file
+from supervisor.core.config import Config, build, find_config_file
+from supervisor.core.config_error import ConfigError
 from supervisor.core.flags import BY_NAME
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -75,7 +76,9 @@ def _why_unreadable(error: OSError | ValueError) -> str:
 def _check_pem(name: str, path: str, source: str, config: Config) -> None:
     """Refuse now what the first TLS handshake would refuse later."""
     _read_file(path, source)
-    from supervisor.system import tls  # ssl takes 20 ms to import: not without files
+    from supervisor.system import (
+        tls_contexts as tls,  # ssl takes 20 ms to import: not without files
+    )
 
     try:
         if name == "trusted-ca-file":

@@ -13,20 +13,10 @@ from typing import Any
 
 from gateway.core.address import Address, HostPort, literal_ip
 from gateway.core.unix_address import UnixAddress, join_options
-from supervisor.core.effective import EffectiveValue, Source, find_misspelled
+from supervisor.core.config_error import ConfigError, quote
+from supervisor.core.config_sources import Given, describe_given, find_given, refuse_unknown
+from supervisor.core.effective import EffectiveValue, find_misspelled
 from supervisor.core.flags import BY_NAME, FLAGS, Flag, FlagKind
-from supervisor.core.spelling import nearest
-
-MAX_SHOWN = 200
-"""Characters of a wrong value that an error shows."""
-
-
-class ConfigError(Exception):
-    """A value that cannot be used; one line that names the source, the value, the expectation."""
-
-    def __init__(self, source: str, value: str | None, expected: str) -> None:
-        shown = source if value is None else f"{source} {quote(value)}"
-        super().__init__(f"{shown}: {expected}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +127,15 @@ def build(
     ``flags`` has the texts of each flag that was given, by name; ``document`` is the config file.
     An empty variable counts as not set. Flags that are not in ``only`` keep their default.
     """
-    _refuse_unknown(document, document_name)
+    refuse_unknown(document, document_name)
     fields: dict[str, Any] = {}
-    used: dict[str, _Given] = {}
+    used: dict[str, Given] = {}
     effective: list[EffectiveValue] = []
     for flag in FLAGS:
         if flag.name not in only:
             continue
-        given = tuple(_find(flag, flags, environ, document, document_name))
-        effective.append(_describe(flag, given))
+        given = tuple(find_given(flag, flags, environ, document, document_name))
+        effective.append(describe_given(flag, given))
         if given:
             used[flag.name] = given[0]
             fields |= _fields(flag, _read(flag, given[0]))
@@ -173,99 +163,7 @@ def find_config_file(flags: Mapping[str, Sequence[str]], environ: Mapping[str, s
     return build(flags, environ, {}, only=("config-file",)).config_file
 
 
-def quote(text: str) -> str:
-    """A value as an error shows it: in quotes, on one line, not endless."""
-    if len(text) > MAX_SHOWN:
-        text = text[:MAX_SHOWN] + "…"
-    plain = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-    return f'"{plain}"'
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """The texts that one source has for a flag, and what the operator calls that place."""
-
-    source: Source
-    name: str
-    texts: tuple[str, ...]
-
-
-def _refuse_unknown(document: Mapping[str, Any], document_name: str) -> None:
-    for key, value in document.items():
-        if key == "config-file":
-            raise ConfigError(f"{quote(key)} in {document_name}", None, "not possible in the file")
-        if key in BY_NAME:
-            continue
-        if isinstance(value, dict):
-            expected = "the file has no tables, expected flags' names at its top level"
-            raise ConfigError(f"table {quote(key)} in {document_name}", None, expected)
-        expected = "unknown key, expected a flag's name without the dashes in front"
-        spelled = key.strip().lstrip("-").replace("_", "-").lower()
-        if name := spelled if spelled in BY_NAME else nearest(spelled, BY_NAME):
-            expected = f"unknown key, did you mean {name}?"
-        raise ConfigError(f"{quote(key)} in {document_name}", None, expected)
-
-
-def _find(
-    flag: Flag,
-    flags: Mapping[str, Sequence[str]],
-    environ: Mapping[str, str],
-    document: Mapping[str, Any],
-    document_name: str,
-) -> Iterator[_Given]:
-    """Every source that has the flag; the first one wins."""
-    if texts := flags.get(flag.name):
-        yield _Given(Source.FLAG, f"--{flag.name}", tuple(texts))
-    if text := environ.get(flag.variable):
-        yield _Given(Source.VARIABLE, flag.variable, (text,))
-    if flag.name in document:
-        name = f"{flag.name} in {document_name}"
-        yield _Given(Source.FILE, name, _texts_of(flag, name, document[flag.name]))
-    if text := environ.get(flag.default_variable):
-        yield _Given(Source.PACKAGE, flag.default_variable, (text,))
-
-
-def _describe(flag: Flag, given: Sequence[_Given]) -> EffectiveValue:
-    """The value in effect as text, beside the texts that it overrides.
-
-    A package's default is there to be overridden, so it is not listed when it is.
-    """
-    if not given:
-        return EffectiveValue(flag.name, flag.default, Source.DEFAULT)
-    texts = [
-        ",".join(each.texts) if flag.kind is FlagKind.MANY else each.texts[-1] for each in given
-    ]
-    lost = zip(given[1:], texts[1:], strict=True)
-    overrides = tuple(
-        (each.source, text)
-        for each, text in lost
-        if text != texts[0] and each.source is not Source.PACKAGE
-    )
-    return EffectiveValue(flag.name, texts[0], given[0].source, overrides)
-
-
-def _texts_of(flag: Flag, source: str, value: Any) -> tuple[str, ...]:
-    """A value of the config file as the text it would have as a flag."""
-    match value:
-        case bool():
-            return (str(value).lower(),)
-        case str() | int() | float():
-            return (str(value),)
-        case list() if flag.kind is FlagKind.MANY:
-            for each in value:
-                if not isinstance(each, str):
-                    raise ConfigError(source, str(each), "expected a list of strings")
-            return tuple(value) or ("",)
-        case _:
-            expected = (
-                "a string or a list of strings" if flag.kind is FlagKind.MANY else "one value"
-            )
-            raise ConfigError(source, str(value), f"expected {expected}")
-
-
-def _read(flag: Flag, given: _Given) -> Any:
+def _read(flag: Flag, given: Given) -> Any:
     if flag.kind is not FlagKind.MANY:
         text = given.texts[-1]
         if not text and not flag.may_be_empty:
@@ -283,7 +181,7 @@ def _split(flag: Flag, texts: Sequence[str]) -> Iterator[str]:
         yield from join_options(items) if flag.has_options else items
 
 
-def _read_one(flag: Flag, given: _Given, text: str) -> Any:
+def _read_one(flag: Flag, given: Given, text: str) -> Any:
     try:
         return flag.read(text)
     except ValueError as error:
@@ -318,7 +216,7 @@ def _merge_targets(read: Sequence[tuple[Address, bool]]) -> tuple[StaticTarget, 
     return tuple(StaticTarget(address, secure) for address, secure in tls.items())
 
 
-def _check_together(fields: Mapping[str, Any], used: Mapping[str, _Given]) -> None:
+def _check_together(fields: Mapping[str, Any], used: Mapping[str, Given]) -> None:
     """Rules that concern more than one flag."""
 
     def refuse(name: str, expected: str) -> None:
@@ -344,7 +242,7 @@ def _check_together(fields: Mapping[str, Any], used: Mapping[str, _Given]) -> No
         refuse("listen-addr", "expected each path once, with one mode and one group")
 
 
-def _check_admin(config: Config, used: Mapping[str, _Given]) -> None:
+def _check_admin(config: Config, used: Mapping[str, Given]) -> None:
     """Refuse names in ``--admin-addr``: a gateway binds addresses; who asks one may use a name.
 
     And clients' addresses: the error of the second bind would blame another program.

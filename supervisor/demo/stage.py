@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shlex
 import shutil
 import signal
 import socket
 import sys
-import sysconfig
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +25,9 @@ from supervisor.demo.backends import (
     plan_members,
 )
 from supervisor.demo.children import Child
+from supervisor.demo.installation import fetch_command, gateway_command, typed_command
 from supervisor.demo.nameserver import Nameserver, Record, compose_zone
+from supervisor.demo.ports import ADMIN_PORT, LISTEN_PORT, choose_port, claim_usual_ports
 from supervisor.demo.tour import Tour
 
 _DOMAIN = "cluster.test"  # .test is reserved for this (RFC 6761)
@@ -37,7 +37,6 @@ _START_LIMIT_S = 30.0
 _STOP_LIMIT_S = 5.0
 _RESTART_AFTER_S = 5.0
 _POLL_S = 0.05
-_LISTEN_PORT, _ADMIN_PORT = 23790, 23791  # if they are free
 _WORKERS = 2
 _READY = "ready to proxy client requests"
 _LOG_KEYS_LEFT_OUT = {"ts", "level", "msg", "pid", "gen"}
@@ -161,8 +160,8 @@ class _Stage:
     async def _start_gateway(self, dns_port: int) -> int:
         self._claim = claim_usual_ports()
         alone = self._claim is not None
-        self._listen_port = _choose_port(_LISTEN_PORT if alone else 0)
-        admin_port = _choose_port(_ADMIN_PORT if alone else 0)
+        self._listen_port = choose_port(LISTEN_PORT if alone else 0)
+        admin_port = choose_port(ADMIN_PORT if alone else 0)
         flags = [
             f"--discovery-srv={_DOMAIN}",
             "--insecure-discovery",
@@ -174,7 +173,7 @@ class _Stage:
         self._say("$ etcd-gateway start " + " ".join(flags))
         quiet = ["--log-format=json", "--drain-timeout=1s"]
         self._gateway = Child.launch(
-            [*_command(), "start", *flags, *quiet],
+            [*gateway_command(), "start", *flags, *quiet],
             log=None,
             env=self._env,
             on_exit=self._note_gateway_exit,
@@ -301,62 +300,3 @@ class _Stage:
 def _brief(value: object) -> str:
     """A value of a log line, without the brackets and quotes of a list."""
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _command() -> list[str]:
-    """How to start the gateway of this very installation."""
-    if (script := _find_script()) is not None:
-        return [str(script)]
-    return [sys.executable, "-P", "-c", "from supervisor.cli.main import main; main()"]
-
-
-def _find_script() -> Path | None:
-    """The file that was called, or the one that was installed beside this interpreter."""
-    called = Path(sys.argv[0]).absolute()
-    if called.name.startswith("etcd-gateway") and os.access(called, os.X_OK):
-        return called
-    installed = Path(sysconfig.get_path("scripts")) / "etcd-gateway"
-    return installed if installed.exists() else None
-
-
-def typed_command() -> str:
-    """What to type for this very installation, in whatever directory: its name if that finds it."""
-    script, found = _find_script(), shutil.which("etcd-gateway")
-    if script is None or (found is not None and os.path.samefile(found, script)):
-        return "etcd-gateway"
-    return shlex.quote(str(script))
-
-
-def fetch_command(url: str) -> str:
-    """What to type to fetch a page: curl, or Python where there is no curl."""
-    if shutil.which("curl"):
-        return f"curl -s {url}"
-    code = f'from urllib.request import urlopen; print(urlopen("{url}").read().decode(), end="")'
-    return shlex.join([sys.executable, "-c", code])
-
-
-def claim_usual_ports() -> socket.socket | None:
-    """The right to the demo's usual ports while the socket is open; None: another demo has it.
-
-    Between the look whether a port is free and the gateway's bind, a second demo would find it free
-    too. A name of a unix socket has one owner, and the kernel takes it back whatever happens.
-    """
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        claim.bind(f"\0etcd-gateway-demo-{_LISTEN_PORT}")
-    except OSError:
-        claim.close()
-        return None
-    return claim
-
-
-def _choose_port(preferred: int) -> int:
-    """``preferred`` if nobody has it, else one of the kernel's choice."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((HOST, preferred))
-        except OSError:
-            sock.bind((HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port

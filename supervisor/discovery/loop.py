@@ -30,7 +30,7 @@ from supervisor.discovery.member_sync import MemberSync, Surroundings
 from supervisor.discovery.publication import OnFound, Publication, source_of
 from supervisor.discovery.resolution import BadTargetError, Targets
 from supervisor.system.certificate_watch import CertificateWatch
-from supervisor.system.tls import TlsContexts
+from supervisor.system.tls_contexts import TlsContexts
 
 AFTER_ERROR_S = 5.0
 """Wait after an error that nobody expected."""

@@ -17,7 +17,7 @@ from supervisor.core.discovery.questions import Answer, Outcome, Question
 from supervisor.core.discovery.targets import host_question, tls_domain
 from supervisor.discovery.local_addresses import is_local
 from supervisor.system.etcd_client import MEMBER_LIST, STATUS, EtcdConnection, EtcdError, Peer
-from supervisor.system.tls import TlsContexts, TlsFiles
+from supervisor.system.tls_contexts import TlsContexts, TlsFiles
 
 MOST_AT_ONCE = 16
 """Members asked, or dialed, at the same time."""

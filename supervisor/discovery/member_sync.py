@@ -33,7 +33,7 @@ from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.questions import Outcome, Question
 from supervisor.core.discovery.schedule import URGENT_S
 from supervisor.discovery.member_questions import MOST_AT_ONCE, MemberQuestions
-from supervisor.system.tls import TlsContexts
+from supervisor.system.tls_contexts import TlsContexts
 
 MOST_ASKED = 3
 """Members asked one after the other until one answers, while any endpoint is active."""

@@ -27,7 +27,7 @@ from supervisor.discovery.asker import Asker
 from supervisor.discovery.local_addresses import has_route, is_local, is_same_socket
 from supervisor.discovery.tls_admission import TlsAdmission
 from supervisor.system.certificate_watch import CertificateWatch
-from supervisor.system.tls import TlsContexts
+from supervisor.system.tls_contexts import TlsContexts
 
 Publish = Callable[[Resolution], None]
 

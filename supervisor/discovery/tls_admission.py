@@ -15,7 +15,7 @@ from supervisor.core.discovery.targets import owners, tls_domain
 from supervisor.discovery.parallel import run_in_parallel
 from supervisor.discovery.tls_gate import Gate
 from supervisor.system.certificate_watch import CertificateWatch
-from supervisor.system.tls import TlsContexts
+from supervisor.system.tls_contexts import TlsContexts
 
 
 class TlsAdmission:

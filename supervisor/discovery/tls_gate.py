@@ -14,7 +14,8 @@ from supervisor.core.discovery.admission import Candidate, Passed, Refused, Unre
 from supervisor.system import tls
 from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.connections import connect, leave, open_socket, words
-from supervisor.system.tls import TlsClient, TlsContexts, TlsFiles
+from supervisor.system.tls import TlsClient
+from supervisor.system.tls_contexts import TlsContexts, TlsFiles
 
 MAX_CONCURRENT = 16
 """Handshakes under way at once."""

@@ -13,7 +13,7 @@ from supervisor.core.health.addresses import inactive_addresses, joined, place_n
 from supervisor.core.health.health_view import HealthView
 from supervisor.health.prober import Prober
 from supervisor.system.certificate_watch import CertificateWatch
-from supervisor.system.tls import TlsContexts
+from supervisor.system.tls_contexts import TlsContexts
 
 OnChange = Callable[[str, bool, tuple[str, ...]], None]
 """Endpoint, whether it is active, and which of its several addresses are not."""

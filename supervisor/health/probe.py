@@ -15,7 +15,8 @@ from supervisor.health.etcd_inquiry import EtcdMemory
 from supervisor.system import tls
 from supervisor.system.connections import connect, knock, leave, open_socket, words
 from supervisor.system.http_client import HttpClient, HttpError
-from supervisor.system.tls import TlsClient, TlsContexts, TlsFiles
+from supervisor.system.tls import TlsClient
+from supervisor.system.tls_contexts import TlsContexts, TlsFiles
 from supervisor.system.tls_sessions import TlsSessions
 
 CLIENT_CERTIFICATE_ALERTS = frozenset(

@@ -32,7 +32,8 @@ from supervisor.health.probe import Probe
 from supervisor.health.probe_queue import ProbeQueue
 from supervisor.health.watch import Watch
 from supervisor.system.certificate_watch import CertificateWatch
-from supervisor.system.tls import TlsClient, TlsContexts
+from supervisor.system.tls import TlsClient
+from supervisor.system.tls_contexts import TlsContexts
 from supervisor.system.tls_sessions import TlsSessions
 
 LATE_PART = 0.25

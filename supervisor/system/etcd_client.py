@@ -14,7 +14,8 @@ from supervisor.core.discovery.member_list import MAX_TEXT, plain
 from supervisor.system import tls
 from supervisor.system.connections import connect, leave, open_socket, words
 from supervisor.system.http_client import MAX_BODY_BYTES, HttpAnswer, HttpClient, HttpError
-from supervisor.system.tls import TlsClient, TlsContexts, TlsFiles
+from supervisor.system.tls import TlsClient
+from supervisor.system.tls_contexts import TlsContexts, TlsFiles
 
 MEMBER_LIST = "/v3/cluster/member/list"
 STATUS = "/v3/maintenance/status"

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from supervisor.core.admin.views import ReloadView
-from supervisor.core.config import Config, ConfigError
+from supervisor.core.config import Config
+from supervisor.core.config_error import ConfigError
 from supervisor.discovery.loop import ReloadFailedError
 from supervisor.reloader import Reloader, Steps
 from tests.logbook import Logbook

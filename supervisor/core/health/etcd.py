@@ -23,7 +23,8 @@ import re
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 
-from supervisor.core.health.probing import fault, read_object, reason_of
+from supervisor.core.health.probing import fault, reason_of
+from supervisor.core.json_object import read_object
 
 STATUS = "/v3/maintenance/status"
 RANGE, NOTHING = "/v3/kv/range", b'{"key":"AA==","serializable":true}'

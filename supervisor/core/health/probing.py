@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import enum
-import json
 from dataclasses import dataclass
-from typing import Any
 
 from gateway.core.unix_address import is_unix
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.targets import tls_domain
 from supervisor.core.health.machine import Rules
+from supervisor.core.json_object import read_object
 
 
 class ProbeKind(enum.StrEnum):
@@ -151,12 +150,3 @@ def reason_of(body: bytes) -> str:
     """The reason that a member gives for its health; "" if it gives none."""
     reason = read_object(body).get("reason")
     return reason[:200] if isinstance(reason, str) else ""
-
-
-def read_object(body: bytes) -> dict[str, Any]:
-    """A JSON object, or an empty one for what is none: then the status alone counts."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):  # not JSON, not even UTF-8, or nested without end
-        return {}
-    return document if isinstance(document, dict) else {}

@@ -20,7 +20,7 @@ from supervisor import __version__
 from supervisor.cli import settings as config_settings
 from supervisor.cli.commands import spell_out_switches
 from supervisor.cli.main import main
-from supervisor.core.config import ConfigError
+from supervisor.core.config_error import ConfigError
 from supervisor.core.flags import FLAGS
 from tests.support import wait_until
 

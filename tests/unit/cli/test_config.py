@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gateway.core.address import HostPort
 from gateway.core.unix_address import UnixAddress
-from supervisor.core.config import Config, ConfigError, StaticTarget, build, find_config_file
+from supervisor.core.config import Config, StaticTarget, build, find_config_file
+from supervisor.core.config_error import ConfigError
 from supervisor.core.flags import BY_NAME, FLAGS, Flag, FlagKind
 
 GOOD = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core.config import ConfigError, build
+from supervisor.core.config import build
+from supervisor.core.config_error import ConfigError
 from supervisor.core.effective import EffectiveValue, Source, to_document
 from supervisor.core.flags import FLAGS
 from supervisor.core.reload_rules import keep_fixed

@@ -16,7 +16,7 @@ from supervisor.core.health.health_view import HealthView
 from supervisor.core.health.probing import plan
 from supervisor.health.etcd_inquiry import EtcdMemory
 from supervisor.health.probe import Probe
-from supervisor.system.tls import TlsContexts
+from supervisor.system.tls_contexts import TlsContexts
 from tests.servers import serving
 from tests.unit.health.test_prober import QUICK, SLOW, eventually, found, play, staged
 

@@ -19,7 +19,7 @@ import trustme
 from supervisor.core.health.probing import Plan, ProbeKind, Result, Verdict
 from supervisor.health.probe import Probe, files_of
 from supervisor.system import tls_sessions
-from supervisor.system.tls import TlsContexts
+from supervisor.system.tls_contexts import TlsContexts
 from supervisor.system.tls_sessions import TlsSessions
 from tests import servers
 from tests.clients import black_hole

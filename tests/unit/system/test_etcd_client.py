@@ -16,7 +16,7 @@ from supervisor.system.etcd_client import (
     Peer,
     SpeaksFirstError,
 )
-from supervisor.system.tls import TlsContexts, TlsFiles
+from supervisor.system.tls_contexts import TlsContexts, TlsFiles
 from tests.servers import Script, Server, answer, greet, serving, silent
 from tests.support import free_port
 from tests.tls import Authority

@@ -18,7 +18,7 @@ from supervisor.discovery.tls_gate import Gate
 from supervisor.health.probe import Probe
 from supervisor.system.connections import dial_as
 from supervisor.system.etcd_client import EtcdConnection, EtcdError, Peer
-from supervisor.system.tls import TlsContexts
+from supervisor.system.tls_contexts import TlsContexts
 from tests.servers import serving
 from tests.support import free_port, wait_until
 

@@ -21,7 +21,7 @@ from supervisor.core.health.probing import Plan, ProbeKind, Verdict
 from supervisor.discovery.tls_gate import Gate
 from supervisor.health.probe import Probe
 from supervisor.system.connections import connect, open_socket
-from supervisor.system.tls import TlsContexts, TlsFiles
+from supervisor.system.tls_contexts import TlsContexts, TlsFiles
 from tests.logbook import Logbook
 from tests.tls import Authority, Server
 
