@@ -113,23 +113,25 @@ class Disturber:
         name = f"member {index} does not reach the other members"
         return self._links(name, pairs, delay_s=0.0, loss=1.0)
 
-    @contextlib.contextmanager
-    def lies(self) -> Iterator[None]:
+    def lies(self) -> contextlib.AbstractContextManager[None]:
         fault = self.chance.choice(LIES)
-        with self._noted(f"the nameserver: {fault.name}"):
-            self.stage.dns.faults[""] = fault
-            for gateway in self.stage.gateways:
-                os.kill(gateway.pid, signal.SIGHUP)
-            try:
-                yield
-            finally:
-                self.stage.tell_truth()
+        return self._lying(
+            f"the nameserver: {fault.name}", lambda: self.stage.dns.faults.update({"": fault})
+        )
+
+    def wrong_address(self) -> contextlib.AbstractContextManager[None]:
+        index = self.chance.randrange(3)
+        nobody = MEMBERS[index][:-1] + "9"
+        return self._lying(
+            f"the nameserver gives an address of nobody for member {index}",
+            lambda: self.stage.dns.set(NAMES[index], "A", nobody, ttl=5),
+        )
 
     @contextlib.contextmanager
-    def wrong_address(self) -> Iterator[None]:
-        index = self.chance.randrange(3)
-        with self._noted(f"the nameserver gives an address of nobody for member {index}"):
-            self.stage.dns.set(NAMES[index], "A", MEMBERS[index][:-1] + "9", ttl=5)
+    def _lying(self, name: str, begin: Callable[[], None]) -> Iterator[None]:
+        """After ``begin`` the nameserver lies, and the gateways ask it at once."""
+        with self._noted(name):
+            begin()
             for gateway in self.stage.gateways:
                 os.kill(gateway.pid, signal.SIGHUP)
             try:
