@@ -32,7 +32,7 @@ from supervisor.core.discovery.questions import (
     QuestionKind,
     SrvRecord,
 )
-from supervisor.core.discovery.targets import Owner, owners, static_questions, tls_domain
+from supervisor.core.discovery.targets import Owner, static_questions
 
 SSL = Owner("_etcd-client-ssl._tcp.test", tls=True)
 PLAIN = Owner("_etcd-client._tcp.test", tls=False)
@@ -54,41 +54,6 @@ def host(*addresses: str) -> Answer:
 def static(*names: str) -> Config:
     pairs = (name.rsplit(":", 1) for name in names)
     return Config(endpoints=tuple(StaticTarget(HostPort(h, int(p))) for h, p in pairs))
-
-
-@pytest.mark.parametrize(
-    ("domain", "name", "expected"),
-    [
-        ("", "", ()),
-        ("Test.", "", (SSL, PLAIN)),
-        (
-            "test",
-            "Blue",
-            (
-                Owner("_etcd-client-ssl-blue._tcp.test", tls=True),
-                Owner("_etcd-client-blue._tcp.test", tls=False),
-            ),
-        ),
-        ("_postgresql._tcp.test.", "", (Owner("_postgresql._tcp.test", tls=False),)),
-        ("_etcd-client-ssl._tcp.test", "", (SSL,)),
-        (
-            "_etcd-client-ssl-blue._tcp.test",
-            "",
-            (Owner("_etcd-client-ssl-blue._tcp.test", tls=True),),
-        ),
-    ],
-)
-def test_owner_names(domain: str, name: str, expected: tuple[Owner, ...]) -> None:
-    """Both etcd names, with the suffix if given; a full owner name is taken as it is."""
-    assert owners(Config(discovery_srv=domain, discovery_srv_name=name)) == expected
-
-
-@pytest.mark.parametrize(
-    ("domain", "expected"), [("Example.com.", "example.com"), ("_x._tcp.a.test", "a.test")]
-)
-def test_certificates_are_for_the_domain(domain: str, expected: str) -> None:
-    """Certificates are verified for the discovery domain, never for the SRV owner or target."""
-    assert tls_domain(Config(discovery_srv=domain)) == expected
 
 
 def test_a_trailing_dot_keeps_a_name_absolute() -> None:
