@@ -21,12 +21,13 @@ from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.active_endpoints import ActiveEndpoints
-from supervisor.core.health.addresses import endpoint_of, log_fields
+from supervisor.core.health.addresses import endpoint_of
 from supervisor.core.health.health_view import HealthView
 from supervisor.core.health.host_failures import HostFailures
 from supervisor.core.health.machine import Health, HealthChange
 from supervisor.core.health.probing import Plan, ProbeKind, Result, Verdict, plan, rules
 from supervisor.health.etcd_inquiry import EtcdMemory
+from supervisor.health.health_log import HealthLog
 from supervisor.health.lateness import Lateness
 from supervisor.health.probe import Probe
 from supervisor.health.probe_queue import ProbeQueue
@@ -62,7 +63,7 @@ class Prober:
         certificates: CertificateWatch | None = None,
     ) -> None:
         self._config = config
-        self._log = log
+        self._log = HealthLog(log)
         self._on_change = on_change
         self._draw = draw
         self._wall = wall
@@ -70,7 +71,6 @@ class Prober:
         self._watches: dict[str, Watch] = {}
         self._host_failures = HostFailures()
         self._active = ActiveEndpoints()
-        self._kept: set[str] = set()
         self._lateness = Lateness(self._loop)
         self._contexts = contexts or TlsContexts()
         self._certificates = certificates
@@ -209,7 +209,7 @@ class Prober:
 
     def _forget(self, name: str) -> None:
         watch = self._watches.pop(name)
-        self._kept.discard(name)
+        self._log.forget(name)
         self.queue.drop(name)
         self._host_failures.reached(name)
         if watch.timer is not None:
@@ -305,7 +305,7 @@ class Prober:
             self._host_failures.reached(watch.found.name)
         puzzled = result.verdict is Verdict.UNDECIDED and not moved
         if puzzled and not watch.puzzled:
-            self._log.warn("cannot probe", **log_fields(watch.found.name), error=result.error)
+            self._log.tell_puzzled(watch.found.name, result.error)
         watch.puzzled = puzzled
         self._took(watch, change)
 
@@ -316,31 +316,16 @@ class Prober:
         if reason == watch.degraded:
             return
         watch.degraded = reason
-        fields = log_fields(watch.found.name)
-        if reason:
-            self._log.warn("endpoint degraded", **fields, reason=reason)
-        else:
-            self._log.info("endpoint no longer degraded", **fields)
+        self._log.tell_degraded(watch.found.name, reason)
 
     def _host_failed(self, name: str, error: str) -> None:
         if self._host_failures.failed(name, error, self._loop.time()):
-            self._log.warn("cannot dial", **log_fields(name), error=error)
+            self._log.tell_host_failed(name, error)
 
     def _note_state(self, watch: Watch) -> None:
-        """Keep the sets in step with the machine, and tell when endpoints are kept."""
-        name, health = watch.found.name, watch.health
-        self._active.note(name, health.active)
-        if health.kept and name not in self._kept:
-            self._kept.add(name)
-            self._log.warn(
-                "too few endpoints are active, failed probes take none away",
-                **log_fields(name),
-                error=health.last_error,
-                active=self._active.active,
-                endpoints=self._active.count,
-            )
-        elif not health.kept:
-            self._kept.discard(name)
+        """Keep the count of the active in step with the machine."""
+        self._active.note(watch.found.name, watch.health.active)
+        self._log.tell_kept(watch.found.name, watch.health, self._active)
 
     def _took(self, watch: Watch, change: HealthChange | None) -> None:
         """After any evidence: set the timer, and tell what changed."""
@@ -352,14 +337,10 @@ class Prober:
         name, health = watch.found.name, watch.health
         if change is HealthChange.ACTIVATED:
             watch.transitions[EndpointState.ACTIVE] += 1
-            self._log.info("activated", **log_fields(name))
+            self._log.tell_activated(name)
         else:
             watch.transitions[EndpointState.INACTIVE] += 1
-            hold_s = health.hold_s(self._loop.time())
-            held: dict[str, float] = {"flaps": health.flaps, "hold_s": hold_s} if hold_s else {}
-            self._log.warn(
-                "deactivated endpoint", **log_fields(name), error=health.last_error, **held
-            )
+            self._log.tell_deactivated(name, health, self._loop.time())
         self._on_change(name, self._view(watch))
 
     def _view(self, watch: Watch) -> HealthView:
