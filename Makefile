@@ -13,9 +13,10 @@ export APT
 export PATH := $(PATH):/usr/sbin:/sbin
 
 PYTEST := $(BIN)/python -m pytest -q
-# Tests mostly wait, so twice as many run at a time as there are CPUs.
-JOBS ?= $(shell echo $$(( 2 * $$(nproc) )))
-SIDE_BY_SIDE := --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
+# So many processes run tests side by side; JOBS=1 has them run one after the other.
+CPUS := $(shell nproc)
+MOSTLY_WAITING := $(shell echo $$(( 2 * $(CPUS) )))
+side_by_side = --numprocesses=$(or $(JOBS),$(1)) --dist=loadfile --no-loadscope-reorder
 COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=100
 
 # Tests of the integration that take all cases, or all releases of etcd, in `make stress`.
@@ -24,7 +25,7 @@ LONGER := $(addprefix tests/integration/,test_every_descriptor.py discovery/test
 
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 
-.PHONY: help run test test-all unit cover check format stress simulate mutants chaos bench fleet docs \
+.PHONY: help run test programs test-all unit cover check format stress simulate mutants chaos bench fleet docs \
   dist deb sbom site pictures pins clean
 
 help:
@@ -53,16 +54,20 @@ help:
 run: $(VENV)/.runtime
 	@$(BIN)/etcd-gateway demo
 
-test: $(VENV)/.tests check cover
-	@tests/provision.sh test $(BIN)
-	$(PYTEST) $(SIDE_BY_SIDE) -m "not alone" tests/integration tests/stress
+test: $(VENV)/.tests
+	@echo "style, types, the programs that tests drive, and the unit tests: two minutes or three"
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target check programs cover
+	$(PYTEST) $(call side_by_side,$(MOSTLY_WAITING)) -m "not alone" tests/integration tests/stress
 	$(PYTEST) -m alone tests
 
+programs: $(VENV)/.tests
+	@tests/provision.sh test $(BIN)
+
 unit: $(VENV)/.tests
-	$(PYTEST) $(SIDE_BY_SIDE) -m "not alone and not slow" tests/unit
+	$(PYTEST) $(call side_by_side,$(CPUS)) -m "not alone and not slow" tests/unit
 
 cover: $(VENV)/.tests
-	$(PYTEST) $(SIDE_BY_SIDE) $(COVERAGE) -m "not alone" tests/unit
+	$(PYTEST) $(call side_by_side,$(CPUS)) $(COVERAGE) -m "not alone" tests/unit
 
 # The tests with every Python from 3.11 on that is found, each with the oldest libraries that
 # pyproject.toml allows and with the newest; what it makes is in build/.

@@ -80,6 +80,12 @@ def choose(only: Sequence[str]) -> Iterator[Environment]:
                 yield environment
 
 
+def choose_newest(running: tuple[int, int]) -> Environment | None:
+    """The newest Python that is found, with the newest libraries; None if it is the running one."""
+    version, python = max(find_interpreters().items(), default=(running, Path(sys.executable)))
+    return None if version <= running else Environment(python, version, oldest_libraries=False)
+
+
 def prepare(environment: Environment) -> Path:
     """Make the environment; its interpreter."""
     folder = FOLDER / environment.name
@@ -115,9 +121,10 @@ def test(environment: Environment, tests: Sequence[str], jobs: int) -> bool:
                 argv, cwd=ROOT, env={**os.environ, "PATH": path}, stdout=output, stderr=output
             )
             passed = passed and done.returncode in (0, 5)  # 5: nothing to run in this part
-    lines = [
-        line for line in log.read_text().splitlines() if re.search(r"\d+ passed|^FAILED", line)
-    ]
+    text = log.read_text()
+    if not passed:
+        print(text.partition("= FAILURES =")[2] or text, flush=True)
+    lines = [line for line in text.splitlines() if re.search(r"\d+ passed|^FAILED", line)]
     seconds = time.monotonic() - began_at
     print(f"{environment.name}: {'passed' if passed else 'FAILED'} in {seconds:.0f} s", flush=True)
     print(*(f"  {line}" for line in lines), sep="\n", flush=True)
@@ -127,11 +134,21 @@ def test(environment: Environment, tests: Sequence[str], jobs: int) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.interpreters", description=__doc__)
     parser.add_argument("--only", nargs="+", default=(), help="environments, such as 3.13-newest")
+    parser.add_argument(
+        "--newest", action="store_true", help="the newest Python alone, if it is not this one"
+    )
     parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1))
     parser.add_argument("tests", nargs="*", default=["tests"], help="what pytest is to run")
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    environments = list(choose(options.only))
+    if options.newest:
+        newest = choose_newest(sys.version_info[:2])
+        if newest is None:
+            print(f"no Python is newer than this one, {sys.version.split()[0]}: nothing is tested")
+            return 0
+        environments = [newest]
+    else:
+        environments = list(choose(options.only))
     if not environments:
         parser.error("no such Python was found")
     results = [test(environment, options.tests, options.jobs) for environment in environments]
