@@ -116,6 +116,7 @@ def test_every_word_is_explained_once() -> None:
     assert [term for term in terms if terms.count(term) > 1] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("term", read_terms())
 def test_the_code_uses_the_word(term: str) -> None:
     """What the glossary explains occurs in the code, as words or as a name."""

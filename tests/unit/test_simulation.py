@@ -23,6 +23,7 @@ def test_no_promise_is_broken() -> None:
     assert {seed: str(each) for seed, each in broken.items() if each is not None} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_what_was_found_stays_mended(path: Path) -> None:
     """A run that broke a promise once breaks none now."""
@@ -30,6 +31,7 @@ def test_what_was_found_stays_mended(path: Path) -> None:
     assert try_seed(case.seed, case.plan).violation is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_the_simulation_can_fail(path: Path) -> None:
     """With its bug in the product again, the same run breaks the same promise."""
@@ -47,6 +49,7 @@ def test_every_mistake_has_a_case() -> None:
     assert {read_case(path).planted for path in CASES} >= MISTAKES.keys()
 
 
+@pytest.mark.slow
 def test_a_run_is_repeatable() -> None:
     """The same seed makes the same steps."""
     first, second = (try_seed(7, draw_plan(7)) for _ in range(2))

@@ -23,6 +23,7 @@ def expressions() -> list[str]:
     return [query.replace("$__rate_interval", "5m").replace("$job", ".*") for query in queries]
 
 
+@pytest.mark.slow
 @needs_promtool
 @pytest.mark.parametrize(
     "command", [("check", "rules", "fleet.yml"), ("test", "rules", "fleet-test.yml")], ids=" ".join

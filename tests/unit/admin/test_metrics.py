@@ -316,6 +316,7 @@ def test_openmetrics_on_request() -> None:
     assert metrics.render(view(), "text/plain")[1].startswith("text/plain; version=0.0.4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
 def test_many_endpoints_come_in_small_pieces_and_still_as_one_family(accept: str) -> None:
     """One HELP and TYPE per family, every endpoint once, each piece a small one."""

@@ -43,6 +43,7 @@ def expressions() -> list[str]:
     return queries
 
 
+@pytest.mark.slow
 @needs_promtool
 @pytest.mark.parametrize(
     "command",

@@ -204,6 +204,7 @@ def test_another_programs_socket_file(files: Files, capfd: Capture, tmp_path: Pa
     assert "other.sock: cannot listen there: Address already in use" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_addresses_of_a_running_gateway(files: Files, capfd: Capture, tmp_path: Path) -> None:
     """A running gateway is named and not disturbed: clients are accepted all the while."""
     with (

@@ -175,6 +175,7 @@ _ARGUMENTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(_ARGUMENTS)
 @settings(max_examples=200, deadline=None)
 def test_any_command_line_ends_in_one_line_or_help(arguments: list[str]) -> None:
@@ -342,6 +343,7 @@ def test_completion(words: str, expected: str) -> None:
 PATH = f"{COMMAND.parent}:{os.environ['PATH']}"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
 @pytest.mark.parametrize(
     ("line", "candidates"),
@@ -365,6 +367,7 @@ def test_completion_in_fish(line: str, candidates: list[str]) -> None:
     assert set(candidates) <= set(shown.stdout.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
 @pytest.mark.parametrize(
     ("typed", "completed"),
@@ -434,6 +437,7 @@ def test_the_process_manager_in_the_same_folder(tmp_path: Path) -> None:
     assert "is mixed with the process manager's" in shown.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
 def test_closed_streams(closed: str) -> None:
     """A stream that is closed changes nothing about the exit code."""
@@ -487,6 +491,7 @@ def test_an_unexpected_error_when_debugging() -> None:
         assert second.startswith(b"Traceback")
 
 
+@pytest.mark.slow
 def test_help_fits_a_terminal() -> None:
     """No line of any help is wider than 80 columns, and each command has one."""
     for command in ("start", "check", "status", "sessions", "reload", "demo", "completion"):

@@ -421,6 +421,7 @@ _TOML = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(sorted(BY_NAME)) | st.text(max_size=20), _TOML, max_size=4))
 def test_any_document_is_a_config_or_one_line(document: dict[str, Any]) -> None:
     """No document raises anything but ConfigError."""

@@ -169,6 +169,7 @@ def test_a_slow_master_gets_everything_in_order(ends: Ends) -> None:
     os.close(ends.pipe_w)
 
 
+@pytest.mark.slow
 def test_a_master_that_never_reads_costs_bounded_memory(ends: Ends) -> None:
     """Evidence beyond the bound is dropped, the stream stays readable."""
     for n in range(100_000):

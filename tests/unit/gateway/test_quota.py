@@ -215,6 +215,7 @@ def test_two_claims_of_the_last_place(scoreboard: Scoreboard) -> None:
     assert scoreboard.row_sessions() == [1, 0]
 
 
+@pytest.mark.slow
 def test_claims_of_many_processes_never_pass_the_limit(scoreboard: Scoreboard) -> None:
     """Eight processes claim and release as fast as they can; one in between sees no more."""
     most, workers = 3, 8

@@ -183,6 +183,7 @@ def test_a_replaced_rotation_goes_on() -> None:
     assert picks(Rotation(dict.fromkeys("abcde", 0), at=old.at), 3) == ["c", "d", "e"]
 
 
+@pytest.mark.slow
 @given(weight_maps, st.data())
 def test_disabled_and_tried_are_never_picked(weights: dict[str, int], data: st.DataObject) -> None:
     """Whatever is switched on and off, a pick is enabled and untried, and None only without one."""

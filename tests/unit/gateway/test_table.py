@@ -389,7 +389,7 @@ class Tables(RuleBasedStateMachine):
             assert self.table.is_trusted(name) == (active and name not in self.suspects)
 
 
-TestTables = Tables.TestCase
+TestTables = pytest.mark.slow(Tables.TestCase)
 TestTables.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 

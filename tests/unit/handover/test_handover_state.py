@@ -171,6 +171,7 @@ def test_what_is_incomplete_is_left_out() -> None:
     assert decode(document).image == Image(argv=("/bin/x",))
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(kept("1.0.0.json")["facts"])), anything)
 def test_no_value_of_a_wrong_type_ends_the_next_image(key: str, value: object) -> None:
     """Whatever is under a key, the state is read, and can be written again."""

@@ -600,7 +600,7 @@ class Evidence(RuleBasedStateMachine):
         assert self.health.hold_s(self.now) == 0.0 or not self.health.active
 
 
-TestEvidence = Evidence.TestCase
+TestEvidence = pytest.mark.slow(Evidence.TestCase)
 TestEvidence.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 

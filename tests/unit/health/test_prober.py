@@ -388,6 +388,7 @@ def test_flapping_is_logged_and_shown() -> None:
         play(lambda: scene(server))
 
 
+@pytest.mark.slow
 def test_many_endpoints_are_bounded() -> None:
     """Of 300 endpoints that hang, no more than the limit are probed at once, and all are judged."""
     most = [0]

@@ -72,6 +72,7 @@ def test_the_image_sets_defaults_alone() -> None:
     assert config.admin_addr == ("unix:/run/etcd-gateway/admin.sock",)
 
 
+@pytest.mark.slow
 def test_the_manifests_follow_the_schema() -> None:
     """Kubernetes would take them, field by field."""
     validator = pytest.importorskip("kubernetes_validate", reason="needs `make .venv/.dist`")

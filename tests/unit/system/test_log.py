@@ -179,6 +179,7 @@ _VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(min_size=1, max_size=20), _VALUES, max_size=20))
 @settings(deadline=None, max_examples=40)
 def test_any_record_is_one_line(fields: dict[str, Any]) -> None:

@@ -610,7 +610,7 @@ class AnyFleet(RuleBasedStateMachine):
 
 
 AnyFleet.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestAnyFleet = AnyFleet.TestCase
+TestAnyFleet = pytest.mark.slow(AnyFleet.TestCase)
 
 
 def test_the_page_shows_the_table() -> None:
