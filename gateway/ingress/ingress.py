@@ -105,7 +105,7 @@ class Ingress:
         self._left = False
         self._ended = 0
         self._inbox_full = False
-        """Clients wait in the inbox because there are no descriptors for them."""
+        """Clients may wait in the inbox, because there were descriptors for no more of them."""
         self._received = 0
         """Clients that came through the inbox and are not served yet."""
         scoreboard.enter(row, os.getpid())
@@ -217,6 +217,8 @@ class Ingress:
         self._publish_sessions()
         slot = self._quota.next_in_line()
         if slot is None or not self._handoff.offer_place(slot):
+            if self._inbox_full:
+                self._go_on_with_inbox()
             self._acceptor.recheck()
             if self._quota.held_back:
                 self._quota.serve_held_back()
@@ -239,15 +241,14 @@ class Ingress:
         self._publish_sessions()
         self._handoff.tick(self._ended, interval_s)
         self._ended = 0
+        if self._inbox_full:
+            self._go_on_with_inbox()
         if self._quota.max_sessions:  # places that nobody offered us, and new clients
             self._use_places()
             self._note_waiting(time.monotonic_ns())
         else:
             self._quota.serve_held_back()
             self._acceptor.recheck()
-        if self._inbox_full and self._quota.room_by_descriptors():
-            self._inbox_full = False
-            self._update_taking()
 
     def _update_taking(self) -> None:
         """Say whether clients may be handed to us, and read the inbox only then.
@@ -276,13 +277,22 @@ class Ingress:
         if self._handoff.lost:
             self._log.error("clients lost", sessions=self._handoff.lost, error=LOST)
             self._handoff.lost = 0
-        if not room:
-            self._inbox_full = True
+        self._inbox_full = len(clients) == room
+        if self._inbox_full:
             self._acceptor.pause(PauseReason.DESCRIPTORS)
         if self._inbox_full or self._handoff.cut_off:
             self._update_taking()
         if offered:
             self._use_places()
+
+    def _go_on_with_inbox(self) -> None:
+        """Take those who wait there as soon as there is room, before the kernel's queue does.
+
+        They came earlier, and have been accepted once already.
+        """
+        if self._quota.room_by_descriptors():
+            self._on_inbox()
+            self._update_taking()
 
     def _empty_inbox(self) -> None:
         """Take who is in flight to us, unless another worker of the slot does."""

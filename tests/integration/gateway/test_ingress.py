@@ -128,3 +128,31 @@ def test_clients_wait_in_the_inbox_while_descriptors_are_short(max_sessions: int
             backend.accept().close()
         wait_until(lambda: sum(plane.counters.ended.values()) == 3)
         plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
+
+
+def test_who_is_in_flight_to_us_comes_before_the_kernels_queue() -> None:
+    """With room for one session at a time, new clients do not keep taking the place that ended."""
+    with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
+        plane.ask(lambda: entry.ingress.apply(plane.settings))
+        plane.ask(entry.ingress.start)
+        plane.ask(lambda: plane.budget.limit(100, 100 - RESERVE - 3))
+        handed_over = [socket.socketpair() for _ in range(3)]
+        for ours, theirs in handed_over:
+            ours.sendall(b"old")
+            send(entry.sender, b"+", [theirs.fileno()])
+            theirs.close()
+        wait_until(lambda: not entry.scoreboard.accepting(entry.row))
+        queued = [entry.connect() for _ in range(6)]
+        for client in queued:
+            client.sendall(b"new")
+        served = []
+        for count in range(1, 10):
+            with backend.accept() as server:
+                served.append(server.recv(3))
+                reset(server)
+            wait_until(lambda count=count: sum(plane.counters.ended.values()) == count)  # type: ignore[misc]
+            plane.ask(lambda: entry.ingress.tick(0.1))
+        assert served == [b"old"] * 3 + [b"new"] * 6
+        for client in (*(ours for ours, _ in handed_over), *queued):
+            client.close()
+        plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
