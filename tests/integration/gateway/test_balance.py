@@ -58,5 +58,6 @@ def test_a_slow_endpoint_fills_up_or_does_not() -> None:
                 backend.stop()
         print(balance, {name: round(mean) for name, mean in means.items()})
         shares[balance] = means["c"] / sum(means.values())
-    assert shares[ROUND_ROBIN] > 0.55  # five sixths, less where a busy machine delays the short ones
+    # Five sixths; less where a busy machine delays the short ones.
+    assert shares[ROUND_ROBIN] > 0.55
     assert shares[LEAST_SESSIONS] < 0.5
