@@ -25,13 +25,17 @@ from tests.benchmarks.subjects import PEERS, Order, Subject
 from tests.clients import Address, asked, black_hole, connect, read_exactly, read_line
 from tests.dns import NameServer
 from tests.proxies import haproxy, needs_haproxy, needs_nginx_stream, nginx
+from tests.stress.test_disturbances import LONG
 from tests.support import free_port, wait_until
 
 BY_NAME = {subject.name: subject for subject in PEERS}
 HAPROXY, NGINX, ENVOY, ETCD = "HAProxy", "nginx stream", "Envoy", "etcd gateway"
 MANY = 200
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.skipif(not LONG, reason="says nothing of the gateway: only in `make stress`"),
+    pytest.mark.timeout(300),
+]
 
 
 def find(name: str) -> Subject:
@@ -224,7 +228,7 @@ class Upgraded:
             wait_until(
                 lambda: (
                     "main dispatch loop"
-                    in self._log.read_text().rpartition("initializing epoch 1 ")[2]
+                    in self._log.read_text().partition("initializing epoch 1 ")[2]
                 )
             )
             return self._started[1].pid
