@@ -45,7 +45,9 @@ class Upkeep:
         port_monitor = self._parts.port_monitor
         if port_monitor is not None and not self._parts.shutdown.draining:
             port_monitor.tick(pool.listener_inodes())
-            port_monitor.look_at_files(self._parts.shared.missing_files())
+            port_monitor.look_at_files(
+                self._parts.shared.missing_files(), self._parts.admin.missing_files()
+            )
 
     def _tell_turned_away(self) -> None:
         """Log the clients that were turned away, as often as such lines are due."""

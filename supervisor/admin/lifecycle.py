@@ -121,6 +121,10 @@ class AdminLifecycle:
         self._sockets += got
         return got
 
+    def missing_files(self) -> list[str]:
+        """The addresses whose file is gone or was replaced, so that nobody reaches them."""
+        return [each.address for each in self._sockets if each.has_lost_its_file]
+
     def named_descriptors(self) -> dict[str, int]:
         """The sockets for the next image, by name; they stay ours."""
         return {f"admin.{n}": each.sock.fileno() for n, each in enumerate(self._sockets)}

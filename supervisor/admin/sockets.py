@@ -46,15 +46,24 @@ class AdminSocket:
         host, port = name[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
+    @property
+    def has_lost_its_file(self) -> bool:
+        """Whether the file of a unix socket is gone or was replaced, so that nobody finds it."""
+        if self._made is None:
+            return False
+        path, device, inode = self._made
+        try:
+            found = os.lstat(path)
+        except OSError:
+            return True
+        return (found.st_dev, found.st_ino) != (device, inode)
+
     def close(self) -> None:
         """Close it; a file that another process has put in our place stays."""
         self.sock.close()
-        if self._made is not None:
-            path, device, inode = self._made
+        if self._made is not None and not self.has_lost_its_file:
             with contextlib.suppress(OSError):
-                found = os.lstat(path)
-                if (found.st_dev, found.st_ino) == (device, inode):
-                    os.unlink(path)
+                os.unlink(self._made[0])
 
 
 def bind_all(addresses: Sequence[str]) -> list[AdminSocket]:

@@ -17,6 +17,7 @@ from supervisor.admin import connection
 from supervisor.admin.sockets import AdminError, AdminSocket
 from supervisor.cli import admin_client
 from tests.admin_double import NAMES, AdminDouble
+from tests.gateway import running
 from tests.support import wait_until
 
 
@@ -194,6 +195,20 @@ def test_unix_sockets_are_private_replaced_if_stale_and_removed_at_exit(tmp_path
         assert admin_client.fetch_status([f"unix:{path}"])["state"] == "ready"
         assert admin_client.fetch_status([double.addresses[1]])["state"] == "ready"
     assert not path.exists()
+
+
+def test_the_log_says_when_nobody_finds_the_socket_any_more(tmp_path: Path) -> None:
+    """Whoever removed its file, or put another program's in its place, which stays."""
+    path = tmp_path / "admin.sock"
+    with running(f"--admin-addr=unix:{path}", endpoints=["127.0.0.1:9"], workers=1) as gateway:
+        gateway.wait_line("admin address is open")
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+            line = gateway.wait_line("nobody finds the socket of an admin address any more")
+            assert line["admin"] == f"unix:{path}"
+            gateway.stop()
+            assert path.exists()
 
 
 def test_a_socket_in_use_or_a_file_is_left_alone(tmp_path: Path) -> None:
