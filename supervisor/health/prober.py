@@ -99,13 +99,13 @@ class Prober:
 
     def remember(self, views: Mapping[str, HealthView]) -> None:
         """Go on from what an earlier master held of the endpoints that are watched."""
+        now = self._loop.time()
         for name, view in views.items():
             watch = self._watches.get(name)
             if watch is None:
                 continue
-            watch.remember(view)
+            watch.remember(view, now=now, wall=self._wall())
             if not view.active:
-                now = self._loop.time()
                 watch.health.start_inactive(view.last_error or "unknown", now)
                 self._note_state(watch)
                 self._arm(watch)

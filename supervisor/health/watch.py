@@ -40,8 +40,11 @@ class Watch:
     degraded: str = ""
     puzzled: bool = False
 
-    def remember(self, view: HealthView) -> None:
-        """Go on counting from what an earlier master held; its state is not taken over here."""
+    def remember(self, view: HealthView, *, now: float, wall: float) -> None:
+        """Go on counting from what an earlier master held; its state is not taken over here.
+
+        ``now`` of the monotonic clock is ``wall`` of the other one.
+        """
         self.dial_failures = view.dial_failures
         self.probes = Counter(view.probes)
         if len(view.probe_buckets) == len(self.durations.counts):
@@ -50,6 +53,9 @@ class Watch:
         self.transitions = Counter(view.transitions)
         if view.since is not None:
             self.since = view.since
+            if view.transitions:
+                unchanged_s = max(0.0, wall - view.since)
+                self.health.resume_damping(view.flaps, view.hold_s, unchanged_s, now)
         self.health.last_error = view.last_error
         self.degraded = view.degraded or ""
         self.memory.known = Known(version=view.etcd_version)

@@ -263,6 +263,7 @@ class Prober:
             probe_failures=watch.probes[Verdict.FAILED],
             probes=dict(watch.probes),
             transitions=dict(watch.transitions),
+            hold_s=health.hold_s(self._world.clock.now),
             flaps=health.flaps,
             kept=health.kept,
         )
@@ -285,8 +286,11 @@ class Prober:
             watch.probes = Counter(view.probes)
             watch.transitions = Counter(view.transitions)
             watch.health.last_error = view.last_error
+            now = self._world.clock.now
+            if view.since is not None and view.transitions:
+                unchanged_s = max(0.0, self._world.wall() - view.since)
+                watch.health.resume_damping(view.flaps, view.hold_s, unchanged_s, now)
             if not view.active:
-                now = self._world.clock.now
                 watch.health.start_inactive(view.last_error or "unknown", now)
                 watch.oracle = HealthOracle(watch.health)
                 self._active.note(name, watch.health.active)

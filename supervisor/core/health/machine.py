@@ -260,6 +260,15 @@ class Health:
         self.last_error, self.last_error_at = error, now
         self._hurry(now)
 
+    def resume_damping(self, flaps: int, hold_s: float, unchanged_s: float, now: float) -> None:
+        """A former master saw it flap: damping goes on from there.
+
+        ``hold_s``: how long it was still to be held. ``unchanged_s``: since its last change.
+        """
+        self.flaps = flaps
+        self.hold_until = now + min(hold_s, self.rules.retry_delay_s)
+        self.last_change_at = now - unchanged_s
+
     def note(self, error: str, now: float) -> None:
         """Something went wrong that proves nothing, but should be shown."""
         self.last_error, self.last_error_at = error, now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -158,7 +159,10 @@ def turn_first_inactive(
 
 
 def test_flapping_is_damped() -> None:
-    """A member that goes up and down ends up held, for a time that the log tells."""
+    """A member that goes up and down ends up held, for a time that the log tells.
+
+    An upgrade does not make it forgotten.
+    """
     with members(2) as (team, parts):
         flags = ("--health-check=http", "--health-interval=50ms", "--retry-delay=50ms")
         with running(*flags, endpoints=names(parts)) as gateway:
@@ -169,6 +173,13 @@ def test_flapping_is_damped() -> None:
                 gateway.wait_line("activated", count=count)
             last = gateway.lines("deactivated endpoint")[-1]
             assert last["flaps"] == 4
+            assert last["hold_s"] > 0
+            gateway.signal(signal.SIGUSR2)
+            gateway.wait_line("ready to proxy client requests", count=2)
+            team[0].healthy = False
+            gateway.wait_line("deactivated endpoint", count=6)
+            last = gateway.lines("deactivated endpoint")[-1]
+            assert last["flaps"] == 5
             assert last["hold_s"] > 0
 
 

@@ -613,3 +613,17 @@ def test_what_a_former_master_held_inactive_is_inactive(rules: Rules) -> None:
     assert (health.last_error, health.last_error_at) == ("refused", 5.0)
     assert health.next_probe_at <= 5.0
     assert passed(health, 5.0) is UP
+
+
+def test_damping_goes_on_where_a_former_master_was() -> None:
+    """Its flaps count on, it stays held as long as it was to be, and no longer than allowed."""
+    health = born(Rules())
+    health.start_inactive("refused", 100.0)
+    health.resume_damping(5, 8.0, 2.0, 100.0)
+    assert health.hold_s(100.0) == 8.0
+    assert passed(health, 101.0) is None
+    assert passed(health, 108.5) is UP
+    assert dial_failed(health, 109.0) is DOWN
+    assert health.flaps == 6
+    health.resume_damping(6, 1e9, 2.0, 200.0)
+    assert health.hold_s(200.0) == Rules().retry_delay_s
