@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from supervisor import __version__
 from supervisor.cli import settings as config_settings
-from supervisor.cli.commands import spell_out_switches
+from supervisor.cli.flag_options import spell_out_switches
 from supervisor.cli.main import main
 from supervisor.core.config_error import ConfigError
 from supervisor.core.flags import FLAGS
