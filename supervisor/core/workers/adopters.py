@@ -45,13 +45,17 @@ def note_failure(slot: Slot, by: WorkerId | None, now: float) -> None:
 
 
 def release_unknown(slots: Sequence[Slot]) -> list[Command]:
-    """Workers of a former master that are kept: what they adopted for it is not known here."""
-    kept = [s.occupant.who for s in slots if s.occupant is not None and not s.occupant.stale]
+    """What workers of a former master adopted for it is not known here.
+
+    Those that are to be replaced release it as well: if their successors are slow to start, they
+    would accept for long beside workers and adopters of ours.
+    """
+    former = [slot.occupant for slot in slots if slot.occupant is not None]
     return [
-        commands.ReleaseListeners(who, slot.index)
-        for who in kept
+        commands.ReleaseListeners(worker.who, slot.index)
+        for worker in former
         for slot in slots
-        if slot.bound and slot.index != who.slot
+        if slot.bound and slot.index != worker.who.slot
     ]
 
 

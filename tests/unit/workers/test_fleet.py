@@ -169,6 +169,19 @@ def test_workers_of_the_same_program_are_kept() -> None:
     ]
 
 
+def test_after_an_upgrade_a_listener_has_one_acceptor() -> None:
+    """Whatever the old workers adopted for the former master, until new ones have their places."""
+    left = (
+        *(events.FormerSlot(slot, 1, bound=True, serving=1) for slot in (0, 1)),
+        events.FormerSlot(2, 1, bound=True),
+    )
+    play = Play(2, left)
+    released = [commands.ReleaseListeners(A, slot) for slot in (1, 2)]
+    released += [commands.ReleaseListeners(B, slot) for slot in (0, 2)]
+    assert play.seen[:4] == released
+    assert commands.AdoptListeners(A, 2) in play.seen[4:]
+
+
 def test_an_upgrade_whose_workers_die_leaves_the_old_ones() -> None:
     """After five that were never ready: told, and tried again once a minute and not in a loop."""
     left = tuple(events.FormerSlot(slot, 1, bound=True, serving=1) for slot in (0, 1))
@@ -438,7 +451,11 @@ def test_taking_over() -> None:
         events.FormerSlot(2, 7, bound=True, serving=7),
     )
     play = Play(2, left, drain_timeout_s=9.0)
-    assert play.seen[:2] == [
+    assert play.seen[:6] == [
+        commands.ReleaseListeners(WorkerId(0, 4), 1),
+        commands.ReleaseListeners(WorkerId(0, 4), 2),
+        commands.ReleaseListeners(WorkerId(2, 7), 0),
+        commands.ReleaseListeners(WorkerId(2, 7), 1),
         commands.Spawn(WorkerId(0, 5), False, "upgrade"),
         commands.Spawn(WorkerId(1, 2), False, "upgrade"),
     ]
