@@ -56,21 +56,32 @@ class EndpointHealth:
     def set_endpoints(
         self, endpoints: Iterable[Discovered], *, retired: Collection[str] = ()
     ) -> None:
-        """Watch exactly these; ``retired`` get no new sessions and do not count as active."""
+        """Watch exactly these; ``retired`` get no new sessions and do not count as active.
+
+        Other addresses of a known endpoint are judged anew, so what is held of it is told again.
+        """
         before, self._several = self._several, {}
         watched: list[Discovered] = []
+        readdressed: list[str] = []
         for found in endpoints:
+            several = before.get(found.name)
             if len(found.addresses) == 1:
                 watched.append(found)
+                if several is not None:
+                    readdressed.append(found.name)
                 continue
-            several = before.get(found.name)
             if several is None:
                 several = _Several(found, places(found), self._wall())
+                if self.prober.view(found.name) is not None:
+                    readdressed.append(found.name)
             elif several.found != found:
                 several.found, several.places = found, places(found)
+                readdressed.append(found.name)
             self._several[found.name] = several
             watched.extend(several.places)
         self.prober.set_endpoints(watched, retired=retired)
+        for name in readdressed:
+            self._tell_all(name)
 
     def reconfigure(self, config: Config) -> None:
         """New kind, intervals or files of probes; the endpoints keep their state."""
@@ -144,12 +155,20 @@ class EndpointHealth:
 
     def _on_change(self, watched: str, view: HealthView) -> None:
         name, _, address = watched.partition(" ")
-        several = self._several.get(name)
         if not address:
             self._tell(name, view.active, ())
-        elif several is not None:
-            views = self._views(several)
-            active = any(each.active for each in views.values())
-            if active != several.active:
-                several.active, several.since = active, self._wall()
-            self._tell(name, active, inactive_addresses(views))
+        elif name in self._several:
+            self._tell_all(name)
+
+    def _tell_all(self, name: str) -> None:
+        """The judgement of an endpoint and its addresses as they are now."""
+        several = self._several.get(name)
+        if several is None:
+            view = self.prober.view(name)
+            self._tell(name, view is None or view.active, ())
+            return
+        views = self._views(several)
+        active = any(each.active for each in views.values())
+        if active != several.active:
+            several.active, several.since = active, self._wall()
+        self._tell(name, active, inactive_addresses(views))

@@ -146,6 +146,27 @@ def test_addresses_come_and_go() -> None:
     asyncio.run(main())
 
 
+def test_an_endpoint_with_other_addresses_is_judged_anew() -> None:
+    """It was inactive at the only address it had: nobody would tell that the new ones are not."""
+
+    async def main() -> None:
+        with Backend(greet) as backend:
+            stage = Stage(backend.port, addresses=[DEAD])
+            await eventually(lambda: stage.changes == [("web:1", False, ())])
+            both = Discovered("web:1", "web", backend.port, (GOOD, DEAD))
+            stage.it.set_endpoints([both])
+            assert stage.changes[1:] == [("web:1", True, ())]
+            await eventually(lambda: stage.changes[-1] == ("web:1", True, (DEAD,)))
+            stage.it.set_endpoints([both])
+            assert len(stage.changes) == 3, "the same addresses again are no news"
+            one = Discovered("web:1", "web", backend.port, (GOOD,))
+            stage.it.set_endpoints([one])
+            assert stage.changes[3:] == [("web:1", True, ())]
+            await stage.it.close()
+
+    asyncio.run(main())
+
+
 def test_the_next_master_goes_on() -> None:
     """What an address was stays through an upgrade."""
 
