@@ -88,6 +88,8 @@ class Startup:
         parts.listen = await self._find_listen()
         set_title("master", ",".join(str(address) for address in parts.listen))
         slots = self._settle_size()
+        # Also if DNS has denied everything: sessions go on in the workers of a former master.
+        parts.roster.remember(parts.left.state.removed)
         if parts.left.state.found:
             self._take_over_endpoints()
             await self._open_shared()
@@ -173,7 +175,6 @@ class Startup:
     def _take_over_endpoints(self) -> None:
         """The image before us knew them a moment ago: serve with them until DNS answers."""
         parts, state = self._parts, self._parts.left.state
-        parts.roster.remember(state.removed)
         parts.endpoints.on_found(state.found)
         parts.endpoints.health.remember(state.health)
         if state.discovery is not None:
