@@ -67,10 +67,14 @@ class Prober:
         self._host_failures = HostFailures()
 
     def set_endpoints(self, found: Iterable[Discovered], retired: Collection[str]) -> None:
-        self._several.clear()
+        before, self._several = self._several, {}
         wanted: dict[str, Discovered] = {}
+        readdressed: list[str] = []
         for each in found:
             parts = places(each)
+            known = before.get(each.name) or ((each,) if each.name in self._watches else ())
+            if known and {p.name for p in known} != {p.name for p in parts}:
+                readdressed.append(parts[0].name)
             if len(parts) > 1:
                 self._several[each.name] = parts
             wanted.update((part.name, part) for part in parts)
@@ -90,6 +94,8 @@ class Prober:
         states = {name: watch.health.active for name, watch in self._watches.items()}
         self._retired = frozenset(retired)
         self._active.replace(states, self._retired)
+        for name in readdressed:
+            self._tell_place(self._watches[name])
 
     def reconfigure(self) -> None:
         for watch in self._watches.values():

@@ -109,8 +109,8 @@ class Master:
 
     def begin(self) -> None:
         """As ``Master._begin``: with endpoints at hand the pool starts at once."""
+        self.roster.remember(self._state.removed)
         if self._state.found:
-            self.roster.remember(self._state.removed)
             self.discovery.targets.remember(self._state.found, self.world.clock.now)
             same = self._state.member_list_of == describe_targets(self.config)
             self.discovery.sync.remember(self._state.member_list if same else None)
@@ -138,6 +138,9 @@ class Master:
                 self.wake_to_read(process)
             else:
                 self.soon(0.001, self._reap, who)
+        for process in self.world.unreaped:
+            if process not in self.kept.values():
+                self.world.scoreboard.close_row(process.row)
         self.world.unreaped.clear()
         for index in range(slots):
             self.world.kernel.inbox(index)

@@ -345,7 +345,14 @@ class Oracle:
         )
 
     def remembered(self, master: Master, state: HandoverState) -> None:
-        """What the image before knew of endpoints is what this one begins with."""
+        """What the image before knew of endpoints is what this one begins with.
+
+        What it had in use counts as passed, also if the check refused the last endpoint there was:
+        with nothing else to go on with, it stays.
+        """
+        for each in state.found:
+            addresses = each.addresses if each.srv and each.tls else ()
+            self._certified |= {Candidate(each.name, a, each.port) for a in addresses}
         for name, view in state.health.items():
             mine = master.prober.watched_view(name)
             if mine is not None and mine.active is not view.active:
