@@ -290,8 +290,8 @@ class Discovery:
             targets.admission.take(candidate, verdict, self._world.clock.now)
             if isinstance(verdict, Passed):
                 self._world.oracle.certified(candidate)
-            elif isinstance(verdict, Refused) and not verdict.hung_up:
-                self._world.oracle.refuted(candidate)
+            elif isinstance(verdict, Refused) and not verdict.hung_up and targets is self.targets:
+                self._world.oracle.refuted(candidate)  # a reload that fails changes nothing
             left -= 1
             if not left:
                 then()

@@ -1,0 +1,105 @@
+"""What a crash of the master must not cost, under a service manager that keeps descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.cli.admin_client import UnreachableError, fetch_status
+from tests.backends import Backend, echo
+from tests.clients import echoes
+from tests.etcd import Cluster, needs_etcd
+from tests.gateway import COMMAND
+from tests.stress.manager import Manager
+from tests.support import free_port
+
+pytestmark = pytest.mark.timeout(300)
+
+
+class Managed:
+    """A gateway whose master can crash; its status is asked while the manager is served."""
+
+    def __init__(self, folder: Path, *flags: str) -> None:
+        self.address = ("127.0.0.1", free_port())
+        self.admin = f"unix:{folder}/admin"
+        argv = [*COMMAND, "start", f"--listen-addr=127.0.0.1:{self.address[1]}"]
+        argv += [f"--admin-addr={self.admin}", "--handover", "--log-format=json", *flags]
+        self.manager = Manager(folder, argv, folder / "log", patience_s=60.0)
+
+    def until(self, predicate: Callable[[dict[str, Any]], object]) -> None:
+        """Wait for a status."""
+
+        def is_so() -> bool:
+            try:
+                return bool(predicate(fetch_status([self.admin])))
+            except (UnreachableError, OSError):
+                return False
+
+        self.manager.until(is_so, 60)
+
+    def crash(self) -> None:
+        """SIGKILL of the master, as the kernel would for memory; and the next one."""
+        self.manager.end_main(signal.SIGKILL)
+        self.manager.start()
+
+
+@contextlib.contextmanager
+def managed(folder: Path, *flags: str) -> Iterator[Managed]:
+    gateway = Managed(folder, *flags)
+    try:
+        gateway.manager.start()
+        yield gateway
+    finally:
+        gateway.manager.stop()
+
+
+def count_ready(document: dict[str, Any]) -> int:
+    return [each["state"] for each in document["workers"]].count("ready")
+
+
+def test_workers_that_a_signal_added_or_removed_are_as_many_after_a_crash(tmp_path: Path) -> None:
+    """TTIN and TTOU are remembered when they were carried out, not when something else happens."""
+    with (
+        Backend(echo) as backend,
+        managed(tmp_path, "--workers=2", f"--endpoints={backend.address}") as gateway,
+    ):
+        for number, wanted in ((signal.SIGTTIN, 3), (signal.SIGTTOU, 2), (signal.SIGTTOU, 1)):
+            assert gateway.manager.main is not None
+            gateway.manager.main.send_signal(number)
+            gateway.until(lambda status, wanted=wanted: count_ready(status) == wanted)  # type: ignore[misc]
+            gateway.crash()
+            gateway.until(lambda status, wanted=wanted: count_ready(status) == wanted)  # type: ignore[misc]
+            assert echoes(gateway.address, 10)
+
+
+@needs_etcd
+def test_an_adopted_member_list_outlives_a_crash(tmp_path: Path) -> None:
+    """The seed is no member any more and answers nobody; the next master goes on with the list."""
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(Cluster())
+        seed = cluster.endpoints[0]
+        gateway = stack.enter_context(
+            managed(
+                tmp_path,
+                *("--workers=1", "--member-sync=1s", "--removal-grace=1s"),
+                f"--endpoints={seed}",
+            )
+        )
+
+        def used(status: dict[str, Any]) -> set[str]:
+            return {e["endpoint"] for e in status["endpoints"] if e["state"] != "removed"}
+
+        gateway.until(lambda status: used(status) == set(cluster.endpoints))
+        cluster.remove(0)
+        left = set(cluster.endpoints[1:])
+        gateway.until(lambda status: used(status) == left)
+        gateway.crash()
+        gateway.until(lambda status: status["discovery"]["member_sync"]["cluster_id"])
+        gateway.until(lambda status: used(status) == left)
+        put = cluster.ctl(f"127.0.0.1:{gateway.address[1]}", "put", "a", "b")
+        assert put.returncode == 0, put.stderr
