@@ -253,8 +253,7 @@ class Checks:
         world = self._world
         now = world.clock.now
         held = sum(process.counters.sessions for process in world.processes)
-        few = any(process.has_few_descriptors for process in world.processes)
-        limited = world.session_limit() > 0 or few
+        limited = world.session_limit() > 0 or world.short()
         for client in world.kernel.clients.values():
             waits = client.place != "worker" and now - client.since > READ_WITHIN_S
             if waits and not limited:  # else it waits for a place, as documented
