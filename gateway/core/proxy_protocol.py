@@ -164,8 +164,9 @@ def _write_v1(route: Route | None) -> bytes:
 
 def _host_text(end: bytes) -> str:
     if end.startswith(MAPPED_BYTES):
-        # Sets of four digits alone: not every receiver knows the mixed spelling with dots.
-        return ipaddress.IPv6Address(end).exploded
+        # Sets of four digits alone: not every receiver knows the mixed spelling with dots, which
+        # Python's own text has from 3.13 on.
+        return end.hex(":", 2)
     return str(ipaddress.ip_address(end))
 
 
