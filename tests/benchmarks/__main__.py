@@ -22,9 +22,9 @@ from tests.benchmarks.measures import Measure, Setting
 from tests.benchmarks.own import OWN_MEASURES
 from tests.benchmarks.processes import BenchmarkError, raise_descriptor_limit
 from tests.benchmarks.report import write_report
-from tests.benchmarks.results import Results, judge
+from tests.benchmarks.results import BEFORE, Results, judge
 from tests.benchmarks.rounds import plan, take_turns
-from tests.benchmarks.subjects import FLOOR, OURS, PEERS, Subject
+from tests.benchmarks.subjects import FLOOR, OURS, PEERS, Subject, before
 
 MEASURES = (*BASIC_MEASURES, *MANY_MEASURES)
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -63,6 +63,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sessions", type=int, default=3000, help="idle sessions")
     parser.add_argument("--only", nargs="+", metavar="MEASURE", choices=patterns, default=usual)
     parser.add_argument("--subjects", nargs="+", metavar="NAME", help="only these subjects")
+    parser.add_argument(
+        "--before", type=Path, metavar="PROGRAM", help="another release, in the same run"
+    )
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--docs", action="store_true", help="put the figures into docs/")
     parser.add_argument("--draw", type=Path, metavar="JSON", help="report an earlier run again")
@@ -76,8 +79,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _choose(options: argparse.Namespace, results: Results) -> list[Subject]:
     """The subjects that are installed; those that are not are failures, never left out silently."""
     chosen = []
-    for subject in (OURS, *PEERS, FLOOR):
-        if options.subjects and subject.name not in options.subjects:
+    former = [before(options.before)] if options.before else []
+    for subject in (OURS, *former, *PEERS, FLOOR):
+        if options.subjects and subject.name not in (*options.subjects, BEFORE):
             continue
         if subject.program is None:
             results.failures.append(f"{subject.name} is not installed ({subject.install})")

@@ -53,12 +53,16 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One kind of load; the first metric is the one that counts, lower is better."""
+    """One kind of load; the first metric is the one that counts, lower is better.
+
+    ``in_process``: no program is run, but the code that is here.
+    """
 
     key: str
     title: str
     metrics: tuple[Metric, ...]
     take: Callable[[Subject, Setting], Mapping[str, float]] = field(repr=False)
+    in_process: bool = False
 
 
 def serve(

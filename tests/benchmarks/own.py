@@ -221,6 +221,7 @@ OWN_MEASURES = (
         "session handed to another worker",
         (Metric("sender_us", "us, sender"), Metric("receiver_us", "us, receiver")),
         _take_handing_over,
+        in_process=True,
     ),
     Measure(
         "bookkeeping",
@@ -235,5 +236,6 @@ OWN_MEASURES = (
             ),
         ),
         _take_bookkeeping,
+        in_process=True,
     ),
 )

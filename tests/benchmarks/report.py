@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tests.benchmarks.measures import Measure
-from tests.benchmarks.results import FLOOR, OURS, Outcome, Results
+from tests.benchmarks.results import BEFORE, FLOOR, OURS, Outcome, Results
 
 
 def write_report(
@@ -65,13 +65,20 @@ def _compare(results: Results, measure: Measure) -> str:
 
 
 def _list_own(results: Results, measure: Measure) -> str:
+    former = BEFORE in results.subjects(measure.key)
     rows = [["", "median", "lowest to highest"], ["---", "---:", "---:"]]
+    if former:
+        rows[0].append("before")
+        rows[1].append("---:")
     for metric in measure.metrics:
         figure = results.figure(measure.key, OURS, metric.key)
         if figure:
             form = f",.{metric.decimals}f"
             span = f"{figure.low:{form}} to {figure.high:{form}}"
             rows.append([metric.title, f"{figure.median:{form}}", span])
+            if former:
+                earlier = results.figure(measure.key, BEFORE, metric.key)
+                rows[-1].append(f"{earlier.median:{form}}" if earlier else "")
     return f"### {measure.title}\n\n" + _table(rows)
 
 

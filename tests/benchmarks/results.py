@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 OURS = "etcd-gateway"
+BEFORE = "etcd-gateway before"
+"""Another release of ours, no peer: what became better or worse since."""
 ETCD = "etcd gateway"
 FLOOR = "floor"
 """A relay in C that does nothing else: what can be reached, and no peer."""
@@ -56,7 +58,7 @@ class Results:
         self, measure: str, metric: str, among: Iterable[str] | None = None
     ) -> tuple[str, float] | None:
         """The peer with the lowest median, and that median."""
-        peers = [s for s in self.subjects(measure) if s not in (OURS, FLOOR)]
+        peers = [s for s in self.subjects(measure) if s not in (OURS, BEFORE, FLOOR)]
         figures = [
             (peer, figure.median)
             for peer in peers

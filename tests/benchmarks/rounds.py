@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tests.benchmarks.measures import Measure, Setting
 from tests.benchmarks.processes import BenchmarkError
-from tests.benchmarks.results import OURS, Results
+from tests.benchmarks.results import BEFORE, OURS, Results
 from tests.benchmarks.subjects import Subject
 
 
@@ -65,7 +65,9 @@ def _who(
     measure: Measure, own_measures: Sequence[Measure], subjects: Sequence[Subject]
 ) -> list[Subject]:
     alone = any(measure is own for own in own_measures)
-    return [s for s in subjects if not alone or s.name == OURS]
+    if not alone:
+        return list(subjects)
+    return [s for s in subjects if s.name == OURS or (s.name == BEFORE and not measure.in_process)]
 
 
 def _rotate(subjects: Sequence[Subject], by: int) -> Iterator[Subject]:

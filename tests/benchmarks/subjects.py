@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.processes import Process, find_program, is_listening
+from tests.benchmarks.results import BEFORE
 from tests.benchmarks.results import FLOOR as FLOOR_NAME
 from tests.support import free_port
 
@@ -238,6 +239,10 @@ def _find_ours() -> str | None:
     return str(script) if script.exists() else find_program("etcd-gateway")
 
 
+def _our_version(program: str) -> str:
+    return _first_line(program, "--version").replace(", version", "")
+
+
 def _envoy_version(program: str) -> str:
     text = _first_line(program, "--version")
     return "Envoy " + next((part for part in text.split("/") if part[:1].isdigit()), text)
@@ -246,7 +251,7 @@ def _envoy_version(program: str) -> str:
 OURS = Subject(
     "etcd-gateway",
     _find_ours(),
-    lambda program: _first_line(program, "--version").replace(", version", ""),
+    _our_version,
     _compose_ours,
     "pip install .",
 )
@@ -282,3 +287,9 @@ PEERS = (
         "apt install etcd-server",
     ),
 )
+
+
+def before(program: Path) -> Subject:
+    """Another release of etcd-gateway, installed elsewhere: it is measured like the others."""
+    found = str(program.absolute()) if program.exists() else None
+    return Subject(BEFORE, found, _our_version, _compose_ours, f"there is no {program}")

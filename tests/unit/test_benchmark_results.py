@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +17,9 @@ from tests.benchmarks.measures import Measure, Setting
 from tests.benchmarks.own import OWN_MEASURES
 from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.report import write_report
-from tests.benchmarks.results import GOALS, Goal, Results, judge
+from tests.benchmarks.results import BEFORE, GOALS, Goal, Results, judge
 from tests.benchmarks.rounds import plan, take_turns
-from tests.benchmarks.subjects import FLOOR, OURS, PEERS, Subject
+from tests.benchmarks.subjects import FLOOR, OURS, PEERS, Subject, before
 
 WRK = """Running 1s test @ http://127.0.0.1:1/
   1 threads and 64 connections
@@ -128,6 +130,30 @@ def test_subjects_take_turns() -> None:
     names = [turn.subject.name for turn in turns]
     assert names[:6] == [OURS.name, "HAProxy", "nginx stream", "HAProxy", "nginx stream", OURS.name]
     assert names[6:] == [OURS.name, OURS.name]
+
+
+def test_another_release_is_beside_ours_and_no_peer(tmp_path: Path) -> None:
+    """It has its row or column, nothing is judged by it, and it runs what is run as a program."""
+    former = before(Path(sys.executable))
+    assert former.program == sys.executable
+    assert before(tmp_path / "none").program is None
+    subjects = (OURS, former, *PEERS[:1])
+    turns = plan(MEASURES[:1], OWN_MEASURES, subjects, 1)
+    run = {turn.measure.key for turn in turns if turn.subject is former}
+    assert run == {
+        each.key
+        for each in (MEASURES[0], *OWN_MEASURES)
+        if each is MEASURES[0] or not each.in_process
+    }
+    results = results_with({OURS.name: [9.0], BEFORE: [3.0], "HAProxy": [10.0]})
+    for subject, value in ((OURS.name, 3.5), (BEFORE, 3.9)):
+        results.add("idle-workers", subject, {"mb_per_worker": value})
+    goal = Goal("requests-64", "cpu_us", 1.0, "best", "")
+    assert [outcome.reached for outcome in judge(results, [goal])] == [pytest.approx(0.9)]
+    report = write_report(results, MEASURES, OWN_MEASURES, [])
+    assert f"| {BEFORE}" in report
+    assert "| before |" in report
+    assert "3.90 |" in report
 
 
 def test_failed_turn_is_noted_and_the_others_go_on(setting: Setting) -> None:
