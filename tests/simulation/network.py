@@ -66,10 +66,18 @@ class Network:
     """Members by number, the mode of each address, and the nameservers."""
 
     def __init__(
-        self, draw: random.Random, *, members: int, several: bool, literal: bool, secured: bool
+        self,
+        draw: random.Random,
+        *,
+        members: int,
+        several: bool,
+        literal: bool,
+        secured: bool,
+        synced: bool,
     ) -> None:
         self._draw = draw
         self.literal = literal
+        self.synced = synced
         self.scheme = "https" if secured else "http"
         count = 2 if several else 1
         self.members = [
@@ -126,8 +134,9 @@ class Network:
         for server in self.servers:
             server.disorder = None
             server.lacks.clear()
+        ended = {a for m in self.members if self.synced and not m.enrolled for a in m.addresses}
         for address, mode in self.modes.items():
-            if mode is not Mode.WELL and not address.startswith(AFAR):
+            if mode is not Mode.WELL and not address.startswith(AFAR) and address not in ended:
                 self.modes[address] = Mode.WELL
                 self.moved_at[address] = now
         for member in self.members:
@@ -141,7 +150,9 @@ class Network:
         """The cluster gains a member, which DNS does not name if it is new."""
         gone = [member for member in self.members if not member.enrolled]
         if gone:
-            gone[which % len(gone)].enrolled = True
+            member = gone[which % len(gone)]
+            member.enrolled = True
+            self.modes |= dict.fromkeys(member.addresses, Mode.WELL)
         elif len(self.members) < MOST_MEMBERS:
             self._add().listed = False
 
@@ -151,6 +162,8 @@ class Network:
         gone = enrolled[which % len(enrolled)]
         gone.enrolled = False
         gone.enrolled = not self._has_seed()
+        if not gone.enrolled and self.synced:
+            self.modes |= dict.fromkeys(gone.addresses, Mode.REFUSING)  # its etcd has ended
 
     def cut_off(self, which: int) -> None:
         """A member remembers the list of now, and some time later that is an old one."""

@@ -47,6 +47,7 @@ class World:
             several=self.setup.several,
             literal=self.setup.literal,
             secured=self.setup.secured,
+            synced=self.setup.synced,
         )
         self.scoreboard = Scoreboard()
         self.kernel = Kernel(self.clock, self._random, self.lost)
