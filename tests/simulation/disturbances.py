@@ -89,9 +89,9 @@ def disturb(world: World, event: Event) -> None:
         case Kind.BAD_CERTIFICATE:
             network.members[which % len(network.members)].certified = False
         case Kind.ENROL:
-            network.enrol(which)
+            network.enrol(which, now)
         case Kind.EXPEL:
-            network.expel(which)
+            network.expel(which, now)
         case Kind.OTHER_CLUSTER:
             network.members[which % len(network.members)].other_cluster = True
         case Kind.CUT_OFF:

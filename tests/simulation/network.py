@@ -146,24 +146,30 @@ class Network:
 
     # -- the cluster --------------------------------------------------------------------------
 
-    def enrol(self, which: int) -> None:
+    def _move(self, member: Member, mode: Mode, now: float) -> None:
+        for address in member.addresses:
+            self.modes[address] = mode
+            self.moved_at[address] = now
+
+    def enrol(self, which: int, now: float) -> None:
         """The cluster gains a member, which DNS does not name if it is new."""
         gone = [member for member in self.members if not member.enrolled]
         if gone:
             member = gone[which % len(gone)]
             member.enrolled = True
-            self.modes |= dict.fromkeys(member.addresses, Mode.WELL)
+            if self.synced:
+                self._move(member, Mode.WELL, now)
         elif len(self.members) < MOST_MEMBERS:
             self._add().listed = False
 
-    def expel(self, which: int) -> None:
+    def expel(self, which: int, now: float) -> None:
         """The cluster loses a member, but never the last one that DNS names."""
         enrolled = [member for member in self.members if member.enrolled]
         gone = enrolled[which % len(enrolled)]
         gone.enrolled = False
         gone.enrolled = not self._has_seed()
         if not gone.enrolled and self.synced:
-            self.modes |= dict.fromkeys(gone.addresses, Mode.REFUSING)  # its etcd has ended
+            self._move(gone, Mode.REFUSING, now)  # its etcd has ended
 
     def cut_off(self, which: int) -> None:
         """A member remembers the list of now, and some time later that is an old one."""

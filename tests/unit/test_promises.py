@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.generate import DOCS, ROOT
+from tests.mutants import MUTANTS
 
 PAGE = DOCS / "promises.md"
 PROMISES = ["promise", "held by", "cases", "last run"]
 BUGS = ["bug", "found by", "seed or input", "held by"]
+MISTAKES = ["mistake", "noticed by"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +96,13 @@ def test_no_promise_is_listed_twice() -> None:
 
 def test_every_table_has_known_columns() -> None:
     """A table with other headings would not be looked at by the tests above."""
-    assert {row.columns for row in read_rows()} <= {tuple(PROMISES), tuple(BUGS)}
+    assert {row.columns for row in read_rows()} <= set(map(tuple, (PROMISES, BUGS, MISTAKES)))
+
+
+def test_every_planted_mistake_is_on_the_page() -> None:
+    """Under the name that it has in ``tests/mutants.py``, with a test that noticed it."""
+    rows = rows_of(MISTAKES)
+    assert [row["mistake"] for row in rows] == [mutant.name for mutant in MUTANTS]
+    for row in rows:
+        path, _, name = row["noticed by"].strip("`").partition("::")
+        assert name.partition("::")[0] in (ROOT / "tests" / path).read_text(), row.cells
