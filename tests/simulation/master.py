@@ -18,7 +18,7 @@ from supervisor.core.rebalance import Rebalancer
 from supervisor.core.reload_rules import keep_fixed, worker_settings
 from supervisor.core.roster import Member, Policy, Roster
 from supervisor.core.workers import commands, events
-from supervisor.core.workers.fleet import TICK_S, Fleet
+from supervisor.core.workers.fleet import TICK_S, Fleet, Phase
 from supervisor.core.workers.slot import Limits
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import IllegalTransitionError, WorkerState
@@ -272,7 +272,8 @@ class Master:
                 self._feed(events.WorkerBound(who))
             case messages.Ready():
                 self.kept[who] = process
-                self.any_ready = True
+                # Not one that gets ready while the start is given up.
+                self.any_ready = self.any_ready or self.fleet.phase is Phase.RUNNING
                 self._feed(events.WorkerReady(who))
             case messages.Report():
                 if who in self.handles:
