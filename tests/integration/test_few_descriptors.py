@@ -13,7 +13,7 @@ from tests.backends import Backend, greet
 from tests.clients import connect
 from tests.dns import NameServer
 from tests.gateway import running
-from tests.support import free_port, wait_until
+from tests.support import PATIENCE, free_port, wait_until
 
 FEW = ["prlimit", "--nofile=64:64", "--"]
 """Enough for two workers, and 18 more."""
@@ -21,7 +21,7 @@ FEW = ["prlimit", "--nofile=64:64", "--"]
 
 def count_probed(admin: str) -> int:
     """How many endpoints passed a probe."""
-    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=20 * PATIENCE) as answer:
         text = answer.read().decode()
     passed = re.findall(
         r'^etcd_gateway_probes_total\{.*result="passed"\} (.*)$', text, re.MULTILINE

@@ -18,7 +18,7 @@ from supervisor.admin.sockets import AdminError, AdminSocket
 from supervisor.cli import admin_client
 from tests.admin_double import NAMES, AdminDouble
 from tests.gateway import running
-from tests.support import wait_until
+from tests.support import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 def get(address: str, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
     host, _, port = address.rpartition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection = http.client.HTTPConnection(host, int(port), timeout=20 * PATIENCE)
     connection.request(method, path)
     response = connection.getresponse()
     body = response.read()

@@ -16,7 +16,7 @@ from tests.backends import Backend, greet
 from tests.clients import connect
 from tests.dns import NameServer
 from tests.gateway import Gateway, running
-from tests.support import free_port, wait_until
+from tests.support import PATIENCE, free_port, wait_until
 
 ADDRESSES = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 SHARE = 20
@@ -56,7 +56,7 @@ def serving(ns: NameServer, port: int, *flags: str) -> Iterator[tuple[Gateway, s
 
 
 def status(admin: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"http://{admin}/status", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{admin}/status", timeout=20 * PATIENCE) as answer:
         endpoint: dict[str, Any] = json.load(answer)["endpoints"][0]
         return endpoint
 

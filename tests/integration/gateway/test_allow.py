@@ -13,7 +13,7 @@ from supervisor.cli.admin_client import fetch_status
 from supervisor.core.exit_codes import EXIT_FAILURE
 from tests.gateway import Gateway, all_know, run_command, running
 from tests.servers import greet, serving
-from tests.support import free_port, wait_until
+from tests.support import PATIENCE, free_port, wait_until
 
 
 def greeted(gateway: Gateway, source: str) -> bool:
@@ -26,7 +26,7 @@ def greeted(gateway: Gateway, source: str) -> bool:
 
 
 def metrics_of(admin: str) -> str:
-    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=10) as page:
+    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=20 * PATIENCE) as page:
         return str(page.read().decode())
 
 

@@ -23,7 +23,7 @@ from tests.proxies import (
     nginx,
     nginx_that_tells,
 )
-from tests.support import free_port, wait_until
+from tests.support import PATIENCE, free_port, wait_until
 
 SESSIONS = 1000
 FLAGS = ("--proxy-in=127.0.0.1", "--access-log", "--health-check=http", "--health-path=/")
@@ -51,7 +51,7 @@ def check_probes(admin: str) -> None:
     """The probes got through, though the endpoint requires a header of everybody."""
 
     def probed() -> bool:
-        with urllib.request.urlopen(f"http://{admin}/metrics", timeout=10) as page:
+        with urllib.request.urlopen(f"http://{admin}/metrics", timeout=20 * PATIENCE) as page:
             return 'result="passed"' in page.read().decode()
 
     wait_until(probed, 20)

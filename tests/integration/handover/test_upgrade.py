@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.backends import Backend, echo
 from tests.clients import connect
 from tests.gateway import Gateway, running
-from tests.support import free_port, wait_until
+from tests.support import PATIENCE, free_port, wait_until
 
 
 def talk(sock: socket.socket) -> None:
@@ -64,7 +64,9 @@ def test_the_status_page_goes_on_after_usr2() -> None:
         gateway.signal(signal.SIGUSR2)
         gateway.wait_line("ready to proxy client requests", count=2)
         gateway.wait_line("admin address is open", count=2)
-        with urllib.request.urlopen(f"http://127.0.0.1:{admin}/status", timeout=5) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{admin}/status", timeout=20 * PATIENCE
+        ) as answer:
             shown = [event["msg"] for event in json.load(answer)["events"]]
         assert shown.count("ready to proxy client requests") == 2
         assert shown.index("upgrading") < len(shown) - 1

@@ -16,7 +16,7 @@ import pytest
 from supervisor.cli.admin_client import fetch_status
 from tests.etcd import RELEASES, TRIED, Cluster, needs_etcd
 from tests.gateway import Gateway, running
-from tests.support import free_port, wait_until
+from tests.support import PATIENCE, free_port, wait_until
 from tests.tls import Authority
 
 pytestmark = [needs_etcd, pytest.mark.timeout(300)]
@@ -57,7 +57,9 @@ class Shown:
     @property
     def ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://{self.admin}/readyz", timeout=10) as answer:
+            with urllib.request.urlopen(
+                f"http://{self.admin}/readyz", timeout=20 * PATIENCE
+            ) as answer:
                 return bool(answer.status == 200)
         except urllib.error.HTTPError:
             return False
@@ -79,7 +81,7 @@ def shown(*flags: str, endpoints: list[str]) -> Iterator[Shown]:
 
 def passed(admin: str, endpoint: str) -> int:
     """How many probes of the endpoint passed."""
-    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=20 * PATIENCE) as answer:
         text = answer.read().decode()
     name = f'etcd_gateway_probes_total{{endpoint="{endpoint}",result="passed"}}'
     return int(float(next(x for x in text.splitlines() if x.startswith(name)).split()[-1]))
@@ -150,7 +152,7 @@ def alarm(cluster: Cluster, action: str, kind: str) -> None:
 
 def post(endpoint: str, path: str, question: dict[str, str]) -> bytes:
     data = json.dumps(question).encode()
-    with urllib.request.urlopen(f"http://{endpoint}{path}", data, timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{endpoint}{path}", data, timeout=20 * PATIENCE) as answer:
         return bytes(answer.read())
 
 
