@@ -10,7 +10,7 @@ from supervisor.core.discovery.endpoints import Discovered
 from supervisor.health.endpoint_health import EndpointHealth
 from tests.backends import Backend, greet
 from tests.logbook import Logbook
-from tests.support import free_port
+from tests.support import PATIENCE, free_port
 
 QUICK = Config(
     health_interval_s=0.1, health_idle_interval_s=0.1, health_timeout_s=1.0, retry_delay_s=0.2
@@ -19,7 +19,7 @@ GOOD, DEAD = "127.0.0.1", "127.0.0.9"
 
 
 async def eventually(predicate: Callable[[], object], deadline_s: float = 10.0) -> None:
-    async with asyncio.timeout(deadline_s):
+    async with asyncio.timeout(deadline_s * PATIENCE):
         while not predicate():  # noqa: ASYNC110 (what is waited for has no event)
             await asyncio.sleep(0.002)
 

@@ -23,7 +23,7 @@ from tests import servers
 from tests.clients import black_hole
 from tests.logbook import Logbook
 from tests.servers import Server, serving
-from tests.support import free_port, wait_until
+from tests.support import PATIENCE, free_port, wait_until
 from tests.tls import Authority
 
 QUICK = Config(
@@ -64,7 +64,7 @@ async def staged(config: Config = QUICK) -> AsyncIterator[Stage]:
 
 
 async def eventually(predicate: Callable[[], object], deadline_s: float = 10.0) -> None:
-    async with asyncio.timeout(deadline_s):
+    async with asyncio.timeout(deadline_s * PATIENCE):
         while not predicate():  # noqa: ASYNC110 (what is waited for has no event)
             await asyncio.sleep(0.002)
 
