@@ -82,12 +82,15 @@ def test_a_failed_adoption_is_tried_again_later() -> None:
     ]
 
 
-def test_kept_workers_release_what_nobody_knows_of() -> None:
-    """A worker that is to be replaced closes everything by itself."""
+def test_former_workers_release_what_nobody_knows_of() -> None:
+    """Also one that is to be replaced: its successor may be slow to start."""
     slots = [serving(0), serving(1)]
     assert slots[1].occupant is not None
     slots[1].occupant.stale = "upgrade"
-    assert release_unknown(slots) == [commands.ReleaseListeners(WorkerId(0, 1), 1)]
+    assert release_unknown(slots) == [
+        commands.ReleaseListeners(WorkerId(0, 1), 1),
+        commands.ReleaseListeners(WorkerId(1, 1), 0),
+    ]
 
 
 def test_a_worker_is_found_while_it_lives() -> None:
