@@ -101,6 +101,11 @@ class Cluster:
         places = zip(self._homes, self.client_ports, strict=True)
         return [f"{address}:{port}" for (_, address), port in places]
 
+    @property
+    def founders(self) -> list[str]:
+        """The endpoints of the first three: none of those that were added, and maybe removed."""
+        return self.endpoints[: len(self._founders)]
+
     def start(self, index: int, *, program: str | None = None) -> None:
         """Start a member, or start it again with its data; ``program``: of another release."""
         etcd = program or self._etcd

@@ -22,8 +22,15 @@ pytestmark = [needs_etcd, pytest.mark.timeout(300)]
 by_release = pytest.mark.parametrize("release", TRIED)
 
 
+RETRY_S = 0.5
+
+
 class Writer(threading.Thread):
-    """Puts numbers through the gateway, one after the other; a put that fails is repeated once."""
+    """Puts numbers through the gateway, one after the other.
+
+    A put that fails is repeated once, after RETRY_S: a member that is being removed answers until
+    it ends that its raft is stopped.
+    """
 
     def __init__(self, cluster: Cluster, gateway: Gateway) -> None:
         super().__init__(name="writer", daemon=True)
@@ -42,6 +49,7 @@ class Writer(threading.Thread):
                 if done.returncode == 0:
                     break
                 errors.append(done.stderr)
+                self._over.wait(RETRY_S)
             self.written += 1
 
     def end(self) -> None:

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -37,10 +38,12 @@ def lasting(duration_s: float) -> Callable[[], bool]:
 
 
 @contextlib.contextmanager
-def worker(backend: Backend, new_kernel: bool = True) -> Iterator[Plane]:
-    with Plane(backend.endpoint, settings=SETTINGS) as plane:
+def worker(
+    backend: Backend, new_kernel: bool = True, settings: Settings = SETTINGS
+) -> Iterator[Plane]:
+    with Plane(backend.endpoint, settings=settings) as plane:
         plane.sessions.stalls.kernel_bounds_gaps = new_kernel
-        plane.apply(backend.endpoint, settings=SETTINGS)
+        plane.apply(backend.endpoint, settings=settings)
         yield plane
 
 
@@ -178,7 +181,12 @@ def test_the_tail_is_delivered_to_who_paused_long_before_the_end(narrow: str) ->
 
 
 def test_a_network_that_fails_for_a_moment_ends_no_idle_session() -> None:
-    """Idle for longer than the timeout, then a byte that nobody answers at first."""
+    """Idle for longer than the timeout, then a byte that nobody answers at first.
+
+    The kernel sends it again after 0.2, 0.6, 1.4 and 3 s: well before the timeout here.
+    """
+    timeout_s = 4 * TIMEOUT_S
+    settings = replace(SETTINGS, tcp_user_timeout_s=timeout_s)
     near_address, far_address = "10.78.0.1", "10.78.0.2"
     with hosts(near_address, far_address) as (near, far):
         backend = inside(far, lambda: Backend(far_address))
@@ -186,16 +194,16 @@ def test_a_network_that_fails_for_a_moment_ends_no_idle_session() -> None:
         def run() -> None:
             with (
                 backend,
-                worker(backend) as plane,
+                worker(backend, settings=settings) as plane,
                 plane.connect() as client,
                 backend.accept() as server,
             ):
                 client.sendall(b"?")
                 assert server.recv(1) == b"?"
-                wait_until(lasting(2 * TIMEOUT_S), 10)
+                wait_until(lasting(1.5 * timeout_s), 30)
                 ip("-n", far, "addr", "del", f"{far_address}/24", "dev", "eth0")
                 client.sendall(b"!")
-                wait_until(lasting(0.8 * TIMEOUT_S), 10)
+                wait_until(lasting(TIMEOUT_S), 10)
                 ended = dict(plane.counters.ended)
                 ip("-n", far, "addr", "add", f"{far_address}/24", "dev", "eth0")
                 assert ended == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 
 from supervisor.cli.admin_client import UnreachableError, fetch_status
 from tests.backends import Backend, echo
-from tests.clients import echoes
+from tests.clients import connect, echoes
+from tests.dns import Fault, NameServer
 from tests.etcd import Cluster, needs_etcd
 from tests.gateway import COMMAND
 from tests.stress.manager import Manager
@@ -103,3 +105,46 @@ def test_an_adopted_member_list_outlives_a_crash(tmp_path: Path) -> None:
         gateway.until(lambda status: used(status) == left)
         put = cluster.ctl(f"127.0.0.1:{gateway.address[1]}", "put", "a", "b")
         assert put.returncode == 0, put.stderr
+
+
+@pytest.mark.slow
+def test_who_is_in_grace_stays_so_after_a_crash(tmp_path: Path) -> None:
+    """Also if DNS had denied every endpoint by then, and the next master finds only others."""
+    with contextlib.ExitStack() as stack:
+        ns = stack.enter_context(NameServer())
+        old, new = (stack.enter_context(Backend(echo)) for _ in range(2))
+        ns.set("host.example.test", "A", "127.0.0.1")
+
+        def publish(backend: Backend) -> None:
+            record = f"0 0 {backend.port} host.example.test."
+            ns.set("_etcd-client._tcp.example.test", "SRV", record, ttl=1)
+
+        def states(status: dict[str, Any]) -> dict[str, str]:
+            return {
+                each["endpoint"].rpartition(":")[2]: each["state"] for each in status["endpoints"]
+            }
+
+        publish(old)
+        gateway = stack.enter_context(
+            managed(
+                tmp_path,
+                *("--workers=1", "--discovery-srv=example.test", "--insecure-discovery"),
+                *(f"--nameserver={ns.address}", "--removal-grace=15s"),
+            )
+        )
+        session = stack.enter_context(connect(gateway.address))
+        session.sendall(b"a")
+        assert session.recv(1) == b"a"
+        ns.faults[""] = Fault.NXDOMAIN
+        gateway.until(lambda status: states(status) == {str(old.port): "removed"})
+        gateway.manager.end_main(signal.SIGKILL)
+        ns.faults.clear()
+        publish(new)
+        gateway.manager.start()
+        gateway.until(lambda status: states(status).get(str(new.port)) == "active")
+        until = time.monotonic() + 3  # what would be cut is cut within moments
+        while time.monotonic() < until:
+            session.sendall(b"b")
+            assert session.recv(1) == b"b"
+            gateway.manager.serve()
+            time.sleep(0.1)

@@ -101,8 +101,8 @@ def test_healthy_members_are_active_and_log_nothing(cluster: Cluster) -> None:
     """The version is known; after many probes no member has a line about them."""
     before = complaints(cluster)
     version = version_of(cluster)
-    with shown(endpoints=cluster.endpoints) as it:
-        for name in cluster.endpoints:
+    with shown(endpoints=cluster.founders) as it:
+        for name in cluster.founders:
             it.wait(name, lambda e: e["etcd_version"] == version, "its version is known")
             wait_until(lambda name=name: passed(it.admin, name) >= 20, 30)  # type: ignore[misc]
             assert it.endpoint(name)["degraded"] is None
@@ -114,7 +114,7 @@ def test_healthy_members_are_active_and_log_nothing(cluster: Cluster) -> None:
 
 def test_a_stopped_member_is_inactive(cluster: Cluster) -> None:
     """Its kernel goes on accepting connections; nothing answers."""
-    with shown("--health-timeout=4s", endpoints=cluster.endpoints) as it:
+    with shown("--health-timeout=4s", endpoints=cluster.founders) as it:
         name, member = cluster.endpoints[1], cluster.members[1]
         assert member is not None
         it.wait_active(name)
@@ -128,7 +128,7 @@ def test_a_stopped_member_is_inactive(cluster: Cluster) -> None:
 
 def test_a_member_without_a_leader_is_inactive(cluster: Cluster) -> None:
     """Two of three are killed: the third says so, and the gateway is not ready; then it is."""
-    with shown(endpoints=cluster.endpoints) as it:
+    with shown(endpoints=cluster.founders) as it:
         it.wait_active(cluster.endpoints[2])
         cluster.kill(0)
         cluster.kill(1)
@@ -136,7 +136,7 @@ def test_a_member_without_a_leader_is_inactive(cluster: Cluster) -> None:
         assert not it.ready
         cluster.start(0)
         cluster.start(1)
-        for name in cluster.endpoints:
+        for name in cluster.founders:
             it.wait_active(name)
         assert it.ready
     cluster.wait_healthy()
@@ -171,8 +171,8 @@ def fill(cluster: Cluster) -> None:
 def test_a_member_without_space_is_degraded_and_used(cluster: Cluster) -> None:
     """Reads go on, the gateway is ready, the log says it once; when the alarm is gone, that too."""
     fill(cluster)
-    with shown(endpoints=cluster.endpoints) as it:
-        for name in cluster.endpoints:
+    with shown(endpoints=cluster.founders) as it:
+        for name in cluster.founders:
             it.wait(name, lambda e: e["degraded"] == "NOSPACE", "degraded")
             assert it.endpoint(name)["state"] == "active"
             assert it.endpoint(name)["last_error"] == "NOSPACE"
@@ -186,10 +186,10 @@ def test_a_member_without_space_is_degraded_and_used(cluster: Cluster) -> None:
         assert cluster.ctl(cluster.endpoints[0], "del", "--prefix", "k").returncode == 0
         revision = json.loads(post(cluster.endpoints[0], "/v3/kv/range", {"key": "azA="}))["header"]
         assert cluster.ctl(cluster.endpoints[0], "compact", revision["revision"]).returncode == 0
-        for name in cluster.endpoints:
+        for name in cluster.founders:
             assert cluster.ctl(name, "defrag").returncode == 0
         assert cluster.ctl(cluster.endpoints[0], "alarm", "disarm").returncode == 0
-        for name in cluster.endpoints:
+        for name in cluster.founders:
             it.wait(name, lambda e: e["degraded"] is None, "no longer degraded")
         assert len(it.gateway.lines("endpoint no longer degraded")) == 3
 
@@ -203,11 +203,11 @@ def test_the_health_path_may_exclude_an_alarm(cluster: Cluster) -> None:
             shown(
                 "--health-check=http",
                 "--health-path=/health?exclude=NOSPACE",
-                endpoints=cluster.endpoints,
+                endpoints=cluster.founders,
             ) as excluding,
             # Else the last two of three, which may include the first, would be kept active.
             shown(
-                "--health-check=http", "--health-min-active=0%", endpoints=cluster.endpoints
+                "--health-check=http", "--health-min-active=0%", endpoints=cluster.founders
             ) as strict,
             shown(f"--health-port={cluster.metrics_ports[0]}", endpoints=[name]) as elsewhere,
         ):
@@ -224,11 +224,11 @@ def test_a_corrupt_cluster_is_inactive(cluster: Cluster) -> None:
     """Such a cluster answers neither reads nor writes, on no member."""
     alarm(cluster, "ACTIVATE", "CORRUPT")
     try:
-        with shown(endpoints=cluster.endpoints) as it:
-            for name in cluster.endpoints:
+        with shown(endpoints=cluster.founders) as it:
+            for name in cluster.founders:
                 it.wait_error(name, "CORRUPT")
             alarm(cluster, "DEACTIVATE", "CORRUPT")
-            for name in cluster.endpoints:
+            for name in cluster.founders:
                 it.wait_active(name)
     finally:
         alarm(cluster, "DEACTIVATE", "CORRUPT")
@@ -239,7 +239,7 @@ def test_a_learner_is_inactive_until_it_is_promoted(cluster: Cluster) -> None:
     index = cluster.add(learner=True)
     name = cluster.endpoints[index]
     try:
-        with shown(endpoints=[*cluster.endpoints[:3], name]) as it:
+        with shown(endpoints=[*cluster.founders, name]) as it:
             it.wait_error(name, "the member is a learner")
             member = cluster.member_ids(cluster.endpoints[0])[f"m{index}"]
             wait_until(
