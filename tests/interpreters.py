@@ -105,13 +105,19 @@ def _run(argv: list[str]) -> None:
         raise SystemExit(f"{done.stdout}{done.stderr}failed: {' '.join(argv)}")
 
 
-def test(environment: Environment, tests: Sequence[str], jobs: int) -> bool:
-    """Run the tests; whether they passed. Their output is in a log beside the environment."""
+def test(environment: Environment, tests: Sequence[str], jobs: int, *, quick: bool) -> bool:
+    """Run the tests; whether they passed. Their output is in a log beside the environment.
+
+    ``quick``: without those that are slow or need the machine for themselves.
+    """
     began_at = time.monotonic()
     python = prepare(environment)
     path = f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     side_by_side = ["--numprocesses", str(jobs), "--dist=loadfile", "--no-loadscope-reorder"]
-    parts = [[*side_by_side, "-m", "not alone"], ["-m", "alone"]]
+    if quick:
+        parts = [[*side_by_side, "-m", "not alone and not slow"]]
+    else:
+        parts = [[*side_by_side, "-m", "not alone"], ["-m", "alone"]]
     passed = True
     log = FOLDER / f"{environment.name}.log"
     with log.open("w") as output:
@@ -137,6 +143,7 @@ def main() -> int:
     parser.add_argument(
         "--newest", action="store_true", help="the newest Python alone, if it is not this one"
     )
+    parser.add_argument("--quick", action="store_true", help="without the slow tests")
     parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1))
     parser.add_argument("tests", nargs="*", default=["tests"], help="what pytest is to run")
     options = parser.parse_args()
@@ -151,7 +158,10 @@ def main() -> int:
         environments = list(choose(options.only))
     if not environments:
         parser.error("no such Python was found")
-    results = [test(environment, options.tests, options.jobs) for environment in environments]
+    results = [
+        test(environment, options.tests, options.jobs, quick=options.quick)
+        for environment in environments
+    ]
     return 0 if all(results) else 1
 
 
