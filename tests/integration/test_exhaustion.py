@@ -87,11 +87,14 @@ def test_a_worker_that_is_killed_for_its_memory_is_replaced() -> None:
 
             wait_until(is_killed, 60, "the kernel has killed the worker")
         assert gateway.lines("worker exited")[0]["how"] == "SIGKILL"
-        wait_until(lambda: fetch_status([admin])["state"] == "ready", 20)
-        document = fetch_status([admin])
-        pids = {each["pid"] for each in document["workers"]}
-        assert other in pids
-        assert victim not in pids
+
+        def is_replaced() -> bool:
+            document = fetch_status([admin])
+            pids = {each["pid"] for each in document["workers"]}
+            assert other in pids
+            return document["state"] == "ready" and victim not in pids
+
+        wait_until(is_replaced, 20)
         assert sum(map(is_served, clients)) >= 4 - 1, "those of the other worker live"
         assert echoes(gateway.address)
 
