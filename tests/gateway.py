@@ -120,7 +120,7 @@ class Gateway:
             code = self.process.wait()
         for pid in workers:
             with contextlib.suppress(ProcessLookupError, AssertionError):
-                wait_until(lambda pid=pid: not _alive(pid), 5)  # type: ignore[misc]
+                wait_until(lambda pid=pid: not lives(pid), 5)  # type: ignore[misc]
                 continue
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -143,7 +143,7 @@ def all_know(admin: str, before: int) -> bool:
     return bool(newest > before and known == {newest})
 
 
-def _alive(pid: int) -> bool:
+def lives(pid: int) -> bool:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:

@@ -24,7 +24,7 @@ from supervisor.cli.admin_client import UnreachableError, fetch_status
 from tests.backends import Backend, echo
 from tests.clients import connect, echoes
 from tests.dns import NameServer
-from tests.gateway import COMMAND, READY, Gateway
+from tests.gateway import COMMAND, READY, Gateway, lives
 from tests.shortage import Call, Shortage, why_no_shortage
 from tests.stress.manager import Manager
 from tests.support import free_port, wait_until
@@ -318,8 +318,16 @@ class Managed:
         argv = [*self.shortage.prefix, *COMMAND, "start", *flags, "--drain-timeout=600s"]
         self.log = folder / "log"
         self.manager = Manager(folder, argv, self.log, patience_s=90.0)
-        stack.callback(self.manager.stop)
+        stack.callback(self._stop)
         self.manager.start()
+
+    def _stop(self) -> None:
+        """Workers outlive their master for a moment; until then their calls want answers."""
+        self.manager.stop()
+        text = self.log.read_text()
+        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        workers = {line["pid"] for line in lines if line["msg"] == "worker ready"}
+        wait_until(lambda: not any(map(lives, workers)), 60, "no worker is left")
 
     def is_whole(self) -> bool:
         self.manager.serve()
