@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import datetime
 import json
@@ -92,6 +93,8 @@ def _choose(options: argparse.Namespace, results: Results) -> list[Subject]:
 
 
 def _measure(options: argparse.Namespace, results: Results) -> None:
+    for package in ("gateway", "supervisor"):  # as an installation does
+        compileall.compile_dir(str(_DOCS.parent / package), quiet=1)
     places = share_cpus()
     subjects = _choose(options, results)
     results.machine = {
