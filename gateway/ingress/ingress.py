@@ -277,10 +277,10 @@ class Ingress:
         if self._handoff.lost:
             self._log.error("clients lost", sessions=self._handoff.lost, error=LOST)
             self._handoff.lost = 0
-        self._inbox_full = len(clients) == room
+        was_full, self._inbox_full = self._inbox_full, len(clients) == room
         if self._inbox_full:
             self._acceptor.pause(PauseReason.DESCRIPTORS)
-        if self._inbox_full or self._handoff.cut_off:
+        if self._inbox_full or was_full or self._handoff.cut_off:
             self._update_taking()
         if offered:
             self._use_places()
@@ -292,7 +292,6 @@ class Ingress:
         """
         if self._quota.room_by_descriptors():
             self._on_inbox()
-            self._update_taking()
 
     def _empty_inbox(self) -> None:
         """Take who is in flight to us, unless another worker of the slot does."""
