@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -45,9 +48,20 @@ LONG = bool(os.environ.get("GATEWAY_TESTS_LONG"))
 TRIED = sorted(RELEASES) if LONG else sorted(RELEASES)[-1:]
 """The releases that tests are run with: all of them in ``make stress``, the newest otherwise."""
 
+STARTS = 5
+"""How often a cluster is tried with other ports, if a program beside the tests has one of them."""
+
+TAKEN = "address already in use"
+DONE_BEFORE = ("already exist", "not found", "user name is empty")
+"""What etcd answers to a change that it made, though it said before that it could not."""
+
 needs_etcd = pytest.mark.skipif(
     not (ETCD and ETCDCTL), reason="etcd and etcdctl are not to be had here"
 )
+
+
+class PortTakenError(Exception):
+    """A member could not listen, because another program does at its address."""
 
 
 class Cluster:
@@ -85,16 +99,37 @@ class Cluster:
         self._client_files = client_files
         self.user = ""
         """``name:password`` of etcdctl, once authentication is on."""
-        self.client_ports = client_ports or [free_port() for _ in range(3)]
-        self._peer_ports = [free_port() for _ in range(3)]
         self._metrics = metrics
         self.metrics_ports: dict[int, int] = {}
         self._founders = frozenset(range(3))
         self._removed: set[int] = set()
+        self._ends: list[tuple[float, float]] = []
         self.members: list[subprocess.Popen[bytes] | None] = [None, None, None]
-        for index in range(3):
-            self.start(index)
-        self.wait_healthy()
+        self._found(client_ports)
+
+    def _found(self, client_ports: list[int] | None) -> None:
+        """Start the first three, with other ports if somebody has taken one of them meanwhile."""
+        for left in reversed(range(STARTS)):
+            self.client_ports = client_ports or [free_port() for _ in range(3)]
+            self._peer_ports = [free_port() for _ in range(3)]
+            self.metrics_ports.clear()
+            for index in range(3):
+                self.start(index)
+            try:
+                self.wait_healthy()
+            except PortTakenError:
+                if client_ports or not left:
+                    self.close()
+                    raise
+                self._end_all()
+                for index in range(3):
+                    shutil.rmtree(f"{self._directory.name}/m{index}", ignore_errors=True)
+                    Path(f"{self._directory.name}/m{index}.log").unlink()
+            except BaseException:
+                self.close()
+                raise
+            else:
+                return
 
     @property
     def endpoints(self) -> list[str]:
@@ -129,7 +164,7 @@ class Cluster:
             "--initial-cluster=" + ",".join(f"m{i}={peers[i]}" for i in sorted(family)),
             f"--initial-cluster-state={state}",
             "--heartbeat-interval=100",
-            "--election-timeout=500",
+            "--election-timeout=1000",
             *self._flags,
         ]
         if self._metrics:
@@ -172,11 +207,25 @@ class Cluster:
         """Remove a member from the cluster; its process ends by itself, or is ended."""
         others = [name for name in self.running if name != self.endpoints[index]]
         self._removed.add(index)
-        self._change(",".join(others), "member", "remove", self.member_ids(others[0])[f"m{index}"])
-        member = self.members[index]
-        if member is not None:
-            wait_until(lambda: member.poll() is not None, 30, f"member {index} ended")
-            self.members[index] = None
+        with self._ending():
+            number = self.member_ids(others[0])[f"m{index}"]
+            self._change(",".join(others), "member", "remove", number)
+            member = self.members[index]
+            if member is not None:
+                wait_until(lambda: member.poll() is not None, 30, f"member {index} ended")
+                self.members[index] = None
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """A member ends, and with it the connections that it has."""
+        place, began_at = len(self._ends), time.monotonic()
+        self._ends.append((began_at, math.inf))
+        yield
+        self._ends[place] = (began_at, time.monotonic())
+
+    def has_ended(self, since: float) -> bool:
+        """Whether a member ended, or was about to, at or after that time of the monotonic clock."""
+        return any(over_at >= since for _, over_at in self._ends)
 
     @property
     def running(self) -> list[str]:
@@ -185,20 +234,30 @@ class Cluster:
 
     def member_ids(self, endpoint: str) -> dict[str, str]:
         """The hexadecimal number of each member that has a name."""
-        done = self.ctl(endpoint, "member", "list", "--write-out=json")
-        assert done.returncode == 0, done.stderr
-        listed = json.loads(done.stdout)["members"]
+        printed = ""
+
+        def told() -> bool:
+            nonlocal printed
+            done = self.ctl(endpoint, "member", "list", "--write-out=json")
+            printed = done.stdout
+            return done.returncode == 0
+
+        wait_until(told, 60, "the list of members")
+        listed = json.loads(printed)["members"]
         return {each["name"]: f"{each['ID']:x}" for each in listed if "name" in each}
 
     def _change(self, through: str, *words: str) -> None:
-        """A change of members; etcd refuses one while others are not connected for long enough."""
+        """A change of members or users, until it is made.
+
+        etcd refuses one of members while others are not connected for long enough.
+        """
         last = ""
 
         def done() -> bool:
             nonlocal last
-            tried = self.ctl(through, *words)
+            before, tried = last, self.ctl(through, *words, timeout_s=10.0)
             last = tried.stderr
-            return tried.returncode == 0
+            return tried.returncode == 0 or bool(before and any(x in last for x in DONE_BEFORE))
 
         try:
             wait_until(done, 60, " ".join(words))
@@ -215,22 +274,30 @@ class Cluster:
         """SIGKILL one member."""
         member = self.members[index]
         assert member is not None
-        member.send_signal(signal.SIGKILL)
-        member.wait()
-        self.members[index] = None
+        with self._ending():
+            member.send_signal(signal.SIGKILL)
+            member.wait()
+            self.members[index] = None
 
     def log(self, index: int) -> str:
         return Path(f"{self._directory.name}/m{index}.log").read_text(errors="replace")
 
-    def wait_healthy(self, deadline_s: float = 30.0) -> None:
+    def wait_healthy(self, deadline_s: float = 60.0) -> None:
         """Until every member that runs answers a linearizable read."""
         for index, name in enumerate(self.endpoints):
             if self.members[index] is not None:
-                wait_until(
-                    lambda name=name: self.ctl(name, "get", "x").returncode == 0,  # type: ignore[misc]
-                    deadline_s,
-                    f"etcd member {index} healthy",
-                )
+                wait_until(self._healthy(index, name), deadline_s, f"etcd member {index} healthy")
+
+    def _healthy(self, index: int, name: str) -> Callable[[], bool]:
+        def is_healthy() -> bool:
+            for number, member in enumerate(self.members):
+                if member is not None and member.poll() is not None:
+                    text = self.log(number)[-2000:]
+                    kind = PortTakenError if TAKEN in text else AssertionError
+                    raise kind(f"etcd member {number} ended: {text}")
+            return self.ctl(name, "get", "x").returncode == 0
+
+        return is_healthy
 
     def wait_leaderless(self, index: int) -> None:
         """Until this member knows that it has no leader."""
@@ -271,10 +338,13 @@ class Cluster:
             argv += [f"--user={self.user}", "--dial-timeout=10s"]
         return argv
 
-    def close(self) -> None:
+    def _end_all(self) -> None:
         for index, member in enumerate(self.members):
             if member is not None:
                 self.kill(index)
+
+    def close(self) -> None:
+        self._end_all()
         self._directory.cleanup()
 
     def __enter__(self) -> Self:

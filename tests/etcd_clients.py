@@ -33,6 +33,10 @@ class RefusedError(Exception):
     """etcd answered that it did not do it, or does not know whether it did."""
 
 
+class NobodyListensError(Exception):
+    """The gateway refused a connection, which no trouble of etcd explains: never tried again."""
+
+
 class JsonClient:
     """One connection to ``address`` (host, port); ``user``: name and password."""
 
@@ -46,7 +50,8 @@ class JsonClient:
         self._connection: http.client.HTTPSConnection | None = None
 
     def ask(self, path: str, question: dict[str, Any]) -> dict[str, Any]:
-        """One request, not repeated; raises OSError, HTTPException or RefusedError."""
+        """One request, not repeated; raises OSError, HTTPException, RefusedError or
+        NobodyListensError."""
         response = self._begin(path, question)
         document: dict[str, Any] = json.loads(response.read())
         return document
@@ -89,6 +94,9 @@ class JsonClient:
                 if "auth token" in text:
                     self._token = ""
                 raise RefusedError(f"{response.status} {text:.200}")
+        except ConnectionRefusedError as error:
+            self.close()
+            raise NobodyListensError(f"{self._address}: {error}") from None
         except (OSError, http.client.HTTPException):
             self.close()
             raise

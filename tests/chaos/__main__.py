@@ -70,6 +70,8 @@ def recover(stage: Stage, records: Records) -> None:
 def judge(stage: Stage, records: Records) -> None:
     for stream in records.streams:
         records.judge_stream(stream)
+    for write in records.writes:
+        records.judge_connection(write)
     for gateway in stage.gateways:
         for line in gateway.lines():
             if line["msg"] == "session" and line["end"] in NO_ENDPOINT:

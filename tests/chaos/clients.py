@@ -153,10 +153,22 @@ class Clients:
                 return
             write = Write(f"{name}-{number}", f"value {number}", time.time())
             self._records.writes.append(write)
-            with contextlib.suppress(OSError, ValueError):  # a TimeoutError is an OSError
-                async with asyncio.timeout(PUT_S):
-                    write.revision = await self._put(write)
+            await self._write(write)
+            write.ended_at = time.time()
             await asyncio.sleep(self._random.uniform(0.05, 0.3))
+
+    async def _write(self, write: Write) -> None:
+        """Note how it ended; it is not tried again, the next write is."""
+        try:
+            async with asyncio.timeout(PUT_S):
+                write.revision = await self._put(write)
+            write.end = "answered"
+        except TimeoutError:  # etcd may be without a leader; recovery has its own deadline
+            write.end = "late"
+        except ConnectionRefusedError:
+            write.end = "refused"
+        except (OSError, ValueError):
+            write.end = "cut"
 
     async def _put(self, write: Write) -> int:
         """Its revision: etcd has acknowledged it. 0: it answered that it could not."""

@@ -142,7 +142,7 @@ class Disturber:
     @contextlib.contextmanager
     def dead_member(self) -> Iterator[None]:
         index = self.chance.randrange(3)
-        with self._noted(f"etcd member {index} is killed"):
+        with self._noted(f"etcd member {index} is killed", kills_member=True):
             self.stage.cluster.kill(index)
             try:
                 yield

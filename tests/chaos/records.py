@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 SETTLE_S = 10.0
 """After a disturbance, what it began may still end: probes, dials and retransmissions are due."""
 
+CUT_BY = ("cuts", "kills_member", "all_down")
+"""What may end a connection to etcd without an answer."""
+
 YOUNG_S = 5.0
 """A worker that dies may leave a session that young looking as if it had ended in order
 (docs/known-issues.md says one second; a busy host is late)."""
@@ -15,7 +18,8 @@ YOUNG_S = 5.0
 @dataclass(slots=True)
 class Disturbance:
     """``cuts``: sessions may end by it. ``kills``: a worker died. ``hangs_up``: an endpoint died,
-    for which the kernel ends streams in order. ``all_down``: no endpoint was there.
+    for which the kernel ends streams in order. ``kills_member``: of etcd; its connections end.
+    ``all_down``: no endpoint was there.
 
     Times are those of the wall clock, as in the log; ``ended_at`` 0: it goes on.
     """
@@ -25,6 +29,7 @@ class Disturbance:
     cuts: bool = False
     kills: bool = False
     hangs_up: bool = False
+    kills_member: bool = False
     all_down: bool = False
     ended_at: float = 0.0
     recovered_s: float | None = None
@@ -49,12 +54,18 @@ class Stream:
 
 @dataclass(slots=True)
 class Write:
-    """One put; ``revision`` 0: not acknowledged, it may or may not be there."""
+    """One put; ``revision`` 0: not acknowledged, it may or may not be there.
+
+    ``end``: ``answered`` (well, or by etcd that it cannot), ``late``, ``refused`` (by the kernel),
+    ``cut`` (the connection ended without an answer).
+    """
 
     key: str
     value: str
     began_at: float
     revision: int = 0
+    ended_at: float = 0.0
+    end: str = ""
 
 
 @dataclass(slots=True)
@@ -80,7 +91,14 @@ class Records:
                     return
         self.violations.append(f"a stream: {stream}")
 
-    def _is_explained(self, stream: Stream, by: str) -> bool:
+    def judge_connection(self, write: Write) -> None:
+        """Note a connection to etcd that failed by itself: no election of etcd does that."""
+        if write.end == "refused" or (
+            write.end == "cut" and not any(self._is_explained(write, by) for by in CUT_BY)
+        ):
+            self.violations.append(f"a connection to etcd: {write}")
+
+    def _is_explained(self, stream: Stream | Write, by: str) -> bool:
         return any(
             getattr(each, by) and each.overlaps(stream.began_at, stream.ended_at)
             for each in self.disturbances

@@ -6,6 +6,7 @@ import asyncio
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from tests.backends import Backend, Serve
 from tests.clients import connect
 from tests.etcd import Cluster, needs_etcd
+from tests.etcd_answers import insist_put
 from tests.gateway import Gateway, running
 from tests.generate import DOCS
 from tests.support import wait_until
@@ -66,7 +68,7 @@ def test_which_client_did_etcd_reject(tmp_path: Path) -> None:
         running("--access-log", endpoints=cluster.endpoints) as gateway,
     ):
         for n in range(3):
-            assert cluster.ctl(gateway.listen, "put", "key", str(n)).returncode == 0
+            insist_put(cluster, gateway.listen, "key", str(n))
         with connect(gateway.address) as plain:
             rejected = "{}:{}".format(*plain.getsockname())
             plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -110,10 +112,12 @@ def test_which_member_is_slow(tmp_path: Path) -> None:
         endpoints = [*cluster.endpoints[:2], slow.address]
         with running("--access-log", endpoints=endpoints, workers=1) as gateway:
             for n in range(9):
-                assert cluster.ctl(gateway.listen, "put", "key", str(n)).returncode == 0
+                insist_put(cluster, gateway.listen, "key", str(n))
             end_sessions(gateway, 9)
+            counted = Counter(line["endpoint"] for line in gateway.lines("session"))
             rows = answer("Which member is slow?", tmp_path, {"gateway.log": gateway.text()})
-    assert {row[0]: int(row[1]) for row in rows} == dict.fromkeys(endpoints, 3)
+    assert {row[0]: int(row[1]) for row in rows} == counted
+    assert counted.keys() == set(endpoints)
     by_median: Callable[[list[str]], float] = lambda row: float(row[2])  # noqa: E731
     slowest = max(rows, key=by_median)
     assert slowest[0] == slow.address

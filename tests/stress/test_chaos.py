@@ -83,6 +83,24 @@ def test_the_checker_knows_when_clients_may_be_closed() -> None:
     assert len(records.violations) == 1
 
 
+@pytest.mark.parametrize(
+    ("end", "began_at", "wrong"),
+    [
+        ("answered", 300.0, False),
+        ("late", 300.0, False),
+        ("cut", 100.0, False),
+        ("cut", 300.0, True),
+        ("refused", 100.0, True),
+    ],
+)
+def test_the_checker_knows_etcd_from_the_gateway(end: str, began_at: float, wrong: bool) -> None:
+    """What etcd answers is never held against the gateway, a connection that fails is."""
+    dead = Disturbance("a member is killed", 101.0, kills_member=True, ended_at=102.0)
+    records = Records([dead])
+    records.judge_connection(Write("w0-1", "a", began_at, ended_at=began_at + 2, end=end))
+    assert bool(records.violations) is wrong
+
+
 def test_the_checker_misses_no_write() -> None:
     """Acknowledged writes are there with their values, and revisions grow; others may be lost."""
     writes = [Write("w0-1", "a", 1.0, 5), Write("w0-2", "b", 2.0), Write("w0-3", "c", 3.0, 7)]

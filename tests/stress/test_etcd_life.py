@@ -76,10 +76,24 @@ class Scene:
         return JsonClient(address, self.context, ("root", "secret"))
 
     def ctl(self, *words: str, timeout_s: float = 60) -> str:
-        """etcdctl through the gateway, which must succeed; what it printed."""
-        done = self.cluster.ctl(self.through, *words, timeout_s=timeout_s)
-        assert done.returncode == 0, (words, done.stdout, done.stderr)
-        return done.stdout
+        """etcdctl through the gateway, which must succeed in the end; what it printed.
+
+        A member may be without a leader for a while, and the gateway then closes its sessions.
+        """
+        printed = said = ""
+
+        def has_succeeded() -> bool:
+            nonlocal printed, said
+            done = self.cluster.ctl(self.through, *words, timeout_s=timeout_s)
+            printed, said = done.stdout, done.stderr
+            assert "connection refused" not in said
+            return done.returncode == 0
+
+        try:
+            wait_until(has_succeeded, 120, " ".join(words))
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {said}") from None
+        return printed
 
     def start_clients(self) -> None:
         makers: list[tuple[str, type[Client]]] = [

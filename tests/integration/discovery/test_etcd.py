@@ -11,6 +11,7 @@ import pytest
 from supervisor.cli.admin_client import fetch_status
 from tests.dns import NameServer
 from tests.etcd import Cluster, needs_etcd
+from tests.etcd_answers import PROBE_PATIENCE, insist_get, insist_put
 from tests.gateway import run_command, running
 from tests.support import free_port, wait_until
 from tests.tls import Authority
@@ -52,6 +53,7 @@ def test_a_tls_cluster_is_found_verified_and_used(cluster: Cluster, ns: NameServ
     assert cluster.tls is not None
     before = complaints(cluster)
     with running(
+        PROBE_PATIENCE,
         "--discovery-srv=example.test",
         f"--trusted-ca-file={cluster.tls[0]}",
         f"--nameserver={ns.address}",
@@ -59,10 +61,8 @@ def test_a_tls_cluster_is_found_verified_and_used(cluster: Cluster, ns: NameServ
         (line,) = gateway.lines("using validated discovered SRV endpoints")
         assert len(line["endpoints"]) == 3
         for n in range(6):
-            done = cluster.ctl(gateway.listen, "put", "key", f"value {n}")
-            assert done.returncode == 0, done.stderr
-            got = cluster.ctl(gateway.listen, "get", "--print-value-only", "key")
-            assert got.stdout.strip() == f"value {n}"
+            insist_put(cluster, gateway.listen, "key", f"value {n}")
+            assert insist_get(cluster, gateway.listen, "key") == f"value {n}"
         gateway.signal(signal.SIGHUP)
         gateway.wait_line("reload complete")
     assert complaints(cluster) == before
@@ -76,19 +76,19 @@ def test_members_beside_the_records_pass_the_same_check(cluster: Cluster, ns: Na
     ns.set(SSL, "SRV", f"0 0 {cluster.client_ports[0]} infra.example.test.")
     admin = f"127.0.0.1:{free_port()}"
     with running(
+        PROBE_PATIENCE,
         "--discovery-srv=example.test",
         "--member-sync=200ms",
         f"--admin-addr={admin}",
         f"--trusted-ca-file={cluster.tls[0]}",
         f"--nameserver={ns.address}",
     ) as gateway:
-        wait_until(lambda: len(fetch_status([admin])["endpoints"]) == 3, 20, "three endpoints")
+        wait_until(lambda: len(fetch_status([admin])["endpoints"]) == 3, 60, "three endpoints")
         sources = {each["endpoint"]: each["source"] for each in fetch_status([admin])["endpoints"]}
         assert sorted(sources.values()) == ["members", "members", "srv"]
         assert sources[f"infra.example.test:{cluster.client_ports[0]}"] == "srv"
         assert gateway.lines("endpoints changed")[0]["source"] == "members"
-        done = cluster.ctl(gateway.listen, "put", "key", "value")
-        assert done.returncode == 0, done.stderr
+        insist_put(cluster, gateway.listen, "key", "value")
     assert complaints(cluster) == before
 
 

@@ -16,6 +16,7 @@ from tests.backends import Backend, echo
 from tests.clients import connect, echoes
 from tests.dns import Fault, NameServer
 from tests.etcd import Cluster, needs_etcd
+from tests.etcd_answers import insist_put
 from tests.gateway import COMMAND
 from tests.stress.manager import Manager
 from tests.support import free_port
@@ -103,8 +104,7 @@ def test_an_adopted_member_list_outlives_a_crash(tmp_path: Path) -> None:
         gateway.crash()
         gateway.until(lambda status: status["discovery"]["member_sync"]["cluster_id"])
         gateway.until(lambda status: used(status) == left)
-        put = cluster.ctl(f"127.0.0.1:{gateway.address[1]}", "put", "a", "b")
-        assert put.returncode == 0, put.stderr
+        insist_put(cluster, f"127.0.0.1:{gateway.address[1]}", "a", "b")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import pytest
 
 from supervisor.cli.admin_client import fetch_status
 from tests.etcd import RELEASES, TRIED, Cluster, needs_etcd
+from tests.etcd_answers import PROBE_PATIENCE, insist, insist_get, unexplained
 from tests.gateway import Gateway, running
 from tests.support import PATIENCE, free_port, wait_until
 from tests.tls import Authority
@@ -43,7 +44,7 @@ class Shown:
 
     def wait(self, name: str, is_so: Callable[[dict[str, Any]], bool], what: str) -> None:
         try:
-            wait_until(lambda: is_so(self.endpoint(name)), 40, what)
+            wait_until(lambda: is_so(self.endpoint(name)), 60, what)
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.endpoint(name)}") from None
 
@@ -64,6 +65,9 @@ class Shown:
         except urllib.error.HTTPError:
             return False
 
+    def wait_ready(self) -> None:
+        wait_until(lambda: self.ready, 60, "ready")
+
 
 @contextmanager
 def shown(*flags: str, endpoints: list[str]) -> Iterator[Shown]:
@@ -73,6 +77,7 @@ def shown(*flags: str, endpoints: list[str]) -> Iterator[Shown]:
         "--health-check=etcd",
         "--health-interval=100ms",
         "--retry-delay=300ms",
+        PROBE_PATIENCE,
         *flags,
         endpoints=endpoints,
     ) as gateway:
@@ -93,8 +98,8 @@ def complaints(cluster: Cluster) -> list[int]:
 
 
 def version_of(cluster: Cluster) -> str:
-    done = cluster.ctl(cluster.endpoints[0], "endpoint", "status", "--write-out=json")
-    return str(json.loads(done.stdout)[0]["Status"]["version"])
+    said = insist(cluster, cluster.endpoints[0], "endpoint", "status", "--write-out=json")
+    return str(json.loads(said)[0]["Status"]["version"])
 
 
 def test_healthy_members_are_active_and_log_nothing(cluster: Cluster) -> None:
@@ -104,10 +109,10 @@ def test_healthy_members_are_active_and_log_nothing(cluster: Cluster) -> None:
     with shown(endpoints=cluster.founders) as it:
         for name in cluster.founders:
             it.wait(name, lambda e: e["etcd_version"] == version, "its version is known")
-            wait_until(lambda name=name: passed(it.admin, name) >= 20, 30)  # type: ignore[misc]
-            assert it.endpoint(name)["degraded"] is None
-        assert it.ready
-        assert it.gateway.lines("deactivated endpoint") == []
+            wait_until(lambda name=name: passed(it.admin, name) >= 20, 60)  # type: ignore[misc]
+            it.wait(name, lambda e: e["degraded"] is None, "not degraded")
+        it.wait_ready()
+        assert unexplained(it.gateway) == []
     assert complaints(cluster) == before
     assert "fail exclude alarms" not in cluster.log(0)
 
@@ -133,12 +138,12 @@ def test_a_member_without_a_leader_is_inactive(cluster: Cluster) -> None:
         cluster.kill(0)
         cluster.kill(1)
         it.wait_error(cluster.endpoints[2], "RAFT NO LEADER")
-        assert not it.ready
+        wait_until(lambda: not it.ready, 60, "not ready")
         cluster.start(0)
         cluster.start(1)
         for name in cluster.founders:
             it.wait_active(name)
-        assert it.ready
+        it.wait_ready()
     cluster.wait_healthy()
 
 
@@ -151,6 +156,22 @@ def alarm(cluster: Cluster, action: str, kind: str) -> None:
 
 
 def post(endpoint: str, path: str, question: dict[str, str]) -> bytes:
+    """What the member answers in the end, though it may elect a leader first."""
+    answer = b""
+
+    def has_answered() -> bool:
+        nonlocal answer
+        try:
+            answer = post_once(endpoint, path, question)
+        except urllib.error.HTTPError:
+            return False
+        return True
+
+    wait_until(has_answered, 60, path)
+    return answer
+
+
+def post_once(endpoint: str, path: str, question: dict[str, str]) -> bytes:
     data = json.dumps(question).encode()
     with urllib.request.urlopen(f"http://{endpoint}{path}", data, timeout=20 * PATIENCE) as answer:
         return bytes(answer.read())
@@ -159,13 +180,24 @@ def post(endpoint: str, path: str, question: dict[str, str]) -> bytes:
 def fill(cluster: Cluster) -> None:
     """Write until the quota is reached."""
     value = base64.b64encode(b"x" * 100_000).decode()
-    for number in range(100):
+    for number in range(1000):
         question = {"key": base64.b64encode(b"k%d" % number).decode(), "value": value}
         try:
-            post(cluster.endpoints[0], "/v3/kv/put", question)
-        except urllib.error.HTTPError:
-            return
-    raise AssertionError("100 values are not too many")
+            post_once(cluster.endpoints[0], "/v3/kv/put", question)
+        except urllib.error.HTTPError as error:
+            if b"space exceeded" in error.read():
+                return
+    raise AssertionError("1000 values are not too many")
+
+
+def compact(cluster: Cluster, revision: str) -> None:
+    """Whether it was so by an attempt before, which etcd said had failed, does not matter."""
+
+    def is_so() -> bool:
+        done = cluster.ctl(cluster.endpoints[0], "compact", revision)
+        return done.returncode == 0 or "has been compacted" in done.stderr
+
+    wait_until(is_so, 60, "compacted")
 
 
 def test_a_member_without_space_is_degraded_and_used(cluster: Cluster) -> None:
@@ -174,24 +206,28 @@ def test_a_member_without_space_is_degraded_and_used(cluster: Cluster) -> None:
     with shown(endpoints=cluster.founders) as it:
         for name in cluster.founders:
             it.wait(name, lambda e: e["degraded"] == "NOSPACE", "degraded")
-            assert it.endpoint(name)["state"] == "active"
-            assert it.endpoint(name)["last_error"] == "NOSPACE"
-        assert it.ready
-        got = cluster.ctl(it.gateway.listen, "get", "--print-value-only", "k0")
-        assert got.stdout.strip()
-        put = cluster.ctl(it.gateway.listen, "put", "k0", "v")
-        assert "space exceeded" in put.stderr
-        assert len(it.gateway.lines("endpoint degraded")) == 3
-        assert it.gateway.lines("deactivated endpoint") == []
-        assert cluster.ctl(cluster.endpoints[0], "del", "--prefix", "k").returncode == 0
+            it.wait(name, lambda e: e["state"] == "active", "active")
+            it.wait(name, lambda e: e["last_error"] == "NOSPACE", "with the reason")
+        it.wait_ready()
+        assert insist_get(cluster, it.gateway.listen, "k0")
+        wait_until(
+            lambda: "space exceeded" in cluster.ctl(it.gateway.listen, "put", "k0", "v").stderr,
+            60,
+            "a write is refused for want of space",
+        )
+        if not it.gateway.lines("deactivated endpoint"):  # by an election: then it is told again
+            assert len(it.gateway.lines("endpoint degraded")) == 3
+        assert unexplained(it.gateway) == []
+        insist(cluster, cluster.endpoints[0], "del", "--prefix", "k")
         revision = json.loads(post(cluster.endpoints[0], "/v3/kv/range", {"key": "azA="}))["header"]
-        assert cluster.ctl(cluster.endpoints[0], "compact", revision["revision"]).returncode == 0
+        compact(cluster, revision["revision"])
         for name in cluster.founders:
-            assert cluster.ctl(name, "defrag").returncode == 0
-        assert cluster.ctl(cluster.endpoints[0], "alarm", "disarm").returncode == 0
+            insist(cluster, name, "defrag")
+        insist(cluster, cluster.endpoints[0], "alarm", "disarm")
         for name in cluster.founders:
             it.wait(name, lambda e: e["degraded"] is None, "no longer degraded")
-        assert len(it.gateway.lines("endpoint no longer degraded")) == 3
+        if not it.gateway.lines("deactivated endpoint"):
+            assert len(it.gateway.lines("endpoint no longer degraded")) == 3
 
 
 def test_the_health_path_may_exclude_an_alarm(cluster: Cluster) -> None:
@@ -212,8 +248,8 @@ def test_the_health_path_may_exclude_an_alarm(cluster: Cluster) -> None:
             shown(f"--health-port={cluster.metrics_ports[0]}", endpoints=[name]) as elsewhere,
         ):
             strict.wait_error(name, "HTTP status 503")
-            wait_until(lambda: passed(excluding.admin, name) >= 10, 30, "ten probes")
-            assert excluding.gateway.lines("deactivated endpoint") == []
+            wait_until(lambda: passed(excluding.admin, name) >= 10, 60, "ten probes")
+            excluding.wait_active(name)
             elsewhere.wait(name, lambda e: e["degraded"] == "NOSPACE", "degraded")
             elsewhere.wait_active(name)
     finally:
@@ -243,15 +279,19 @@ def test_a_learner_is_inactive_until_it_is_promoted(cluster: Cluster) -> None:
             it.wait_error(name, "the member is a learner")
             member = cluster.member_ids(cluster.endpoints[0])[f"m{index}"]
             wait_until(
-                lambda: (
-                    cluster.ctl(cluster.endpoints[0], "member", "promote", member).returncode == 0
-                ),
-                30,
+                lambda: is_promoted(cluster, member),
+                60,
                 "promoted",
             )
             it.wait_active(name)
     finally:
         cluster.remove(index)
+
+
+def is_promoted(cluster: Cluster, member: str) -> bool:
+    """Whether it is a voter now; it must have caught up with the leader for that."""
+    done = cluster.ctl(cluster.endpoints[0], "member", "promote", member)
+    return done.returncode == 0 or "can only promote a learner member" in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -296,10 +336,10 @@ def test_with_a_client_certificate_no_member_complains(
         endpoints=[scheme + name for name in mutual.endpoints],
     ) as it:
         for name in mutual.endpoints:
-            wait_until(lambda name=name: passed(it.admin, name) >= 10, 30)  # type: ignore[misc]
+            wait_until(lambda name=name: passed(it.admin, name) >= 10, 60)  # type: ignore[misc]
             assert it.endpoint(name)["certificate_not_after"] is not None
             assert it.endpoint(name)["etcd_version"] is not None
-        assert it.gateway.lines("deactivated endpoint") == []
+        assert unexplained(it.gateway) == []
     assert complaints(mutual) == before
 
 
@@ -319,9 +359,9 @@ def test_the_health_port_needs_no_client_certificate(mutual: Cluster, authority:
         f"--trusted-ca-file={authority.file}",
         endpoints=[f"https://{name}"],
     ) as it:
-        wait_until(lambda: passed(it.admin, name) >= 10, 30, "ten probes")
+        wait_until(lambda: passed(it.admin, name) >= 10, 60, "ten probes")
         it.wait(name, lambda e: e["etcd_version"] is not None, "its version is known")
-        assert it.gateway.lines("deactivated endpoint") == []
+        assert unexplained(it.gateway) == []
     assert complaints(mutual) == before
 
 
@@ -352,7 +392,7 @@ def test_the_health_port_may_speak_tls(authority: Authority, tmp_path: Path) -> 
             f"--trusted-ca-file={authority.file}",
             endpoints=[name],
         ) as it:
-            wait_until(lambda: passed(it.admin, name) >= 10, 30, "ten probes")
+            wait_until(lambda: passed(it.admin, name) >= 10, 60, "ten probes")
             assert it.endpoint(name)["certificate_not_after"] is not None
-            assert it.gateway.lines("deactivated endpoint") == []
+            assert unexplained(it.gateway) == []
         assert complaints(cluster) == [0, 0, 0]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.etcd import Cluster, needs_etcd
+from tests.etcd_answers import PROBE_PATIENCE, insist_put, unexplained
 from tests.gateway import running
 from tests.tls import Authority
 
@@ -42,6 +43,7 @@ def test_probes_with_a_certificate_leave_no_trace(
     """Members are active, etcd logs no rejected connection, clients are served."""
     before = [complaints(cluster, index) for index in range(3)]
     with running(
+        PROBE_PATIENCE,
         f"--health-check={kind}",
         "--health-interval=100ms",
         f"--trusted-ca-file={authority.file}",
@@ -50,9 +52,8 @@ def test_probes_with_a_certificate_leave_no_trace(
         endpoints=[f"https://{name}" for name in cluster.endpoints],
     ) as gateway:
         for n in range(6):
-            done = cluster.ctl(gateway.listen, "put", "key", f"value {n}")
-            assert done.returncode == 0, done.stderr
-        assert gateway.lines("deactivated endpoint") == []
+            insist_put(cluster, gateway.listen, "key", f"value {n}")
+        assert unexplained(gateway) == []
     assert [complaints(cluster, index) for index in range(3)] == before
 
 
@@ -65,21 +66,20 @@ def test_https_probes_without_a_certificate_say_so(cluster: Cluster, authority: 
     ) as gateway:
         line = gateway.wait_line("deactivated endpoint")
         assert "--health-cert-file" in line["error"]
-        done = cluster.ctl(gateway.listen, "put", "key", "value")
-        assert done.returncode == 0, done.stderr
+        insist_put(cluster, gateway.listen, "key", "value")
 
 
 def test_tls_probes_without_a_certificate(cluster: Cluster, authority: Authority) -> None:
     """The member has shown that it lives: active."""
     with running(
+        PROBE_PATIENCE,
         "--health-interval=100ms",
         f"--trusted-ca-file={authority.file}",
         endpoints=[f"https://{cluster.endpoints[0]}"],
     ) as gateway:
         for n in range(6):
-            done = cluster.ctl(gateway.listen, "put", "key", f"value {n}")
-            assert done.returncode == 0, done.stderr
-        assert gateway.lines("deactivated endpoint") == []
+            insist_put(cluster, gateway.listen, "key", f"value {n}")
+        assert unexplained(gateway) == []
 
 
 def complaints(cluster: Cluster, index: int) -> int:
