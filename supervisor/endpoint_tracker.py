@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from gateway.core import messages
 from gateway.core.endpoint import RETIRED, EndpointState
@@ -16,9 +16,10 @@ from supervisor.core.admin.views import EndpointView, endpoint_view
 from supervisor.core.certificates import Place
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.health.health_view import HealthView
 from supervisor.core.rebalance import Rebalancer
 from supervisor.core.reload_rules import worker_settings
-from supervisor.core.roster import Policy, Roster
+from supervisor.core.roster import Policy, Removed, Roster
 from supervisor.health.endpoint_health import EndpointHealth
 from supervisor.snapshot_publisher import SnapshotPublisher
 from supervisor.system.certificate_watch import CertificateWatch
@@ -69,6 +70,25 @@ class EndpointTracker:
             self._loop, make=self._make, send=self._publish, version=snapshot.version
         )
         return snapshot
+
+    def remember(
+        self,
+        found: tuple[Discovered, ...],
+        removed: Iterable[Removed],
+        health: Mapping[str, HealthView],
+    ) -> None:
+        """Begin with what a former master knew: endpoints, those in their grace, their health.
+
+        Roster and probes have to begin alike: from then on probes tell only what changes.
+        """
+        self._roster.remember(removed)
+        if found:
+            self.on_found(found)
+        else:
+            self._watch_members()
+        self.health.remember(health)
+        for member in self._roster.members:
+            self.health.tell(member.found.name)
 
     def on_found(self, found: tuple[Discovered, ...]) -> None:
         """Discovery says which endpoints there are."""

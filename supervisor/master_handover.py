@@ -27,7 +27,7 @@ class MasterHandover:
         assert pool is not None  # noqa: S101 (for the type checker: it is ready)
         part = pool.hand_over()
         present = [member for member in parts.roster.members if member.removed_at is None]
-        health = parts.endpoints.health.export(each.found.name for each in present)
+        health = parts.endpoints.health.export(each.found.name for each in parts.roster.members)
         return HandoverState(
             descriptors=part.descriptors
             | parts.admin.named_descriptors()

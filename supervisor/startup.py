@@ -89,9 +89,10 @@ class Startup:
         set_title("master", ",".join(str(address) for address in parts.listen))
         slots = self._settle_size()
         # Also if DNS has denied everything: sessions go on in the workers of a former master.
-        parts.roster.remember(parts.left.state.removed)
-        if parts.left.state.found:
-            self._take_over_endpoints()
+        state = parts.left.state
+        parts.endpoints.remember(state.found, state.removed, state.health)
+        if state.found:
+            self._take_over_discovery()
             await self._open_shared()
             self._start_pool(slots)
         await self.follow()
@@ -172,11 +173,9 @@ class Startup:
         parts.admin.max_connections = shares.admin
         return slots
 
-    def _take_over_endpoints(self) -> None:
-        """The image before us knew them a moment ago: serve with them until DNS answers."""
+    def _take_over_discovery(self) -> None:
+        """The image before us knew endpoints a moment ago: serve with them until DNS answers."""
         parts, state = self._parts, self._parts.left.state
-        parts.endpoints.on_found(state.found)
-        parts.endpoints.health.remember(state.health)
         if state.discovery is not None:
             same = state.member_list_of == describe_targets(parts.config)
             adopted = state.member_list if same else None

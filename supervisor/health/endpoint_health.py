@@ -81,7 +81,7 @@ class EndpointHealth:
             watched.extend(several.places)
         self.prober.set_endpoints(watched, retired=retired)
         for name in readdressed:
-            self._tell_all(name)
+            self.tell(name)
 
     def reconfigure(self, config: Config) -> None:
         """New kind, intervals or files of probes; the endpoints keep their state."""
@@ -158,10 +158,10 @@ class EndpointHealth:
         if not address:
             self._tell(name, view.active, ())
         elif name in self._several:
-            self._tell_all(name)
+            self.tell(name)
 
-    def _tell_all(self, name: str) -> None:
-        """The judgement of an endpoint and its addresses as they are now."""
+    def tell(self, name: str) -> None:
+        """Call ``on_change`` with the judgement of an endpoint and its addresses as it is now."""
         several = self._several.get(name)
         if several is None:
             view = self.prober.view(name)

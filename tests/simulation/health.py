@@ -298,15 +298,17 @@ class Prober:
                 watch.health.resume_damping(view.flaps, view.hold_s, unchanged_s, now)
             if not view.active:
                 watch.health.start_inactive(view.last_error or "unknown", now)
-                watch.oracle = HealthOracle(watch.health)
+                watch.oracle = HealthOracle(watch.health, since=now)
                 self._active.note(name, watch.health.active)
                 self._arm(watch)
                 self._tell_place(watch)
 
     def _tell_place(self, watch: Watch) -> None:
-        name = endpoint_of(watch.found.name)
-        if name == watch.found.name:
-            self._tell(name, watch.health.active, ())
+        self.tell(endpoint_of(watch.found.name))
+
+    def tell(self, name: str) -> None:
+        if name not in self._several:
+            self._tell(name, self._watches[name].health.active, ())
             return
         views = self.address_views(name)
         self._tell(name, any(v.active for v in views.values()), inactive_addresses(views))

@@ -108,15 +108,19 @@ class Master:
             call(*args)
 
     def begin(self) -> None:
-        """As ``Master._begin``: with endpoints at hand the pool starts at once."""
+        """As ``Startup.run``: with endpoints at hand the pool starts at once."""
         self.roster.remember(self._state.removed)
+        self._watch_members()
         if self._state.found:
             self.discovery.targets.remember(self._state.found, self.world.clock.now)
             same = self._state.member_list_of == describe_targets(self.config)
             self.discovery.sync.remember(self._state.member_list if same else None)
             self._on_found(self._state.found)
-            self.prober.remember(self._state.health)
-            self.world.oracle.remembered(self, self._state)
+        self.prober.remember(self._state.health)
+        for member in self.roster.members:
+            self.prober.tell(member.found.name)
+        self.world.oracle.remembered(self, self._state)
+        if self._state.found:
             self._start_pool()
         self.discovery.poll()
         self.soon(SECOND_S, self._second)
@@ -486,7 +490,7 @@ class Master:
             snapshot_version=self.roster.version,
             found=tuple(member.found for member in present),
             removed=self.roster.removed,
-            health=self.prober.export(member.found.name for member in present),
+            health=self.prober.export(member.found.name for member in self.roster.members),
             member_list=self.discovery.sync.adopted,
             member_list_of=describe_targets(self.config),
             image=Image(argv=("gateway",)),
@@ -495,8 +499,7 @@ class Master:
 
     def named(self) -> list[str]:
         """The names of the descriptors that ``execve`` passes on."""
-        names = [listener_name(slot, 0) for slot in self.world.bound]
-        names += [f"inbox-{end}.{slot}" for slot in self.world.kernel.inboxes for end in "rw"]
+        names = self._sockets()
         for worker in self.fleet.workers():
             if worker.who in self.handles and worker.state is not WorkerState.STARTING:
                 names += worker_names(worker.who)
@@ -504,11 +507,15 @@ class Master:
 
     def stored(self) -> list[str]:
         """The names of the descriptors that a service manager has after a crash."""
-        names = [listener_name(slot, 0) for slot in self.world.bound]
-        names += [f"inbox-{end}.{slot}" for slot in self.world.kernel.inboxes for end in "rw"]
+        names = self._sockets()
         for who in self.kept:
             names += worker_names(who)
         return names
+
+    def _sockets(self) -> list[str]:
+        names = [listener_name(slot, 0) for slot in self.world.bound]
+        names += ["unix.0.1.1"] if self.world.shared is not None else []
+        return names + [f"inbox-{end}.{slot}" for slot in self.world.kernel.inboxes for end in "rw"]
 
     def write_record(self) -> None:
         if self.world.keeps_records and self.fleet.slots:

@@ -140,13 +140,15 @@ class HealthOracle:
         "_active", "_bad", "_failed", "_good", "_good_at", "_health", "_keep", "_probing", "_since",
     )  # fmt: skip
 
-    def __init__(self, health: Health) -> None:
+    def __init__(self, health: Health, since: float = -math.inf) -> None:
         self._health = health
         self._active = health.active
         self._good = self._bad = 0
         self._good_at = -math.inf
         self._keep = self._failed = self._probing = False
-        self._since = -math.inf
+        self._since = since
+        """When it turned inactive; of one that was so under a former master, when this one began:
+        what is left of a hold, for a relapse, is no longer than ``--retry-delay`` from there."""
 
     def probe_started(self) -> None:
         if self._probing:

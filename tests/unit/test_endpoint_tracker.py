@@ -1,0 +1,100 @@
+"""What a master goes on from, of what a former one held of its endpoints; with real probes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.core.endpoint import EndpointState
+from supervisor.core.admin.totals import Totals
+from supervisor.core.config import Config
+from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.roster import Roster
+from supervisor.endpoint_tracker import EndpointTracker
+from supervisor.system.certificate_watch import CertificateWatch
+from supervisor.system.tls_contexts import TlsContexts
+from tests.backends import Backend, greet
+from tests.logbook import Logbook
+from tests.support import PATIENCE
+
+QUICK = Config(
+    health_interval_s=0.1, health_idle_interval_s=0.1, retry_delay_s=0.2, removal_grace_s=600.0
+)
+DEAD = "127.0.0.9"
+
+
+class Stage:
+    """One master's tracker and roster."""
+
+    def __init__(self) -> None:
+        log = Logbook()
+        self.roster = Roster()
+        self.it = EndpointTracker(
+            asyncio.get_running_loop(),
+            QUICK,
+            log,
+            roster=self.roster,
+            totals=Totals(),
+            send=lambda _: None,
+            contexts=TlsContexts(),
+            certificates=CertificateWatch(log),
+        )
+
+    @property
+    def state(self) -> tuple[EndpointState, tuple[str, ...]]:
+        (member,) = self.roster.members
+        return member.state, member.inactive
+
+    async def until(self, state: EndpointState, inactive: tuple[str, ...] = ()) -> None:
+        async with asyncio.timeout(10 * PATIENCE):
+            while self.state != (state, inactive):  # noqa: ASYNC110 (it has no event)
+                await asyncio.sleep(0.002)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["with its health", "by an older release"])
+def test_one_in_its_grace_that_was_inactive_is_used_when_it_is_back(told: bool) -> None:
+    """It works again by the time a new master finds it in DNS."""
+
+    async def main() -> None:
+        with Backend(greet) as backend:
+            gone = Discovered("web:1", "web", backend.port, (DEAD,))
+            before = Stage()
+            before.it.on_found((gone,))
+            await before.until(EndpointState.INACTIVE)
+            before.roster.sessions("web:1", 1)
+            before.it.on_found(())
+            health = before.it.health.export(["web:1"])
+            await before.it.close()
+
+            after = Stage()
+            after.it.remember((), before.roster.removed, health if told else {})
+            (member,) = after.roster.members
+            assert member.active is not told
+            after.it.on_found((Discovered("web:1", "web", backend.port, ("127.0.0.1",)),))
+            await after.until(EndpointState.ACTIVE)
+            await after.it.close()
+
+    asyncio.run(main())
+
+
+def test_an_inactive_address_of_one_in_its_grace_stays_inactive() -> None:
+    """It comes back under the next master as it was."""
+
+    async def main() -> None:
+        with Backend(greet) as backend:
+            both = Discovered("web:1", "web", backend.port, ("127.0.0.1", DEAD))
+            before = Stage()
+            before.it.on_found((both,))
+            await before.until(EndpointState.ACTIVE, (DEAD,))
+            before.it.on_found(())
+            health = before.it.health.export(["web:1"])
+            await before.it.close()
+
+            after = Stage()
+            after.it.remember((), before.roster.removed, health)
+            after.it.on_found((both,))
+            assert after.state == (EndpointState.ACTIVE, (DEAD,))
+            await after.it.close()
+
+    asyncio.run(main())
