@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 from gateway.core.address import HostPort
 from supervisor.core.config import Config
 from supervisor.core.discovery import endpoints as core
-from supervisor.core.discovery import targets
+from supervisor.core.discovery import joining, targets
 from supervisor.core.discovery.address_order import order_families
 from supervisor.core.discovery.admission import Admission, Candidate, Passed, Refused, Unreachable
 from supervisor.core.discovery.answers import CONFIRM_S, Answers, Refresh
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.inquiry import GaveUp, Patience, inquire
-from supervisor.core.discovery.joining import choose, join, member_questions
 from supervisor.core.discovery.loop_guard import without_own
 from supervisor.core.discovery.nameservers import Nameservers
 from supervisor.core.discovery.outcomes import join_families, srv_outcome
@@ -135,7 +134,7 @@ class Discovery:
         def hosts(asked_owners: bool) -> None:
             questions = [
                 *core.hosts_to_look_up(targets.owners, targets.answers.lookup),
-                *member_questions(adopted),
+                *joining.member_questions(adopted),
             ]
             targets.in_use = (*owners, *questions)
             self._ask(targets, questions, force, lambda _: check(asked_owners, questions))
@@ -144,7 +143,7 @@ class Discovery:
             targets.answers.keep({*owners, *questions})
             targets.oracle.keep({*owners, *questions})
             lookup = targets.answers.lookup
-            joined = join(core.find_srv(targets.owners, lookup), adopted, lookup, srv=True)
+            joined = joining.join(core.find_srv(targets.owners, lookup), adopted, lookup, srv=True)
             found = self._without_own(joined.endpoints)
             if targets.config.insecure_discovery:
                 self._finish(targets, found, candidate, adopted, force=force)
@@ -175,8 +174,8 @@ class Discovery:
         if targets.config.endpoints_given and not any(not each.listed for each in found):
             lookup = targets.answers.lookup
             static = core.find_static(targets.config, lookup)
-            found = self._without_own(join(static, adopted, lookup, srv=False).endpoints)
-        known, found = found, choose(found, adopted)
+            found = self._without_own(joining.join(static, adopted, lookup, srv=False).endpoints)
+        known, found = found, joining.choose(found, adopted)
         if candidate is not None:
             if not found:
                 self._master.on_reloaded(None)

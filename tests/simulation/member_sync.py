@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING
 
 from gateway.core.address import literal_ip
 from supervisor.core.backoff import around_s
-from supervisor.core.discovery.adoption import (
-    AdoptedList,
-    Heard,
-    Proposal,
-    Refusal,
-    Unchanged,
-    judge,
-    order_to_ask,
-    weigh,
-)
+from supervisor.core.discovery import adoption
+from supervisor.core.discovery.adoption import AdoptedList, Heard, Proposal, Refusal, Unchanged
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.member_list import MemberTarget, parse_list
 from supervisor.core.discovery.questions import Answer, Outcome, Question
@@ -94,7 +86,7 @@ class MemberSync:
         by_operator, self._by_operator = self._by_operator, False
         known = {each.name: each for each in self._discovery.known}
         active = [name for name in self._master.active_names() if name in known]
-        order = order_to_ask(
+        order = adoption.order_to_ask(
             tuple(known),
             active,
             last=self._last_asked,
@@ -134,7 +126,7 @@ class MemberSync:
 
     def _hear(self, heard: Heard, by_operator: bool) -> None:
         self._last_asked = heard.endpoint
-        match weigh(heard, self.adopted, by_operator=by_operator):
+        match adoption.weigh(heard, self.adopted, by_operator=by_operator):
             case Refusal():
                 self._fail()
             case Unchanged():
@@ -180,7 +172,7 @@ class MemberSync:
         heard: Heard,
         by_operator: bool,
     ) -> None:
-        verdict = judge(proposal, failures)
+        verdict = adoption.judge(proposal, failures)
         if isinstance(verdict, Refusal):
             self._fail()
             return

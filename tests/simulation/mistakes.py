@@ -1,21 +1,28 @@
 """Mistakes to plant, one at a time: bugs that were found, and rules taken away.
 
-Each replaces one function of the product. A run of the simulation has to notice it.
+Each replaces one function of the product, or of the model where it stands for the product's shell.
+A run of the simulation has to notice it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from gateway.ingress.quota import Quota
+from supervisor.core import handover_state
 from supervisor.core.admin.totals import Totals
+from supervisor.core.discovery import adoption, joining
 from supervisor.core.discovery.answers import Answers
 from supervisor.core.health.machine import Health
 from supervisor.core.roster import Roster
 from supervisor.core.workers.fleet import Fleet
 from supervisor.core.workers.slot import Slot
+from supervisor.workers.inherited import InheritedDescriptors
+from tests.simulation.kernel import UNIX, Listener
+from tests.simulation.process import Process
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -38,7 +45,44 @@ def _always(_: object) -> bool:
     return True
 
 
-Mistake = tuple[type, str, Callable[..., Any]]
+def _by_any_cluster(original: Callable[..., Any]) -> Callable[..., Any]:
+    def weigh(heard: adoption.Heard, adopted: adoption.AdoptedList | None, **_: Any) -> Any:
+        return original(heard, adopted, by_operator=True)
+
+    return weigh
+
+
+def _by_who_knows_no_leader(original: Callable[..., Any]) -> Callable[..., Any]:
+    def weigh(heard: adoption.Heard, adopted: adoption.AdoptedList | None, **how: Any) -> Any:
+        return original(dataclasses.replace(heard, leaderless=False), adopted, **how)
+
+    return weigh
+
+
+def _without_majority(proposal: adoption.Proposal, _: object) -> adoption.AdoptedList:
+    return proposal.adopted
+
+
+def _all_known(known: Sequence[Any], _: object) -> tuple[Any, ...]:
+    return tuple(known)
+
+
+def _nothing_of_unix(original: Callable[..., bool]) -> Callable[..., bool]:
+    def take(self: InheritedDescriptors, name: str, fd: int) -> bool:
+        return name.startswith("unix.") or original(self, name, fd)
+
+    return take
+
+
+def _from_unix_in_slot_0(original: Callable[..., None]) -> Callable[..., None]:
+    def accept_from(self: Process, listener: Listener) -> None:
+        if listener.slot != UNIX or self.who.slot == 0:
+            original(self, listener)
+
+    return accept_from
+
+
+Mistake = tuple[object, str, Callable[..., Any]]
 
 MISTAKES: dict[str, Mistake] = {
     "an upgrade forgets what DNS said": (Answers, "remember", _nothing),
@@ -51,6 +95,21 @@ MISTAKES: dict[str, Mistake] = {
     "a dead worker's counts are lost": (Totals, "_bury", _nothing),
     "sessions are not limited": (Quota, "_has_place", _always),
     "nobody adopts": (Slot, "may_be_adopted", lambda *_: False),
+    "another cluster is adopted by itself": (
+        adoption, "weigh", _by_any_cluster(adoption.weigh),
+    ),
+    "a member that knows no leader is believed": (
+        adoption, "weigh", _by_who_knows_no_leader(adoption.weigh),
+    ),
+    "a member list is adopted without a majority": (adoption, "judge", _without_majority),
+    "seeds that are not on the member list stay": (joining, "choose", _all_known),
+    "an upgrade forgets the member list": (handover_state, "_member_list", _nothing),
+    "an upgrade forgets the UNIX socket": (
+        InheritedDescriptors, "_take", _nothing_of_unix(InheritedDescriptors._take),
+    ),
+    "one worker alone accepts from the UNIX socket": (
+        Process, "_accept_from", _from_unix_in_slot_0(Process._accept_from),
+    ),
 }  # fmt: skip
 
 
@@ -60,10 +119,10 @@ def planted(name: str) -> Iterator[None]:
     if not name:
         yield
         return
-    kind, attribute, wrong = MISTAKES[name]
-    right = getattr(kind, attribute)
-    setattr(kind, attribute, wrong)
+    where, attribute, wrong = MISTAKES[name]
+    right = getattr(where, attribute)
+    setattr(where, attribute, wrong)
     try:
         yield
     finally:
-        setattr(kind, attribute, right)
+        setattr(where, attribute, right)

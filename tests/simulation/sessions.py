@@ -13,6 +13,9 @@ from tests.simulation.network import RTT_S, Mode
 if TYPE_CHECKING:
     from tests.simulation.process import Process
 
+SYNS_AFTER_S = (1.0, 3.0, 7.0, 15.0)
+"""When the kernel asks again whoever has not answered."""
+
 
 class Session:
     """One client that is served: dialing while ``endpoint`` is empty."""
@@ -25,8 +28,8 @@ class Session:
         self.address = ""
         self.tried: dict[str, list[str]] = {}
         """By endpoint, the addresses that were not dialed yet."""
-        self.slow: list[tuple[Endpoint, str]] = []
-        """What was dialed and has not answered yet."""
+        self.slow: list[tuple[Endpoint, str, float]] = []
+        """What was dialed and has not answered yet, and since when."""
 
 
 class Sessions:
@@ -100,9 +103,10 @@ class Sessions:
         process.world.oracle.picked(process, session.tried, endpoint)
         if endpoint is None:
             if session.slow:
-                slow, address = session.slow.pop()
-                wait_s = process.world.setup.config.dial_timeout_s
-                process.soon(wait_s, self._failed, session, slow, address, DialResult.TIMEOUT)
+                slow, address, began_at = session.slow.pop(0)
+                timeout_s = process.world.setup.config.dial_timeout_s
+                wait_s = max(began_at + timeout_s - process.world.clock.now, 0.0)
+                process.soon(wait_s, self._timed_out, session, slow, address, began_at)
             else:
                 end = End.DIAL_FAILED if session.tried else End.NO_ENDPOINT
                 process.world.oracle.refused(process, session.tried)
@@ -128,16 +132,30 @@ class Sessions:
                 process.soon(RTT_S, self._failed, session, endpoint, address, result)
             case Mode.SILENT:
                 hedge_s = process.world.setup.config.dial_hedge_s
-                process.soon(hedge_s, self._hedge, session, endpoint, address)
+                process.soon(
+                    hedge_s, self._hedge, session, endpoint, address, process.world.clock.now
+                )
 
-    def _hedge(self, session: Session, endpoint: Endpoint, address: str) -> None:
+    def _hedge(self, session: Session, endpoint: Endpoint, address: str, began_at: float) -> None:
         if session.client.number not in self._all:
             return
-        session.slow.append((endpoint, address))
+        session.slow.append((endpoint, address, began_at))
         if session.tried[endpoint.name]:
             self._dial(session, endpoint)
         else:
             self._next(session)
+
+    def _timed_out(
+        self, session: Session, endpoint: Endpoint, address: str, began_at: float
+    ) -> None:
+        """A process that stood still finds what its kernel got meanwhile."""
+        network, now = self._process.world.network, self._process.world.clock.now
+        works_since = network.moved_at.get(address, 0.0)
+        asked = any(works_since <= began_at + after_s <= now for after_s in SYNS_AFTER_S)
+        if asked and network.modes[address] in (Mode.WELL, Mode.SICK):
+            self._connected(session, endpoint, address)
+        else:
+            self._failed(session, endpoint, address, DialResult.TIMEOUT)
 
     def _failed(
         self, session: Session, endpoint: Endpoint, address: str, result: DialResult
@@ -166,7 +184,7 @@ class Sessions:
         if usable is None or address not in usable.addresses:  # withdrawn meanwhile
             self._next(session)
             return
-        for slow, at in session.slow:
+        for slow, at, _ in session.slow:
             process.addresses.failed(slow, at, process.world.clock.now)
             if slow.name != name:
                 process.world.oracle.suspected(process, slow.name)

@@ -306,6 +306,8 @@ class World:
             self, config, state=state, inherited=inherited, crashed=crashed, hopeless=hopeless
         )
         self._orphan_unknown(inherited)
+        if self.shared is not None and inherited.slots and not inherited.shared:
+            self._replace_shared(self.shared)
         self.master.begin()
 
     def _orphan_unknown(self, inherited: InheritedDescriptors) -> None:
@@ -318,6 +320,12 @@ class World:
             if process not in known:
                 process.cut_off()
                 self.scoreboard.close_row(process.row)
+
+    def _replace_shared(self, lost: Listener) -> None:
+        """A master that has not inherited the UNIX socket makes another one under its path."""
+        self.shared = self.kernel.listen(UNIX, self)
+        lost.shut = True
+        self.kernel.release(lost, self)
 
     def shut_listeners(self) -> None:
         """Nobody connects any more, and the master holds none of them."""
