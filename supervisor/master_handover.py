@@ -47,6 +47,7 @@ class MasterHandover:
             discovery=parts.discovery_loop.view,
             member_list=parts.discovery_loop.adopted,
             member_list_of=describe_targets(parts.config),
+            tls_check=parts.discovery_loop.tls_check,
             reload=parts.reloader.view,
             restarts=dict(pool.restarts),
             events=parts.events.all(),

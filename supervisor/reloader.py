@@ -13,7 +13,7 @@ from supervisor.core.admin.views import ReloadView
 from supervisor.core.config import Config
 from supervisor.core.config_error import ConfigError
 from supervisor.core.reload_rules import keep_fixed
-from supervisor.discovery.loop import ReloadFailedError
+from supervisor.discovery.requests import ReloadFailedError
 from supervisor.system.connections import dial_as, find_foreign_source
 
 

@@ -88,10 +88,10 @@ class Startup:
         parts.listen = await self._find_listen()
         set_title("master", ",".join(str(address) for address in parts.listen))
         slots = self._settle_size()
-        # Also if DNS has denied everything: sessions go on in the workers of a former master.
         state = parts.left.state
+        # Also if DNS has denied everything: sessions go on in the workers of a former master.
         parts.endpoints.remember(state.found, state.removed, state.health)
-        if state.found:
+        if state.found or state.discovery is not None:
             self._take_over_discovery()
             await self._open_shared()
             self._start_pool(slots)
@@ -174,12 +174,18 @@ class Startup:
         return slots
 
     def _take_over_discovery(self) -> None:
-        """The image before us knew endpoints a moment ago: serve with them until DNS answers."""
+        """The image before us knew endpoints a moment ago: serve with them until DNS answers.
+
+        There may be none, because DNS had denied them all. The master before us went on then, and
+        so does this one.
+        """
         parts, state = self._parts, self._parts.left.state
         if state.discovery is not None:
             same = state.member_list_of == describe_targets(parts.config)
             adopted = state.member_list if same else None
-            parts.discovery_loop.remember(state.discovery, adopted, state.found)
+            parts.discovery_loop.remember(
+                state.discovery, adopted, state.found, tls_check=state.tls_check
+            )
 
     async def _open_shared(self) -> None:
         """Open the UNIX sockets. Beside workers that serve, a failure is one to try again."""

@@ -74,6 +74,7 @@ class Cluster:
     ``json_log``: members write their log as JSON. ``near``: the namespace that ``etcdctl`` runs in.
     ``flags``: more of etcd's, for all members. ``programs``: etcd and etcdctl of another release.
     ``metrics``: the scheme of a port of its own for each member's health and metrics.
+    ``announced``: the host in the client URLs of the member list, if it is not the address.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Cluster:
         flags: Sequence[str] = (),
         programs: Programs | None = None,
         metrics: str = "",
+        announced: str = "",
     ) -> None:
         self._json_log = json_log
         self._homes = list(homes or [("", "127.0.0.1")] * 3)
@@ -100,6 +102,7 @@ class Cluster:
         self.user = ""
         """``name:password`` of etcdctl, once authentication is on."""
         self._metrics = metrics
+        self._announced = announced
         self.metrics_ports: dict[int, int] = {}
         self._founders = frozenset(range(3))
         self._removed: set[int] = set()
@@ -150,6 +153,7 @@ class Cluster:
         family = self._founders if founding else set(range(len(self.members))) - self._removed
         scheme = "https" if self.tls else "http"
         client = f"{scheme}://{self.endpoints[index]}"
+        announced = f"{scheme}://{self._announced}:{self.client_ports[index]}"
         places = zip(self._homes, self._peer_ports, strict=True)
         peers = [f"http://{address}:{port}" for (_, address), port in places]
         argv = [
@@ -158,7 +162,7 @@ class Cluster:
             f"--name=m{index}",
             f"--data-dir={self._directory.name}/m{index}",
             f"--listen-client-urls={client}",
-            f"--advertise-client-urls={client}",
+            f"--advertise-client-urls={announced if self._announced else client}",
             f"--listen-peer-urls={peers[index]}",
             f"--initial-advertise-peer-urls={peers[index]}",
             "--initial-cluster=" + ",".join(f"m{i}={peers[i]}" for i in sorted(family)),

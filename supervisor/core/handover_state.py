@@ -48,7 +48,8 @@ class HandoverState:
     ``workers``: how many there are to be, 0 if nobody says. ``gens``: the highest generation that
     each slot used. ``draining``: workers that were told to leave. ``found``: the last good
     endpoints. ``removed``: those that left DNS and are in their grace. ``member_list``: the list
-    of the cluster that they follow; ``member_list_of``: the targets that led to it.
+    of the cluster that they follow; ``member_list_of``: the targets that led to it. ``tls_check``:
+    the TLS check that ``found`` has passed, None if nobody says.
     ``listen_given`` and ``listen``: the addresses as configured, and as bound. ``admin``: the admin
     addresses that are bound. ``image``: who wrote this, None if it is not worth going back to.
     ``failure``: why an upgrade was undone, if one was.
@@ -69,6 +70,7 @@ class HandoverState:
     discovery: DiscoveryView | None = None
     member_list: AdoptedList | None = None
     member_list_of: str = ""
+    tls_check: str | None = None
     reload: ReloadView = field(default_factory=ReloadView)
     restarts: dict[str, int] = field(default_factory=dict)
     events: tuple[Mapping[str, Any], ...] = ()
@@ -100,6 +102,7 @@ def encode(state: HandoverState) -> dict[str, Any]:
             "certificates": [dataclasses.asdict(each) for each in state.certificates],
             "discovery": None if state.discovery is None else dataclasses.asdict(state.discovery),
             "member_list_of": state.member_list_of,
+            "tls_check": state.tls_check,
             "member_list": None if state.member_list is None else _list_facts(state.member_list),
             "reload": dataclasses.asdict(state.reload),
             "restarts": dict(state.restarts),
@@ -136,6 +139,7 @@ def decode(document: object) -> HandoverState:
         certificates=tuple(_each(_get(facts, "certificates", []), _certificate)),
         discovery=_discovery(facts.get("discovery")),
         member_list_of=_get(facts, "member_list_of", ""),
+        tls_check=_text(facts.get("tls_check")),
         member_list=_member_list(facts.get("member_list")),
         reload=_build(ReloadView, facts.get("reload")) or ReloadView(),
         restarts=_numbers(_get(facts, "restarts", {})),
@@ -160,6 +164,10 @@ def _number(value: object) -> float | None:
 
 def _numbers(document: Mapping[Any, Any]) -> dict[str, int]:
     return {name: number for name, number in document.items() if isinstance(number, int)}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _texts(values: Sequence[Any]) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """The discovery loop: the first resolution, then one for every refresh, reload and emergency.
 
-One task makes one resolution at a time. Requests that arrive during a resolution (200 SIGHUPs, for
-example) are all served by the next one.
+One task makes one resolution at a time.
 """
 
 from __future__ import annotations
@@ -25,9 +24,10 @@ from supervisor.core.discovery.questions import Outcome, Question
 from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.schedule import Due, next_due
 from supervisor.core.discovery.system_names import Files
-from supervisor.core.discovery.targets import describe_targets, tls_domain
+from supervisor.core.discovery.targets import describe_targets, describe_tls_check
 from supervisor.discovery.member_sync import MemberSync, Surroundings
 from supervisor.discovery.publication import OnFound, Publication, source_of
+from supervisor.discovery.requests import ReloadFailedError, Requests
 from supervisor.discovery.resolution import BadTargetError, Targets
 from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.tls_contexts import TlsContexts
@@ -40,10 +40,6 @@ UNLIMITED = 1 << 30
 
 class NoEndpointsError(Exception):
     """There is no endpoint, and trying again is pointless; the text says why (exit code 69)."""
-
-
-class ReloadFailedError(Exception):
-    """The new targets cannot be used and the old ones stay in use; the text says why."""
 
 
 ActiveNames = Callable[[], Collection[str]]
@@ -81,11 +77,7 @@ class DiscoveryLoop:
         self.max_lookups = self.max_handshakes = UNLIMITED
         """How many there may be at once; to be set before :meth:`start`."""
         self._targets: Targets | None = None
-        self._candidate: Config | None = None
-        self._waiters: list[asyncio.Future[None]] = []
-        self._kick = asyncio.Event()
-        self._force = False
-        self._list_changed = False
+        self._requests = Requests()
         self._asked_all_at = -math.inf
         self._any_active = True
         self._publication = Publication(log, on_found=on_found, on_list=on_list, wall=wall)
@@ -97,7 +89,7 @@ class DiscoveryLoop:
                 active=active_names,
                 listen=lambda: self._listen,
                 look_up=self._look_up,
-                on_change=self._rejoin,
+                on_change=self._requests.resolve_again,
             ),
             draw=draw,
             wall=wall,
@@ -105,6 +97,7 @@ class DiscoveryLoop:
         )
         self._has_former = False
         self._former: tuple[Discovered, ...] = ()
+        self._former_check = describe_tls_check(config)
         self._task: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -132,17 +125,34 @@ class DiscoveryLoop:
         """The member list of the cluster that endpoints follow, None if they follow none."""
         return self._member_sync.adopted
 
+    @property
+    def tls_check(self) -> str:
+        """The TLS check that the endpoints in use have passed, see ``describe_tls_check``."""
+        return describe_tls_check(self._config) if self._started.done() else self._former_check
+
+    @property
+    def _passed_our_check(self) -> bool:
+        """Whether the endpoints of the image before us passed the check that we ask for."""
+        return self._former_check == describe_tls_check(self._config)
+
     def remember(
         self,
         view: DiscoveryView,
         adopted: AdoptedList | None = None,
         found: tuple[Discovered, ...] = (),
+        *,
+        tls_check: str | None = None,
     ) -> None:
-        """Continue the counts of the image before us, whose endpoints stay until DNS answers."""
+        """Continue the counts of the image before us, whose endpoints stay until DNS answers.
+
+        ``tls_check``: see :attr:`tls_check`; None if the image before us did not say.
+        """
         self._has_former = True
         self._former = found
+        if tls_check is not None:
+            self._former_check = tls_check
         self._member_sync.remember(adopted, view.member_sync)
-        self._publication.remember(view, adopted, source=source_of(self._config))
+        self._publication.remember(view, adopted, found, source=source_of(self._config))
 
     async def start(self, listen: tuple[Address, ...]) -> None:
         """Resolve until endpoints are found and published; a task of the loop then goes on.
@@ -156,7 +166,7 @@ class DiscoveryLoop:
         self._started = asyncio.get_running_loop().create_future()
         self._listen = listen
         self._targets = self._make_targets(self._config)
-        self._targets.remember(self._former)
+        self._targets.remember(self._former, same_check=self._passed_our_check)
         self._task = asyncio.create_task(self._run(), name="discovery loop")
         try:
             await self._started
@@ -166,21 +176,20 @@ class DiscoveryLoop:
 
     def refresh(self) -> None:
         """Ask for a resolution of everything now."""
-        self._force = True
-        self._kick.set()
+        self._requests.refresh()
 
     def check_tls_again(self) -> None:
         """The files of the TLS check changed."""
         if self._targets is not None:
             self._targets.check_again()
-            self._kick.set()
+            self._requests.look_again()
 
     def set_any_active(self, any_active: bool) -> None:
         """Whether any endpoint is active; while none is, DNS is asked again and again."""
         if self._any_active != any_active:
             self._any_active = any_active
             self._member_sync.set_any_active(any_active)
-            self._kick.set()
+            self._requests.look_again()
 
     async def reload(self, config: Config) -> None:
         """Resolve the targets of a new configuration now, and go on with them.
@@ -190,11 +199,7 @@ class DiscoveryLoop:
         Raises ReloadFailedError if the new targets yield no endpoint; then the old ones stay.
         A DNS failure that leaves the last good endpoints in use is no failed reload.
         """
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._candidate = config
-        self._waiters.append(waiter)
-        self.refresh()
-        await waiter
+        await self._requests.try_candidate(config)
 
     async def close(self) -> None:
         """End the task. TLS checks under way end in order; waiting reloads are cancelled."""
@@ -205,8 +210,7 @@ class DiscoveryLoop:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        for waiter in self._waiters:
-            waiter.cancel()
+        self._requests.cancel()
 
     async def _run(self) -> None:
         while True:
@@ -221,22 +225,11 @@ class DiscoveryLoop:
                 continue
             if not self._started.done():
                 if result.definite and not self._has_former:
-                    self._started.set_exception(NoEndpointsError(_nothing(self._config, result)))
+                    self._started.set_exception(NoEndpointsError(result.why_nothing(self._config)))
                     return
-                self._publication.warn_of_waiting(result.error, staying=self._has_former)
-            await self._wait()
-
-    async def _wait(self) -> None:
-        """Wait until a resolution is due or was asked for."""
-        while True:
-            now = asyncio.get_running_loop().time()
-            due_at = self._due_at()
-            if self._force or self._list_changed or (due_at is not None and due_at <= now):
-                return
-            self._kick.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(due_at):
-                    await self._kick.wait()
+                staying = self._publication.any_in_use
+                self._publication.warn_of_waiting(result.error, staying=staying)
+            await self._requests.wait(self._due_at)
 
     def _due_at(self) -> float | None:
         """When the next resolution is due; None if none ever is."""
@@ -247,37 +240,30 @@ class DiscoveryLoop:
         planned_at, urgent = math.inf, False
         if self._targets is not None:
             planned_at = self._targets.next_at()
-            urgent = not self._any_active and self._targets.may_refresh and self._started.done()
+            found_before = self._started.done() or self._has_former
+            urgent = not self._any_active and self._targets.may_refresh and found_before
         return next_due(planned_at, asked_all_at=self._asked_all_at, urgent=urgent)
 
     async def _serve_requests(self) -> Resolution:
         """Make one resolution for all requests that wait now, and tell each how it ended."""
         now = asyncio.get_running_loop().time
         due = self._next_due()
-        waiters, self._waiters = self._waiters, []
-        candidate, self._candidate = self._candidate, None
-        asked_for, self._force = self._force, False
-        self._list_changed = False
-        force = asked_for or (due.everything and due.at <= now())
+        request = self._requests.take()
+        force = request.everything or (due.everything and due.at <= now())
         try:
-            result = await self._resolve(candidate, force=force, recheck=asked_for)
+            result = await self._resolve(request.candidate, force=force, recheck=request.everything)
         except asyncio.CancelledError:
-            for waiter in waiters:
-                waiter.cancel()
+            request.cancel()
             raise
         except Exception as error:
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(ReloadFailedError(str(error)))
-            if waiters and isinstance(error, BadTargetError | ReloadFailedError):
+            request.fail(str(error))
+            if request.waiters and isinstance(error, BadTargetError | ReloadFailedError):
                 return self._publication.last
             raise
         finally:
             if force:
                 self._asked_all_at = now()
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        request.succeed()
         return result
 
     async def _resolve(self, candidate: Config | None, *, force: bool, recheck: bool) -> Resolution:
@@ -302,16 +288,26 @@ class DiscoveryLoop:
             )
         if candidate is not None:
             if not result.endpoints:
-                raise ReloadFailedError(_nothing(candidate, result))
+                if self._targets is not None and self._targets.learn_from(targets):
+                    self._requests.resolve_again()
+                raise ReloadFailedError(result.why_nothing(candidate))
             self._config, self._targets = candidate, targets
             await self._member_sync.reconfigure(candidate, same_targets=same_targets)
         self._publish(result, adopted=adopted)
         return result
 
     def _publish(self, result: Resolution, *, adopted: AdoptedList | None) -> None:
-        """Make a result known, also to a start that waits for the first endpoints."""
+        """Make a result known, also to a start that waits for the first endpoints.
+
+        What the image before us had stays until there is something else, or until it fails the
+        TLS check that it has passed before. After a reload it is the same.
+        """
         first = not self._started.done()
-        changed = self._publication.publish(self._config, result, adopted=adopted, first=first)
+        refused = bool(result.refused) and result.definite and self._passed_our_check
+        keep = first and not result.endpoints and not refused
+        changed = self._publication.publish(
+            self._config, result, adopted=adopted, first=first, keep=keep
+        )
         if changed and result.endpoints and first:
             self._started.set_result(None)
             self._member_sync.start()
@@ -319,11 +315,6 @@ class DiscoveryLoop:
     async def _look_up(self, question: Question) -> Outcome:
         assert self._targets is not None  # noqa: S101 (for the type checker)
         return await self._targets.look_up(question)
-
-    def _rejoin(self) -> None:
-        """The member list changed: endpoints follow it; DNS is asked only what is due."""
-        self._list_changed = True
-        self._kick.set()
 
     def _make_targets(self, config: Config, before: Targets | None = None) -> Targets:
         return Targets(
@@ -338,12 +329,3 @@ class DiscoveryLoop:
             contexts=self._contexts,
             certificates=self._certificates,
         )
-
-
-def _nothing(config: Config, result: Resolution) -> str:
-    """Why there is no endpoint; if the TLS check failed, what it expected."""
-    text = f"no endpoint found: {result.error}"
-    if result.refused:
-        text += f"; expected TLS with a certificate for {tls_domain(config)}"
-        text += " from the CAs of --trusted-ca-file, unless --insecure-discovery is given"
-    return text

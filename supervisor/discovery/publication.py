@@ -52,34 +52,54 @@ class Publication:
         """The member list that the last published endpoints follow."""
         self._warned = ("", -math.inf)
 
-    def remember(self, view: DiscoveryView, adopted: AdoptedList | None, *, source: Source) -> None:
-        """Go on with what the image before us counted."""
+    @property
+    def any_in_use(self) -> bool:
+        """Whether there are endpoints, be they those of the image before us."""
+        return bool(self._found)
+
+    def remember(
+        self,
+        view: DiscoveryView,
+        adopted: AdoptedList | None,
+        found: tuple[Discovered, ...],
+        *,
+        source: Source,
+    ) -> None:
+        """Go on with what the image before us counted, and with the endpoints that it had."""
         self._joined = adopted
+        self._found = found
         self.tally.restore(view.by_source, view.results, source)
         self.last_success_at = view.last_success_at
 
     def publish(
-        self, config: Config, result: Resolution, *, adopted: AdoptedList | None, first: bool
+        self,
+        config: Config,
+        result: Resolution,
+        *,
+        adopted: AdoptedList | None,
+        first: bool,
+        keep: bool = False,
     ) -> bool:
-        """Make a result known; whether it changed an endpoint.
+        """Make a result known; whether it changed an endpoint, or is the first with endpoints.
 
         ``config`` has the targets that were resolved. ``adopted``: the member list that the result
-        follows. ``first``: no endpoint was known before.
+        follows. ``first``: none with endpoints was made known before. ``keep``: the endpoints of
+        the image before us stay, whatever the result.
         """
         targets = source_of(config)
         self._count(result, targets)
         self._log_problems(result)
         self.last = result
-        before, self._found = self._found, result.endpoints
+        before, self._found = self._found, self._found if keep else result.endpoints
         list_before, self._joined = self._joined, adopted
         change = compare(before, self._found)
-        if not change:
+        if not change and not (first and result.endpoints):
             if self._joined != list_before:
                 self._on_list()
             return False
         by_list = self._joined is not None and self._joined != list_before
         source = Source.MEMBERS if by_list else targets
-        self._log_change(config, result, change, source, first=first)
+        self._log_change(config, result, change, source, first=not before and first)
         self._on_found(self._found)
         return True
 
@@ -126,7 +146,7 @@ class Publication:
             self._log.info("using validated discovered SRV endpoints", srv=srv, endpoints=names)
         if srv and not result.srv and names:
             self._log.warn("using --endpoints instead of SRV", srv=srv, endpoints=names)
-        if not first:
+        if change and not first:
             self._log.info(
                 "endpoints changed",
                 added=change.added,

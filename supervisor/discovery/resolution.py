@@ -93,10 +93,19 @@ class Targets:
         self._in_use: tuple[Question, ...] = ()
         """What the last resolution needed; nothing else is asked again when its time comes."""
 
-    def remember(self, found: Sequence[Discovered]) -> None:
-        """Begin with what a former master had in use: it stays until DNS and TLS say otherwise."""
+    def remember(self, found: Sequence[Discovered], *, same_check: bool) -> None:
+        """Begin with what a former master had in use: it stays until DNS and TLS say otherwise.
+
+        ``same_check``: it has passed the TLS check that this configuration asks for.
+        """
         self._answers.remember(found, asyncio.get_running_loop().time())
-        self._tls.remember(found)
+        if same_check:
+            self._tls.remember(found)
+
+    def learn_from(self, tried: Targets) -> bool:
+        """Take over what the TLS check of a configuration that was not taken found, if it is the
+        same check. Whether it is."""
+        return self._tls.learn_from(tried._tls)
 
     def next_at(self) -> float:
         """When the next question or TLS check is due; infinity if none ever is."""

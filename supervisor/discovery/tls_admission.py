@@ -11,7 +11,7 @@ from supervisor.core.config import Config
 from supervisor.core.discovery.admission import Admission, Candidate
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.resolution import Resolution
-from supervisor.core.discovery.targets import owners, tls_domain
+from supervisor.core.discovery.targets import describe_tls_check, tls_domain
 from supervisor.discovery.parallel import run_in_parallel
 from supervisor.discovery.tls_gate import Gate
 from supervisor.system.certificate_watch import CertificateWatch
@@ -36,10 +36,10 @@ class TlsAdmission:
         before: TlsAdmission | None,
     ) -> None:
         """ValueError: a file that the check needs cannot be used; the text names the flag."""
-        self._config = config
         self._admission = Admission()
         self._gate: Gate | None = None
-        if owners(config) and not config.insecure_discovery:
+        self._check = describe_tls_check(config)
+        if self._check:
             self._gate = Gate(
                 tls_domain(config),
                 ca_file=config.trusted_ca_file,
@@ -50,7 +50,7 @@ class TlsAdmission:
                 contexts=contexts,
                 certificates=certificates,
             )
-        if before is not None and _key(before._config) == _key(config):
+        if before is not None and before._check == self._check:
             self._admission = before._admission.copy()
 
     @property
@@ -61,6 +61,14 @@ class TlsAdmission:
     def remember(self, found: Sequence[Discovered]) -> None:
         """What a former master had in use had passed; it is checked again before long."""
         self._admission.remember(found, asyncio.get_running_loop().time())
+
+    def learn_from(self, tried: TlsAdmission) -> bool:
+        """A configuration was tried and not taken; what its check found of our endpoints holds,
+        if it is the same check as ours. Whether it is."""
+        same = bool(self._check) and tried._check == self._check
+        if same:
+            self._admission.learn_from(tried._admission)
+        return same
 
     def next_at(self) -> float:
         """When the next check is due, on the loop's clock; infinity if none ever is."""
@@ -117,14 +125,3 @@ class TlsAdmission:
             refused=self._admission.refused(),
             waiting=self._admission.waiting(),
         )
-
-
-def _key(config: Config) -> tuple[object, ...]:
-    """What the verdicts of the check depend on."""
-    return (
-        config.insecure_discovery,
-        config.trusted_ca_file,
-        tls_domain(config),
-        config.source_addr,
-        config.proxy_out,
-    )

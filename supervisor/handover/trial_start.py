@@ -22,15 +22,19 @@ from gateway.scoreboard import Scoreboard
 from supervisor.admin.lifecycle import IMPORTS
 from supervisor.admin.sockets import AdminError, bind_all
 from supervisor.core.config import Config
+from supervisor.core.discovery.resolution import Resolution
+from supervisor.core.discovery.targets import describe_targets, describe_tls_check
 from supervisor.core.handover_state import HandoverState
 from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Roster
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.discovery.resolution import BadTargetError
+from supervisor.discovery.tls_admission import TlsAdmission
+from supervisor.discovery.tls_gate import MAX_CONCURRENT
 from supervisor.handover.inherited_listen import find_listen
 from supervisor.handover.state import read_state
 from supervisor.system import kernel_calls, limits
-from supervisor.system.connections import find_foreign_source
+from supervisor.system.connections import dial_as, find_foreign_source
 from supervisor.system.log import make_log
 from supervisor.system.unix_listener import listen_unix, remove_file
 from supervisor.workers.fork import Birth, Child, fork_workers
@@ -42,6 +46,10 @@ LATE_MODULES = (
     "supervisor.health.probe",
 )
 """What a running gateway imports only when it is needed."""
+
+TLS_TRIAL_S = 5.0
+"""An endpoint that does not answer takes --health-timeout, and there may be thousands. What is not
+decided by then is no reason against an upgrade."""
 
 TRIAL_S = 15.0
 """A worker is ready within 0.1 s of its fork; a host that swaps takes many times that."""
@@ -64,7 +72,8 @@ def run(config: Config, document: int) -> None:
     try:
         listen = asyncio.run(find_listen(config, state))
         _bind_new(config, state, listen)
-    except (AdminError, BadTargetError, OSError) as error:
+        asyncio.run(_check_tls(config, state))
+    except (AdminError, BadTargetError, OSError, ValueError) as error:
         raise TrialError(str(error)) from None
     workers = state.workers or config.workers or limits.usable_cpus()
     open_files = limits.raise_open_files()
@@ -86,6 +95,32 @@ def _bind_new(config: Config, state: HandoverState, listen: Sequence[Address]) -
             open_listener(address, exclusive=True).close()
     for admin in bind_all([each for each in config.admin_addr if each not in state.admin]):
         admin.close()
+
+
+async def _check_tls(config: Config, state: HandoverState) -> None:
+    """Where another TLS check is asked for than the endpoints have passed: do all of them fail it?
+
+    A start would end, and a reload fails. ValueError: a file of the check cannot be used.
+    """
+    dial_as(config)
+    admission = TlsAdmission(
+        config, max_handshakes=MAX_CONCURRENT, contexts=None, certificates=None, before=None
+    )
+    passed = state.tls_check in (None, describe_tls_check(config))
+    found = tuple(each for each in state.found if each.srv)
+    if not admission.required or passed or state.member_list_of != describe_targets(config):
+        return
+    try:
+        async with asyncio.timeout(TLS_TRIAL_S):
+            result = await admission.check(
+                Resolution(found), everything=True, renewed=True, late=lambda _: None
+            )
+    except TimeoutError:
+        return
+    finally:
+        await admission.close()
+    if result.refused and result.definite and not result.endpoints:
+        raise TrialError(result.why_nothing(config))
 
 
 def _try_worker(config: Config, state: HandoverState) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from supervisor.core.admin.views import ReloadView
 from supervisor.core.config import Config
 from supervisor.core.config_error import ConfigError
-from supervisor.discovery.loop import ReloadFailedError
+from supervisor.discovery.requests import ReloadFailedError
 from supervisor.reloader import Reloader, Steps
 from tests.logbook import Logbook
 

@@ -85,6 +85,10 @@ class Admission:
         twin._standings = dict(self._standings)
         return twin
 
+    def learn_from(self, other: Admission) -> None:
+        """Take over what a copy of this memory has learned since of the candidates known here."""
+        self._standings = {c: other._standings.get(c, s) for c, s in self._standings.items()}
+
     def remember(self, found: Iterable[Discovered], now: float) -> None:
         """Begin with what a former master admitted; all of it is checked again at once."""
         for each in found:

@@ -6,8 +6,10 @@ import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered, Problem
 from supervisor.core.discovery.questions import Question
+from supervisor.core.discovery.targets import tls_domain
 
 MAX_ERRORS = 5
 """So many errors are spelled out in one line; the others are counted."""
@@ -91,6 +93,14 @@ class Resolution:
         texts += [f"{name}: {reason}" for name, reason in self.left_out.items()]
         return _in_one_line(texts)
 
+    def why_nothing(self, config: Config) -> str:
+        """Why there is no endpoint; if the TLS check failed, what it expected."""
+        text = f"no endpoint found: {self.error}"
+        if self.refused:
+            text += f"; expected TLS with a certificate for {tls_domain(config)}"
+            text += " from the CAs of --trusted-ca-file, unless --insecure-discovery is given"
+        return text
+
     @property
     def incomplete(self) -> str:
         """The part of ``error`` that is about DNS; "" if DNS answered everything."""
@@ -98,5 +108,6 @@ class Resolution:
 
 
 def _in_one_line(texts: Sequence[str]) -> str:
-    left = len(texts) - MAX_ERRORS
-    return "; ".join(texts[:MAX_ERRORS]) + (f"; and {left} more" if left > 0 else "")
+    different = list(dict.fromkeys(texts))  # ports of one host share its error
+    left = len(different) - MAX_ERRORS
+    return "; ".join(different[:MAX_ERRORS]) + (f"; and {left} more" if left > 0 else "")

@@ -50,6 +50,17 @@ def tls_domain(config: Config) -> str:
     return ".".join(labels)
 
 
+def describe_tls_check(config: Config) -> str:
+    """What the verdicts of the TLS check depend on; "" if endpoints found by SRV need not pass it.
+
+    Who passed has passed this check, and no other one.
+    """
+    if config.insecure_discovery or not owners(config):
+        return ""
+    dialing = [*config.source_addr, config.proxy_out]
+    return " ".join([tls_domain(config), config.trusted_ca_file or "system", *dialing])
+
+
 def host_question(address: HostPort) -> Question:
     """How to look up a name as an operator wrote it: a trailing dot makes it absolute."""
     return Question(QuestionKind.HOST if address.absolute else QuestionKind.SEARCH, address.host)

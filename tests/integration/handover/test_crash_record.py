@@ -107,6 +107,47 @@ def test_an_adopted_member_list_outlives_a_crash(tmp_path: Path) -> None:
         insist_put(cluster, f"127.0.0.1:{gateway.address[1]}", "a", "b")
 
 
+@needs_etcd
+@pytest.mark.slow
+@pytest.mark.parametrize("road", ["crash", "upgrade"])
+def test_the_member_list_outlives_a_dns_that_denies_everything(tmp_path: Path, road: str) -> None:
+    """No endpoint is left, the master is replaced, and the names of the list are still followed."""
+    with contextlib.ExitStack() as stack:
+        ns = stack.enter_context(NameServer())
+        cluster = stack.enter_context(Cluster(announced="infra.example.test"))
+        ports = cluster.client_ports
+        ns.set("infra.example.test", "A", "127.0.0.1", ttl=1)
+        ns.set("seed.example.test", "A", "127.0.0.1", ttl=1)
+        gateway = stack.enter_context(
+            managed(
+                tmp_path,
+                *("--workers=1", "--member-sync=1s", "--removal-grace=1s"),
+                *(f"--endpoints=seed.example.test:{ports[0]}", f"--nameserver={ns.address}"),
+            )
+        )
+
+        def used(status: dict[str, Any]) -> set[str]:
+            return {e["endpoint"] for e in status["endpoints"] if e["state"] != "removed"}
+
+        members = {f"infra.example.test:{port}" for port in ports}
+        gateway.until(lambda status: len(used(status)) == 3)  # one under the seed's name
+        ns.faults[""] = Fault.NXDOMAIN
+        gateway.until(lambda status: used(status) == set())
+        if road == "crash":
+            gateway.crash()
+        else:
+            assert gateway.manager.main is not None
+            gateway.manager.main.send_signal(signal.SIGUSR2)
+            ready = "ready to proxy client requests"
+            log = tmp_path / "log"
+            gateway.manager.until(lambda: log.read_text().count(ready) == 2, 60)
+        gateway.until(lambda status: status["discovery"]["member_sync"]["members"])
+        ns.faults = {"seed.example.test": Fault.NXDOMAIN}
+        gateway.until(lambda status: used(status) == members)
+        put = cluster.ctl(f"127.0.0.1:{gateway.address[1]}", "put", "a", "b")
+        assert put.returncode == 0, put.stderr
+
+
 @pytest.mark.slow
 def test_who_is_in_grace_stays_so_after_a_crash(tmp_path: Path) -> None:
     """Also if DNS had denied every endpoint by then, and the next master finds only others."""

@@ -122,3 +122,18 @@ def test_with_other_files_whoever_did_not_pass_is_checked_at_once() -> None:
     admission.hurry(0.5)
     assert admission.next_at() == 0.5
     assert admission.to_check([E], 0.5) == (TWO,)
+
+
+def test_what_a_copy_learned_counts_for_those_known_here() -> None:
+    """A configuration that was tried and not taken has checked other endpoints, too."""
+    ours = Admission()
+    ours.take(ONE, Passed(), 0)
+    ours.take(TWO, Passed(), 0)
+    tried = ours.copy()
+    other = Candidate("b:1", "10.0.0.9", 1)
+    tried.to_check([Discovered("a:1", "a", 1, (ONE.address,))], 0, everything=True)
+    tried.take(ONE, Refused("expired"), 1)
+    tried.take(other, Refused("expired"), 1)
+    ours.learn_from(tried)
+    assert ours.refused() == {"a:1": "expired"}
+    assert [each.addresses for each in ours.admitted([E])] == [(TWO.address,)]

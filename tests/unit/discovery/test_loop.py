@@ -18,7 +18,8 @@ from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.system_names import Files
 from supervisor.discovery import loop as loop_module
 from supervisor.discovery.listen_addresses import resolve_listen
-from supervisor.discovery.loop import DiscoveryLoop, NoEndpointsError, ReloadFailedError
+from supervisor.discovery.loop import DiscoveryLoop, NoEndpointsError
+from supervisor.discovery.requests import ReloadFailedError
 from supervisor.discovery.resolution import BadTargetError
 from tests.dns import Fault, NameServer
 from tests.logbook import Logbook
@@ -245,10 +246,11 @@ def test_after_an_upgrade_a_failing_dns_leaves_the_endpoints_in_use(
     """Whatever DNS says, the start goes on trying, says that they stay, and counts on."""
     ns.faults[""] = fault
     before = DiscoveryView(srv="test", last_success_at=1.0, results={"success": 7})
+    found = Discovered("n9.test:1", "n9.test", 1, ("127.0.0.9",))  # no record of it is known
 
     async def main() -> None:
         fixture = Fixture(config, files)
-        fixture.it.remember(before)
+        fixture.it.remember(before, found=(found,))
         task = asyncio.create_task(fixture.start())
         await until(lambda: fixture.log.lines_of("discovery failed, endpoints stay as they were"))
         assert not fixture.log.lines_of("no endpoint found yet, trying again")
@@ -261,6 +263,27 @@ def test_after_an_upgrade_a_failing_dns_leaves_the_endpoints_in_use(
         assert fixture.told.names == ["n1.test:2379", "n2.test:2379"]
         assert fixture.it.view.results["success"] > 7
         assert (fixture.it.view.last_success_at or 0) > 1.0
+        await fixture.it.close()
+
+    asyncio.run(main())
+
+
+def test_after_a_crash_without_endpoints_they_are_waited_for(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """DNS had denied everything before, and that is no reason to end."""
+    ns.faults[""] = Fault.NXDOMAIN
+
+    async def main() -> None:
+        fixture = Fixture(config, files)
+        fixture.it.remember(DiscoveryView())
+        task = asyncio.create_task(fixture.start())
+        await until(lambda: fixture.log.lines_of("no endpoint found yet, trying again"))
+        assert not fixture.log.lines_of("discovery failed, endpoints stay as they were")
+        ns.faults.clear()
+        fixture.it.refresh()
+        await task
+        assert fixture.told.names == ["n1.test:2379", "n2.test:2379"]
         await fixture.it.close()
 
     asyncio.run(main())
@@ -855,5 +878,121 @@ class TestTlsGate:
             async with started(replace(secure, insecure_discovery=True), files) as f:
                 with pytest.raises(ReloadFailedError, match="/nonexistent/ca"):
                     await f.it.reload(missing)
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("road", ["refresh", "reload", "upgrade", "crash"])
+    def test_the_only_one_that_fails_its_check_is_not_used(
+        self, secure: Config, files: Files, ns: NameServer, authority: Authority, road: str
+    ) -> None:
+        """By whatever road the check comes; at a fresh start the same ends the start."""
+        server = Server(authority.context("test"))
+        ns.set(PLAIN, "SRV", f"0 0 {server.port} n1.test.")
+
+        async def main() -> None:
+            async with started(secure, files) as f:
+                server.stop()
+                with Server(authority.context("wrong.test"), server.port):
+                    if road in ("upgrade", "crash"):
+                        after = Fixture(secure, files)
+                        after.it.remember(f.it.view, found=f.told.lists[-1], tls_check=None)
+                        starting = asyncio.create_task(after.start())
+                        await until(lambda: after.told.lists == [()])
+                        assert after.log.lines_of("endpoint left out")
+                        assert "discovery failed, endpoints stay as they were" not in (
+                            after.log.messages
+                        )
+                        starting.cancel()
+                        return
+                    if road == "refresh":
+                        f.it.refresh()
+                    else:
+                        with pytest.raises(ReloadFailedError, match="Hostname mismatch"):
+                            await f.it.reload(secure)
+                    await until(lambda: f.told.lists[-1] == ())
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("road", ["reload", "upgrade"])
+    def test_one_that_comes_back_with_a_good_certificate_is_used_again(
+        self, secure: Config, files: Files, ns: NameServer, authority: Authority, road: str
+    ) -> None:
+        """After a check that left no endpoint the checks go on by themselves."""
+        server = Server(authority.context("test"))
+        ns.set(PLAIN, "SRV", f"0 0 {server.port} n1.test.")
+
+        async def main() -> None:
+            async with started(secure, files) as before:
+                server.stop()
+                with Server(authority.context("wrong.test"), server.port):
+                    f = before
+                    if road == "upgrade":
+                        f = Fixture(secure, files)
+                        f.it.remember(before.it.view, found=before.told.lists[-1], tls_check=None)
+                        starting = asyncio.create_task(f.start())
+                    else:
+                        with pytest.raises(ReloadFailedError):
+                            await f.it.reload(secure)
+                    await until(lambda: f.told.lists and f.told.lists[-1] == ())
+                with Server(authority.context("test"), server.port):
+                    await until(lambda: f.told.lists[-1] != ())
+                if road == "upgrade":
+                    await starting
+                    await f.it.close()
+
+        asyncio.run(main())
+
+    def test_a_reload_with_a_check_that_nobody_passes_leaves_the_endpoints(
+        self, secure: Config, files: Files, ns: NameServer, authority: Authority, tmp_path: Path
+    ) -> None:
+        """Another CA is another check: what it finds does not count for the check in use."""
+        other = Authority(tmp_path, "other")
+        with Server(authority.context("test")) as server:
+            ns.set(PLAIN, "SRV", f"0 0 {server.port} n1.test.")
+
+            async def main() -> None:
+                async with started(secure, files) as f:
+                    with pytest.raises(ReloadFailedError, match="certificate"):
+                        await f.it.reload(replace(secure, trusted_ca_file=other.file))
+                    f.it.refresh()
+                    await until(lambda: f.it.view.results["success"] > 2)
+                    assert len(f.told.lists) == 1
+
+            asyncio.run(main())
+
+    @pytest.mark.parametrize("same_check", [True, False])
+    def test_after_an_upgrade_one_that_is_down_stays(
+        self,
+        secure: Config,
+        files: Files,
+        ns: NameServer,
+        authority: Authority,
+        same_check: bool,
+    ) -> None:
+        """It has passed. After another check than before it stays until one passes this check."""
+        port = free_port()
+        ns.set(PLAIN, "SRV", f"0 0 {port} n1.test.")
+        found = Discovered(
+            f"n1.test:{port}", "n1.test", port, ("127.0.0.1",), tls=True, srv=True, owners=(PLAIN,)
+        )
+
+        async def main() -> None:
+            after = Fixture(secure, files)
+            check = after.it.tls_check
+            before = check if same_check else "another one"
+            after.it.remember(DiscoveryView(), found=(found,), tls_check=before)
+            starting = asyncio.create_task(after.start())
+            await until(lambda: starting.done() or after.it.view.refused)
+            assert starting.done() == same_check
+            assert after.told.lists == ([(found,)] if same_check else [])
+            with Server(authority.context("wrong.test"), port):
+                await until(lambda: "Hostname" in str(after.it.view.refused))
+            assert after.told.lists == ([(found,), ()] if same_check else [])
+            assert after.it.tls_check == before, "it is what the endpoints in use have passed"
+            with Server(authority.context("test"), port):
+                await until(lambda: after.told.lists and after.told.lists[-1] == (found,))
+            await starting
+            assert after.it.tls_check == check
+            await after.it.close()
 
         asyncio.run(main())

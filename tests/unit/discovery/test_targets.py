@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.core.address import HostPort
@@ -10,6 +12,7 @@ from supervisor.core.discovery.questions import Question, QuestionKind
 from supervisor.core.discovery.targets import (
     Owner,
     describe_targets,
+    describe_tls_check,
     host_question,
     owners,
     static_targets,
@@ -75,3 +78,19 @@ def test_a_trailing_dot_spares_the_search_list() -> None:
     assert host_question(absolute) == Question(QuestionKind.HOST, "web.test")
     config = Config(endpoints=(StaticTarget(relative), StaticTarget(absolute)))
     assert list(static_targets(config)) == [StaticTarget(absolute)]
+
+
+def test_the_tls_check_is_told_by_what_its_verdicts_depend_on() -> None:
+    """Two configurations with the same text accept each other's verdicts; "" is no check."""
+    plain = Config(discovery_srv="Example.com.")
+    assert describe_tls_check(Config()) == ""
+    assert describe_tls_check(replace(plain, insecure_discovery=True)) == ""
+    full = Config(discovery_srv="_x._tcp.example.com")
+    assert describe_tls_check(plain) == describe_tls_check(full)
+    others = [
+        replace(plain, trusted_ca_file="/ca.pem"),
+        replace(plain, source_addr=("10.0.0.1",)),
+        replace(plain, proxy_out="v2"),
+        replace(plain, discovery_srv="example.org"),
+    ]
+    assert len({describe_tls_check(each) for each in (plain, *others)}) == 5

@@ -81,6 +81,7 @@ def test_everything_comes_back() -> None:
         confirmed=False,
     )
     state.member_list_of = "10.0.0.1:2379 False"
+    state.tls_check = "example.com system off"
     state.discovery = DiscoveryView(
         by_source={"members": {"success": 2}},
         results={"success": 1},
@@ -95,6 +96,7 @@ def test_everything_comes_back() -> None:
     assert again.image is not None
     assert again.member_list == state.member_list
     assert again.member_list_of == state.member_list_of
+    assert again.tls_check == state.tls_check
     assert again.discovery is not None
     assert again.discovery.by_source == {"members": {"success": 2}}
     assert again.discovery.member_sync is not None

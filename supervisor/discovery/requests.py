@@ -1,0 +1,106 @@
+"""Requests for a resolution: what the next one has to do, and who waits for its end.
+
+Requests that arrive during a resolution (200 SIGHUPs, for example) are all served by the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from supervisor.core.config import Config
+
+
+class ReloadFailedError(Exception):
+    """The new targets cannot be used and the old ones stay in use; the text says why."""
+
+
+Waiter = asyncio.Future[None]
+
+
+@dataclass(slots=True)
+class Request:
+    """All requests that one resolution serves.
+
+    ``candidate``: the configuration of the newest reload. ``everything``: ask and check anew
+    whatever was answered and checked before.
+    """
+
+    candidate: Config | None = None
+    everything: bool = False
+    again: bool = False
+    waiters: list[Waiter] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return self.everything or self.again
+
+    def succeed(self) -> None:
+        """Tell those who wait that the resolution is over."""
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def fail(self, reason: str) -> None:
+        """Tell those who wait that nothing came of it."""
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_exception(ReloadFailedError(reason))
+
+    def cancel(self) -> None:
+        for waiter in self.waiters:
+            waiter.cancel()
+
+
+class Requests:
+    """Collects the requests until :meth:`take`."""
+
+    def __init__(self) -> None:
+        self._next = Request()
+        self._kick = asyncio.Event()
+
+    def refresh(self) -> None:
+        """Everything is to be asked and checked now."""
+        self._next.everything = True
+        self._kick.set()
+
+    def resolve_again(self) -> None:
+        """What is known counts differently now; only what is due is asked."""
+        self._next.again = True
+        self._kick.set()
+
+    def look_again(self) -> None:
+        """Something may be due earlier than it was."""
+        self._kick.set()
+
+    def try_candidate(self, config: Config) -> Waiter:
+        """The targets of a new configuration are to be resolved; what is returned says how it went.
+
+        It raises ReloadFailedError.
+        """
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        self._next.candidate = config
+        self._next.waiters.append(waiter)
+        self.refresh()
+        return waiter
+
+    def take(self) -> Request:
+        """What there is to do now; the caller answers those who wait."""
+        taken, self._next = self._next, Request()
+        return taken
+
+    async def wait(self, due_at: Callable[[], float | None]) -> None:
+        """Until there is a request, or what :meth:`look_again` may change is due."""
+        while True:
+            due = due_at()
+            if self._next or (due is not None and due <= asyncio.get_running_loop().time()):
+                return
+            self._kick.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._kick.wait()
+
+    def cancel(self) -> None:
+        """There will be no further resolution."""
+        self._next.cancel()
