@@ -8,6 +8,7 @@ from dataclasses import field, replace
 
 import orjson
 import pytest
+
 from gateway.core import records
 
 
@@ -53,7 +54,7 @@ def test_equality_and_hash_are_those_of_the_compared_fields() -> None:
     assert Point(1, 2, seen=3) == Point(1, 2, seen=4)
     assert hash(Point(1, 2, seen=3)) == hash(Point(1, 2, seen=4)) == hash(Reference(1, 2))
     assert Point(1, 2) != Point(1, 3)
-    assert Point(1, 2) != Reference(1, 2)
+    assert Point(1, 2) != Reference(1, 2)  # type: ignore[comparison-overlap]
     assert (Wrapped("a"), Nothing()) == (Wrapped("a"), Nothing())
     assert Wrapped("a") != Wrapped("b")
     assert len({Wrapped("a"), Wrapped("a"), Nothing(), Nothing()}) == 2
@@ -67,7 +68,7 @@ def test_a_class_that_is_not_frozen_has_no_hash() -> None:
 
 def test_without_equality_an_instance_equals_itself_alone() -> None:
     one = Own(1)
-    assert one == one  # noqa: PLR0124 - that is what is asked
+    assert one == one
     assert one != Own(1)
     assert hash(one) is not None
 
@@ -81,9 +82,14 @@ def test_arguments_and_defaults_are_the_librarys() -> None:
     assert (Point(x=1).y, Tally().counts) == (0, {})
     assert Tally().counts is not Tally().counts
     with pytest.raises(TypeError, match="positional"):
-        Tally({})  # type: ignore[misc]
+        Tally({})  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="'x'"):
         Point()  # type: ignore[call-arg]
+
+
+def test_a_class_without_slots_is_refused() -> None:
+    with pytest.raises(TypeError, match="the standard library's"):
+        records.dataclass(slots=False)
 
 
 def test_there_is_no_room_for_another_attribute() -> None:
@@ -103,5 +109,7 @@ def test_what_others_do_with_a_dataclass_works() -> None:
             assert (x, y) == (1, 2)
 
 
-def test_a_class_keeps_its_docstring_or_has_its_name_for_one() -> None:
-    assert (Point.__doc__, Tally.__doc__) == ("A place.", "Tally")
+def test_a_class_has_the_names_of_its_source() -> None:
+    assert (Point.__doc__, Point.__name__, Point.__module__) == ("A place.", "Point", __name__)
+    with pytest.raises(TypeError, match=r"Point\.__init__\(\)"):
+        Point()  # type: ignore[call-arg]
