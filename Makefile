@@ -21,7 +21,8 @@ COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=100
 
 # Tests of the integration that take all cases, or all releases of etcd, in `make stress`.
 LONGER := $(addprefix tests/integration/,test_every_descriptor.py discovery/test_member_sync.py \
-  cli/test_check_etcd.py health/test_etcd_members.py packaging/test_sbom.py)
+  admin/test_page.py cli/test_check_etcd.py health/test_etcd_members.py packaging/test_sbom.py \
+  packaging/test_one_file.py)
 
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 
@@ -55,7 +56,7 @@ run: $(VENV)/.runtime
 	@$(BIN)/etcd-gateway demo
 
 test: $(VENV)/.tests
-	@echo "style, types, the programs that tests drive, and the unit tests: two minutes or three"
+	@echo "style, types, the programs that tests drive, and the unit tests: three minutes or four"
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target check programs cover
 	$(PYTEST) $(call side_by_side,$(MOSTLY_WAITING)) -m "not alone" tests/integration tests/stress
 	$(PYTEST) -m alone tests

@@ -12,6 +12,7 @@ import gc
 import os
 import socket
 import traceback
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 import uvloop
@@ -23,7 +24,6 @@ from gateway.core.counters import End, WorkerCounters
 from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.log import Log
 from gateway.core.outcome import EXHAUSTED
-from gateway.core.records import dataclass
 from gateway.core.table import Table
 from gateway.heartbeat import Heartbeat
 from gateway.ingress.ingress import Ingress

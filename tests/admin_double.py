@@ -285,7 +285,7 @@ class AdminDouble:
 
     def __exit__(self, *_: object) -> None:
         _pipe(self.process.stdin).close()
-        self.process.wait(10)
+        self.process.wait(60)
         _pipe(self.process.stdout).close()
 
 

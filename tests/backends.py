@@ -49,7 +49,7 @@ class Backend:
         self._thread = threading.Thread(target=self._run, name=f"backend {name}", daemon=True)
         self._started = threading.Event()
         self._thread.start()
-        assert self._started.wait(10)
+        assert self._started.wait(60)
 
     @property
     def address(self) -> str:
@@ -62,7 +62,7 @@ class Backend:
         """Close the listener and reset every connection."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._done.set)
-            self._thread.join(10)
+            self._thread.join(60)
 
     def __enter__(self) -> Self:
         return self

@@ -153,7 +153,7 @@ class NameServer:
 
     def _serve_tcp(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError), listener.accept()[0] as sock:
-            sock.settimeout(2)
+            sock.settimeout(20)
             with sock.makefile("rb") as stream:
                 (length,) = struct.unpack("!H", stream.read(2))
                 wire = stream.read(length)

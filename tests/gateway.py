@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from supervisor.cli.admin_client import fetch_status
-from tests.support import free_port, wait_until
+from tests.support import PATIENCE, free_port, wait_until
 
 COMMAND = [str(Path(sys.executable).with_name("etcd-gateway"))]
 READY = "ready to proxy client requests"
+
+BEFORE_ITS_LOG = "etcd-gateway: "
+"""So begins what the command says while it has no log yet; also after the exec of an upgrade."""
 
 ASK_IDLE_ONES_TOO = "--health-idle-interval=10ms"
 """Tests end endpoints that nobody uses, and wait for the probe that notices; flags that a test
@@ -50,6 +53,8 @@ class Gateway:
         self.port = free_port()
         self.listen = f"127.0.0.1:{self.port}" if listen is None else listen
         self._log = tempfile.NamedTemporaryFile(prefix="gateway-", suffix=".log")  # noqa: SIM115
+        self._read = 0
+        self._parsed: list[dict[str, Any]] = []
         argv = [*(prefix or []), *(command or COMMAND), "start"]
         argv += [f"--listen-addr={self.listen}"] if self.listen else []
         argv += [f"--workers={workers}", "--log-format=json", ASK_IDLE_ONES_TOO, *flags]
@@ -77,11 +82,16 @@ class Gateway:
 
     def lines(self, msg: str | None = None) -> list[dict[str, Any]]:
         """Its log lines, all of them or those with this ``msg``; fails on a torn line."""
-        whole = self.text().rpartition("\n")[0]
-        parsed = [json.loads(line) for line in whole.splitlines()]
-        return [line for line in parsed if msg is None or line["msg"] == msg]
+        with open(self._log.name, "rb") as file:  # whoever waits for a line asks again and again
+            file.seek(self._read)
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._read += len(whole) + len(end)
+        for line in whole.decode().splitlines():
+            if not line.startswith(BEFORE_ITS_LOG):
+                self._parsed.append(json.loads(line))
+        return [line for line in self._parsed if msg is None or line["msg"] == msg]
 
-    def wait_line(self, msg: str, deadline_s: float = 15.0, count: int = 1) -> dict[str, Any]:
+    def wait_line(self, msg: str, deadline_s: float = 20.0, count: int = 1) -> dict[str, Any]:
         """The ``count``-th log line with this ``msg``, as soon as it is there."""
 
         def seen() -> bool:
@@ -96,7 +106,7 @@ class Gateway:
             raise AssertionError(f"{error}\n{self.text()[-4000:]}") from None
         return self.lines(msg)[count - 1]
 
-    def wait_ready(self, deadline_s: float = 15.0) -> Gateway:
+    def wait_ready(self, deadline_s: float = 20.0) -> Gateway:
         self.wait_line(READY, deadline_s)
         return self
 
@@ -108,13 +118,18 @@ class Gateway:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def stop(self, deadline_s: float = 20.0) -> int:
-        """TERM, and KILL if that does not end it in time; its exit code. Workers end with it."""
+    def stop(self, deadline_s: float = 20.0, *, at_once: bool = False) -> int:
+        """TERM, and KILL if that does not end it in time; its exit code. Workers end with it.
+
+        ``at_once``: with a second signal, so that nobody waits for the sessions that are left.
+        """
         workers = self.workers() if self.process.poll() is None else []
         if self.process.poll() is None:
             self.process.terminate()
+            if at_once:
+                self.process.send_signal(signal.SIGINT)
         try:
-            code = self.process.wait(deadline_s)
+            code = self.process.wait(deadline_s * PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             code = self.process.wait()
@@ -132,7 +147,7 @@ class Gateway:
 
     def __exit__(self, *_: object) -> None:
         if not self._log.file.closed:
-            self.stop()
+            self.stop(at_once=True)
 
 
 def all_know(admin: str, before: int) -> bool:
@@ -159,7 +174,7 @@ def running(*flags: str, **options: Any) -> Iterator[Gateway]:
 
 
 def run_command(
-    *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 30.0
+    *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 60.0
 ) -> subprocess.CompletedProcess[str]:
     """The ``etcd-gateway`` command with these arguments, run to its end."""
     return subprocess.run(

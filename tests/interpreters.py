@@ -144,6 +144,9 @@ def main() -> int:
         "--newest", action="store_true", help="the newest Python alone, if it is not this one"
     )
     parser.add_argument("--quick", action="store_true", help="without the slow tests")
+    parser.add_argument(
+        "--prepare", action="store_true", help="make the environments, and run nothing"
+    )
     parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1))
     parser.add_argument("tests", nargs="*", default=["tests"], help="what pytest is to run")
     options = parser.parse_args()
@@ -158,6 +161,10 @@ def main() -> int:
         environments = list(choose(options.only))
     if not environments:
         parser.error("no such Python was found")
+    if options.prepare:
+        for environment in environments:
+            prepare(environment)
+        return 0
     results = [
         test(environment, options.tests, options.jobs, quick=options.quick)
         for environment in environments

@@ -113,7 +113,7 @@ class Plane:
     ) -> None:
         self.ask(self._close)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self.loop.close()
 
     def _open(self) -> None:
@@ -209,12 +209,12 @@ class Backend:
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         self.sock.bind((host, 0))
         self.sock.listen(backlog)
-        self.sock.settimeout(10)
+        self.sock.settimeout(60)
         self.endpoint = endpoint_of(self.sock.getsockname()[1], host)
 
     def accept(self) -> socket.socket:
         sock, _ = self.sock.accept()
-        sock.settimeout(10)
+        sock.settimeout(60)
         return sock
 
     def __enter__(self) -> Self:

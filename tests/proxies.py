@@ -73,7 +73,7 @@ def _running(argv: list[str], name: str, config: str, port: int) -> Iterator[Non
             yield
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 def _takes(port: int) -> bool:

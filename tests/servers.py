@@ -40,7 +40,7 @@ class Server:
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
 
     def _accept(self) -> None:
         while True:
@@ -56,7 +56,7 @@ class Server:
     def _serve(self, conn: socket.socket) -> None:
         self.open += 1
         try:
-            conn.settimeout(5)
+            conn.settimeout(60)
             with contextlib.ExitStack() as stack:
                 stack.enter_context(conn)
                 if self._context is not None:

@@ -127,7 +127,7 @@ class Shortage:
     def __exit__(self, *_: object) -> None:
         self.disarm()
         os.close(self._stop_w)
-        self._thread.join(10)
+        self._thread.join(60)
         os.close(self._stop_r)
         self._listener.close()
         self._folder.cleanup()

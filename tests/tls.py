@@ -66,7 +66,7 @@ class Server:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
-        self._thread.join(5)
+        self._thread.join(60)
 
     def __enter__(self) -> Self:
         return self
@@ -82,7 +82,7 @@ class Server:
                 return
             self.connections += 1
             with sock, contextlib.suppress(OSError):
-                sock.settimeout(5)
+                sock.settimeout(60)
                 if isinstance(self._talk, ssl.SSLContext):
                     self._shake_hands(sock, self._talk)
                 else:

@@ -56,7 +56,7 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join(30)
+        self._thread.join(60)
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -66,7 +66,7 @@ class Load:
     async def _come_and_go(self) -> None:
         while not self._over.is_set():
             try:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     await self._visit()
             except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
                 self.lost.append(repr(error))

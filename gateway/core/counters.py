@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import bisect
 import enum
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from gateway.core.records import dataclass
 from gateway.core.round_trips import RoundTrips
 
 DIAL_BOUNDS_S: tuple[float, ...] = (

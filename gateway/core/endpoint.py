@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import enum
-
-from gateway.core.records import dataclass
+from dataclasses import dataclass
 
 
 class EndpointState(enum.StrEnum):

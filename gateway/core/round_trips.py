@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.core.records import dataclass
+from dataclasses import dataclass
 
 KEPT_PER_REPORT = 0.9
 """What a sample still weighs at the next report; after seven seconds it is half."""

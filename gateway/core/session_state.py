@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-
-from gateway.core.records import dataclass
+from dataclasses import dataclass
 
 STALLED_S = 1.0
 """How long a peer takes no byte until its session is called stalled. An acknowledgment that is

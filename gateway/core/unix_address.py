@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-
-from gateway.core.records import dataclass
+from dataclasses import dataclass
 
 PREFIX = "unix:"
 """What such an address begins with."""

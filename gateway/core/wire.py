@@ -40,10 +40,9 @@ _TYPES: dict[str, type] = {
     kind.__name__: kind for kind in typing.get_args(messages.Down) + typing.get_args(messages.Up)
 }
 
-
-@functools.cache
-def _field_names(kind: type) -> tuple[str, ...]:
-    return tuple(each.name for each in dataclasses.fields(kind))
+_FIELDS: dict[type, tuple[str, ...]] = {
+    kind: tuple(each.name for each in dataclasses.fields(kind)) for kind in _TYPES.values()
+}
 
 
 def prepare() -> None:
@@ -57,11 +56,11 @@ def encode(message: messages.Down | messages.Up, *, descriptors: int = 0) -> byt
 
     ``descriptors``: how many are sent with it.
     """
-    kind: type = type(message)
+    kind = type(message)
     fields: dict[str, Any] = {"type": kind.__name__}
     if descriptors:
         fields[DESCRIPTORS] = descriptors
-    for name in _field_names(kind):
+    for name in _FIELDS[kind]:
         fields[name] = getattr(message, name)
     line = json_codec.dumps_line(fields)
     if len(line) > MAX_LINE_BYTES:

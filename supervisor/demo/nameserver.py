@@ -10,6 +10,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -23,8 +24,6 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 import dns.zone
-
-from gateway.core.records import dataclass
 
 _HOST = "127.0.0.1"
 _UDP_BYTES = 512  # RFC 1035: what a client without EDNS takes

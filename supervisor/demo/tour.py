@@ -6,8 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-
-from gateway.core.records import dataclass
+from dataclasses import dataclass
 
 _SESSIONS = 30
 _FOLLOW_LIMIT_S = 15.0

@@ -41,7 +41,7 @@ class Watch:
     def close(self) -> None:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
-        self._thread.join(5)
+        self._thread.join(60)
         assert self._process.stdout is not None
         self._process.stdout.close()
 

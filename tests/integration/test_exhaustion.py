@@ -287,7 +287,7 @@ def test_an_admin_socket_on_a_full_disk(tmp_path: Path) -> None:
         small_disk(tmp_path / "disk", "nr_inodes=1") as disk,
         Gateway(f"--admin-addr=unix:{disk}/admin", endpoints=["127.0.0.1:1"]) as gateway,
     ):
-        assert gateway.process.wait(20) == 1
+        assert gateway.process.wait(60) == 1
         last = gateway.lines()[-1]
         assert last["msg"].startswith(f"cannot serve the admin address unix:{disk}/admin: ")
         assert "No space left on device" in last["msg"]

@@ -23,7 +23,7 @@ def new_event_loop():
 
 def last_line(gateway: Gateway, code: int) -> str:
     """What the last line says, of a gateway that ends with this exit code."""
-    assert gateway.process.wait(30) == code, gateway.text()
+    assert gateway.process.wait(60) == code, gateway.text()
     last = json.loads(gateway.text().splitlines()[-1])
     assert last["level"] == "error"
     return f"{last['msg']} {last.get('error', '')}"
@@ -91,5 +91,5 @@ def test_a_killed_worker_is_no_failed_start(tmp_path: Path) -> None:
     with Gateway(f"--admin-addr=unix:{tmp_path / 'a'}", endpoints=["127.0.0.1:1"]) as it:
         it.wait_line("starting")
         it.signal(signal.SIGTERM)
-        assert it.process.wait(30) == 0
+        assert it.process.wait(60) == 0
         assert [line for line in it.lines() if line["level"] == "error"] == []

@@ -41,7 +41,7 @@ def answer(about: str, directory: Path, logs: dict[str, str]) -> list[list[str]]
     for name, text in logs.items():
         (directory / name).write_text(text)
     done = subprocess.run(
-        ["sh", "-c", question(about)], cwd=directory, capture_output=True, text=True, timeout=30
+        ["sh", "-c", question(about)], cwd=directory, capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stderr) == (0, "")
     return [line.split("\t") for line in done.stdout.splitlines()]
@@ -72,7 +72,7 @@ def test_which_client_did_etcd_reject(tmp_path: Path) -> None:
         with connect(gateway.address) as plain:
             rejected = "{}:{}".format(*plain.getsockname())
             plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            plain.settimeout(10)
+            plain.settimeout(60)
             while plain.recv(4096):
                 pass
         end_sessions(gateway, 4)

@@ -84,7 +84,7 @@ class Field:
         connection = http.client.HTTPConnection("gateway", timeout=5)
         connection.sock = socket.socket(socket.AF_UNIX)
         with contextlib.closing(connection):
-            connection.sock.settimeout(5)
+            connection.sock.settimeout(60)
             connection.sock.connect(str(self.admin))
             connection.request("GET", "/status")
             document: dict[str, Any] = json.loads(connection.getresponse().read())
@@ -176,7 +176,7 @@ def _connect_in(netns: str, address: tuple[str, int], count: int) -> list[socket
         _, fds, _, _ = socket.recv_fds(ours, 1, count)
     sockets = [socket.socket(fileno=fd) for fd in fds]
     for sock in sockets:
-        sock.settimeout(10)
+        sock.settimeout(60)
     return sockets
 
 
@@ -266,8 +266,9 @@ def prepared(folder: Path, delay_s: float) -> Iterator[Field]:
         for process in reversed(ground.processes):
             if process.poll() is None:
                 process.terminate()
+                process.send_signal(signal.SIGINT)  # no gateway waits for sessions that are left
                 try:
-                    process.wait(5)
+                    process.wait(20)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()

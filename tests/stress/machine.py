@@ -90,7 +90,7 @@ def _why_no_root() -> str:
         )
         spaces = ["--pid", "--fork", "--mount", "--uts", "--ipc", "--net", "--cgroup"]
         argv = ["unshare", *spaces, "--propagation", "private", "sh", "-c", probe, folder]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
     said = (done.stderr.strip().splitlines() or ["?"])[-1]
     return f"needs the right to mount a root of its own: {said}" if done.returncode else ""
 

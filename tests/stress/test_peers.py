@@ -168,7 +168,7 @@ class Visitors(threading.Thread):
 
     def end(self) -> None:
         self._over.set()
-        self.join(20)
+        self.join(60)
 
 
 def configured(name: str, endpoints: list[str], folder: Path) -> tuple[list[str], Address]:
@@ -255,7 +255,7 @@ class Upgraded:
                 os.kill(pid, signal.SIGTERM)
         for process in reversed(self._started):
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
 
 @pytest.mark.parametrize("name", [HAPROXY, NGINX, ENVOY])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -60,7 +61,10 @@ def build_release(version: str, into: Path) -> None:
         (source / extra).symlink_to(ROOT / extra)
     package = source / "supervisor/__init__.py"
     package.write_text(package.read_text().replace(__version__, version))
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    if all(map(importlib.util.find_spec, ("hatchling", "hatch_fancy_pypi_readme"))):
+        pip.append("--no-build-isolation")  # with `make .venv/.dist` they need not be fetched
+    pip.append("--wheel-dir")
     subprocess.run([*pip, str(into), str(source)], check=True, timeout=300)
 
 

@@ -49,7 +49,7 @@ class Gateway:
         self.applied += 1
 
     async def until(self, predicate: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not predicate():  # noqa: ASYNC110 - any state may be waited for
                 await asyncio.sleep(0)
 

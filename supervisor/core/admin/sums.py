@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.messages import EndpointReport, Report
-from gateway.core.records import dataclass
 
 
 @dataclass(slots=True)

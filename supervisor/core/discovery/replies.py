@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-
-from gateway.core.records import dataclass
+from dataclasses import dataclass
 
 MAX_ALIASES = 16
 """The longest chain of CNAME records that is followed, in one reply or over several."""

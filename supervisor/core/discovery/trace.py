@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.core.records import dataclass
+from dataclasses import dataclass
 
 MAX_RECORDS = 20
 """Of one reply; the others are counted."""

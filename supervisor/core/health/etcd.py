@@ -21,9 +21,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
-from gateway.core.records import dataclass
 from supervisor.core.health.probing import fault, reason_of
 from supervisor.core.json_object import read_object
 

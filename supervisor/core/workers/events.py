@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.core.records import dataclass
+from dataclasses import dataclass
+
 from supervisor.core.workers.worker_id import WorkerId
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -64,7 +65,20 @@ class Visit:
         self.page.goto(f"http://{double.address}/")
 
 
-@pytest.fixture(params=[("light", 1360), ("dark", 1360), ("dark", 390), ("light", 820)])
+LONG = "GATEWAY_TESTS_LONG" in os.environ
+VIEWS = [("light", 1360), ("dark", 390), ("dark", 1360), ("light", 820)][: None if LONG else 2]
+SCENES = ["ready", "wrong", "draining"]
+WINDOWS = [("light", 1280), ("dark", 1280), ("dark", 390)]
+EXAMINED = [
+    (scene, *window)
+    for n, scene in enumerate(SCENES)
+    for m, window in enumerate(WINDOWS)
+    if LONG or n == m
+]
+"""Every scene and every window once; in ``make stress`` every scene in every window."""
+
+
+@pytest.fixture(params=VIEWS)
 def visit(browser: Browser, double: AdminDouble, request: pytest.FixtureRequest) -> Iterator[Visit]:
     visit = Visit(browser, double, *request.param)
     yield visit
@@ -321,10 +335,9 @@ AXE = Path(sys.prefix) / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 
 
 @pytest.mark.skipif(not AXE.exists(), reason="needs npm's axe-core")
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("dark", 390)])
-@pytest.mark.parametrize("scene", ["ready", "wrong", "draining"])
+@pytest.mark.parametrize(("scene", "scheme", "width"), EXAMINED)
 def test_axe_finds_nothing(
-    browser: Browser, double: AdminDouble, scheme: str, width: int, scene: str
+    browser: Browser, double: AdminDouble, scene: str, scheme: str, width: int
 ) -> None:
     """axe-core has no complaint, with forty endpoints and sixteen workers, in every situation."""
     double.tell("many 37")

@@ -39,7 +39,7 @@ def connect(address: str) -> socket.socket:
 def exchange(address: str, request: bytes) -> bytes:
     """Send and read to the end of the stream."""
     with connect(address) as sock:
-        sock.settimeout(10)
+        sock.settimeout(60)
         sock.sendall(request)
         return read_all(sock)
 
@@ -261,7 +261,7 @@ def test_a_silent_client_is_cut_and_the_others_are_served(double: AdminDouble) -
     for _ in range(5):
         assert get(double.address, "/livez")[0] == 200
     for sock in silent[:20]:
-        sock.settimeout(10)
+        sock.settimeout(60)
         assert sock.recv(1) == b""
     for sock in silent:
         sock.close()
@@ -300,7 +300,7 @@ def test_what_is_too_large_or_no_http_is_refused(
 ) -> None:
     """Limits on line, header and number of headers; old clients are fine."""
     with connect(double.address) as sock:
-        sock.settimeout(10)
+        sock.settimeout(60)
         try:
             sock.sendall(request_bytes)
             answer = read_all(sock)
@@ -319,7 +319,7 @@ def test_one_request_per_connection(double: AdminDouble) -> None:
 def test_a_client_that_half_closes_gets_its_answer(double: AdminDouble) -> None:
     """End of stream after the request is not a hang-up."""
     with connect(double.address) as sock:
-        sock.settimeout(10)
+        sock.settimeout(60)
         sock.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         sock.shutdown(socket.SHUT_WR)
         assert read_all(sock).endswith(b"ok\n")

@@ -171,7 +171,7 @@ def test_a_peer_that_takes_nothing_is_stalled(admin: str) -> None:
                             server.send(bytes(1 << 20))
                     wait_until(lambda: (row_of(admin, sock) or {}).get("state") == "stalled", 20)
                     taken = bytearray()
-                    sock.settimeout(10)
+                    sock.settimeout(60)
                     server.shutdown(socket.SHUT_WR)
                     while data := sock.recv(1 << 20):
                         taken += data
@@ -363,7 +363,7 @@ def test_a_worker_that_dies_meanwhile_is_not_waited_for(admin: str) -> None:
             asking.start()
             wait_until(lambda: fetch_status([admin])["workers"][1]["heartbeat_age_s"] > 0.3)
             os.kill(pid, signal.SIGKILL)
-            asking.join(20)
+            asking.join(60)
             (document,) = answers
             assert document["incomplete"] is True
             assert document["missing"] == ["worker 1, generation 1: it ended meanwhile"]
@@ -390,7 +390,7 @@ def test_many_ask_and_some_leave_before_the_answer(admin: str) -> None:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(30)
+                thread.join(60)
             assert totals == [300] * 8
         wait_total(admin, 0)
         assert not [each for each in gateway.lines() if each["level"] == "error"]
@@ -424,7 +424,7 @@ def test_sessions_come_and_go_while_they_are_listed(admin: str) -> None:
                     assert not document["incomplete"]
             finally:
                 over.set()
-                thread.join(30)
+                thread.join(60)
         assert not [each for each in gateway.lines() if each["level"] == "error"]
 
 
@@ -510,7 +510,7 @@ def test_watch_shows_the_rates_between_two_answers(admin: str) -> None:
                 talk(sock, 1_000_000)
                 second = json.loads(watching.stdout.readline())["sessions"][0]
                 watching.send_signal(signal.SIGINT)
-                assert watching.wait(10) == 0
+                assert watching.wait(60) == 0
             passed_s = second["age_s"] - first["age_s"]
             assert second["id"] == first["id"]
             assert second["rate_in"] == pytest.approx(1_000_000 / passed_s, rel=0.5)

@@ -206,10 +206,10 @@ def test_opening_is_tried_again_when_there_were_no_descriptors(tmp_path: Path) -
         admin.bind([f"unix:{tmp_path / 'a.sock'}", f"unix:{tmp_path / 'b.sock'}"])
         with no_descriptors_left():
             opening = asyncio.create_task(admin.open())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not log.lines:  # noqa: ASYNC110 - a log has no event
                     await asyncio.sleep(0.005)
-        await asyncio.wait_for(opening, 20)
+        await asyncio.wait_for(opening, 60)
         assert [line["msg"] for line in log.lines] == [
             lifecycle.CANNOT_OPEN,
             "admin address is open",
@@ -244,10 +244,10 @@ def test_an_upgraded_gateway_waits_for_an_address_that_somebody_holds(
             after.bind([kept, taken], inherited)
             assert list(after.named_descriptors()) == ["admin.0"]
             opening = asyncio.create_task(after.open())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while "admin address is open" not in log.messages:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
-        await asyncio.wait_for(opening, 20)
+        await asyncio.wait_for(opening, 60)
         assert log.said("admin address is open") == [{"admin": [kept]}, {"admin": [taken]}]
         assert log.lines_of("admin address is not available, trying again")
         await after.close()

@@ -87,7 +87,7 @@ class Bind:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(20)
+            self._process.wait(60)
         self._log.close()
 
 

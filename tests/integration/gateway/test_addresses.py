@@ -24,7 +24,7 @@ def name_with_a_hole() -> Iterator[tuple[Endpoint, socket.socket, BlackHole]]:
         port = hole.endpoint.port
         listener.bind(("127.0.0.9", port))
         listener.listen(64)
-        listener.settimeout(10)
+        listener.settimeout(60)
         yield endpoint_of(port, "127.0.0.1", "127.0.0.9", host="two"), listener, hole
 
 
@@ -69,7 +69,7 @@ def test_a_dead_address_is_tried_again_at_no_clients_cost() -> None:
         assert plane.count().endpoints[endpoint.name].dials == {"abandoned": 2, "connected": 2}
         greet(plane, listener)
         assert plane.count().endpoints[endpoint.name].dials == {"abandoned": 2, "connected": 3}
-        hole.sock.settimeout(10)
+        hole.sock.settimeout(60)
         hole.open()
         for filler in hole.fillers:
             filler.close()
@@ -107,7 +107,7 @@ def test_a_dial_to_what_left_goes_to_the_next_endpoint(how: str) -> None:
                     plane.apply(left, other.endpoint)
                 case _:
                     with socket.create_server(("127.0.0.9", port)) as moved:
-                        moved.settimeout(10)
+                        moved.settimeout(60)
                         plane.apply(Endpoint(name, ("127.0.0.9",), port))
                         with moved.accept()[0] as server:
                             server.sendall(b"moved")

@@ -84,7 +84,7 @@ def counting_calls(pid: int, directory: Path) -> Iterator[Count]:
     finally:
         if tracer.poll() is None:
             tracer.send_signal(signal.SIGINT)
-        tracer.communicate(timeout=10)
+        tracer.communicate(timeout=120)
     for line in report.read_text().splitlines():
         fields = line.split()  # % time, seconds, usecs/call, calls, errors (if any), syscall
         if len(fields) >= 5 and fields[3].isdigit() and fields[-1] != "total":

@@ -51,7 +51,7 @@ def test_all_interfaces_is_both_families() -> None:
     with open_listener(address, exclusive=True) as listener:
         for host in ("127.0.0.1", "::1"):
             with socket.create_connection((host, address.port)):
-                listener.settimeout(5)
+                listener.settimeout(60)
                 listener.accept()[0].close()
 
 
@@ -62,7 +62,7 @@ def test_accepted_sockets_inherit() -> None:
         open_listener(address, exclusive=True) as listener,
         socket.create_connection((address.host, address.port)),
     ):
-        listener.settimeout(5)
+        listener.settimeout(60)
         with listener.accept()[0] as client:
             assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert client.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -99,7 +99,7 @@ def test_pause_and_resume() -> None:
                 backend.accept()
             plane.quota.max_sessions = 2
             plane.ask(plane.acceptor.recheck)
-            backend.sock.settimeout(10)
+            backend.sock.settimeout(60)
             with backend.accept() as server:
                 assert server.recv(10) == b"waiting"
 

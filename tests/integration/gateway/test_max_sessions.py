@@ -146,7 +146,7 @@ def readable(sock: socket.socket) -> bool:
     except BlockingIOError:
         return False
     finally:
-        sock.settimeout(10)
+        sock.settimeout(60)
 
 
 def test_a_reload_lifts_and_sets_the_limit(tmp_path: Path) -> None:

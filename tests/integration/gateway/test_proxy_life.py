@@ -102,7 +102,7 @@ def test_a_stop_in_the_middle_of_a_header() -> None:
     ):
         client.sendall(HEADER[:20])
         gateway.signal(signal.SIGTERM)
-        assert gateway.process.wait(20) == 0
+        assert gateway.process.wait(60) == 0
         assert {line["end"] for line in gateway.lines("session")} <= {"drained"}
 
 
@@ -119,7 +119,7 @@ def test_headers_over_unix_sockets(tmp_path: Path) -> None:
     ):
         for first, rest in ((HEADER[:1], HEADER[1:]), (HEADER + b"data", b"")):
             with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(10)
+                client.settimeout(60)
                 client.connect(str(front))
                 client.sendall(first)
                 client.sendall(rest)

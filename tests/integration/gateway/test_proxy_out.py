@@ -125,12 +125,12 @@ def test_bytes_that_came_while_it_was_dialed(when: str) -> None:
         client.sendall(b"bytes")
         wait_until(lambda: session.pending)
         hole.open()
-        hole.sock.settimeout(10)
+        hole.sock.settimeout(60)
         expected = b"early bytes" if when == "before" else b"bytes"
         with client:
             while True:
                 server, peer = hole.sock.accept()
-                server.settimeout(10)
+                server.settimeout(60)
                 with server:
                     if peer in [filler.getsockname() for filler in hole.fillers]:
                         continue

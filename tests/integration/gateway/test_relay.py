@@ -208,7 +208,7 @@ def test_slow_reader_stops_the_sender() -> None:
         server.setblocking(True)
         finish = in_background(server.close)
         received = len(read_all(client))
-        finish.join(10)
+        finish.join(60)
         assert received == sent
 
 
@@ -230,7 +230,7 @@ def test_every_byte_arrives_where_a_socket_takes_little_at_a_time(chunk: int) ->
         with plane.connect() as client:
             sender = in_background(functools.partial(send, backend.accept()))
             received = read_all(client)
-            sender.join(10)
+            sender.join(60)
         assert len(received) == len(data)
         assert received == data
 
@@ -524,7 +524,7 @@ def test_limit_leaves_clients_in_the_queue() -> None:
                 backend.accept()
             first.close()
             server.close()
-            backend.sock.settimeout(10)
+            backend.sock.settimeout(60)
             with backend.accept() as next_server:
                 assert next_server.recv(10) == b"me too"
 

@@ -64,7 +64,7 @@ def fill(sock: socket.socket, full: Callable[[], bool]) -> None:
         return full()
 
     wait_until(stuck)
-    sock.settimeout(10)
+    sock.settimeout(60)
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -7,7 +7,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.session_machine import Stage, machine_on
 
-SEQUENCES = 250
+SEQUENCES = 120
+"""``stress/test_sessions.py`` has ten thousand, in ``make stress``."""
 STEPS = 20
 
 

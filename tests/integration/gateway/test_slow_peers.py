@@ -84,7 +84,7 @@ def test_slow_readers_live(narrow: str, new_kernel: bool) -> None:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
             for thread in threads:
-                thread.join(10)
+                thread.join(60)
             for sock in (*clients, *servers):
                 sock.close()
             assert ended == {}
@@ -142,7 +142,7 @@ def test_the_tail_is_delivered_to_who_reads_late(narrow: str, age_s: float, side
             other.close()
             wait_until(lambda: plane.counters.sessions == 0, 20, "the session is over")
             wait_until(lasting(PAUSED_S), PAUSED_S + 10)
-            late.settimeout(10)
+            late.settimeout(60)
             received = 0
             while data := late.recv(1 << 16):
                 received += len(data)

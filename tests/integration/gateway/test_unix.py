@@ -34,7 +34,7 @@ def scripted(path: str, script: Script, *, backlog: int = 16) -> Iterator[socket
                     conn, _ = server.accept()
                 except OSError:
                     return
-                conn.settimeout(20)
+                conn.settimeout(60)
                 with conn:
                     script(conn)
 
@@ -44,7 +44,7 @@ def scripted(path: str, script: Script, *, backlog: int = 16) -> Iterator[socket
             yield server
         finally:
             server.shutdown(socket.SHUT_RDWR)
-            thread.join(20)
+            thread.join(60)
     os.unlink(path)
 
 
@@ -168,7 +168,7 @@ def test_a_reset_of_the_client(folder: str) -> None:
     def serve() -> None:
         conn, _ = server.accept()
         with conn:
-            conn.settimeout(10)
+            conn.settimeout(60)
             conn.sendall(b"x" * 1000)
             try:
                 fate.append(repr(read_exactly(conn, 10)))
@@ -183,7 +183,7 @@ def test_a_reset_of_the_client(folder: str) -> None:
                 assert client.recv(1) == b"x"
             line = ended(gw)
             assert (line["end"], line["reset_by"]) == ("reset", "client")
-            thread.join(10)
+            thread.join(60)
     assert fate == ["reset"]
 
 

@@ -67,7 +67,7 @@ def test_an_urgent_byte_stays_in_its_place(side: str, size: int, ends: bool) -> 
             got = b""
             while len(got) < 2 * size + 1:
                 got += other.recv(1 << 20)
-        sender.join(10)
+        sender.join(60)
         assert digest(got) == digest(before + b"!" + after)
 
 
@@ -86,7 +86,7 @@ def test_many_urgent_bytes_in_a_stream_that_is_read(side: str) -> None:
         sender = threading.Thread(target=send)
         sender.start()
         got = read_all(other)
-        sender.join(10)
+        sender.join(60)
         assert digest(got) == digest(b"".join(part + b"!" for part in parts))
 
 

@@ -224,7 +224,7 @@ def test_a_stop_is_heard_while_a_start_is_tried_again(tmp_path: Path) -> None:
         gateway.signal(signal.SIGUSR2)
         wait_until(lambda: "trying again in" in gateway.text(), 20)
         gateway.signal(signal.SIGTERM)
-        assert gateway.process.wait(10) == 0
+        assert gateway.process.wait(60) == 0
         wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers), 10)
 
 
@@ -270,5 +270,5 @@ def test_term_during_the_preflight_stops_the_gateway(tmp_path: Path) -> None:
         gateway.signal(signal.SIGHUP)
         gateway.wait_line("reload complete")
         gateway.signal(signal.SIGTERM)
-        assert gateway.process.wait(15) == 0
+        assert gateway.process.wait(60) == 0
         wait_until(lambda: not os.path.exists(f"/proc/{trial}"), 10)

@@ -180,7 +180,7 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
             [*COMMAND, "start", f"--listen-addr={value}"],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
         )
         assert ended.returncode == 2
         [line] = ended.stderr.splitlines()

@@ -80,7 +80,7 @@ def test_term_on_the_heels_of_usr2_stops_the_gateway() -> None:
             if again:
                 gateway.wait_line("upgrading")
             gateway.signal(signal.SIGTERM)
-            assert gateway.process.wait(15) == 0
+            assert gateway.process.wait(60) == 0
             assert gateway.lines("internal error") == []
 
 
@@ -108,7 +108,7 @@ def test_orphans_are_idle() -> None:
         talk(session)
         workers = gateway.workers()
         gateway.process.kill()
-        gateway.process.wait(5)
+        gateway.process.wait(60)
         wait_until(lambda: sum(Path(f"/proc/{pid}").exists() for pid in workers) == 1)
         [last] = [pid for pid in workers if Path(f"/proc/{pid}").exists()]
         talk(session)

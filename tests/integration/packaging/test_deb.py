@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deploy.distribution import deb
 from deploy.distribution.deb import CONFFILES, SHELLS
+from tests.integration.packaging.collected import collected_once
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb"),
@@ -23,8 +25,9 @@ def ask(*argv: str | Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return deb.build(tmp_path_factory.mktemp("deb"), ("3.11",))
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with collected_once(tmp_path_factory):
+        yield deb.build(tmp_path_factory.mktemp("deb"), ("3.11",))
 
 
 def test_it_has_everything(package: Path) -> None:

@@ -7,17 +7,22 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from deploy.distribution import onefile
 from deploy.distribution.trees import ROOT
 from supervisor import __version__
 from tests.backends import Backend, echo
 from tests.clients import connect
 from tests.gateway import READY, Gateway
+from tests.integration.packaging.collected import collected_once
 from tests.support import wait_until
 
+LONG = bool(os.environ.get("GATEWAY_TESTS_LONG"))
+EPOCH = "1700000000"
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -29,7 +34,7 @@ def make(root: Path, folder: Path) -> Path:
     imports = "from pathlib import Path as P; from deploy.distribution.onefile import build"
     code = f"print(build(P('{folder}'), ('{VERSION}',)))"
     argv = [sys.executable, "-c", f"{imports}; {code}"]
-    environ = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+    environ = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
     done = subprocess.run(argv, cwd=root, env=environ, capture_output=True, text=True)
     if done.returncode:
         pytest.fail(done.stderr[-2000:])
@@ -37,8 +42,10 @@ def make(root: Path, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(ROOT, tmp_path_factory.mktemp("onefile") / "dist")
+def one_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with collected_once(tmp_path_factory), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", EPOCH)
+        yield onefile.build(tmp_path_factory.mktemp("onefile"), (VERSION,))
 
 
 @pytest.fixture
@@ -177,6 +184,7 @@ def test_licences_are_in_it(one_file: Path, env: dict[str, str]) -> None:
     assert len(list(site.glob("*.dist-info"))) > 10
 
 
+@pytest.mark.skipif(not LONG, reason="collects every library again: only in `make stress`")
 def test_two_builds_are_equal(one_file: Path, tmp_path: Path) -> None:
     """The same sources in another directory make the same file, byte by byte."""
     copy = tmp_path / "elsewhere"

@@ -68,7 +68,7 @@ class Stage:
     def workers(self, state: str = "ready") -> list[WorkerView]:
         return [view for view in self.pool.view() if view.state == state]
 
-    async def until(self, predicate: Callable[[], object], deadline_s: float = 10.0) -> None:
+    async def until(self, predicate: Callable[[], object], deadline_s: float = 20.0) -> None:
         end = time.monotonic() + deadline_s
         while not predicate():
             assert time.monotonic() < end, self.log.lines
@@ -76,7 +76,7 @@ class Stage:
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
         reader, writer = await asyncio.open_connection(self.address.host, self.address.port)
-        who = (await asyncio.wait_for(reader.readline(), 5)).decode().strip()
+        who = (await asyncio.wait_for(reader.readline(), 60)).decode().strip()
         return reader, writer, who
 
     async def ask(self) -> str:

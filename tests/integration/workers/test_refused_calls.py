@@ -19,7 +19,7 @@ def test_a_refused_call_is_named(call: str, code: int) -> None:
     """The start fails with one error that names the call; no worker was forked."""
     prefix = [sys.executable, "-m", "tests.refused_calls", str(code), call]
     with Gateway(prefix=prefix) as gateway:
-        assert gateway.process.wait(20) == 1
+        assert gateway.process.wait(60) == 1
         errors = [line for line in gateway.lines() if line["level"] == "error"]
         assert [
             line["msg"].startswith(f"the system call {call} is refused") for line in errors

@@ -7,6 +7,8 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from gateway.core.address import HostPort
 from supervisor.core.discovery.answers import Answers, Refresh
 from supervisor.core.discovery.questions import Answer, Question, QuestionKind
@@ -15,6 +17,8 @@ from supervisor.core.discovery.system_names import Files
 from supervisor.discovery.dns_message import Query, compose_query
 from supervisor.discovery.resolver import Resolver
 from tests import dns_fuzz
+
+pytestmark = [pytest.mark.no_cover, pytest.mark.slow]
 
 CASES = 5_000
 EXCHANGES, AT_ONCE = 400, 100

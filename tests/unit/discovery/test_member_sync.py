@@ -151,7 +151,7 @@ async def following(config: Config, files: Files) -> AsyncIterator[Synced]:
         await synced.it.close()
 
 
-async def until(predicate: Callable[[], object], deadline_s: float = 10.0) -> None:
+async def until(predicate: Callable[[], object], deadline_s: float = 20.0) -> None:
     async with asyncio.timeout(deadline_s):
         while not predicate():  # noqa: ASYNC110 (the product tells no test)
             await asyncio.sleep(0.005)

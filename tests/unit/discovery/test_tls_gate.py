@@ -159,7 +159,7 @@ def test_a_handshake_under_way_ends_when_the_gate_closes(authority: Authority) -
     ended: list[str] = []
 
     def slow(sock: socket.socket) -> None:
-        go_on.wait(5)
+        go_on.wait(60)
         with context.wrap_socket(sock, server_side=True) as tls:
             ended.append("data" if tls.recv(100) else "eof")
 

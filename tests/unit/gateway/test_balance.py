@@ -9,6 +9,8 @@ import pytest
 
 from tests.balance import LEAST_SESSIONS, ROUND_ROBIN, TABLES, Scene, Simulation
 
+pytestmark = pytest.mark.no_cover
+
 TUNING = Path(__file__).parents[3] / "docs" / "tuning.md"
 
 

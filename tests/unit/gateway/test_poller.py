@@ -37,7 +37,7 @@ def loop() -> asyncio.AbstractEventLoop:
 
 def run(loop: asyncio.AbstractEventLoop, until: Callable[[], bool]) -> None:
     async def wait() -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not until():  # noqa: ASYNC110 - turns the loop
                 await asyncio.sleep(0)
 

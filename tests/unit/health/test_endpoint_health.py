@@ -18,7 +18,7 @@ QUICK = Config(
 GOOD, DEAD = "127.0.0.1", "127.0.0.9"
 
 
-async def eventually(predicate: Callable[[], object], deadline_s: float = 10.0) -> None:
+async def eventually(predicate: Callable[[], object], deadline_s: float = 20.0) -> None:
     async with asyncio.timeout(deadline_s * PATIENCE):
         while not predicate():  # noqa: ASYNC110 (what is waited for has no event)
             await asyncio.sleep(0.002)

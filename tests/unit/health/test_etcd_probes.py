@@ -32,7 +32,7 @@ class EtcdDouble:
         self.first_bytes: list[int] = []
 
     def __call__(self, conn: socket.socket) -> None:
-        conn.settimeout(10)
+        conn.settimeout(60)
         data = b""
         while chunk := conn.recv(65536):
             if not data and not isinstance(conn, ssl.SSLSocket):

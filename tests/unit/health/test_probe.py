@@ -464,7 +464,7 @@ def test_http_over_a_unix_socket(tmp_path: Path) -> None:
         thread.start()
         how = Plan(kind=ProbeKind.HTTP, server_name="localhost")
         assert probed(0, how, address=f"unix:{path}") == PASSED
-        thread.join(10)
+        thread.join(60)
     assert b"\r\nhost: localhost\r\n" in heard[0].lower()
 
 
@@ -487,7 +487,7 @@ def test_tls_over_a_unix_socket(files: Path, authority: trustme.CA, tmp_path: Pa
         how = tls_plan(files, "localhost")
         assert probed(0, how, address=f"unix:{path}") == PASSED
         assert "not valid for" in probed(0, how, address=f"unix:{path}").error
-        thread.join(10)
+        thread.join(60)
 
 
 def test_a_full_queue_fails_a_probe_that_has_to_connect(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ async def staged(config: Config = QUICK) -> AsyncIterator[Stage]:
         assert len(asyncio.all_tasks()) == 1, "no probe is left running"
 
 
-async def eventually(predicate: Callable[[], object], deadline_s: float = 10.0) -> None:
+async def eventually(predicate: Callable[[], object], deadline_s: float = 20.0) -> None:
     async with asyncio.timeout(deadline_s * PATIENCE):
         while not predicate():  # noqa: ASYNC110 (what is waited for has no event)
             await asyncio.sleep(0.002)
@@ -440,7 +440,7 @@ def test_a_handshake_under_way_ends_before_the_gateway_does(tmp_path: Path) -> N
     ended: list[bytes] = []
 
     def slow(conn: socket.socket) -> None:
-        go_on.wait(5)
+        go_on.wait(60)
         with context.wrap_socket(conn.dup(), server_side=True) as tls:
             ended.append(tls.recv(1000))
 
@@ -487,7 +487,7 @@ def test_a_stop_does_not_wait_for_a_server_that_says_nothing() -> None:
         stage = Stage(replace(SLOW, health_check="http", health_timeout_s=1000.0))
         stage.prober.set_endpoints(found(server.port))
         await eventually(lambda: server.open == 1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await stage.prober.close()
 
     with serving(servers.silent) as server:

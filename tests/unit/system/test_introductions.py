@@ -71,12 +71,12 @@ def begins(visit: Visit, port: int = 0) -> list[bytes]:
     heard: list[bytes] = []
 
     def listen(conn: socket.socket) -> None:
-        conn.settimeout(1)
+        conn.settimeout(20)
         with contextlib.suppress(TimeoutError):
             heard.append(conn.recv(len(LOCAL)))
 
     with serving(listen, port=port) as server:
-        asyncio.run(asyncio.wait_for(visit(server.port), 20))
+        asyncio.run(asyncio.wait_for(visit(server.port), 60))
         wait_until(lambda: heard)
     return heard
 

@@ -290,7 +290,7 @@ def test_the_loop_writes_the_queue(log: LineLog, pipe: Pipe) -> None:
         read = loop.create_future()
         pipe.read()
         loop.add_reader(pipe.r, lambda: None if read.done() else read.set_result(pipe.read()))
-        line = await asyncio.wait_for(read, 10)
+        line = await asyncio.wait_for(read, 60)
         loop.remove_reader(pipe.r)
         assert json.loads(line)["msg"] == "late"
 

@@ -46,7 +46,7 @@ class Ends:
         self.control.sendall(b"".join(lines))
 
     async def until(self, predicate: Callable[[], object]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not predicate():  # noqa: ASYNC110 - any condition, also the kernel's
                 await asyncio.sleep(0)
 
