@@ -10,9 +10,9 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 
 from gateway.core import messages, wire
+from gateway.core.records import dataclass
 from gateway.descriptors import NO_ROOM, DescriptorsLostError, close_all, duplicate, receive, send
 
 CHUNK_BYTES = 256 * 1024

@@ -12,7 +12,6 @@ import gc
 import os
 import socket
 import traceback
-from dataclasses import dataclass
 from typing import Any, assert_never
 
 import uvloop
@@ -24,6 +23,7 @@ from gateway.core.counters import End, WorkerCounters
 from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.log import Log
 from gateway.core.outcome import EXHAUSTED
+from gateway.core.records import dataclass
 from gateway.core.table import Table
 from gateway.heartbeat import Heartbeat
 from gateway.ingress.ingress import Ingress

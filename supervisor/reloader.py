@@ -6,9 +6,9 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from gateway.core.log import Log
+from gateway.core.records import dataclass
 from supervisor.core.admin.views import ReloadView
 from supervisor.core.config import Config
 from supervisor.core.config_error import ConfigError

@@ -8,8 +8,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from gateway.core.records import dataclass
 from gateway.core.unix_address import (
     MAX_UNIX_PATH,
     UnixAddress,

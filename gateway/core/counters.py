@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import bisect
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from gateway.core.records import dataclass
 from gateway.core.round_trips import RoundTrips
 
 DIAL_BOUNDS_S: tuple[float, ...] = (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from gateway.core.records import dataclass
 
 
 class EndpointState(enum.StrEnum):

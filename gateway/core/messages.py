@@ -12,9 +12,10 @@ One message is one line of JSON, ``{"type": "Snapshot", ...}``; see ``wire``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from gateway.core.endpoint import Endpoint
+from gateway.core.records import dataclass
 from gateway.core.session_state import SessionState
 
 MAX_SLOTS = 256

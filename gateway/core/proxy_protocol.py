@@ -11,7 +11,6 @@ import ipaddress
 import re
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from gateway.core.proxy_tlvs import (
     PASSED_ON,
@@ -21,6 +20,7 @@ from gateway.core.proxy_tlvs import (
     find_problem,
     find_tlvs,
 )
+from gateway.core.records import dataclass
 from gateway.core.socket_address import MAPPED_BYTES, SocketAddress, packed
 
 MAX_V1_BYTES = 107

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from gateway.core.records import dataclass
 
 KEPT_PER_REPORT = 0.9
 """What a sample still weighs at the next report; after seven seconds it is half."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from gateway.core.records import dataclass
 
 STALLED_S = 1.0
 """How long a peer takes no byte until its session is called stalled. An acknowledgment that is

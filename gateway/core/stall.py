@@ -16,7 +16,7 @@ and silence between two probes means nothing. Two means bound the gaps:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from gateway.core.records import dataclass
 
 STEPS = 16
 """Looks in one timeout."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from gateway.core.records import dataclass
 
 PREFIX = "unix:"
 """What such an address begins with."""

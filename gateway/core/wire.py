@@ -40,9 +40,10 @@ _TYPES: dict[str, type] = {
     kind.__name__: kind for kind in typing.get_args(messages.Down) + typing.get_args(messages.Up)
 }
 
-_FIELDS: dict[type, tuple[str, ...]] = {
-    kind: tuple(each.name for each in dataclasses.fields(kind)) for kind in _TYPES.values()
-}
+
+@functools.cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    return tuple(each.name for each in dataclasses.fields(kind))
 
 
 def prepare() -> None:
@@ -56,11 +57,11 @@ def encode(message: messages.Down | messages.Up, *, descriptors: int = 0) -> byt
 
     ``descriptors``: how many are sent with it.
     """
-    kind = type(message)
+    kind: type = type(message)
     fields: dict[str, Any] = {"type": kind.__name__}
     if descriptors:
         fields[DESCRIPTORS] = descriptors
-    for name in _FIELDS[kind]:
+    for name in _field_names(kind):
         fields[name] = getattr(message, name)
     line = json_codec.dumps_line(fields)
     if len(line) > MAX_LINE_BYTES:

@@ -7,12 +7,12 @@ imported when an admin address is served, and never before, because the library 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from prometheus_client import ProcessCollector
 from prometheus_client.core import Metric, UnknownMetricFamily
 from prometheus_client.exposition import choose_encoder
 
+from gateway.core.records import dataclass
 from supervisor.admin.endpoint_metrics import BY_ENDPOINT, PREFIX, ended_by_endpoint
 from supervisor.admin.metric_families import ended_without_endpoint, of_gateway
 from supervisor.core.admin.views import GatewayView

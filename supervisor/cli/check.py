@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from gateway.core.records import dataclass
 from supervisor.cli import etcd_tables
 from supervisor.cli.console import report
 from supervisor.cli.dials import Checked, dial_all

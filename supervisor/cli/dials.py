@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from gateway.core.records import dataclass
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.system import connections

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from gateway.core.records import dataclass
 from supervisor.cli.console import PROGRAM
 from supervisor.core.config_error import quote
 from supervisor.core.flags import BY_NAME, FlagKind

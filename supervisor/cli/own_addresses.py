@@ -9,10 +9,10 @@ import enum
 import errno
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.core.address import Address, HostPort
+from gateway.core.records import dataclass
 from gateway.core.unix_address import UnixAddress
 from gateway.ingress.listener import bind_socket
 from supervisor.cli.admin_client import UnreachableError, fetch_status

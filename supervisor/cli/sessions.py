@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from gateway.core.records import dataclass
 from supervisor.cli.admin_client import UnreachableError, fetch_sessions
 from supervisor.cli.console import report
 from supervisor.cli.status import (

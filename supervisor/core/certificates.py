@@ -9,7 +9,8 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+
+from gateway.core.records import dataclass
 
 WARN_S = 14 * 86400.0
 """The log warns when a certificate has less left than this."""

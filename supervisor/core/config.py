@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from gateway.core.address import Address, HostPort, literal_ip
+from gateway.core.records import dataclass
 from gateway.core.unix_address import UnixAddress, join_options
 from supervisor.core.config_error import ConfigError, quote
 from supervisor.core.config_sources import Given, describe_given, find_given, refuse_unknown

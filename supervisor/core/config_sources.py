@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from gateway.core.records import dataclass
 from supervisor.core.config_error import ConfigError, quote
 from supervisor.core.effective import EffectiveValue, Source
 from supervisor.core.flags import BY_NAME, Flag, FlagKind

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from gateway.core.records import dataclass
 from supervisor.core.flags import FLAGS
 from supervisor.core.spelling import nearest
 

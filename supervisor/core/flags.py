@@ -7,7 +7,6 @@ it.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 from gateway.core.address import (
     parse_admin,
@@ -17,6 +16,7 @@ from gateway.core.address import (
     parse_nameserver,
     parse_network,
 )
+from gateway.core.records import dataclass
 from supervisor.core import flag_readers as readers
 from supervisor.core.flag_readers import Read
 

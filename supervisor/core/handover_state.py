@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeVar
 
 from gateway.core.address import parse_tcp_endpoint
+from gateway.core.records import dataclass
 from supervisor.core.admin.totals import Totals
 from supervisor.core.admin.views import DiscoveryView, MemberSyncView, ReloadView
 from supervisor.core.certificates import CertificateEnd

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from gateway.core.endpoint import Endpoint, EndpointState
+from gateway.core.records import dataclass
 from gateway.core.selection import shares
 from supervisor.core.backoff import STEPS, Draw
 

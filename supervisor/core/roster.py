@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings, Snapshot
 from gateway.core.networks import Networks
+from gateway.core.records import dataclass
 from gateway.core.socket_address import packed
 from supervisor.core.discovery.endpoints import Discovered, EndpointsChange, compare
 

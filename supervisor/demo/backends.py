@@ -6,8 +6,9 @@ import asyncio
 import re
 import socket
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+
+from gateway.core.records import dataclass
 
 HOST = "127.0.0.1"
 NAMES = ("infra0", "infra1", "infra2")

@@ -10,7 +10,6 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +23,8 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 import dns.zone
+
+from gateway.core.records import dataclass
 
 _HOST = "127.0.0.1"
 _UDP_BYTES = 512  # RFC 1035: what a client without EDNS takes

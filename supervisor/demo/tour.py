@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+
+from gateway.core.records import dataclass
 
 _SESSIONS = 30
 _FOLLOW_LIMIT_S = 15.0

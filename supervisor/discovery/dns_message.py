@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 import dns.exception
 import dns.flags
@@ -14,6 +13,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
+from gateway.core.records import dataclass
 from supervisor.core.discovery.replies import Record, Reply
 
 EDNS_PAYLOAD_BYTES = 1232

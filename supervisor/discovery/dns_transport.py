@@ -12,8 +12,9 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
+
+from gateway.core.records import dataclass
 
 LENGTH = struct.Struct("!H")
 """Before each message over TCP (RFC 1035, 4.2.2)."""

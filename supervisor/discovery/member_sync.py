@@ -11,11 +11,11 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import assert_never
 
 from gateway.core.address import Address
 from gateway.core.log import Log
+from gateway.core.records import dataclass
 from supervisor.core.admin.views import MemberSyncView
 from supervisor.core.backoff import Draw, around_s
 from supervisor.core.config import Config

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from gateway.core.records import dataclass
 from supervisor.core.config import Config
 
 

@@ -11,10 +11,10 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from gateway.core.address import HostPort, literal_ip
 from gateway.core.log import Log
+from gateway.core.records import dataclass
 from supervisor.core.discovery.inquiry import GaveUp, Heard, Lost, Patience, Try, inquire
 from supervisor.core.discovery.nameservers import Nameservers
 from supervisor.core.discovery.outcomes import join_families, srv_outcome

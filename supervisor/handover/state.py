@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from gateway.core.records import dataclass
 from supervisor.core.handover_state import HandoverState, Image, decode, encode
 from supervisor.handover import systemd
 from supervisor.handover.crash_record import RECORD_NAME

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from gateway.core.records import dataclass
 from supervisor.core.health.etcd import ELECTION_S, Answer, Finding, Known, inquire
 from supervisor.system.http_client import HttpClient
 

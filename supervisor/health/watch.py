@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from gateway.core.counters import DIAL_BOUNDS_S, Histogram
+from gateway.core.records import dataclass
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.etcd import Known
 from supervisor.core.health.health_view import HealthView

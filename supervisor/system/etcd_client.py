@@ -6,10 +6,10 @@ import asyncio
 import json
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from gateway.core.records import dataclass
 from supervisor.core.discovery.member_list import MAX_TEXT, plain
 from supervisor.system import tls
 from supervisor.system.connections import connect, leave, open_socket, words

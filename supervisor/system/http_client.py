@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from dataclasses import dataclass
 
 import h11
 
+from gateway.core.records import dataclass
 from supervisor.system.tls import READ_BYTES, TlsClient
 
 MAX_BODY_BYTES = 64 * 1024

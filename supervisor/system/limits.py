@@ -8,8 +8,9 @@ import math
 import os
 import resource
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from gateway.core.records import dataclass
 
 
 def raise_open_files() -> int:

@@ -10,9 +10,9 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
 from gateway.core.log import Log
+from gateway.core.records import dataclass
 
 Stamp = tuple[tuple[int, int], tuple[int, int, int]]
 Stamps = tuple[Stamp | None, ...]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Hashable
-from dataclasses import dataclass
 
+from gateway.core.records import dataclass
 from supervisor.system.tls import TlsClient
 
 FULL_HANDSHAKE_S = 600.0

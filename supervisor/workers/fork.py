@@ -14,12 +14,13 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NoReturn
 
 from gateway.core import messages, wire
 from gateway.core.address import HostPort
 from gateway.core.log import Log
+from gateway.core.records import dataclass
 from gateway.descriptors import send
 from gateway.scoreboard import Scoreboard
 

@@ -7,10 +7,10 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gateway.core import messages
 from gateway.core.log import Log
+from gateway.core.records import dataclass
 from supervisor.core.admin.views import WorkerStatus, WorkerView
 from supervisor.core.workers.fleet import GIVING_UP
 from supervisor.core.workers.slot import Worker

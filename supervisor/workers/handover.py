@@ -7,9 +7,8 @@ accepted. Only their pidfds go along, so that they are reaped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from gateway.core import messages, wire
+from gateway.core.records import dataclass
 from supervisor.core.workers.fleet import Fleet
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import WorkerState

@@ -10,9 +10,10 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from gateway.core.address import Address, HostPort, tcp_only
+from gateway.core.records import dataclass
 from supervisor.core.workers.events import FormerSlot
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.workers.fork import Child

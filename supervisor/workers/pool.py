@@ -12,11 +12,11 @@ import contextlib
 import gc
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from gateway.core import messages, wire
 from gateway.core.address import Address
 from gateway.core.log import Log
+from gateway.core.records import dataclass
 from gateway.scoreboard import Scoreboard
 from gateway.worker import WorkerStart, run
 from supervisor.core.admin.views import WorkerStatus, WorkerView

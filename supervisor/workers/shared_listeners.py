@@ -14,9 +14,9 @@ import os
 import socket
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from gateway.core.address import Address
+from gateway.core.records import dataclass
 from gateway.core.unix_address import UnixAddress, socket_name
 from supervisor.system.unix_listener import (
     NO_FILE,

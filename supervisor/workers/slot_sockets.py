@@ -7,8 +7,8 @@ import os
 import socket
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from gateway.core.records import dataclass
 from gateway.descriptors import DescriptorsLostError, close_all, receive, send
 from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
 from supervisor.workers.inherited import InheritedSlot, listener_name

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from gateway.core import messages
 from gateway.core.address import Address, tcp_only
 from gateway.core.log import Log
+from gateway.core.records import dataclass
 from gateway.worker import WorkerStart
 from supervisor.core.workers import commands
 from supervisor.core.workers.worker_id import WorkerId

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import assert_never
 
 from gateway.core import messages, wire
 from gateway.core.log import Log
+from gateway.core.records import dataclass
 from supervisor.core.workers import commands
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.workers.handles import WorkerHandles

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import assert_never
 
 from gateway.core import messages
 from gateway.core.address import Address, tcp_only
 from gateway.core.log import Log
+from gateway.core.records import dataclass
 from gateway.descriptors import close_all
 from supervisor.core.workers import events
 from supervisor.core.workers.worker_id import WorkerId

@@ -28,6 +28,8 @@ from tests.gateway import COMMAND, READY, Gateway, lives
 from tests.shortage import Call, Shortage, why_no_shortage
 from tests.stress.manager import Manager
 from tests.support import free_port, wait_until
+from tests.unix_clients import connect as unix_connect
+from tests.unix_clients import talk
 
 LONG = "GATEWAY_TESTS_LONG" in os.environ
 CODES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
@@ -256,15 +258,24 @@ def refused(shortage: Shortage, n: int, *, lasting: bool) -> Iterator[None]:
         print(n, errno.errorcode[code], calls[:1], len(calls))
 
 
-def begin(n: int, *, lasting: bool, imports: bool) -> list[Call]:
+def begin(n: int, *, lasting: bool, imports: bool, folder: Path | None = None) -> list[Call]:
     """A start, with the n-th call refused: it is ready, or it has said why not. What was refused.
 
     A shortage that lasts is over when the start has failed; else after five refusals.
+    ``folder``: it listens on a UNIX socket there beside a TCP one, and has an admin socket.
     """
     with Backend(echo) as backend, Shortage() as shortage:
         shortage.arm(n, CODES[n % 2], lasting=lasting, after=LAUNCHED, imports=imports)
+        flags, listen = [], None
+        if folder is not None:
+            flags = [f"--admin-addr=unix:{folder}/admin"]
+            listen = f"unix:{folder}/clients,mode=0600,127.0.0.1:{free_port()}"
         with Gateway(
-            endpoints=[backend.address], workers=WORKERS, prefix=shortage.prefix
+            *flags,
+            endpoints=[backend.address],
+            listen=listen,
+            workers=WORKERS,
+            prefix=shortage.prefix,
         ) as gateway:
             process = gateway.process
 
@@ -278,7 +289,9 @@ def begin(n: int, *, lasting: bool, imports: bool) -> list[Call]:
             print(n, refused[:1], len(refused))
             code, text = gateway.process.poll(), gateway.text()
             assert "Traceback" not in text, (n, refused[:2], text)
-            if code is None:
+            if code is None and folder is not None:
+                wait_until(lambda: is_served(folder), 30, f"{n}, {refused[:2]}: {text}")
+            elif code is None:
                 assert echoes(gateway.address), (n, refused[:2], text)
             else:
                 assert code in ((1, 70) if lasting else (1,)), (n, refused[:2], text)
@@ -286,7 +299,18 @@ def begin(n: int, *, lasting: bool, imports: bool) -> list[Call]:
                 words = ("Too many open files", "Error 2", "temporarily unavailable")
                 assert any(word in last for word in words), (n, refused[:2], text)
             assert [line for line in text.splitlines() if "internal error" in line] == []
+        assert folder is None or os.listdir(folder) == [], (n, refused[:2], text)
     return refused
+
+
+def is_served(folder: Path) -> bool:
+    """Whether a client of the UNIX socket is served, and who asks the admin socket answered."""
+    try:
+        with unix_connect(f"{folder}/clients") as client:
+            talk(client)
+        return bool(fetch_status([f"unix:{folder}/admin"])["state"] == "ready")
+    except (UnreachableError, OSError):
+        return False
 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
@@ -294,6 +318,14 @@ def test_a_start(lasting: bool) -> None:
     """It is ready after all, or ends with 1, or with 70 if no worker can be started; in words."""
     for n in numbers(60):
         if not begin(n, lasting=lasting, imports=False):
+            break
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
+def test_a_start_with_unix_sockets(lasting: bool, tmp_path: Path) -> None:
+    """The same, and no file of a socket is left when it has ended."""
+    for n in numbers(60):
+        if not begin(n, lasting=lasting, imports=False, folder=tmp_path):
             break
 
 

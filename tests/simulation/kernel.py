@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 UNIX = -1
 """The slot of the listener that all workers share."""
 
+CLOSED = "the last holder of its listener closed it"
+ORPHANED = "its worker was killed, and a master that was killed before had not had its listener"
+"""``docs/known-issues.md``, "Sessions"."""
+
 
 class Client:
     """One client; ``place`` is who has it: ``queue``, ``inbox``, ``worker``, or ``over``."""
@@ -36,7 +40,8 @@ class Listener:
     """A listening socket: it lives while anybody holds it, a message on its way included."""
 
     __slots__ = (
-        "acceptors", "first", "holders", "queue", "shut", "slot", "two_s", "unserved_s", "waited_s",
+        "acceptors", "first", "had", "holders", "queue", "shut", "slot", "two_s", "unserved_s",
+        "waited_s",
     )  # fmt: skip
 
     def __init__(self, slot: int) -> None:
@@ -46,6 +51,8 @@ class Listener:
         self.acceptors: dict[Process, Callable[[Listener], None]] = {}
         """Who accepts from it, each with what wakes it."""
         self.shut = False
+        self.had = False
+        """Whether a master ever held it."""
         self.unserved_s = self.two_s = 0.0
         """How long nobody, or more than one, has accepted from it without a reason."""
         self.first = 0
@@ -85,13 +92,14 @@ class Kernel:
         self.listeners.append(listener)
         return listener
 
-    def release(self, listener: Listener, holder: object) -> None:
+    def release(self, listener: Listener, holder: object, *, killed: bool = False) -> None:
         """One holder less; the last one takes the queue with it, as close(2) does."""
         listener.holders.discard(holder)
         listener.acceptors.pop(holder, None)  # type: ignore[call-overload]
         if not listener.holders and listener in self.listeners:
             self.listeners.remove(listener)
-            self._reset_queue(listener, "the last holder of its listener closed it")
+            orphaned = killed and not listener.had
+            self._reset_queue(listener, ORPHANED if orphaned else CLOSED)
 
     def shut(self, listener: Listener) -> None:
         """shutdown(2): nobody connects any more; who waits is reset, but on a UNIX socket."""

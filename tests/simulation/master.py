@@ -80,7 +80,10 @@ class Master:
         self._stepping = False
         self.totals: Totals = state.totals
         self.roster = Roster(state.snapshot_version)
-        self.last_members: dict[str, Member] = {}
+        self.last_members: dict[str, Member] = dict(
+            world.master.last_members if world.master else {}
+        )
+        """As each was known last, to this image or the one before; for the oracles."""
         self._rebalancer = Rebalancer()
         self._snapshot = b""
         self.sent_version = 0

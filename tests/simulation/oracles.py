@@ -21,6 +21,7 @@ from supervisor.core.discovery.questions import (
 )
 from supervisor.core.health.machine import Health, HealthChange
 from tests.simulation.clock import Violation
+from tests.simulation.members_oracle import RECORDED_WITHIN_S
 from tests.simulation.network import Mode
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ class HealthOracle:
     """Counts evidence by itself: so many in a row, and not fewer, change the state."""
 
     __slots__ = (
-        "_active", "_bad", "_failed", "_good", "_good_at", "_health", "_keep", "_probing", "_since",
+        "_active", "_bad", "_failed", "_good", "_good_at", "_health", "_keep", "_passed",
+        "_probing", "_since",
     )  # fmt: skip
 
     def __init__(self, health: Health, since: float = -math.inf) -> None:
@@ -145,7 +147,7 @@ class HealthOracle:
         self._active = health.active
         self._good = self._bad = 0
         self._good_at = -math.inf
-        self._keep = self._failed = self._probing = False
+        self._keep = self._failed = self._passed = self._probing = False
         self._since = since
         """When it turned inactive; of one that was so under a former master, when this one began:
         what is left of a hold, for a relapse, is no longer than ``--retry-delay`` from there."""
@@ -178,6 +180,7 @@ class HealthOracle:
 
     def _take_good(self, now: float) -> None:
         self._good, self._bad, self._good_at = self._good + 1, 0, now
+        self._passed = True
 
     def check(self, now: float, change: HealthChange | None) -> None:
         """After each piece of evidence."""
@@ -196,8 +199,10 @@ class HealthOracle:
         failed, self._failed = self._failed, False
         if failed and self._active and self._bad >= rules.fall and not self._keep:
             raise Violation("inactive after --health-fall failures", "still active")
+        # A reload that asks for fewer of them counts from the next one on.
+        passed, self._passed = self._passed and self._good >= rules.rise, False
         held_s = now - self._since
-        if not self._active and self._good >= rules.rise and held_s > rules.retry_delay_s:
+        if passed and not self._active and held_s > rules.retry_delay_s:
             raise Violation("active after --health-rise probes", f"inactive for {held_s:.1f} s")
         self._check_next_probe(now)
 
@@ -223,6 +228,7 @@ class Oracle:
         self._certified: set[Candidate] = set()
         self._last: Snapshot | None = None
         self._names: set[str] = set()
+        self._named_at = 0.0
         self._left: dict[str, tuple[float, float]] = {}
         """When an endpoint left DNS, and its grace then."""
 
@@ -320,9 +326,22 @@ class Oracle:
                 raise Violation("the last good answer stays", f"{name} vanished, now {names}")
         for name in names:
             self._left.pop(name, None)
+        if names != self._names:
+            self._named_at = now
         # A reload that changes the grace counts for those at hand.
         self._left = {name: (at, grace_s) for name, (at, _) in self._left.items()}
         self._names = names
+
+    def crashed(self, state: HandoverState) -> None:
+        """What was found a moment before may not be written down yet: then it is not known."""
+        now = self._world.clock.now
+        if now - self._named_at >= RECORDED_WITHIN_S and not self._world.uneven(now):
+            return
+        unrecorded = self._names - {each.name for each in state.found}
+        self._names -= unrecorded
+        for each in state.removed:
+            if each.found.name in unrecorded:
+                self._left[each.found.name] = (each.at, each.grace_s)
 
     def _may_vanish(self, targets: Targets, name: str) -> bool:
         """Whether DNS named other endpoints, or said a believed no, or the certificate is bad."""

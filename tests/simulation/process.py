@@ -127,7 +127,7 @@ class Process:
             world.lost(client, "its worker ended")
         self.quota.close()
         for listener in self.listeners():
-            world.kernel.release(listener, self)
+            world.kernel.release(listener, self, killed=True)
         world.kernel.inboxes[self.who.slot].readers.pop(self, None)
         self._drop(self.channel.control)
         world.exited(self)
@@ -329,7 +329,9 @@ class Process:
     def _on_inbox(self) -> None:
         inbox = self.world.kernel.inboxes[self.who.slot]
         room = self.quota.room_by_descriptors()
-        for _ in range(min(room, len(inbox.queue))):
+        for _ in range(room):
+            if not inbox.queue:  # one that is served may be over at once, and be the last one
+                break
             client = inbox.queue.popleft()
             client.place = "worker"
             self.quota.admit(client.number)

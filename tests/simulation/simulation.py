@@ -18,7 +18,7 @@ from supervisor.workers.inherited import InheritedDescriptors
 from tests.simulation.checks import Checks
 from tests.simulation.clock import BEGIN_S, Clock, Violation
 from tests.simulation.disturbances import disturb
-from tests.simulation.kernel import UNIX, Client, Kernel, Listener
+from tests.simulation.kernel import ORPHANED, UNIX, Client, Kernel, Listener
 from tests.simulation.master import Master
 from tests.simulation.members_oracle import MembersOracle
 from tests.simulation.network import CLUSTER, Network
@@ -182,7 +182,7 @@ class World:
         """The client is cut; only a worker's end and a stop may do that."""
         self.checks.lost[why] += 1
         self.kernel.end(client)
-        allowed = why in ("its worker ended", "held back") or self.stopping
+        allowed = why in ("its worker ended", "held back", ORPHANED) or self.stopping
         if not allowed and (self.master is None or self.master.any_ready):
             raise Violation("no client is refused", why)
 
@@ -236,6 +236,7 @@ class World:
         if slot in self.bound:
             raise Violation("one listener for each slot", f"slot {slot} is bound already")
         listener.holders.add(self)
+        listener.had = True
         self.bound[slot] = listener
 
     def exited(self, process: Process) -> None:
@@ -394,6 +395,7 @@ class World:
             ((name, 0) for name in master.stored()), gens=state.gens
         )
         self.members_oracle.left(state)
+        self.oracle.crashed(state)
         state.totals.bury_others(inherited.worker_ids())
         self._end_image(master, gap_s)
         self.clock.after(gap_s, self._boot_next, state, inherited, True, False)
@@ -454,6 +456,8 @@ def try_seed(seed: int, plan: list[Event]) -> Outcome:
         world.run(plan)
     except Violation as broken:
         violation = broken
+    except Exception as error:  # noqa: BLE001 (what it says is for whoever repeats the run)
+        violation = Violation("nothing raises", f"{type(error).__name__}: {error}")
     finally:
         world.close()
     return Outcome(violation, world.steps, world.happened)

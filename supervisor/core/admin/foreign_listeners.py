@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.core.address import HostPort
+from gateway.core.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

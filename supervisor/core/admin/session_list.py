@@ -11,11 +11,12 @@ import enum
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from gateway.core import json_codec
 from gateway.core.messages import SessionDetail, SessionSlice
+from gateway.core.records import dataclass
 from supervisor.core.workers.worker_id import WorkerId
 
 DEFAULT_LIMIT = 1000

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from gateway.core.messages import EndpointReport, Report
+from gateway.core.records import dataclass
 
 
 @dataclass(slots=True)

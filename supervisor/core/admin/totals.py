@@ -10,10 +10,10 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.messages import EndpointReport, Report
+from gateway.core.records import dataclass
 from supervisor.core.admin.sums import Sums, add_counts, known_fields, restore_sums
 from supervisor.core.workers.worker_id import WorkerId
 

@@ -6,9 +6,9 @@ Whoever scans the port is turned away a thousand times a second, and one line sa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from gateway.core.counters import End
+from gateway.core.records import dataclass
 
 QUIET_S = 60.0
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from gateway.core.endpoint import EndpointState
 from gateway.core.messages import Report
+from gateway.core.records import dataclass
 from supervisor.core.admin.sums import Sums
 from supervisor.core.discovery.endpoints import Source
 from supervisor.core.health.health_view import UNWATCHED, HealthView

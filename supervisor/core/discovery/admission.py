@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import assert_never
 
+from gateway.core.records import dataclass
 from supervisor.core.backoff import doubled_s
 from supervisor.core.discovery.endpoints import Discovered
 

@@ -7,8 +7,9 @@ never silently if it is of another cluster. The last adopted list outlives every
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from gateway.core.records import dataclass
 from supervisor.core.backoff import Draw
 from supervisor.core.discovery.member_list import MemberList, MemberTarget, targets_of
 

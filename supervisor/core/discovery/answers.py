@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import assert_never
 
+from gateway.core.records import dataclass
 from supervisor.core.backoff import STEPS, Draw, delay_s
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.questions import (

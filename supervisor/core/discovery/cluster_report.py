@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from gateway.core.records import dataclass
 from supervisor.core.discovery.member_list import ClusterMember, MemberList, plain
 
 QUOTA_METRIC = "etcd_server_quota_backend_bytes"

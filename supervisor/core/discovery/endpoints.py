@@ -10,9 +10,10 @@ import enum
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from gateway.core.address import HostPort, literal_ip
+from gateway.core.records import dataclass
 from gateway.core.unix_address import UnixAddress
 from supervisor.core.config import Config
 from supervisor.core.discovery.questions import (

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from gateway.core.address import Address, HostPort, literal_ip
+from gateway.core.records import dataclass
 from gateway.core.unix_address import UnixAddress
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import record_problem

@@ -8,8 +8,9 @@ that counts, or a :class:`GaveUp`.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from gateway.core.records import dataclass
 from supervisor.core.discovery.nameservers import Edns, Nameservers
 from supervisor.core.discovery.replies import Meaning, ReplyKind
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.address import HostPort, literal_ip, parse_tcp_endpoint
+from gateway.core.records import dataclass
 from gateway.core.unix_address import is_unix
 
 MAX_TEXT = 300

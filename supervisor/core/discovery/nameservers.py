@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
 
+from gateway.core.records import dataclass
 from supervisor.core.backoff import doubled_s
 
 EDNS_MEMORY_S = 3600.0

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gateway.core.address import HostPort, literal_ip
+from gateway.core.records import dataclass
 
 
 class QuestionKind(enum.StrEnum):

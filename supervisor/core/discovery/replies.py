@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from gateway.core.records import dataclass
 
 MAX_ALIASES = 16
 """The longest chain of CNAME records that is followed, in one reply or over several."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from gateway.core.records import dataclass
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered, Problem
 from supervisor.core.discovery.questions import Question

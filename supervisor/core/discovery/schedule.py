@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from gateway.core.records import dataclass
 
 URGENT_S = 5.0
 """While no endpoint is active everything is asked again this often."""

@@ -8,9 +8,9 @@ not hide the name.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from typing import assert_never
 
+from gateway.core.records import dataclass
 from supervisor.core.discovery.questions import Answer, Failure, Negative, Outcome
 
 

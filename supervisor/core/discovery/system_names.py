@@ -6,9 +6,9 @@ Both are read as the C library reads them: lines that make no sense are ignored.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from gateway.core.address import literal_ip
+from gateway.core.records import dataclass
 
 LOCAL_NAMESERVER = ("127.0.0.1",)
 MAX_NAMESERVERS = 3

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from gateway.core.address import HostPort, literal_ip
+from gateway.core.records import dataclass
 from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery.questions import Question, QuestionKind
 

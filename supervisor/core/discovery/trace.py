@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from gateway.core.records import dataclass
 
 MAX_RECORDS = 20
 """Of one reply; the others are counted."""

@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from gateway.core.records import dataclass
 from supervisor.core.health.probing import fault, reason_of
 from supervisor.core.json_object import read_object
 

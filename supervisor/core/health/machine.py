@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
 
+from gateway.core.records import dataclass
 from supervisor.core.backoff import STEPS, Draw, around_s, delay_s
 
 PROBE_GAP_S = 0.1

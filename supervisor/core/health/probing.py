@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
+from gateway.core.records import dataclass
 from gateway.core.unix_address import is_unix
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered

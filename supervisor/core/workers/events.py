@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from gateway.core.records import dataclass
 from supervisor.core.workers.worker_id import WorkerId
 
 

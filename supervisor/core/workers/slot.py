@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from gateway.core.records import dataclass
 from supervisor.core.backoff import doubled_s
 from supervisor.core.workers import events
 from supervisor.core.workers.worker_id import WorkerId

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass  # noqa: TID251 - this one has an order
 
 
 @dataclass(frozen=True, slots=True, order=True)
