@@ -41,6 +41,17 @@ else:
         return make
 
 
+_classes: list[type] = []
+"""All that were made, complete or not."""
+
+
+def complete_all(package: str) -> None:
+    """Complete the classes of ``package``: before a fork, so that the children share them."""
+    for kind in _classes:
+        if kind.__module__.startswith(f"{package}."):
+            dataclasses.fields(kind)
+
+
 _GIVEN = frozenset({"__dict__", "__weakref__"})
 """What Python puts into the body of a class by itself."""
 
@@ -71,6 +82,7 @@ def _make(kind: type, body: Mapping[str, Any], shared: Mapping[str, Any], *, kw_
             "__repr__": _represent,
         },
     )
+    _classes.append(made)
     return made
 
 

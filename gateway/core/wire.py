@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-from gateway.core import json_codec, messages
+from gateway.core import json_codec, messages, records
 from gateway.core.endpoint import Endpoint
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -47,7 +47,11 @@ def _field_names(kind: type) -> tuple[str, ...]:
 
 
 def prepare() -> None:
-    """Make all decoders now: before a fork, the children share them (and 0.5 MB less is copied)."""
+    """Make all decoders now: before a fork, the children share them (and 0.5 MB less is copied).
+
+    The dataclasses of a worker likewise: 0.6 MB less.
+    """
+    records.complete_all("gateway")
     for kind in _TYPES.values():
         _decoder(kind)
 

@@ -113,3 +113,14 @@ def test_a_class_has_the_names_of_its_source() -> None:
     assert (Point.__doc__, Point.__name__, Point.__module__) == ("A place.", "Point", __name__)
     with pytest.raises(TypeError, match=r"Point\.__init__\(\)"):
         Point()  # type: ignore[call-arg]
+
+
+def test_the_classes_of_a_package_are_completed_ahead() -> None:
+    @records.dataclass(frozen=True, slots=True)
+    class Unused:
+        x: int
+
+    records.complete_all("gateway")
+    assert not isinstance(vars(Unused)["__dataclass_fields__"], dict)
+    records.complete_all(__name__.rpartition(".")[0])
+    assert set(vars(Unused)["__dataclass_fields__"]) == {"x"}
