@@ -69,30 +69,33 @@ def join(seeds: Findings, adopted: AdoptedList | None, lookup: Lookup, *, srv: b
 def choose(known: Sequence[Discovered], adopted: AdoptedList | None) -> tuple[Discovered, ...]:
     """Those of the known endpoints that are used.
 
-    A seed with another name than the list's and the same addresses is that member: it is used
-    under the name that the operators gave it. Seeds that are no members are used as long as the
-    list is not confirmed, or nothing of it can be used.
+    A seed whose addresses are all a member's, by one or by several of its client URLs, is that
+    member: it is used under the name that the operators gave it, and the URLs with one of these
+    addresses are not. Seeds that are no members are used as long as the list is not confirmed, or
+    nothing of it can be used.
     """
     if adopted is None or not adopted.confirmed:
         return tuple(known)
-    names = {str(each.address) for each in adopted.targets}
-    aliases = {
-        seed.name: member.name
-        for seed in known
-        for member in known
-        if not seed.listed and member.listed and _is_same(seed, member)
-    }
-    doubles = set(aliases.values())
-    used = tuple(
-        each
-        for each in known
-        if (each.name in names or each.name in aliases) and each.name not in doubles
-    )
-    return used or tuple(known)
+    by_member: dict[str, set[str]] = {}
+    for target in adopted.targets:
+        by_member.setdefault(target.member, set()).add(str(target.address))
+    used = {str(target.address) for target in adopted.targets}
+    doubles: set[str] = set()
+    for names in by_member.values():
+        urls = [each for each in known if each.listed and each.name in names]
+        for seed in (each for each in known if not each.listed):
+            shared = [each for each in urls if _is_shared(seed, each)]
+            held = {address for each in shared for address in each.addresses}
+            if seed.name in names or set(seed.addresses) <= held:
+                used.add(seed.name)
+                doubles |= {each.name for each in shared}
+    chosen = tuple(each for each in known if each.name in used - doubles)
+    return chosen or tuple(known)
 
 
-def _is_same(seed: Discovered, member: Discovered) -> bool:
-    return seed.port == member.port and set(seed.addresses) <= set(member.addresses)
+def _is_shared(seed: Discovered, url: Discovered) -> bool:
+    """Whether a client URL leads to one of the addresses of a seed."""
+    return seed.port == url.port and not set(seed.addresses).isdisjoint(url.addresses)
 
 
 def _place_beside(seeds: Sequence[Discovered]) -> tuple[int, int]:

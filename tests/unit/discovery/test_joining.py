@@ -12,9 +12,15 @@ from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.discovery.questions import Answer, Outcome, Question, QuestionKind
 
 
-def adopted(*names: str, tls: bool = False, from_elsewhere: bool = True) -> AdoptedList:
+def adopted(
+    *names: str, tls: bool = False, from_elsewhere: bool = True, member: str = ""
+) -> AdoptedList:
+    """``member``: whose client URLs all of them are; else each is another member's."""
     pairs = (name.rsplit(":", 1) for name in names)
-    targets = tuple(MemberTarget("m", HostPort(host, int(port)), tls) for host, port in pairs)
+    targets = tuple(
+        MemberTarget(member or f"m{n}", HostPort(host, int(port)), tls)
+        for n, (host, port) in enumerate(pairs)
+    )
     return AdoptedList(cluster_id=1, targets=targets, from_elsewhere=from_elsewhere)
 
 
@@ -104,6 +110,46 @@ def test_a_seed_keeps_its_name() -> None:
         Findings((seed("infra1.test:1", "10.0.0.1"),)), listed, nothing, srv=False
     ).endpoints
     assert names(choose(known, listed)) == ["infra1.test:1", "10.0.0.2:1"]
+
+
+def used(listed: AdoptedList, *seeds: Discovered, answer: Answer | None = None) -> list[str]:
+    known = join(Findings(seeds), listed, lambda _: answer, srv=False).endpoints
+    return names(choose(known, listed))
+
+
+def test_a_seed_with_the_addresses_of_several_client_urls_keeps_its_name() -> None:
+    """They are one member's; what it has at other addresses and ports is used beside it."""
+    one = adopted("10.0.0.1:1", "10.0.0.2:1", member="m")
+    both = seed("infra.test:1", "10.0.0.1", "10.0.0.2")
+    assert used(one, both) == ["infra.test:1"]
+    assert used(one, seed("infra.test:1", "10.0.0.2")) == ["infra.test:1", "10.0.0.1:1"]
+    assert used(one, replace(both, name="infra.test:2", port=2)) == ["10.0.0.1:1", "10.0.0.2:1"]
+    more = adopted("10.0.0.1:1", "10.0.0.2:1", "10.0.0.2:2", "10.0.0.3:1", member="m")
+    assert used(more, both) == ["infra.test:1", "10.0.0.2:2", "10.0.0.3:1"]
+    strange = seed("infra.test:1", "10.0.0.1", "10.0.0.9")
+    assert used(one, strange) == ["10.0.0.1:1", "10.0.0.2:1"], "one of its addresses is no member's"
+
+
+def test_a_member_is_used_once_if_one_of_its_client_urls_is_the_seed() -> None:
+    """The others that lead to the same addresses are doubles of it."""
+    listed = adopted("infra.test:1", "10.0.0.2:1", "10.0.0.3:1", member="m")
+    assert used(listed, seed("infra.test:1", "10.0.0.1", "10.0.0.2")) == [
+        "infra.test:1",
+        "10.0.0.3:1",
+    ]
+    other = seed("other.test:1", "10.0.0.2")
+    assert used(listed, seed("infra.test:1", "10.0.0.2"), other) == [
+        "infra.test:1",
+        "other.test:1",
+        "10.0.0.3:1",
+    ]
+
+
+def test_a_client_url_with_more_addresses_than_the_seed_is_the_seed() -> None:
+    """Operators named one of the addresses of a member that has a name for all of them."""
+    listed = adopted("infra.test:1", member="m")
+    answer = answers("10.0.0.1", "10.0.0.2")
+    assert used(listed, seed("10.0.0.1:1"), answer=answer) == ["10.0.0.1:1"]
 
 
 def test_one_name_for_all_members_is_replaced_by_them() -> None:
