@@ -22,9 +22,10 @@ GATEWAY_CONFIG_FILE=/etc/etcd-gateway.toml
 
 FILE_OPENING = """\
 # /etc/etcd-gateway.toml: the config file of etcd-gateway. Each key is a flag of `etcd-gateway
-# start`; the values shown are the defaults. Take the # away and change what you need, ask
-# `etcd-gateway check --config-file=/etc/etcd-gateway.toml` whether it is right, and apply it with
-# `systemctl reload etcd-gateway`. A variable in /etc/default/etcd-gateway beats the key here.
+# start`; the values shown are the defaults, or examples where there is none. Take the # away and
+# change what you need, ask `etcd-gateway check --config-file=/etc/etcd-gateway.toml` whether it is
+# right, and apply it with `systemctl reload etcd-gateway`. A variable in /etc/default/etcd-gateway
+# beats the key here.
 """
 
 UNIT_OPENING = """\
@@ -50,7 +51,7 @@ WIDTH = 98
 
 def render_environment_file() -> str:
     """``/etc/default/etcd-gateway``: the config file named, every other flag commented out."""
-    return _render(ENVIRONMENT_OPENING, lambda flag: f"#{flag.variable}={flag.default}")
+    return _render(ENVIRONMENT_OPENING, lambda flag: f"#{flag.variable}={_shown(flag)}")
 
 
 def render_config_file() -> str:
@@ -86,9 +87,14 @@ def _comment(text: str) -> str:
     return "".join(f"# {line}\n" for line in lines)
 
 
+def _shown(flag: Flag) -> str:
+    return flag.default or flag.example
+
+
 def _toml_value(flag: Flag) -> str:
-    if flag.kind is FlagKind.SWITCH or flag.default.isdecimal():
-        return flag.default
+    default = _shown(flag)
+    if flag.kind is FlagKind.SWITCH or default.isdecimal():
+        return default
     if flag.kind is FlagKind.MANY:
-        return json.dumps(flag.default.split(",") if flag.default else [])
-    return json.dumps(flag.default)
+        return json.dumps(default.split(",") if default else [])
+    return json.dumps(default)

@@ -21,7 +21,7 @@ VALUES = """\
 Each flag takes its value from the first of these sources that has one:
 
 1. the command line: `--dial-timeout=1s` or `--dial-timeout 1s`
-2. the environment: `GATEWAY_DIAL_TIMEOUT=1s`; an empty variable counts as not set
+2. the environment: `GATEWAY_DIAL_TIMEOUT=1s`; an empty variable counts as not set, except of three lists (below)
 3. the config file: `dial-timeout = "1s"`
 4. the package: `GATEWAY_DEFAULT_DIAL_TIMEOUT=1s`, for units and container images
 5. the default
@@ -33,6 +33,14 @@ To see every value with its source, run `etcd-gateway check`, or start the gatew
 When a value overrides a different one in another source, the log says `configuration overridden`.
 
 An empty value on the command line overrides a variable or the config file, where having no value is possible: `--admin-addr=` turns the admin address off.
+
+An empty list is never taken for everything:
+
+| list | an empty one, such as `--allow=`, `GATEWAY_ALLOW=` and `allow = []` |
+|---|---|
+| `--allow`, `--proxy-in`, `--source-addr` | is an error in every source, as a variable too: a template that came out empty must not open what it was to restrict. Leave the flag out; for everybody, write `--allow=0.0.0.0/0,::/0` |
+| `--endpoints`, `--listen-addr` | is an error on the command line and in the config file |
+| `--admin-addr`, `--admin-host`, `--drain-endpoints`, `--prefer`, `--nameserver` | means none; of nameservers, those of the system |
 
 Variables that begin with `ETCD_` are not read, because they belong to the etcd server.
 A variable that begins with `GATEWAY_`, is no flag's and is spelled almost like one is named in a warning; others are ignored.

@@ -126,7 +126,8 @@ def build(
     """The configuration that these sources say together; raises ConfigError.
 
     ``flags`` has the texts of each flag that was given, by name; ``document`` is the config file.
-    An empty variable counts as not set. Flags that are not in ``only`` keep their default.
+    An empty variable counts as not set, unless it is to be refused. Flags that are not in ``only``
+    keep their default.
     """
     refuse_unknown(document, document_name)
     fields: dict[str, Any] = {}
@@ -170,8 +171,11 @@ def _read(flag: Flag, given: Given) -> Any:
         if not text and not flag.may_be_empty:
             raise ConfigError(given.name, text, f"a value is missing, as {flag.default}")
         return _read_one(flag, given, text)
-    if flag.may_be_empty and not any(given.texts):
-        return ()
+    if not any(given.texts):
+        if flag.instead_of_empty:
+            raise ConfigError(given.name, "", flag.instead_of_empty)
+        if flag.may_be_empty:
+            return ()
     read = [_read_one(flag, given, text) for text in _split(flag, given.texts)]
     return tuple(dict.fromkeys(read))  # the same one twice is the same one
 

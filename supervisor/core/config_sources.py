@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from gateway.core.records import dataclass
 from supervisor.core.config_error import ConfigError, quote
@@ -48,13 +48,18 @@ def find_given(
     """Every source that has the flag; the first one wins. ConfigError: a value of a wrong type."""
     if texts := flags.get(flag.name):
         yield Given(Source.FLAG, f"--{flag.name}", tuple(texts))
-    if text := environ.get(flag.variable):
+    if _is_set(text := environ.get(flag.variable), flag):
         yield Given(Source.VARIABLE, flag.variable, (text,))
     if flag.name in document:
         name = f"{flag.name} in {document_name}"
         yield Given(Source.FILE, name, _texts_of(flag, name, document[flag.name]))
-    if text := environ.get(flag.default_variable):
+    if _is_set(text := environ.get(flag.default_variable), flag):
         yield Given(Source.PACKAGE, flag.default_variable, (text,))
+
+
+def _is_set(text: str | None, flag: Flag) -> TypeGuard[str]:
+    """Whether a variable counts: an empty one does where it is to be refused."""
+    return bool(text) or (text is not None and bool(flag.instead_of_empty))
 
 
 def describe_given(flag: Flag, given: Sequence[Given]) -> EffectiveValue:

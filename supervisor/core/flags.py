@@ -57,6 +57,11 @@ class Flag:
     choices: tuple[str, ...] = ()
     may_be_empty: bool = False
     """An empty text is a value: nothing."""
+    instead_of_empty: str = ""
+    """Of lists without which less is restricted: what else to give than an empty text, which is an
+    error in every source. A template that came out empty must not open what it was to restrict."""
+    example: str = ""
+    """A value for sample files, where the default is none that could be written."""
     has_options: bool = False
     """Of those with several values: ``,name=value`` behind one is an option of it."""
 
@@ -212,7 +217,8 @@ FLAGS: tuple[Flag, ...] = (
         kind=FlagKind.MANY,
         read=readers.network,
         default="",
-        may_be_empty=True,
+        instead_of_empty="expected at least one network; 0.0.0.0/0,::/0 is everybody",
+        example="10.0.0.0/8",
         metavar="CIDR,...",
         topic=Topic.LISTENING,
         help="Serve only clients with an address in these networks, and close others at once; "
@@ -224,7 +230,8 @@ FLAGS: tuple[Flag, ...] = (
         kind=FlagKind.MANY,
         read=readers.proxy_peer,
         default="",
-        may_be_empty=True,
+        instead_of_empty="expected at least one network, or unix; leave it out to read no headers",
+        example="10.0.0.0/8",
         metavar="CIDR|unix,...",
         topic=Topic.LISTENING,
         help="Connections from these networks begin with a PROXY protocol header, version 1 or 2, "
@@ -361,7 +368,8 @@ FLAGS: tuple[Flag, ...] = (
         kind=FlagKind.MANY,
         read=readers.source_address,
         default="",
-        may_be_empty=True,
+        instead_of_empty="expected an IP address of this host; without it the kernel chooses",
+        example="192.0.2.1",
         metavar="IP,...",
         topic=Topic.DIALING,
         help="Dial endpoints from this address of this host, one for each family; without it the "

@@ -158,6 +158,9 @@ def test_nothing_given() -> None:
 @pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
 def test_defaults_are_what_help_says(flag: Flag) -> None:
     """The default that help shows is a value that the flag takes, and means the default."""
+    if flag.instead_of_empty:
+        assert flag.default == ""
+        return
     config = build({flag.name: [flag.default]}, {}, {})
     assert dataclasses.replace(config, endpoints_given=False) == Config()
 
@@ -238,10 +241,52 @@ def test_repeated_flags() -> None:
 
 
 def test_empty_texts() -> None:
-    """An empty variable is not set; an empty flag takes back what a weaker source says."""
+    """A variable without text is not set; a flag without takes back what a weaker source says."""
     assert build({}, {"GATEWAY_ENDPOINTS": "", "GATEWAY_ACCESS_LOG": ""}, {}) == Config()
     config = build({"admin-addr": [""], "discovery-srv": [""]}, {"GATEWAY_ADMIN_ADDR": ":1"}, {})
     assert config == Config()
+
+
+@pytest.mark.parametrize("name", ["allow", "proxy-in", "source-addr"])
+def test_a_list_that_restricts_is_never_empty(name: str) -> None:
+    """Whatever the source: a template that came out empty opens nothing silently."""
+    flag = BY_NAME[name]
+    sources: list[tuple[dict[str, list[str]], dict[str, str], dict[str, Any], str]] = [
+        ({name: [""]}, {}, {}, f"--{name}"),
+        ({name: ["", ""]}, {}, {}, f"--{name}"),
+        ({}, {flag.variable: ""}, {name: [flag.example]}, flag.variable),
+        ({}, {}, {name: []}, f"{name} in the config file"),
+        ({}, {}, {name: ""}, f"{name} in the config file"),
+        ({}, {}, {name: [""]}, f"{name} in the config file"),
+        ({}, {flag.default_variable: ""}, {}, flag.default_variable),
+    ]
+    for flags, environ, document, source in sources:
+        with pytest.raises(ConfigError) as caught:
+            build(flags, environ, document)
+        assert str(caught.value) == f'{source} "": {flag.instead_of_empty}'
+    for text in (" ", ",", f"{flag.example},"):
+        with pytest.raises(ConfigError):
+            build({name: [text]}, {}, {})
+        with pytest.raises(ConfigError):
+            build({}, {flag.variable: text}, {})
+
+
+@pytest.mark.parametrize("name", ["nameserver", "drain-endpoints", "prefer", "admin-addr"])
+def test_a_list_that_may_name_nothing(name: str) -> None:
+    """Nothing is what these mean without a value, and an empty one takes a weaker source back."""
+    for nothing in ([], "", [""]):
+        assert build({}, {}, {name: nothing}) == Config()
+    assert build({name: [""]}, {}, {name: GOOD[name]}) == Config()
+    assert build({}, {BY_NAME[name].variable: ""}, {}) == Config()
+
+
+@pytest.mark.parametrize("name", ["endpoints", "listen-addr"])
+def test_a_list_that_is_needed(name: str) -> None:
+    """The default takes the place of an empty variable, and of nothing else."""
+    assert build({}, {BY_NAME[name].variable: ""}, {}) == Config()
+    for flags, document in (({name: [""]}, {}), ({}, {name: []}), ({}, {name: ""})):
+        with pytest.raises(ConfigError, match="the port is missing"):
+            build(flags, {}, document)
 
 
 @pytest.mark.parametrize(
