@@ -64,6 +64,22 @@ def receive(
     return data, list(fds)
 
 
+def has_number_for_one(sock: socket.socket) -> bool:
+    """Whether this process has a number for one more descriptor, and memory for it.
+
+    Ask before :meth:`receive`, where the descriptor is nobody else's: the kernel takes the message
+    out of the queue first and closes a descriptor that it then has no number for. A number that was
+    free a moment ago still is, because processes of ours have one thread.
+    """
+    try:
+        os.close(os.dup(sock.fileno()))
+    except OSError as error:
+        if error.errno not in EXHAUSTED:
+            raise
+        return False
+    return True
+
+
 def duplicate(fds: Sequence[int]) -> tuple[int, ...]:
     """Duplicates of all of them, which the caller owns; or OSError and none."""
     made: list[int] = []

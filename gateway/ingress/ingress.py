@@ -277,7 +277,7 @@ class Ingress:
         if self._handoff.lost:
             self._log.error("clients lost", sessions=self._handoff.lost, error=LOST)
             self._handoff.lost = 0
-        was_full, self._inbox_full = self._inbox_full, len(clients) == room
+        was_full, self._inbox_full = self._inbox_full, len(clients) == room or self._handoff.short
         if self._inbox_full:
             self._acceptor.pause(PauseReason.DESCRIPTORS)
         if self._inbox_full or was_full or self._handoff.cut_off:

@@ -9,7 +9,13 @@ from collections import deque
 from collections.abc import Iterator
 
 from gateway.core.records import dataclass
-from gateway.descriptors import DescriptorsLostError, close_all, receive, send
+from gateway.descriptors import (
+    DescriptorsLostError,
+    close_all,
+    has_number_for_one,
+    receive,
+    send,
+)
 from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
 from supervisor.workers.inherited import InheritedSlot, listener_name
 from supervisor.workers.shared_listeners import SharedListeners
@@ -85,7 +91,7 @@ class Sockets:
         """
         slot, lost = self._slots[index], 0
         with contextlib.suppress(BlockingIOError):
-            while True:
+            while has_number_for_one(slot.inbox_r):
                 try:
                     data, fds = receive(slot.inbox_r, 128, 1)
                 except DescriptorsLostError:

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.ingress.handoff import CHURN_LIMIT_PER_S, STALE_NS, Handoff
 from gateway.scoreboard import Scoreboard
+from tests.support import no_descriptors_left
 
 
 class Pair:
@@ -153,6 +154,23 @@ def test_no_more_is_received_than_there_is_room_for(pair: Pair) -> None:
     assert len(rest) == 1
     for fd in (*taken, *rest):
         os.close(fd)
+
+
+def test_without_a_free_number_clients_stay_in_the_inbox(pair: Pair) -> None:
+    """The kernel would close what it has no number for; so it is asked for none."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        assert pair.handoffs[0].send(ours.detach(), 1)
+        with no_descriptors_left():
+            assert pair.handoffs[1].receive(999) == ([], False)
+        assert pair.handoffs[1].short
+        assert pair.handoffs[1].lost == 0
+        assert pair.handoffs[0].in_flight() == 1
+        [fd], _ = pair.handoffs[1].receive(999)
+        assert not pair.handoffs[1].short
+        with socket.socket(fileno=fd) as taken:
+            taken.send(b"hello")
+            assert theirs.recv(9) == b"hello"
 
 
 def test_a_sender_that_died_leaves_no_count_behind(pair: Pair) -> None:
