@@ -32,6 +32,9 @@ class Upkeep:
             parts.endpoints.health.prober.look_again()
         if parts.pool is not None:
             self._watch_listeners(parts.pool)
+        if parts.admin.has_lost_files:
+            parts.tasks.start(parts.admin.renew_lost(), "admin socket")
+        if parts.pool is not None:
             self._tell_turned_away()
             self._tell_workers(parts.pool)
             parts.service_notifier.show_status()
@@ -45,9 +48,7 @@ class Upkeep:
         port_monitor = self._parts.port_monitor
         if port_monitor is not None and not self._parts.shutdown.draining:
             port_monitor.tick(pool.listener_inodes())
-            port_monitor.look_at_files(
-                self._parts.shared.missing_files(), self._parts.admin.missing_files()
-            )
+            port_monitor.look_at_files(self._parts.shared.missing_files())
 
     def _tell_turned_away(self) -> None:
         """Log the clients that were turned away, as often as such lines are due."""

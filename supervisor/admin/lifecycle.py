@@ -14,10 +14,17 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.core.log import Log
-from supervisor.admin.sockets import AdminError, AdminSocket, adopt_all, bind_all
+from supervisor.admin.sockets import (
+    AdminError,
+    AdminSocket,
+    adopt_all,
+    bind_all,
+    descriptor_name,
+)
 from supervisor.core.admin.views import GatewayView
 from supervisor.system.patience import try_until_done
 
@@ -29,7 +36,7 @@ PATIENCE_S = 1.0
 """A start that takes longer than this is served before it is over, so that people can look."""
 
 REBIND_S = 5.0
-"""How often an upgraded gateway tries an admin address again that somebody else holds."""
+"""How often an admin address is tried again that somebody else holds, or whose folder is gone."""
 
 UNLIMITED = 1 << 30
 
@@ -83,7 +90,9 @@ class AdminLifecycle:
         self._log = log
         self._sockets: list[AdminSocket] = []
         self._missing: list[str] = []
+        self._told: dict[str, str] = {}
         self._opening = False
+        self._binding = False
         self._paused = False
         self._server: AdminServer | None = None
         self._served = False
@@ -103,31 +112,37 @@ class AdminLifecycle:
         if inherited is None:
             self._sockets = bind_all(addresses)
             return
-        self._sockets = adopt_all(addresses, inherited.values())
+        self._sockets = adopt_all(addresses, inherited)
         bound = {each.address for each in self._sockets}
         self._missing = [address for address in addresses if address not in bound]
         self._bind_missing()
 
     def _bind_missing(self) -> list[AdminSocket]:
-        """Try the addresses that an upgraded gateway does not have yet; those it got now."""
+        """Try the addresses that there is no socket for; those it got now."""
         got: list[AdminSocket] = []
         for address in list(self._missing):
             try:
                 got.append(AdminSocket(address))
             except AdminError as error:
-                self._log.error("admin address is not available, trying again", error=str(error))
+                if self._told.get(address) != (why := str(error)):
+                    self._told[address] = why
+                    self._log.error("admin address is not available, trying again", error=why)
             else:
                 self._missing.remove(address)
+                self._told.pop(address, None)
         self._sockets += got
         return got
 
-    def missing_files(self) -> list[str]:
-        """The addresses whose file is gone or was replaced, so that nobody reaches them."""
-        return [each.address for each in self._sockets if each.has_lost_its_file]
+    @property
+    def has_lost_files(self) -> bool:
+        """Whether the file of a socket that is served is gone or was replaced."""
+        return self._served and any(each.has_lost_its_file for each in self._sockets)
 
     def named_descriptors(self) -> dict[str, int]:
         """The sockets for the next image, by name; they stay ours."""
-        return {f"admin.{n}": each.sock.fileno() for n, each in enumerate(self._sockets)}
+        return {
+            descriptor_name(n, each): each.sock.fileno() for n, each in enumerate(self._sockets)
+        }
 
     async def open(self) -> None:
         """Import the server and serve, however often that has to be tried; once is enough."""
@@ -135,11 +150,46 @@ class AdminLifecycle:
             return
         self._opening = True
         await try_until_done(self._serve, self._log, msg=CANNOT_OPEN)
-        while self._missing:
+        if self._missing:
             await asyncio.sleep(REBIND_S)
-            if self._server is not None and (got := self._bind_missing()):
-                await self._server.serve(got)
-                self._tell(got)
+            await self._serve_missing()
+
+    async def renew_lost(self) -> None:
+        """Make sockets anew whose file is gone or was replaced, however often it has to be tried.
+
+        Nobody finds the old ones any more. Clients that they have accepted are answered.
+        """
+        server = self._server
+        if server is None or self._paused:
+            return
+        for each in [each for each in self._sockets if each.has_lost_its_file]:
+            self._log.error(
+                "nobody finds the socket of an admin address any more", admin=each.address
+            )
+            self._sockets.remove(each)
+            self._missing.append(each.address)
+            server.stop_serving(each)
+            each.close()
+        await self._serve_missing()
+
+    async def _serve_missing(self) -> None:
+        """Bind and serve what is missing; while an upgrade is on, that is the next image's part."""
+        if self._binding:
+            return
+        self._binding = True
+        try:
+            while self._missing:
+                if not self._paused and (got := self._bind_missing()):
+                    await try_until_done(partial(self._serve_more, got), self._log, msg=CANNOT_OPEN)
+                if self._missing:
+                    await asyncio.sleep(REBIND_S)
+        finally:
+            self._binding = False
+
+    async def _serve_more(self, sockets: Sequence[AdminSocket]) -> None:
+        if self._server is not None and not self._paused:
+            await self._server.serve(sockets)
+            self._tell(sockets)
 
     async def _serve(self) -> None:
         for module in IMPORTS:

@@ -29,7 +29,6 @@ class PortMonitor:
         self._every = EVERY_TICKS
         self._ticks = 0
         self._lost: frozenset[str] = frozenset()
-        self._lost_admin: frozenset[str] = frozenset()
 
     @property
     def foreign_listeners(self) -> tuple[Mapping[str, Any], ...]:
@@ -51,8 +50,8 @@ class PortMonitor:
             self._log.debug("sock_diag is not allowed, reading /proc instead", error=str(error))
             self._read, self._every = sock_diag.listeners_from_proc, EVERY_TICKS_FROM_PROC
 
-    def look_at_files(self, listen: Iterable[str], admin: Iterable[str] = ()) -> None:
-        """The UNIX addresses of each kind whose file is not that of our socket just now."""
+    def look_at_files(self, listen: Iterable[str]) -> None:
+        """The UNIX listen addresses whose file is not that of our socket just now."""
         before, self._lost = self._lost, frozenset(listen)
         for address in sorted(self._lost - before):
             self._log.error(
@@ -60,9 +59,6 @@ class PortMonitor:
             )
         for address in sorted(before - self._lost):
             self._log.info("clients find the socket of a listen address again", listen=address)
-        before, self._lost_admin = self._lost_admin, frozenset(admin)
-        for address in sorted(self._lost_admin - before):
-            self._log.error("nobody finds the socket of an admin address any more", admin=address)
 
     def _look(self, own: set[int]) -> None:
         found = [listener for port in self._ports for listener in self._read(port)]

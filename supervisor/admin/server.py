@@ -81,7 +81,7 @@ class AdminServer:
         self._sessions = sessions
         self._max_connections = max_connections
         self._log = log
-        self._servers: list[asyncio.Server] = []
+        self._servers: dict[AdminSocket, asyncio.Server] = {}
         self._connections: dict[Connection, None] = {}
         self._idle = asyncio.Event()
         self._view: tuple[float, GatewayView] | None = None
@@ -106,7 +106,7 @@ class AdminServer:
         """
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as undo:
-            servers: list[asyncio.Server] = []
+            servers: dict[AdminSocket, asyncio.Server] = {}
             for each in sockets:
                 duplicate = each.sock.dup()
                 undo.callback(duplicate.close)
@@ -115,9 +115,14 @@ class AdminServer:
                 )
                 undo.callback(server.close)
                 each.sock.listen()  # the kernel's queue keeps its usual length
-                servers.append(server)
+                servers[each] = server
             undo.pop_all()
-        self._servers += servers
+        self._servers |= servers
+
+    def stop_serving(self, sock: AdminSocket) -> None:
+        """Accept no more from this one; who was accepted is answered."""
+        if (server := self._servers.pop(sock, None)) is not None:
+            server.close()
 
     def _make_connection(self) -> Connection:
         return Connection(
@@ -132,9 +137,9 @@ class AdminServer:
 
         Whoever connects from now on waits in the kernel's queue.
         """
-        for server in self._servers:
+        for server in self._servers.values():
             server.close()
-        self._servers = []
+        self._servers = {}
         for _ in range(TURNS_TO_CONNECT):
             await asyncio.sleep(0)
         self._idle.clear()
@@ -144,9 +149,9 @@ class AdminServer:
 
     async def close(self) -> None:
         """Stop serving and cut the requests that are under way."""
-        for server in self._servers:
+        for server in self._servers.values():
             server.close()
-        self._servers = []
+        self._servers = {}
         for connection in list(self._connections):
             connection.abort()
         await self._http.shutdown(0)

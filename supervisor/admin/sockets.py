@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+
+from supervisor.system.unix_listener import (
+    NO_FILE,
+    FileId,
+    file_id,
+    is_in_use,
+    is_there,
+    remove_file,
+)
 
 UNIX_MODE = 0o660
 
@@ -22,20 +30,27 @@ class AdminError(Exception):
 class AdminSocket:
     """One bound and listening socket. It owns the file of a unix socket and removes it at close.
 
-    ``inherited`` is a socket that the image before an upgrade had bound to ``address``. Raises
-    AdminError if the address is in use, malformed or not to be had.
+    ``inherited`` is a socket that the image before an upgrade had bound to ``address``, and
+    ``file`` is the one that it made. Raises AdminError if the address is in use, malformed or not
+    to be had.
     """
 
-    def __init__(self, address: str, inherited: socket.socket | None = None) -> None:
+    def __init__(
+        self, address: str, inherited: socket.socket | None = None, file: FileId = NO_FILE
+    ) -> None:
         self.address = address
-        self._made: tuple[str, int, int] | None = None
-        if address.startswith("unix:"):
-            path = address.removeprefix("unix:")
-            self.sock = inherited or _bind_unix(path)
-            made = os.lstat(path)
-            self._made = (path, made.st_dev, made.st_ino)
+        self._path = address.removeprefix("unix:") if address.startswith("unix:") else ""
+        self._file = NO_FILE
+        if self._path:
+            self.sock = inherited or _bind_unix(self._path)
+            self._file = file if file != NO_FILE else file_id(self._path)
         else:
             self.sock = inherited or _bind_tcp(address)
+
+    @property
+    def name(self) -> str:
+        """What tells the next image which file is ours; "" without one."""
+        return "" if self._file == NO_FILE else ".".join(map(str, self._file))
 
     @property
     def served(self) -> str:
@@ -49,21 +64,13 @@ class AdminSocket:
     @property
     def has_lost_its_file(self) -> bool:
         """Whether the file of a unix socket is gone or was replaced, so that nobody finds it."""
-        if self._made is None:
-            return False
-        path, device, inode = self._made
-        try:
-            found = os.lstat(path)
-        except OSError:
-            return True
-        return (found.st_dev, found.st_ino) != (device, inode)
+        return self._file != NO_FILE and not is_there(self._path, self._file)
 
     def close(self) -> None:
         """Close it; a file that another process has put in our place stays."""
         self.sock.close()
-        if self._made is not None and not self.has_lost_its_file:
-            with contextlib.suppress(OSError):
-                os.unlink(self._made[0])
+        if self._file != NO_FILE:
+            remove_file(self._path, self._file)
 
 
 def bind_all(addresses: Sequence[str]) -> list[AdminSocket]:
@@ -78,25 +85,40 @@ def bind_all(addresses: Sequence[str]) -> list[AdminSocket]:
     return bound
 
 
-def adopt_all(addresses: Sequence[str], fds: Iterable[int]) -> list[AdminSocket]:
-    """Those of the addresses to which one of these sockets is bound; the others are closed."""
-    sockets = [socket.socket(fileno=fd) for fd in fds]
+def adopt_all(addresses: Sequence[str], named: Mapping[str, int]) -> list[AdminSocket]:
+    """Those of the addresses to which one of these sockets is bound; the others are closed.
+
+    ``named``: by :func:`descriptor_name`. One whose file is gone, or is another one, is no use.
+    """
+    sockets = {socket.socket(fileno=fd): _file_in(name) for name, fd in named.items()}
     adopted: list[AdminSocket] = []
     for address in addresses:
-        for sock in sockets:
-            if _is_bound_to(sock, address):
-                sockets.remove(sock)
-                adopted.append(AdminSocket(address, sock))
+        for sock, file in sockets.items():
+            if _is_bound_to(sock, file, address):
+                del sockets[sock]
+                adopted.append(AdminSocket(address, sock, file))
                 break
     for sock in sockets:
         sock.close()
     return adopted
 
 
-def _is_bound_to(sock: socket.socket, address: str) -> bool:
+def descriptor_name(number: int, each: AdminSocket) -> str:
+    """What the next image gets the socket as."""
+    return f"admin.{number}" + (f".{each.name}" if each.name else "")
+
+
+def _file_in(name: str) -> FileId:
+    """The file in a descriptor's name; NO_FILE if there is none in it."""
+    numbers = name.split(".")[2:]
+    return (int(numbers[0]), int(numbers[1])) if len(numbers) == 2 else NO_FILE
+
+
+def _is_bound_to(sock: socket.socket, file: FileId, address: str) -> bool:
     if address.startswith("unix:"):
         path = address.removeprefix("unix:")
-        return sock.family == socket.AF_UNIX and sock.getsockname() == path and _is_socket(path)
+        there = is_there(path, file) if file != NO_FILE else _is_socket(path)
+        return sock.family == socket.AF_UNIX and sock.getsockname() == path and there
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return False
     host, _, port = address.rpartition(":")
@@ -160,16 +182,13 @@ def _bind_unix(path: str) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens on; leave alone what is in use or is no socket."""
+    """Remove a socket that no process has; leave alone what is in use or is no socket."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise OSError(errno.EEXIST, "the file exists and is not a socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        code = probe.connect_ex(path)
-    if code != errno.ECONNREFUSED:  # 0, or EAGAIN when its queue is full: somebody is there
+    if is_in_use(path):
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     os.unlink(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -197,16 +198,58 @@ def test_unix_sockets_are_private_replaced_if_stale_and_removed_at_exit(tmp_path
     assert not path.exists()
 
 
-def test_the_log_says_when_nobody_finds_the_socket_any_more(tmp_path: Path) -> None:
-    """Whoever removed its file, or put another program's in its place, which stays."""
+NOBODY = "nobody finds the socket of an admin address any more"
+OPEN = "admin address is open"
+
+
+def test_a_socket_whose_file_is_gone_is_made_anew(tmp_path: Path) -> None:
+    """Said in the log, as often as it happens, and also after its folder was gone for a while."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    path = folder / "admin.sock"
+    admin = f"unix:{path}"
+    with running(f"--admin-addr={admin}", endpoints=["127.0.0.1:9"], workers=1) as gateway:
+        gateway.wait_line(OPEN)
+        for count in (1, 2):
+            path.unlink()
+            assert gateway.wait_line(NOBODY, count=count)["admin"] == admin
+            assert gateway.wait_line(OPEN, count=count + 1)["admin"] == [admin]
+            assert admin_client.fetch_status([admin])["pid"] == gateway.pid
+            assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        shutil.rmtree(folder)
+        line = gateway.wait_line("admin address is not available, trying again")
+        assert "No such file or directory" in line["error"]
+        folder.mkdir()
+        gateway.wait_line(OPEN, 30, count=4)
+        assert admin_client.fetch_status([admin])["pid"] == gateway.pid
+        gateway.signal(signal.SIGUSR2)
+        gateway.wait_line(OPEN, 30, count=5)
+        assert admin_client.fetch_status([admin])["pid"] == gateway.pid
+        assert gateway.stop() == 0
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_another_programs_socket_stays_in_its_place(tmp_path: Path, replaced: bool) -> None:
+    """Until that program is gone; also for the next image, which gets a socket of this address."""
     path = tmp_path / "admin.sock"
-    with running(f"--admin-addr=unix:{path}", endpoints=["127.0.0.1:9"], workers=1) as gateway:
-        gateway.wait_line("admin address is open")
-        path.unlink()
+    admin = f"unix:{path}"
+    with running(f"--admin-addr={admin}", endpoints=["127.0.0.1:9"], workers=1) as gateway:
+        gateway.wait_line(OPEN)
         with socket.socket(socket.AF_UNIX) as other:
-            other.bind(str(path))
-            line = gateway.wait_line("nobody finds the socket of an admin address any more")
-            assert line["admin"] == f"unix:{path}"
+            other.bind(str(tmp_path / "other"))
+            (tmp_path / "other").rename(path)
+            if replaced:
+                gateway.signal(signal.SIGUSR2)
+            else:
+                gateway.wait_line(NOBODY)
+            line = gateway.wait_line("admin address is not available, trying again", 30)
+            assert "Address already in use" in line["error"]
+        gateway.wait_line(OPEN, 30, count=2)
+        assert admin_client.fetch_status([admin])["pid"] == gateway.pid
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(tmp_path / "other"))
+            (tmp_path / "other").rename(path)
             gateway.stop()
             assert path.exists()
 

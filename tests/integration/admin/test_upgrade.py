@@ -237,12 +237,17 @@ def test_an_upgraded_gateway_waits_for_an_address_that_somebody_holds(
         before = AdminLifecycle(Pretender().view, log)
         before.bind([unwanted, kept])
         inherited = {name: os.dup(fd) for name, fd in before.named_descriptors().items()}
-        assert sorted(inherited) == ["admin.0", "admin.1"]
+        files = [(tmp_path / name).stat() for name in ("unwanted", "kept")]
+        assert list(inherited) == [
+            f"admin.{n}.{file.st_dev}.{file.st_ino}" for n, file in enumerate(files)
+        ]
         with socket.create_server(("127.0.0.1", 0)) as other:
             taken = f"127.0.0.1:{other.getsockname()[1]}"
             after = AdminLifecycle(Pretender().view, log)
             after.bind([kept, taken], inherited)
-            assert list(after.named_descriptors()) == ["admin.0"]
+            assert list(after.named_descriptors()) == [
+                f"admin.0.{files[1].st_dev}.{files[1].st_ino}"
+            ]
             opening = asyncio.create_task(after.open())
             async with asyncio.timeout(60):
                 while "admin address is open" not in log.messages:  # noqa: ASYNC110
