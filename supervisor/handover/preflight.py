@@ -21,8 +21,9 @@ from supervisor.workers.fork import SYSTEMD_VARIABLES
 PREFLIGHT_VARIABLE = "ETCD_GATEWAY_PREFLIGHT"
 """The descriptor of the handover state: the child tries a start with it and starts nothing."""
 
-PREFLIGHT_S = 30.0
-"""An import of everything takes 0.5 s; a host that swaps takes many times that."""
+PREFLIGHT_S = 120.0
+"""An import of everything takes 0.5 s; on a host whose CPUs were shared with a dozen busy processes
+a trial took more than 30 s. The old image serves meanwhile, so it costs nothing to wait."""
 
 _KEPT_BYTES = 4096
 _PROGRAM = "etcd-gateway: "
