@@ -56,7 +56,7 @@ class Server:
     def _serve(self, conn: socket.socket) -> None:
         self.open += 1
         try:
-            conn.settimeout(60)
+            conn.settimeout(10)
             with contextlib.ExitStack() as stack:
                 stack.enter_context(conn)
                 if self._context is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import threading
@@ -26,12 +27,14 @@ class Busy:
     def __init__(self) -> None:
         self.now = self.most = self.all = 0
         self._lock = threading.Lock()
+        self._held: list[socket.socket] = []
 
     def __call__(self, conn: socket.socket) -> None:
         with self._lock:
             self.now += 1
             self.all += 1
-            self.most = max(self.most, self.now)
+            self._held.append(conn)
+            self.most = max(self.most, sum(map(goes_on, self._held)))
         try:
             conn.settimeout(60)
             conn.sendall(b"hello\n")
@@ -42,6 +45,15 @@ class Busy:
         finally:
             with self._lock:
                 self.now -= 1
+                self._held.remove(conn)
+
+
+def goes_on(conn: socket.socket) -> bool:
+    """Whether the gateway has not ended it; the thread that serves it may learn of that late."""
+    try:
+        return not select.select([conn], [], [], 0)[0] or bool(conn.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
 
 
 def metric(text: str, name: str) -> float:
