@@ -8,13 +8,8 @@ from time import monotonic
 
 from gateway.core.address import Address, HostPort
 from gateway.core.messages import SessionDetail, SessionDetails
-from supervisor.core.admin.session_list import (
-    Holders,
-    Process,
-    SessionFold,
-    SessionPage,
-    SessionQuery,
-)
+from supervisor.core.admin.session_holders import Holders, Process
+from supervisor.core.admin.session_list import SessionFold, SessionPage, SessionQuery
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.system.socket_holders import find_holders
 from supervisor.workers.pool import WorkerPool

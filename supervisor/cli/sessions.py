@@ -23,14 +23,8 @@ from supervisor.cli.status import (
 from supervisor.cli.tables import PIPE_COLUMNS, Cell, Output, Part, line, make_table, stack, word
 from supervisor.cli.watch import EXIT_UNREACHABLE
 from supervisor.cli.watch import watch as watch_again
-from supervisor.core.admin.session_list import (
-    DEFAULT_LIMIT,
-    MOST_LIMIT,
-    TOP_CLIENTS,
-    Holders,
-    Process,
-    Sort,
-)
+from supervisor.core.admin.session_holders import TOP_CLIENTS, Holders, Process
+from supervisor.core.admin.session_list import DEFAULT_LIMIT, MOST_LIMIT, Sort
 from supervisor.core.config_error import ConfigError
 from supervisor.system.socket_holders import find_holders
 

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from supervisor.core.admin.session_list import Process, pid_in, unit_of
+from supervisor.core.admin.session_holders import Process, pid_in, unit_of
 from supervisor.system import sock_diag
 
 PIECE = 200

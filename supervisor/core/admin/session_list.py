@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
@@ -17,19 +16,15 @@ from typing import Any
 from gateway.core import json_codec
 from gateway.core.messages import SessionDetail, SessionSlice
 from gateway.core.records import dataclass
+from supervisor.core.admin.session_holders import Process, host_part
 from supervisor.core.workers.worker_id import WorkerId
 
 DEFAULT_LIMIT = 1000
 MOST_LIMIT = 10_000
 """Rows of one page; whoever wants more asks for the next one. A page of these takes 15 MB."""
 
-TOP_CLIENTS = 10
-
 MOST_CLIENTS = 100_000
 """Clients whose addresses are remembered in order to find their processes; 15 MB."""
-
-
-_UNIX_CLIENT = re.compile(r"unix:pid=([0-9]{1,9}),")
 
 
 class Sort(enum.StrEnum):
@@ -157,27 +152,6 @@ class SessionFold:
         return rows, write_place(self._query.sort, self._best[-1][0]) if more else None
 
 
-def host_part(client: str) -> str:
-    """The client without its port: all connections of a host count together."""
-    host, colon, port = client.rpartition(":")
-    return host.strip("[]") if colon and port.isdigit() else client
-
-
-def pid_in(client: str) -> int | None:
-    """The process that the name of a client of a UNIX socket has in it: ``unix:pid=5,uid=0``."""
-    found = _UNIX_CLIENT.match(client) if client.startswith("unix:") else None
-    return int(found[1]) or None if found is not None else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Process:
-    """Who holds a client's socket. ``unit``: its systemd unit, or its container's scope."""
-
-    pid: int
-    command: str | None
-    unit: str | None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionPage:
     """One page, as the sessions were at ``now``.
@@ -244,65 +218,3 @@ class SessionPage:
 def rate(count: float, seconds: float) -> float:
     """Bytes per second; a session of less than a second counts as one of a second."""
     return round(count / max(seconds, 1.0), 1)
-
-
-class Holders:
-    """Who holds most sessions: processes of this host where they are known, else hosts.
-
-    ``hosts``: sessions by the host of the client. Processes are added piece by piece, because all
-    of 20,000 clients take 30 milliseconds.
-    """
-
-    def __init__(self, hosts: Mapping[str, int]) -> None:
-        self._left = dict(hosts)
-        self._counts: dict[int, int] = {}
-        self._processes: dict[int, tuple[Process, set[str]]] = {}
-        """By process: what it is called, and the hosts that it came from."""
-
-    def add(self, processes: Mapping[str, Process]) -> None:
-        """These clients are these processes."""
-        left = self._left
-        for client, process in processes.items():
-            host = host_part(client)
-            # A client without a port is all connections of one process.
-            count = left.get(host, 0) if host == client else min(left.get(host, 0), 1)
-            if count:
-                pid = process.pid
-                left[host] -= count
-                self._counts[pid] = self._counts.get(pid, 0) + count
-                self._processes.setdefault(pid, (process, set()))[1].add(host)
-
-    def top(self) -> list[dict[str, Any]]:
-        """TOP_CLIENTS of them. ``client`` is the host; None for a process that came from several
-        addresses."""
-        holders: list[tuple[int, str, Process | None]] = [
-            (-count, host, None) for host, count in self._left.items() if count > 0
-        ]
-        for pid, count in self._counts.items():
-            process, hosts = self._processes[pid]
-            holders.append((-count, min(hosts) if len(hosts) == 1 else "", process))
-        holders.sort(key=lambda each: (each[0], each[1], each[2].pid if each[2] is not None else 0))
-        return [
-            {
-                "client": host or None,
-                "pid": process.pid if process is not None else None,
-                "command": process.command if process is not None else None,
-                "unit": process.unit if process is not None else None,
-                "sessions": -count,
-            }
-            for count, host, process in holders[:TOP_CLIENTS]
-        ]
-
-
-def unit_of(cgroup: str) -> str | None:
-    """The unit of a process, from its ``/proc/PID/cgroup``; None outside of systemd.
-
-    The innermost one: ``foo.service`` of the system, or the scope of a container.
-    """
-    for line in cgroup.splitlines():
-        _, controllers, path = (*line.split(":", 2), "", "")[:3]
-        if controllers in ("", "name=systemd"):
-            for part in reversed(path.split("/")):
-                if part.endswith((".service", ".scope")):
-                    return part
-    return None

@@ -10,19 +10,17 @@ from hypothesis import strategies as st
 
 from gateway.core.messages import SessionDetail, SessionSlice
 from gateway.core.session_state import SessionState
-from supervisor.core.admin import session_list
+from supervisor.core.admin import session_holders, session_list
+from supervisor.core.admin.session_holders import Holders, Process, unit_of
 from supervisor.core.admin.session_list import (
     DEFAULT_LIMIT,
     MOST_LIMIT,
-    Holders,
-    Process,
     QueryError,
     SessionFold,
     SessionPage,
     SessionQuery,
     Sort,
     read_query,
-    unit_of,
     write_place,
 )
 from supervisor.core.workers.worker_id import WorkerId
@@ -204,7 +202,7 @@ def test_processes_hold_sessions_and_hosts_hold_the_rest() -> None:
         ("127.0.0.1", 8, 1),
     ]
     assert (held[0]["command"], held[0]["unit"]) == ("etcdctl", "backup.service")
-    assert len(Holders({str(n): 1 for n in range(50)}).top()) == session_list.TOP_CLIENTS
+    assert len(Holders({str(n): 1 for n in range(50)}).top()) == session_holders.TOP_CLIENTS
 
 
 def test_the_page_as_a_document() -> None:
@@ -277,7 +275,7 @@ def test_a_client_of_a_unix_socket_has_its_process_in_its_name(
     client: str, pid: int | None
 ) -> None:
     """But for one of another namespace, whose process has no number here."""
-    assert session_list.pid_in(client) == pid
+    assert session_holders.pid_in(client) == pid
 
 
 @pytest.mark.parametrize(
@@ -287,4 +285,4 @@ def test_a_client_of_a_unix_socket_has_its_process_in_its_name(
 )  # fmt: skip
 def test_connections_of_a_host_count_together(client: str, host: str) -> None:
     """The port is left out; what has none stays as it is."""
-    assert session_list.host_part(client) == host
+    assert session_holders.host_part(client) == host

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.core.socket_address import address_text
-from supervisor.core.admin.session_list import Process
+from supervisor.core.admin.session_holders import Process
 from supervisor.system import sock_diag, socket_holders
 from supervisor.system.socket_holders import find_holders
 
