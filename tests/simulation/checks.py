@@ -122,10 +122,13 @@ class Checks:
         world = self._world
         if not world.able(world.clock.now):
             return
+        if world.short():  # how long that lasts is not judged; what follows it begins anew
+            inbox.unread_s = 0.0
+            return
         inbox.unread_s += passed_s
         if inbox.unread_s > READ_WITHIN_S and not world.uneven(world.clock.now):
             client = inbox.queue[0]
-            if world.clock.now - client.since > READ_WITHIN_S and not world.short():
+            if world.clock.now - client.since > READ_WITHIN_S:
                 raise Violation("no client is held by nobody", f"in the inbox of {inbox.slot}")
 
     def _check_slot(self, master: Master, slot: Slot, passed_s: float) -> None:
