@@ -207,6 +207,7 @@ class Startup:
     def _start_pool(self, slots: int) -> None:
         """Fork the workers. From here on this master is responsible for what it took over."""
         parts = self._parts
+        parts.left.inherited.identify()
         parts.left.commit(os.environ)
         parts.port_monitor = PortMonitor(parts.listen, parts.log)
         goes_on = parts.left.is_crash_of(parts.image)

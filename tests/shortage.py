@@ -71,6 +71,7 @@ class _Order:
     lasting: bool
     after: str
     imports: bool
+    path: str
     seen: int = 0
 
 
@@ -104,16 +105,18 @@ class Shortage:
         lasting: bool = False,
         after: str = "",
         imports: bool = False,
+        path: str = "",
     ) -> None:
         """The ``nth`` call from now fails with ``code``; with ``lasting`` all behind it, too.
 
         ``pid``: of this process only; ``but``: of all but this one.
         ``after``: count from when a file with this in its path was opened.
         ``imports``: count opening a file of the program or of its libraries, too.
+        ``path``: count nothing but opening a file with this in its path.
         """
         with self._lock:
             self.refused = []
-            self._order = _Order(nth, code, pid, but, lasting, after, imports)
+            self._order = _Order(nth, code, pid, but, lasting, after, imports, path)
 
     def disarm(self) -> list[Call]:
         """From now on nothing fails; the calls that did."""
@@ -195,6 +198,8 @@ class Shortage:
                 order.after = ""
             return False
         if (order.pid and pid != order.pid) or pid == order.but:
+            return False
+        if order.path not in path:
             return False
         if path and not order.imports and not path.startswith(_OPENED_AT_RUN_TIME):
             return False

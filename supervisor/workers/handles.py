@@ -19,7 +19,7 @@ from supervisor.core.workers.worker_state import WorkerState
 from supervisor.workers.channel import Channel
 from supervisor.workers.descriptor_store import DescriptorStore
 from supervisor.workers.fork import Child
-from supervisor.workers.inherited import pid_of, worker_names
+from supervisor.workers.inherited import worker_names
 from supervisor.workers.scoreboard_rows import ScoreboardRows
 
 HANGS = "worker hangs"
@@ -131,9 +131,9 @@ class WorkerHandles:
             handle.child.pid == pid for handle in self._handles.values()
         )
 
-    def reap_unready(self, pidfd: int) -> None:
+    def reap_unready(self, pidfd: int, pid: int) -> None:
         """Wait for a worker of a former image that is not among ours; owns the pidfd."""
-        self._unready[pidfd] = pid_of(pidfd)
+        self._unready[pidfd] = pid
         self._loop.add_reader(pidfd, self._on_unready_exit, pidfd)
 
     def _on_unready_exit(self, pidfd: int) -> None:

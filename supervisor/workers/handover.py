@@ -67,7 +67,7 @@ def take_over(
     one that knows has ``drain_timeout_s`` from now on.
     """
     for pidfd in inherited.unready:
-        handles.reap_unready(pidfd)
+        handles.reap_unready(pidfd, inherited.pids[pidfd])
     for index, left in sorted(inherited.slots.items()):
         sockets.inherit(index, left)
         for who, child in inherited.children(index):

@@ -46,6 +46,8 @@ class InheritedDescriptors:
     unknown: dict[str, int] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     """Names whose descriptors were of no use and are closed; the store should forget them."""
+    pids: dict[int, int] = field(default_factory=dict)
+    """The process of each pidfd, as :meth:`identify` found it."""
 
     @classmethod
     def from_names(
@@ -157,13 +159,23 @@ class InheritedDescriptors:
         with contextlib.suppress(OSError):
             os.close(fd)
 
+    def identify(self) -> None:
+        """Find the process of each pidfd, which takes a descriptor for a moment.
+
+        OSError: there is none. To be called before anything is taken over: a start that fails then
+        is made again with all that was inherited, and one that fails later has lost some of it.
+        """
+        workers = [parts for slot in self.slots.values() for parts in slot.workers.values()]
+        for pidfd in (*self.unready, *(parts["pid"] for parts in workers if "pid" in parts)):
+            self.pids[pidfd] = _pid_of(pidfd)
+
     def children(self, index: int) -> Iterator[tuple[WorkerId, Child]]:
         """The live workers of one slot; the caller owns them."""
         for gen, parts in self.slots[index].workers.items():
             yield (
                 WorkerId(index, gen),
                 Child(
-                    pid=pid_of(parts["pid"]),
+                    pid=self.pids[parts["pid"]],
                     pidfd=parts["pid"],
                     pipe_w=parts["pipe"],
                     control=socket.socket(fileno=parts["ctl"]),
@@ -206,7 +218,7 @@ def _packed(host: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
 
 
-def pid_of(pidfd: int) -> int:
+def _pid_of(pidfd: int) -> int:
     """The process of a pidfd, -1 if it was reaped (proc_pid_fdinfo(5))."""
     with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as lines:
         for line in lines:

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,14 +115,19 @@ class Subject:
         for sock in self.sessions:
             sock.close()
 
+    def lines(self) -> list[dict[str, Any]]:
+        """The log, without what an image says before it knows the format of the log."""
+        whole = self.gateway.text().rpartition("\n")[0].splitlines()
+        return [json.loads(line) for line in whole if not line.startswith("etcd-gateway: ")]
+
     def said(self, since: int, *messages: str) -> bool:
-        return any(line["msg"] in messages for line in self.gateway.lines()[since:])
+        return any(line["msg"] in messages for line in self.lines()[since:])
 
     def check(self, since: int, *, may_cut: bool) -> None:
         """Descriptors are back: it is as it was, and nothing is left open."""
         wait_until(self.is_whole, 30, "all workers are ready")
         assert all(echoes(self.gateway.address) for _ in range(2 * WORKERS))
-        lines = self.gateway.lines()[since:]
+        lines = self.lines()[since:]
         assert [line for line in lines if line["msg"] in NEVER] == []
         alive = [is_alive(sock) for sock in self.sessions]
         if may_cut:
@@ -150,11 +156,11 @@ def serve_clients(subject: Subject) -> None:
 
 
 def count_lost(subject: Subject) -> int:
-    return sum(line["sessions"] for line in subject.gateway.lines("clients lost"))
+    return sum(line["sessions"] for line in subject.lines() if line["msg"] == "clients lost")
 
 
 def reload(subject: Subject) -> None:
-    since = len(subject.gateway.lines())
+    since = len(subject.lines())
     subject.gateway.signal(signal.SIGHUP)
     wait_until(lambda: subject.said(since, "reload complete", "reload failed"), 20)
 
@@ -179,13 +185,13 @@ def killed(pid: int) -> bool:
 
 
 def replace(subject: Subject) -> None:
-    since = len(subject.gateway.lines())
+    since = len(subject.lines())
     wait_until(lambda: killed(subject.worker(1)), 30)
     wait_until(lambda: subject.said(since, "worker ready"), 20)
 
 
 def scale(subject: Subject) -> None:
-    since = len(subject.gateway.lines())
+    since = len(subject.lines())
     subject.gateway.signal(signal.SIGTTIN)
     wait_until(lambda: subject.said(since, "worker ready"), 20)
     subject.gateway.signal(signal.SIGTTOU)
@@ -197,7 +203,7 @@ def ask(subject: Subject) -> None:
 
 
 def upgrade(subject: Subject) -> None:
-    since = len(subject.gateway.lines())
+    since = len(subject.lines())
     subject.gateway.signal(signal.SIGUSR2)
     failed = ("upgrade failed, the old image goes on", "upgrade failed, the old workers go on")
     wait_until(lambda: subject.said(since, READY, *failed), 90)
@@ -227,14 +233,14 @@ def test_a_running_gateway(name: str, lasting: bool) -> None:
         subject.most_files = subject.files()
         subject.renew_sessions()
         for n in numbers(max(stride, 2) if lasting else stride):
-            since = len(subject.gateway.lines())
+            since = len(subject.lines())
             try:
                 with refused(subject.shortage, n, lasting=lasting):
                     act(subject)
                 subject.check(since, may_cut=may_cut)
             except AssertionError as error:
                 calls = subject.shortage.refused
-                text = json.dumps(subject.gateway.lines()[since:], indent=1)
+                text = json.dumps(subject.lines()[since:], indent=1)
                 raise AssertionError(f"{n}, {calls[:3]}: {error}\n{text}") from None
             if not subject.shortage.refused:
                 break
@@ -361,6 +367,39 @@ class Managed:
         workers = {line["pid"] for line in lines if line["msg"] == "worker ready"}
         wait_until(lambda: not any(map(lives, workers)), 60, "no worker is left")
 
+    def begin_sessions(self, stack: ExitStack) -> list[socket.socket]:
+        self.manager.until(self.is_whole, 60)
+        return [stack.enter_context(connect(self.address)) for _ in range(SESSIONS)]
+
+    def restart(
+        self,
+        number: signal.Signals,
+        sessions: list[socket.socket],
+        n: int,
+        *,
+        after: str = "",
+        path: str = "",
+    ) -> list[Call]:
+        """End the master and start the next one, whose n-th call fails; what was refused."""
+        self.manager.end_main(number)
+        self.shortage.arm(n, CODES[n % len(CODES)], after=after, path=path)
+        try:
+            self.manager.start()
+        except AssertionError:
+            assert self.manager.main is not None
+            assert self.manager.main.poll() == 1, self.log.read_text()[-3000:]
+            self.shortage.disarm()
+            self.manager.start()  # as Restart=on-failure does
+        self.manager.until(self.is_whole, 60)
+        calls = self.shortage.disarm()
+        print(n, calls)
+        text = self.log.read_text()
+        assert all(map(is_alive, sessions)), (calls, text[-3000:])
+        assert echoes(self.address)
+        assert "internal error" not in text, (calls, text[-3000:])
+        assert "Traceback" not in text, (calls, text[-3000:])
+        return calls
+
     def is_whole(self) -> bool:
         self.manager.serve()
         try:
@@ -371,31 +410,27 @@ class Managed:
         return document["state"] == "ready" and states.count("ready") == WORKERS
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["restart", "crash"])
+RESTARTS = pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGKILL], ids=["restart", "crash"]
+)
+
+
+@RESTARTS
 def test_a_restart_under_a_service_manager(number: signal.Signals, tmp_path: Path) -> None:
     """Whatever fails once: the next master is ready or is started again, and no session ends."""
     with ExitStack() as stack:
         subject = Managed(stack, tmp_path)
-        manager = subject.manager
-        manager.until(subject.is_whole, 60)
-        sessions = [stack.enter_context(connect(subject.address)) for _ in range(SESSIONS)]
+        sessions = subject.begin_sessions(stack)
         for n in numbers(120):
-            manager.end_main(number)
-            subject.shortage.arm(n, CODES[n % len(CODES)], after=LAUNCHED)
-            try:
-                manager.start()
-            except AssertionError:
-                assert manager.main is not None
-                assert manager.main.poll() == 1, subject.log.read_text()[-3000:]
-                subject.shortage.disarm()
-                manager.start()  # as Restart=on-failure does
-            manager.until(subject.is_whole, 60)
-            calls = subject.shortage.disarm()
-            print(n, calls)
-            text = subject.log.read_text()
-            assert all(map(is_alive, sessions)), (calls, text[-3000:])
-            assert echoes(subject.address)
-            assert "internal error" not in text, (calls, text[-3000:])
-            assert "Traceback" not in text, (calls, text[-3000:])
-            if not calls:
+            if not subject.restart(number, sessions, n, after=LAUNCHED):
                 break
+
+
+@RESTARTS
+def test_a_restart_that_cannot_look_its_workers_up(number: signal.Signals, tmp_path: Path) -> None:
+    """It ends and is started again, rather than to go on with the workers that it got to."""
+    with ExitStack() as stack:
+        subject = Managed(stack, tmp_path)
+        sessions = subject.begin_sessions(stack)
+        for nth in (1, 2):
+            assert subject.restart(number, sessions, nth, path="/proc/self/fdinfo")

@@ -327,7 +327,9 @@ def test_the_next_master_takes_over() -> None:
             assert stage.ended == 0
             assert await stage.ask()
             stage.ended, stage.ready = None, 0
-            stage.pool = stage.make(2, InheritedDescriptors.from_names(named.items()))
+            inherited = InheritedDescriptors.from_names(named.items())
+            inherited.identify()
+            stage.pool = stage.make(2, inherited)
             stage.pool.start(messages.Snapshot(1, ()))
             answers = await asyncio.gather(*(stage.ask() for _ in range(20)))
             assert all(answers)
@@ -358,7 +360,9 @@ def test_a_worker_that_was_not_told_to_drain_yet_is_told_by_the_next_master() ->
                     named[known] = os.dup(fd)
             stage.pool.leave()
             stage.ended, stage.ready = None, 0
-            stage.pool = stage.make(1, InheritedDescriptors.from_names(named.items()))
+            inherited = InheritedDescriptors.from_names(named.items())
+            inherited.identify()
+            stage.pool = stage.make(1, inherited)
             stage.pool.start(messages.Snapshot(1, ()))
             await stage.until(lambda: (0, 0) in stage.gone)
             await stage.until(lambda: stage.ready)

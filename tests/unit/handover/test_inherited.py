@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
+
+import pytest
+
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.workers.inherited import InheritedDescriptors
 
@@ -13,3 +18,22 @@ def test_no_generation_is_used_twice() -> None:
     assert {index: slot.gen for index, slot in inherited.slots.items()} == {0: 5, 1: 7}
     assert inherited.worker_ids() == {WorkerId(0, 3), WorkerId(0, 5)}
     assert inherited.slots[0].draining == {3}
+
+
+def test_the_process_of_a_worker_is_found_by_its_pidfd() -> None:
+    """Before anything is taken over: without a descriptor it fails, and nothing is lost."""
+    pidfd = os.pidfd_open(os.getpid())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        inherited = InheritedDescriptors.from_names([("pid.0.1", pidfd), ("unready.1.1", pidfd)])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                inherited.identify()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert inherited.pids == {}
+        inherited.identify()
+        assert inherited.pids == {pidfd: os.getpid()}
+    finally:
+        os.close(pidfd)
