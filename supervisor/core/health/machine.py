@@ -283,6 +283,7 @@ class Health:
     def follow(self, rules: Rules, now: float) -> None:
         """New rules, or a changed endpoint: probe at once what is probed at all."""
         self.rules = rules
+        self.hold_until = min(self.hold_until, self.last_change_at + rules.retry_delay_s)
         if rules.probe_active or not self.active:
             self._hurry(now)
         else:

@@ -470,6 +470,20 @@ def test_new_rules() -> None:
     assert health.next_probe_at == pytest.approx(3.1)
 
 
+def test_a_reload_to_a_shorter_retry_delay_shortens_a_hold() -> None:
+    """No endpoint is held for longer than the configuration in force allows."""
+    health = born(Rules(retry_delay_s=10.0))
+    health.start_inactive("refused", 100.0)
+    health.resume_damping(6, 8.0, 2.0, 100.0)
+    health.follow(Rules(retry_delay_s=5.0), 101.0)
+    assert health.hold_s(101.0) == 2.0
+    assert passed(health, 102.0) is None
+    assert health.next_probe_at == pytest.approx(103.0)
+    assert passed(health, 103.0) is UP
+    health.follow(Rules(retry_delay_s=10.0), 104.0)
+    assert health.hold_s(104.0) == 0.0
+
+
 @given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(1, 4), st.integers(1, 4))
 def test_active_iff_the_evidence_says_so(results: list[bool], rise: int, fall: int) -> None:
     """Far apart, the state flips exactly after ``fall`` bad or ``rise`` good ones in a row."""
