@@ -208,10 +208,10 @@ class Startup:
         """Fork the workers. From here on this master is responsible for what it took over."""
         parts = self._parts
         parts.left.inherited.identify()
-        parts.left.commit(os.environ)
         parts.port_monitor = PortMonitor(parts.listen, parts.log)
         goes_on = parts.left.is_crash_of(parts.image)
-        parts.pool = pool = WorkerPool(
+        # A start that fails before the commit is made again with all that was inherited.
+        pool = WorkerPool(
             parts.config,
             parts.listen,
             parts.log,
@@ -222,6 +222,8 @@ class Startup:
             keep_workers=goes_on,
             store=parts.notify,
         )
+        parts.left.commit(os.environ)
+        parts.pool = pool
         pool.restarts.update(parts.left.state.restarts)
         if parts.config.handover and parts.notify.enabled:
             parts.record = open_record(parts.notify, parts.log)

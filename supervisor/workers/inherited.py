@@ -206,12 +206,15 @@ def listens_on(listeners: list[tuple[int, int]], listen: tuple[HostPort, ...]) -
 
 
 def _listens(fd: int, address: HostPort) -> bool:
-    with socket.socket(fileno=os.dup(fd)) as sock:
+    sock = socket.socket(fileno=fd)  # no duplicate: there may be no descriptor left for it
+    try:
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return False
         host, port = sock.getsockname()[:2]
         wanted = address.host or ("::" if sock.family == socket.AF_INET6 else "0.0.0.0")  # noqa: S104
         return port == address.port and _packed(host) == _packed(wanted)
+    finally:
+        sock.detach()
 
 
 def _packed(host: str) -> bytes:
