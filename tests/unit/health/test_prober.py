@@ -402,7 +402,8 @@ def test_many_endpoints_are_bounded() -> None:
                 most[0] = max(most[0], stage.prober.queue._running)
                 return len(stage.changes) == 300
 
-            await eventually(judged, 30.0)
+            # A probe that got no CPU is excused, and made again a minute later.
+            await eventually(judged, 150.0)
 
     with black_hole() as (_, port):
         play(lambda: scene(port))
@@ -425,7 +426,8 @@ def test_probes_hold_no_more_sockets_than_they_may(allowed: int, held: int) -> N
                 most[0] = max(most[0], len(stage.prober.queue._tasks))
                 return len(stage.changes) == 20
 
-            await eventually(judged, 30.0)
+            # A probe that got no CPU is excused, and made again a minute later.
+            await eventually(judged, 150.0)
 
     with black_hole() as (_, port):
         play(lambda: scene(port))
