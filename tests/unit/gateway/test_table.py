@@ -246,9 +246,12 @@ def test_others_are_taken_to_do_alike() -> None:
 
 
 def test_a_change_of_the_method_keeps_the_counts() -> None:
-    """Reloading to least-sessions knows the sessions that began before; and back again works."""
+    """Reloading to least-sessions knows the sessions that are open; and back again works."""
     table = table_of(*map(endpoint, "ab"), endpoint("r", REMOVED))
     table.session_started("a")
+    for _ in range(2):
+        table.session_started("b")
+        table.session_ended("b")
     table.session_started("r")
     table.session_started("gone")
     table.apply(snapshot(2, *map(endpoint, "ab"), endpoint("r", REMOVED), balance="least-sessions"))
