@@ -170,7 +170,7 @@ def test_who_is_in_grace_stays_so_after_a_crash(tmp_path: Path) -> None:
             managed(
                 tmp_path,
                 *("--workers=1", "--discovery-srv=example.test", "--insecure-discovery"),
-                *(f"--nameserver={ns.address}", "--removal-grace=10m"),
+                *(f"--nameserver={ns.address}", "--removal-grace=40s"),
             )
         )
         session = stack.enter_context(connect(gateway.address))
