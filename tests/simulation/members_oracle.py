@@ -69,7 +69,8 @@ class MembersOracle:
         if adopted is None:
             return
         listed = {str(each.address) for each in adopted.targets}
-        members = [_places(each) for each in known if each.name in listed]
+        names = {each.member for each in adopted.targets}
+        members = [_places_of(name, known, adopted) for name in names]
         able = [e for e in known if e.name in listed or any(_places(e) <= m for m in members)]
         outsiders = [e.name for e in found if e not in able]
         if adopted.confirmed and able and outsiders:
@@ -82,6 +83,14 @@ class MembersOracle:
         """Whether an endpoint may be gone because the list has it no more, or by its address."""
         followed = self._followed
         return followed is not None and name not in {str(e.address) for e in followed.targets}
+
+
+def _places_of(
+    member: str, known: tuple[Discovered, ...], adopted: AdoptedList
+) -> set[tuple[str, int]]:
+    """Where one member is reached, by all of its client URLs together."""
+    urls = {str(each.address) for each in adopted.targets if each.member == member}
+    return set().union(*(_places(each) for each in known if each.name in urls))
 
 
 def _places(endpoint: Discovered) -> set[tuple[str, int]]:
