@@ -248,9 +248,14 @@ class Worker:
         if self._drain is None:
             set_title(f"worker {self._start.slot}", self._start.title, "draining")
         self._drain = drain
-        self._ingress.leave(
-            accept_rest=accept_rest or drain.close_listeners, shut=drain.close_listeners
-        )
+        try:
+            self._ingress.leave(
+                accept_rest=accept_rest or drain.close_listeners, shut=drain.close_listeners
+            )
+        finally:  # a worker that could not leave in order has an end all the same
+            self._await_end(drain)
+
+    def _await_end(self, drain: messages.Drain) -> None:
         if self._ingress.empty:
             self._finish()
         elif drain.deadline_s <= 0:
@@ -286,22 +291,23 @@ class Worker:
         if self._drained_before is not None:
             self._cut = self._counters.ended.get(End.DRAINED, 0) - self._drained_before
         self._finished = True
+        # First: whatever fails below, the process ends.
+        self._loop.call_later(CUT_LINGER_S if self._cut else 0.0, self._leave)
         self._heartbeat.stop()
         self._ingress.close()
         if self._counters.sessions:  # one was in flight to us
             self._sessions.cut_all(End.DRAINED)
         self._heartbeat.report()
         self._control.send(messages.Drained(self._cut))
-        self._loop.call_later(CUT_LINGER_S if self._cut else 0.0, self._leave)
 
     def _leave(self) -> None:
+        self._loop.stop()  # when what runs now is done, or has failed
         self._sessions.close()
         self._listing.close()
         self._control.close()
         self._heartbeat.close()
         self._poller.shut()
         self._log.close()
-        self._loop.stop()
 
     def _on_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A bug must cost one event, not the worker and all its sessions."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Sequence
 
 from gateway import heartbeat
 from gateway.core import messages, wire
@@ -23,13 +24,15 @@ from supervisor.system.log import make_log
 HOST = "127.0.0.1"
 
 
-def main(listen_port: int, endpoint_port: int) -> int:
+def main(listen_port: int, endpoint_port: int, orders: Sequence[messages.Down] = ()) -> int:
+    """Returns the worker's exit status; ``orders`` follow its first snapshot."""
     listen = HostPort(HOST, listen_port)
     endpoint = Endpoint(str(HostPort(HOST, endpoint_port)), (HOST,), endpoint_port)
     settings = messages.Settings(tcp_user_timeout_s=0.0)
     pipe_r, pipe_w = os.pipe()
     os.set_blocking(pipe_r, False)
-    os.write(pipe_w, wire.encode(messages.Snapshot(1, (endpoint,), settings)))
+    for message in (messages.Snapshot(1, (endpoint,), settings), *orders):
+        os.write(pipe_w, wire.encode(message))
     control, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     _, inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     control.setblocking(False)
