@@ -203,10 +203,11 @@ class DiscoveryLoop:
 
     async def close(self) -> None:
         """End the task. TLS checks under way end in order; waiting reloads are cancelled."""
-        await self._member_sync.close()
+        parts = [self._member_sync.close()]
+        if self._task is not None and self._targets is not None:
+            parts.append(self._targets.close())
+        await asyncio.gather(*parts)  # together, for both wait for what is under way
         if self._task is not None:
-            if self._targets is not None:
-                await self._targets.close()
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task

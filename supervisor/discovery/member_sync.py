@@ -35,6 +35,9 @@ from supervisor.core.discovery.schedule import URGENT_S
 from supervisor.discovery.member_questions import MOST_AT_ONCE, MemberQuestions
 from supervisor.system.tls_contexts import TlsContexts
 
+CLOSE_S = 0.5
+"""How long a stop waits for the questions under way."""
+
 MOST_ASKED = 3
 """Members asked one after the other until one answers, while any endpoint is active."""
 
@@ -89,6 +92,7 @@ class MemberSync:
         self._due_at = -math.inf
         self._kick = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def view(self) -> MemberSyncView | None:
@@ -127,6 +131,7 @@ class MemberSync:
     def start(self) -> None:
         """Ask now and from now on, if the configuration says so; endpoints are known."""
         if self._config.member_sync_s and self._task is None:
+            self._closed = False
             self._task = asyncio.create_task(self._run(), name="member sync")
 
     async def reconfigure(self, config: Config, *, same_targets: bool) -> None:
@@ -150,16 +155,19 @@ class MemberSync:
         self._any_active = any_active
 
     async def close(self) -> None:
-        """End the task; what is asked now ends in order."""
+        """End the task; what is asked now may end in order for CLOSE_S."""
         task, self._task = self._task, None
         if task is not None:
+            self._closed = True
+            self._kick.set()
+            await asyncio.wait({task}, timeout=CLOSE_S)
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
     async def _run(self) -> None:
         now = asyncio.get_running_loop().time
-        while True:
+        while not self._closed:
             self._kick.clear()
             try:
                 await self._sync()

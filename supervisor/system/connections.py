@@ -181,11 +181,17 @@ def is_acknowledged(sock: socket.socket) -> bool:
 
 
 async def leave(sock: socket.socket, tls: TlsClient | None = None) -> None:
-    """End a connection in order, within LINGER_S; the caller closes the socket afterwards."""
+    """End a connection in order, within LINGER_S; the caller closes the socket afterwards.
+
+    A handshake under way goes on to its end: etcd logs each one that breaks off.
+    """
     loop = asyncio.get_running_loop()
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(LINGER_S):
             if tls is not None:
+                if tls.shaking_hands:
+                    with contextlib.suppress(OSError):
+                        await tls.shake_hands()
                 await loop.sock_sendall(sock, tls.goodbye())
             sock.shutdown(socket.SHUT_WR)
             heard = 0

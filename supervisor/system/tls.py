@@ -41,6 +41,8 @@ class TlsClient:
 
         A server that demands a client certificate ends the handshake after this point.
         """
+        self.shaking_hands = False
+        """A handshake was begun, and has neither ended nor failed: whoever waited for it left."""
 
     @property
     def resumed(self) -> bool:
@@ -61,11 +63,20 @@ class TlsClient:
         return self._tls.session
 
     async def shake_hands(self) -> None:
-        """Raises ssl.SSLError, or ConnectionError if the peer hangs up before the end."""
-        while not self._step():
+        """Raises ssl.SSLError, or ConnectionError if the peer hangs up before the end.
+
+        After a cancellation, another call goes on with the same handshake.
+        """
+        self.shaking_hands = True
+        try:
+            while not self._step():
+                await self._flush()
+                await self._feed()
             await self._flush()
-            await self._feed()
-        await self._flush()
+        except OSError:
+            self.shaking_hands = False
+            raise
+        self.shaking_hands = False
 
     async def send(self, data: bytes) -> None:
         self._tls.write(data)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ class Member:
         self.cluster_id = 0xABC
         self.leader = "1"
         self.refusal = b""
+        self.before_answer: Callable[[], None] = lambda: None
         self.asked = 0
         self._server = Server(self._serve)
         self.url = f"http://127.0.0.1:{self._server.port}"
@@ -53,6 +55,7 @@ class Member:
         if b"/v3/cluster/member/list" not in request:
             return json.dumps({"header": header, "leader": self.leader}).encode()
         self.asked += 1
+        self.before_answer()
         members = [
             {"ID": str(n), "name": name, "clientURLs": list(urls)}
             for n, (name, urls) in enumerate(self.urls.items())
@@ -185,6 +188,27 @@ def test_endpoints_follow_the_list(cluster: list[Member], files: Files) -> None:
             assert view.member_sync.cluster_id == "abc"
             assert view.by_source["members"]["success"] >= 2
             assert view.by_source["flag"] == {}
+
+    asyncio.run(scene())
+
+
+def test_a_question_under_way_ends_before_a_stop(
+    cluster: list[Member], files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop lets the member answer, takes what it said, and asks nobody any more."""
+    monkeypatch.setattr("supervisor.discovery.member_sync.CLOSE_S", 60.0)
+    go_on = threading.Event()
+
+    def answer_late() -> None:
+        assert go_on.wait(60)
+
+    async def scene() -> None:
+        cluster[0].before_answer = answer_late
+        async with following(static(cluster[0].name), files) as f:
+            await until(lambda: cluster[0].asked)
+            asyncio.get_running_loop().call_soon(go_on.set)
+        assert f.names == names(cluster, 0, 1, 2)
+        assert cluster[0].asked == 1
 
     asyncio.run(scene())
 

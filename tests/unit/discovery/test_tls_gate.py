@@ -152,8 +152,11 @@ def test_a_missing_file_is_told(what: str, tmp_path: Path) -> None:
         Gate("example.test", **{what: missing})  # type: ignore[arg-type]
 
 
-def test_a_handshake_under_way_ends_when_the_gate_closes(authority: Authority) -> None:
+def test_a_handshake_under_way_ends_when_the_gate_closes(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stop in the middle of a check lets it end, and begins no further one."""
+    monkeypatch.setattr("supervisor.discovery.tls_gate.CLOSE_S", 60.0)
     context = authority.context("example.test")
     go_on = threading.Event()
     ended: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from supervisor.system.tls_contexts import TlsContexts, TlsFiles
 from tests.servers import Script, Server, answer, greet, serving, silent
 from tests.support import free_port
 from tests.tls import Authority
+from tests.tls import Server as TlsServer
 
 REFUSED = b'{"error":"etcdserver: user name is empty","code":3}'
 
@@ -135,6 +137,38 @@ def test_who_speaks_first_is_told_nothing(tmp_path: Path) -> None:
 
     with serving(greet) as server, pytest.raises(SpeaksFirstError):
         asyncio.run(ask())
+
+
+def test_a_handshake_that_nobody_awaits_any_more_ends_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop, or a timeout, in the middle of a handshake: etcd would log that it broke off."""
+    monkeypatch.setattr("supervisor.system.connections.LINGER_S", 60.0)
+    authority = Authority(tmp_path)
+    context = authority.context("127.0.0.1")
+    go_on = threading.Event()
+    ends: list[bytes] = []
+
+    def slow(sock: socket.socket) -> None:
+        go_on.wait(60)
+        with context.wrap_socket(sock, server_side=True) as tls:
+            ends.append(tls.recv(100))
+
+    async def scene(port: int) -> None:
+        files = TlsFiles(ca_file=authority.file)
+        peer = Peer(address="127.0.0.1", port=port, server_name="127.0.0.1", files=files)
+        question = asyncio.create_task(EtcdConnection(peer, TlsContexts()).__aenter__())
+        while not server.connections:  # noqa: ASYNC110 (a thread's count has no event)
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)  # the handshake is begun
+        question.cancel()
+        asyncio.get_running_loop().call_soon(go_on.set)
+        await asyncio.wait({question})
+        assert question.cancelled()
+
+    with TlsServer(slow) as server:
+        asyncio.run(scene(server.port))
+    assert ends == [b""]
 
 
 def test_a_timeout_is_the_callers() -> None:
