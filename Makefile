@@ -9,24 +9,24 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # APT=no keeps the tests from installing the programs that they drive.
 APT ?= yes
 export APT
+# Every gateway that a test starts would compile all of its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Where ip and named are; not every user has them on the path.
 export PATH := $(PATH):/usr/sbin:/sbin
 
 PYTEST := $(BIN)/python -m pytest -q
-# So many processes run tests side by side; JOBS=1 has them run one after the other.
-CPUS := $(shell nproc)
-MOSTLY_WAITING := $(shell echo $$(( 2 * $(CPUS) )))
-side_by_side = --numprocesses=$(or $(JOBS),$(1)) --dist=loadfile --no-loadscope-reorder
-COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=100
+# So many processes run tests side by side; JOBS=1 has them run one after the other. Unit tests
+# take CPU, and collecting them some more in each process; others wait most of the time.
+MOSTLY_WORKING := $(shell echo $$(( $$(nproc) + 1 )))
+MOSTLY_WAITING := $(shell echo $$(( 3 * $$(nproc) )))
+side_by_side = $(BIN)/python -m tests.side_by_side --jobs=$(or $(JOBS),$(1))
 
-# Tests of the integration that take all cases, or all releases of etcd, in `make stress`.
-LONGER := $(addprefix tests/integration/,test_every_descriptor.py discovery/test_member_sync.py \
-  admin/test_page.py cli/test_check_etcd.py health/test_etcd_members.py packaging/test_sbom.py \
-  packaging/test_one_file.py)
+# Tests of the integration that have more to do in `make stress`.
+LONGER = $(shell grep -rlE "tests.long_tests|import .*TRIED" tests/integration --include="test_*.py")
 
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 
-.PHONY: help run test programs test-all unit cover check format stress simulate mutants chaos bench fleet docs \
+.PHONY: help run test programs test-all unit slow-unit cover check format stress simulate mutants chaos bench fleet docs \
   dist deb sbom site pictures pins clean
 
 help:
@@ -34,7 +34,7 @@ help:
 	@echo "make test     set up and run the tests; as root this installs packages, APT=no does not"
 	@echo "make test-all the tests with every Python that is found, and the oldest and newest libraries"
 	@echo "make unit     the unit tests alone, without the slow ones"
-	@echo "make cover    all unit tests, with the coverage of core"
+	@echo "make cover    the unit tests, with the coverage of core"
 	@echo "make check    style, types, import contracts"
 	@echo "make format   rewrite the sources in the project's style"
 	@echo "make stress   the long multi-process stress tests"
@@ -56,19 +56,23 @@ run: $(VENV)/.runtime
 	@$(BIN)/etcd-gateway demo
 
 test: $(VENV)/.tests
-	@echo "style, types, the programs that tests drive, and the unit tests: three minutes or four"
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target check programs cover
-	$(PYTEST) $(call side_by_side,$(MOSTLY_WAITING)) -m "not alone" tests/integration tests/stress
+	@echo "style, types, the programs that tests drive, and the unit tests: a minute or two"
+	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target check programs cover slow-unit
+	$(call side_by_side,$(MOSTLY_WAITING)) -m "not alone" tests/integration tests/stress
 	$(PYTEST) -m alone tests
 
 programs: $(VENV)/.tests
 	@tests/provision.sh test $(BIN)
 
 unit: $(VENV)/.tests
-	$(PYTEST) $(call side_by_side,$(CPUS)) -m "not alone and not slow" tests/unit
+	$(call side_by_side,$(MOSTLY_WORKING)) -m "not alone and not slow" tests/unit
+
+slow-unit: $(VENV)/.tests
+	$(call side_by_side,$(MOSTLY_WORKING)) -m "slow and not alone" tests/unit
 
 cover: $(VENV)/.tests
-	$(PYTEST) $(call side_by_side,$(CPUS)) $(COVERAGE) -m "not alone" tests/unit
+	$(call side_by_side,$(MOSTLY_WORKING)) --coverage -m "not alone and not slow" tests/unit
+	$(BIN)/coverage report --skip-covered --fail-under=100
 
 # The tests with every Python from 3.11 on that is found, each with the oldest libraries that
 # pyproject.toml allows and with the newest; what it makes is in build/.

@@ -19,6 +19,7 @@ from typing import Self
 
 import pytest
 
+from tests.long_tests import LONG
 from tests.support import free_port, wait_until
 from tests.wires import prefix
 
@@ -44,7 +45,6 @@ def _releases() -> dict[str, Programs]:
 
 RELEASES = _releases()
 
-LONG = bool(os.environ.get("GATEWAY_TESTS_LONG"))
 TRIED = sorted(RELEASES) if LONG else sorted(RELEASES)[-1:]
 """The releases that tests are run with: all of them in ``make stress``, the newest otherwise."""
 

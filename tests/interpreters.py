@@ -113,16 +113,16 @@ def test(environment: Environment, tests: Sequence[str], jobs: int, *, quick: bo
     began_at = time.monotonic()
     python = prepare(environment)
     path = f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    side_by_side = ["--numprocesses", str(jobs), "--dist=loadfile", "--no-loadscope-reorder"]
+    side_by_side = ["tests.side_by_side", f"--jobs={jobs}"]
     if quick:
         parts = [[*side_by_side, "-m", "not alone and not slow"]]
     else:
-        parts = [[*side_by_side, "-m", "not alone"], ["-m", "alone"]]
+        parts = [[*side_by_side, "-m", "not alone"], ["pytest", "-q", "-m", "alone"]]
     passed = True
     log = FOLDER / f"{environment.name}.log"
     with log.open("w") as output:
         for part in parts:
-            argv = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *part, *tests]
+            argv = [str(python), "-m", *part, *tests]
             done = subprocess.run(
                 argv, cwd=ROOT, env={**os.environ, "PATH": path}, stdout=output, stderr=output
             )

@@ -110,6 +110,7 @@ class EtcdConnection:
                 await self.tls.shake_hands()
         except (OSError, TimeoutError) as error:
             if peer.guess and (isinstance(error, TimeoutError) or tls.is_plaintext(error)):
+                self.tls.shaking_hands = False  # nobody will answer
                 raise _NoTlsError from None
             raise
 

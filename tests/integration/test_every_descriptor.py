@@ -26,13 +26,13 @@ from tests.backends import Backend, echo
 from tests.clients import connect, echoes
 from tests.dns import NameServer
 from tests.gateway import COMMAND, READY, Gateway, lives
+from tests.long_tests import LONG, only_long
 from tests.shortage import Call, Shortage, why_no_shortage
 from tests.stress.manager import Manager
 from tests.support import free_port, wait_until
 from tests.unix_clients import connect as unix_connect
 from tests.unix_clients import talk
 
-LONG = "GATEWAY_TESTS_LONG" in os.environ
 CODES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 FOR_S = 1.0
 """How long a shortage that lasts, lasts."""
@@ -220,9 +220,14 @@ TRIED: dict[str, tuple[Callable[[Subject], None], int, bool]] = {
 }
 """What, one n in how many, and whether sessions end by it."""
 
+LONGEST = ("a replaced worker", "an upgrade")
+
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
-@pytest.mark.parametrize("name", TRIED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(each, marks=only_long if each in LONGEST else ()) for each in TRIED],
+)
 def test_a_running_gateway(name: str, lasting: bool) -> None:
     """It goes on: no session ends, no client is lost unseen, and it recovers."""
     act, stride, may_cut = TRIED[name]
@@ -426,6 +431,7 @@ def test_a_restart_under_a_service_manager(number: signal.Signals, tmp_path: Pat
                 break
 
 
+@only_long
 @RESTARTS
 def test_a_restart_that_cannot_look_its_workers_up(number: signal.Signals, tmp_path: Path) -> None:
     """It ends and is started again, rather than to go on with the workers that it got to."""

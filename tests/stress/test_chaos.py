@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from pathlib import Path
@@ -12,9 +11,10 @@ import pytest
 from tests.chaos.__main__ import report, run
 from tests.chaos.records import Disturbance, Records, Stream, Write
 from tests.etcd import needs_etcd
+from tests.long_tests import LONG
 from tests.stress.test_disturbances import needs_namespaces
 
-SECONDS = 600.0 if "GATEWAY_TESTS_LONG" in os.environ else 30.0
+SECONDS = 600.0 if LONG else 30.0
 
 
 @needs_etcd

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.long_tests import only_long
 from tests.stress.test_debian import install_release
-from tests.stress.test_disturbances import LONG
 from tests.support import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ SOCKET = "unix:/run/etcd-gateway/admin.sock"
 BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 
 pytestmark = [
-    pytest.mark.skipif(not LONG, reason="downloads Debian and takes minutes: `make stress`"),
+    only_long,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.skipif(shutil.which("debootstrap") is None, reason="needs debootstrap"),
     pytest.mark.alone,

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from deploy.distribution import deb
+from tests.long_tests import only_long
 from tests.stress.field import HOST, PORT, Field, prepared
 from tests.stress.machine import UNIT, Machine, booted_debian, why_not
-from tests.stress.test_disturbances import LONG, RATE, SECONDS, check, needs_namespaces
+from tests.stress.test_disturbances import RATE, SECONDS, check, needs_namespaces
 from tests.support import wait_until
 
 RELEASES = {"bookworm": "notify", "trixie": "notify-reload"}
@@ -29,7 +30,7 @@ KEPT = Path(tempfile.gettempdir()) / "etcd-gateway-debian"
 
 pytestmark = [
     needs_namespaces,
-    pytest.mark.skipif(not LONG, reason="downloads Debian and takes minutes: `make stress`"),
+    only_long,
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
     pytest.mark.skipif(shutil.which("debootstrap") is None, reason="needs debootstrap"),
     pytest.mark.alone,

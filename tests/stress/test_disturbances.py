@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
+from tests.long_tests import LONG, only_long
 from tests.stress.field import Field, pace, prepared, why_no_field
 from tests.support import wait_until
 
-LONG = bool(os.environ.get("GATEWAY_TESTS_LONG"))
 SECONDS = 30.0 if LONG else 3.0
 RATE = 300.0
 
@@ -51,6 +51,7 @@ def check(ground: Field, client: subprocess.Popen[str], most_ms: float | None = 
         assert figures["max_ms"] < most_ms
 
 
+@only_long
 def test_undisturbed(ground: Field) -> None:
     """The client alone loses nothing: the yardstick for the others."""
     check(ground, ground.client(RATE, SECONDS))
@@ -65,6 +66,7 @@ def test_kill_9_of_a_worker_every_half_second(ground: Field) -> None:
     check(ground, client)
 
 
+@only_long
 def test_scaling_4_2_4(ground: Field) -> None:
     """Fewer and more workers, again and again: nobody is lost."""
     client = ground.client(RATE, SECONDS)
@@ -73,6 +75,7 @@ def test_scaling_4_2_4(ground: Field) -> None:
     check(ground, client)
 
 
+@only_long
 def test_a_hang(ground: Field) -> None:
     """A worker that is stopped for two seconds delays only whom it had accepted before."""
     client = ground.client(RATE, SECONDS)
@@ -145,7 +148,7 @@ def upgrade(ground: Field) -> None:
     wait_until(partial(ground.is_replaced, before), 30, "new workers serve")
 
 
-@pytest.mark.skipif(not LONG, reason="takes a minute: `make stress`")
+@only_long
 def test_everything_at_once_for_a_minute(ground: Field) -> None:
     """Kills, scaling, hangs, reloads and upgrades in random order: nobody is lost."""
     disturbances: list[Callable[[], None]] = [

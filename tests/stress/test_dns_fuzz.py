@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 
 import pytest
 
 from tests import dns_fuzz
+from tests.long_tests import LONG
 
-LONG = bool(os.environ.get("GATEWAY_TESTS_LONG"))
 CASES = 1_000_000 if LONG else 2_000
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.cli.admin_client import fetch_status
-from tests.etcd import LONG, RELEASES, TRIED, Cluster, needs_etcd
+from tests.etcd import RELEASES, TRIED, Cluster, needs_etcd
 from tests.etcd_clients import (
     Client,
     JsonClient,
@@ -36,6 +36,7 @@ from tests.etcd_clients import (
 )
 from tests.etcd_history import Event, History, find_faults
 from tests.gateway import Gateway
+from tests.long_tests import only_long
 from tests.support import wait_until
 from tests.tls import Authority
 from tests.wires import hosts, inside, ip, prefix
@@ -49,7 +50,7 @@ PORT = 23790
 
 pytestmark = [
     needs_etcd,
-    pytest.mark.skipif(not LONG, reason="a minute or more: only in make stress"),
+    only_long,
     pytest.mark.timeout(1500),
     pytest.mark.alone,
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import tempfile
 import time
@@ -10,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.long_tests import LONG
 from tests.parser_fuzz import Parser, damage, parsers
 
-LONG = bool(os.environ.get("GATEWAY_TESTS_LONG"))
 CASES = 1_000_000 if LONG else 2_000
 STALL_S = 1.0
 """CPU time of one case that is a bug; the usual one takes some microseconds."""

@@ -24,8 +24,8 @@ from tests.benchmarks.processes import Process
 from tests.benchmarks.subjects import PEERS, Order, Subject
 from tests.clients import Address, asked, black_hole, connect, read_exactly, read_line
 from tests.dns import NameServer
+from tests.long_tests import only_long
 from tests.proxies import haproxy, needs_haproxy, needs_nginx_stream, nginx
-from tests.stress.test_disturbances import LONG
 from tests.support import free_port, wait_until
 
 BY_NAME = {subject.name: subject for subject in PEERS}
@@ -33,7 +33,7 @@ HAPROXY, NGINX, ENVOY, ETCD = "HAProxy", "nginx stream", "Envoy", "etcd gateway"
 MANY = 200
 
 pytestmark = [
-    pytest.mark.skipif(not LONG, reason="says nothing of the gateway: only in `make stress`"),
+    only_long,
     pytest.mark.timeout(300),
 ]
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.installation import Installation
+from tests.long_tests import LONG
 from tests.stress.field import Field, prepared
 from tests.stress.machine import why_not
 from tests.stress.manager import Manager
-from tests.stress.test_disturbances import LONG, RATE, SECONDS, check, needs_namespaces
+from tests.stress.test_disturbances import RATE, SECONDS, check, needs_namespaces
 from tests.support import wait_until
 
 TIMES = 6 if LONG else 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 from collections import Counter
@@ -13,12 +12,12 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.gateway import Gateway
+from tests.long_tests import LONG, only_long
 from tests.session_machine import Stage, machine_on
 from tests.stress.soak import Soak
 from tests.support import wait_until
 from tests.wires import enter, loopback, prefix
 
-LONG = bool(os.environ.get("GATEWAY_TESTS_LONG"))
 SEQUENCES = 10_000
 SOAK_S = 600.0 if LONG else 5.0
 SESSIONS = 2000 if LONG else 100
@@ -30,7 +29,7 @@ FLAGS = [
 ]  # fmt: skip
 
 
-@pytest.mark.skipif(not LONG, reason="some hundreds are among the integration tests")
+@only_long
 @pytest.mark.timeout(3600)
 def test_ten_thousand_sequences() -> None:
     """Whatever both sides do, each sees what the other did."""

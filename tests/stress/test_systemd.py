@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.long_tests import LONG, long
 from tests.stress.field import HOST, PORT, Field, prepared
 from tests.stress.machine import UNIT, Machine, booted, why_not
-from tests.stress.test_disturbances import LONG, RATE, SECONDS, check, check_lost, needs_namespaces
+from tests.stress.test_disturbances import RATE, SECONDS, check, check_lost, needs_namespaces
 from tests.support import wait_until
 from tests.unix_clients import Load, connect, talk
 
@@ -109,7 +110,7 @@ def upgrade(machine: Machine, ground: Field) -> None:
     wait_until(partial(ground.is_replaced, before), 20, "new workers serve")
 
 
-@pytest.mark.parametrize("what", ["restart", "kill -9 of the master", "USR2"])
+@pytest.mark.parametrize("what", ["kill -9 of the master", long("restart"), long("USR2")])
 def test_nothing_is_lost_on_a_unix_socket(machine: Machine, ground: Field, what: str) -> None:
     """One queue for all workers, which the store keeps: no client of the socket is lost."""
     disturbances: dict[str, Callable[[], None]] = {
@@ -232,7 +233,7 @@ def test_a_start_that_fails_is_tried_once_a_second(machine: Machine) -> None:
     assert machine.show("RestartUSec") == "1s"
 
 
-@pytest.mark.parametrize("what", ["restart", "kill -9 of the master", "USR2"])
+@pytest.mark.parametrize("what", ["restart", "USR2", long("kill -9 of the master")])
 def test_nothing_is_lost(machine: Machine, ground: Field, what: str) -> None:
     """Neither a client nor one of 40 long sessions is lost, whatever replaces the master."""
     disturbances: dict[str, Callable[[], None]] = {

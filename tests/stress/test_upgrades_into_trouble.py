@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from tests.installation import Installation
+from tests.long_tests import LONG, only_long
 from tests.stress.field import ENDPOINT_PORT, Field, prepared
-from tests.stress.test_disturbances import LONG, RATE, check_lost, needs_namespaces
+from tests.stress.test_disturbances import RATE, check_lost, needs_namespaces
 from tests.support import wait_until
 
 SECONDS = 300.0 if LONG else 0.0
@@ -129,6 +130,7 @@ def troubled(tmp_path: Path) -> Iterator[Troubled]:
         yield Troubled(ground)
 
 
+@only_long
 def test_no_trouble_reaches_a_client(troubled: Troubled) -> None:
     """Every trouble in turn, then at random; ten long sessions live, one master stays."""
     refused: list[Callable[[], contextlib.AbstractContextManager[None]]] = [

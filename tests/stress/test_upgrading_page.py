@@ -15,6 +15,7 @@ import pytest
 
 from supervisor import __version__
 from tests.generate import DOCS, ROOT
+from tests.long_tests import only_long
 from tests.stress.field import HOST, PORT, Field, prepared
 from tests.stress.machine import UNIT, Machine, booted, why_not
 from tests.stress.test_disturbances import needs_namespaces
@@ -37,6 +38,7 @@ pytestmark = [
     needs_namespaces,
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
     pytest.mark.timeout(600),
+    only_long,
     pytest.mark.slow,
 ]
 

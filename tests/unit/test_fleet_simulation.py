@@ -14,7 +14,7 @@ from tests.fleet import failures, quiet, returns
 from tests.fleet.figure import PANELS, draw_figure
 from tests.fleet.fleet import Outcome
 
-pytestmark = [pytest.mark.no_cover, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 HOSTS = 300
 FEW = 30

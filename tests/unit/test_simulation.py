@@ -10,7 +10,7 @@ from tests.simulation.mistakes import MISTAKES, planted
 from tests.simulation.plan import draw_plan, read_case
 from tests.simulation.simulation import try_seed
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.slow
 """Other tests cover every branch; counting lines makes these take three times as long."""
 
 SEEDS = range(5000, 5012)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.admin_double import NAMES, AdminDouble
+from tests.long_tests import LONG, long
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -69,8 +69,7 @@ class Visit:
         self.page.goto(f"http://{double.address}/")
 
 
-LONG = "GATEWAY_TESTS_LONG" in os.environ
-VIEWS = [("light", 1360), ("dark", 390), ("dark", 1360), ("light", 820)][: None if LONG else 2]
+VIEWS = [("light", 1360), ("dark", 390), ("dark", 1360), ("light", 820)][: None if LONG else 1]
 SCENES = ["ready", "wrong", "draining"]
 WINDOWS = [("light", 1280), ("dark", 1280), ("dark", 390)]
 EXAMINED = [
@@ -234,7 +233,7 @@ def test_a_drain_has_a_deadline_and_serves_nobody(visit: Visit, double: AdminDou
     assert visit.complaints == []
 
 
-@pytest.mark.parametrize("visit", [("light", 1280), ("dark", 390)], indirect=True)
+@pytest.mark.parametrize("visit", [("dark", 390), long(("light", 1280))], indirect=True)
 def test_what_is_wrong_comes_first_and_can_be_shown_alone(
     visit: Visit, double: AdminDouble
 ) -> None:

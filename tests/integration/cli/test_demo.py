@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.etcd import ETCD, needs_etcd
+from tests.long_tests import long, only_long
 from tests.support import wait_until
 
 PROGRAM = (
@@ -104,7 +105,7 @@ def test_tour_holds_in_front_of_etcd(tmp_path: Path, demos: list[Demo]) -> None:
     assert demo.leavings() == []
 
 
-@pytest.mark.parametrize("path", [PATH, "nowhere"], ids=["usual PATH", "no curl"])
+@pytest.mark.parametrize("path", [PATH, long("nowhere")], ids=["usual PATH", "no curl"])
 def test_what_it_suggests_works_as_printed(tmp_path: Path, demos: list[Demo], path: str) -> None:
     """Each command that the demo prints to try next works, typed in another directory."""
     demo = Demo(tmp_path, env={"PATH": path})
@@ -127,7 +128,7 @@ def test_what_it_suggests_works_as_printed(tmp_path: Path, demos: list[Demo], pa
         assert bool(done.stdout) == command.startswith(PRINTING), (command, done.stdout)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, long(signal.SIGTERM)])
 def test_signal_ends_it_cleanly(tmp_path: Path, demos: list[Demo], number: signal.Signals) -> None:
     """A signal in the middle of the tour ends everything, exit code 0."""
     demo = Demo(tmp_path)
@@ -149,6 +150,7 @@ def test_two_at_once_take_different_ports(tmp_path: Path, demos: list[Demo]) -> 
     assert len(listens) == 3
 
 
+@only_long
 def test_killed_demo_takes_its_children_along(tmp_path: Path, demos: list[Demo]) -> None:
     """Nothing goes on running when the demo is killed without a chance to clean up."""
     demo = Demo(tmp_path)
@@ -160,6 +162,7 @@ def test_killed_demo_takes_its_children_along(tmp_path: Path, demos: list[Demo])
     wait_until(lambda: not any(is_running(pid) for pid in pids), 10.0, "the children end")
 
 
+@only_long
 def test_environment_of_the_user_does_not_matter(tmp_path: Path, demos: list[Demo]) -> None:
     """Settings meant for a gateway of the user's own do not reach that of the demo."""
     demo = Demo(tmp_path, env={"GATEWAY_LISTEN_ADDR": "nonsense", "ETCD_NAME": "other"})

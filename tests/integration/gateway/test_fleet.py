@@ -10,6 +10,7 @@ import pytest
 from tests.backends import Backend, greet
 from tests.clients import connect, read_line
 from tests.gateway import READY, Gateway
+from tests.long_tests import long
 from tests.support import wait_until
 
 MEMBERS = [f"127.77.0.{number}" for number in range(1, 5)]
@@ -27,7 +28,7 @@ def cluster() -> Iterator[list[Backend]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("balance", ["round-robin", "least-sessions"])
+@pytest.mark.parametrize("balance", ["round-robin", long("least-sessions")])
 def test_first_sessions_of_24_hosts_are_spread(balance: str) -> None:
     """24 gateways over 4 members with one session each: no member has more than 9."""
     with cluster() as members, contextlib.ExitStack() as stack:

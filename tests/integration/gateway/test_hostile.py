@@ -6,7 +6,6 @@ The measurements beside HAProxy and nginx are ``make bench BENCH="--only hostile
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import socket
 import subprocess
@@ -19,11 +18,12 @@ from tests.backends import Backend
 from tests.benchmarks.hostile import ABUSES, Abuse, build
 from tests.clients import connect, read_exactly
 from tests.gateway import Gateway, running
+from tests.long_tests import LONG
 from tests.support import free_port, wait_until
 
 ROUNDS = 20
 
-COUNT = 300 if "GATEWAY_TESTS_LONG" in os.environ else 100
+COUNT = 300 if LONG else 100
 """Hostile connections at a time."""
 
 RATE = 200

@@ -17,6 +17,7 @@ from tests.backends import Backend, echo
 from tests.clients import connect
 from tests.gateway import READY, Gateway, running
 from tests.installation import Installation, point
+from tests.long_tests import long
 from tests.support import free_port, wait_until
 
 REFUSED = "upgrade failed, the old image goes on"
@@ -89,7 +90,9 @@ def test_a_start_that_would_fail_is_refused_before_anything_happens(
             gateway.held.close()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("library", ["aiohttp", "prometheus_client", "dns", "h11", "uvloop"])
+@pytest.mark.parametrize(
+    "library", ["aiohttp", long("prometheus_client"), long("dns"), "h11", long("uvloop")]
+)
 def test_half_an_installation_is_refused(tmp_path: Path, library: str) -> None:
     """Also where a library is imported only later."""
     new = Installation(tmp_path / "etcd-gateway")
@@ -103,7 +106,7 @@ def test_half_an_installation_is_refused(tmp_path: Path, library: str) -> None:
     "code",
     [
         "raise ImportError('no relay')",
-        "raise SyntaxError('no relay')",
+        long("raise SyntaxError('no relay')"),
         "import os\nif os.fork() == 0:\n    pass\nos._exit(5)",
     ],
 )
@@ -133,8 +136,8 @@ def test_a_worker_that_raises_at_its_first_step_is_refused(tmp_path: Path) -> No
     ("module", "code"),
     [
         ("supervisor/__init__.py", "raise ImportError('not outside')"),
-        ("supervisor/core/flags.py", "raise ImportError('not outside')"),
-        ("supervisor/endpoint_tracker.py", "raise ImportError('not outside')"),
+        long("supervisor/core/flags.py", "raise ImportError('not outside')"),
+        long("supervisor/endpoint_tracker.py", "raise ImportError('not outside')"),
         ("gateway/process_title.py", "raise ImportError('not outside')"),
     ],
 )

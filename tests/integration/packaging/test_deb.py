@@ -12,9 +12,11 @@ import pytest
 from deploy.distribution import deb
 from deploy.distribution.deb import CONFFILES, SHELLS
 from tests.integration.packaging.collected import collected_once
+from tests.long_tests import only_long
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb"),
+    only_long,
     pytest.mark.slow,
     pytest.mark.timeout(900),
 ]

@@ -19,9 +19,9 @@ from tests.backends import Backend, echo
 from tests.clients import connect
 from tests.gateway import READY, Gateway
 from tests.integration.packaging.collected import collected_once
+from tests.long_tests import only_long
 from tests.support import wait_until
 
-LONG = bool(os.environ.get("GATEWAY_TESTS_LONG"))
 EPOCH = "1700000000"
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -117,6 +117,7 @@ def test_it_survives_usr2_and_a_new_file(
         assert Path(f"/proc/{gateway.pid}/exe").exists()
 
 
+@only_long
 def test_a_broken_new_file_leaves_the_old_one_serving(
     one_file: Path, env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_broken_new_file_leaves_the_old_one_serving(
             assert session.recv(5) == b"hello"
 
 
+@only_long
 def test_the_demo_works(one_file: Path, env: dict[str, str]) -> None:
     """The demo starts its backends and the gateway out of the file."""
     done = run(one_file, "demo", "--once", env=env)
@@ -154,6 +156,7 @@ def test_without_a_place_to_unpack_it_says_what_to_set(one_file: Path, env: dict
     assert "set ETCD_GATEWAY_CACHE" in line
 
 
+@only_long
 def test_other_pythons_are_told(one_file: Path, env: dict[str, str]) -> None:
     """An interpreter that the file was not made for ends with one line."""
     others = [
@@ -184,7 +187,7 @@ def test_licences_are_in_it(one_file: Path, env: dict[str, str]) -> None:
     assert len(list(site.glob("*.dist-info"))) > 10
 
 
-@pytest.mark.skipif(not LONG, reason="collects every library again: only in `make stress`")
+@only_long
 def test_two_builds_are_equal(one_file: Path, tmp_path: Path) -> None:
     """The same sources in another directory make the same file, byte by byte."""
     copy = tmp_path / "elsewhere"

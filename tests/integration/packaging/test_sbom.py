@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 from pathlib import Path
 
@@ -13,11 +12,10 @@ import pytest
 from deploy.distribution.sbom import write_sbom
 from deploy.distribution.trees import REQUIREMENTS
 from supervisor import __version__
+from tests.long_tests import only_long
 
 pytestmark = [
-    pytest.mark.skipif(
-        "GATEWAY_TESTS_LONG" not in os.environ, reason="installs everything: only in make stress"
-    ),
+    only_long,
     pytest.mark.skipif(
         importlib.util.find_spec("cyclonedx_py") is None,
         reason="needs the tools of `make .venv/.dist`",

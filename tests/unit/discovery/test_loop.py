@@ -160,6 +160,7 @@ def test_literal_endpoints_need_no_dns(config: Config, files: Files, ns: NameSer
     assert ns.queries == []
 
 
+@pytest.mark.slow
 def test_names_that_resolve_are_used_at_once(config: Config, files: Files, ns: NameServer) -> None:
     """A name that gets no answer delays nobody else; it joins when it is found."""
     ns.faults["n1.test"] = Fault.TIMEOUT
@@ -203,6 +204,7 @@ def test_a_name_with_a_trailing_dot_is_no_other_name(
     assert ns.asked("n1.test.apps.test", "A") == 0
 
 
+@pytest.mark.slow
 def test_srv_targets_that_resolve_are_used_at_once(
     config: Config, files: Files, ns: NameServer
 ) -> None:

@@ -64,9 +64,9 @@ class Member:
 
 
 def _read_request(conn: socket.socket) -> bytes:
-    """One request with its body; empty at the end of the stream."""
+    """One request with its body; empty at the end of the stream, and for a TLS handshake."""
     got = b""
-    while True:
+    while not got.startswith(b"\x16"):
         head, end, body = got.partition(b"\r\n\r\n")
         length = re.search(rb"Content-Length: (\d+)", head)
         if end and len(body) >= int(length[1] if length else 0):
@@ -74,6 +74,8 @@ def _read_request(conn: socket.socket) -> bytes:
         if not (data := conn.recv(4096)):
             return b""
         got += data
+    conn.shutdown(socket.SHUT_RDWR)
+    return b""
 
 
 @pytest.fixture

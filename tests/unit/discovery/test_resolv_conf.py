@@ -124,6 +124,7 @@ def test_ndots(conf: Conf, ns: list[NameServer]) -> None:
     assert found_by(conf.ask(Question(QuestionKind.SEARCH, "web.test"))[0]) == 9
 
 
+@pytest.mark.slow
 def test_timeout(conf: Conf, ns: list[NameServer]) -> None:
     """How long one nameserver is waited for."""
     ns[0].faults[""] = Fault.TIMEOUT
@@ -133,6 +134,7 @@ def test_timeout(conf: Conf, ns: list[NameServer]) -> None:
     assert all(1 <= step.took_s < 5 for step in lost)
 
 
+@pytest.mark.slow
 def test_attempts(conf: Conf, ns: list[NameServer]) -> None:
     """How often each nameserver is asked; once more without EDNS if it may be to blame."""
     ns[0].faults[""] = Fault.TIMEOUT

@@ -104,6 +104,7 @@ def test_long_answers_come_over_tcp(ns: NameServer, files: Files) -> None:
     assert ("big.test", "A", "tcp") in ns.queries
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "expected", "text"),
     [
@@ -203,6 +204,7 @@ def test_the_search_list(ns: NameServer, files: Files) -> None:
     assert isinstance(ask(ns, files, QuestionKind.SEARCH, "nobody"), Negative)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.REFUSED, Fault.TIMEOUT, Fault.NOTHING])
 def test_a_broken_search_domain_does_not_hide_the_name(
     ns: NameServer, files: Files, fault: Fault
@@ -234,6 +236,7 @@ def test_the_name_in_use_is_not_passed_over_when_it_fails(ns: NameServer, files:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_silent_search_domain_costs_its_time_once(ns: NameServer, files: Files) -> None:
     """A name that got no reply is asked only once the next time, and not waited for as long."""
     ns.faults["web.none.test"] = Fault.TIMEOUT
@@ -253,6 +256,7 @@ def test_a_silent_search_domain_costs_its_time_once(ns: NameServer, files: Files
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [QuestionKind.HOST, QuestionKind.SRV])
 @pytest.mark.parametrize("fault", [Fault.FORMERR, Fault.NOTIMP, Fault.SERVFAIL, Fault.TIMEOUT])
 def test_nameservers_without_edns_are_asked_without(
@@ -279,6 +283,7 @@ def test_bytes_behind_a_reply_are_ignored(ns: NameServer, files: Files) -> None:
     assert isinstance(ask(ns, files, QuestionKind.HOST, "web.test"), Answer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", [Fault.REFERRAL, Fault.NOTHING, Fault.HANG_UP, Fault.TRUNCATE_TCP, Fault.TIMEOUT]
 )
@@ -303,6 +308,7 @@ def test_a_server_that_cannot_answer_is_passed_over(
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_dead_nameserver_is_asked_last(ns: NameServer, files: Files) -> None:
     """A nameserver that says nothing costs its timeout once, not with every question."""
 

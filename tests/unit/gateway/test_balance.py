@@ -9,7 +9,7 @@ import pytest
 
 from tests.balance import LEAST_SESSIONS, ROUND_ROBIN, TABLES, Scene, Simulation
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.slow
 
 TUNING = Path(__file__).parents[3] / "docs" / "tuning.md"
 
@@ -26,7 +26,6 @@ def test_least_sessions_evens_out_what_round_robin_cannot() -> None:
     assert ratios[LEAST_SESSIONS] < 1.15
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 def test_the_published_figures_are_the_simulations(table: Callable[[], Iterator[str]]) -> None:
     """docs/tuning.md has these tables to the letter."""

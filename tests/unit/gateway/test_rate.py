@@ -38,6 +38,7 @@ def test_a_total_that_dips_is_not_counted_twice() -> None:
     assert rate.wait_s(1001, 2.0) == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 1000), st.integers(1, 8), st.floats(5.0, 50.0))
 def test_the_rate_holds_over_all_workers(per_s: int, workers: int, seconds: float) -> None:
     """Workers that are never short of clients take the rate in the mean, and no more."""

@@ -238,6 +238,14 @@ def test_own_sessions_are_not_counted_twice() -> None:
     assert names(table, 1) == "b"
 
 
+def test_totals_change_nothing_in_turn() -> None:
+    """Totals on their way when the method changed are no reason to leave an endpoint out."""
+    table = table_of(*map(endpoint, "ab"))
+    turns = names(table, 2)
+    table.loads(Loads({"a": 4, "b": 0}))
+    assert names(table, 2) == turns
+
+
 def test_others_are_taken_to_do_alike() -> None:
     """With four workers one new session of ours counts as four until the totals tell."""
     table = table_of(*map(endpoint, "ab"), balance="least-sessions", slots=4)

@@ -124,6 +124,7 @@ def test_refused_one_is_deactivated_and_comes_back() -> None:
     play(scene)
 
 
+@pytest.mark.slow
 def test_zombies_are_found() -> None:
     """503, a body that says false, and accept-and-hang turn inactive with checks by HTTP."""
 
@@ -191,6 +192,7 @@ def test_late_timeout_is_no_evidence() -> None:
         play(lambda: scene(server))
 
 
+@pytest.mark.slow
 def test_slow_dial_is_a_hint() -> None:
     """An endpoint that lost a hedge is looked at, not deactivated."""
 
@@ -274,6 +276,7 @@ def test_checks_off() -> None:
         play(lambda: scene(server))
 
 
+@pytest.mark.slow
 def test_gone_ones_are_probed_no_more() -> None:
     """An endpoint that left is forgotten while its probe runs, and its verdict is not told."""
 
@@ -290,6 +293,7 @@ def test_gone_ones_are_probed_no_more() -> None:
         play(lambda: scene(server))
 
 
+@pytest.mark.slow
 def test_changed_address_is_probed_at_once() -> None:
     """The verdict on an old address does not count for the new one."""
 
@@ -369,6 +373,7 @@ def test_a_bug_does_not_end_probing() -> None:
         play(scene)
 
 
+@pytest.mark.slow
 def test_flapping_is_logged_and_shown() -> None:
     """An endpoint that goes up and down is held inactive; log and status say for how long."""
 
@@ -410,6 +415,7 @@ def test_many_endpoints_are_bounded() -> None:
     assert most[0] == module.MAX_CONCURRENT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("allowed", "held"), [(7, 7), (0, 1)])
 def test_probes_hold_no_more_sockets_than_they_may(allowed: int, held: int) -> None:
     """With room for none, endpoints are probed one at a time: unprobed they would never return."""
@@ -541,6 +547,7 @@ def test_retired_ones_do_not_count() -> None:
         play(lambda: scene(server))
 
 
+@pytest.mark.slow
 def test_what_timed_out_while_the_loop_stood_still_is_no_evidence() -> None:
     """The answer came while the master slept: the probe is made again, and nothing is taken."""
 
@@ -579,6 +586,7 @@ def test_a_failure_counts_while_the_loop_goes_round() -> None:
         play(lambda: scene(server))
 
 
+@pytest.mark.slow
 def test_traffic_spares_probes_and_silence_brings_them_back() -> None:
     """While an endpoint answers its sessions it is not probed; when it stops answering, it is."""
 

@@ -81,6 +81,7 @@ def begins(visit: Visit, port: int = 0) -> list[bytes]:
     return heard
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VISITS)
 def test_everything_that_is_dialed_is_introduced(name: str) -> None:
     """Each says LOCAL first: an endpoint that requires a header requires it of everybody."""

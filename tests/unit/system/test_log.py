@@ -155,6 +155,15 @@ def test_a_list_is_cut_to_the_line() -> None:
     assert record["short"] == [1, 2]
 
 
+def test_a_list_of_which_nothing_fits_is_cut_as_text() -> None:
+    """A first item that is longer than the line leaves the beginning of the list."""
+    line = to_json_line({"level": "info", "msg": "m", "names": ["n" * 9000]}, MAX_LINE_BYTES)
+    assert len(line) <= MAX_LINE_BYTES
+    text = json.loads(line)["names"]
+    assert text.startswith('["nnn')
+    assert text.endswith("n…")
+
+
 def test_fields_beyond_counting_are_dropped_from_the_end() -> None:
     """Thousands of fields lose the last ones, never level and message."""
     record = json.loads(
@@ -194,7 +203,9 @@ def test_any_record_is_one_line(fields: dict[str, Any]) -> None:
     assert json.loads(line)["level"] == "info"
 
 
-@pytest.mark.parametrize("value", ["\udc80", 2**70, ["\udc80", {"a": 2**70}], float("nan")])
+@pytest.mark.parametrize(
+    "value", ["\udc80", 2**70, ["\udc80", {"a": 2**70}, None, 7], float("nan")]
+)
 def test_values_that_json_does_not_know(log: LineLog, pipe: Pipe, value: Any) -> None:
     """A value that cannot be JSON is written as text instead of raising."""
     log.info("odd", value=value)
