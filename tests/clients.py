@@ -12,7 +12,7 @@ from tests.support import PATIENCE
 Address = tuple[str, int]
 
 
-def connect(address: Address, timeout_s: float = 20.0) -> socket.socket:
+def connect(address: Address, timeout_s: float = 60.0) -> socket.socket:
     """A connection; each of its calls fails after so long, and later where other tests run."""
     return socket.create_connection(address, timeout_s * PATIENCE)
 
@@ -36,13 +36,13 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
     return bytes(data)
 
 
-def asked(address: Address, timeout_s: float = 20.0) -> str:
+def asked(address: Address, timeout_s: float = 60.0) -> str:
     """Who answers at ``address``: connect, read the greeting, leave."""
     with connect(address, timeout_s) as sock:
         return read_line(sock)
 
 
-def echoes(address: Address, timeout_s: float = 20.0) -> bool:
+def echoes(address: Address, timeout_s: float = 60.0) -> bool:
     """Whether a fresh connection gets a byte back."""
     try:
         with connect(address, timeout_s) as sock:
@@ -59,7 +59,7 @@ def reset(sock: socket.socket) -> None:
 
 
 @contextmanager
-def many(address: Address, count: int, timeout_s: float = 20.0) -> Iterator[list[socket.socket]]:
+def many(address: Address, count: int, timeout_s: float = 60.0) -> Iterator[list[socket.socket]]:
     """``count`` connections, closed afterwards."""
     with ExitStack() as stack:
         yield [stack.enter_context(connect(address, timeout_s)) for _ in range(count)]

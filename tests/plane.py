@@ -193,7 +193,7 @@ class Plane:
         snapshot = Snapshot(2, endpoints, settings or self.settings)
         self.ask(lambda: self.sessions.apply(snapshot))
 
-    def connect(self, timeout_s: float = 10.0) -> socket.socket:
+    def connect(self, timeout_s: float = 60.0) -> socket.socket:
         return socket.create_connection((self.address.host, self.address.port), timeout=timeout_s)
 
 

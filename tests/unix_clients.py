@@ -12,7 +12,7 @@ PAUSE_S = 0.005
 """Between two visits of one client."""
 
 
-def connect(path: str, timeout_s: float = 5.0) -> socket.socket:
+def connect(path: str, timeout_s: float = 60.0) -> socket.socket:
     """Connected; ``path`` may begin with ``@``."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(timeout_s)
