@@ -19,14 +19,15 @@ MAPPED_BYTES = bytes(10) + b"\xff\xff"
 def address_text(address: SocketAddress | None) -> str:
     """The address as the log and the tables show it; "" if it is not known.
 
-    An IPv4 client of a listener for both families is written as IPv4.
+    An IPv4 client of a listener for both families is written as IPv4. What is no UTF-8 in a UNIX
+    address becomes U+FFFD: the text goes into JSON, which has no surrogates.
     """
     if address is None:
         return ""
+    if isinstance(address, str):
+        address = address.encode("utf-8", "surrogateescape")
     if isinstance(address, bytes):
         return "unix:" + address.decode("utf-8", "replace").replace("\0", "@", 1)
-    if isinstance(address, str):
-        return f"unix:{address}"
     host, port = host_of(address), address[1]
     if not host:  # the peer left before anybody asked for its address
         return ""

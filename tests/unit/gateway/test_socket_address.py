@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from gateway.core import json_codec
 from gateway.core.socket_address import SocketAddress, address_text, host_of, packed
 
 
@@ -20,12 +21,16 @@ from gateway.core.socket_address import SocketAddress, address_text, host_of, pa
         ("/run/app.sock", "unix:/run/app.sock", ""),
         ("", "unix:", ""),
         (b"\0app", "unix:@app", ""),
+        # Only the file system knows what these bytes mean; JSON has no word for them.
+        ("/run/a\udcff.sock", "unix:/run/a\ufffd.sock", ""),
+        (b"\0a\xff", "unix:@a\ufffd", ""),
         (None, "", ""),
     ],
 )
 def test_texts(address: SocketAddress | None, text: str, host: str) -> None:
     """Each kind of address has one spelling, and IPv4 is written as IPv4."""
     assert address_text(address) == text
+    assert json_codec.loads(json_codec.dumps(text)) == text
     assert host_of(address) == host
 
 
