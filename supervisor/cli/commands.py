@@ -19,7 +19,7 @@ from supervisor.cli.flag_options import FlagCommand, FlagOption
 from supervisor.cli.mistakes import find_mistake
 from supervisor.core.config_error import ConfigError, quote
 from supervisor.core.exit_codes import EXIT_USAGE
-from supervisor.core.flags import BY_NAME, FLAGS
+from supervisor.core.flags import BY_NAME, FLAGS, FlagKind
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -242,14 +242,25 @@ def _add_commands() -> None:
         program.add_command(command)
 
 
-def _options_by_command() -> dict[str, tuple[str, ...]]:
-    """The long options of each command, without dashes; none for those with other arguments."""
+def _options_by_command() -> dict[str, dict[str, str]]:
+    """The long options of each command, without dashes, with an example of the value if one has to
+    be given; none for commands with other arguments."""
     return {
-        name: ("help", *(each.opts[0].removeprefix("--") for each in command.params))
+        name: {"help": ""}
+        | {each.opts[0].removeprefix("--"): _example_of(each) for each in command.params}
         if isinstance(command, FlagCommand)
-        else ()
+        else {}
         for name, command in program.commands.items()
     }
+
+
+def _example_of(option: click.Parameter) -> str:
+    """A value that the option may have; "" if it never takes the next argument."""
+    if isinstance(option, FlagOption):
+        flag = option.flag
+        return "" if flag.kind is FlagKind.SWITCH else flag.default or flag.metavar
+    is_switch = isinstance(option, click.Option) and option.is_flag
+    return "" if is_switch else (option.metavar or "").partition("|")[0]
 
 
 def _by_flag(given: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

@@ -34,11 +34,16 @@ MAX_SHOWN_ARGUMENTS = 4
 """Arguments of a suggested command line; the rest becomes three dots."""
 
 
-def find_mistake(arguments: Sequence[str], options: Mapping[str, Collection[str]]) -> str:
+Options = Mapping[str, str]
+"""The long options of a command, without dashes, each with an example of its value; "" for one that
+never takes the next argument."""
+
+
+def find_mistake(arguments: Sequence[str], options: Mapping[str, Options]) -> str:
     """One line that names what is wrong and what was probably meant, or "" if nothing is.
 
-    ``options`` has, for each command, the long options that it takes, without dashes. Commands
-    whose arguments are not flags of the table have none and are not looked into.
+    ``options`` has those of each command. Commands whose arguments are not flags of the table have
+    none and are not looked into.
     """
     if not arguments:
         return ""
@@ -76,17 +81,17 @@ def _unknown_command(first: str, rest: Sequence[str], known: Collection[str]) ->
     return f"{said}, expected one of {', '.join(visible)}"
 
 
-def _in_the_command(command: str, arguments: Sequence[str], options: Collection[str]) -> str:
+def _in_the_command(command: str, arguments: Sequence[str], options: Options) -> str:
     previous = ""
-    for each in _read(arguments):
+    for each in _read(arguments, options):
         if each.option and each.dashes == 1:
             return _unknown_option(command, each, options)
         if each.option and each.option not in options:
             return _unknown_option(command, each, options)
         if not each.option:
-            return _extra_argument(each.text, previous)
+            return _extra_argument(each.text, previous, options)
         if each.value is None:
-            example = BY_NAME[each.option].default or BY_NAME[each.option].metavar
+            example = options[each.option]
             return f"{each.text}: a value is missing, as in {each.text}={example}"
         previous = each.option
     return ""
@@ -105,7 +110,7 @@ class _Argument:
     value: str | None = ""
 
 
-def _read(arguments: Sequence[str]) -> Iterator[_Argument]:
+def _read(arguments: Sequence[str], options: Options) -> Iterator[_Argument]:
     """The options with their values, and the arguments that belong to none."""
     rest = iter(arguments)
     for text in rest:
@@ -117,14 +122,13 @@ def _read(arguments: Sequence[str]) -> Iterator[_Argument]:
         if text == "-h":
             name = "help"
             dashes = 2
-        flag = BY_NAME.get(name) if dashes == 2 else None
-        if flag is not None and flag.kind is not FlagKind.SWITCH and not equals:
+        if dashes == 2 and options.get(name) and not equals:
             yield _Argument(text, name, dashes, value=next(rest, None))
         else:
             yield _Argument(text, name, dashes)
 
 
-def _unknown_option(command: str, each: _Argument, options: Collection[str]) -> str:
+def _unknown_option(command: str, each: _Argument, options: Options) -> str:
     said = f"{quote(each.text.partition('=')[0])[1:-1]}: no such flag"
     name = each.option.lower().replace("_", "-")
     longer = [option for option in options if option.startswith(name)]
@@ -136,7 +140,7 @@ def _unknown_option(command: str, each: _Argument, options: Collection[str]) -> 
     return f"{said}, see {PROGRAM} {command} --help"
 
 
-def _extra_argument(text: str, previous: str) -> str:
+def _extra_argument(text: str, previous: str, options: Options) -> str:
     """An argument that belongs to no flag; ``previous`` is the option in front of it."""
     said = f"{quote(text)}: a value without a flag"
     flag = BY_NAME.get(previous)
@@ -149,7 +153,8 @@ def _extra_argument(text: str, previous: str) -> str:
             )
     if flag is not None and flag.kind is FlagKind.MANY:
         return f"{said}; the values of --{previous} are separated by commas, without spaces"
-    if text.startswith(("http://", "https://")) or text.rpartition(":")[2].isdigit():
+    like_an_endpoint = text.startswith(("http://", "https://")) or text.rpartition(":")[2].isdigit()
+    if like_an_endpoint and "endpoints" in options:
         return f"{said}, did you mean {_shown('--endpoints=' + text)}?"
     return f"{said}, expected flags that begin with two dashes"
 

@@ -12,16 +12,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor import __version__
 from supervisor.cli import settings as config_settings
-from supervisor.cli.flag_options import spell_out_switches
+from supervisor.cli.commands import program
+from supervisor.cli.flag_options import FlagCommand, FlagOption, spell_out_switches
 from supervisor.cli.main import main
 from supervisor.core.config_error import ConfigError
-from supervisor.core.flags import FLAGS
+from supervisor.core.flags import FLAGS, FlagKind
 from tests.support import wait_until
 
 COMMAND = Path(sys.executable).with_name("etcd-gateway")
@@ -82,6 +84,11 @@ def refuse(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["status"], "--admin-addr is not set and there is no"),
         (["reload", "--admin-addr="], "--admin-addr is not set"),
         (["status", "--admin-addr=x"], '--admin-addr "x": the port is missing'),
+        (["sessions", "--limit"], "--limit: a value is missing, as in --limit=NUMBER"),
+        (["sessions", "--json", "--sort"], "--sort: a value is missing, as in --sort=age"),
+        (["sessions", "--limit", "--json"], '--limit "--json": expected a number of sessions'),
+        (["sessions", "--limit", "-1"], '--limit "-1": expected a number of sessions, 1 or more'),
+        (["sessions", "--watch", "5"], '"5": a value without a flag, expected flags'),
         (["completion"], "Missing argument 'SHELL'"),
         (["completion", "tcsh"], 'SHELL "tcsh": expected bash, zsh, fish'),
         (["--frobnicate"], "No such option '--frobnicate'"),
@@ -90,6 +97,17 @@ def refuse(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_usage_errors(capfd: pytest.CaptureFixture[str], arguments: list[str], line: str) -> None:
     """Wrong usage is one line on standard error and exit code 2."""
     assert line in refuse(capfd, *arguments)
+
+
+def test_every_value_may_follow_behind_a_blank(capfd: pytest.CaptureFixture[str]) -> None:
+    """An option of a command is written as the help shows it, whether it is a flag or not."""
+    for name, command in program.commands.items():
+        for option in command.params if isinstance(command, FlagCommand) else ():
+            switch = isinstance(option, FlagOption) and option.flag.kind is FlagKind.SWITCH
+            if switch or (isinstance(option, click.Option) and option.is_flag):
+                continue
+            refusal = refuse(capfd, name, option.opts[0], "\n", f"{option.opts[0]}=\n", "-x")
+            assert refusal.startswith("-x: no such flag"), (name, option.opts)
 
 
 @pytest.mark.parametrize(
@@ -447,6 +465,20 @@ def test_closed_streams(closed: str) -> None:
         )
         assert shown.returncode == code
         assert b"Traceback" not in shown.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_that_lacks_a_character(encoding: str) -> None:
+    """A name that the output's encoding has no characters for is written with escapes."""
+    path = f"unix:/nowhere/\u0394{os.getpid()}"
+    shown = subprocess.run(
+        [COMMAND, "check", f"--endpoints={path}", "--listen-addr=unix:@\u0394"],
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert (shown.returncode, b"unexpected" in shown.stderr) == (69, False), shown.stderr
+    assert path.encode(encoding, "backslashreplace") in shown.stdout
 
 
 def test_a_reader_that_left() -> None:
