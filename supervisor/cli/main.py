@@ -6,6 +6,7 @@ The other modules are imported inside of it, so that a failing import is reporte
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import os
 import sys
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _open_missing_streams()
+    _write_any_character()
     try:
         from supervisor.cli import commands
 
@@ -56,6 +58,13 @@ def _open_missing_streams() -> None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - lives as long as we do
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _write_any_character() -> None:
+    """Write what a terminal's encoding lacks as an escape: names come from elsewhere, and a table
+    with one of them is worth more than an error. Standard error does so from the start."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _fail_unexpectedly(error: Exception, arguments: Sequence[str]) -> int:

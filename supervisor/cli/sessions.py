@@ -49,8 +49,8 @@ class Wish:
 
 def read_wish(*, endpoint: str | None, limit: str | None, sort: str | None) -> Wish:
     """What the options say; ConfigError if one of them says nothing."""
-    if endpoint == "":
-        raise ConfigError("--endpoint", "", "expected an endpoint, as status shows it")
+    if endpoint is not None and not (endpoint and endpoint.isprintable()):
+        raise ConfigError("--endpoint", endpoint, "expected an endpoint, as status shows it")
     if limit is not None and not (limit.isascii() and limit.isdigit() and limit.strip("0")):
         raise ConfigError("--limit", limit, "expected a number of sessions, 1 or more")
     if sort is not None and sort not in ("age", "bytes"):

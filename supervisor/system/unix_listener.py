@@ -180,7 +180,11 @@ def _bind_lock(path: str) -> Iterator[None]:
     lock = f"{path}.lock"
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     while True:
-        fd = os.open(lock, flags, 0o600)
+        try:
+            fd = os.open(lock, flags, 0o600)
+        except OSError as error:
+            why = f"cannot make the lock file {lock}: {error.strerror}"
+            raise OSError(error.errno, why) from error
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, fd)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

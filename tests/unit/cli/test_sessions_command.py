@@ -162,6 +162,8 @@ def test_a_wish() -> None:
         ("--limit=all", '--limit "all": expected a number of sessions, 1 or more'),
         ("--sort=client", '--sort "client": expected age or bytes'),
         ("--endpoint=", '--endpoint "": expected an endpoint, as status shows it'),
+        ("--endpoint=a\x1b[2J", r'--endpoint "a\x1b[2J": expected an endpoint, as status shows it'),
+        ("--endpoint=a\udcff", r'--endpoint "a\udcff": expected an endpoint, as status shows it'),
     ],
 )
 def test_a_wish_that_makes_no_sense(

@@ -123,6 +123,24 @@ def test_missing_directories_and_groups_are_named(path: Path) -> None:
     assert why_not(UnixAddress(str(path))) == ""
 
 
+@pytest.mark.parametrize("kind", ["directory", "link", "socket"])
+def test_what_stands_in_place_of_the_lock_is_named(path: Path, kind: str) -> None:
+    """The error is about the lock, not about the path of the socket, and nothing is removed."""
+    lock = path.with_name("s.sock.lock")
+    with socket.socket(socket.AF_UNIX) as other:
+        if kind == "directory":
+            lock.mkdir()
+        elif kind == "link":
+            lock.symlink_to("elsewhere")
+        else:
+            other.bind(str(lock))
+        said = f"cannot listen on unix:{path}: cannot make the lock file {lock}: "
+        with pytest.raises(OSError, match=said):
+            listen_unix(UnixAddress(str(path)))
+    assert os.path.lexists(lock)
+    assert not path.exists()
+
+
 def test_two_that_start_together_do_not_race(path: Path) -> None:
     """Who cannot have the lock at once may ask again; a lock that a dead process left is free."""
     lock = path.with_name("s.sock.lock")
