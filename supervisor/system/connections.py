@@ -155,19 +155,33 @@ async def _knock_unix_address(sock: socket.socket, address: str, port: int) -> b
         await connect(sock, address, port)
         return False
     knock_unix(name)
+    _refuse_packets(name)
     return True
 
 
 def knock_unix(path: str) -> None:
-    """Find out whether a stream socket is at ``path``; its program sees nothing. Raises OSError.
+    """Find out whether a connected type of socket is at ``path``; its program sees nothing.
 
-    The kernel refuses to connect a datagram socket to one of another type (EPROTOTYPE), but says so
-    only if there is one. ECONNREFUSED: the file is left over from a process that is gone.
+    Raises OSError. The kernel refuses to connect a datagram socket to one of another type
+    (EPROTOTYPE), but says so only if there is one. ECONNREFUSED: the file is left over from a
+    process that is gone.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         code = sock.connect_ex(path)
     if code != errno.EPROTOTYPE:
         code = code or errno.EPROTOTYPE
+        raise OSError(code, os.strerror(code))
+
+
+def _refuse_packets(path: str) -> None:
+    """Raise OSError if the socket at ``path`` takes packets (SOCK_SEQPACKET), which no dial can use.
+
+    Of this the program of a stream socket sees nothing either; only one of packets sees a visitor.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as sock:
+        code = sock.connect_ex(path)
+    if code != errno.EPROTOTYPE:
+        code = errno.EPROTOTYPE if code in (0, errno.EAGAIN) else code
         raise OSError(code, os.strerror(code))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -119,6 +120,40 @@ def test_an_introduction(version: str, host: str) -> None:
 
 
 @pytest.mark.usefixtures("as_before")
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (socket.SOCK_STREAM, ""),
+        (socket.SOCK_SEQPACKET, "Protocol wrong type for socket"),
+        (socket.SOCK_DGRAM, "Protocol wrong type for socket"),
+    ],
+)
+def test_a_knock_at_a_file_tells_what_can_be_dialed(
+    tmp_path: Path, kind: socket.SocketKind, said: str
+) -> None:
+    """A type of UNIX socket that sessions cannot be connected to is no healthy endpoint."""
+
+    async def visit() -> bool:
+        with open_socket(address) as sock:
+            return await knock(sock, address, 0)
+
+    with socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK) as server:
+        address = f"unix:{tmp_path}/s"
+        server.bind(f"{tmp_path}/s")
+        if kind != socket.SOCK_DGRAM:
+            server.listen(0)
+        if said:
+            for _ in range(3):  # with a full queue, too
+                with pytest.raises(OSError, match=said):
+                    asyncio.run(visit())
+        else:
+            assert asyncio.run(visit())
+            with pytest.raises(BlockingIOError):
+                server.accept()
+    with pytest.raises(ConnectionRefusedError):
+        asyncio.run(visit())
+
+
 def test_a_knock_is_not_introduced() -> None:
     """A handshake that is taken back carries no header, or the program would see it."""
     dial_as(Config(proxy_out="v2"))
