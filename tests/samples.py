@@ -38,13 +38,15 @@ OF_ONE_INSTANCE = {
     "Description=etcd gateway (": "Description=etcd gateway %i (",
     "EnvironmentFile=-/etc/default/etcd-gateway": "EnvironmentFile=-/etc/default/etcd-gateway-%i",
     "Environment=GATEWAY_DEFAULT_ADMIN_ADDR=unix:/run/etcd-gateway/admin.sock": (
-        "Environment=GATEWAY_DEFAULT_ADMIN_ADDR=unix:/run/etcd-gateway/%i/admin.sock\n"
+        "Environment=GATEWAY_DEFAULT_ADMIN_ADDR=unix:/run/etcd-gateway@%i/admin.sock\n"
         "Environment=GATEWAY_DEFAULT_CONFIG_FILE=/etc/etcd-gateway/%i.toml"
     ),
-    "RuntimeDirectory=etcd-gateway": "RuntimeDirectory=etcd-gateway/%i",
-    "CacheDirectory=etcd-gateway": "CacheDirectory=etcd-gateway/%i",
+    "RuntimeDirectory=etcd-gateway": "RuntimeDirectory=etcd-gateway@%i",
+    "CacheDirectory=etcd-gateway": "CacheDirectory=etcd-gateway@%i",
 }
-"""What differs between the unit and the one for several instances."""
+"""What differs between the unit and the one for several instances. No folder may be inside of one
+of the unit's: systemd makes those links into /run/private and /var/cache/private, and cannot where
+a folder has to be."""
 
 WIDTH = 98
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 import time
@@ -19,7 +20,7 @@ import trustme
 
 from tests.long_tests import LONG, long
 from tests.stress.field import HOST, PORT, Field, prepared
-from tests.stress.machine import UNIT, Machine, booted, why_not
+from tests.stress.machine import REPOSITORY, UNIT, Machine, booted, why_not
 from tests.stress.test_disturbances import RATE, SECONDS, check, check_lost, needs_namespaces
 from tests.support import wait_until
 from tests.unix_clients import Load, connect, talk
@@ -201,6 +202,36 @@ def test_the_config_file_moves_the_admin_address(machine: Machine, ground: Field
     argv = ["etcd-gateway", "status", "--admin-addr=unix:/run/etcd-gateway/other.sock"]
     assert "127.0.0.1:2379" in machine.run(*argv)
     machine.ctl("reload", UNIT)
+
+
+def is_served_at(machine: Machine, folder: str) -> bool:
+    """Whether a gateway answers at the admin address in this folder of /run."""
+    argv = ("etcd-gateway", "status", f"--admin-addr=unix:/run/{folder}/admin.sock")
+    return machine.run(*argv, check=False).startswith("ready: ")
+
+
+def test_instances_beside_the_unit(machine: Machine) -> None:
+    """Whichever starts or stops first, the others start, answer, and reload."""
+    template = REPOSITORY / "deploy/systemd/etcd-gateway@.service"
+    shutil.copy(template, machine.path("/run/systemd/system"))
+    machine.path("/etc/etcd-gateway").mkdir(exist_ok=True)
+    odd = machine.run("systemd-escape", "odd name-1/\u00fc:")
+    for port, name in enumerate(("blue", odd), 24001):
+        text = f'endpoints = ["127.0.0.1:2379"]\nlisten-addr = "127.0.0.1:{port}"\nworkers = 1\n'
+        machine.path(f"/etc/etcd-gateway/{name}.toml").write_text(text)
+    machine.ctl("daemon-reload")
+    units = {"blue": "etcd-gateway@blue", "odd": f"etcd-gateway@{odd}", "plain": "etcd-gateway"}
+    try:
+        for order in (("blue", "plain", "odd"), ("plain", "odd", "blue")):
+            for name in order:
+                machine.ctl("start", units[name])
+            for name in order:
+                for left in order[order.index(name) :]:
+                    assert is_served_at(machine, units[left]), (order, name, left)
+                    machine.ctl("reload", units[left])
+                machine.ctl("stop", units[name])
+    finally:
+        machine.ctl("stop", *units.values())
 
 
 def test_files_that_only_root_may_read(machine: Machine, ground: Field) -> None:

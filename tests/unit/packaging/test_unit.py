@@ -66,6 +66,13 @@ def test_systemd_accepts_the_unit(unit: Path, tmp_path: Path) -> None:
     assert verify(host(tmp_path, unit), name) == ""
 
 
+@pytest.mark.parametrize("kind", ["RuntimeDirectory", "CacheDirectory"])
+def test_no_unit_has_a_folder_in_another_ones(kind: str) -> None:
+    """systemd cannot make the link for the outer one then, and removes the inner one with it."""
+    folders = [read(unit)["Service"][kind].replace("%i", "blue") for unit in UNITS]
+    assert len({folder.partition("/")[0] for folder in folders}) == len(UNITS) == 2
+
+
 @needs_systemd
 @pytest.mark.parametrize("drop_in", DROP_INS, ids=lambda path: path.name)
 def test_systemd_accepts_the_drop_in(drop_in: Path, tmp_path: Path) -> None:
