@@ -29,6 +29,10 @@ class RefusedError(Exception):
     """The program cannot be run; the text is the one line that the user sees."""
 
 
+class DamagedError(Exception):
+    """The file was cut or changed on its way; the text says what does not fit."""
+
+
 def main() -> int:
     """Run the command line out of the cache; the exit code."""
     try:
@@ -73,8 +77,12 @@ def find_home(environ: "Mapping[str, str]") -> str:
     try:
         os.makedirs(home, 0o700, exist_ok=True)
         found = os.stat(home)
+        flags = os.statvfs(home).f_flag
     except OSError as error:
         raise RefusedError(explain(home, error)) from None
+    if flags & os.ST_NOEXEC:
+        message = 'no native library can be loaded from "%s", it is mounted noexec; set %s'
+        raise RefusedError(message % (home, CACHE_VARIABLE))
     if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
         message = 'the cache directory "%s" can be written to by others; set %s'
         raise RefusedError(message % (home, CACHE_VARIABLE))
@@ -99,18 +107,28 @@ def unpack_once(archive: str, home: str) -> str:
         except OSError as error:
             remove(draft)
             raise RefusedError(explain(home, error)) from None
+        except DamagedError as error:
+            remove(draft)
+            raise RefusedError('"%s" is damaged: %s; copy it anew' % (archive, error)) from None
     return site
 
 
 def unpack(archive: str, draft: str) -> None:
-    """Write what this version of Python needs, and have it on the disk before it gets its name."""
+    """Write what this version of Python needs, and have it on the disk before it gets its name.
+
+    Raises OSError, and DamagedError where the archive is not what was built.
+    """
     import io
     import zipfile
+    import zlib
 
-    with zipfile.ZipFile(archive) as whole:
-        for part in ("common.zip", "cp%d%d.zip" % sys.version_info[:2]):
-            with zipfile.ZipFile(io.BytesIO(whole.read(part))) as file:
-                file.extractall(draft)
+    try:
+        with zipfile.ZipFile(archive) as whole:
+            for part in ("common.zip", "cp%d%d.zip" % sys.version_info[:2]):
+                with zipfile.ZipFile(io.BytesIO(whole.read(part))) as file:
+                    file.extractall(draft)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+        raise DamagedError(error) from None
     os.sync()
 
 

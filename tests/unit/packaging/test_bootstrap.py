@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import os
 import posix
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from deploy.distribution import bootstrap
-from deploy.distribution.bootstrap import RefusedError, check_host, find_home, forget_old, publish
+from deploy.distribution.bootstrap import (
+    RefusedError,
+    check_host,
+    find_home,
+    forget_old,
+    publish,
+    unpack_once,
+)
 
 HERE = os.uname()
 
@@ -87,6 +96,38 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
         find_home({"ETCD_GATEWAY_CACHE": str(tmp_path / "file" / "cache")})
     with pytest.raises(RefusedError, match='"cache" is not absolute'):
         find_home({"ETCD_GATEWAY_CACHE": "cache"})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_directory_without_native_libraries(tmp_path: Path) -> None:
+    """Nothing is unpacked where no program can be loaded from, and the reason is named."""
+    mount = ["mount", "-t", "tmpfs", "-o", "noexec", "none", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        with pytest.raises(RefusedError, match="it is mounted noexec; set ETCD_GATEWAY_CACHE"):
+            find_home({"ETCD_GATEWAY_CACHE": str(tmp_path / "cache")})
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_damaged_file(tmp_path: Path) -> None:
+    """A part that is missing or was changed on the way is told in one line; nothing stays."""
+    part = io.BytesIO()
+    with zipfile.ZipFile(part, "w") as inner:
+        inner.writestr("module.py", bytes(1000))
+    for name, content in (("other.zip", b""), ("common.zip", part.getvalue())):
+        archive = tmp_path / "g.pyz"
+        with zipfile.ZipFile(archive, "w") as whole:
+            whole.writestr(name, content)
+        data = bytearray(archive.read_bytes())
+        data[data.find(bytes(1000)) if content else 0] ^= 1
+        archive.write_bytes(data)
+        home = tmp_path / "home"
+        home.mkdir(exist_ok=True)
+        with pytest.raises(RefusedError, match=r'g.pyz" is damaged: .*; copy it anew'):
+            unpack_once(str(archive), str(home))
+        assert list(home.iterdir()) == []
 
 
 def test_the_faster_of_two_first_runs_wins(tmp_path: Path) -> None:
