@@ -174,7 +174,7 @@ def knock_unix(path: str) -> None:
 
 
 def _refuse_packets(path: str) -> None:
-    """Raise OSError if the socket at ``path`` takes packets (SOCK_SEQPACKET), which no dial can use.
+    """Raise OSError if the socket at ``path`` takes packets (SOCK_SEQPACKET): no dial can use it.
 
     Of this the program of a stream socket sees nothing either; only one of packets sees a visitor.
     """
