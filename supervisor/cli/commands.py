@@ -5,7 +5,6 @@ Each command imports its modules when it runs, because a start must not pay for 
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import click
 
 from supervisor import __version__
 from supervisor.cli import settings
-from supervisor.cli.console import PROGRAM, report
+from supervisor.cli.console import COMPLETE_VARIABLE, PROGRAM, report
 from supervisor.cli.flag_options import FlagCommand, FlagOption
 from supervisor.cli.mistakes import find_mistake
 from supervisor.core.config_error import ConfigError, quote
@@ -23,8 +22,6 @@ from supervisor.core.flags import BY_NAME, FLAGS, FlagKind
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-COMPLETE_VARIABLE = "_ETCD_GATEWAY_COMPLETE"
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -78,11 +75,9 @@ def program() -> None:
 
 def _start(**given: tuple[str, ...]) -> int:
     """Run the gateway in the foreground until a signal stops it."""
-    flags = _by_flag(given)
-    config = settings.load(flags)
-    from supervisor import master
+    from supervisor.cli import start
 
-    return master.run(config, functools.partial(settings.load, flags))
+    return start.run(_by_flag(given))
 
 
 def _check(*, as_json: bool, explain: bool, **given: tuple[str, ...]) -> int:

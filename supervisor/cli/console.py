@@ -6,6 +6,9 @@ import os
 
 PROGRAM = "etcd-gateway"
 
+COMPLETE_VARIABLE = "_ETCD_GATEWAY_COMPLETE"
+"""Set by a shell that wants completions and not the command."""
+
 
 def report(text: str) -> None:
     """Write one line to standard error; a closed standard error is no failure."""

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from supervisor.cli.console import report
+from supervisor.cli.console import COMPLETE_VARIABLE, report
 from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED
 
 
@@ -26,9 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_missing_streams()
     _write_any_character()
     try:
-        from supervisor.cli import commands
-
-        code = commands.run(arguments)
+        code = _run(arguments)
         sys.stdout.flush()
         return code
     except SystemExit:
@@ -45,6 +43,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail_unexpectedly(error, arguments)
     except Exception as error:  # noqa: BLE001 - the outermost boundary: no traceback for users
         return _fail_unexpectedly(error, arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from supervisor.cli import start
+
+    completing = COMPLETE_VARIABLE in os.environ
+    if not completing and (flags := start.read_plainly(arguments)) is not None:
+        return start.run(flags)
+    from supervisor.cli import commands
+
+    return commands.run(arguments)
 
 
 def _open_missing_streams() -> None:

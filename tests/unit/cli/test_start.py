@@ -1,0 +1,77 @@
+"""The command line of a start that is read without click."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.cli import commands, start
+from supervisor.cli.mistakes import find_mistake
+from supervisor.core.flags import FLAGS, FlagKind
+
+SWITCHES = [flag.name for flag in FLAGS if flag.kind is FlagKind.SWITCH]
+
+WRITTEN = st.one_of(
+    st.builds("--{}={}".format, st.sampled_from([flag.name for flag in FLAGS]), st.text()),
+    st.builds("--{}".format, st.sampled_from(SWITCHES)),
+)
+
+
+@given(st.lists(WRITTEN, max_size=6))
+def test_it_reads_what_click_reads(written: list[str]) -> None:
+    """Whatever is read plainly, click reads alike, and finds no mistake in it."""
+    arguments = ["start", *written]
+    flags = start.read_plainly(arguments)
+    assert flags is not None
+    assert not find_mistake(arguments, commands._options_by_command())
+    seen: list[Mapping[str, Sequence[str]]] = []
+
+    def run(flags: Mapping[str, Sequence[str]]) -> int:
+        seen.append(flags)
+        return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(start, "run", run)
+        assert commands.run(arguments) == 0
+    assert seen == [flags]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["check", "--endpoints=a:1"],
+        ["start", "--endpoints", "a:1"],
+        ["start", "--endpoints"],
+        ["start", "--endpoint=a:1"],
+        ["start", "-endpoints=a:1"],
+        ["start", "endpoints=a:1"],
+        ["start", "--help"],
+        ["start", "--endpoints=a:1", "b:1"],
+        ["start", "--"],
+        ["--endpoints=a:1", "start"],
+    ],
+    ids=" ".join,
+)
+def test_everything_else_is_left_to_click(arguments: list[str]) -> None:
+    """It has the words for what is wrong, and reads values behind a blank."""
+    assert start.read_plainly(arguments) is None
+
+
+def test_a_start_does_not_pay_for_click() -> None:
+    """Neither click nor what other commands need is imported by a start."""
+    program = """
+import sys
+from supervisor import master
+from supervisor.cli.main import main
+master.run = lambda config, load: 0
+assert main(["start", "--endpoints=127.0.0.1:1"]) == 0
+print(*sorted({"click", "rich", "tomllib"} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ("\n", "", 0)
