@@ -43,7 +43,7 @@ LATE_MODULES = (
     *IMPORTS,
     "supervisor.admin.server",
     "supervisor.discovery.resolver",
-    "supervisor.health.probe",
+    "supervisor.system.http_client",
 )
 """What a running gateway imports only when it is needed."""
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import field, replace
+from typing import TYPE_CHECKING
 
 from gateway.core.records import dataclass
 from supervisor.core.health.etcd import ELECTION_S, Answer, Finding, Known, inquire
-from supervisor.system.http_client import HttpClient
+
+if TYPE_CHECKING:
+    from supervisor.system.http_client import HttpClient
 
 
 @dataclass(slots=True)

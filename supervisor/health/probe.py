@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from gateway.core.outcome import EXHAUSTED, LOCAL
 from supervisor.core.health.probing import Plan, ProbeKind, Result, UnhealthyError, Verdict, fault
@@ -14,10 +15,13 @@ from supervisor.health import etcd_inquiry
 from supervisor.health.etcd_inquiry import EtcdMemory
 from supervisor.system import tls
 from supervisor.system.connections import connect, knock, leave, open_socket, words
-from supervisor.system.http_client import HttpClient, HttpError
+from supervisor.system.http_answer import HttpError
 from supervisor.system.tls import TlsClient
 from supervisor.system.tls_contexts import TlsContexts, TlsFiles
 from supervisor.system.tls_sessions import TlsSessions
+
+if TYPE_CHECKING:
+    from supervisor.system.http_client import HttpClient
 
 CLIENT_CERTIFICATE_ALERTS = frozenset(
     {
@@ -124,7 +128,7 @@ class Probe:
                 secure = await self._find_out(timeout_s)
             else:
                 await self._connect(secure=secure)
-            return HttpClient(self._socket, self._tls, self._plan.server_name, self._port)
+            return self._http_client()
 
         finding = await etcd_inquiry.ask(connect, self._memory, timeout_s=timeout_s)
         self._memory.secure = secure
@@ -181,10 +185,14 @@ class Probe:
 
     async def _ask(self) -> None:
         """GET the health path; raises UnhealthyError unless the answer says healthy."""
-        http = HttpClient(self._socket, self._tls, self._plan.server_name, self._port)
-        answer = await http.get(self._plan.path)
+        answer = await self._http_client().get(self._plan.path)
         if (problem := fault(answer.status, answer.body)) is not None:
             raise UnhealthyError(problem)
+
+    def _http_client(self) -> HttpClient:
+        from supervisor.system.http_client import HttpClient
+
+        return HttpClient(self._socket, self._tls, self._plan.server_name, self._port)
 
     async def _shake_hands(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         now = asyncio.get_running_loop().time()

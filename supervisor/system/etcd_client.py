@@ -13,7 +13,7 @@ from gateway.core.records import dataclass
 from supervisor.core.discovery.member_list import MAX_TEXT, plain
 from supervisor.system import tls
 from supervisor.system.connections import connect, leave, open_socket, words
-from supervisor.system.http_client import MAX_BODY_BYTES, HttpAnswer, HttpClient, HttpError
+from supervisor.system.http_answer import MAX_BODY_BYTES, HttpAnswer, HttpError
 from supervisor.system.tls import TlsClient
 from supervisor.system.tls_contexts import TlsContexts, TlsFiles
 
@@ -72,6 +72,8 @@ class EtcdConnection:
         except _NoTlsError:
             self.tls = None
             await self._open(None)
+        from supervisor.system.http_client import HttpClient
+
         self._http = HttpClient(self._sock, self.tls, peer.server_name, peer.port)
         return self
 

@@ -8,7 +8,8 @@ import socket
 import pytest
 
 from supervisor.system.connections import connect, leave, open_socket
-from supervisor.system.http_client import HttpAnswer, HttpClient, HttpError
+from supervisor.system.http_answer import HttpAnswer, HttpError
+from supervisor.system.http_client import HttpClient
 from tests.servers import Script, answer, serving
 
 CHUNKED = (
