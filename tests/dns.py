@@ -121,7 +121,7 @@ class NameServer:
     def stop(self) -> None:
         if self._thread is not None and self._wake_w is not None:
             self._wake_w.close()
-            self._thread.join()
+            self._thread.join(60)
             self._thread = None
 
     def __enter__(self) -> Self:

@@ -97,7 +97,7 @@ class Plane:
         self.dial_failures: list[tuple[str, str, DialResult, str]] = []
         self.dial_successes: list[str] = []
         self.loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="plane")
+        self._thread = threading.Thread(target=self.loop.run_forever, name="plane", daemon=True)
 
     def __enter__(self) -> Self:
         self.open_before = descriptors()

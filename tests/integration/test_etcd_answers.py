@@ -59,10 +59,12 @@ def test_a_connection_that_ends_with_its_member_is_tried_again() -> None:
     """And the request succeeds with the others."""
     with Cluster() as cluster:
         through = ",".join(cluster.endpoints)
-        writer = threading.Thread(target=lambda: insist_put(cluster, through, "key", "value"))
+        writer = threading.Thread(
+            target=lambda: insist_put(cluster, through, "key", "value"), daemon=True
+        )
         writer.start()
         cluster.kill(0)
-        writer.join()
+        writer.join(60)
         assert insist(cluster, through, "get", "--print-value-only", "key").strip() == "value"
 
 

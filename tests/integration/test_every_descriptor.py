@@ -262,7 +262,7 @@ def refused(shortage: Shortage, n: int, *, lasting: bool) -> Iterator[None]:
     try:
         yield
         if lasting:
-            timer.join()
+            timer.join(60)
     finally:
         timer.cancel()
         calls = shortage.disarm()

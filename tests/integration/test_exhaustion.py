@@ -345,11 +345,11 @@ def test_a_stopped_master_costs_no_worker_and_no_client() -> None:
                 def ask() -> None:
                     served.extend(echoes(gateway.address) for _ in range(300))
 
-                threads = [threading.Thread(target=ask) for _ in range(4)]
+                threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
                 for thread in threads:
                     thread.start()
                 for thread in threads:
-                    thread.join()
+                    thread.join(60)
             finally:
                 gateway.signal(signal.SIGCONT)
             assert served == [True] * 1200

@@ -79,13 +79,13 @@ def test_large_streams_arrive_intact_in_both_directions_at_once() -> None:
                     client.sendall(piece)
                 client.shutdown(socket.SHUT_WR)
 
-            sender = threading.Thread(target=send)
+            sender = threading.Thread(target=send, daemon=True)
             sender.start()
             received = 0
             while data := client.recv(1 << 18):
                 got.update(data)
                 received += len(data)
-            sender.join()
+            sender.join(60)
         assert received == size
         assert got.digest() == sent.digest()
 

@@ -359,7 +359,7 @@ def test_a_worker_that_dies_meanwhile_is_not_waited_for(admin: str) -> None:
             pid = next(w["pid"] for w in fetch_status([admin])["workers"] if w["slot"] == 1)
             os.kill(pid, signal.SIGSTOP)
             answers: list[dict[str, Any]] = []
-            asking = threading.Thread(target=lambda: answers.append(ask(admin)))
+            asking = threading.Thread(target=lambda: answers.append(ask(admin)), daemon=True)
             asking.start()
             wait_until(lambda: fetch_status([admin])["workers"][1]["heartbeat_age_s"] > 0.3)
             os.kill(pid, signal.SIGKILL)
@@ -415,7 +415,7 @@ def test_sessions_come_and_go_while_they_are_listed(admin: str) -> None:
                 talk(sock)
             wait_total(admin, 50)
             names = set(map(name_of, stay))
-            thread = threading.Thread(target=churn)
+            thread = threading.Thread(target=churn, daemon=True)
             thread.start()
             try:
                 for n in range(30):

@@ -34,7 +34,7 @@ class Poller:
     def __init__(self, address: str) -> None:
         self._address = address
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self.answers = 0
         self.failures: list[str] = []
 
@@ -61,7 +61,7 @@ class Poller:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join()
+        self._thread.join(60)
 
 
 def connect(address: str) -> socket.socket:

@@ -47,7 +47,7 @@ def test_bulk_flows_do_not_make_a_worker_look_hung() -> None:
                         count += size
                     received.append(count)
 
-            threads = [threading.Thread(target=download) for _ in range(BULK_SESSIONS)]
+            threads = [threading.Thread(target=download, daemon=True) for _ in range(BULK_SESSIONS)]
             for thread in threads:
                 thread.start()
             states = set()

@@ -86,7 +86,7 @@ def test_a_burst_never_passes_the_limit_and_everybody_is_served(most: int) -> No
                 with connect(gateway.address) as sock:
                     served.append(read_line(sock))
 
-            threads = [threading.Thread(target=client) for _ in range(40)]
+            threads = [threading.Thread(target=client, daemon=True) for _ in range(40)]
             for thread in threads:
                 thread.start()
             for thread in threads:

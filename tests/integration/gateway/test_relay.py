@@ -36,7 +36,7 @@ from tests.support import wait_until
 
 
 def in_background(call: Callable[[], object]) -> threading.Thread:
-    thread = threading.Thread(target=call)
+    thread = threading.Thread(target=call, daemon=True)
     thread.start()
     return thread
 
@@ -495,14 +495,16 @@ def test_only_sessions_that_moved_bytes_cost_a_report() -> None:
             assert client.recv(5) == b"there"
             plane.count()
             assert (counted.bytes_in, counted.bytes_out) == (number * 4, number * 5)
-        sender = threading.Thread(target=server.sendall, args=(bytes(10_000_000),))
+        sender = threading.Thread(target=server.sendall, args=(bytes(10_000_000),), daemon=True)
         sender.start()
         left = 10_000_000
         while left:
-            left -= len(client.recv(1 << 20))
+            got = len(client.recv(1 << 20))
+            assert got
+            left -= got
             if left % 5 == 0:
                 plane.count()
-        sender.join()
+        sender.join(60)
         plane.count()
         assert counted.bytes_out == 10_000_000 + 15
         assert not plane.sessions.relay.dirty

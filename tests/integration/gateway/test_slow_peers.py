@@ -73,8 +73,10 @@ def test_slow_readers_live(narrow: str, new_kernel: bool) -> None:
 
             clients = [plane.connect() for _ in received]
             servers = [backend.accept() for _ in received]
-            threads = [threading.Thread(target=send, args=(each,)) for each in servers]
-            threads += [threading.Thread(target=read, args=each) for each in enumerate(clients)]
+            threads = [threading.Thread(target=send, args=(each,), daemon=True) for each in servers]
+            threads += [
+                threading.Thread(target=read, args=each, daemon=True) for each in enumerate(clients)
+            ]
             for thread in threads:
                 thread.start()
             wait_until(lasting(SLOW_S), SLOW_S + 10)

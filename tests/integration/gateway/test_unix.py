@@ -96,10 +96,10 @@ def test_bulk_both_ways_at_once(folder: str) -> None:
     data = os.urandom(20_000_000)
     with Backend(echo, path=f"{folder}/be") as backend, gateway_on(folder, backend.address):
         with connect(f"{folder}/gw", 60) as client:
-            writer = threading.Thread(target=client.sendall, args=(data,))
+            writer = threading.Thread(target=client.sendall, args=(data,), daemon=True)
             writer.start()
             assert read_exactly(client, len(data)) == data
-            writer.join()
+            writer.join(60)
 
 
 def test_one_that_speaks_and_leaves_at_once(folder: str) -> None:
@@ -303,7 +303,7 @@ def test_old_and_busy_sessions_live(folder: str) -> None:
         connect(f"{folder}/gw", 60) as client,
     ):
         talk(client)
-        writer = threading.Thread(target=client.sendall, args=(data,))
+        writer = threading.Thread(target=client.sendall, args=(data,), daemon=True)
         writer.start()  # the echo blocks, and stays so for longer than the timeout
         with connect(f"{folder}/gw", 60) as other:
             for _ in range(30):
@@ -313,7 +313,7 @@ def test_old_and_busy_sessions_live(folder: str) -> None:
                     other.recv(1)
                 other.settimeout(60)
         assert read_exactly(client, len(data)) == data
-        writer.join()
+        writer.join(60)
         assert gw.lines("session failed") + gw.lines("internal error") == []
 
 

@@ -51,7 +51,7 @@ def test_an_urgent_byte_stays_in_its_place(side: str, size: int, ends: bool) -> 
             if ends:
                 one.shutdown(socket.SHUT_WR)
 
-        sender = threading.Thread(target=send)
+        sender = threading.Thread(target=send, daemon=True)
         sender.start()
         moved = [-1, -1]
 
@@ -83,7 +83,7 @@ def test_many_urgent_bytes_in_a_stream_that_is_read(side: str) -> None:
                 one.send(b"!", socket.MSG_OOB)
             one.shutdown(socket.SHUT_WR)
 
-        sender = threading.Thread(target=send)
+        sender = threading.Thread(target=send, daemon=True)
         sender.start()
         got = read_all(other)
         sender.join(60)

@@ -119,7 +119,7 @@ def send_all(sock: socket.socket, data: bytes) -> threading.Thread:
         sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)
 
-    thread = threading.Thread(target=send)
+    thread = threading.Thread(target=send, daemon=True)
     thread.start()
     return thread
 

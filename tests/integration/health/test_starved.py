@@ -95,7 +95,7 @@ def busy(admin: str) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 fetch_status([admin])
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     try:
         yield

@@ -108,13 +108,13 @@ def test_a_server_that_keeps_nothing_open_is_asked_again_and_again() -> None:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Simple) as server:
         port = server.server_address[1]
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             play(scene)
         finally:
             server.shutdown()
-            thread.join()
+            thread.join(60)
 
 
 def test_an_endpoint_that_is_known_to_speak_tls_must() -> None:

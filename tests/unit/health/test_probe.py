@@ -460,7 +460,7 @@ def test_http_over_a_unix_socket(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         how = Plan(kind=ProbeKind.HTTP, server_name="localhost")
         assert probed(0, how, address=f"unix:{path}") == PASSED
@@ -482,7 +482,7 @@ def test_tls_over_a_unix_socket(files: Path, authority: trustme.CA, tmp_path: Pa
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         how = tls_plan(files, "localhost")
         assert probed(0, how, address=f"unix:{path}") == PASSED
