@@ -41,8 +41,8 @@ class MemberQuestions:
     ) -> None:
         self.config = config
         self._contexts = contexts
-        self._plain: set[tuple[str, str]] = set()
-        """Endpoints with an address that spoke no TLS when that was not known."""
+        self._spoke_tls: dict[tuple[str, str], bool] = {}
+        """Whether an endpoint spoke TLS at an address, where that was to be found out."""
         self._listen = listen
         self._look_up = look_up
 
@@ -75,22 +75,24 @@ class MemberQuestions:
 
     async def _ask_address(self, endpoint: Discovered, address: str) -> Heard:
         place = (endpoint.name, address)
-        known = endpoint.tls or endpoint.listed or place in self._plain
+        known = endpoint.tls or endpoint.listed
         peer = peer_of(
             self.config,
             endpoint.host,
             address,
             endpoint.port,
-            tls=endpoint.tls if known else None,
+            tls=endpoint.tls if known else self._spoke_tls.get(place),
             srv=endpoint.srv,
         )
-        self._plain.discard(place)
+        spoke_tls = self._spoke_tls.pop(place, None)
         timeout_s = self.config.health_timeout_s
         try:
             async with (
                 asyncio.timeout(timeout_s),
                 EtcdConnection(peer, self._contexts) as member,
             ):
+                if member.tls is not None:
+                    self._spoke_tls[place] = True
                 # Not linearizable, a member that is cut off from the others tells an old list.
                 # etcd 3.4 does not know the word, so the leader is asked for as well.
                 listed = parse_list(await member.ask(MEMBER_LIST, {"linearizable": True}))
@@ -98,11 +100,13 @@ class MemberQuestions:
                 with contextlib.suppress(EtcdError):
                     leader = (await member.ask(STATUS, last=True)).get("leader", "0")
         except TimeoutError:
+            if spoke_tls is not None:  # a member that stood still must not be asked in plain text
+                self._spoke_tls[place] = spoke_tls
             raise EtcdError(f"timeout: no answer within {timeout_s:g} s") from None
         except ValueError as error:
             raise EtcdError(str(error)) from None
         if member.tls is None:
-            self._plain.add(place)
+            self._spoke_tls[place] = False
         return Heard(
             listed=listed,
             endpoint=endpoint.name,
