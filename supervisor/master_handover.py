@@ -74,11 +74,13 @@ class MasterHandover:
     async def pause(self) -> None:
         """Bring what cannot be handed over half done to an end before the next image starts."""
         queue = self._parts.endpoints.health.prober.queue
-        await asyncio.gather(self._pause_admin(), queue.pause())
+        discovery = self._parts.discovery_loop
+        await asyncio.gather(self._pause_admin(), queue.pause(), discovery.pause())
 
     async def resume(self) -> None:
         """There is no next image: go on."""
         self._parts.endpoints.health.prober.queue.resume()
+        self._parts.discovery_loop.resume()
         await self._parts.admin.resume()
 
     async def _pause_admin(self) -> None:

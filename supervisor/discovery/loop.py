@@ -77,6 +77,10 @@ class DiscoveryLoop:
         self.max_lookups = self.max_handshakes = UNLIMITED
         """How many there may be at once; to be set before :meth:`start`."""
         self._targets: Targets | None = None
+        self._tried: Targets | None = None
+        """Those of a reload, while they are resolved."""
+        self._going = asyncio.Event()
+        self._going.set()
         self._requests = Requests()
         self._asked_all_at = -math.inf
         self._any_active = True
@@ -204,17 +208,38 @@ class DiscoveryLoop:
     async def close(self) -> None:
         """End the task. TLS checks under way end in order; waiting reloads are cancelled."""
         parts = [self._member_sync.close()]
-        if self._task is not None and self._targets is not None:
-            parts.append(self._targets.close())
-        await asyncio.gather(*parts)  # together, for both wait for what is under way
+        if self._task is not None:
+            parts += [each.close() for each in self._all_targets]
+        await asyncio.gather(*parts)  # together, for all wait for what is under way
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         self._requests.cancel()
 
+    async def pause(self) -> None:
+        """Ask no member and check no TLS until :meth:`resume`; what is under way may end in order.
+
+        An upgrade closes the sockets of the old image, and etcd logs each handshake that it cuts.
+        """
+        self._going.clear()
+        parts = [self._member_sync.pause(), *(each.pause() for each in self._all_targets)]
+        await asyncio.gather(*parts)
+
+    def resume(self) -> None:
+        """Go on with what is due."""
+        self._going.set()
+        for each in self._all_targets:
+            each.resume()
+        self._member_sync.resume()
+
+    @property
+    def _all_targets(self) -> list[Targets]:
+        return [each for each in (self._targets, self._tried) if each is not None]
+
     async def _run(self) -> None:
         while True:
+            await self._going.wait()
             try:
                 result = await self._serve_requests()
             except BadTargetError as error:  # only the first resolution raises it
@@ -262,6 +287,7 @@ class DiscoveryLoop:
                 return self._publication.last
             raise
         finally:
+            self._tried = None
             if force:
                 self._asked_all_at = now()
         request.succeed()
@@ -271,7 +297,7 @@ class DiscoveryLoop:
         """Resolve the current targets, or the candidate's, which replace them if usable."""
         targets = self._targets
         if candidate is not None:
-            targets = self._make_targets(candidate, before=self._targets)
+            targets = self._tried = self._make_targets(candidate, before=self._targets)
         assert targets is not None  # noqa: S101 (for the type checker)
         adopted = self._member_sync.adopted
         same_targets = candidate is None or describe_targets(candidate) == describe_targets(

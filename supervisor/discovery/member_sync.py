@@ -93,6 +93,9 @@ class MemberSync:
         self._kick = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._paused = False
+        self._to_start = False
+        """To be started when the pause is over."""
 
     @property
     def view(self) -> MemberSyncView | None:
@@ -130,7 +133,8 @@ class MemberSync:
 
     def start(self) -> None:
         """Ask now and from now on, if the configuration says so; endpoints are known."""
-        if self._config.member_sync_s and self._task is None:
+        self._to_start = self._paused
+        if self._config.member_sync_s and self._task is None and not self._paused:
             self._closed = False
             self._task = asyncio.create_task(self._run(), name="member sync")
 
@@ -164,6 +168,17 @@ class MemberSync:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+    async def pause(self) -> None:
+        """Ask nobody until :meth:`resume`; what is asked now may end in order."""
+        self._paused, self._to_start = True, self._task is not None
+        await self.close()
+
+    def resume(self) -> None:
+        """Go on, if it was on, or is to be on now."""
+        self._paused = False
+        if self._to_start:
+            self.start()
 
     async def _run(self) -> None:
         now = asyncio.get_running_loop().time

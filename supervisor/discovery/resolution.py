@@ -119,6 +119,14 @@ class Targets:
         """Let the TLS checks under way end in order; begin no more."""
         await self._tls.close()
 
+    async def pause(self) -> None:
+        """Let the TLS checks under way end in order; begin no more until :meth:`resume`."""
+        await self._tls.pause()
+
+    def resume(self) -> None:
+        """Go on with the checks that wait."""
+        self._tls.resume()
+
     async def resolve(
         self,
         *,

@@ -83,6 +83,16 @@ class TlsAdmission:
         if self._gate is not None:
             await self._gate.close()
 
+    async def pause(self) -> None:
+        """Let the checks under way end in order; begin no more until :meth:`resume`."""
+        if self._gate is not None:
+            await self._gate.pause()
+
+    def resume(self) -> None:
+        """Go on with the checks that wait."""
+        if self._gate is not None:
+            self._gate.resume()
+
     async def check(
         self,
         result: Resolution,

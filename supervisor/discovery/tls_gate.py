@@ -56,6 +56,8 @@ class Gate:
             raise ValueError(str(error)) from None
         self._slots = asyncio.Semaphore(min(max_concurrent, MAX_CONCURRENT))
         self._under_way: set[asyncio.Future[None]] = set()
+        self._going = asyncio.Event()
+        self._going.set()
         self._closed = False
 
     async def verify(self, candidate: Candidate) -> Verdict:
@@ -65,6 +67,7 @@ class Gate:
         cancellation, are raised.
         """
         async with self._slots:
+            await self._going.wait()
             if self._closed:
                 return Unreachable("the gateway stops")
             over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -78,6 +81,19 @@ class Gate:
     async def close(self) -> None:
         """Begin no more handshakes, and let those under way end in order for CLOSE_S."""
         self._closed = True
+        await self._settle()
+        self._going.set()
+
+    async def pause(self) -> None:
+        """Begin no handshake until :meth:`resume`; those under way may end in order for CLOSE_S."""
+        self._going.clear()
+        await self._settle()
+
+    def resume(self) -> None:
+        """Go on with the checks that wait."""
+        self._going.set()
+
+    async def _settle(self) -> None:
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=CLOSE_S)
 
@@ -93,6 +109,7 @@ class Gate:
     async def _dial_and_verify(
         self, candidate: Candidate, sock: socket.socket, context: ssl.SSLContext
     ) -> Verdict:
+        """A handshake that takes too long, or that nobody awaits any more, ends in order too."""
         client = None
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -102,13 +119,15 @@ class Gate:
                     return Unreachable(words(error))
                 client = TlsClient(sock, context, self._server_name)
                 verdict = await _shake_hands(client)
+            if self._certificates is not None:
+                place = (candidate.name, candidate.address, candidate.port)
+                self._certificates.take(place, client)
+            return verdict
         except TimeoutError:
             return Unreachable(f"timeout after {self._timeout_s:g} s")
-        if self._certificates is not None:
-            place = (candidate.name, candidate.address, candidate.port)
-            self._certificates.take(place, client)
-        await leave(sock, client)
-        return verdict
+        finally:
+            if client is not None:
+                await leave(sock, client)
 
 
 async def _shake_hands(client: TlsClient) -> Verdict:

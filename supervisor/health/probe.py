@@ -148,6 +148,8 @@ class Probe:
         except (ssl.SSLError, ConnectionError, TimeoutError) as error:
             if not self._connected or not tls.is_plaintext(error):
                 raise
+        if self._tls is not None:
+            self._tls.shaking_hands = False  # nobody will answer
         await self._disconnect()
         await self._connect(secure=False)
         return False

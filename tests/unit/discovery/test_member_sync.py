@@ -215,6 +215,37 @@ def test_a_question_under_way_ends_before_a_stop(
     asyncio.run(scene())
 
 
+def test_a_pause_lets_a_question_end_and_asks_nobody(
+    cluster: list[Member], files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade cuts no question; if it comes to nothing, asking goes on, by a reload not before."""
+    monkeypatch.setattr("supervisor.discovery.member_sync.CLOSE_S", 60.0)
+    go_on = threading.Event()
+
+    def answer_late() -> None:
+        assert go_on.wait(60)
+
+    async def scene() -> None:
+        cluster[0].before_answer = answer_late
+        config = static(cluster[0].name)
+        async with following(config, files) as f:
+            await until(lambda: cluster[0].asked)
+            asyncio.get_running_loop().call_soon(go_on.set)
+            await f.it.pause()
+            assert f.error == ""
+            assert cluster[0].asked == 1
+            reload = asyncio.create_task(f.it.reload(config))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert (sum(each.asked for each in cluster), reload.done()) == (1, False)
+            f.it.resume()
+            await reload
+            await until(lambda: sum(each.asked for each in cluster) > 2)
+            assert f.names == names(cluster, 0, 1, 2)
+
+    asyncio.run(scene())
+
+
 def test_off_asks_nobody(cluster: list[Member], files: Files) -> None:
     """Without the flag no member is asked anything, and the status says null."""
 

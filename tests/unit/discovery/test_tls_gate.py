@@ -182,3 +182,73 @@ def test_a_handshake_under_way_ends_when_the_gate_closes(
     with Server(slow) as server:
         asyncio.run(scene(server))
     assert ended == ["eof"]
+
+
+@pytest.mark.parametrize("how", ["too long", "cancelled"])
+def test_a_handshake_that_nobody_awaits_any_more_ends_in_order(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """After the timeout, or a cancellation, it goes on to its end: etcd logs what breaks off."""
+    monkeypatch.setattr("supervisor.system.connections.LINGER_S", 60.0)
+    context = authority.context("example.test")
+    go_on = threading.Event()
+    ended: list[str] = []
+
+    def slow(sock: socket.socket) -> None:
+        go_on.wait(60)
+        with context.wrap_socket(sock, server_side=True) as tls:
+            ended.append("data" if tls.recv(100) else "eof")
+
+    async def scene(server: Server) -> None:
+        timeout_s = 0.1 if how == "too long" else 60.0
+        gate = Gate("example.test", ca_file=authority.file, timeout_s=timeout_s)
+        check = asyncio.create_task(gate.verify(Candidate("a:1", "127.0.0.1", server.port)))
+        while not server.connections:  # noqa: ASYNC110 (a thread's count has no event)
+            await asyncio.sleep(0.001)
+        loop = asyncio.get_running_loop()
+        if how == "cancelled":
+            loop.call_soon(check.cancel)
+        loop.call_later(0.2, go_on.set)
+        (verdict,) = await asyncio.gather(check, return_exceptions=True)
+        if how == "cancelled":
+            assert isinstance(verdict, asyncio.CancelledError)
+        else:
+            assert verdict == Unreachable("timeout after 0.1 s")
+
+    with Server(slow) as server:
+        asyncio.run(scene(server))
+    assert ended == ["eof"]
+
+
+def test_a_gate_that_is_paused_ends_what_it_began_and_begins_nothing(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade that fails after all lets the checks that waited go on."""
+    monkeypatch.setattr("supervisor.discovery.tls_gate.CLOSE_S", 60.0)
+    context = authority.context("example.test")
+    go_on = threading.Event()
+    ended: list[str] = []
+
+    def slow(sock: socket.socket) -> None:
+        go_on.wait(60)
+        with context.wrap_socket(sock, server_side=True) as tls:
+            ended.append("data" if tls.recv(100) else "eof")
+
+    async def scene(server: Server) -> None:
+        gate = Gate("example.test", ca_file=authority.file, max_concurrent=1)
+        candidate = Candidate("a:1", "127.0.0.1", server.port)
+        checks = [asyncio.create_task(gate.verify(candidate)) for _ in range(2)]
+        while not server.connections:  # noqa: ASYNC110 (a thread's count has no event)
+            await asyncio.sleep(0.001)
+        asyncio.get_running_loop().call_soon(go_on.set)
+        await gate.pause()
+        assert await checks[0] == Passed()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (server.connections, checks[1].done()) == (1, False)
+        gate.resume()
+        assert await checks[1] == Passed()
+
+    with Server(slow) as server:
+        asyncio.run(scene(server))
+    assert ended == ["eof", "eof"]

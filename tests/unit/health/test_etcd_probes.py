@@ -16,6 +16,7 @@ from supervisor.core.health.health_view import HealthView
 from supervisor.core.health.probing import plan
 from supervisor.health.etcd_inquiry import EtcdMemory
 from supervisor.health.probe import Probe
+from supervisor.system.connections import LINGER_S
 from supervisor.system.tls_contexts import TlsContexts
 from tests.servers import serving
 from tests.unit.health.test_prober import QUICK, SLOW, eventually, found, play, staged
@@ -115,6 +116,33 @@ def test_a_server_that_keeps_nothing_open_is_asked_again_and_again() -> None:
         finally:
             server.shutdown()
             thread.join(60)
+
+
+def test_a_silent_answer_to_a_handshake_leaves_time_for_the_question() -> None:
+    """One without TLS that waits for the end of a line is asked within a short timeout, too."""
+    requests: list[bytes] = []
+
+    def line_by_line(conn: socket.socket) -> None:
+        data = conn.recv(65536)
+        if data[:1] == b"\x16":
+            return
+        requests.append(data)
+        body = b'{"header":{},"version":"3.4.23","leader":"7"}'
+        while data:
+            conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            data = conn.recv(65536)
+
+    async def scene() -> None:
+        how = plan(ETCD, found(server.port)[0])
+        probe = Probe("127.0.0.1", server.port, how, TlsContexts())
+        result = await probe.run(LINGER_S + 0.1)
+        await probe.leave()
+        probe.close()
+        assert result.verdict == "passed", result
+
+    with serving(line_by_line) as server:
+        play(scene)
+    assert requests
 
 
 def test_an_endpoint_that_is_known_to_speak_tls_must() -> None:
