@@ -7,7 +7,9 @@ is left out. A member that never started has neither a name nor client URLs.
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gateway.core.address import HostPort, literal_ip, parse_tcp_endpoint
@@ -34,7 +36,7 @@ class ClusterMember:
 
     @property
     def label(self) -> str:
-        """What people call it: its name, else its peer URL, else its number."""
+        """What people call it: its name, else its peer URL, else its number; no two are equal."""
         return self.name or next(iter(self.peer_urls), f"{self.id:x}")
 
 
@@ -67,10 +69,8 @@ def parse_list(document: object) -> MemberList:
     header, members = document.get("header"), document.get("members")
     if not isinstance(header, Mapping) or not isinstance(members, Sequence):
         raise ValueError("the answer is no member list of etcd")
-    return MemberList(
-        _number(header, "cluster_id"),
-        tuple(_member(each) for each in members if isinstance(each, Mapping)),
-    )
+    read = [_member(each) for each in members if isinstance(each, Mapping)]
+    return MemberList(_number(header, "cluster_id"), _told_apart(read))
 
 
 def targets_of(
@@ -94,7 +94,9 @@ def targets_of(
         else:
             used, unused = _read_urls(member, from_elsewhere=from_elsewhere)
             for each in used:
-                targets.setdefault(each.address, each)
+                first = targets.setdefault(each.address, each)
+                if first.member != each.member:
+                    unused[f"{each.member} {each.address}"] = f"is an address of {first.member} too"
             left_out |= unused
     return tuple(sorted(targets.values(), key=_by_name)), left_out
 
@@ -151,6 +153,18 @@ def _member(document: Mapping[str, Any]) -> ClusterMember:
         peer_urls=_texts(document.get("peerURLs")),
         client_urls=_texts(document.get("clientURLs")),
         learner=document.get("isLearner") is True,
+    )
+
+
+def _told_apart(members: Sequence[ClusterMember]) -> tuple[ClusterMember, ...]:
+    """The members with their number behind a name that several have: etcd lets them.
+
+    Who never names its members has a cluster of members called ``default``.
+    """
+    times = Counter(each.name for each in members if each.name)
+    return tuple(
+        replace(each, name=f"{each.name} ({each.id:x})") if times[each.name] > 1 else each
+        for each in members
     )
 
 

@@ -69,6 +69,20 @@ def test_a_member_without_anything_is_called_by_its_number() -> None:
     assert (listed.cluster_id, [each.label for each in listed.members]) == (0, ["ff"])
 
 
+def test_members_of_one_name_are_told_apart() -> None:
+    """etcd lets members have the same name; each of them votes, and can be dialed or not."""
+    twins = [
+        {"ID": str(number), "name": "default", "clientURLs": [f"http://10.0.0.{number}:2379"]}
+        for number in (0xA, 0xB)
+    ]
+    unnamed = [{"ID": "1"}, {"ID": "2"}]
+    listed = parse_list({"header": {"cluster_id": "1"}, "members": [*twins, *unnamed]})
+    assert listed.voters == ("default (a)", "default (b)")
+    found, left_out = targets_of(listed, from_elsewhere=True)
+    assert [each.member for each in found] == ["default (a)", "default (b)"]
+    assert left_out == {"1": "is not started", "2": "is not started"}
+
+
 @pytest.mark.parametrize(
     ("document", "expected"),
     [
@@ -132,6 +146,14 @@ def test_an_address_counts_once() -> None:
     """Two URLs with the same address are one target, whatever their spelling."""
     found, _ = targets(member("http://10.0.0.1:2379", "http://10.0.0.1:2379/"))
     assert found == ["10.0.0.1:2379"]
+
+
+def test_an_address_of_two_members_is_said() -> None:
+    """Who names a load balancer as the address of every member learns what is wrong with that."""
+    assert targets(member("http://10.0.0.1:1"), member("http://10.0.0.1:1", name="n")) == (
+        ["10.0.0.1:1"],
+        {"n 10.0.0.1:1": "is an address of m too"},
+    )
 
 
 def test_loopback_names() -> None:
