@@ -58,8 +58,18 @@ class Findings:
     obstacles: list[str] = field(default_factory=list)
     explanation: tuple[Branch, ...] = ()
     """With ``--explain``: the chain from each target to its addresses."""
+    not_followed: str = ""
+    """Why the endpoints do not follow the member list though they should."""
     cluster: ClusterReport | None = None
     """What the members say, if the endpoints are etcd."""
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, and leaves the gateway with less than was asked for."""
+        problems = [problem.error for problem in self.resolution.problems]
+        if self.not_followed:
+            problems.append(f"member list not adopted: {self.not_followed}")
+        return problems
 
 
 def run(
@@ -102,8 +112,13 @@ async def _find(config: Config, files: Files | None, *, explain: bool) -> Findin
         obstacles.append(str(error))
     targets = Targets(config, listen, files=files, traced=explain)
     resolution = await targets.resolve(force=True)
-    resolution, told = await follow_members(config, targets, resolution, listen)
-    found = Findings(resolution, await dial_all(config, resolution.endpoints), obstacles=obstacles)
+    resolution, told, not_followed = await follow_members(config, targets, resolution, listen)
+    found = Findings(
+        resolution,
+        await dial_all(config, resolution.endpoints),
+        obstacles=obstacles,
+        not_followed=not_followed,
+    )
     found.cluster = await Examiner(config, listen, targets.look_up).examine(found.checked)
     if explain:
         dialed = {
@@ -156,7 +171,7 @@ def describe(config: Config, found: Findings) -> dict[str, Any]:
             {"endpoint": name, "reason": reason}
             for name, reason in found.resolution.left_out.items()
         ],
-        "problems": [problem.error for problem in found.resolution.problems],
+        "problems": found.problems,
         "etcd": etcd_tables.describe(found.cluster),
         "explanation": [tree.document() for tree in found.explanation],
         "own_addresses": [
@@ -188,9 +203,7 @@ def _render(config: Config, found: Findings) -> Part:
     if rows_of_endpoints := _endpoint_rows(found):
         head = ("ENDPOINT", "ADDRESS", "PRIORITY", "WEIGHT", "TLS")
         parts.append(make_table(head, rows_of_endpoints, left=head, last="RESULT"))
-    parts += [
-        line(f"problem: {problem.error}", style="yellow") for problem in found.resolution.problems
-    ]
+    parts += [line(f"problem: {problem}", style="yellow") for problem in found.problems]
     if found.cluster is not None:
         parts += etcd_tables.render(found.cluster)
     usable = sum(each.usable for each in found.checked)

@@ -18,13 +18,13 @@ from supervisor.system.log import make_log
 
 async def follow_members(
     config: Config, targets: Targets, seeds: Resolution, listen: Sequence[Address]
-) -> tuple[Resolution, tuple[Branch, ...]]:
-    """The resolution that follows from the member list, and how it came to that.
+) -> tuple[Resolution, tuple[Branch, ...], str]:
+    """The resolution that follows from the member list, how it came to that, and what was wrong.
 
     Without ``--member-sync``, and without anybody to ask, the seeds are the endpoints.
     """
     if not config.member_sync_s or not seeds.endpoints:
-        return seeds, ()
+        return seeds, (), ""
     member_sync = MemberSync(
         config,
         make_log("error", "json"),  # what it has to say is in its view
@@ -41,7 +41,9 @@ async def follow_members(
     await member_sync.ask_once()
     resolution = await targets.resolve(force=False, adopted=member_sync.adopted)
     view = member_sync.view
-    return resolution, (_explain(view),) if view is not None else ()
+    if view is None:
+        return resolution, (), ""
+    return resolution, (_explain(view),), view.last_error or ""
 
 
 def _explain(view: MemberSyncView) -> Branch:

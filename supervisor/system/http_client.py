@@ -27,6 +27,8 @@ class HttpClient:
         bracketed = f"[{host}]" if ":" in host else host
         self._host = f"{bracketed}:{port}" if port else bracketed
         self._http = h11.Connection(h11.CLIENT)
+        self._ended = False
+        """The server has ended its stream."""
 
     @property
     def takes_another(self) -> bool:
@@ -64,6 +66,9 @@ class HttpClient:
             await self._send(question)
             return await self._read_answer(max_body_bytes)
         except h11.RemoteProtocolError as error:
+            if self._ended:
+                text = "the server closed the connection before its answer was over"
+                raise HttpError(text) from None
             # h11 quotes what it got as Python would spell it.
             text = re.sub(r"bytearray\(b(.*)\)", r"\1", str(error))
             raise HttpError(f"no HTTP: {text}") from None
@@ -84,11 +89,13 @@ class HttpClient:
         while True:
             match self._http.next_event():
                 case h11.NEED_DATA:
-                    self._http.receive_data(await self._receive())
+                    data = await self._receive()
+                    self._ended = not data
+                    self._http.receive_data(data)
                 case h11.Response() as response:
                     status = response.status_code
-                case h11.Data() as data:
-                    body += data.data
+                case h11.Data() as part:
+                    body += part.data
                     if len(body) > max_body_bytes:
                         raise HttpError(f"an answer of more than {max_body_bytes} bytes")
                 case h11.EndOfMessage():

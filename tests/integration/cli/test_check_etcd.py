@@ -169,6 +169,18 @@ def test_what_start_would_follow(tmp_path: Path) -> None:
         assert f"told by {cluster.endpoints[0]}" in printed
 
 
+def test_a_list_that_start_would_not_follow_is_said() -> None:
+    """With --member-sync and nobody to tell the members, check says so without --explain."""
+    with serving(answer("404 Not Found")) as server:
+        name = f"127.0.0.1:{server.port}"
+        flags = [f"--endpoints={name}", "--member-sync=30s"]
+        problem = f"member list not adopted: {name}: HTTP status 404"
+        assert checked(*flags)["problems"] == [problem]
+        printed = run_command("check", "--listen-addr=127.0.0.1:1", *flags)
+    assert f"problem: {problem}\n" in printed.stdout
+    assert printed.returncode == 0
+
+
 @pytest.mark.parametrize("script", [greet, silent, answer("404 Not Found"), answer("200 OK", b"5")])
 def test_other_servers_are_as_before(script: Script) -> None:
     """What is not etcd has no table, and its exit code is that of the dial."""

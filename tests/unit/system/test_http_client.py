@@ -77,6 +77,21 @@ def test_a_long_answer_is_cut() -> None:
         asked(answer("200 OK", b"x" * 65537), b"")
 
 
+@pytest.mark.parametrize(
+    "said", [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"]
+)
+def test_a_server_that_hangs_up_is_said(said: bytes) -> None:
+    """A server that closes instead of answering, or in the middle, is told of in plain words."""
+
+    def script(conn: socket.socket) -> None:
+        read_question(conn)
+        conn.sendall(said)
+        conn.shutdown(socket.SHUT_WR)
+
+    with pytest.raises(HttpError, match="the server closed the connection before its answer was"):
+        asked(script, b"")
+
+
 def test_another_protocol_is_named() -> None:
     """What came instead of HTTP is quoted."""
 
