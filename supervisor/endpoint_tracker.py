@@ -19,12 +19,14 @@ from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.health_view import HealthView
 from supervisor.core.rebalance import Rebalancer
 from supervisor.core.reload_rules import worker_settings
-from supervisor.core.roster import Policy, Removed, Roster
+from supervisor.core.roster import Policy, Removed, Roster, Since
 from supervisor.health.endpoint_health import EndpointHealth
 from supervisor.snapshot_publisher import SnapshotPublisher
 from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.machine import identify
 from supervisor.system.tls_contexts import TlsContexts
+
+NOTHING_SINCE = Since()
 
 
 class EndpointTracker:
@@ -76,8 +78,11 @@ class EndpointTracker:
         found: tuple[Discovered, ...],
         removed: Iterable[Removed],
         health: Mapping[str, HealthView],
+        since: Since = NOTHING_SINCE,
     ) -> None:
         """Begin with what a former master knew: endpoints, those in their grace, their health.
+
+        ``since``: since when they drain, or come back to their share.
 
         Roster and probes have to begin alike: from then on probes tell only what changes.
         """
@@ -89,6 +94,7 @@ class EndpointTracker:
         self.health.remember(health)
         for member in self._roster.members:
             self.health.tell(member.found.name)
+        self._roster.resume(since, self._loop.time())
 
     def on_found(self, found: tuple[Discovered, ...]) -> None:
         """Discovery says which endpoints there are."""

@@ -42,6 +42,7 @@ class MasterHandover:
             snapshot_version=parts.roster.version,
             found=tuple(member.found for member in present),
             removed=parts.roster.removed,
+            since=parts.roster.since,
             health={name: view for name, view in health.items() if view is not None},
             certificates=parts.certificates.ends.export(),
             discovery=parts.discovery_loop.view,

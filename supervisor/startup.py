@@ -90,7 +90,7 @@ class Startup:
         slots = self._settle_size()
         state = parts.left.state
         # Also if DNS has denied everything: sessions go on in the workers of a former master.
-        parts.endpoints.remember(state.found, state.removed, state.health)
+        parts.endpoints.remember(state.found, state.removed, state.health, state.since)
         if state.found or state.discovery is not None:
             self._take_over_discovery()
             await self._open_shared()

@@ -22,7 +22,7 @@ from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.health.health_view import HealthView
-from supervisor.core.roster import Removed
+from supervisor.core.roster import Removed, Since
 from supervisor.core.workers.worker_id import WorkerId
 
 FORMAT = 1
@@ -48,9 +48,10 @@ class HandoverState:
 
     ``workers``: how many there are to be, 0 if nobody says. ``gens``: the highest generation that
     each slot used. ``draining``: workers that were told to leave. ``found``: the last good
-    endpoints. ``removed``: those that left DNS and are in their grace. ``member_list``: the list
-    of the cluster that they follow; ``member_list_of``: the targets that led to it. ``tls_check``:
-    the TLS check that ``found`` has passed, None if nobody says.
+    endpoints. ``removed``: those that left DNS and are in their grace. ``since``: since when
+    others drain or come back. ``member_list``: the list of the cluster that they follow;
+    ``member_list_of``: the targets that led to it. ``tls_check``: the TLS check that ``found`` has
+    passed, None if nobody says.
     ``listen_given`` and ``listen``: the addresses as configured, and as bound. ``admin``: the admin
     addresses that are bound. ``image``: who wrote this, None if it is not worth going back to.
     ``failure``: why an upgrade was undone, if one was.
@@ -66,6 +67,7 @@ class HandoverState:
     snapshot_version: int = 0
     found: tuple[Discovered, ...] = ()
     removed: tuple[Removed, ...] = ()
+    since: Since = field(default_factory=Since)
     health: dict[str, HealthView] = field(default_factory=dict)
     certificates: tuple[CertificateEnd, ...] = ()
     discovery: DiscoveryView | None = None
@@ -99,6 +101,7 @@ def encode(state: HandoverState) -> dict[str, Any]:
             "version": state.snapshot_version,
             "found": [dataclasses.asdict(each) for each in state.found],
             "removed": [dataclasses.asdict(each) for each in state.removed],
+            "since": dataclasses.asdict(state.since),
             "health": {name: dataclasses.asdict(view) for name, view in state.health.items()},
             "certificates": [dataclasses.asdict(each) for each in state.certificates],
             "discovery": None if state.discovery is None else dataclasses.asdict(state.discovery),
@@ -132,6 +135,7 @@ def decode(document: object) -> HandoverState:
         snapshot_version=_get(facts, "version", 0),
         found=tuple(_each(_get(facts, "found", []), _discovered)),
         removed=tuple(_each(_get(facts, "removed", []), _removed)),
+        since=_since(_get(facts, "since", {})),
         health={
             name: view
             for name, each in health.items()
@@ -281,6 +285,17 @@ def _removed(document: object) -> Removed | None:
     if not all(isinstance(number, int | float) for number in numbers):
         return None
     return dataclasses.replace(removed, found=found)
+
+
+def _since(facts: Mapping[str, Any]) -> Since:
+    return Since(
+        draining=_instants(_get(facts, "draining", {})),
+        returned=_instants(_get(facts, "returned", {})),
+    )
+
+
+def _instants(document: Mapping[str, Any]) -> dict[str, float]:
+    return {name: at for name, at in document.items() if isinstance(at, int | float)}
 
 
 def _totals(document: object) -> Totals:

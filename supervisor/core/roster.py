@@ -10,7 +10,7 @@ what it was before it left.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 
 from gateway.core.endpoint import Endpoint, EndpointState
@@ -82,6 +82,14 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Since:
+    """What takes its time, for the next master: by endpoint, since when (monotonic)."""
+
+    draining: Mapping[str, float] = field(default_factory=dict)
+    returned: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """What operators want of endpoints, whatever DNS and health say of them.
 
@@ -148,6 +156,26 @@ class Roster:
                 removed_at=each.at,
                 grace_s=each.grace_s,
             )
+        self._moved = True
+
+    @property
+    def since(self) -> Since:
+        """Since when endpoints are under maintenance, or come back to their share."""
+        all_of_them = self._members.items()
+        return Since(
+            draining={n: m.draining_at for n, m in all_of_them if m.draining_at is not None},
+            returned={n: m.returned_at for n, m in all_of_them if m.returned_at is not None},
+        )
+
+    def resume(self, since: Since, now: float) -> None:
+        """Go on where a former master was, with what the policy still wants and health allows."""
+        for name, member in self._members.items():
+            if member.draining_at is not None:
+                at = since.draining.get(name, member.draining_at)
+                member = dataclasses.replace(member, draining_at=at)
+            if member.active and self._policy.slow_start_s:
+                member = dataclasses.replace(member, returned_at=since.returned.get(name))
+            self._members[name] = self._advanced(member, now)
         self._moved = True
 
     def follow(self, policy: Policy, now: float) -> None:

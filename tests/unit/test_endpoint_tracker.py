@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -27,12 +28,12 @@ DEAD = "127.0.0.9"
 class Stage:
     """One master's tracker and roster."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: Config = QUICK) -> None:
         log = Logbook()
         self.roster = Roster()
         self.it = EndpointTracker(
             asyncio.get_running_loop(),
-            QUICK,
+            config,
             log,
             roster=self.roster,
             totals=Totals(),
@@ -95,6 +96,30 @@ def test_an_inactive_address_of_one_in_its_grace_stays_inactive() -> None:
             after.it.remember((), before.roster.removed, health)
             after.it.on_found((both,))
             assert after.state == (EndpointState.ACTIVE, (DEAD,))
+            await after.it.close()
+
+    asyncio.run(main())
+
+
+def test_one_that_was_coming_back_has_not_its_whole_share_at_once() -> None:
+    """With --slow-start an upgrade goes on with the ramp."""
+
+    async def main() -> None:
+        slow = dataclasses.replace(QUICK, slow_start_s=3600.0)
+        with Backend(greet) as backend:
+            web = Discovered("web:1", "web", backend.port, ("127.0.0.1",))
+            before = Stage(slow)
+            before.it.on_found((dataclasses.replace(web, addresses=(DEAD,)),))
+            await before.until(EndpointState.INACTIVE)
+            before.it.on_found((web,))
+            await before.until(EndpointState.ACTIVE)
+            assert before.roster.members[0].ramp == 10
+            health = before.it.health.export(["web:1"])
+            await before.it.close()
+
+            after = Stage(slow)
+            after.it.remember((web,), (), health, before.roster.since)
+            assert after.roster.members[0].ramp == 10
             await after.it.close()
 
     asyncio.run(main())

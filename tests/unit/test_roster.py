@@ -11,7 +11,7 @@ from gateway.core.endpoint import EndpointState
 from gateway.core.messages import Settings
 from gateway.core.networks import Networks
 from supervisor.core.discovery.endpoints import Discovered, EndpointsChange
-from supervisor.core.roster import SETTLE_S, Policy, Roster
+from supervisor.core.roster import SETTLE_S, Policy, Roster, Since
 
 SETTINGS = Settings()
 
@@ -236,6 +236,38 @@ def test_one_that_came_back_is_ramped_up() -> None:
     roster.judge("a:1", True, 301)
     roster.follow(Policy(), 302)
     assert [e.ramp for e in roster.snapshot(SETTINGS).endpoints] == [100, 100]
+
+
+def test_the_next_master_goes_on_with_ramps_and_drains() -> None:
+    """An upgrade gives no whole share at once, and begins no grace anew."""
+    policy = Policy(slow_start_s=20, grace_s=30, draining=frozenset({"b:1"}))
+    before, after = Roster(), Roster()
+    before.follow(policy, 0)
+    before.resolve([A, B], 0, 30)
+    before.judge("a:1", False, 10)
+    before.judge("a:1", True, 100)
+    after.follow(policy, 110)
+    after.resolve([A, B], 110, 30)
+    after.resume(before.since, 110)
+    a, b = after.snapshot(SETTINGS).endpoints
+    assert (a.ramp, b.emptied) == (50, True)
+    after.advance(120)
+    assert [each.ramp for each in after.snapshot(SETTINGS).endpoints] == [100, 100]
+    assert after.since == Since(draining={"b:1": 0})
+
+
+def test_what_health_and_the_policy_say_now_counts_more() -> None:
+    """One that failed meanwhile does not come back, and one that is not drained any more does."""
+    since = Since(draining={"a:1": 0.0, "gone:1": 0.0}, returned={"a:1": 99.0, "b:1": 99.0})
+    roster = Roster()
+    roster.follow(Policy(slow_start_s=20), 100)
+    roster.resolve([A, B], 100, 30)
+    roster.judge("b:1", False, 100)
+    roster.resume(since, 100)
+    assert roster.since == Since(returned={"a:1": 99.0})
+    roster.follow(Policy(), 100)
+    roster.resume(since, 100)
+    assert roster.since == Since()
 
 
 @given(STEPS, st.sampled_from([0.0, 5.0]))

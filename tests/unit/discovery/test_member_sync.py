@@ -218,7 +218,7 @@ def test_a_question_under_way_ends_before_a_stop(
 def test_a_pause_lets_a_question_end_and_asks_nobody(
     cluster: list[Member], files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An upgrade cuts no question; if it comes to nothing, asking goes on, by a reload not before."""
+    """An upgrade cuts no question; if it comes to nothing, asking goes on, and a reload as well."""
     monkeypatch.setattr("supervisor.discovery.member_sync.CLOSE_S", 60.0)
     go_on = threading.Event()
 

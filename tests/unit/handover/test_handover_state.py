@@ -18,7 +18,7 @@ from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.handover_state import FORMAT, HandoverState, Image, decode, encode
-from supervisor.core.roster import Removed
+from supervisor.core.roster import Removed, Since
 from supervisor.core.workers.worker_id import WorkerId
 
 KEPT = sorted((Path(__file__).parent / "states").glob("*.json"))
@@ -89,8 +89,10 @@ def test_everything_comes_back() -> None:
     )
     gone = Discovered("gone:1", "gone", 1, ("10.0.0.9",), srv=True, owners=("_etcd._tcp.test",))
     state.removed = (Removed(found=gone, at=5.0, grace_s=30.0, active=False, sessions=2),)
+    state.since = Since(draining={"a:1": 7.5}, returned={"b:1": 8.5})
     again = decode(through_json(encode(state)))
     assert again.removed == state.removed
+    assert again.since == state.since
     assert again.removed[0].found.owners == gone.owners
     assert through_json(encode(again)) == through_json(encode(state))
     assert again.image is not None
