@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,12 @@ class Probe:
 
     async def run(self, timeout_s: float) -> Result:
         """The result within ``timeout_s`` seconds; raises nothing but cancellation."""
+        result = await self._run(timeout_s)
+        if self._introduced or result.told or result.verdict is not Verdict.FAILED:
+            return result
+        return replace(result, error=f"health port {self._port}: {result.error}")
+
+    async def _run(self, timeout_s: float) -> Result:
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._check(timeout_s)

@@ -198,8 +198,8 @@ def test_http_sends_path_and_host() -> None:
     ("said", "error"),
     [
         (b"220 hello\r\n\r\n", "no HTTP: illegal status line: '220 hello'"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", "no HTTP"),
-        (b"", "no HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", "server closed the connection"),
+        (b"", "server closed the connection"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", "no HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + bytes(99999), "more than 65536"),
     ],
@@ -216,6 +216,15 @@ def test_http_nonsense(said: bytes, error: str) -> None:
         result = probed(server.port, HTTP)
     assert result.verdict is Verdict.FAILED
     assert error in result.error
+
+
+@pytest.mark.parametrize("kind", [ProbeKind.HTTP, ProbeKind.ETCD])
+def test_a_failure_at_another_port_names_it(kind: ProbeKind) -> None:
+    """Clients can dial the endpoint, so its operator would look for the fault in the wrong place."""
+    with serving(servers.silent) as server:
+        port = free_port()
+        result = probed(server.port, replace(HTTP, kind=kind, port=port))
+    assert result == Result(Verdict.FAILED, f"health port {port}: connection refused")
 
 
 def test_tls_passes_and_leaves_orderly(
@@ -310,7 +319,7 @@ def test_https_cut(authority: trustme.CA, files: Path) -> None:
 
     with serving(cut, server_context(authority, "etcd.example")) as server:
         result = probed(server.port, tls_plan(files, kind=ProbeKind.HTTPS))
-    assert result.error.startswith("no HTTP: ")
+    assert result.error.startswith("the server closed the connection ")
 
 
 def test_unreadable_files_are_our_own_fault(files: Path, deaf_port: int, tmp_path: Path) -> None:
