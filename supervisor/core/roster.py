@@ -169,13 +169,15 @@ class Roster:
 
     def resume(self, since: Since, now: float) -> None:
         """Go on where a former master was, with what the policy still wants and health allows."""
+        slow = bool(self._policy.slow_start_s)
         for name, member in self._members.items():
-            if member.draining_at is not None:
-                at = since.draining.get(name, member.draining_at)
-                member = dataclasses.replace(member, draining_at=at)
-            if member.active and self._policy.slow_start_s:
-                member = dataclasses.replace(member, returned_at=since.returned.get(name))
-            self._members[name] = self._advanced(member, now)
+            drains = member.draining_at is not None
+            resumed = dataclasses.replace(
+                member,
+                draining_at=since.draining.get(name, now) if drains else None,
+                returned_at=since.returned.get(name) if slow and member.active else None,
+            )
+            self._members[name] = self._advanced(resumed, now)
         self._moved = True
 
     def follow(self, policy: Policy, now: float) -> None:

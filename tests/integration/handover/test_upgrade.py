@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.backends import Backend, echo
 from tests.clients import connect
 from tests.gateway import Gateway, running
 from tests.support import PATIENCE, free_port, wait_until
+from tests.tls import Authority, Server
 
 
 def talk(sock: socket.socket) -> None:
@@ -55,6 +57,38 @@ def test_usr2_three_times_at_once_is_one_upgrade() -> None:
         gateway.wait_line("worker ready", count=4)
         assert len(gateway.lines("upgrading")) == 1
         assert {line["reason"] for line in gateway.lines("no upgrade now")} == {"one is on"}
+
+
+def test_upgrades_cut_no_handshake_with_a_member(tmp_path: Path) -> None:
+    """etcd logs each handshake that breaks off; member sync is nearly always in one here."""
+    authority = Authority(tmp_path)
+    context = authority.context("127.0.0.1")
+    ended: list[bytes] = []
+    cut: list[OSError] = []
+
+    def slow(sock: socket.socket) -> None:
+        threading.Event().wait(0.3)
+        try:
+            with context.wrap_socket(sock, server_side=True) as tls:
+                ended.append(tls.recv(1))
+        except OSError as error:
+            cut.append(error)
+
+    with (
+        Server(slow) as member,
+        running(
+            "--member-sync=100ms",
+            "--health-check=off",
+            f"--trusted-ca-file={authority.file}",
+            endpoints=[f"https://127.0.0.1:{member.port}"],
+        ) as gateway,
+    ):
+        for count in (2, 3, 4):
+            ended.clear()
+            wait_until(lambda: ended, what="a member is asked")
+            gateway.signal(signal.SIGUSR2)
+            gateway.wait_line("ready to proxy client requests", count=count)
+    assert cut == []
 
 
 def test_the_status_page_goes_on_after_usr2() -> None:

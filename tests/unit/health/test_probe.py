@@ -220,7 +220,7 @@ def test_http_nonsense(said: bytes, error: str) -> None:
 
 @pytest.mark.parametrize("kind", [ProbeKind.HTTP, ProbeKind.ETCD])
 def test_a_failure_at_another_port_names_it(kind: ProbeKind) -> None:
-    """Clients can dial the endpoint, so its operator would look for the fault in the wrong place."""
+    """Clients can dial the endpoint: its operator would look for the fault in the wrong place."""
     with serving(servers.silent) as server:
         port = free_port()
         result = probed(server.port, replace(HTTP, kind=kind, port=port))
