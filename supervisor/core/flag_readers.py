@@ -23,6 +23,8 @@ from supervisor.core.spelling import nearest
 
 Read = Callable[[str], Any]
 
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
+
 SYNONYMS = {
     "warning": "warn",
     "err": "error",
@@ -171,8 +173,11 @@ def source_address(text: str) -> str:
     if literal is None or "%" in literal:
         raise ValueError(expected)
     address = ipaddress.ip_address(literal)
-    if address.is_unspecified or address.is_multicast:
+    if address.is_unspecified or address.is_multicast or address == _BROADCAST:
         raise ValueError(expected)
+    if address.version == 6 and address.is_link_local:
+        # It means nothing without its interface, and a scope id is not supported.
+        raise ValueError(f"{expected}, that is not link-local")
     return literal
 
 

@@ -342,6 +342,8 @@ def test_a_list_that_is_needed(name: str) -> None:
         ("source-addr", "0.0.0.0", "expected an IP address of this host"),
         ("source-addr", "::", "expected an IP address of this host"),
         ("source-addr", "224.0.0.1", "expected an IP address of this host"),
+        ("source-addr", "255.255.255.255", "expected an IP address of this host"),
+        ("source-addr", "fe80::1", "expected an IP address of this host, without a port, that is"),
         ("source-addr", "10.0.0.1,10.0.0.2", "expected one address for each family"),
         ("source-addr", "::1,fd00::1", "expected one address for each family"),
         ("slow-start", "-1s", "expected"),
