@@ -18,7 +18,7 @@ from gateway.ingress.listener import bind_socket
 from supervisor.cli.admin_client import UnreachableError, fetch_status
 from supervisor.core.admin.foreign_listeners import Listener
 from supervisor.system import sock_diag
-from supervisor.system.unix_listener import is_in_use, why_not
+from supervisor.system.unix_listener import is_in_use, why_not, why_not_removed
 
 TITLE = b"etcd-gateway: "
 """What the command line of each process of a gateway begins with."""
@@ -86,6 +86,8 @@ def _try_unix_listen(flag: str, address: UnixAddress) -> OwnAddress:
         in_use = bool(listeners) if address.abstract else is_in_use(address.path)
     except OSError as failure:
         return OwnAddress(flag, name, Availability.UNUSABLE, os.strerror(failure.errno or 0))
+    if not in_use and (error := "" if address.abstract else why_not_removed(address.path)):
+        return OwnAddress(flag, name, Availability.UNUSABLE, error)
     if not in_use:
         return OwnAddress(flag, name, Availability.FREE)
     if pids := list(_gateways_with(listeners)):

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import grp
 import os
+import re
 import socket
 import stat
 from collections.abc import Iterator
@@ -28,6 +29,10 @@ FileId = tuple[int, int]
 
 NO_FILE: FileId = (0, 0)
 """Of a name in the abstract namespace."""
+
+
+_CAP_CHOWN, _CAP_FOWNER = 0, 3
+"""capabilities(7): to give a file to any group; to remove it where the sticky bit forbids it."""
 
 
 class UnknownGroupError(OSError):
@@ -87,7 +92,22 @@ def _remove_stale(path: str) -> None:
         return
     if is_in_use(path):
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    if why := why_not_removed(path):
+        raise PermissionError(errno.EPERM, why)
     os.unlink(path)
+
+
+def why_not_removed(path: str) -> str:
+    """Why unlink(2) would be refused in a directory that we may write to; "" if it would not be, or
+    if there is no file."""
+    try:
+        found, directory = os.lstat(path), os.stat(os.path.dirname(path))
+    except OSError:
+        return ""
+    ours = os.geteuid() in (found.st_uid, directory.st_uid)
+    if ours or not directory.st_mode & stat.S_ISVTX or _may(_CAP_FOWNER):
+        return ""
+    return "the file was left over by another user, who alone may remove it from this directory"
 
 
 def is_in_use(path: str) -> bool:
@@ -106,7 +126,7 @@ def is_in_use(path: str) -> bool:
 def why_not(address: UnixAddress) -> str:
     """Why no socket could be made there, whoever listens there now; "" if one could."""
     try:
-        find_group(address.group)
+        gid = find_group(address.group)
     except UnknownGroupError as error:
         return str(error.strerror)
     if address.abstract:
@@ -123,7 +143,31 @@ def why_not(address: UnixAddress) -> str:
         return f"there is no directory {path.parent}"
     if not os.access(path.parent, os.W_OK | os.X_OK):
         return f"the directory {path.parent} is not writable"
-    return ""
+    return "" if _may_give(path.parent, gid) else _forbidden_group(address)
+
+
+def _may_give(directory: Path, gid: int | None) -> bool:
+    """Whether a file of ours in the directory may have the group: chown(2), inode(7)."""
+    if gid is None or gid == os.getegid() or gid in os.getgroups():
+        return True
+    found = directory.stat()
+    inherits = bool(found.st_mode & stat.S_ISGID)
+    return (inherits and found.st_gid == gid) or _may(_CAP_CHOWN)
+
+
+def _forbidden_group(address: UnixAddress) -> str:
+    return f"may not give the file to the group {address.group}"
+
+
+def _may(capability: int) -> bool:
+    """Whether this process has the capability; True where that cannot be found out."""
+    try:
+        found = re.search(
+            r"^CapEff:\s*([0-9a-f]+)$", Path("/proc/self/status").read_text(), re.MULTILINE
+        )
+    except OSError:
+        return True
+    return found is None or bool(int(found[1], 16) >> capability & 1)
 
 
 def find_group(group: str) -> int | None:
@@ -146,8 +190,7 @@ def give_to_group(address: UnixAddress, gid: int | None) -> None:
     try:
         os.chown(address.path, -1, gid, follow_symlinks=False)
     except PermissionError as error:
-        why = f"may not give the file to the group {address.group}"
-        raise PermissionError(error.errno, why) from error
+        raise PermissionError(error.errno, _forbidden_group(address)) from error
 
 
 def file_id(path: str) -> FileId:

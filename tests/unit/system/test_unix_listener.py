@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import grp
 import os
 import socket
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from supervisor.system.unix_listener import (
     listen_unix,
     remove_file,
     why_not,
+    why_not_removed,
 )
 
 
@@ -139,6 +142,71 @@ def test_what_stands_in_place_of_the_lock_is_named(path: Path, kind: str) -> Non
             listen_unix(UnixAddress(str(path)))
     assert os.path.lexists(lock)
     assert not path.exists()
+
+
+def as_another_user(ask: Callable[[], str]) -> str:
+    """What ``ask`` says in a child without root's rights, of the user and group 65534."""
+    said_r, said_w = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        os.write(said_w, ask().encode())
+        os._exit(0)
+    os.close(said_w)
+    os.waitpid(pid, 0)
+    with open(said_r, encoding="utf-8") as said:
+        return said.read()
+
+
+def refusal_of(address: UnixAddress) -> str:
+    """Why no socket could be made there, said by who tries it."""
+    try:
+        sock, made = listen_unix(address)
+    except OSError as error:
+        return str(error).removeprefix(f"cannot listen on {address}: ")
+    sock.close()
+    remove_file(address.path, made)
+    return ""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs another user")
+@pytest.mark.parametrize(
+    ("mode", "group", "said"),
+    [
+        (0o777, "", ""),
+        (0o777, "65534", ""),
+        (0o777, "daemon", "may not give the file to the group daemon"),
+        (0o2777, "daemon", "may not give the file to the group daemon"),
+        (0o2777, "bin", ""),  # the folder's group, which the file inherits
+    ],
+)
+def test_who_may_give_the_file_to_a_group(mode: int, group: str, said: str) -> None:
+    """What check says before is what the start says."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, 0, grp.getgrnam("bin").gr_gid)
+        os.chmod(folder, mode)
+        address = UnixAddress(f"{folder}/s", group=group)
+        assert as_another_user(lambda: why_not(address)) == said
+        assert as_another_user(lambda: refusal_of(address)) == said
+        assert why_not(address) == ""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs another user")
+@pytest.mark.parametrize("mode", [0o1777, 0o777])
+def test_what_another_user_left_over(mode: int) -> None:
+    """In a folder with the sticky bit only that user can remove it; anybody elsewhere."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as dead:
+        os.chmod(folder, mode)
+        dead.bind(path := f"{folder}/s")
+        os.chmod(path, 0o666)
+        dead.close()
+        why = as_another_user(lambda: why_not_removed(path))
+        assert why.startswith("the file was left over by another user" if mode & 0o1000 else "")
+        assert as_another_user(lambda: refusal_of(UnixAddress(path))) == why
+        assert os.path.exists(path) == bool(mode & 0o1000)
+        assert why_not_removed(path) == ""
 
 
 def test_two_that_start_together_do_not_race(path: Path) -> None:
