@@ -228,10 +228,10 @@ def _read_route(header: bytes, family: int) -> Route | None:
     return None
 
 
-def _read_path(field: bytes) -> str | bytes:
+def _read_path(field: bytes) -> bytes:
     if field.startswith(b"\0"):
         return field.rstrip(b"\0")  # an abstract name, or none at all
-    return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    return field.partition(b"\0")[0]
 
 
 def _write_v2(route: Route | None, tlvs: Iterable[Tlv]) -> bytes:

@@ -2,6 +2,7 @@
 
 A TCP address is a tuple that begins with host and port. A UNIX address is a path as text, empty
 for a socket without a name, or bytes that begin with a zero byte for an abstract name (unix(7)).
+A path in bytes is one of another host, which nothing here stands for.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ def address_text(address: SocketAddress | None) -> str:
     """
     if address is None:
         return ""
-    if isinstance(address, str):
-        address = address.encode("utf-8", "surrogateescape")
     if isinstance(address, bytes):
-        return "unix:" + address.decode("utf-8", "replace").replace("\0", "@", 1)
+        # One that is not absolute could be taken for a process of this host: pid=1,uid=0.
+        start = "" if address[:1] in (b"", b"\0", b"/") else "./"
+        return f"unix:{start}" + address.decode("utf-8", "replace").replace("\0", "@", 1)
+    if isinstance(address, str):
+        return "unix:" + address.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     host, port = host_of(address), address[1]
     if not host:  # the peer left before anybody asked for its address
         return ""

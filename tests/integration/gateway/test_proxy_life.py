@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 from pathlib import Path
@@ -154,4 +155,4 @@ def test_clients_of_unix_sockets_are_told(tmp_path: Path) -> None:
     ):
         client.connect(str(front))
         wait_until(lambda: heard)
-        assert heard[0].route == Route(b"", str(front))
+        assert heard[0].route == Route(b"", os.fsencode(front))

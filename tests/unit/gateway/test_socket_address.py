@@ -24,6 +24,12 @@ from gateway.core.socket_address import SocketAddress, address_text, host_of, pa
         # Only the file system knows what these bytes mean; JSON has no word for them.
         ("/run/a\udcff.sock", "unix:/run/a\ufffd.sock", ""),
         (b"\0a\xff", "unix:@a\ufffd", ""),
+        # Of another host, and of a process of this one:
+        (b"/run/a\xff.sock", "unix:/run/a\ufffd.sock", ""),
+        (b"pid=1,uid=0", "unix:./pid=1,uid=0", ""),
+        (b"@app", "unix:./@app", ""),
+        (b"", "unix:", ""),
+        ("pid=1,uid=0", "unix:pid=1,uid=0", ""),
         (None, "", ""),
     ],
 )
