@@ -170,3 +170,7 @@ def _wait_for_another_try(failures: int) -> bool:
     waking = {signal.SIGHUP, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
     got = signal.sigtimedwait(waking, wait_s)
     return got is None or got.si_signo in (signal.SIGHUP, signal.SIGUSR2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -467,6 +467,20 @@ def test_closed_streams(closed: str) -> None:
         assert b"Traceback" not in shown.stderr
 
 
+def test_the_module_is_the_command() -> None:
+    """``python -m etcd_gateway`` does the same, where no folder of commands is on the path."""
+    for arguments, code in ((["--version"], 0), (["start", "--endpoints=x"], 2)):
+        module = subprocess.run(
+            [sys.executable, "-m", "etcd_gateway", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        command = run(*arguments)
+        assert module.returncode == command.returncode == code
+        assert (module.stdout, module.stderr) == (command.stdout, command.stderr)
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_a_terminal_that_lacks_a_character(encoding: str) -> None:
     """A name that the output's encoding has no characters for is written with escapes."""
