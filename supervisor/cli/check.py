@@ -60,6 +60,8 @@ class Findings:
     """With ``--explain``: the chain from each target to its addresses."""
     not_followed: str = ""
     """Why the endpoints do not follow the member list though they should."""
+    distrusted: dict[str, str] = field(default_factory=dict)
+    """Endpoints that can be dialed and whose TLS fails, with the reason."""
     cluster: ClusterReport | None = None
     """What the members say, if the endpoints are etcd."""
 
@@ -67,6 +69,8 @@ class Findings:
     def problems(self) -> list[str]:
         """What is wrong, and leaves the gateway with less than was asked for."""
         problems = [problem.error for problem in self.resolution.problems]
+        if self.cluster is None:  # else the table of the members has it
+            problems += [f"{name}: {error}" for name, error in self.distrusted.items()]
         if self.not_followed:
             problems.append(f"member list not adopted: {self.not_followed}")
         return problems
@@ -119,7 +123,9 @@ async def _find(config: Config, files: Files | None, *, explain: bool) -> Findin
         obstacles=obstacles,
         not_followed=not_followed,
     )
-    found.cluster = await Examiner(config, listen, targets.look_up).examine(found.checked)
+    examiner = Examiner(config, listen, targets.look_up)
+    found.cluster = await examiner.examine(found.checked)
+    found.distrusted = examiner.distrusted
     if explain:
         dialed = {
             each.endpoint.name: {dial.address: dial.said for dial in each.dials}

@@ -17,6 +17,9 @@ from tests.gateway import run_command
 from tests.servers import Script, answer, greet, serving, silent
 from tests.support import wait_until
 from tests.tls import Authority
+from tests.tls import Server as TlsServer
+
+TCP = "--health-check=tcp"
 
 pytestmark = [pytest.mark.timeout(300)]
 
@@ -151,6 +154,18 @@ def test_tls_that_nobody_told_of(tmp_path: Path) -> None:
         wrong = checked(f"--endpoints=https://{cluster.endpoints[0]}")
         assert wrong["etcd"] is None
         assert wrong["usable"] == 1
+
+
+def test_a_certificate_that_probes_would_not_accept_is_said(tmp_path: Path) -> None:
+    """An https:// endpoint that can be dialed is inactive all the same, so check says why."""
+    with TlsServer(Authority(tmp_path).context("127.0.0.1")) as server:
+        name = f"127.0.0.1:{server.port}"
+        document = checked(f"--endpoints=https://{name}")
+        (problem,) = document["problems"]
+        assert problem.startswith(f"{name}: TLS: certificate: ")
+        assert (document["etcd"], document["usable"]) == (None, 1)
+        for flags in ([f"--endpoints={name}"], [f"--endpoints=https://{name}", TCP]):
+            assert checked(*flags)["problems"] == []
 
 
 @needs_etcd
