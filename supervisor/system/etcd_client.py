@@ -26,6 +26,9 @@ TLS_FAILED = "TLS: "
 GUESS_S = 0.5
 """A server that does not answer a first handshake within this is taken for one without TLS."""
 
+GUESS_ROUND_TRIPS = 4
+"""And so many round trips: TLS 1.2 needs two, and one that is lost is repeated."""
+
 
 class EtcdError(Exception):
     """The member could not be asked, or refused to answer; the text says why."""
@@ -110,8 +113,9 @@ class EtcdConnection:
         if peer.guess and peer.greeting_s and await self._speaks_first(peer.greeting_s):
             raise SpeaksFirstError("speaks first, as etcd never does")
         self.tls = TlsClient(self._sock, context, peer.server_name)
+        guess_s = GUESS_S + GUESS_ROUND_TRIPS * self.round_trip_s
         try:
-            async with asyncio.timeout(GUESS_S if peer.guess else None):
+            async with asyncio.timeout(guess_s if peer.guess else None):
                 await self.tls.shake_hands()
         except (OSError, TimeoutError) as error:
             if peer.guess and (isinstance(error, TimeoutError) or tls.is_plaintext(error)):
