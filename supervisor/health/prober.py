@@ -263,9 +263,11 @@ class Prober:
                     watch.durations.observe(self._loop.time() - began_at)
                 self._judge(watch, Result(Verdict.UNDECIDED) if moved else result, moved=moved)
             self.queue.begin_due()
-            await probe.leave()
         finally:
-            probe.close()
+            try:
+                await probe.leave()  # one that is cut, too: etcd logs a handshake that breaks off
+            finally:
+                probe.close()
 
     def _on_handshake(self, found: Discovered, how: Plan, client: TlsClient) -> None:
         if self._certificates is not None:

@@ -25,6 +25,7 @@ from tests.logbook import Logbook
 from tests.servers import Server, serving
 from tests.support import PATIENCE, free_port, wait_until
 from tests.tls import Authority
+from tests.tls import Server as TlsServer
 
 QUICK = Config(
     health_interval_s=0.1,
@@ -466,6 +467,33 @@ def test_a_handshake_under_way_ends_before_the_gateway_does(tmp_path: Path) -> N
         play(lambda: scene(server))
         wait_until(lambda: server.ends == ["eof"], what="the connection's end")
         assert ended == [b""]
+
+
+def test_a_stop_breaks_off_no_handshake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes longer than a stop waits for it, as with a far member, ends in order, too."""
+    monkeypatch.setattr("supervisor.health.probe_queue.CLOSE_S", 0.01)
+    monkeypatch.setattr("supervisor.system.connections.LINGER_S", 60.0)
+    authority = Authority(tmp_path)
+    context = authority.context("127.0.0.1")
+    go_on = threading.Event()
+
+    def slow(conn: socket.socket) -> None:
+        go_on.wait(60)
+        with context.wrap_socket(conn, server_side=True) as tls:
+            ended.append(tls.recv(100))
+
+    ended: list[bytes] = []
+
+    async def scene(server: TlsServer) -> None:
+        stage = Stage(replace(SLOW, health_check="tls", trusted_ca_file=authority.file))
+        stage.prober.set_endpoints([Discovered("a:1", "127.0.0.1", server.port, ("127.0.0.1",))])
+        await eventually(lambda: server.connections == 1)
+        asyncio.get_running_loop().call_later(0.1, go_on.set)
+        await stage.prober.close()
+
+    with TlsServer(slow) as server:
+        play(lambda: scene(server))
+    assert ended == [b""]
 
 
 def test_no_probe_begins_while_it_pauses() -> None:
