@@ -219,6 +219,7 @@ def test_instances_beside_the_unit(machine: Machine) -> None:
     for port, name in enumerate(("blue", odd), 24001):
         text = f'endpoints = ["127.0.0.1:2379"]\nlisten-addr = "127.0.0.1:{port}"\nworkers = 1\n'
         machine.path(f"/etc/etcd-gateway/{name}.toml").write_text(text)
+    machine.run("chmod", "-R", "go=rX", "/etc/etcd-gateway")  # another test takes that away
     machine.ctl("daemon-reload")
     units = {"blue": "etcd-gateway@blue", "odd": f"etcd-gateway@{odd}", "plain": "etcd-gateway"}
     try:
