@@ -97,6 +97,20 @@ class Server:
             self.complaints.append(error.reason or str(error))
 
 
+class LateHandshake:
+    """A script that shakes hands once ``go_on`` is set; ``heard`` is what each client said then."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.go_on = threading.Event()
+        self.heard: list[bytes] = []
+        self._context = context
+
+    def __call__(self, sock: socket.socket) -> None:
+        self.go_on.wait(60)
+        with self._context.wrap_socket(sock.dup(), server_side=True) as tls:
+            self.heard.append(tls.recv(1000))
+
+
 def plaintext(sock: socket.socket) -> None:
     """What an HTTP server says to a TLS handshake."""
     sock.recv(1000)

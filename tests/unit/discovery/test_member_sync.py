@@ -42,6 +42,16 @@ class Member:
     def close(self) -> None:
         self._server.close()
 
+    def hold(self) -> threading.Event:
+        """Lists are answered once the event is set."""
+        go_on = threading.Event()
+
+        def wait() -> None:
+            assert go_on.wait(60)
+
+        self.before_answer = wait
+        return go_on
+
     def _serve(self, conn: socket.socket) -> None:
         while request := _read_request(conn):
             status, body = b"200 OK", self._answer(request)
@@ -199,13 +209,9 @@ def test_a_question_under_way_ends_before_a_stop(
 ) -> None:
     """A stop lets the member answer, takes what it said, and asks nobody any more."""
     monkeypatch.setattr("supervisor.discovery.member_sync.CLOSE_S", 60.0)
-    go_on = threading.Event()
-
-    def answer_late() -> None:
-        assert go_on.wait(60)
 
     async def scene() -> None:
-        cluster[0].before_answer = answer_late
+        go_on = cluster[0].hold()
         async with following(static(cluster[0].name), files) as f:
             await until(lambda: cluster[0].asked)
             asyncio.get_running_loop().call_soon(go_on.set)
@@ -220,13 +226,9 @@ def test_a_pause_lets_a_question_end_and_asks_nobody(
 ) -> None:
     """An upgrade cuts no question; if it comes to nothing, asking goes on, and a reload as well."""
     monkeypatch.setattr("supervisor.discovery.member_sync.CLOSE_S", 60.0)
-    go_on = threading.Event()
-
-    def answer_late() -> None:
-        assert go_on.wait(60)
 
     async def scene() -> None:
-        cluster[0].before_answer = answer_late
+        go_on = cluster[0].hold()
         config = static(cluster[0].name)
         async with following(config, files) as f:
             await until(lambda: cluster[0].asked)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import socket
 import ssl
 import threading
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from supervisor.core.discovery.admission import Candidate, Passed, Refused, Unreachable, Verdict
 from supervisor.discovery.tls_gate import Gate
 from tests.support import free_port
-from tests.tls import Authority, Server, Talk, hang_up, plaintext, reset, silent
+from tests.tls import Authority, LateHandshake, Server, Talk, hang_up, plaintext, reset, silent
 
 BOTH = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 
@@ -157,31 +156,24 @@ def test_a_handshake_under_way_ends_when_the_gate_closes(
 ) -> None:
     """A stop in the middle of a check lets it end, and begins no further one."""
     monkeypatch.setattr("supervisor.discovery.tls_gate.CLOSE_S", 60.0)
-    context = authority.context("example.test")
-    go_on = threading.Event()
-    ended: list[str] = []
-
-    def slow(sock: socket.socket) -> None:
-        go_on.wait(60)
-        with context.wrap_socket(sock, server_side=True) as tls:
-            ended.append("data" if tls.recv(100) else "eof")
+    late = LateHandshake(authority.context("example.test"))
 
     async def scene(server: Server) -> None:
         gate = Gate("example.test", ca_file=authority.file)
         check = asyncio.create_task(gate.verify(Candidate("a:1", "127.0.0.1", server.port)))
         while not server.connections:  # noqa: ASYNC110 (a thread's count has no event)
             await asyncio.sleep(0.001)
-        asyncio.get_running_loop().call_soon(go_on.set)
+        asyncio.get_running_loop().call_soon(late.go_on.set)
         await gate.close()
         check.cancel()
         (verdict,) = await asyncio.gather(check, return_exceptions=True)
         assert verdict == Passed()
-        late = await gate.verify(Candidate("a:1", "127.0.0.1", server.port))
-        assert late == Unreachable("the gateway stops")
+        refused = await gate.verify(Candidate("a:1", "127.0.0.1", server.port))
+        assert refused == Unreachable("the gateway stops")
 
-    with Server(slow) as server:
+    with Server(late) as server:
         asyncio.run(scene(server))
-    assert ended == ["eof"]
+    assert late.heard == [b""]
 
 
 @pytest.mark.parametrize("how", ["too long", "cancelled"])
@@ -190,14 +182,7 @@ def test_a_handshake_that_nobody_awaits_any_more_ends_in_order(
 ) -> None:
     """After the timeout, or a cancellation, it goes on to its end: etcd logs what breaks off."""
     monkeypatch.setattr("supervisor.system.connections.LINGER_S", 60.0)
-    context = authority.context("example.test")
-    go_on = threading.Event()
-    ended: list[str] = []
-
-    def slow(sock: socket.socket) -> None:
-        go_on.wait(60)
-        with context.wrap_socket(sock, server_side=True) as tls:
-            ended.append("data" if tls.recv(100) else "eof")
+    late = LateHandshake(authority.context("example.test"))
 
     async def scene(server: Server) -> None:
         timeout_s = 0.1 if how == "too long" else 60.0
@@ -208,16 +193,16 @@ def test_a_handshake_that_nobody_awaits_any_more_ends_in_order(
         loop = asyncio.get_running_loop()
         if how == "cancelled":
             loop.call_soon(check.cancel)
-        loop.call_later(0.2, go_on.set)
+        loop.call_later(0.2, late.go_on.set)
         (verdict,) = await asyncio.gather(check, return_exceptions=True)
         if how == "cancelled":
             assert isinstance(verdict, asyncio.CancelledError)
         else:
             assert verdict == Unreachable("timeout after 0.1 s")
 
-    with Server(slow) as server:
+    with Server(late) as server:
         asyncio.run(scene(server))
-    assert ended == ["eof"]
+    assert late.heard == [b""]
 
 
 def test_a_gate_that_is_paused_ends_what_it_began_and_begins_nothing(
@@ -225,14 +210,7 @@ def test_a_gate_that_is_paused_ends_what_it_began_and_begins_nothing(
 ) -> None:
     """An upgrade that fails after all lets the checks that waited go on."""
     monkeypatch.setattr("supervisor.discovery.tls_gate.CLOSE_S", 60.0)
-    context = authority.context("example.test")
-    go_on = threading.Event()
-    ended: list[str] = []
-
-    def slow(sock: socket.socket) -> None:
-        go_on.wait(60)
-        with context.wrap_socket(sock, server_side=True) as tls:
-            ended.append("data" if tls.recv(100) else "eof")
+    late = LateHandshake(authority.context("example.test"))
 
     async def scene(server: Server) -> None:
         gate = Gate("example.test", ca_file=authority.file, max_concurrent=1)
@@ -240,7 +218,7 @@ def test_a_gate_that_is_paused_ends_what_it_began_and_begins_nothing(
         checks = [asyncio.create_task(gate.verify(candidate)) for _ in range(2)]
         while not server.connections:  # noqa: ASYNC110 (a thread's count has no event)
             await asyncio.sleep(0.001)
-        asyncio.get_running_loop().call_soon(go_on.set)
+        asyncio.get_running_loop().call_soon(late.go_on.set)
         await gate.pause()
         assert await checks[0] == Passed()
         for _ in range(20):
@@ -249,6 +227,6 @@ def test_a_gate_that_is_paused_ends_what_it_began_and_begins_nothing(
         gate.resume()
         assert await checks[1] == Passed()
 
-    with Server(slow) as server:
+    with Server(late) as server:
         asyncio.run(scene(server))
-    assert ended == ["eof", "eof"]
+    assert late.heard == [b"", b""]

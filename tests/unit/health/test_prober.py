@@ -24,7 +24,7 @@ from tests.clients import black_hole
 from tests.logbook import Logbook
 from tests.servers import Server, serving
 from tests.support import PATIENCE, free_port, wait_until
-from tests.tls import Authority
+from tests.tls import Authority, LateHandshake
 from tests.tls import Server as TlsServer
 
 QUICK = Config(
@@ -444,14 +444,7 @@ def test_probes_hold_no_more_sockets_than_they_may(allowed: int, held: int) -> N
 def test_a_handshake_under_way_ends_before_the_gateway_does(tmp_path: Path) -> None:
     """A stop while TLS is being negotiated lets it end: the server has nothing to complain of."""
     authority = Authority(tmp_path)
-    context = authority.context("127.0.0.1")
-    go_on = threading.Event()
-    ended: list[bytes] = []
-
-    def slow(conn: socket.socket) -> None:
-        go_on.wait(60)
-        with context.wrap_socket(conn.dup(), server_side=True) as tls:
-            ended.append(tls.recv(1000))
+    late = LateHandshake(authority.context("127.0.0.1"))
 
     async def scene(server: Server) -> None:
         config = replace(SLOW, health_check="tls", trusted_ca_file=authority.file)
@@ -459,14 +452,14 @@ def test_a_handshake_under_way_ends_before_the_gateway_does(tmp_path: Path) -> N
         one = Discovered("a:1", "127.0.0.1", server.port, ("127.0.0.1",))
         stage.prober.set_endpoints([one])
         await eventually(lambda: server.open == 1)
-        asyncio.get_running_loop().call_soon(go_on.set)
+        asyncio.get_running_loop().call_soon(late.go_on.set)
         await stage.prober.close()
         assert stage.changes == []
 
-    with serving(slow) as server:
+    with serving(late) as server:
         play(lambda: scene(server))
         wait_until(lambda: server.ends == ["eof"], what="the connection's end")
-        assert ended == [b""]
+        assert late.heard == [b""]
 
 
 def test_a_stop_breaks_off_no_handshake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -474,26 +467,18 @@ def test_a_stop_breaks_off_no_handshake(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("supervisor.health.probe_queue.CLOSE_S", 0.01)
     monkeypatch.setattr("supervisor.system.connections.LINGER_S", 60.0)
     authority = Authority(tmp_path)
-    context = authority.context("127.0.0.1")
-    go_on = threading.Event()
-
-    def slow(conn: socket.socket) -> None:
-        go_on.wait(60)
-        with context.wrap_socket(conn, server_side=True) as tls:
-            ended.append(tls.recv(100))
-
-    ended: list[bytes] = []
+    late = LateHandshake(authority.context("127.0.0.1"))
 
     async def scene(server: TlsServer) -> None:
         stage = Stage(replace(SLOW, health_check="tls", trusted_ca_file=authority.file))
         stage.prober.set_endpoints([Discovered("a:1", "127.0.0.1", server.port, ("127.0.0.1",))])
         await eventually(lambda: server.connections == 1)
-        asyncio.get_running_loop().call_later(0.1, go_on.set)
+        asyncio.get_running_loop().call_later(0.1, late.go_on.set)
         await stage.prober.close()
 
-    with TlsServer(slow) as server:
+    with TlsServer(late) as server:
         play(lambda: scene(server))
-    assert ended == [b""]
+    assert late.heard == [b""]
 
 
 def test_no_probe_begins_while_it_pauses() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from supervisor.system.etcd_client import (
 from supervisor.system.tls_contexts import TlsContexts, TlsFiles
 from tests.servers import Script, Server, answer, greet, serving, silent
 from tests.support import free_port
-from tests.tls import Authority
+from tests.tls import Authority, LateHandshake
 from tests.tls import Server as TlsServer
 
 REFUSED = b'{"error":"etcdserver: user name is empty","code":3}'
@@ -145,14 +144,7 @@ def test_a_handshake_that_nobody_awaits_any_more_ends_in_order(
     """A stop, or a timeout, in the middle of a handshake: etcd would log that it broke off."""
     monkeypatch.setattr("supervisor.system.connections.LINGER_S", 60.0)
     authority = Authority(tmp_path)
-    context = authority.context("127.0.0.1")
-    go_on = threading.Event()
-    ends: list[bytes] = []
-
-    def slow(sock: socket.socket) -> None:
-        go_on.wait(60)
-        with context.wrap_socket(sock, server_side=True) as tls:
-            ends.append(tls.recv(100))
+    late = LateHandshake(authority.context("127.0.0.1"))
 
     async def scene(port: int) -> None:
         files = TlsFiles(ca_file=authority.file)
@@ -162,13 +154,13 @@ def test_a_handshake_that_nobody_awaits_any_more_ends_in_order(
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.01)  # the handshake is begun
         question.cancel()
-        asyncio.get_running_loop().call_soon(go_on.set)
+        asyncio.get_running_loop().call_soon(late.go_on.set)
         await asyncio.wait({question})
         assert question.cancelled()
 
-    with TlsServer(slow) as server:
+    with TlsServer(late) as server:
         asyncio.run(scene(server.port))
-    assert ends == [b""]
+    assert late.heard == [b""]
 
 
 def test_a_timeout_is_the_callers() -> None:
