@@ -33,10 +33,8 @@ from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.questions import Outcome, Question
 from supervisor.core.discovery.schedule import URGENT_S
 from supervisor.discovery.member_questions import MOST_AT_ONCE, MemberQuestions
+from supervisor.system.connections import CLOSE_S
 from supervisor.system.tls_contexts import TlsContexts
-
-CLOSE_S = 0.5
-"""How long a stop waits for the questions under way."""
 
 MOST_ASKED = 3
 """Members asked one after the other until one answers, while any endpoint is active."""
@@ -92,7 +90,6 @@ class MemberSync:
         self._due_at = -math.inf
         self._kick = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._closed = False
         self._paused = False
         self._to_start = False
         """To be started when the pause is over."""
@@ -135,7 +132,6 @@ class MemberSync:
         """Ask now and from now on, if the configuration says so; endpoints are known."""
         self._to_start = self._paused
         if self._config.member_sync_s and self._task is None and not self._paused:
-            self._closed = False
             self._task = asyncio.create_task(self._run(), name="member sync")
 
     async def reconfigure(self, config: Config, *, same_targets: bool) -> None:
@@ -162,7 +158,6 @@ class MemberSync:
         """End the task; what is asked now may end in order for CLOSE_S."""
         task, self._task = self._task, None
         if task is not None:
-            self._closed = True
             self._kick.set()
             await asyncio.wait({task}, timeout=CLOSE_S)
             task.cancel()
@@ -182,7 +177,7 @@ class MemberSync:
 
     async def _run(self) -> None:
         now = asyncio.get_running_loop().time
-        while not self._closed:
+        while self._task is asyncio.current_task():  # until it is closed
             self._kick.clear()
             try:
                 await self._sync()

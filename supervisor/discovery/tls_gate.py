@@ -13,16 +13,12 @@ import ssl
 from supervisor.core.discovery.admission import Candidate, Passed, Refused, Unreachable, Verdict
 from supervisor.system import tls
 from supervisor.system.certificate_watch import CertificateWatch
-from supervisor.system.connections import connect, leave, open_socket, words
+from supervisor.system.connections import CLOSE_S, connect, leave, open_socket, words
 from supervisor.system.tls import TlsClient
 from supervisor.system.tls_contexts import TlsContexts, TlsFiles
 
 MAX_CONCURRENT = 16
 """Handshakes under way at once."""
-
-CLOSE_S = 0.5
-"""How long handshakes under way may take to end when the gateway stops: etcd logs each connection
-that ends before its handshake."""
 
 
 class Gate:
@@ -81,19 +77,19 @@ class Gate:
     async def close(self) -> None:
         """Begin no more handshakes, and let those under way end in order for CLOSE_S."""
         self._closed = True
-        await self._settle()
+        await self._await_those_under_way()
         self._going.set()
 
     async def pause(self) -> None:
         """Begin no handshake until :meth:`resume`; those under way may end in order for CLOSE_S."""
         self._going.clear()
-        await self._settle()
+        await self._await_those_under_way()
 
     def resume(self) -> None:
         """Go on with the checks that wait."""
         self._going.set()
 
-    async def _settle(self) -> None:
+    async def _await_those_under_way(self) -> None:
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=CLOSE_S)
 

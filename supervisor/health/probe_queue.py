@@ -6,14 +6,12 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from supervisor.system.connections import CLOSE_S
+
 MAX_CONCURRENT = 128
 """Probes that run at once; each has one descriptor."""
 
 UNLIMITED = 1 << 30
-
-CLOSE_S = 0.5
-"""How long probes under way may take to leave when the gateway stops: etcd logs each connection
-that ends before its TLS handshake."""
 
 Begin = Callable[[], Coroutine[Any, Any, None]]
 """Begins a probe; the coroutine is the rest of it, up to the end of its connection."""

@@ -23,6 +23,10 @@ from gateway.unix import QUEUE_FULL
 from supervisor.core.config import Config
 from supervisor.system.tls import READ_BYTES, TlsClient
 
+CLOSE_S = 0.5
+"""How long a stop, or an upgrade, lets probes, checks and questions under way end in order: etcd
+logs each connection that ends before its handshake does."""
+
 LINGER_S = 0.5
 """How long an endpoint may take to close its direction after we closed ours."""
 
