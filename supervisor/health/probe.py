@@ -156,7 +156,7 @@ class Probe:
             if not self._connected or not tls.is_plaintext(error):
                 raise
         if self._tls is not None:
-            self._tls.shaking_hands = False  # nobody will answer
+            self._tls.give_up_handshake()
         await self._disconnect()
         await self._connect(secure=False)
         return False

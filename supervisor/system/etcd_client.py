@@ -119,7 +119,7 @@ class EtcdConnection:
                 await self.tls.shake_hands()
         except (OSError, TimeoutError) as error:
             if peer.guess and (isinstance(error, TimeoutError) or tls.is_plaintext(error)):
-                self.tls.shaking_hands = False  # nobody will answer
+                self.tls.give_up_handshake()
                 raise _NoTlsError from None
             raise
 

@@ -78,6 +78,10 @@ class TlsClient:
             raise
         self.shaking_hands = False
 
+    def give_up_handshake(self) -> None:
+        """Nobody will answer: a connection that is left does not wait for the handshake's end."""
+        self.shaking_hands = False
+
     async def send(self, data: bytes) -> None:
         self._tls.write(data)
         await self._flush()
