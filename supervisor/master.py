@@ -109,7 +109,9 @@ class Master:
             parts.notify, summary=lambda: summarize(parts), healthy=self._is_healthy
         )
         parts.tasks = Tasks(loop, self._on_task_failed)
-        parts.shutdown = Shutdown(parts.log, parts.notify, parts.tasks, end=self._end)
+        parts.shutdown = Shutdown(
+            parts.log, parts.notify, parts.tasks, end=self._end, state=self._handover.state
+        )
         parts.endpoints = self._make_endpoints()
         parts.discovery_loop = self._make_discovery_loop()
         parts.reloader = self._make_reloader()

@@ -1,6 +1,6 @@
-"""What this master hands over to the next one: by an upgrade, or by the record for a crash.
+"""What this master hands over to the next one: by an upgrade, or by the record.
 
-``handover.upgrade`` and ``handover.crash_record`` know how it gets there; this module knows what
+``handover.upgrade`` and ``handover.record`` know how it gets there; this module knows what
 it is, and brings the parts to a halt before an upgrade.
 """
 
@@ -59,7 +59,7 @@ class MasterHandover:
         )
 
     def write_record(self) -> None:
-        """Keep the record for a crash up to date, if there is one."""
+        """Keep the record for the next master up to date, if there is one."""
         if self._parts.record is not None:
             self._parts.record.write(self.state())
 

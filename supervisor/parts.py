@@ -17,8 +17,8 @@ from supervisor.core.config import Config
 from supervisor.core.roster import Roster
 from supervisor.discovery.loop import DiscoveryLoop
 from supervisor.endpoint_tracker import EndpointTracker
-from supervisor.handover.crash_record import CrashRecord
 from supervisor.handover.image import describe
+from supervisor.handover.record import HandoverRecord
 from supervisor.handover.service_notifier import ServiceNotifier
 from supervisor.handover.state import take_over
 from supervisor.handover.systemd import Notify
@@ -52,7 +52,7 @@ class Parts:
         self.pool: WorkerPool | None = None
         """None until the first worker may be forked."""
         self.port_monitor: PortMonitor | None = None
-        self.record: CrashRecord | None = None
+        self.record: HandoverRecord | None = None
         """None without a service manager that keeps it."""
         self.image = describe()
         self.left = take_over(os.environ)

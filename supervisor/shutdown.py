@@ -6,7 +6,8 @@ import signal
 from collections.abc import Callable
 
 from gateway.core.log import Log
-from supervisor.handover.crash_record import CrashRecord
+from supervisor.core.handover_state import HandoverState
+from supervisor.handover.record import HandoverRecord
 from supervisor.handover.systemd import Notify
 from supervisor.system.patience import try_until_done
 from supervisor.system.tasks import Tasks
@@ -18,17 +19,25 @@ CANNOT_LEAVE = "cannot leave now, trying again"
 class Shutdown:
     """``draining`` is True from the first stop signal on.
 
-    ``end(code)`` ends the master where there is no pool whose end would.
+    ``end(code)`` ends the master where there is no pool whose end would. ``state()`` is what the
+    next master is to know; it is asked while there is a pool.
     """
 
     def __init__(
-        self, log: Log, notify: Notify, tasks: Tasks, *, end: Callable[[int], None]
+        self,
+        log: Log,
+        notify: Notify,
+        tasks: Tasks,
+        *,
+        end: Callable[[int], None],
+        state: Callable[[], HandoverState],
     ) -> None:
         self._log = log
         self._notify = notify
         self._tasks = tasks
         self._end = end
-        self.record: CrashRecord | None = None
+        self._state = state
+        self.record: HandoverRecord | None = None
         self.draining = False
         self.sessions_cut = 0
         self._deadline_at: float | None = None
@@ -55,10 +64,14 @@ class Shutdown:
             pool.stop_now()
         else:
             self.draining = True
+            leaving = handover and number is signal.SIGTERM and self._notify.enabled
             if self.record is not None:
-                self.record.withdraw()
+                if leaving:
+                    self.record.leave(self._state())
+                else:
+                    self.record.withdraw()
             self._notify.stopping()
-            if handover and number is signal.SIGTERM and self._notify.enabled:
+            if leaving:
                 msg = "leaving, the workers go on for the next master"
                 self._log.info(msg, signal=number.name)
                 self._tasks.start(self._leave(pool), "leave")

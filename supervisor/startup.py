@@ -20,8 +20,8 @@ from supervisor.discovery.listen_addresses import wait_for_listen
 from supervisor.discovery.loop import NoEndpointsError
 from supervisor.discovery.publication import STAYING
 from supervisor.discovery.resolution import BadTargetError
-from supervisor.handover.crash_record import open_record
 from supervisor.handover.inherited_listen import find_listen
+from supervisor.handover.record import open_record
 from supervisor.interim_admin import KIND as INTERIM_KIND
 from supervisor.master_handover import MasterHandover
 from supervisor.parts import Parts
@@ -85,6 +85,7 @@ class Startup:
         It may take as long as DNS does. Raises StartError, OSError, and as :meth:`follow`.
         """
         parts = self._parts
+        parts.left.fit(parts.config)
         parts.listen = await self._find_listen()
         set_title("master", ",".join(str(address) for address in parts.listen))
         slots = self._settle_size()
@@ -174,7 +175,7 @@ class Startup:
         return slots
 
     def _take_over_discovery(self) -> None:
-        """The image before us knew endpoints a moment ago: serve with them until DNS answers.
+        """The master before us knew endpoints a moment ago: serve with them until DNS answers.
 
         There may be none, because DNS had denied them all. The master before us went on then, and
         so does this one.

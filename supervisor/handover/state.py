@@ -12,9 +12,11 @@ from collections.abc import MutableMapping
 from dataclasses import field
 
 from gateway.core.records import dataclass
+from supervisor.core.config import Config
 from supervisor.core.handover_state import HandoverState, Image, decode, encode
+from supervisor.core.next_master import fit
 from supervisor.handover import systemd
-from supervisor.handover.crash_record import RECORD_NAME
+from supervisor.handover.record import RECORD_NAME
 from supervisor.workers.inherited import InheritedDescriptors
 
 HANDOVER_VARIABLE = "ETCD_GATEWAY_HANDOVER"
@@ -41,6 +43,15 @@ class Inheritance:
         for name in taken:
             del self.others[name]
         return taken
+
+    def fit(self, config: Config) -> None:
+        """After a restart the configuration may be another one: forget what does not belong to it.
+
+        How that fits which USR2 and a crash leave is found out step by step, while the workers of
+        before serve.
+        """
+        if not self.crashed and self.document is None:
+            self.state = fit(self.state, config)
 
     def is_crash_of(self, image: Image) -> bool:
         """Whether the master before us crashed and was this very program."""
@@ -78,7 +89,7 @@ def take_over(environ: MutableMapping[str, str]) -> Inheritance:
 
 
 def _after_a_restart(stored: list[tuple[str, int]]) -> Inheritance:
-    """What the service manager kept; a record says that the master before us crashed."""
+    """What the service manager kept; the record says whether the master before us crashed."""
     state = HandoverState()
     for name, fd in stored:
         if name == RECORD_NAME:

@@ -48,6 +48,12 @@ class Manager:
 
     def start(self) -> None:
         """Start the main process with what is stored, and wait for READY=1."""
+        main = self.launch()
+        self.until(lambda: self.ready or main.poll() is not None, self._patience_s)
+        assert self.ready, f"it ended with {main.returncode}"
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start the main process with what is stored."""
         self.ready = False
         self._forget_dead()
         fds = [fd for _, fd in self.stored]
@@ -62,9 +68,7 @@ class Manager:
                 pass_fds=fds,
                 stderr=log,
             )
-        main = self.main
-        self.until(lambda: self.ready or main.poll() is not None, self._patience_s)
-        assert self.ready, f"it ended with {main.returncode}"
+        return self.main
 
     def until(self, predicate: Callable[[], object], deadline_s: float = 20.0) -> None:
         """Serve the socket until something is the case."""

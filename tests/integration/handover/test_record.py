@@ -1,4 +1,4 @@
-"""What a crash of the master must not cost, under a service manager that keeps descriptors."""
+"""What the next master knows, under a service manager that keeps descriptors."""
 
 from __future__ import annotations
 
@@ -50,6 +50,11 @@ class Managed:
         self.manager.end_main(signal.SIGKILL)
         self.manager.start()
 
+    def restart(self) -> None:
+        """As the service manager does it."""
+        self.manager.end_main(signal.SIGTERM)
+        self.manager.start()
+
 
 @contextlib.contextmanager
 def managed(folder: Path, *flags: str) -> Iterator[Managed]:
@@ -63,6 +68,11 @@ def managed(folder: Path, *flags: str) -> Iterator[Managed]:
 
 def count_ready(document: dict[str, Any]) -> int:
     return [each["state"] for each in document["workers"]].count("ready")
+
+
+def states(document: dict[str, Any]) -> dict[str, str]:
+    """Of the endpoints, by port."""
+    return {each["endpoint"].rpartition(":")[2]: each["state"] for each in document["endpoints"]}
 
 
 def test_workers_that_a_signal_added_or_removed_are_as_many_after_a_crash(tmp_path: Path) -> None:
@@ -160,11 +170,6 @@ def test_who_is_in_grace_stays_so_after_a_crash(tmp_path: Path) -> None:
             record = f"0 0 {backend.port} host.example.test."
             ns.set("_etcd-client._tcp.example.test", "SRV", record, ttl=1)
 
-        def states(status: dict[str, Any]) -> dict[str, str]:
-            return {
-                each["endpoint"].rpartition(":")[2]: each["state"] for each in status["endpoints"]
-            }
-
         publish(old)
         gateway = stack.enter_context(
             managed(
@@ -189,3 +194,63 @@ def test_who_is_in_grace_stays_so_after_a_crash(tmp_path: Path) -> None:
             assert session.recv(1) == b"b"
             gateway.manager.serve()
             time.sleep(0.1)
+
+
+def test_a_restart_goes_on_with_the_endpoints_while_dns_is_silent(tmp_path: Path) -> None:
+    """Or says that there are none: what was found before stays as it does without a restart."""
+    with contextlib.ExitStack() as stack:
+        ns = stack.enter_context(NameServer())
+        backend = stack.enter_context(Backend(echo))
+        ns.set("host.example.test", "A", "127.0.0.1", ttl=1)
+        gateway = stack.enter_context(
+            managed(
+                tmp_path,
+                *("--workers=1", f"--endpoints=host.example.test:{backend.port}"),
+                *(f"--nameserver={ns.address}", "--removal-grace=600s"),
+            )
+        )
+        for fault in (Fault.SERVFAIL, Fault.NXDOMAIN):
+            ns.faults[""] = fault
+            gateway.restart()
+            assert echoes(gateway.address, 10)
+            gateway.until(lambda status: status["discovery"]["last_error"])
+            gateway.until(lambda status: states(status) == {str(backend.port): "active"})
+
+
+def test_a_restart_with_another_configuration_forgets_the_endpoints(tmp_path: Path) -> None:
+    """Those of before are served by the workers of before, until DNS knows the new ones."""
+    with contextlib.ExitStack() as stack:
+        ns = stack.enter_context(NameServer())
+        old, new = (stack.enter_context(Backend(echo)) for _ in range(2))
+        for name in ("old", "new"):
+            ns.set(f"{name}.example.test", "A", "127.0.0.1", ttl=1)
+        config = tmp_path / "gateway.toml"
+        config.write_text(f'endpoints = ["old.example.test:{old.port}"]\n')
+        flags = ("--workers=1", f"--nameserver={ns.address}", f"--config-file={config}")
+        gateway = stack.enter_context(managed(tmp_path, *flags))
+        config.write_text(f'endpoints = ["new.example.test:{new.port}"]\n')
+        ns.faults[""] = Fault.SERVFAIL
+        gateway.manager.end_main(signal.SIGTERM)
+        gateway.manager.launch()
+        gateway.until(lambda status: status["state"] == "starting")
+        assert echoes(gateway.address, 10)
+        served = old.connections
+        assert served
+        ns.faults.clear()
+        gateway.manager.until(lambda: gateway.manager.ready, 60)
+        assert echoes(gateway.address, 10)
+        assert (old.connections, new.connections > 0) == (served, True)
+
+
+def test_a_restart_begins_with_the_workers_of_its_configuration(tmp_path: Path) -> None:
+    """TTIN counts until somebody restarts the gateway."""
+    with (
+        Backend(echo) as backend,
+        managed(tmp_path, "--workers=1", f"--endpoints={backend.address}") as gateway,
+    ):
+        assert gateway.manager.main is not None
+        gateway.manager.main.send_signal(signal.SIGTTIN)
+        gateway.until(lambda status: count_ready(status) == 2)
+        gateway.restart()
+        gateway.until(lambda status: count_ready(status) == 1)
+        assert echoes(gateway.address, 10)

@@ -1,0 +1,48 @@
+"""What of the handover state the next master is to know, by how this one ends.
+
+An upgrade (USR2) hands over everything. A crash and a restart under a service manager hand over
+what the record says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from supervisor.core.admin.totals import Totals
+from supervisor.core.admin.views import ReloadView
+from supervisor.core.config import Config
+from supervisor.core.discovery.targets import describe_targets
+from supervisor.core.handover_state import HandoverState
+
+
+def after_crash(state: HandoverState) -> HandoverState:
+    """Another process counts anew, and the service manager has the descriptors."""
+    return dataclasses.replace(
+        state,
+        descriptors={},
+        totals=Totals(),
+        events=(),
+        restarts={},
+        started_at=None,
+        started_boot_s=None,
+    )
+
+
+def after_restart(state: HandoverState) -> HandoverState:
+    """Another program may start, with another configuration: it decides of its workers itself."""
+    return dataclasses.replace(
+        after_crash(state), image=None, workers=0, listen=(), reload=ReloadView()
+    )
+
+
+def fit(state: HandoverState, config: Config) -> HandoverState:
+    """What of a state after a restart holds for the configuration of the new master.
+
+    Endpoints belong to the targets that led to them, and have been compared with the gateway's own
+    addresses.
+    """
+    if state.listen_given != tuple(map(str, config.listen_addr)):
+        return HandoverState(gens=state.gens, snapshot_version=state.snapshot_version)
+    if state.member_list_of != describe_targets(config):
+        return dataclasses.replace(state, found=(), removed=(), discovery=None, member_list=None)
+    return state

@@ -1,0 +1,63 @@
+"""The handover record: what the next master knows, kept in memory by the service manager.
+
+A running master keeps it up to date, for the case that it crashes. Then the same program starts
+again and keeps the workers, because replacing them would cut their sessions at the drain's
+deadline: so the record says which program it is, and what its workers know. A master that leaves
+for the next one says so in the record. The next one replaces the workers, because it may be another
+program with another configuration, and goes on with the endpoints until DNS answers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from gateway.core.log import Log
+from supervisor.core.handover_state import HandoverState, encode
+from supervisor.core.next_master import after_crash, after_restart
+from supervisor.workers.descriptor_store import DescriptorStore
+
+RECORD_NAME = "handover-record"
+"""Of its descriptor in the store."""
+
+
+def open_record(store: DescriptorStore, log: Log) -> HandoverRecord | None:
+    """A record in ``store``; None, and the log says why, without a descriptor or memory for it."""
+    try:
+        return HandoverRecord(store)
+    except OSError as error:
+        log.warn("cannot record the state for the next master", error=str(error))
+        return None
+
+
+class HandoverRecord:
+    """Owns the memory until :meth:`close`; the store has a duplicate until :meth:`withdraw`."""
+
+    def __init__(self, store: DescriptorStore) -> None:
+        """OSError: there is no descriptor for it."""
+        self._store = store
+        self._leaving = False
+        self._fd = os.memfd_create(RECORD_NAME)
+        store.keep(RECORD_NAME, self._fd)
+
+    def write(self, state: HandoverState) -> None:
+        """Replace what the record says. A crash in the middle leaves one that is not understood."""
+        kept = after_restart(state) if self._leaving else after_crash(state)
+        text = json.dumps(encode(kept), default=str).encode()
+        os.pwrite(self._fd, text, 0)
+        os.ftruncate(self._fd, len(text))
+
+    def leave(self, state: HandoverState) -> None:
+        """From now on the next master replaces the workers, and follows its own configuration."""
+        self._leaving = True
+        try:
+            self.write(state)
+        except OSError:  # no memory for it: the next master begins as the first one did
+            self.withdraw()
+
+    def withdraw(self) -> None:
+        """There is no next master, or it is to know nothing."""
+        self._store.remove(RECORD_NAME)
+
+    def close(self) -> None:
+        os.close(self._fd)
