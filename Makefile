@@ -14,12 +14,12 @@ unexport PYTHONDONTWRITEBYTECODE
 # Where ip and named are; not every user has them on the path.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-PYTEST := $(BIN)/python -m pytest -q
 # So many processes run tests side by side; JOBS=1 has them run one after the other. Unit tests
 # take CPU, and collecting them some more in each process; others wait most of the time.
 MOSTLY_WORKING := $(shell echo $$(( $$(nproc) + 1 )))
 MOSTLY_WAITING := $(shell echo $$(( 3 * $$(nproc) )))
 side_by_side = $(BIN)/python -m tests.side_by_side --jobs=$(or $(JOBS),$(1))
+one_by_one = $(BIN)/python -m tests.side_by_side --jobs=0
 
 # Tests of the integration that have more to do in `make stress`.
 LONGER = $(shell grep -rlE "tests.long_tests|import .*TRIED" tests/integration --include="test_*.py")
@@ -59,7 +59,7 @@ test: $(VENV)/.tests
 	@echo "style, types, the programs that tests drive, and the unit tests: a minute or two"
 	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target check programs cover slow-unit
 	$(call side_by_side,$(MOSTLY_WAITING)) -m "not alone" tests/integration tests/stress
-	$(PYTEST) -m alone tests
+	$(one_by_one) -m alone tests
 
 programs: $(VENV)/.tests
 	@tests/provision.sh test $(BIN)

@@ -20,7 +20,7 @@ from supervisor.discovery.listen_addresses import wait_for_listen
 from supervisor.discovery.loop import NoEndpointsError
 from supervisor.discovery.publication import STAYING
 from supervisor.discovery.resolution import BadTargetError
-from supervisor.handover.inherited_listen import find_listen
+from supervisor.handover.inherited_listen import find_listen, find_listen_after_restart
 from supervisor.handover.record import open_record
 from supervisor.interim_admin import KIND as INTERIM_KIND
 from supervisor.master_handover import MasterHandover
@@ -145,6 +145,8 @@ class Startup:
     async def _find_listen(self) -> tuple[Address, ...]:
         """Listen addresses as literals. What is bound already does not depend on DNS."""
         config, state = self._parts.config, self._parts.left.state
+        if state.listen and self._parts.left.restarted:
+            return await find_listen_after_restart(config, state, self._parts.log)
         if state.listen:
             return await find_listen(config, state)
         return await wait_for_listen(

@@ -1,8 +1,8 @@
 """Runs tests in several processes at once, and those that failed once more, alone.
 
-``python -m tests.side_by_side --jobs=4 -m MARKERS PATH...``
+``python -m tests.side_by_side --jobs=4 -m MARKERS PATH...``; ``--jobs=0`` runs one after the other.
 
-A test that fails beside others and passes alone met a deadline of its own on a busy machine, or a
+A test that fails at first and then passes alone met a deadline of its own on a busy machine, or a
 fault that shows only then. It is told at the end, and does not fail the run; one that fails twice
 does. When more than a few fail at once, it is not the load: nothing is run again.
 """
@@ -49,7 +49,7 @@ def run(paths: Sequence[str], *, jobs: int, markers: str, coverage: bool) -> int
     again = [sys.executable, "-m", "pytest", *options, *failed.tests]
     status = subprocess.run([*again, "--cov-append"] if coverage else again, check=False).returncode
     if status == 0:
-        print(f"failed beside others, passed alone: {', '.join(failed.tests)}")
+        print(f"failed at first, passed alone: {', '.join(failed.tests)}")
     return status
 
 

@@ -30,9 +30,7 @@ def after_crash(state: HandoverState) -> HandoverState:
 
 def after_restart(state: HandoverState) -> HandoverState:
     """Another program may start, with another configuration: it decides of its workers itself."""
-    return dataclasses.replace(
-        after_crash(state), image=None, workers=0, listen=(), reload=ReloadView()
-    )
+    return dataclasses.replace(after_crash(state), image=None, workers=0, reload=ReloadView())
 
 
 def fit(state: HandoverState, config: Config) -> HandoverState:

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from gateway.core.address import Address, parse_listen
+from gateway.core.log import Log
 from supervisor.core.config import Config
 from supervisor.core.handover_state import HandoverState
 from supervisor.discovery.listen_addresses import UnresolvedListenError, resolve_listen
 from supervisor.discovery.resolution import BadTargetError
+
+
+async def find_listen_after_restart(
+    config: Config, state: HandoverState, log: Log
+) -> tuple[Address, ...]:
+    """Those that the configuration means now; while DNS does not answer, those that are bound.
+
+    ``state.listen`` are those, of the same configuration. Raises BadTargetError.
+    """
+    try:
+        return await resolve_listen(config.listen_addr, config.nameserver, log=log)
+    except UnresolvedListenError as error:
+        log.warn("listen address does not resolve, the one before is used", error=str(error))
+        return await find_listen(config, state)
 
 
 async def find_listen(config: Config, state: HandoverState) -> tuple[Address, ...]:

@@ -37,6 +37,11 @@ class Inheritance:
     document: int | None = None
     crashed: bool = False
 
+    @property
+    def restarted(self) -> bool:
+        """Whether the master before us left in order. Until :meth:`commit`."""
+        return not self.crashed and self.document is None
+
     def take(self, kind: str) -> dict[str, int]:
         """Descriptors named ``KIND`` or ``KIND.…``; the caller owns them from now on."""
         taken = {name: fd for name, fd in self.others.items() if name.split(".")[0] == kind}
@@ -50,7 +55,7 @@ class Inheritance:
         How that fits which USR2 and a crash leave is found out step by step, while the workers of
         before serve.
         """
-        if not self.crashed and self.document is None:
+        if self.restarted:
             self.state = fit(self.state, config)
 
     def is_crash_of(self, image: Image) -> bool:

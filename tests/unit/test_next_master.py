@@ -34,7 +34,7 @@ def test_after_a_crash_the_program_and_its_workers_go_on() -> None:
 
 def test_after_a_restart_the_configuration_decides_of_the_workers() -> None:
     left = after_restart(STATE)
-    assert (left.workers, left.image, left.listen) == (0, None, ())
+    assert (left.workers, left.image) == (0, None)
     assert (left.found, left.gens, left.snapshot_version) == (FOUND, {0: 4}, 9)
 
 

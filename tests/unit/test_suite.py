@@ -89,6 +89,6 @@ def test_a_few_that_failed_run_again_alone(
     done = run(suite)
     assert done.returncode == status, done.stdout + done.stderr
     assert ("once more, alone: " in done.stdout) == bool(again)
-    told = "failed beside others, passed alone: test_it.py::test_beside_others"
+    told = "failed at first, passed alone: test_it.py::test_beside_others"
     assert (told in done.stdout) == (status == 0)
     assert f"{wrong + 1} failed" in done.stdout

@@ -27,10 +27,10 @@ pytestmark = pytest.mark.timeout(300)
 class Managed:
     """A gateway whose master can crash; its status is asked while the manager is served."""
 
-    def __init__(self, folder: Path, *flags: str) -> None:
+    def __init__(self, folder: Path, *flags: str, listen: str = "127.0.0.1") -> None:
         self.address = ("127.0.0.1", free_port())
         self.admin = f"unix:{folder}/admin"
-        argv = [*COMMAND, "start", f"--listen-addr=127.0.0.1:{self.address[1]}"]
+        argv = [*COMMAND, "start", f"--listen-addr={listen}:{self.address[1]}"]
         argv += [f"--admin-addr={self.admin}", "--handover", "--log-format=json", *flags]
         self.manager = Manager(folder, argv, folder / "log", patience_s=60.0)
 
@@ -202,15 +202,17 @@ def test_a_restart_goes_on_with_the_endpoints_while_dns_is_silent(tmp_path: Path
         ns = stack.enter_context(NameServer())
         backend = stack.enter_context(Backend(echo))
         ns.set("host.example.test", "A", "127.0.0.1", ttl=1)
-        gateway = stack.enter_context(
-            managed(
-                tmp_path,
-                *("--workers=1", f"--endpoints=host.example.test:{backend.port}"),
-                *(f"--nameserver={ns.address}", "--removal-grace=600s"),
-            )
+        ns.set("here.example.test", "A", "127.0.0.1", ttl=1)
+        gateway = Managed(
+            tmp_path,
+            *("--workers=1", f"--endpoints=host.example.test:{backend.port}"),
+            *(f"--nameserver={ns.address}", "--removal-grace=600s"),
+            listen="here.example.test",
         )
+        stack.callback(gateway.manager.stop)
+        gateway.manager.start()
         for fault in (Fault.SERVFAIL, Fault.NXDOMAIN):
-            ns.faults[""] = fault
+            ns.faults = {"": Fault.SERVFAIL, "host.example.test": fault}
             gateway.restart()
             assert echoes(gateway.address, 10)
             gateway.until(lambda status: status["discovery"]["last_error"])
