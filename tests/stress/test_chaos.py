@@ -1,4 +1,4 @@
-"""Chaos for half a minute, always the same; in ``make stress`` and ``make chaos`` ten, by chance."""
+"""Chaos for half a minute, always the same; `make stress` and `make chaos` have ten, by chance."""
 
 from __future__ import annotations
 
