@@ -94,11 +94,11 @@ class Startup:
         parts.endpoints.remember(state.found, state.removed, state.health, state.since)
         if state.found or state.discovery is not None:
             self._take_over_discovery()
-            await self._open_shared()
+            await self._open_listeners()
             self._start_pool(slots)
         await self.follow()
         if parts.pool is None:
-            await self._open_shared()
+            await self._open_listeners()
             self._start_pool(slots)
 
     async def follow(self) -> None:
@@ -190,14 +190,18 @@ class Startup:
                 state.discovery, adopted, state.found, tls_check=state.tls_check
             )
 
-    async def _open_shared(self) -> None:
-        """Open the UNIX sockets. Beside workers that serve, a failure is one to try again."""
+    async def _open_listeners(self) -> None:
+        """Open the UNIX sockets, and TCP sockets beside those of a former master.
+
+        Beside workers that serve, a failure is one to try again.
+        """
         parts = self._parts
         inherited = parts.left.inherited.shared_sockets()
         while True:
             try:
                 parts.shared.take_over(parts.listen, inherited)
                 await parts.shared.open(parts.listen)
+                parts.left.inherited.fit_listeners(parts.listen)
             except OSError as error:
                 if not parts.left.took_over:
                     raise

@@ -67,7 +67,7 @@ def _open(address: HostPort, exclusive: bool) -> socket.socket:
 
 def bind_socket(address: HostPort, *, exclusive: bool) -> socket.socket:
     """Bind without listening: no client comes, and no other listener is disturbed."""
-    family, host = _family(address)
+    family, host = family_of(address)
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
     try:
         if family == socket.AF_INET6:
@@ -87,7 +87,8 @@ def bind_socket(address: HostPort, *, exclusive: bool) -> socket.socket:
     return sock
 
 
-def _family(address: HostPort) -> tuple[socket.AddressFamily, str]:
+def family_of(address: HostPort) -> tuple[socket.AddressFamily, str]:
+    """The family of a socket for the address, and the host to bind it to."""
     if address.host:
         return (socket.AF_INET6 if ":" in address.host else socket.AF_INET), address.host
     return (socket.AF_INET6, "::") if _has_ipv6() else (socket.AF_INET, "0.0.0.0")  # noqa: S104

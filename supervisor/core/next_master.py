@@ -34,7 +34,7 @@ def after_restart(state: HandoverState) -> HandoverState:
 
 
 def fit(state: HandoverState, config: Config) -> HandoverState:
-    """What of a state after a restart holds for the configuration of the new master.
+    """What of a state holds for the configuration of a master that is another process.
 
     Endpoints belong to the targets that led to them, and have been compared with the gateway's own
     addresses.

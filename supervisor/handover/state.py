@@ -50,12 +50,11 @@ class Inheritance:
         return taken
 
     def fit(self, config: Config) -> None:
-        """After a restart the configuration may be another one: forget what does not belong to it.
+        """Another process may have another configuration: forget what does not belong to it.
 
-        How that fits which USR2 and a crash leave is found out step by step, while the workers of
-        before serve.
+        After USR2 that is found out step by step, and the image before is there to go back to.
         """
-        if self.restarted:
+        if self.document is None:
             self.state = fit(self.state, config)
 
     def is_crash_of(self, image: Image) -> bool:

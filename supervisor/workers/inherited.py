@@ -14,9 +14,11 @@ from dataclasses import field
 
 from gateway.core.address import Address, HostPort, tcp_only
 from gateway.core.records import dataclass
+from gateway.descriptors import close_all
 from supervisor.core.workers.events import FormerSlot
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.workers.fork import Child
+from supervisor.workers.inherited_listeners import fit_listeners
 from supervisor.workers.shared_listeners import InheritedShared, is_listening_unix
 
 
@@ -45,7 +47,9 @@ class InheritedDescriptors:
     """Pidfds of workers that were not ready; nothing else is left of them."""
     unknown: dict[str, int] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
-    """Names whose descriptors were of no use and are closed; the store should forget them."""
+    """Names under which there is nothing any more; the store should forget them first."""
+    renamed: dict[str, int] = field(default_factory=dict)
+    """Listeners that the store should keep, new ones and those that had another name."""
     pids: dict[int, int] = field(default_factory=dict)
     """The process of each pidfd, as :meth:`identify` found it."""
 
@@ -118,7 +122,7 @@ class InheritedDescriptors:
         return taken
 
     def left(self, listen: tuple[Address, ...], *, keep: bool) -> tuple[FormerSlot, ...]:
-        """What the fleet has to know of each slot; to be called after :meth:`drop_useless`.
+        """What the fleet has to know of each slot; to be called after :meth:`fit_listeners`.
 
         A slot is whole without listeners of its own where all addresses are UNIX sockets'.
         """
@@ -139,8 +143,8 @@ class InheritedDescriptors:
         """The workers that are still there, whatever they do."""
         return {WorkerId(index, gen) for index, slot in self.slots.items() for gen in slot.workers}
 
-    def drop_useless(self, listen: tuple[Address, ...]) -> None:
-        """Close incomplete workers, listeners of other addresses, and what nobody knows."""
+    def drop_useless(self) -> None:
+        """Close incomplete workers, and what nobody knows."""
         for name, fd in self.unknown.items():
             self._drop(name, fd)
         self.unknown.clear()
@@ -149,10 +153,37 @@ class InheritedDescriptors:
                 for kind, fd in slot.workers.pop(gen).items():
                     self._drop(f"{kind}.{index}.{gen}", fd)
                 slot.draining.discard(gen)
-            if not listens_on(list(slot.listeners.items()), tcp_only(listen)):
-                for number, fd in slot.listeners.items():
-                    self._drop(listener_name(index, number), fd)
-                slot.listeners.clear()
+
+    def fit_listeners(self, listen: tuple[Address, ...]) -> None:
+        """See to it that the slots have listeners of these addresses, or none.
+
+        OSError: an address cannot be bound; nothing has changed, and it may be tried again.
+        """
+        opened: set[HostPort] = set()
+        fitted: dict[int, dict[int, int]] = {}
+        try:
+            for index, slot in self.slots.items():
+                fitted[index] = fit_listeners(slot.listeners, tcp_only(listen), opened=opened)
+        except BaseException:
+            for index, listeners in fitted.items():
+                close_all(list(set(listeners.values()) - set(self.slots[index].listeners.values())))
+            raise
+        for index, listeners in fitted.items():
+            self._replace_listeners(index, listeners)
+
+    def _replace_listeners(self, index: int, listeners: dict[int, int]) -> None:
+        slot = self.slots[index]
+        former, slot.listeners = slot.listeners, listeners
+        for number, fd in former.items():
+            if listeners.get(number) == fd:
+                continue
+            if fd in listeners.values():
+                self.dropped.append(listener_name(index, number))
+            else:
+                self._drop(listener_name(index, number), fd)
+        for number, fd in listeners.items():
+            if former.get(number) != fd:
+                self.renamed[listener_name(index, number)] = fd
 
     def _drop(self, name: str, fd: int) -> None:
         self.dropped.append(name)
@@ -196,29 +227,6 @@ def worker_names(who: WorkerId) -> tuple[str, str, str]:
 def unready_name(who: WorkerId) -> str:
     """The name of the pidfd of a worker that was not ready."""
     return f"unready.{who.slot}.{who.gen}"
-
-
-def listens_on(listeners: list[tuple[int, int]], listen: tuple[HostPort, ...]) -> bool:
-    """Whether these sockets (index, descriptor) listen on exactly these addresses."""
-    if sorted(index for index, _ in listeners) != list(range(len(listen))):
-        return False
-    return all(_listens(fd, listen[index]) for index, fd in listeners)
-
-
-def _listens(fd: int, address: HostPort) -> bool:
-    sock = socket.socket(fileno=fd)  # no duplicate: there may be no descriptor left for it
-    try:
-        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return False
-        host, port = sock.getsockname()[:2]
-        wanted = address.host or ("::" if sock.family == socket.AF_INET6 else "0.0.0.0")  # noqa: S104
-        return port == address.port and _packed(host) == _packed(wanted)
-    finally:
-        sock.detach()
-
-
-def _packed(host: str) -> bytes:
-    return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
 
 
 def _pid_of(pidfd: int) -> int:

@@ -90,9 +90,11 @@ class WorkerPool:
         self._keep_workers = keep_workers
         self._descriptor_store = store
         self._inherited = inherited if inherited is not None else InheritedDescriptors()
-        self._inherited.drop_useless(listen)
+        self._inherited.drop_useless()
         for name in self._inherited.dropped:
             store.remove(name)
+        for name, fd in self._inherited.renamed.items():
+            store.keep(name, fd)
         self._rows = ScoreboardRows(Scoreboard(self._inherited.scoreboard))
         self._fleet = Fleet(_limits(config), now=self._loop.time())
         shared = shared if shared is not None else SharedListeners()
