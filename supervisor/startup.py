@@ -21,7 +21,7 @@ from supervisor.discovery.loop import NoEndpointsError
 from supervisor.discovery.publication import STAYING
 from supervisor.discovery.resolution import BadTargetError
 from supervisor.handover.inherited_listen import find_listen, find_listen_after_restart
-from supervisor.handover.record import open_record
+from supervisor.handover.record import RECORD_NAME, open_record
 from supervisor.interim_admin import KIND as INTERIM_KIND
 from supervisor.master_handover import MasterHandover
 from supervisor.parts import Parts
@@ -234,6 +234,8 @@ class Startup:
         pool.restarts.update(parts.left.state.restarts)
         if parts.config.handover and parts.notify.enabled:
             parts.record = open_record(parts.notify, parts.log)
+        else:
+            parts.notify.remove(RECORD_NAME)  # of a master that was configured otherwise
         parts.shutdown.record = parts.record
         first = parts.endpoints.publish_from_now_on()
         self._handover.write_record()

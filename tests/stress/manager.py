@@ -89,7 +89,8 @@ class Manager:
             if "FDSTOREREMOVE" in fields:
                 self._forget(partial(_is_named, fields["FDNAME"]))
             elif "FDSTORE" in fields:
-                self.stored += [(fields.get("FDNAME", "stored"), fd) for fd in fds]
+                name = fields.get("FDNAME", "stored")
+                self.stored[:0] = [(name, fd) for fd in fds]  # the newest comes first
                 continue
             for fd in fds:
                 os.close(fd)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from supervisor.cli.admin_client import UnreachableError, fetch_status
+from supervisor.handover.record import RECORD_NAME
 from tests.backends import Backend, echo
 from tests.clients import connect, echoes
 from tests.dns import Fault, NameServer
@@ -255,4 +256,42 @@ def test_a_restart_begins_with_the_workers_of_its_configuration(tmp_path: Path) 
         gateway.until(lambda status: count_ready(status) == 2)
         gateway.restart()
         gateway.until(lambda status: count_ready(status) == 1)
+        assert echoes(gateway.address, 10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_each_master_leaves_one_record(tmp_path: Path, number: signal.Signals) -> None:
+    """The next one knows what the last one knew, and nothing that is older."""
+    with contextlib.ExitStack() as stack:
+        ns = stack.enter_context(NameServer())
+        backend = stack.enter_context(Backend(echo))
+        ns.set("host.example.test", "A", "127.0.0.1", ttl=1)
+        ns.set("more.example.test", "A", "127.0.0.1", ttl=1)
+        records = [f"0 0 {backend.port} {name}.example.test." for name in ("host", "more")]
+        ns.set("_etcd-client._tcp.example.test", "SRV", records[0], ttl=1)
+        flags = ("--workers=1", f"--nameserver={ns.address}", "--discovery-srv=example.test")
+        gateway = stack.enter_context(managed(tmp_path, *flags, "--insecure-discovery"))
+        gateway.manager.end_main(number)
+        gateway.manager.start()
+        ns.set("_etcd-client._tcp.example.test", "SRV", *records, ttl=1)
+        gateway.until(lambda status: len(status["endpoints"]) == 2)
+        ns.faults[""] = Fault.SERVFAIL
+        gateway.manager.end_main(number)
+        gateway.manager.start()
+        gateway.until(lambda status: len(status["endpoints"]) == 2)
+        gateway.manager.serve()
+        assert [name for name, _ in gateway.manager.stored].count(RECORD_NAME) == 1
+
+
+def test_a_record_is_no_older_than_the_last_master(tmp_path: Path) -> None:
+    """One that was started without --handover leaves none, and none of before is left."""
+    with (
+        Backend(echo) as backend,
+        managed(tmp_path, "--workers=1", f"--endpoints={backend.address}") as gateway,
+    ):
+        gateway.manager.end_main(signal.SIGTERM)
+        gateway.manager.argv = [each for each in gateway.manager.argv if each != "--handover"]
+        gateway.manager.start()
+        gateway.manager.serve()
+        assert RECORD_NAME not in [name for name, _ in gateway.manager.stored]
         assert echoes(gateway.address, 10)
