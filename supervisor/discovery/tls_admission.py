@@ -59,8 +59,12 @@ class TlsAdmission:
         return self._gate is not None
 
     def remember(self, found: Sequence[Discovered]) -> None:
-        """What a former master had in use had passed; it is checked again before long."""
-        self._admission.remember(found, asyncio.get_running_loop().time())
+        """What a former master had in use had passed; it is checked again before long.
+
+        Where none is required nobody is checked, and nobody must be waited for.
+        """
+        if self.required:
+            self._admission.remember(found, asyncio.get_running_loop().time())
 
     def learn_from(self, tried: TlsAdmission) -> bool:
         """A configuration was tried and not taken; what its check found of our endpoints holds,

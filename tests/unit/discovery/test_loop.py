@@ -270,6 +270,26 @@ def test_after_an_upgrade_a_failing_dns_leaves_the_endpoints_in_use(
     asyncio.run(main())
 
 
+def test_without_a_tls_check_none_is_waited_for_after_an_upgrade(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """Endpoints that speak TLS have nothing to pass, and none of them is ever due."""
+    ns.set(SSL, "SRV", "0 0 2379 n1.test.")
+
+    async def main() -> None:
+        async with started(config, files) as before:
+            (found,) = before.told.lists
+            assert all(each.tls and each.srv for each in found if SSL in each.owners)
+            after = Fixture(config, files)
+            after.it.remember(before.it.view, found=found, tls_check=before.it.tls_check)
+            async with asyncio.timeout(20.0):
+                await after.start()
+            assert after.it.view.next_refresh_s
+            await after.it.close()
+
+    asyncio.run(main())
+
+
 def test_after_a_crash_without_endpoints_they_are_waited_for(
     config: Config, files: Files, ns: NameServer
 ) -> None:
