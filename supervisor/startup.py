@@ -85,7 +85,7 @@ class Startup:
         It may take as long as DNS does. Raises StartError, OSError, and as :meth:`follow`.
         """
         parts = self._parts
-        parts.left.fit(parts.config)
+        parts.left.fit(parts.config, parts.loop.time())
         parts.listen = await self._find_listen()
         set_title("master", ",".join(str(address) for address in parts.listen))
         slots = self._settle_size()

@@ -11,8 +11,9 @@ import dataclasses
 from supervisor.core.admin.totals import Totals
 from supervisor.core.admin.views import ReloadView
 from supervisor.core.config import Config
-from supervisor.core.discovery.targets import describe_targets
+from supervisor.core.discovery.targets import describe_targets, describe_tls_check
 from supervisor.core.handover_state import HandoverState
+from supervisor.core.roster import Removed
 
 
 def after_crash(state: HandoverState) -> HandoverState:
@@ -33,14 +34,26 @@ def after_restart(state: HandoverState) -> HandoverState:
     return dataclasses.replace(after_crash(state), image=None, workers=0, reload=ReloadView())
 
 
-def fit(state: HandoverState, config: Config) -> HandoverState:
+def fit(state: HandoverState, config: Config, now: float) -> HandoverState:
     """What of a state holds for the configuration of a master that is another process.
 
-    Endpoints belong to the targets that led to them, and have been compared with the gateway's own
-    addresses.
+    Endpoints belong to the targets that led to them and to the TLS check that they have passed, and
+    have been compared with the gateway's own addresses. Those of another configuration get no new
+    session. They are in their grace from now on, because workers of before have sessions of them.
     """
-    if state.listen_given != tuple(map(str, config.listen_addr)):
-        return HandoverState(gens=state.gens, snapshot_version=state.snapshot_version)
-    if state.member_list_of != describe_targets(config):
-        return dataclasses.replace(state, found=(), removed=(), discovery=None, member_list=None)
-    return state
+    check = describe_tls_check(config)
+    same_listen = state.listen_given == tuple(map(str, config.listen_addr))
+    same_targets = state.member_list_of == describe_targets(config)
+    if same_listen and same_targets and (not check or state.tls_check == check):
+        return state
+    left = tuple(
+        Removed(found=each, at=now, grace_s=config.removal_grace_s) for each in state.found
+    )
+    return dataclasses.replace(
+        state,
+        found=(),
+        removed=(*state.removed, *left),
+        discovery=None,
+        member_list=None,
+        listen=state.listen if same_listen else (),
+    )

@@ -49,13 +49,13 @@ class Inheritance:
             del self.others[name]
         return taken
 
-    def fit(self, config: Config) -> None:
+    def fit(self, config: Config, now: float) -> None:
         """Another process may have another configuration: forget what does not belong to it.
 
         After USR2 that is found out step by step, and the image before is there to go back to.
         """
         if self.document is None:
-            self.state = fit(self.state, config)
+            self.state = fit(self.state, config, now)
 
     def is_crash_of(self, image: Image) -> bool:
         """Whether the master before us crashed and was this very program."""
@@ -102,7 +102,6 @@ def _after_a_restart(stored: list[tuple[str, int]]) -> Inheritance:
     rest = [(name, fd) for name, fd in stored if name != RECORD_NAME]
     # A record may be older than the last workers, so names count too; but no number comes again.
     inherited = InheritedDescriptors.from_names(rest, gens=state.gens)
-    state.totals.bury_others(inherited.worker_ids())
     return Inheritance(state, inherited, crashed=state.image is not None)
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 from gateway.core.address import HostPort
+from supervisor.core.admin.totals import Totals
 from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery.endpoints import Discovered
-from supervisor.core.discovery.targets import describe_targets
+from supervisor.core.discovery.targets import describe_targets, describe_tls_check
 from supervisor.core.handover_state import HandoverState, Image
 from supervisor.core.next_master import after_crash, after_restart, fit
+from supervisor.core.roster import Removed
 
+NOW = 100.0
 CONFIG = Config(endpoints=(StaticTarget(HostPort("a", 1)),))
 FOUND = (Discovered("a:1", "a", 1, ("127.0.0.1",)),)
 STATE = HandoverState(
@@ -29,6 +32,7 @@ STATE = HandoverState(
 def test_after_a_crash_the_program_and_its_workers_go_on() -> None:
     left = after_crash(STATE)
     assert (left.descriptors, left.workers, left.image) == ({}, 3, STATE.image)
+    assert left.totals.sums() == Totals().sums(), "workers may end unseen"
     assert (left.found, left.listen) == (FOUND, STATE.listen)
 
 
@@ -39,17 +43,49 @@ def test_after_a_restart_the_configuration_decides_of_the_workers() -> None:
 
 
 def test_the_same_configuration_keeps_everything() -> None:
-    assert fit(STATE, CONFIG) is STATE
+    assert fit(STATE, CONFIG, NOW) is STATE
+
+
+def without_endpoints(left: HandoverState) -> bool:
+    """Whether a master with this state waits for DNS, and knows of sessions and workers."""
+    knows_nothing = (left.found, left.discovery, left.member_list) == ((), None, None)
+    return knows_nothing and (left.gens, left.snapshot_version) == ({0: 4}, 9)
 
 
 def test_other_targets_forget_the_endpoints() -> None:
     other = dataclasses.replace(CONFIG, endpoints=(StaticTarget(HostPort("b", 1)),))
-    left = fit(STATE, other)
-    assert (left.found, left.gens, left.snapshot_version) == ((), {0: 4}, 9)
+    left = fit(STATE, other, NOW)
+    assert without_endpoints(left)
+    assert left.listen == STATE.listen
 
 
 def test_other_listen_addresses_forget_the_endpoints() -> None:
     """They may be one of the new addresses."""
     other = dataclasses.replace(CONFIG, listen_addr=(HostPort("127.0.0.1", 1),))
-    left = fit(STATE, other)
-    assert (left.found, left.gens, left.snapshot_version) == ((), {0: 4}, 9)
+    left = fit(STATE, other, NOW)
+    assert without_endpoints(left)
+    assert not left.listen
+
+
+def test_another_tls_check_forgets_the_endpoints() -> None:
+    """Nobody is used that has not passed it; what needs no check needs none that passed."""
+    insecure = Config(discovery_srv="test", insecure_discovery=True)
+    secure = dataclasses.replace(insecure, insecure_discovery=False)
+    of = describe_targets(insecure)
+    unchecked = dataclasses.replace(STATE, member_list_of=of, tls_check="")
+    assert without_endpoints(fit(unchecked, secure, NOW))
+    assert without_endpoints(fit(dataclasses.replace(unchecked, tls_check=None), secure, NOW))
+    checked = dataclasses.replace(unchecked, tls_check=describe_tls_check(secure))
+    assert fit(checked, secure, NOW) is checked
+    assert fit(checked, insecure, NOW) is checked
+
+
+def test_sessions_of_endpoints_of_another_configuration_have_the_grace() -> None:
+    """Workers of before have them, and would end them at once if nobody knew the endpoints."""
+    gone = Removed(found=dataclasses.replace(FOUND[0], name="c:1"), at=3.0, grace_s=5.0)
+    state = dataclasses.replace(STATE, removed=(gone,))
+    other = dataclasses.replace(
+        CONFIG, endpoints=(StaticTarget(HostPort("b", 1)),), removal_grace_s=7.0
+    )
+    left = fit(state, other, NOW)
+    assert left.removed == (gone, Removed(found=FOUND[0], at=NOW, grace_s=7.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -221,7 +222,10 @@ def test_a_restart_goes_on_with_the_endpoints_while_dns_is_silent(tmp_path: Path
 
 
 def test_a_restart_with_another_configuration_forgets_the_endpoints(tmp_path: Path) -> None:
-    """Those of before are served by the workers of before, until DNS knows the new ones."""
+    """Those of before are served by the workers of before, until DNS knows the new ones.
+
+    Then they keep the sessions that they have.
+    """
     with contextlib.ExitStack() as stack:
         ns = stack.enter_context(NameServer())
         old, new = (stack.enter_context(Backend(echo)) for _ in range(2))
@@ -231,6 +235,9 @@ def test_a_restart_with_another_configuration_forgets_the_endpoints(tmp_path: Pa
         config.write_text(f'endpoints = ["old.example.test:{old.port}"]\n')
         flags = ("--workers=1", f"--nameserver={ns.address}", f"--config-file={config}")
         gateway = stack.enter_context(managed(tmp_path, *flags))
+        session = stack.enter_context(socket.create_connection(gateway.address, 20))
+        session.sendall(b"here")
+        assert session.recv(32) == b"here"
         config.write_text(f'endpoints = ["new.example.test:{new.port}"]\n')
         ns.faults[""] = Fault.SERVFAIL
         gateway.manager.end_main(signal.SIGTERM)
@@ -243,6 +250,12 @@ def test_a_restart_with_another_configuration_forgets_the_endpoints(tmp_path: Pa
         gateway.manager.until(lambda: gateway.manager.ready, 60)
         assert echoes(gateway.address, 10)
         assert (old.connections, new.connections > 0) == (served, True)
+        gateway.until(lambda status: count_ready(status) == 1)
+        session.sendall(b"still there")
+        assert session.recv(32) == b"still there"
+        gateway.until(
+            lambda status: states(status) == {str(new.port): "active", str(old.port): "removed"}
+        )
 
 
 def test_a_restart_begins_with_the_workers_of_its_configuration(tmp_path: Path) -> None:
