@@ -91,6 +91,7 @@ class EndpointTracker:
             self.on_found(found)
         else:
             self._watch_members()
+        self._roster.assume_sessions()
         self.health.remember(health)
         for member in self._roster.members:
             self.health.tell(member.found.name)
@@ -112,7 +113,7 @@ class EndpointTracker:
         for member in self._roster.members:
             name = member.found.name
             moved = traffic.get(name, nothing)
-            self._roster.sessions(name, moved.sessions)
+            self._roster.sessions(name, moved.sessions, at_least=not self._totals.complete)
             self.health.take_traffic(
                 name,
                 sessions=moved.sessions,

@@ -230,6 +230,7 @@ class Startup:
             store=parts.notify,
         )
         parts.left.commit(os.environ)
+        parts.totals.expect(parts.left.inherited.worker_ids())
         parts.pool = pool
         pool.restarts.update(parts.left.state.restarts)
         if parts.config.handover and parts.notify.enabled:

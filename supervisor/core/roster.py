@@ -234,9 +234,22 @@ class Roster:
         self._members[name] = self._advanced(member, now)
         self._moved = True
 
-    def sessions(self, name: str, count: int) -> None:
-        """How many sessions the endpoint has over all workers, as last reported."""
+    def assume_sessions(self) -> None:
+        """Begin beside workers of a former master, whose sessions are not known yet.
+
+        What has none might be dropped.
+        """
+        for name, member in self._members.items():
+            self._members[name] = dataclasses.replace(member, sessions=max(1, member.sessions))
+
+    def sessions(self, name: str, count: int, *, at_least: bool = False) -> None:
+        """How many sessions the endpoint has over all workers, as last reported.
+
+        ``at_least``: some workers have not reported yet.
+        """
         member = self._members.get(name)
+        if member is not None and at_least:
+            count = max(count, member.sessions)
         if member is not None and member.sessions != count:
             self._members[name] = dataclasses.replace(member, sessions=count)
 

@@ -191,8 +191,8 @@ class Checks:
         if most and count > most:
             raise Violation("at most --max-sessions", f"{count} sessions, {most} allowed")
 
-    def crashed(self) -> None:
-        """The next master knows what the record says, which may be a moment old."""
+    def counts_begin_anew(self) -> None:
+        """After a crash or a restart another process counts."""
         self._most.clear()
 
     # -- once all is quiet --------------------------------------------------------------------
@@ -202,6 +202,8 @@ class Checks:
         world, master = self._world, self._world.master
         if master is None or not master.lives or not master.ready:
             return "the gateway is not ready"
+        if master.draining:
+            return "the master leaves"
         for slot in master.fleet.slots:
             if slot.wanted and not slot.serving:
                 return f"slot {slot.index} has no live worker"

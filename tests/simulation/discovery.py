@@ -50,10 +50,11 @@ class Targets:
         self.admission: Admission = before.admission.copy() if before else Admission()
         self.in_use: tuple[Question, ...] = ()
 
-    def remember(self, found: tuple[Discovered, ...], now: float) -> None:
+    def remember(self, found: tuple[Discovered, ...], now: float, *, same_check: bool) -> None:
         self.answers.remember(found, now)
         self.oracle.remember(self.answers, found)
-        self.admission.remember(found, now)
+        if same_check and not self.config.insecure_discovery:
+            self.admission.remember(found, now)
 
     def next_at(self) -> float:
         return min(self.answers.next_at(self.in_use), self.admission.next_at())
@@ -80,7 +81,28 @@ class Discovery:
         self.joined: AdoptedList | None = None
         """The member list that the last published endpoints follow."""
         self.started = self._list_changed = False
+        self._former_check: str | None = None
         self.sync = MemberSync(master, self, self._rejoin)
+
+    @property
+    def tls_check(self) -> str:
+        """The TLS check that the endpoints in use have passed."""
+        check = targets.describe_tls_check(self.targets.config)
+        return check if self.started or self._former_check is None else self._former_check
+
+    def remember(
+        self,
+        found: tuple[Discovered, ...],
+        adopted: AdoptedList | None,
+        *,
+        tls_check: str | None,
+    ) -> None:
+        """As ``DiscoveryLoop.remember``: what a former master had in use."""
+        check = targets.describe_tls_check(self.targets.config)
+        self._former_check = tls_check
+        same_check = tls_check in (None, check)
+        self.targets.remember(found, self._world.clock.now, same_check=same_check)
+        self.sync.remember(adopted)
 
     def refresh(self) -> None:
         self._force = True

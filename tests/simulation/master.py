@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from gateway.core import messages, wire
 from gateway.core.endpoint import RETIRED, EndpointState
+from supervisor.core import next_master
 from supervisor.core.admin.totals import Totals, Traffic
+from supervisor.core.admin.views import DiscoveryView
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.targets import describe_targets
@@ -54,8 +56,10 @@ class Master:
         world: World,
         config: Config,
         *,
+        workers: int,
         state: HandoverState,
         inherited: InheritedDescriptors,
+        left: HandoverState | None = None,
         crashed: bool = False,
         hopeless: bool = False,
     ) -> None:
@@ -68,13 +72,18 @@ class Master:
         self.code: int | None = None
         now = world.clock.now
         self._state = state
-        self._inherited = inherited
+        self.workers = workers
+        """How many its configuration asks for."""
+        self.left = left
+        """What the record said of which ``state`` is what fits, after a restart."""
+        self.inherited = inherited
         self._crashed = crashed
         self.fleet = Fleet(_limits(config), now=now)
         self.handles: dict[WorkerId, Handle] = {}
         self.kept: dict[WorkerId, Process] = {}
         """Whose descriptors the store has for the next master."""
         self.record: bytes = b""
+        self._leaving = False
         self._alive: set[WorkerId] = set()
         self._events: deque[events.Event] = deque()
         self._stepping = False
@@ -111,34 +120,40 @@ class Master:
             call(*args)
 
     def begin(self) -> None:
-        """As ``Startup.run``: with endpoints at hand the pool starts at once."""
-        self.roster.remember(self._state.removed)
+        """As ``Startup.run``: with what a former master found the pool starts at once."""
+        state, now = self._state, self.world.clock.now
+        self.roster.remember(state.removed)
         self._watch_members()
-        if self._state.found:
-            self.discovery.targets.remember(self._state.found, self.world.clock.now)
-            same = self._state.member_list_of == describe_targets(self.config)
-            self.discovery.sync.remember(self._state.member_list if same else None)
-            self._on_found(self._state.found)
-        self.prober.remember(self._state.health)
+        goes_on = bool(state.found) or state.discovery is not None
+        if goes_on:
+            same = state.member_list_of == describe_targets(self.config)
+            adopted = state.member_list if same else None
+            self.discovery.remember(state.found, adopted, tls_check=state.tls_check)
+        if state.found:
+            self._on_found(state.found)
+        self.roster.assume_sessions()
+        self.prober.remember(state.health)
         for member in self.roster.members:
             self.prober.tell(member.found.name)
-        self.world.oracle.remembered(self, self._state)
-        if self._state.found:
+        self.roster.resume(state.since, now)
+        self.world.oracle.remembered(self, state)
+        if goes_on:
             self._start_pool()
         self.discovery.poll()
         self.soon(SECOND_S, self._second)
 
     def _start_pool(self) -> None:
         self.started = True
-        slots = self._state.workers or self.world.setup.workers
+        slots = self._state.workers or self.workers
+        self.totals.expect(self.inherited.worker_ids())
         self._publish_first()
-        for who, process in self.world.known(self._inherited):
+        for who, process in self.world.known(self.inherited):
             beat_ns = self.world.scoreboard.beat_ns(process.row)
             self.handles[who] = Handle(process, beat_ns)
             self.kept[who] = process
             process.channel.reading = False
-            leaving = who.gen in self._inherited.slots[who.slot].draining
-            if leaving and not self._inherited.told_to_drain:
+            leaving = who.gen in self.inherited.slots[who.slot].draining
+            if leaving and not self.inherited.told_to_drain:
                 drain = messages.Drain(self.config.drain_timeout_s)
                 self._send(process, wire.encode(drain), messages.Drain)
             if process.lives:
@@ -152,8 +167,8 @@ class Master:
         for index in range(slots):
             self.world.kernel.inbox(index)
         self._tell_all(self._snapshot, messages.Snapshot)
-        left = self._inherited.left(LISTEN, keep=self._crashed)
-        self._feed(events.Start(slots, left, by_upgrade=self._inherited.told_to_drain))
+        left = self.inherited.left(LISTEN, keep=self._crashed)
+        self._feed(events.Start(slots, left, by_upgrade=self.inherited.told_to_drain))
         self._tick()
 
     # -- events in, commands out --------------------------------------------------------------
@@ -324,7 +339,7 @@ class Master:
         self.world.oracle.found(self, found)
         self.roster.resolve(found, self.world.clock.now, self.config.removal_grace_s)
         self._watch_members()
-        if not self.started and not self._state.found:
+        if not self.started and not self._state.found and self._state.discovery is None:
             self._start_pool()
         self.publish()
 
@@ -408,7 +423,7 @@ class Master:
         for member in self.roster.members:
             name = member.found.name
             moved = traffic.get(name) or Traffic()
-            self.roster.sessions(name, moved.sessions)
+            self.roster.sessions(name, moved.sessions, at_least=not self.totals.complete)
             here = addresses.get(name, {})
             self.prober.take_traffic(name, moved.sessions, moved.dials, moved.bytes_out, here)
         self.last_members.update((each.found.name, each) for each in self.roster.members)
@@ -466,6 +481,11 @@ class Master:
         self.draining = True
         self._feed(events.DrainAll(self.config.drain_timeout_s))
 
+    def leave(self) -> None:
+        """TERM with ``--handover``: as ``Shutdown.on_signal``."""
+        self.draining = self._leaving = True
+        self.write_record()
+
     def stop(self) -> None:
         self._feed(events.StopAll())
 
@@ -475,12 +495,15 @@ class Master:
         """Without an endpoint the preflight fails, as any start does."""
         known = any(member.removed_at is None for member in self.roster.members)
         able = self.started and not self.draining and known
-        return able and (self.ready or bool(self._inherited.slots))
+        return able and (self.ready or bool(self.inherited.slots))
 
     def hand_over(self) -> HandoverState:
         """Everything for the next image, through the document that carries it."""
+        return decode(json.loads(json.dumps(encode(self._state_now()))))
+
+    def _state_now(self) -> HandoverState:
         present = [m for m in self.roster.members if m.removed_at is None]
-        state = HandoverState(
+        return HandoverState(
             descriptors=dict.fromkeys(self.named(), 0),
             workers=self.fleet.wanted,
             gens={slot.index: slot.gen for slot in self.fleet.slots},
@@ -493,12 +516,15 @@ class Master:
             snapshot_version=self.roster.version,
             found=tuple(member.found for member in present),
             removed=self.roster.removed,
+            since=self.roster.since,
+            discovery=DiscoveryView(),
+            tls_check=self.discovery.tls_check,
+            listen_given=tuple(map(str, self.config.listen_addr)),
             health=self.prober.export(member.found.name for member in self.roster.members),
             member_list=self.discovery.sync.adopted,
             member_list_of=describe_targets(self.config),
             image=Image(argv=("gateway",)),
         )
-        return decode(json.loads(json.dumps(encode(state))))
 
     def named(self) -> list[str]:
         """The names of the descriptors that ``execve`` passes on."""
@@ -522,7 +548,13 @@ class Master:
 
     def write_record(self) -> None:
         if self.world.keeps_records and self.fleet.slots:
-            self.record = json.dumps(encode(self.hand_over())).encode()
+            state = self._state_now()
+            kept = (
+                next_master.after_restart(state)
+                if self._leaving
+                else next_master.after_crash(state)
+            )
+            self.record = json.dumps(encode(kept)).encode()
 
 
 def _limits(config: Config) -> Limits:

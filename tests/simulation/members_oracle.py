@@ -55,6 +55,10 @@ class MembersOracle:
         if not state.found or state.member_list is None:
             self._followed = None
 
+    def begins_anew(self) -> None:
+        """The list belonged to other targets."""
+        self._followed = None
+
     def resolved(
         self,
         known: tuple[Discovered, ...],

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from gateway.ingress.quota import Quota
-from supervisor.core import handover_state
+from supervisor.core import handover_state, next_master
 from supervisor.core.admin.totals import Totals
 from supervisor.core.discovery import adoption, joining
 from supervisor.core.discovery.answers import Answers
@@ -82,6 +82,21 @@ def _from_unix_in_slot_0(original: Callable[..., None]) -> Callable[..., None]:
     return accept_from
 
 
+def _with_all(state: handover_state.HandoverState) -> handover_state.HandoverState:
+    return state
+
+
+def _without_removed(original: Callable[..., Any]) -> Callable[..., Any]:
+    def after_restart(state: handover_state.HandoverState) -> Any:
+        return dataclasses.replace(original(state), removed=())
+
+    return after_restart
+
+
+def _whatever_the_targets(state: handover_state.HandoverState, *_: Any) -> Any:
+    return state
+
+
 Mistake = tuple[object, str, Callable[..., Any]]
 
 MISTAKES: dict[str, Mistake] = {
@@ -91,7 +106,7 @@ MISTAKES: dict[str, Mistake] = {
     "an adoption survives a crash of the master": (
         Fleet, "_start", _start_without_release(Fleet._start),
     ),
-    "workers that ended unseen are counted": (Totals, "bury_others", _nothing),
+    "workers that ended unseen are counted": (next_master, "after_crash", _with_all),
     "a dead worker's counts are lost": (Totals, "_bury", _nothing),
     "sessions are not limited": (Quota, "_has_place", _always),
     "nobody adopts": (Slot, "may_be_adopted", lambda *_: False),
@@ -106,6 +121,15 @@ MISTAKES: dict[str, Mistake] = {
     "an upgrade forgets the member list": (handover_state, "_member_list", _nothing),
     "an upgrade forgets the UNIX socket": (
         InheritedDescriptors, "_take", _nothing_of_unix(InheritedDescriptors._take),
+    ),
+    "a restart forgets who is in grace": (
+        next_master, "after_restart", _without_removed(next_master.after_restart),
+    ),
+    "a restart takes sessions that nobody told of for none": (
+        Roster, "assume_sessions", _nothing,
+    ),
+    "a restart goes on with endpoints of other targets": (
+        next_master, "fit", _whatever_the_targets,
     ),
     "one worker alone accepts from the UNIX socket": (
         Process, "_accept_from", _from_unix_in_slot_0(Process._accept_from),

@@ -25,6 +25,7 @@ from tests.simulation.members_oracle import RECORDED_WITHIN_S
 from tests.simulation.network import Mode
 
 if TYPE_CHECKING:
+    from supervisor.core.config import Config
     from supervisor.core.discovery.adoption import AdoptedList
     from supervisor.core.handover_state import HandoverState
     from tests.simulation.discovery import Targets
@@ -36,6 +37,8 @@ EARLIEST_S, LATEST_S, JITTER = 5.0, 300.0, 1.1
 RETRY_S = 30.0
 SUSPICION_REPORTS = 4
 EPSILON_S = 1e-6
+REPORTED_WITHIN_S = 2.5
+"""A worker reports once a second, and the master looks at it once a second."""
 EXCUSED_S = 6.0
 """A client that is turned away may have dialed an endpoint that works again since then."""
 
@@ -231,6 +234,10 @@ class Oracle:
         self._named_at = 0.0
         self._left: dict[str, tuple[float, float]] = {}
         """When an endpoint left DNS, and its grace then."""
+        self._recorded: Config | None = None
+        """Whose endpoints are in the record."""
+        self._anew = False
+        """Whether the next image has other targets, or another TLS check."""
 
     # -- choices of a worker ------------------------------------------------------------------
 
@@ -332,9 +339,10 @@ class Oracle:
         self._left = {name: (at, grace_s) for name, (at, _) in self._left.items()}
         self._names = names
 
-    def crashed(self, state: HandoverState) -> None:
+    def recorded(self, state: HandoverState) -> None:
         """What was found a moment before may not be written down yet: then it is not known."""
-        now = self._world.clock.now
+        now, master = self._world.clock.now, self._world.master
+        self._recorded = master.config if master is not None else None
         if now - self._named_at >= RECORDED_WITHIN_S and not self._world.uneven(now):
             return
         unrecorded = self._names - {each.name for each in state.found}
@@ -342,6 +350,21 @@ class Oracle:
         for each in state.removed:
             if each.found.name in unrecorded:
                 self._left[each.found.name] = (each.at, each.grace_s)
+
+    def restarts(self, config: Config) -> None:
+        """What belongs to other targets, or did not pass the check that is asked for, is not used.
+
+        It counts as what left DNS: its sessions go on.
+        """
+        now, before = self._world.clock.now, self._recorded
+        assert before is not None
+        self._anew = before.discovery_srv_name != config.discovery_srv_name or (
+            before.insecure_discovery and not config.insecure_discovery
+        )
+        if self._anew:
+            self._left |= dict.fromkeys(self._names, (now, config.removal_grace_s))
+            self._names = set()
+            self._world.members_oracle.begins_anew()
 
     def _may_vanish(self, targets: Targets, name: str) -> bool:
         """Whether DNS named other endpoints, or said a believed no, or the certificate is bad."""
@@ -371,6 +394,9 @@ class Oracle:
         What it had in use counts as passed, also if the check refused the last endpoint there was:
         with nothing else to go on with, it stays.
         """
+        anew, self._anew = self._anew, False
+        if anew and (state.found or state.member_list):
+            raise Violation("other targets begin anew", f"{state.found} {state.member_list}")
         for each in state.found:
             addresses = each.addresses if each.srv and each.tls else ()
             self._certified |= {Candidate(each.name, a, each.port) for a in addresses}
@@ -387,9 +413,10 @@ class Oracle:
             if each.name in names:
                 continue
             since, grace_s = self._left.get(each.name, (now, math.inf))
-            if not grace_s and self._has_sessions(each):
+            if not grace_s and (self._has_sessions(each) or self._is_used(each)):
                 raise Violation("--removal-grace", f"{each.name} left with its sessions")
-            if now - since < grace_s - EPSILON_S and self._was_active(each):
+            kept = self._was_active(each) or self._is_used(each)
+            if now - since < grace_s - EPSILON_S and kept:
                 raise Violation("--removal-grace", f"{each.name} left after {now - since:.1f} s")
         self._last = snapshot
 
@@ -397,6 +424,17 @@ class Oracle:
         master = self._world.master
         member = master.last_members.get(endpoint.name) if master is not None else None
         return member is not None and member.sessions > 0
+
+    def _is_used(self, endpoint: Endpoint) -> bool:
+        """Whether a worker has a session of it that it must have reported by now."""
+        world, at = self._world, self._world.clock.now - REPORTED_WITHIN_S
+        late_until = max(world.master_late_until, world.uneven_until)
+        return late_until < at and any(
+            process.channel.open
+            and process.late_until < at
+            and process.sessions.has_before(endpoint.name, at)
+            for process in world.processes
+        )
 
     def _was_active(self, endpoint: Endpoint) -> bool:
         """An inactive one without sessions goes at once, also during its grace."""

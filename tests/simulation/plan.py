@@ -37,6 +37,7 @@ class Kind(enum.StrEnum):
     FEWER = "TTOU"
     UPGRADE = "USR2"
     CRASH = "master killed"
+    RESTART = "service manager restarts"
     REFUSING = "endpoint refuses"
     SILENT = "endpoint is silent"
     SICK = "endpoint takes connections and fails probes"

@@ -20,10 +20,11 @@ SYNS_AFTER_S = (1.0, 3.0, 7.0, 15.0)
 class Session:
     """One client that is served: dialing while ``endpoint`` is empty."""
 
-    __slots__ = ("address", "client", "endpoint", "slow", "tried")
+    __slots__ = ("address", "client", "endpoint", "since", "slow", "tried")
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self.since = 0.0
         self.endpoint = ""
         self.address = ""
         self.tried: dict[str, list[str]] = {}
@@ -45,6 +46,10 @@ class Sessions:
 
     def clients(self) -> list[Client]:
         return [session.client for session in self._all.values()]
+
+    def has_before(self, name: str, at: float) -> bool:
+        """Whether a session of the endpoint began before that instant."""
+        return any(each.endpoint == name and each.since < at for each in self._all.values())
 
     def begin(self, client: Client) -> None:
         session = self._all[client.number] = Session(client)
@@ -193,6 +198,7 @@ class Sessions:
         session.slow.clear()
         process.addresses.answered(name, address)
         session.endpoint = name
+        session.since = process.world.clock.now
         session.address = address if len(endpoint.addresses) > 1 else ""
         counters = process.counters_of(name)
         counters.sessions += 1

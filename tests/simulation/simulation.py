@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections import Counter
@@ -10,8 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from gateway.scoreboard import Scoreboard
+from supervisor.core import next_master
+from supervisor.core.config import Config
 from supervisor.core.exit_codes import EXIT_CRASH_LOOP
-from supervisor.core.handover_state import HandoverState, decode
+from supervisor.core.handover_state import HandoverState
 from supervisor.core.workers.fleet import UPGRADE_RETRY_S
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.workers.inherited import InheritedDescriptors
@@ -25,6 +26,7 @@ from tests.simulation.network import CLUSTER, Network
 from tests.simulation.oracles import Oracle
 from tests.simulation.plan import SPAN_S, Event, Kind, draw_setup
 from tests.simulation.process import Process
+from tests.simulation.restart import take_stored
 
 SETTLES_WITHIN_S = UPGRADE_RETRY_S + 60.0
 ENDS_WITHIN_S = 20.0
@@ -64,7 +66,7 @@ class World:
         self.happened: Counter[Kind] = Counter()
         self.stopping = False
         self.keeps_records = False
-        """Whether a crash of the master is among what happens: a record costs much to write."""
+        """Whether a crash or a restart is among what happens: a record costs much to write."""
         self.given_up = False
         """Five workers in a row ended before any was ever ready: exit code 70, as documented."""
         self.wall_s = 1.7e9
@@ -82,9 +84,9 @@ class World:
 
     def run(self, plan: list[Event]) -> None:
         """Raises Violation if a promise is broken."""
-        self._boot(HandoverState(), InheritedDescriptors(), crashed=False, hopeless=False)
+        self.boot(HandoverState(), InheritedDescriptors())
         self._arrive()
-        self.keeps_records = any(event.kind is Kind.CRASH for event in plan)
+        self.keeps_records = any(event.kind in (Kind.CRASH, Kind.RESTART) for event in plan)
         for event in plan:
             self.clock.at(event.at, self._apply, event)
         self._go_on(lambda: self.clock.now >= BEGIN_S + SPAN_S, SPAN_S + 5.0)
@@ -289,22 +291,40 @@ class World:
     def is_certified(self, address: str) -> bool:
         return any(m.certified for m in self.network.members if address in m.addresses)
 
+    def shutting(self) -> bool:
+        """Whether the gateway is being stopped, or has ended."""
+        return self.stopping or self.given_up
+
     def wall(self) -> float:
         return self.wall_s + self.clock.now
 
     # -- images -------------------------------------------------------------------------------
 
-    def _boot(
+    def boot(
         self,
         state: HandoverState,
         inherited: InheritedDescriptors,
         *,
-        crashed: bool,
-        hopeless: bool,
+        config: Config | None = None,
+        workers: int = 0,
+        left: HandoverState | None = None,
+        crashed: bool = False,
+        hopeless: bool = False,
     ) -> None:
-        config = self.setup.config if self.master is None else self.master.config
+        """Begin the next image; ``left`` is what the record said, of which ``state`` fits.
+
+        Without a configuration and a number of workers it has those of the image before.
+        """
+        before = self.master
         self.master = Master(
-            self, config, state=state, inherited=inherited, crashed=crashed, hopeless=hopeless
+            self,
+            config or (before.config if before is not None else self.setup.config),
+            workers=workers or (before.workers if before is not None else self.setup.workers),
+            state=state,
+            inherited=inherited,
+            left=left,
+            crashed=crashed,
+            hopeless=hopeless,
         )
         self._orphan_unknown(inherited)
         if self.shared is not None and inherited.slots and not inherited.shared:
@@ -380,7 +400,7 @@ class World:
         inherited = InheritedDescriptors.from_names(
             ((name, 0) for name in master.named()), gens=state.gens, draining=state.draining
         )
-        self._end_image(master, gap_s)
+        self.end_image(master, gap_s)
         self.clock.after(gap_s, self._boot_next, state, inherited, False, hopeless)
 
     def crash(self, gap_s: float) -> None:
@@ -388,19 +408,14 @@ class World:
         master = self.master
         if master is None or not master.lives or not master.record or not master.ready:
             return
-        self.crashes += 1
-        self.checks.crashed()
-        state = decode(json.loads(master.record))
-        inherited = InheritedDescriptors.from_names(
-            ((name, 0) for name in master.stored()), gens=state.gens
-        )
-        self.members_oracle.left(state)
-        self.oracle.crashed(state)
-        state.totals.bury_others(inherited.worker_ids())
-        self._end_image(master, gap_s)
+        if master.draining:  # it leaves anyway, and the record says so
+            return
+        state, inherited = take_stored(self, master)
+        self.end_image(master, gap_s)
         self.clock.after(gap_s, self._boot_next, state, inherited, True, False)
 
-    def _end_image(self, master: Master, gap_s: float) -> None:
+    def end_image(self, master: Master, gap_s: float) -> None:
+        """The master is gone; the next one begins in ``gap_s``."""
         master.lives = False
         self.disturb_for(gap_s + 1.0)
         for process in self.processes:
@@ -422,8 +437,10 @@ class World:
             self.clock.at(
                 self.master_late_until, self._boot_next, state, inherited, crashed, hopeless
             )
-        else:
-            self._boot(state, inherited, crashed=crashed, hopeless=hopeless)
+            return
+        if crashed and self.master is not None:
+            state = next_master.fit(state, self.master.config, self.clock.now)
+        self.boot(state, inherited, crashed=crashed, hopeless=hopeless)
 
     # -- disturbances -------------------------------------------------------------------------
 

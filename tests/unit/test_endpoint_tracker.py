@@ -8,10 +8,12 @@ import dataclasses
 import pytest
 
 from gateway.core.endpoint import EndpointState
+from gateway.core.messages import Report
 from supervisor.core.admin.totals import Totals
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
-from supervisor.core.roster import Roster
+from supervisor.core.roster import Removed, Roster
+from supervisor.core.workers.worker_id import WorkerId
 from supervisor.endpoint_tracker import EndpointTracker
 from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.tls_contexts import TlsContexts
@@ -26,17 +28,18 @@ DEAD = "127.0.0.9"
 
 
 class Stage:
-    """One master's tracker and roster."""
+    """One master's tracker, roster and totals."""
 
     def __init__(self, config: Config = QUICK) -> None:
         log = Logbook()
         self.roster = Roster()
+        self.totals = Totals()
         self.it = EndpointTracker(
             asyncio.get_running_loop(),
             config,
             log,
             roster=self.roster,
-            totals=Totals(),
+            totals=self.totals,
             send=lambda _: None,
             contexts=TlsContexts(),
             certificates=CertificateWatch(log),
@@ -121,5 +124,26 @@ def test_one_that_was_coming_back_has_not_its_whole_share_at_once() -> None:
             after.it.remember((web,), (), health, before.roster.since)
             assert after.roster.members[0].ramp == 10
             await after.it.close()
+
+    asyncio.run(main())
+
+
+def test_sessions_of_workers_that_have_not_reported_yet_keep_an_endpoint() -> None:
+    """A master after a crash counts anew, and does not take what it does not know for nothing."""
+
+    async def main() -> None:
+        endless = dataclasses.replace(QUICK, removal_grace_s=0.0)
+        web = Discovered("web:1", "web", 1, ("127.0.0.1",))
+        removed = Removed(found=web, at=-1e6, grace_s=0.0, sessions=1)
+        after = Stage(endless)
+        after.totals.expect({WorkerId(0, 1)})
+        after.it.remember((), (removed,), {})
+        after.it.on_tick()
+        assert [member.found for member in after.roster.members] == [web]
+        report = Report(snapshot_version=1, sessions=0, loop_lag_s=0.0, rss_bytes=1, endpoints={})
+        after.totals.report(0, 1, report)
+        after.it.on_tick()
+        assert not after.roster.members
+        await after.it.close()
 
     asyncio.run(main())

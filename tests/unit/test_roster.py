@@ -136,6 +136,23 @@ def test_one_that_came_back_in_time_is_as_if_it_never_left() -> None:
     assert roster.members[0].sessions == 2
 
 
+def test_sessions_that_nobody_told_of_yet_keep_an_endpoint() -> None:
+    """Beside workers of a former master a count is too low until each of them has reported."""
+    roster = Roster()
+    roster.resolve([A, B], 0, 0)
+    roster.sessions("b:1", 3)
+    roster.assume_sessions()
+    assert [member.sessions for member in roster.members] == [1, 3]
+    roster.judge("a:1", False, 0)
+    roster.resolve([B], 0, 0)
+    for at_least, gone in ((True, ()), (False, ("a:1",))):
+        roster.sessions("a:1", 0, at_least=at_least)
+        roster.sessions("b:1", 4, at_least=at_least)
+        roster.sessions("nobody", 4, at_least=at_least)
+        assert roster.advance(1e9) == gone
+    assert [member.sessions for member in roster.members] == [4]
+
+
 def test_grace_zero_waits_for_the_last_session() -> None:
     """With a grace of 0 a removed endpoint goes when its last session ended, and is settled."""
     roster = Roster()

@@ -48,6 +48,8 @@ class Totals:
         self._dead = Sums()
         self._living: dict[tuple[int, int], _Living] = {}
         self._gone: collections.deque[tuple[int, int]] = collections.deque(maxlen=LATE_REPORTS)
+        self._expected: set[tuple[int, int]] = set()
+        """Workers of a former master that have not reported yet."""
         self._known: frozenset[str] | None = None
         self.last_turned_away: dict[str, str] = {}
         """The last client that was turned away, by reason."""
@@ -56,6 +58,7 @@ class Totals:
         """Take the newest report of a live worker; a report that comes after gone() is ignored."""
         if (slot, gen) in self._gone:
             return
+        self._expected.discard((slot, gen))
         worker = self._living.get((slot, gen))
         for reason, client in report.last_turned_away.items():
             if worker is None or worker.report.last_turned_away.get(reason) != client:
@@ -75,17 +78,21 @@ class Totals:
         if last is not None:
             self.report(slot, gen, last)
         self._gone.append((slot, gen))
+        self._expected.discard((slot, gen))
         if (worker := self._living.pop((slot, gen), None)) is not None:
             self._dead.add(worker.report)
             self._dead.add_cpu(slot, worker.report.cpu_s)
             for name, part in worker.report.endpoints.items():
                 self._bury(name, part)
 
-    def bury_others(self, workers: Collection[WorkerId]) -> None:
-        """Only these workers live: the others ended when nobody was there to see it."""
-        living = {(who.slot, who.gen) for who in workers}
-        for slot, gen in [who for who in self._living if who not in living]:
-            self.gone(slot, gen)
+    def expect(self, workers: Collection[WorkerId]) -> None:
+        """These workers of a former master live, and may have sessions."""
+        self._expected = {(who.slot, who.gen) for who in workers} - self._living.keys()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every worker of a former master has said by now what it has, or is gone."""
+        return not self._expected
 
     def retain(self, endpoints: Collection[str]) -> None:
         """Only these endpoints exist; keep no counters under the names of others."""

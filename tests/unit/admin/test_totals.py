@@ -137,14 +137,17 @@ def test_a_dead_worker_keeps_counting_but_holds_no_session() -> None:
     assert totals.worker_sessions_total(0, 2) == 1
 
 
-def test_workers_that_ended_unseen_hold_no_session() -> None:
-    """The master crashed, and the next one finds only some of the workers of the record."""
+def test_totals_are_complete_once_each_former_worker_has_reported_or_is_gone() -> None:
+    """A worker that has reported to the master before, over an upgrade, is not waited for."""
     totals = Totals()
+    assert totals.complete
     totals.report(0, 1, report(sessions=1, a=moved(3, sessions=1)))
-    totals.report(1, 1, report(sessions=2, a=moved(5, sessions=2)))
-    totals.bury_others({WorkerId(1, 1), WorkerId(2, 1)})
-    sums = totals.sums()
-    assert (sums.sessions, sums.overall.sessions_total) == (2, 8)
+    totals.expect({WorkerId(0, 1), WorkerId(1, 1), WorkerId(2, 1)})
+    totals.report(1, 1, report())
+    totals.report(3, 1, report())
+    assert not totals.complete
+    totals.gone(2, 1)
+    assert totals.complete
 
 
 def test_the_last_report_may_come_with_the_exit() -> None:
