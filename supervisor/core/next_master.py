@@ -49,11 +49,14 @@ def fit(state: HandoverState, config: Config, now: float) -> HandoverState:
     left = tuple(
         Removed(found=each, at=now, grace_s=config.removal_grace_s) for each in state.found
     )
+    fitting = state
+    if not same_listen:  # also workers that a crash left cannot be kept
+        fitting = HandoverState(gens=state.gens, snapshot_version=state.snapshot_version)
     return dataclasses.replace(
-        state,
+        fitting,
         found=(),
         removed=(*state.removed, *left),
+        health=state.health,
         discovery=None,
         member_list=None,
-        listen=state.listen if same_listen else (),
     )

@@ -60,11 +60,12 @@ def test_other_targets_forget_the_endpoints() -> None:
 
 
 def test_other_listen_addresses_forget_the_endpoints() -> None:
-    """They may be one of the new addresses."""
+    """They may be one of the new addresses. Workers of before do not listen there."""
     other = dataclasses.replace(CONFIG, listen_addr=(HostPort("127.0.0.1", 1),))
     left = fit(STATE, other, NOW)
     assert without_endpoints(left)
-    assert not left.listen
+    assert (left.listen, left.image, left.workers) == ((), None, 0)
+    assert left.removed == (Removed(found=FOUND[0], at=NOW, grace_s=CONFIG.removal_grace_s),)
 
 
 def test_another_tls_check_forgets_the_endpoints() -> None:
