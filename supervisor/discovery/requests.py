@@ -13,6 +13,11 @@ from dataclasses import field
 from gateway.core.records import dataclass
 from supervisor.core.config import Config
 
+PAUSE_S = 0.05
+"""Between two resolutions that nobody asked for. Something that is due at once whatever is done
+about it, by a mistake, must not keep the master from everything else; what is due in order is due
+after half a second at the earliest."""
+
 
 class ReloadFailedError(Exception):
     """The new targets cannot be used and the old ones stay in use; the text says why."""
@@ -93,9 +98,12 @@ class Requests:
 
     async def wait(self, due_at: Callable[[], float | None]) -> None:
         """Until there is a request, or what :meth:`look_again` may change is due."""
+        now = asyncio.get_running_loop().time
+        earliest_at = now() + PAUSE_S
         while True:
             due = due_at()
-            if self._next or (due is not None and due <= asyncio.get_running_loop().time()):
+            due = None if due is None else max(due, earliest_at)
+            if self._next or (due is not None and due <= now()):
                 return
             self._kick.clear()
             with contextlib.suppress(TimeoutError):
