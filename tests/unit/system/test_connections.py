@@ -82,7 +82,7 @@ def test_a_completed_handshake_is_told_from_one_that_waits() -> None:
         asyncio.run(visit())
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     """Other tests of this process dial as they did."""
     yield
@@ -91,7 +91,6 @@ def as_before() -> Iterator[None]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("version", ["off", "v1", "v2"])
-@pytest.mark.usefixtures("as_before")
 def test_an_introduction(version: str, host: str) -> None:
     """A connection says that it is the gateway's own: LOCAL, or its own addresses in version 1."""
     heard: list[bytes] = []
@@ -119,7 +118,6 @@ def test_an_introduction(version: str, host: str) -> None:
     assert b"".join(heard) == expected[version]
 
 
-@pytest.mark.usefixtures("as_before")
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
@@ -160,7 +158,6 @@ def test_a_knock_is_not_introduced() -> None:
     test_a_handshake_is_taken_back()
 
 
-@pytest.mark.usefixtures("as_before")
 def test_the_address_to_dial_from() -> None:
     """Connections come from the address of their family, if there is one."""
     seen: list[str] = []
@@ -177,7 +174,6 @@ def test_the_address_to_dial_from() -> None:
     assert seen == ["127.0.0.9", "::1"]
 
 
-@pytest.mark.usefixtures("as_before")
 def test_an_address_of_another_host() -> None:
     """An address that is not this host's is named, and a dial from it fails as such."""
     assert find_foreign_source(Config(source_addr=("127.0.0.9", "::1"))) == ""
