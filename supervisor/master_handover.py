@@ -11,6 +11,7 @@ import asyncio
 from supervisor.core.discovery.targets import describe_targets
 from supervisor.core.handover_state import HandoverState
 from supervisor.gateway_view import make_view
+from supervisor.handover.record import CANNOT_RECORD
 from supervisor.parts import Parts
 
 
@@ -61,7 +62,10 @@ class MasterHandover:
     def write_record(self) -> None:
         """Keep the record for the next master up to date, if there is one."""
         if self._parts.record is not None:
-            self._parts.record.write(self.state())
+            try:
+                self._parts.record.write(self.state())
+            except OSError as error:  # no memory for it: the next time it is tried again
+                self._parts.log.warn(CANNOT_RECORD, error=str(error))
 
     def find_obstacle(self) -> str:
         """What is in the way of an upgrade; "" if nothing is."""

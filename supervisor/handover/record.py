@@ -17,6 +17,8 @@ from supervisor.core.handover_state import HandoverState, encode
 from supervisor.core.next_master import after_crash, after_restart
 from supervisor.workers.descriptor_store import DescriptorStore
 
+CANNOT_RECORD = "cannot record the state for the next master"
+
 RECORD_NAME = "handover-record"
 """Of its descriptor in the store."""
 
@@ -26,7 +28,7 @@ def open_record(store: DescriptorStore, log: Log) -> HandoverRecord | None:
     try:
         return HandoverRecord(store)
     except OSError as error:
-        log.warn("cannot record the state for the next master", error=str(error))
+        log.warn(CANNOT_RECORD, error=str(error))
         return None
 
 

@@ -101,7 +101,7 @@ def _after_a_restart(stored: list[tuple[str, int]]) -> Inheritance:
             os.close(fd)
     rest = [(name, fd) for name, fd in stored if name != RECORD_NAME]
     # A record may be older than the last workers, so names count too; but no number comes again.
-    inherited = InheritedDescriptors.from_names(rest, gens=state.gens)
+    inherited = InheritedDescriptors.from_names(rest, gens=state.gens, leaving=state.draining)
     return Inheritance(state, inherited, crashed=state.image is not None)
 
 

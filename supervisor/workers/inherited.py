@@ -60,12 +60,14 @@ class InheritedDescriptors:
         *,
         gens: Mapping[int, int] | None = None,
         draining: Iterable[WorkerId] | None = None,
+        leaving: Iterable[WorkerId] = (),
     ) -> InheritedDescriptors:
         """Sort descriptors by the names of :func:`listener_name` and its like.
 
         ``gens`` (the highest generation of each slot) and ``draining`` are known where a former
-        image says more than names can.
+        image says more than names can. ``leaving``: some of those that drain, from a record.
         """
+        known = frozenset(leaving)
         inherited = cls(told_to_drain=draining is not None)
         for name, fd in named:
             if not inherited._take(name, fd):
@@ -76,8 +78,10 @@ class InheritedDescriptors:
             slot.gen = max(slot.workers, default=0)
             if draining is None:
                 # The newest is the one that serves: an older one was told to drain, or was about to
-                # be when the master before us ended.
-                slot.draining = set(slot.workers) - {slot.gen}
+                # be when the master before us ended. But its successor may have ended by now.
+                slot.draining = set(slot.workers)
+                if WorkerId(index, slot.gen) not in known:
+                    slot.draining.discard(slot.gen)
             else:
                 slot.draining = {who.gen for who in draining if who.slot == index}
         for index, gen in (gens or {}).items():

@@ -184,6 +184,8 @@ class Master:
                 issued = self.fleet.step(event, self.world.clock.now)
             except IllegalTransitionError as error:
                 raise Violation("legal transitions", f"{event}: {error}") from error
+            if any(isinstance(command, commands.Retire) for command in issued):
+                self.write_record()
             for command in issued:
                 self._perform(command)
         self._stepping = False

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from supervisor.cli.admin_client import UnreachableError, fetch_status
+from supervisor.core.workers.worker_id import WorkerId
 from supervisor.handover.record import RECORD_NAME
+from supervisor.handover.state import read_state
 from tests.backends import Backend, echo
 from tests.clients import connect, echoes
 from tests.dns import Fault, NameServer
@@ -308,3 +310,20 @@ def test_a_record_is_no_older_than_the_last_master(tmp_path: Path) -> None:
         gateway.manager.serve()
         assert RECORD_NAME not in [name for name, _ in gateway.manager.stored]
         assert echoes(gateway.address, 10)
+
+
+def test_the_record_knows_who_drains(tmp_path: Path) -> None:
+    """Else the next master takes one for a worker that serves, if its successor has just ended."""
+    flags = ("--workers=1", "--drain-timeout=600s")
+    with (
+        Backend(echo) as backend,
+        managed(tmp_path, *flags, f"--endpoints={backend.address}") as gateway,
+        connect(gateway.address) as session,
+    ):
+        session.sendall(b"a")
+        assert session.recv(1) == b"a"
+        gateway.restart()
+        gateway.until(lambda status: len(status["workers"]) == 2)
+        gateway.until(lambda status: count_ready(status) == 1)
+        (record,) = [fd for name, fd in gateway.manager.stored if name == RECORD_NAME]
+        gateway.manager.until(lambda: read_state(record).draining == (WorkerId(0, 1),))

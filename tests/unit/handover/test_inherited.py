@@ -20,6 +20,16 @@ def test_no_generation_is_used_twice() -> None:
     assert inherited.slots[0].draining == {3}
 
 
+def test_the_newest_worker_may_be_one_that_drains() -> None:
+    """Its successor ended just before the master did, and the next one was not ready."""
+    names = [f"{kind}.{slot}.3" for slot in (0, 1) for kind in ("ctl", "pipe", "pid")]
+    inherited = InheritedDescriptors.from_names(
+        ((name, 0) for name in names), leaving=[WorkerId(0, 2), WorkerId(0, 3)]
+    )
+    assert [slot.draining for slot in inherited.slots.values()] == [{3}, set()]
+    assert not inherited.told_to_drain, "nobody knows whether it heard of it"
+
+
 def test_the_process_of_a_worker_is_found_by_its_pidfd() -> None:
     """Before anything is taken over: without a descriptor it fails, and nothing is lost."""
     pidfd = os.pidfd_open(os.getpid())
