@@ -222,6 +222,7 @@ class Master:
             listen=[str(address) for address in parts.listen],
             workers=parts.pool.wanted if parts.pool else 0,
         )
+        self._handover.write_record()
         parts.tasks.start(self._after_ready(), "after ready")
 
     async def _after_ready(self) -> None:

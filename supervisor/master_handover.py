@@ -61,11 +61,14 @@ class MasterHandover:
 
     def write_record(self) -> None:
         """Keep the record for the next master up to date, if there is one."""
-        if self._parts.record is not None:
-            try:
-                self._parts.record.write(self.state())
-            except OSError as error:  # no memory for it: the next time it is tried again
-                self._parts.log.warn(CANNOT_RECORD, error=str(error))
+        parts = self._parts
+        if parts.record is None:
+            return
+        kept = parts.left.is_crash_of(parts.image)
+        try:
+            parts.record.write(self.state(), ours=parts.ready or kept)
+        except OSError as error:  # no memory for it: the next time it is tried again
+            parts.log.warn(CANNOT_RECORD, error=str(error))
 
     def find_obstacle(self) -> str:
         """What is in the way of an upgrade; "" if nothing is."""

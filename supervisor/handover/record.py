@@ -2,9 +2,13 @@
 
 A running master keeps it up to date, for the case that it crashes. Then the same program starts
 again and keeps the workers, because replacing them would cut their sessions at the drain's
-deadline: so the record says which program it is, and what its workers know. A master that leaves
-for the next one says so in the record. The next one replaces the workers, because it may be another
-program with another configuration, and goes on with the endpoints until DNS answers.
+deadline: so the record says which program it is, and what its workers know. Until workers of its
+own are ready it does not say which program it is: those that serve may be of another program, or of
+another configuration, and the next master replaces them as this one would have.
+
+A master that leaves for the next one says so in the record. The next one replaces the workers,
+because it may be another program with another configuration, and goes on with the endpoints until
+DNS answers.
 """
 
 from __future__ import annotations
@@ -42,9 +46,13 @@ class HandoverRecord:
         self._fd = os.memfd_create(RECORD_NAME)
         store.keep(RECORD_NAME, self._fd)
 
-    def write(self, state: HandoverState) -> None:
-        """Replace what the record says. A crash in the middle leaves one that is not understood."""
-        kept = after_restart(state) if self._leaving else after_crash(state)
+    def write(self, state: HandoverState, *, ours: bool) -> None:
+        """Replace what the record says. A crash in the middle leaves one that is not understood.
+
+        ``ours``: whether the workers that serve are of this program and configuration. Those of a
+        former master are replaced after a crash, too.
+        """
+        kept = after_crash(state) if ours and not self._leaving else after_restart(state)
         text = json.dumps(encode(kept), default=str).encode()
         os.pwrite(self._fd, text, 0)
         os.ftruncate(self._fd, len(text))
@@ -53,7 +61,7 @@ class HandoverRecord:
         """From now on the next master replaces the workers, and follows its own configuration."""
         self._leaving = True
         try:
-            self.write(state)
+            self.write(state, ours=False)
         except OSError:  # no memory for it: the next master begins as the first one did
             self.withdraw()
 

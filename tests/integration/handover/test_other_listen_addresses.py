@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.handover.record import RECORD_NAME
 from tests.backends import Backend, echo
 from tests.clients import echoes
 from tests.integration.handover.test_record import Managed
@@ -126,3 +127,20 @@ def test_an_address_that_another_program_has(tmp_path: Path) -> None:
         other.stop()
         gateway.manager.until(lambda: gateway.manager.ready, 60)
         assert gateway.serves(gateway.a, gateway.b)
+
+
+def test_a_crash_before_the_new_workers_are_ready(tmp_path: Path) -> None:
+    """The third master replaces the first one's workers, as the second would have."""
+    with moved(tmp_path, "127.0.0.1:A") as gateway, clients_of(gateway.a) as served:
+        manager = gateway.manager
+        manager.end_main(signal.SIGTERM)
+        gateway.listen("127.0.0.1:A,127.0.0.1:B")
+        manager.heard.clear()
+        manager.launch()
+        begun = f"FDSTORE=1\nFDNAME={RECORD_NAME}"
+        manager.until(lambda: begun in manager.heard, 60)
+        manager.end_main(signal.SIGKILL)
+        assert not manager.ready, "it was too fast to be killed"
+        manager.start()
+        assert gateway.serves(gateway.a, gateway.b)
+    assert all(served)
