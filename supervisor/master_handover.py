@@ -35,6 +35,7 @@ class MasterHandover:
             | parts.interim_admin.named_descriptors()
             | parts.left.others,
             workers=part.workers,
+            workers_given=parts.workers_given,
             gens=part.gens,
             draining=part.draining,
             totals=parts.totals,

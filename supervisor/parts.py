@@ -47,6 +47,8 @@ class Parts:
         """In use; a reload replaces it."""
         self.listen: tuple[Address, ...] = ()
         """The listen addresses as literals; none until they are known."""
+        self.workers_given = 0
+        """How many workers the configuration asks for; 0 until the host was looked at."""
         self.ready = False
         """Whether every slot has had a worker that was ready."""
         self.pool: WorkerPool | None = None

@@ -16,6 +16,7 @@ from gateway.process_title import set_title
 from supervisor.admin.lifecycle import PATIENCE_S
 from supervisor.admin.port_monitor import PortMonitor
 from supervisor.core.discovery.targets import describe_targets
+from supervisor.core.next_master import count_workers
 from supervisor.discovery.listen_addresses import wait_for_listen
 from supervisor.discovery.loop import NoEndpointsError
 from supervisor.discovery.publication import STAYING
@@ -157,7 +158,9 @@ class Startup:
         """How many workers there are to be; the host's open files are shared out accordingly."""
         parts = self._parts
         open_files = limits.raise_open_files()
-        slots = parts.left.state.workers or parts.config.workers or limits.usable_cpus()
+        left = parts.left
+        parts.workers_given = parts.config.workers or limits.usable_cpus()
+        slots = count_workers(left.state, parts.workers_given, restarted=left.restarted)
         slots = min(slots, messages.MAX_SLOTS)
         parts.log.info(
             "starting",

@@ -46,7 +46,8 @@ class Image:
 class HandoverState:
     """Everything but the descriptors themselves, which travel beside it under the same names.
 
-    ``workers``: how many there are to be, 0 if nobody says. ``gens``: the highest generation that
+    ``workers``: how many there are to be, 0 if nobody says; ``workers_given``: how many the
+    configuration asked for. ``gens``: the highest generation that
     each slot used. ``draining``: workers that were told to leave. ``found``: the last good
     endpoints. ``removed``: those that left DNS and are in their grace. ``since``: since when
     others drain or come back. ``member_list``: the list of the cluster that they follow;
@@ -59,6 +60,7 @@ class HandoverState:
 
     descriptors: dict[str, int] = field(default_factory=dict)
     workers: int = 0
+    workers_given: int = 0
     gens: dict[int, int] = field(default_factory=dict)
     draining: tuple[WorkerId, ...] = ()
     totals: Totals = field(default_factory=Totals)
@@ -93,6 +95,7 @@ def encode(state: HandoverState) -> dict[str, Any]:
         "failure": state.failure,
         "facts": {
             "wanted": state.workers,
+            "workers_given": state.workers_given,
             "gens": [[slot, gen] for slot, gen in state.gens.items()],
             "leaving": [[who.slot, who.gen] for who in state.draining],
             "totals": state.totals.export(),
@@ -126,7 +129,8 @@ def decode(document: object) -> HandoverState:
     events: list[Any] = _get(facts, "events", [])
     return HandoverState(
         descriptors=_numbers(_get(whole, "fds", {})),
-        workers=_get(facts, "wanted", 0),
+        workers=max(_get(facts, "wanted", 0), 0),
+        workers_given=_get(facts, "workers_given", 0),
         gens=dict(_pairs(_get(facts, "gens", []))),
         draining=tuple(WorkerId(*pair) for pair in _pairs(_get(facts, "leaving", []))),
         totals=_totals(facts.get("totals")),

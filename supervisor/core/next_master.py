@@ -34,6 +34,17 @@ def after_restart(state: HandoverState) -> HandoverState:
     return dataclasses.replace(after_crash(state), image=None, workers=0, reload=ReloadView())
 
 
+def count_workers(state: HandoverState, configured: int, *, restarted: bool) -> int:
+    """How many workers there are to be.
+
+    TTIN and TTOU count until the configuration names another number, or somebody restarts the
+    gateway.
+    """
+    if restarted or state.workers_given not in (0, configured):
+        return configured
+    return state.workers or configured
+
+
 def fit(state: HandoverState, config: Config, now: float) -> HandoverState:
     """What of a state holds for the configuration of a master that is another process.
 

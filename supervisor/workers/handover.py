@@ -29,9 +29,17 @@ class PoolHandover:
 
 
 def hand_over(
-    fleet: Fleet, handles: WorkerHandles, sockets: Sockets, rows: ScoreboardRows
+    fleet: Fleet,
+    handles: WorkerHandles,
+    sockets: Sockets,
+    rows: ScoreboardRows,
+    *,
+    workers: int,
 ) -> PoolHandover:
-    """Everything that the next master needs; nothing changes."""
+    """Everything that the next master needs; nothing changes.
+
+    ``workers``: how many there are to be, which the fleet does not know before its start.
+    """
     named = {"scoreboard": rows.scoreboard.fd} | sockets.named_descriptors()
     for worker in fleet.workers():
         handle = handles.find(worker.who)
@@ -43,7 +51,7 @@ def hand_over(
             named |= handle.descriptors(worker.who)
     return PoolHandover(
         descriptors=named,
-        workers=fleet.wanted,
+        workers=workers,
         gens={slot.index: slot.gen for slot in fleet.slots},
         draining=tuple(
             worker.who

@@ -210,7 +210,7 @@ class WorkerPool:
     @property
     def wanted(self) -> int:
         """How many workers there are to be."""
-        return self._fleet.wanted
+        return self._fleet.wanted or self._wanted
 
     @property
     def any_live(self) -> bool:
@@ -374,7 +374,7 @@ class WorkerPool:
 
     def hand_over(self) -> PoolHandover:
         """Everything that the next master needs; the descriptors stay ours. For ``execve``."""
-        return hand_over(self._fleet, self._handles, self._sockets, self._rows)
+        return hand_over(self._fleet, self._handles, self._sockets, self._rows, workers=self.wanted)
 
 
 def _limits(config: Config) -> Limits:

@@ -10,7 +10,7 @@ from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.targets import describe_targets, describe_tls_check
 from supervisor.core.handover_state import HandoverState, Image
-from supervisor.core.next_master import after_crash, after_restart, fit
+from supervisor.core.next_master import after_crash, after_restart, count_workers, fit
 from supervisor.core.roster import Removed
 
 NOW = 100.0
@@ -90,3 +90,16 @@ def test_sessions_of_endpoints_of_another_configuration_have_the_grace() -> None
     )
     left = fit(state, other, NOW)
     assert left.removed == (gone, Removed(found=FOUND[0], at=NOW, grace_s=7.0))
+
+
+def test_signals_count_until_the_configuration_names_another_number() -> None:
+    """A state of which nobody says what was configured is believed."""
+    state = dataclasses.replace(STATE, workers_given=2)
+    assert count_workers(state, 2, restarted=False) == 3
+    assert count_workers(state, 4, restarted=False) == 4
+    assert count_workers(STATE, 4, restarted=False) == 3
+    assert count_workers(HandoverState(), 4, restarted=False) == 4
+
+
+def test_a_restart_begins_with_what_is_configured() -> None:
+    assert count_workers(dataclasses.replace(STATE, workers_given=2), 2, restarted=True) == 2

@@ -1,0 +1,74 @@
+"""An upgrade, a crash or a restart, after which the configuration names another number."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.backends import Backend, echo
+from tests.clients import connect, echoes
+from tests.integration.handover.test_record import Managed, count_ready
+
+pytestmark = pytest.mark.timeout(300)
+
+ROADS = ["upgrade", "crash", "restart"]
+
+
+class Counted:
+    """A gateway whose configuration names a number of workers."""
+
+    def __init__(self, folder: Path, endpoint: str) -> None:
+        self._config = folder / "gateway.toml"
+        self.want(2)
+        flags = (f"--config-file={self._config}", f"--endpoints={endpoint}")
+        self.managed = Managed(folder, *flags)
+        self.manager = self.managed.manager
+
+    def want(self, workers: int) -> None:
+        self._config.write_text(f"workers = {workers}\n")
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.manager.main is not None
+        self.manager.main.send_signal(number)
+
+    def go(self, road: str) -> None:
+        """The next master begins, and is ready."""
+        match road:
+            case "upgrade":
+                self.manager.ready = False
+                self.signal(signal.SIGUSR2)
+                self.manager.until(lambda: self.manager.ready, 60)
+            case "crash":
+                self.managed.crash()
+            case _:
+                self.managed.restart()
+
+    def has(self, workers: int) -> None:
+        self.managed.until(lambda status: count_ready(status) == workers)
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_another_number_is_taken_and_no_session_ends(tmp_path: Path, road: str) -> None:
+    """Whatever TTIN and TTOU had led to; without another number that stays, but for a restart."""
+    with Backend(echo) as backend:
+        gateway = Counted(tmp_path, backend.address)
+        try:
+            gateway.manager.start()
+            with connect(gateway.managed.address) as session:
+                session.sendall(b"a")
+                assert session.recv(1) == b"a"
+                gateway.signal(signal.SIGTTIN)
+                gateway.has(3)
+                gateway.go(road)
+                gateway.has(2 if road == "restart" else 3)
+                for workers in (1, 4):
+                    gateway.want(workers)
+                    gateway.go(road)
+                    gateway.has(workers)
+                    assert all(echoes(gateway.managed.address, 10) for _ in range(8))
+                session.sendall(b"b")
+                assert session.recv(1) == b"b"
+        finally:
+            gateway.manager.stop()
