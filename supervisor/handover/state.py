@@ -106,11 +106,11 @@ def _after_a_restart(stored: list[tuple[str, int]]) -> Inheritance:
 
 
 def read_state(document: int) -> HandoverState:
-    """Decode a document; it may be read again, and stays open."""
-    size = os.fstat(document).st_size
+    """Decode a document; it may be read again, and stays open. What is none says nothing."""
     try:
+        size = os.fstat(document).st_size
         return decode(json.loads(os.pread(document, size, 0)))
-    except ValueError:
+    except (ValueError, RecursionError, OSError):
         return HandoverState()
 
 

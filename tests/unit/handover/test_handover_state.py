@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.handover_state import FORMAT, HandoverState, Image, decode, encode
 from supervisor.core.roster import Removed, Since
 from supervisor.core.workers.worker_id import WorkerId
+from supervisor.handover.state import read_state
 
 KEPT = sorted((Path(__file__).parent / "states").glob("*.json"))
 
@@ -184,3 +186,22 @@ def test_no_value_of_a_wrong_type_ends_the_next_image(key: str, value: object) -
     json.dumps(encode(decode(document)), default=str)
     document[key] = value
     json.dumps(encode(decode({"fds": value, "image": value, "failure": value})), default=str)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"null", b"[" * 100_000, b"9" * 10_000])
+def test_a_document_that_is_none_says_nothing(content: bytes) -> None:
+    document = os.memfd_create("handover")
+    try:
+        os.write(document, content)
+        assert read_state(document) == HandoverState()
+    finally:
+        os.close(document)
+
+
+def test_a_pipe_is_no_document() -> None:
+    pipe_r, pipe_w = os.pipe()
+    try:
+        assert read_state(pipe_r) == HandoverState()
+    finally:
+        os.close(pipe_r)
+        os.close(pipe_w)
