@@ -313,10 +313,8 @@ class Fleet:
         for slot in self.slots:
             self._out += adopters.assign_adopter(self.slots, slot, now)
         for slot in self.slots:
-            if not slot.wanted and (slot.adopter is not None or not slot.bound):
-                for worker in (slot.occupant, slot.successor):
-                    if worker is not None:
-                        self._retire(worker, now, deadline_s=self.limits.drain_timeout_s)
+            if not slot.wanted:
+                self._empty(slot, now)
         if not self.announced and all(
             slot.serving and slot.occupant is not None and not slot.occupant.stale
             for slot in self.slots
@@ -324,6 +322,18 @@ class Fleet:
         ):
             self.announced = bool(self.slots)
             self._out += [commands.AnnounceReady()] if self.slots else []
+
+    def _empty(self, slot: Slot, now: float) -> None:
+        """Have the workers of a slot leave once others accept from its listeners.
+
+        A worker that starts may have bound them, and nobody else would have them if it left now and
+        the master ended before it heard of that: clients that wait there would be reset.
+        """
+        for worker in (slot.occupant, slot.successor):
+            if worker is None or (slot.bound and slot.adopter is None):
+                continue
+            if slot.bound or worker.state is not WorkerState.STARTING:
+                self._retire(worker, now, deadline_s=self.limits.drain_timeout_s)
 
     def _find_aged(self, now: float) -> None:
         """Mark the oldest worker that is past its age, one at a time."""

@@ -363,13 +363,30 @@ def test_no_more_workers_than_there_are_slots() -> None:
 
 
 def test_a_worker_retired_while_it_starts() -> None:
-    """Its Ready may cross our order: it drains all the same."""
+    """First somebody else accepts. Its Ready may cross our order: it drains all the same."""
     play = filled(1)
     play.do(events.Resize(+1))
-    assert play.do(events.Resize(-1)) == [commands.Retire(B, 30.0, False)]
+    assert play.do(events.Resize(-1)) == [], "nobody else may have what it has bound"
+    assert play.do(events.WorkerBound(B)) == [
+        commands.AdoptListeners(A, 1),
+        commands.Retire(B, 30.0, False),
+    ]
     assert play.do(events.WorkerReady(B)) == []
     assert play.ticks(30.0 + KILL_MARGIN_S + 2 * TICK_S) == [commands.Kill(B, "deadline")]
     assert play.do(events.WorkerExited(B)) == []
+
+
+def test_a_worker_that_is_not_wanted_any_more_and_never_binds_is_killed() -> None:
+    """None takes its place. One that is ready has bound all that it is to bind."""
+    play = filled(1, worker_timeout_s=1.0)
+    play.do(events.Resize(+1))
+    play.do(events.Resize(-1))
+    assert play.ticks(1.1, (A,)) == [commands.Kill(B, "start-timeout")]
+    assert play.do(events.WorkerExited(B)) == []
+    play.do(events.Resize(+1))
+    play.do(events.Resize(-1))
+    next_one = WorkerId(1, 2)
+    assert play.do(events.WorkerReady(next_one)) == [commands.Retire(next_one, 30.0, False)]
 
 
 def test_a_draining_worker_that_hangs_is_killed() -> None:
