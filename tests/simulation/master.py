@@ -144,7 +144,9 @@ class Master:
 
     def _start_pool(self) -> None:
         self.started = True
-        slots = self._state.workers or self.workers
+        slots = next_master.count_workers(
+            self._state, self.workers, restarted=self.left is not None
+        )
         self.totals.expect(self.inherited.worker_ids())
         self._publish_first()
         for who, process in self.world.known(self.inherited):
@@ -508,6 +510,7 @@ class Master:
         return HandoverState(
             descriptors=dict.fromkeys(self.named(), 0),
             workers=self.fleet.wanted,
+            workers_given=self.workers,
             gens={slot.index: slot.gen for slot in self.fleet.slots},
             draining=tuple(
                 worker.who
