@@ -14,6 +14,7 @@ from dataclasses import field
 from typing import Any, TypeVar
 
 from gateway.core.address import parse_tcp_endpoint
+from gateway.core.messages import MAX_SLOTS
 from gateway.core.records import dataclass
 from supervisor.core.admin.totals import Totals
 from supervisor.core.admin.views import DiscoveryView, MemberSyncView, ReloadView
@@ -27,6 +28,9 @@ from supervisor.core.workers.worker_id import WorkerId
 
 FORMAT = 1
 """Raised when a key changes its meaning; keys that come or go need no new number."""
+
+_MOST = 2**53
+"""No number that counts something here gets so large; larger ones are of no use to anybody."""
 
 T = TypeVar("T")
 
@@ -129,14 +133,14 @@ def decode(document: object) -> HandoverState:
     events: list[Any] = _get(facts, "events", [])
     return HandoverState(
         descriptors=_numbers(_get(whole, "fds", {})),
-        workers=max(_get(facts, "wanted", 0), 0),
-        workers_given=_get(facts, "workers_given", 0),
-        gens=dict(_pairs(_get(facts, "gens", []))),
-        draining=tuple(WorkerId(*pair) for pair in _pairs(_get(facts, "leaving", []))),
+        workers=_count(facts, "wanted"),
+        workers_given=_count(facts, "workers_given"),
+        gens={who.slot: who.gen for who in _worker_ids(_get(facts, "gens", []))},
+        draining=tuple(_worker_ids(_get(facts, "leaving", []))),
         totals=_totals(facts.get("totals")),
         started_at=_number(facts.get("started_at")),
         started_boot_s=_number(facts.get("started_boot_s")),
-        snapshot_version=_get(facts, "version", 0),
+        snapshot_version=_count(facts, "version"),
         found=tuple(_each(_get(facts, "found", []), _discovered)),
         removed=tuple(_each(_get(facts, "removed", []), _removed)),
         since=_since(_get(facts, "since", {})),
@@ -183,11 +187,20 @@ def _texts(values: Sequence[Any]) -> tuple[str, ...]:
     return tuple(each for each in values if isinstance(each, str))
 
 
-def _pairs(values: Sequence[Any]) -> list[tuple[int, int]]:
+def _count(document: Mapping[str, Any], key: str) -> int:
+    """The number under ``key`` if it can be one of ours, else 0."""
+    value = _get(document, key, 0)
+    return value if 0 <= value <= _MOST else 0
+
+
+def _worker_ids(values: Sequence[Any]) -> list[WorkerId]:
     return [
-        (each[0], each[1])
+        WorkerId(each[0], each[1])
         for each in values
-        if isinstance(each, list) and len(each) == 2 and all(isinstance(n, int) for n in each)
+        if isinstance(each, list)
+        and len(each) == 2
+        and all(isinstance(n, int) and 0 <= n <= _MOST for n in each)
+        and each[0] < MAX_SLOTS
     ]
 
 

@@ -12,6 +12,7 @@ from collections.abc import MutableMapping
 from dataclasses import field
 
 from gateway.core.records import dataclass
+from gateway.descriptors import close_all
 from supervisor.core.config import Config
 from supervisor.core.handover_state import HandoverState, Image, decode, encode
 from supervisor.core.next_master import fit
@@ -94,11 +95,9 @@ def take_over(environ: MutableMapping[str, str]) -> Inheritance:
 
 def _after_a_restart(stored: list[tuple[str, int]]) -> Inheritance:
     """What the service manager kept; the record says whether the master before us crashed."""
-    state = HandoverState()
-    for name, fd in stored:
-        if name == RECORD_NAME:
-            state = read_state(fd)
-            os.close(fd)
+    records = [fd for name, fd in stored if name == RECORD_NAME]
+    state = read_state(records[0]) if records else HandoverState()  # the newest comes first
+    close_all(records)
     rest = [(name, fd) for name, fd in stored if name != RECORD_NAME]
     # A record may be older than the last workers, so names count too; but no number comes again.
     inherited = InheritedDescriptors.from_names(rest, gens=state.gens, leaving=state.draining)

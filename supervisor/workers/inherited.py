@@ -69,8 +69,13 @@ class InheritedDescriptors:
         """
         known = frozenset(leaving)
         inherited = cls(told_to_drain=draining is not None)
+        taken: set[str] = set()
         for name, fd in named:
-            if not inherited._take(name, fd):
+            if name in taken:  # the service manager names the newest first
+                os.close(fd)
+            elif inherited._take(name, fd):
+                taken.add(name)
+            else:
                 # Sockets of one socket unit all have the unit's name.
                 unique = name if name not in inherited.unknown else f"{name}+{fd}"
                 inherited.unknown[unique] = fd

@@ -205,3 +205,15 @@ def test_a_pipe_is_no_document() -> None:
     finally:
         os.close(pipe_r)
         os.close(pipe_w)
+
+
+@pytest.mark.parametrize("number", [-1, 10**30])
+def test_a_number_that_cannot_be_one_counts_for_nothing(number: int) -> None:
+    """A version that no message can carry, or a slot that nobody could fill."""
+    document = kept("1.0.0.json")
+    facts = document["facts"]
+    facts |= {"wanted": number, "workers_given": number, "version": number}
+    facts |= {"gens": [[number, 1], [0, number], [1, 7]], "leaving": [[number, 1], [1, 7]]}
+    state = decode(document)
+    assert (state.workers, state.workers_given, state.snapshot_version) == (0, 0, 0)
+    assert (state.gens, state.draining) == ({1: 7}, (WorkerId(1, 7),))

@@ -30,6 +30,19 @@ def test_the_newest_worker_may_be_one_that_drains() -> None:
     assert not inherited.told_to_drain, "nobody knows whether it heard of it"
 
 
+def test_of_two_under_one_name_the_newest_is_taken_and_the_other_closed() -> None:
+    """A socket that nobody accepts from would take its share of the clients."""
+    newest, other = os.pipe()
+    try:
+        named = [("listener.0.0", newest), ("listener.0.0", other)]
+        inherited = InheritedDescriptors.from_names(named)
+        assert inherited.slots[0].listeners == {0: newest}
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(other)
+    finally:
+        os.close(newest)
+
+
 def test_the_process_of_a_worker_is_found_by_its_pidfd() -> None:
     """Before anything is taken over: without a descriptor it fails, and nothing is lost."""
     pidfd = os.pidfd_open(os.getpid())
