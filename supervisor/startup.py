@@ -87,6 +87,7 @@ class Startup:
         """
         parts = self._parts
         parts.left.fit(parts.config, parts.loop.time())
+        await self._wait_for_source()
         parts.listen = await self._find_listen()
         set_title("master", ",".join(str(address) for address in parts.listen))
         slots = self._settle_size()
@@ -142,6 +143,18 @@ class Startup:
 
     def _open_admin(self) -> None:
         self._parts.tasks.start(self._parts.admin.open(), "admin")
+
+    async def _wait_for_source(self) -> None:
+        """Workers that can dial nobody do not take over from those of a former master.
+
+        Those of this very configuration can dial nobody either, and an upgrade has been tried.
+        """
+        parts = self._parts
+        while parts.left.replaces(parts.image):
+            if not (foreign := find_foreign_source(parts.config)):
+                return
+            parts.log.error(OLD_WORKERS_GO_ON, error=foreign)
+            await asyncio.sleep(RETRY_S)
 
     async def _find_listen(self) -> tuple[Address, ...]:
         """Listen addresses as literals. What is bound already does not depend on DNS."""

@@ -68,6 +68,11 @@ class Inheritance:
         """Whether a former image, or a former master, left something that serves clients."""
         return bool(self.inherited.slots or self.inherited.shared)
 
+    def replaces(self, image: Image) -> bool:
+        """Whether this program takes over from workers that the service manager kept, and replaces
+        them."""
+        return self.took_over and self.document is None and not self.is_crash_of(image)
+
     def commit(self, environ: MutableMapping[str, str]) -> None:
         """From here on this image is responsible for what it inherited."""
         environ.pop(HANDOVER_VARIABLE, None)

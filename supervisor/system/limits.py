@@ -83,9 +83,10 @@ def share_out(allowed: int, *, workers: int, listen: int) -> Shares:
     """Share out what workers do not need; a tenth of it stays for everything else.
 
     Without such shares the probes of 300 endpoints take every descriptor of a master that may open
-    64. It then can neither fork a worker nor receive the listeners of one.
+    64. It then can neither fork a worker nor receive the listeners of one. A master that goes on
+    with too few, beside the workers of a former one, needs some of each all the same.
     """
-    spare = allowed - _needed(workers, listen) + _SHARED_FILES
+    spare = max(allowed - _needed(workers, listen), 0) + _SHARED_FILES
     return Shares(
         probes=spare * 2 // 5, lookups=spare // 5, handshakes=spare // 10, admin=spare // 5
     )

@@ -87,6 +87,11 @@ def test_what_workers_do_not_need_is_shared() -> None:
     assert share_out(1050, workers=4, listen=1).probes == 400
 
 
+def test_a_master_that_goes_on_with_too_few_has_some_of_each() -> None:
+    """With none for the admin address each client of it was an internal error."""
+    assert share_out(40, workers=4, listen=1) == Shares(probes=4, lookups=2, handshakes=1, admin=2)
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [

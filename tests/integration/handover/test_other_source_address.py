@@ -1,0 +1,34 @@
+"""A restart with an address to dial from that this host does not have."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.backends import Backend, echo
+from tests.clients import echoes
+from tests.integration.handover.test_record import managed
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_the_old_workers_serve_until_the_address_is_one(tmp_path: Path) -> None:
+    """The log says what is missing, and the next restart is the way out."""
+    with (
+        Backend(echo) as backend,
+        managed(tmp_path, "--workers=1", f"--endpoints={backend.address}") as gateway,
+    ):
+        manager, good = gateway.manager, list(gateway.manager.argv)
+        manager.end_main(signal.SIGTERM)
+        manager.argv = [*good, "--source-addr=192.0.2.77"]
+        manager.launch()
+        gateway.until(lambda status: status["state"] == "starting")
+        manager.until(lambda: "the old workers go on" in manager.log.read_text(), 60)
+        assert all(echoes(gateway.address, 10) for _ in range(4))
+        assert not manager.ready
+        manager.end_main(signal.SIGTERM)
+        manager.argv = good
+        manager.start()
+        assert echoes(gateway.address, 10)
