@@ -185,7 +185,7 @@ class Master:
             on_ready=self._on_ready,
             on_upgrade_failed=self._on_upgrade_failed,
             on_worker_gone=self._parts.totals.gone,
-            on_retire=self._handover.write_record,
+            on_workers=self._handover.write_record,
             on_change=self._parts.service_notifier.show_status,
             on_end=self._end,
         )

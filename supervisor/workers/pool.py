@@ -52,7 +52,7 @@ class Handlers:
     """What the pool calls; all of it is called on the loop and must not block.
 
     ``on_message`` gets every message of every worker, after the pool has seen to it.
-    ``on_retire``: workers are about to be told to drain, and count as draining already.
+    ``on_workers``: workers are about to be forked or told to drain, and count as such already.
     ``on_upgrade_failed``: none of our workers gets ready, the former master's serve.
     ``on_end`` is the last call: no worker is left (or the next master has them).
     """
@@ -61,7 +61,7 @@ class Handlers:
     on_ready: Callable[[], None]
     on_upgrade_failed: Callable[[], None]
     on_worker_gone: Callable[[int, int, messages.Report | None], None]
-    on_retire: Callable[[], None]
+    on_workers: Callable[[], None]
     on_change: Callable[[], None]
     on_end: Callable[[int], None]
 
@@ -254,8 +254,8 @@ class WorkerPool:
                 except IllegalTransitionError as error:
                     self._condemn(event, str(error))
                     continue
-                if any(isinstance(command, commands.Retire) for command in issued):
-                    self._handlers.on_retire()
+                if any(isinstance(each, commands.Spawn | commands.Retire) for each in issued):
+                    self._handlers.on_workers()
                 self._perform(issued)
                 if issued or not isinstance(event, events.Tick):
                     self._handlers.on_change()

@@ -186,7 +186,7 @@ class Master:
                 issued = self.fleet.step(event, self.world.clock.now)
             except IllegalTransitionError as error:
                 raise Violation("legal transitions", f"{event}: {error}") from error
-            if any(isinstance(command, commands.Retire) for command in issued):
+            if any(isinstance(each, commands.Spawn | commands.Retire) for each in issued):
                 self.write_record()
             for command in issued:
                 self._perform(command)

@@ -327,3 +327,13 @@ def test_the_record_knows_who_drains(tmp_path: Path) -> None:
         gateway.until(lambda status: count_ready(status) == 1)
         (record,) = [fd for name, fd in gateway.manager.stored if name == RECORD_NAME]
         gateway.manager.until(lambda: read_state(record).draining == (WorkerId(0, 1),))
+
+
+def test_the_record_knows_of_a_worker_before_it_is_ready(tmp_path: Path) -> None:
+    """No generation comes again, also not that of one which started when the master was killed."""
+    with (
+        Backend(echo) as backend,
+        managed(tmp_path, "--workers=1", f"--endpoints={backend.address}") as gateway,
+    ):
+        (record,) = [fd for name, fd in gateway.manager.stored if name == RECORD_NAME]
+        assert read_state(record).gens == {0: 1}

@@ -48,7 +48,7 @@ class Stage:
                 on_ready=self._on_ready,
                 on_upgrade_failed=self._on_upgrade_failed,
                 on_worker_gone=lambda slot, gen, _report: self.gone.append((slot, gen)),
-                on_retire=lambda: None,
+                on_workers=lambda: None,
                 on_change=lambda: None,
                 on_end=self._on_end,
             ),
