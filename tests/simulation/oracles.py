@@ -351,17 +351,24 @@ class Oracle:
             if each.found.name in unrecorded:
                 self._left[each.found.name] = (each.at, each.grace_s)
 
-    def restarts(self, config: Config) -> None:
+    def restarts(self, state: HandoverState, fitting: HandoverState, config: Config) -> None:
         """What belongs to other targets, or did not pass the check that is asked for, is not used.
 
         It counts as what left DNS: its sessions go on.
         """
         now, before = self._world.clock.now, self._recorded
         assert before is not None
-        self._anew = before.discovery_srv_name != config.discovery_srv_name or (
-            before.insecure_discovery and not config.insecure_discovery
+        # What passed under a master before the last one may be used, or checked again.
+        checks_again = before.insecure_discovery and not config.insecure_discovery
+        unchecked = any(
+            Candidate(each.name, address, each.port) not in self._certified
+            for each in state.found
+            if each.srv
+            for address in each.addresses
         )
-        if self._anew:
+        other_targets = before.discovery_srv_name != config.discovery_srv_name
+        self._anew = other_targets or (checks_again and unchecked)
+        if self._anew or (checks_again and not fitting.found):
             self._left |= dict.fromkeys(self._names, (now, config.removal_grace_s))
             self._names = set()
             self._world.members_oracle.begins_anew()

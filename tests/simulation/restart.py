@@ -95,6 +95,6 @@ def _boot(
         late_until = world.master_late_until
         world.clock.at(late_until, _boot, world, state, inherited, config, workers)
         return
-    world.oracle.restarts(config)
     fitting = next_master.fit(state, config, world.clock.now)
+    world.oracle.restarts(state, fitting, config)
     world.boot(fitting, inherited, config=config, workers=workers, left=state)
