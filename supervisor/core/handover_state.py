@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
+from functools import partial
 from typing import Any, TypeVar
 
-from gateway.core.address import parse_tcp_endpoint
+from gateway.core.address import literal_ip, parse_tcp_endpoint
 from gateway.core.messages import MAX_SLOTS
 from gateway.core.records import dataclass
 from supervisor.core.admin.totals import Totals
@@ -23,14 +24,12 @@ from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.health.health_view import HealthView
+from supervisor.core.json_values import MOST, fits, kinds_of
 from supervisor.core.roster import Removed, Since
 from supervisor.core.workers.worker_id import WorkerId
 
 FORMAT = 1
 """Raised when a key changes its meaning; keys that come or go need no new number."""
-
-_MOST = 2**53
-"""No number that counts something here gets so large; larger ones are of no use to anybody."""
 
 T = TypeVar("T")
 
@@ -149,7 +148,7 @@ def decode(document: object) -> HandoverState:
             for name, each in health.items()
             if (view := _build(HealthView, each)) is not None
         },
-        certificates=tuple(_each(_get(facts, "certificates", []), _certificate)),
+        certificates=tuple(_each(_get(facts, "certificates", []), partial(_build, CertificateEnd))),
         discovery=_discovery(facts.get("discovery")),
         member_list_of=_get(facts, "member_list_of", ""),
         tls_check=_text(facts.get("tls_check")),
@@ -190,7 +189,7 @@ def _texts(values: Sequence[Any]) -> tuple[str, ...]:
 def _count(document: Mapping[str, Any], key: str) -> int:
     """The number under ``key`` if it can be one of ours, else 0."""
     value = _get(document, key, 0)
-    return value if 0 <= value <= _MOST else 0
+    return value if 0 <= value <= MOST else 0
 
 
 def _worker_ids(values: Sequence[Any]) -> list[WorkerId]:
@@ -199,7 +198,7 @@ def _worker_ids(values: Sequence[Any]) -> list[WorkerId]:
         for each in values
         if isinstance(each, list)
         and len(each) == 2
-        and all(isinstance(n, int) and 0 <= n <= _MOST for n in each)
+        and all(isinstance(n, int) and 0 <= n <= MOST for n in each)
         and each[0] < MAX_SLOTS
     ]
 
@@ -209,50 +208,31 @@ def _each(values: Sequence[Any], read: Callable[[Any], T | None]) -> list[T]:
 
 
 def _build(kind: type[T], document: object) -> T | None:
-    """A value of a dataclass from the keys that it knows; None if it needs one that is missing."""
+    """A value of a dataclass from what its keys can be; None if it needs one that is missing."""
     if not isinstance(document, Mapping):
         return None
-    known = {each.name for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    kinds = kinds_of(kind)  # type: ignore[arg-type]
+    usable = {key: value for key, value in document.items() if key in kinds}
     try:
-        return kind(**{key: value for key, value in document.items() if key in known})
+        return kind(**{key: value for key, value in usable.items() if fits(value, kinds[key])})
     except TypeError:
         return None
 
 
 def _discovered(document: object) -> Discovered | None:
     found = _build(Discovered, document)
-    if found is None or not isinstance(found.addresses, Sequence):
+    if found is None or not found.addresses or not 0 <= found.port <= 65535:
         return None
-    owners = _texts(found.owners) if isinstance(found.owners, Sequence) else ()
-    return dataclasses.replace(found, addresses=_texts(found.addresses), owners=owners)
-
-
-def _certificate(document: object) -> CertificateEnd | None:
-    end = _build(CertificateEnd, document)
-    usable = (
-        end is not None
-        and isinstance(end.endpoint, str)
-        and isinstance(end.address, str)
-        and isinstance(end.port, int)
-        and isinstance(end.not_after, int | float)
-        and isinstance(end.warned_at, int | float | None)
-    )
-    return end if usable else None
+    if found.port and not all(map(literal_ip, found.addresses)):
+        return None
+    return dataclasses.replace(found, addresses=tuple(found.addresses), owners=tuple(found.owners))
 
 
 def _discovery(document: object) -> DiscoveryView | None:
     view = _build(DiscoveryView, document)
     if view is None:
         return None
-    member_sync = _build(MemberSyncView, view.member_sync)
-    by_source = view.by_source if isinstance(view.by_source, Mapping) else {}
-    counts = {
-        source: _numbers(results)
-        for source, results in by_source.items()
-        if isinstance(results, Mapping)
-    }
-    results = _numbers(view.results) if isinstance(view.results, Mapping) else {}
-    return dataclasses.replace(view, member_sync=member_sync, by_source=counts, results=results)
+    return dataclasses.replace(view, member_sync=_build(MemberSyncView, view.member_sync))
 
 
 def _list_facts(adopted: AdoptedList) -> dict[str, Any]:
@@ -298,9 +278,6 @@ def _removed(document: object) -> Removed | None:
     found = None if removed is None else _discovered(removed.found)
     if removed is None or found is None:
         return None
-    numbers = (removed.at, removed.grace_s, removed.sessions)
-    if not all(isinstance(number, int | float) for number in numbers):
-        return None
     return dataclasses.replace(removed, found=found)
 
 
@@ -324,6 +301,6 @@ def _totals(document: object) -> Totals:
 
 def _image(document: object) -> Image | None:
     image = _build(Image, document)
-    if image is None or not isinstance(image.argv, Sequence) or not image.argv:
+    if image is None or not image.argv:
         return None
-    return dataclasses.replace(image, argv=_texts(image.argv))
+    return dataclasses.replace(image, argv=tuple(image.argv))

@@ -123,7 +123,7 @@ def test_a_member_list_that_makes_no_sense_is_none() -> None:
     """A list without a cluster or without a target that can be dialed is as good as none."""
     document = kept("1.0.0.json")
     facts = document["facts"]
-    facts["discovery"] = {"results": 5, "by_source": {"srv": 5, "flag": {"success": 1}}}
+    facts["discovery"] = {"results": 5, "by_source": {"flag": {"success": 1}}}
     lists: list[object] = [5, {}, {"cluster_id": "x"}, {"cluster_id": "a"}]
     lists += [{"cluster_id": "a", "targets": [{"url": "no address"}, 5]}]
     for each in lists:
@@ -164,7 +164,7 @@ def test_what_is_incomplete_is_left_out() -> None:
     document["image"] = {"argv": []}
     whole = {"endpoint": "a:1", "address": "10.0.0.1", "port": 1, "not_after": 9}
     partly = [{**whole, name: None} for name in ("endpoint", "address", "port", "not_after")]
-    document["facts"]["certificates"] = [*partly, {**whole, "warned_at": "x"}, {}, 5, whole]
+    document["facts"]["certificates"] = [*partly, {}, 5, {**whole, "warned_at": "x"}]
     state = decode(document)
     assert state.certificates == (CertificateEnd("a:1", "10.0.0.1", 1, 9),)
     assert state.found == ()
@@ -217,3 +217,27 @@ def test_a_number_that_cannot_be_one_counts_for_nothing(number: int) -> None:
     state = decode(document)
     assert (state.workers, state.workers_given, state.snapshot_version) == (0, 0, 0)
     assert (state.gens, state.draining) == ({1: 7}, (WorkerId(1, 7),))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"host": None},
+        {"port": -1},
+        {"port": "x"},
+        {"port": 70_000},
+        {"addresses": []},
+        {"addresses": ["no-ip"]},
+        {"addresses": "a"},
+        {"name": 5},
+    ],
+)
+def test_an_endpoint_that_nobody_can_dial_is_left_out(part: dict[str, Any]) -> None:
+    """It would end the start, or each session, or the status document."""
+    document = kept("1.0.0.json")
+    found = document["facts"]["found"]
+    document["facts"]["found"] = [found[0] | part, found[0] | {"priority": "a", "weight": None}]
+    document["facts"]["removed"] = [{"found": found[0] | part, "at": 1.0, "grace_s": 1.0}]
+    state = decode(document)
+    assert state.removed == ()
+    assert [(each.name, each.priority) for each in state.found] == [("127.0.0.1:14001", 0)]
