@@ -14,7 +14,7 @@ from dataclasses import field
 from functools import partial
 from typing import Any, TypeVar
 
-from gateway.core.address import literal_ip, parse_tcp_endpoint
+from gateway.core.address import literal_ip, parse_listen, parse_tcp_endpoint
 from gateway.core.messages import MAX_SLOTS
 from gateway.core.records import dataclass
 from supervisor.core.admin.totals import Totals
@@ -157,7 +157,7 @@ def decode(document: object) -> HandoverState:
         restarts=_numbers(_get(facts, "restarts", {})),
         events=tuple(each for each in events if isinstance(each, dict)),
         listen_given=_texts(_get(facts, "listen_given", [])),
-        listen=_texts(_get(facts, "listen", [])),
+        listen=_addresses(_texts(_get(facts, "listen", []))),
         admin=_texts(_get(facts, "admin", [])),
         image=_image(whole.get("image")),
         failure=_get(whole, "failure", ""),
@@ -190,6 +190,16 @@ def _count(document: Mapping[str, Any], key: str) -> int:
     """The number under ``key`` if it can be one of ours, else 0."""
     value = _get(document, key, 0)
     return value if 0 <= value <= MOST else 0
+
+
+def _addresses(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The listen addresses; none if one of them is no address."""
+    try:
+        for each in texts:
+            parse_listen(each)
+    except ValueError:
+        return ()
+    return texts
 
 
 def _worker_ids(values: Sequence[Any]) -> list[WorkerId]:

@@ -241,3 +241,10 @@ def test_an_endpoint_that_nobody_can_dial_is_left_out(part: dict[str, Any]) -> N
     state = decode(document)
     assert state.removed == ()
     assert [(each.name, each.priority) for each in state.found] == [("127.0.0.1:14001", 0)]
+
+
+@pytest.mark.parametrize("text", ["nonsense", "127.0.0.1:70000", "unix:"])
+def test_listen_addresses_of_which_one_is_none_are_not_believed(text: str) -> None:
+    document = kept("1.0.0.json")
+    document["facts"]["listen"] = ["127.0.0.1:23790", text]
+    assert decode(document).listen == ()
