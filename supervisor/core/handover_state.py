@@ -31,6 +31,9 @@ from supervisor.core.workers.worker_id import WorkerId
 FORMAT = 1
 """Raised when a key changes its meaning; keys that come or go need no new number."""
 
+_LAST_INSTANT = 1e11
+"""Seconds since the epoch: the year 5138."""
+
 T = TypeVar("T")
 
 
@@ -171,7 +174,9 @@ def _get(document: Mapping[str, Any], key: str, default: T) -> T:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    """An instant, if it is one that a calendar has."""
+    usable = isinstance(value, int | float) and fits(value, float) and abs(value) < _LAST_INSTANT
+    return float(value) if usable else None  # type: ignore[arg-type]
 
 
 def _numbers(document: Mapping[Any, Any]) -> dict[str, int]:

@@ -248,3 +248,11 @@ def test_listen_addresses_of_which_one_is_none_are_not_believed(text: str) -> No
     document = kept("1.0.0.json")
     document["facts"]["listen"] = ["127.0.0.1:23790", text]
     assert decode(document).listen == ()
+
+
+@pytest.mark.parametrize("instant", [1e12, 10**30, "x", True])
+def test_an_instant_that_no_calendar_has_is_none(instant: object) -> None:
+    """With it the status document could not be made."""
+    document = kept("1.0.0.json")
+    document["facts"]["started_at"] = instant
+    assert decode(document).started_at is None
