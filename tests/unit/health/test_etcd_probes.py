@@ -9,6 +9,7 @@ import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
 import trustme
 
 from supervisor.core.config import Config
@@ -16,7 +17,6 @@ from supervisor.core.health.health_view import HealthView
 from supervisor.core.health.probing import plan
 from supervisor.health.etcd_inquiry import EtcdMemory
 from supervisor.health.probe import Probe
-from supervisor.system.connections import LINGER_S
 from supervisor.system.tls_contexts import TlsContexts
 from tests.servers import serving
 from tests.unit.health.test_prober import QUICK, SLOW, eventually, found, play, staged
@@ -118,8 +118,11 @@ def test_a_server_that_keeps_nothing_open_is_asked_again_and_again() -> None:
             thread.join(60)
 
 
-def test_a_silent_answer_to_a_handshake_leaves_time_for_the_question() -> None:
+def test_a_silent_answer_to_a_handshake_leaves_time_for_the_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """One without TLS that waits for the end of a line is asked within a short timeout, too."""
+    monkeypatch.setattr("supervisor.system.connections.LINGER_S", 60.0)  # longer than the timeout
     requests: list[bytes] = []
 
     def line_by_line(conn: socket.socket) -> None:
@@ -135,7 +138,7 @@ def test_a_silent_answer_to_a_handshake_leaves_time_for_the_question() -> None:
     async def scene() -> None:
         how = plan(ETCD, found(server.port)[0])
         probe = Probe("127.0.0.1", server.port, how, TlsContexts())
-        result = await probe.run(LINGER_S + 0.1)
+        result = await probe.run(4.0)
         await probe.leave()
         probe.close()
         assert result.verdict == "passed", result
