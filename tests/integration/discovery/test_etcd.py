@@ -113,6 +113,7 @@ def test_check_shows_the_cluster(cluster: Cluster, ns: NameServer) -> None:
     before = complaints(cluster)
     done = run_command(
         "check",
+        "--listen-addr=127.0.0.1:1",
         "--discovery-srv=example.test",
         f"--trusted-ca-file={cluster.tls[0]}",
         f"--nameserver={ns.address}",

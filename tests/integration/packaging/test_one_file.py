@@ -70,7 +70,8 @@ def test_it_runs_and_unpacks_once(one_file: Path, env: dict[str, str]) -> None:
     cache = Path(env["ETCD_GATEWAY_CACHE"])
     (unpacked,) = cache.iterdir()
     before = unpacked.stat().st_mtime_ns
-    assert run(one_file, "check", "--endpoints=127.0.0.1:1", env=env).returncode == 69
+    nowhere = ("--listen-addr=127.0.0.1:2", "--endpoints=127.0.0.1:1")
+    assert run(one_file, "check", *nowhere, env=env).returncode == 69
     assert unpacked.stat().st_mtime_ns == before
 
 
