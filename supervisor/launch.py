@@ -77,6 +77,8 @@ def _describe_shortage(error: BaseException) -> str:
 
 
 def _run() -> int:
+    # Without its part in C the module datetime is there all the same, and orjson then crashes.
+    import _datetime  # type: ignore[import-not-found] # noqa: F401
     import signal
 
     # Whoever started us may have left it ignored. Then the kernel would throw away how a child
@@ -88,9 +90,13 @@ def _run() -> int:
             print(f"etcd-gateway: {reason}; {advice}", file=sys.stderr)
             return 1
     if sys.argv[1:2] == ["start"]:
+        import logging
+
         from supervisor.system import signals
 
         signals.hold()
+        # Until there is a log of ours: a library that misses a part of it prints a traceback.
+        logging.getLogger().addHandler(logging.NullHandler())
     from supervisor.cli import main as cli
 
     return cli.main()
