@@ -231,6 +231,8 @@ class Oracle:
         self._certified: set[Candidate] = set()
         self._last: Snapshot | None = None
         self._names: set[str] = set()
+        self._owners: dict[str, tuple[str, ...]] = {}
+        """The SRV names that named each endpoint last."""
         self._named_at = 0.0
         self._left: dict[str, tuple[float, float]] = {}
         """When an endpoint left DNS, and its grace then."""
@@ -326,7 +328,8 @@ class Oracle:
     def found(self, master: Master, found: Iterable[Discovered]) -> None:
         """Discovery names these from now on; what vanishes must have been denied by DNS."""
         now, grace_s = self._world.clock.now, master.config.removal_grace_s
-        names = {each.name for each in found}
+        owners = {each.name: each.owners for each in found}
+        names = set(owners)
         for name in self._names - names:
             self._left[name] = (now, grace_s)
             if not self._may_vanish(master.discovery.targets, name):
@@ -338,6 +341,7 @@ class Oracle:
         # A reload that changes the grace counts for those at hand.
         self._left = {name: (at, grace_s) for name, (at, _) in self._left.items()}
         self._names = names
+        self._owners |= owners
 
     def recorded(self, state: HandoverState) -> None:
         """What was found a moment before may not be written down yet: then it is not known."""
@@ -381,6 +385,10 @@ class Oracle:
             return True
         lookup = targets.answers.lookup
         if isinstance(lookup(Question(QuestionKind.HOST, name.partition(":")[0])), Negative):
+            return True
+        # What the other name's servers say does not matter: after a restart it may be nothing yet.
+        named_by = [Question(QuestionKind.SRV, owner) for owner in self._owners.get(name, ())]
+        if named_by and all(isinstance(lookup(each), Negative) for each in named_by):
             return True
         outcomes = [lookup(owner.question) for owner in targets.owners]
         named = {
