@@ -134,11 +134,15 @@ def _recover(document: int) -> None:
         argv = _own_command()
     else:
         return
+    os.set_inheritable(document, True)
+    for name, fd in list(state.get("fds", {}).items()):
+        try:
+            os.set_inheritable(fd, True)
+        except OSError:  # this image closed it; the other can do without, and must not be lost
+            del state["fds"][name]
     text = json.dumps(state).encode()
     os.ftruncate(document, 0)
     os.pwrite(document, text, 0)
-    for fd in (document, *state.get("fds", {}).values()):
-        os.set_inheritable(fd, True)
     os.execve(argv[0], argv, os.environ)  # noqa: S606 - ourselves
 
 

@@ -336,6 +336,9 @@ class Master:
         self._startup.close()
         await parts.tasks.cancel()
         parts.reloader.cancel()
+        if parts.left.goes_back:
+            parts.admin.leave_open()
+            parts.shared.leave_open()
         await parts.admin.close()
         await asyncio.gather(parts.discovery_loop.close(), parts.endpoints.close())
         if parts.pool is None:

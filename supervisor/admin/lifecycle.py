@@ -235,6 +235,12 @@ class AdminLifecycle:
         if self._server is not None:
             self._server.forget_view()
 
+    def leave_open(self) -> None:
+        """Forget the sockets without closing them: the image before this one is executed again."""
+        for each in self._sockets:
+            each.sock.detach()
+        self._sockets, self._server = [], None
+
     async def close(self) -> None:
         """Stop serving and close the sockets."""
         if self._server is not None:

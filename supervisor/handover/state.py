@@ -43,6 +43,11 @@ class Inheritance:
         """Whether the master before us left in order. Until :meth:`commit`."""
         return not self.crashed and self.document is None
 
+    @property
+    def goes_back(self) -> bool:
+        """Whether an end now means that ``launch`` executes the image before, with all it had."""
+        return self.document is not None
+
     def take(self, kind: str) -> dict[str, int]:
         """Descriptors named ``KIND`` or ``KIND.…``; the caller owns them from now on."""
         taken = {name: fd for name, fd in self.others.items() if name.split(".")[0] == kind}

@@ -158,6 +158,13 @@ class SharedListeners:
             self._store.remove(each.name)
         self.close()
 
+    def leave_open(self) -> None:
+        """Forget the sockets without closing them: the image before this one is executed again."""
+        for sock in (*(each.sock for each in self._listeners), *(each[1] for each in self._former)):
+            sock.detach()
+        self._listeners.clear()
+        self._former.clear()
+
     def close(self) -> None:
         for each in self._listeners:
             each.sock.close()

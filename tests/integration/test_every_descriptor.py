@@ -251,6 +251,23 @@ def test_a_running_gateway(name: str, lasting: bool) -> None:
                 break
 
 
+def test_an_upgrade_that_cannot_look_its_workers_up() -> None:
+    """The new image has the admin socket open by then; the old one gets it back, and goes on."""
+    with ExitStack() as stack:
+        subject = Subject(stack)
+        upgrade(subject)  # what is opened for good the first time, is open now
+        wait_until(subject.is_whole, 30)
+        subject.most_files = subject.files()
+        subject.renew_sessions()
+        since = len(subject.lines())
+        subject.shortage.arm(1, errno.ENFILE, path="/proc/self/fdinfo/")
+        upgrade(subject)
+        assert subject.shortage.disarm()
+        assert subject.said(since, "upgrade failed, the old image goes on")
+        wait_until(subject.is_whole, 30)
+        subject.check(since, may_cut=False)
+
+
 @contextmanager
 def refused(shortage: Shortage, n: int, *, lasting: bool) -> Iterator[None]:
     """The n-th call fails; if it lasts, for FOR_S at least."""
