@@ -336,7 +336,7 @@ class Master:
         self._startup.close()
         await parts.tasks.cancel()
         parts.reloader.cancel()
-        if parts.left.goes_back:
+        if parts.left.goes_back and self._failed_with:
             parts.admin.leave_open()
             parts.shared.leave_open()
         await parts.admin.close()

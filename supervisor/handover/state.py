@@ -41,11 +41,11 @@ class Inheritance:
     @property
     def restarted(self) -> bool:
         """Whether the master before us left in order. Until :meth:`commit`."""
-        return not self.crashed and self.document is None
+        return not self.crashed and not self.goes_back
 
     @property
     def goes_back(self) -> bool:
-        """Whether an end now means that ``launch`` executes the image before, with all it had."""
+        """Whether a failure now has ``launch`` execute the image before, with all it had."""
         return self.document is not None
 
     def take(self, kind: str) -> dict[str, int]:
@@ -60,7 +60,7 @@ class Inheritance:
 
         After USR2 that is found out step by step, and the image before is there to go back to.
         """
-        if self.document is None:
+        if not self.goes_back:
             self.state = fit(self.state, config, now)
 
     def is_crash_of(self, image: Image) -> bool:
@@ -76,7 +76,7 @@ class Inheritance:
     def replaces(self, image: Image) -> bool:
         """Whether this program takes over from workers that the service manager kept, and replaces
         them."""
-        return self.took_over and self.document is None and not self.is_crash_of(image)
+        return self.took_over and not self.goes_back and not self.is_crash_of(image)
 
     def commit(self, environ: MutableMapping[str, str]) -> None:
         """From here on this image is responsible for what it inherited."""

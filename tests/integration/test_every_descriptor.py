@@ -123,6 +123,13 @@ class Subject:
     def said(self, since: int, *messages: str) -> bool:
         return any(line["msg"] in messages for line in self.lines()[since:])
 
+    def warm_up(self, act: Callable[[Subject], None]) -> None:
+        """Once without a shortage: what is opened for good the first time, is open from then on."""
+        act(self)
+        wait_until(self.is_whole, 30)
+        self.most_files = self.files()
+        self.renew_sessions()
+
     def check(self, since: int, *, may_cut: bool) -> None:
         """Descriptors are back: it is as it was, and nothing is left open."""
         wait_until(self.is_whole, 30, "all workers are ready")
@@ -233,10 +240,7 @@ def test_a_running_gateway(name: str, lasting: bool) -> None:
     act, stride, may_cut = TRIED[name]
     with ExitStack() as stack:
         subject = Subject(stack)
-        act(subject)  # what is opened for good the first time, is open now
-        wait_until(subject.is_whole, 30)
-        subject.most_files = subject.files()
-        subject.renew_sessions()
+        subject.warm_up(act)
         for n in numbers(max(stride, 2) if lasting else stride):
             since = len(subject.lines())
             try:
@@ -255,10 +259,7 @@ def test_an_upgrade_that_cannot_look_its_workers_up() -> None:
     """The new image has the admin socket open by then; the old one gets it back, and goes on."""
     with ExitStack() as stack:
         subject = Subject(stack)
-        upgrade(subject)  # what is opened for good the first time, is open now
-        wait_until(subject.is_whole, 30)
-        subject.most_files = subject.files()
-        subject.renew_sessions()
+        subject.warm_up(upgrade)
         since = len(subject.lines())
         subject.shortage.arm(1, errno.ENFILE, path="/proc/self/fdinfo/")
         upgrade(subject)
