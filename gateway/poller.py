@@ -17,6 +17,7 @@ import asyncio
 import os
 import select
 from collections import OrderedDict
+from itertools import islice
 from time import monotonic
 from typing import Protocol
 
@@ -93,15 +94,13 @@ class Poller:
         self._postponed: dict[int, int] = {}
         """Events that did not fit into the turn's budget: descriptor to mask, oldest first."""
         self._again: OrderedDict[Watcher, None] = OrderedDict()
-        self._last: list[Watcher] = []
+        self._last: dict[Watcher, None] = {}
         self._turning = False
         self._turn_due = False
         self.awake = False
         """It waits for events itself, and the event loop does not watch the epoll."""
         self._close_turns = 0
         self._turned_at = 0.0
-        self.handled = 0
-        """Events of the current batch that were handled so far."""
         loop.add_reader(self._epoll.fileno(), self._turn)
 
     def add(self, fd: int, watcher: Watcher, events: int = STREAM) -> None:
@@ -141,8 +140,9 @@ class Poller:
             self._loop.call_soon(self._turn)
 
     def last(self, watcher: Watcher) -> None:
-        """Call ``watcher.on_event(0)`` at the end of this very batch."""
-        self._last.append(watcher)
+        """Call ``watcher.on_event(0)`` at the end of this batch; of the next one, if it is just
+        being called at the end of this."""
+        self._last[watcher] = None
 
     def shut(self) -> None:
         """Close the epoll; the watchers' descriptors stay with their owners."""
@@ -151,6 +151,7 @@ class Poller:
             self._epoll.close()
             self._watchers.clear()
             self._again.clear()
+            self._last.clear()
             self._postponed.clear()
 
     def _turn(self) -> None:
@@ -165,7 +166,7 @@ class Poller:
                 self._poll_some()
         finally:
             self._turning = False
-            if (self._again or self._postponed or self.awake) and not self._turn_due:
+            if (self._again or self._postponed or self._last or self.awake) and not self._turn_due:
                 self._turn_due = True
                 self._loop.call_soon(self._turn)
 
@@ -174,7 +175,7 @@ class Poller:
         now = monotonic()
         until = now + TURN_S
         for _ in range(BATCHES):
-            if self._handle_batch(0, until) < 2 and not self._again:
+            if self._handle_batch(0, until) < 2 and not (self._again or self._last):
                 break
             if monotonic() >= until:
                 break
@@ -184,7 +185,7 @@ class Poller:
         """A turn while awake: wait here instead of in the event loop; asleep after a lull."""
         until = monotonic() + TURN_S
         while True:
-            busy = bool(self._again or self._postponed)
+            busy = bool(self._again or self._postponed or self._last)
             if not self._handle_batch(0 if busy else WAIT_S, until) and not busy:
                 self.awake = False
                 self._close_turns = 0
@@ -207,16 +208,19 @@ class Poller:
             self._loop.remove_reader(self._epoll.fileno())
 
     def _handle_batch(self, wait_s: float, until: float) -> int:
-        """The events of one ``epoll_wait`` and what follows from them; how many there were."""
-        events = self._epoll.poll(wait_s, BATCH)
-        if self._postponed:
-            events = [*self._postponed.items(), *events]
-            self._postponed.clear()
-        count = len(events)
-        if count <= CHUNK:
-            self._handle(events)
-        else:
-            self._handle_in_chunks(events, until)
+        """The events of one ``epoll_wait`` and what follows from them; how many there were.
+
+        While events are postponed no others are asked for: each is postponed once at most, and
+        those that the kernel keeps cost nothing.
+        """
+        count = self._handle_postponed(until) if self._postponed else 0
+        if not self._postponed:
+            events = self._epoll.poll(wait_s, BATCH)
+            count += len(events)
+            if len(events) <= CHUNK:
+                self._handle(events)
+            else:
+                self._handle_in_chunks(events, until)
         if self.closing:
             self._close_due()
         if self._again:
@@ -225,7 +229,6 @@ class Poller:
             self._call_last()
         if self.closing:
             self._close_due()
-        self.handled = 0
         return count
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
@@ -237,10 +240,9 @@ class Poller:
                     watcher.on_event(mask)
                 except Exception as error:  # noqa: BLE001 - a session's boundary
                     self._crash(watcher, error)
-        self.handled += len(events)
 
     def _handle_in_chunks(self, events: list[tuple[int, int]], until: float) -> None:
-        """Handle events while the budget lasts, and keep the others for the next batch.
+        """Handle events while the budget lasts, and postpone the others.
 
         Edge-triggered events come once, so none may be forgotten; but a descriptor that is closed
         meanwhile takes its own with it.
@@ -248,10 +250,23 @@ class Poller:
         for start in range(0, len(events), CHUNK):
             self._handle(events[start : start + CHUNK])
             if monotonic() >= until:
-                for fd, mask in events[start + CHUNK :]:
-                    if fd in self._watchers:
-                        self._postponed[fd] = self._postponed.get(fd, 0) | mask
+                watchers = self._watchers
+                self._postponed.update(
+                    event for event in events[start + CHUNK :] if event[0] in watchers
+                )
                 return
+
+    def _handle_postponed(self, until: float) -> int:
+        """Handle postponed events while the budget lasts, the oldest first; how many."""
+        postponed = self._postponed
+        count = 0
+        while postponed:
+            oldest = [(fd, postponed.pop(fd)) for fd in tuple(islice(postponed, CHUNK))]
+            self._handle(oldest)
+            count += len(oldest)
+            if monotonic() >= until:
+                break
+        return count
 
     def _go_on(self, most: int) -> None:
         """Let watchers go on with their work, ``most`` of them, until the slice is over."""
@@ -264,7 +279,7 @@ class Poller:
                 return
 
     def _call_last(self) -> None:
-        last, self._last = self._last, []
+        last, self._last = self._last, {}
         for watcher in last:
             self._call(watcher)
 

@@ -23,12 +23,12 @@ from gateway.unix import UNIX_PEER, tune_accepted
 BACKLOG = 4096
 """Clients that may wait to be accepted; the kernel caps it at net.core.somaxconn."""
 
-LEAST_ACCEPTS = 16
-"""Clients accepted per batch of events, at least. In a bigger batch, as many as it had events:
-a client that comes waits no longer than it takes the others to be served once."""
+ACCEPT_S = 0.008
+"""How long one batch accepts at most: timers and sessions wait meanwhile.
 
-ACCEPT_S = 0.004
-"""How long one batch accepts at most: timers and sessions wait meanwhile."""
+Twice the budget of a turn's events, because a client that comes costs as much as ten events of a
+session that is there, and nobody has answered it yet.
+"""
 
 RESUME_AFTER_S = 0.1
 """How long accepting rests when descriptors or memory ran out, unless a session ends first."""
@@ -217,13 +217,17 @@ class Acceptor:
             self.poller.remove(sock.fileno())
 
     def accept_from(self, watcher: ListenerWatcher) -> None:
-        """Accept what waits, within what the batch may take and what there is room for."""
+        """Accept what waits, for as long as the batch may take and as many as there is room for.
+
+        The next batch goes on with those who still wait: the kernel reports the listening socket
+        once for each 256 events, which is too seldom while many sessions are busy.
+        """
         on_client, quota = self.on_client, self._quota
+        if watcher.sock.fileno() not in self._watchers:
+            return  # removed since the batch before
         until = monotonic() + ACCEPT_S
         room = 0
-        for _ in range(max(LEAST_ACCEPTS, self.poller.handled)):
-            if self.pause_reason is not None:
-                return
+        while self.pause_reason is None:
             room = room or quota.room()
             if not room:
                 self.pause(quota.shortage)
@@ -236,11 +240,13 @@ class Acceptor:
                 if reason := EXHAUSTED.get(error.errno or 0):
                     self._rest(reason, error)
                     return
-                continue  # that client left already, or its network did (man 2 accept)
-            os.set_blocking(fd, False)
-            on_client(fd, peer)
-            room = 0 if quota.shared else room - 1
+                # else that client left already, or its network did (man 2 accept)
+            else:
+                os.set_blocking(fd, False)
+                on_client(fd, peer)
+                room = 0 if quota.shared else room - 1
             if monotonic() >= until:
+                self.poller.last(watcher)
                 return
 
     def pause(self, reason: PauseReason, error: str = "") -> None:

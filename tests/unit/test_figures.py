@@ -110,7 +110,7 @@ FIGURES: list[tuple[str, str, object, object]] = [
     ("discovery", "up to two others are asked", member_sync.MOST_ASKED, 1 + 2),
     # a session, a worker, and limits
     ("life-of-a-session", "Up to 4096 clients may wait", listener.BACKLOG, 4096),
-    ("life-of-a-session", "accepts up to 16 clients at a time", listener.LEAST_ACCEPTS, 16),
+    ("life-of-a-session", "accepts for 8 ms at a time", listener.ACCEPT_S, 0.008),
     ("life-of-a-session", "or a tenth of a second has passed", listener.RESUME_AFTER_S, 0.1),
     ("life-of-a-session", "A leg reads at most 64 KiB", leg.READ_BYTES, 64 << 10),
     ("life-of-a-session", "that fills two reads in a row", leg.BULK_READS, 2),

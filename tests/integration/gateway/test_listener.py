@@ -15,8 +15,6 @@ from gateway.core.address import HostPort
 from gateway.core.counters import PauseReason
 from gateway.ingress import listener as module
 from gateway.ingress.listener import (
-    LEAST_ACCEPTS,
-    ListenerWatcher,
     drain_queue,
     open_listener,
 )
@@ -160,26 +158,53 @@ def test_no_descriptors_left() -> None:
         assert set(plane.counters.ended) <= {"client", "endpoint"}
 
 
-@pytest.mark.parametrize(("handled", "accepted"), [(0, LEAST_ACCEPTS), (40, 40), (1000, 60)])
-def test_a_batch_accepts_as_many_clients_as_it_handled_events(
-    handled: int, accepted: int, monkeypatch: pytest.MonkeyPatch
+def test_those_who_still_wait_are_accepted_without_another_event(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Who comes while many sessions are busy waits no longer than it takes to serve each once."""
-    monkeypatch.setattr(module, "ACCEPT_S", 60.0)  # however slow this machine is just now
+    """The kernel reports the listener once for each 256 events; each batch accepts all the same."""
+    monkeypatch.setattr(module, "ACCEPT_S", 0.0)  # one client in each batch
     with Backend() as backend, Plane(backend.endpoint) as plane:
         clients: list[socket.socket] = []
 
-        def accept_in_one_batch() -> int:
+        def accept_in_three_batches() -> list[int]:
             # Nothing of the loop runs meanwhile: all clients wait in the kernel's queue.
             target = (plane.address.host, plane.address.port)
-            clients.extend(connect(target) for _ in range(60))
-            plane.poller.handled = handled
-            plane.acceptor.accept_from(ListenerWatcher(plane.acceptor, plane.listener))
-            plane.poller.handled = 0
+            clients.extend(connect(target) for _ in range(5))
+            [watcher] = plane.acceptor._watchers.values()
+            plane.poller.last(watcher)
+            counts = []
+            for _ in range(3):
+                plane.poller._call_last()
+                counts.append(plane.counters.sessions)
+            return counts
+
+        assert plane.ask(accept_in_three_batches) == [1, 2, 3]
+        wait_until(lambda: plane.counters.sessions == 5)
+        for client in clients:
+            reset(client)
+        wait_until(lambda: plane.counters.sessions == 0)
+
+
+def test_nobody_is_accepted_from_a_listener_that_was_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A drain begins between two batches: who still waits is another worker's."""
+    monkeypatch.setattr(module, "ACCEPT_S", 0.0)
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        clients: list[socket.socket] = []
+
+        def remove_between_two_batches() -> int:
+            target = (plane.address.host, plane.address.port)
+            clients.extend(connect(target) for _ in range(3))
+            [watcher] = plane.acceptor._watchers.values()
+            plane.poller.last(watcher)
+            plane.poller._call_last()
+            plane.acceptor.remove(plane.listener)
+            plane.poller._call_last()
             return plane.counters.sessions
 
-        assert plane.ask(accept_in_one_batch) == accepted
-        wait_until(lambda: plane.counters.sessions == 60)
+        assert plane.ask(remove_between_two_batches) == 1
+        assert plane.ask(lambda: drain_queue(plane.listener, plane.acceptor.on_client)) == 2
         for client in clients:
             reset(client)
         wait_until(lambda: plane.counters.sessions == 0)

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import uvloop
 
-from gateway.poller import CHUNK, SLICE_S, TURN_S, Poller
+from gateway.poller import BATCH, CHUNK, SLICE_S, TURN_S, Poller
 
 
 class Watcher:
@@ -156,6 +156,54 @@ def test_what_does_not_fit_into_a_turn_comes_first_in_the_next(
 def _note_and_work(order: list[int], index: int, work: Callable[[int], None], mask: int) -> None:
     order.append(index)
     work(mask)
+
+
+def test_no_events_are_asked_for_while_some_are_postponed(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """Each event is postponed once at most, however many more there are in the kernel."""
+    poller = Poller(loop)
+    most: list[int] = []
+
+    def work(_mask: int) -> None:
+        most.append(len(poller._postponed))
+        end = time.monotonic() + TURN_S / CHUNK
+        while time.monotonic() < end:
+            pass
+
+    ends = [os.pipe() for _ in range(2 * BATCH)]
+    for r, w in ends:
+        poller.add(r, Watcher(work))
+        os.write(w, b"x")
+    run(loop, lambda: len(most) == len(ends))
+    assert 0 < max(most) < BATCH
+    poller.shut()
+    loop.close()
+    for pair in ends:
+        for fd in pair:
+            os.close(fd)
+
+
+def test_what_is_last_again_comes_in_the_next_batch(loop: asyncio.AbstractEventLoop) -> None:
+    """A watcher called at the end of a batch may ask for the end of the next, without an event."""
+    poller = Poller(loop)
+    r, w = os.pipe()
+    watcher = Watcher()
+
+    def go_on(mask: int) -> None:
+        if mask or len(watcher.masks) < 4:
+            poller.last(watcher)
+
+    watcher.act = go_on
+    poller.add(r, watcher)
+    os.write(w, b"x")
+    run(loop, lambda: len(watcher.masks) == 4)
+    run(loop, lambda: True)
+    assert [bool(mask) for mask in watcher.masks] == [True, False, False, False]
+    poller.shut()
+    loop.close()
+    os.close(r)
+    os.close(w)
 
 
 def test_a_postponed_event_goes_with_its_descriptor(loop: asyncio.AbstractEventLoop) -> None:
