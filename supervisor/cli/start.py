@@ -7,6 +7,7 @@ Units and scripts write flags as ``--name=value``. Such a command line is read h
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Mapping, Sequence
 
 from supervisor.cli import settings
@@ -43,4 +44,6 @@ def run(flags: Mapping[str, Sequence[str]]) -> int:
         return EXIT_USAGE
     from supervisor import master
 
+    gc.freeze()  # what was imported is for good: no collection looks at it
+    gc.enable()
     return master.run(config, load)

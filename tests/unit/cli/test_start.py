@@ -75,3 +75,18 @@ print(*sorted({"click", "h11", "rich", "tomllib"} & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr, done.returncode) == ("\n", "", 0)
+
+
+def test_garbage_is_looked_for_while_the_gateway_runs() -> None:
+    """The command's first step keeps the collector away from the imports, and from them alone."""
+    program = (
+        "import gc, sys, etcd_gateway, supervisor.master\n"
+        "supervisor.master.run = lambda *_: print(gc.isenabled(), gc.get_freeze_count() > 0) or 0\n"
+        "gc.freeze = (lambda freeze: lambda: (print(gc.isenabled()), freeze()))(gc.freeze)\n"
+        "sys.argv = ['etcd-gateway', 'start', '--endpoints=127.0.0.1:1']\n"
+        "etcd_gateway.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == ["False", "True", "True"]
