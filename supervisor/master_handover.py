@@ -10,6 +10,7 @@ import asyncio
 
 from supervisor.core.discovery.targets import describe_targets
 from supervisor.core.handover_state import HandoverState
+from supervisor.core.next_master import describe_fork
 from supervisor.gateway_view import make_view
 from supervisor.handover.record import CANNOT_RECORD
 from supervisor.parts import Parts
@@ -36,6 +37,7 @@ class MasterHandover:
             | parts.left.others,
             workers=part.workers,
             workers_given=parts.workers_given,
+            forked_with=describe_fork(parts.config),
             gens=part.gens,
             draining=part.draining,
             totals=parts.totals,

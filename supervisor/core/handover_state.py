@@ -53,10 +53,10 @@ class HandoverState:
     """Everything but the descriptors themselves, which travel beside it under the same names.
 
     ``workers``: how many there are to be, 0 if nobody says; ``workers_given``: how many the
-    configuration asked for. ``gens``: the highest generation that
-    each slot used. ``draining``: workers that were told to leave. ``found``: the last good
-    endpoints. ``removed``: those that left DNS and are in their grace. ``since``: since when
-    others drain or come back. ``member_list``: the list of the cluster that they follow;
+    configuration asked for; ``forked_with``: the flags that a worker keeps for life, "" if nobody
+    says. ``gens``: the highest generation that each slot used. ``draining``: workers that were told
+    to leave. ``found``: the last good endpoints. ``removed``: those that left DNS and are in their
+    grace. ``since``: since when others drain or come back. ``member_list``: the list of the cluster that they follow;
     ``member_list_of``: the targets that led to it. ``tls_check``: the TLS check that ``found`` has
     passed, None if nobody says.
     ``listen_given`` and ``listen``: the addresses as configured, and as bound. ``admin``: the admin
@@ -67,6 +67,7 @@ class HandoverState:
     descriptors: dict[str, int] = field(default_factory=dict)
     workers: int = 0
     workers_given: int = 0
+    forked_with: str = ""
     gens: dict[int, int] = field(default_factory=dict)
     draining: tuple[WorkerId, ...] = ()
     totals: Totals = field(default_factory=Totals)
@@ -102,6 +103,7 @@ def encode(state: HandoverState) -> dict[str, Any]:
         "facts": {
             "wanted": state.workers,
             "workers_given": state.workers_given,
+            "forked_with": state.forked_with,
             "gens": [[slot, gen] for slot, gen in state.gens.items()],
             "leaving": [[who.slot, who.gen] for who in state.draining],
             "totals": state.totals.export(),
@@ -137,6 +139,7 @@ def decode(document: object) -> HandoverState:
         descriptors=_numbers(_get(whole, "fds", {})),
         workers=_count(facts, "wanted"),
         workers_given=_count(facts, "workers_given"),
+        forked_with=_get(facts, "forked_with", ""),
         gens={who.slot: who.gen for who in _worker_ids(_get(facts, "gens", []))},
         draining=tuple(_worker_ids(_get(facts, "leaving", []))),
         totals=_totals(facts.get("totals")),

@@ -45,13 +45,21 @@ def count_workers(state: HandoverState, configured: int, *, restarted: bool) -> 
     return state.workers or configured
 
 
+def describe_fork(config: Config) -> str:
+    """The flags that workers are forked with, and no snapshot changes; equal ones, equal text."""
+    return f"--log-format={config.log_format} --pin-workers={config.pin_workers}"
+
+
 def fit(state: HandoverState, config: Config, now: float) -> HandoverState:
     """What of a state holds for the configuration of a master that is another process.
 
     Endpoints belong to the targets that led to them and to the TLS check that they have passed, and
     have been compared with the gateway's own addresses. Those of another configuration get no new
     session. They are in their grace from now on, because workers of before have sessions of them.
+    Workers that were forked with other flags are replaced, also after a crash.
     """
+    if state.forked_with not in ("", describe_fork(config)):
+        state = dataclasses.replace(state, image=None)
     check = describe_tls_check(config)
     same_listen = state.listen_given == tuple(map(str, config.listen_addr))
     same_targets = state.member_list_of == describe_targets(config)

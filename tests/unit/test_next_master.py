@@ -10,7 +10,13 @@ from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.targets import describe_targets, describe_tls_check
 from supervisor.core.handover_state import HandoverState, Image
-from supervisor.core.next_master import after_crash, after_restart, count_workers, fit
+from supervisor.core.next_master import (
+    after_crash,
+    after_restart,
+    count_workers,
+    describe_fork,
+    fit,
+)
 from supervisor.core.roster import Removed
 
 NOW = 100.0
@@ -90,6 +96,15 @@ def test_sessions_of_endpoints_of_another_configuration_have_the_grace() -> None
     )
     left = fit(state, other, NOW)
     assert left.removed == (gone, Removed(found=FOUND[0], at=NOW, grace_s=7.0))
+
+
+def test_workers_that_were_forked_with_other_flags_are_replaced_after_a_crash() -> None:
+    """The program that would have kept them is not named; the endpoints stay."""
+    state = dataclasses.replace(STATE, forked_with=describe_fork(CONFIG))
+    assert fit(state, CONFIG, NOW) is state
+    for change in ({"log_format": "text"}, {"pin_workers": True}):
+        left = fit(state, dataclasses.replace(CONFIG, **change), NOW)
+        assert (left.image, left.found) == (None, FOUND)
 
 
 def test_signals_count_until_the_configuration_names_another_number() -> None:

@@ -274,6 +274,31 @@ def test_a_restart_begins_with_the_workers_of_its_configuration(tmp_path: Path) 
         assert echoes(gateway.address, 10)
 
 
+def test_a_crash_replaces_workers_that_were_forked_with_other_flags(tmp_path: Path) -> None:
+    """A worker keeps its CPU and its log format for life; somebody edited the file meanwhile."""
+    with Backend(echo) as backend:
+        config = tmp_path / "gateway.toml"
+        text = f'workers = 1\nendpoints = ["{backend.address}"]\n'
+        config.write_text(text)
+        with managed(tmp_path, f"--config-file={config}") as gateway:
+            pids: list[int] = []
+
+            def serves_alone(status: dict[str, Any]) -> bool:
+                """Notes the pid of the one worker that there is."""
+                if [each["state"] for each in status["workers"]] != ["ready"]:
+                    return False
+                pids.append(status["workers"][0]["pid"])
+                return True
+
+            gateway.until(serves_alone)
+            for edited in (False, True, False):
+                if edited:
+                    config.write_text(f"{text}pin-workers = true\n")
+                gateway.crash()
+                gateway.until(serves_alone)
+            assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_each_master_leaves_one_record(tmp_path: Path, number: signal.Signals) -> None:
     """The next one knows what the last one knew, and nothing that is older."""
