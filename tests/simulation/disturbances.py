@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tests.simulation.network import Mode
 from tests.simulation.plan import Event, Kind, draw_config
-from tests.simulation.restart import restart
+from tests.simulation.restart import crash, restart
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import World
@@ -72,6 +72,8 @@ def disturb(world: World, event: Event) -> None:
             world.upgrade(which, 0.05 + much)
         case Kind.CRASH:
             world.crash(0.05 + much)
+        case Kind.CRASH_EDITED:
+            crash(world, which, 0.05 + much)
         case Kind.RESTART:
             restart(world, which, 0.05 + much)
         case Kind.REFUSING | Kind.SILENT | Kind.SICK | Kind.WELL:

@@ -37,6 +37,7 @@ class Kind(enum.StrEnum):
     FEWER = "TTOU"
     UPGRADE = "USR2"
     CRASH = "master killed"
+    CRASH_EDITED = "master killed after its configuration was edited"
     RESTART = "service manager restarts"
     REFUSING = "endpoint refuses"
     SILENT = "endpoint is silent"

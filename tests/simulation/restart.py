@@ -40,6 +40,19 @@ def restart(world: World, which: int, gap_s: float) -> None:
         _boot_later(world, master.left, master.inherited, config, workers, gap_s)
 
 
+def crash(world: World, which: int, gap_s: float) -> None:
+    """SIGKILL after somebody edited the configuration, and loaded it nowhere."""
+    master = world.master
+    if master is None or not world.may_crash(master):
+        return
+    draw = random.Random(which)
+    config = draw_restart(draw, master.config)
+    state, inherited = take_stored(world, master)
+    world.end_image(master, gap_s)
+    workers = draw.choice((1, 2, 3, 4))
+    _boot_later(world, state, inherited, config, workers, gap_s, crashed=True)
+
+
 def draw_restart(draw: random.Random, running: Config) -> Config:
     """What operators change at a restart: nothing, or anything."""
     if draw.random() < 0.3:
@@ -80,8 +93,9 @@ def _boot_later(
     config: Config,
     workers: int,
     gap_s: float,
+    crashed: bool = False,
 ) -> None:
-    world.clock.after(gap_s, _boot, world, state, inherited, config, workers)
+    world.clock.after(gap_s, _boot, world, state, inherited, config, workers, crashed)
 
 
 def _boot(
@@ -90,11 +104,13 @@ def _boot(
     inherited: InheritedDescriptors,
     config: Config,
     workers: int,
+    crashed: bool,
 ) -> None:
     if world.clock.now < world.master_late_until:
         late_until = world.master_late_until
-        world.clock.at(late_until, _boot, world, state, inherited, config, workers)
+        world.clock.at(late_until, _boot, world, state, inherited, config, workers, crashed)
         return
     fitting = next_master.fit(state, config, world.clock.now)
     world.oracle.restarts(state, fitting, config)
-    world.boot(fitting, inherited, config=config, workers=workers, left=state)
+    left = None if crashed else state
+    world.boot(fitting, inherited, config=config, workers=workers, left=left, crashed=crashed)

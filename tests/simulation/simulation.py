@@ -86,7 +86,9 @@ class World:
         """Raises Violation if a promise is broken."""
         self.boot(HandoverState(), InheritedDescriptors())
         self._arrive()
-        self.keeps_records = any(event.kind in (Kind.CRASH, Kind.RESTART) for event in plan)
+        self.keeps_records = any(
+            event.kind in (Kind.CRASH, Kind.CRASH_EDITED, Kind.RESTART) for event in plan
+        )
         for event in plan:
             self.clock.at(event.at, self._apply, event)
         self._go_on(lambda: self.clock.now >= BEGIN_S + SPAN_S, SPAN_S + 5.0)
@@ -406,13 +408,15 @@ class World:
     def crash(self, gap_s: float) -> None:
         """SIGKILL of the master under a service manager that keeps descriptors."""
         master = self.master
-        if master is None or not master.lives or not master.record or not master.ready:
-            return
-        if master.draining:  # it leaves anyway, and the record says so
+        if master is None or not self.may_crash(master):
             return
         state, inherited = take_stored(self, master)
         self.end_image(master, gap_s)
         self.clock.after(gap_s, self._boot_next, state, inherited, True, False)
+
+    def may_crash(self, master: Master) -> bool:
+        """Whether its record is that of a master that serves, and not of one that leaves."""
+        return master.lives and bool(master.record) and master.ready and not master.draining
 
     def end_image(self, master: Master, gap_s: float) -> None:
         """The master is gone; the next one begins in ``gap_s``."""
