@@ -97,6 +97,16 @@ def test_there_is_no_room_for_another_attribute() -> None:
         Tally().other = 1  # type: ignore[attr-defined]
 
 
+def test_an_instance_is_written_as_json_before_anybody_asked_for_its_fields() -> None:
+    @records.dataclass(slots=True)
+    class Fresh:
+        x: int
+        many: list[int] = field(default_factory=list)
+
+    assert orjson.loads(orjson.dumps(Fresh(1))) == {"x": 1, "many": []}
+    assert dataclasses.fields(Fresh)[1].default_factory is list
+
+
 def test_what_others_do_with_a_dataclass_works() -> None:
     point = Point(1, 2, 3)
     assert replace(point, y=5) == Point(1, 5)
