@@ -1,4 +1,4 @@
-"""Chaos for half a minute, always the same; `make stress` and `make chaos` have ten, by chance."""
+"""Chaos for a minute, always the same; `make stress` and `make chaos` have ten, by chance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.etcd import needs_etcd
 from tests.long_tests import LONG
 from tests.stress.test_disturbances import needs_namespaces
 
-SECONDS = 600.0 if LONG else 30.0
+SECONDS = 600.0 if LONG else 60.0
 SEED = random.SystemRandom().randrange(1 << 32) if LONG else 1
 
 
