@@ -26,7 +26,7 @@ LONGER = $(shell grep -rlE "tests.long_tests|import .*TRIED" tests/integration -
 
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 
-.PHONY: help run test programs test-all unit slow-unit cover check format stress simulate mutants chaos bench fleet docs \
+.PHONY: help run test programs test-all unit slow-unit cover check format stress simulate mutants conditions chaos bench fleet docs \
   dist deb sbom site pictures pins clean
 
 help:
@@ -41,6 +41,7 @@ help:
 	@echo "make chaos    ten minutes of disturbances, and a checker; CHAOS=--seed=N repeats one"
 	@echo "make simulate simulate the control plane for ten minutes, against its promises"
 	@echo "make mutants  plant twenty mistakes, one at a time, and see which tests notice"
+	@echo "make conditions  take every condition of the relay, the fleet and the health machine away"
 	@echo "make bench    the side-by-side benchmark against the peers"
 	@echo "make fleet    simulate thousands of hosts and draw their curves"
 	@echo "make docs     write the generated pages anew"
@@ -105,6 +106,10 @@ simulate: $(VENV)/.tests
 
 mutants: $(VENV)/.tests
 	$(BIN)/python -m tests.mutants $(MUTANTS)
+
+# CONDITIONS='gateway/sessions/leg.py' for some modules only.
+conditions: $(VENV)/.tests
+	$(BIN)/python -m tests.every_condition $(CONDITIONS)
 
 bench: $(VENV)/.tests
 	@tests/provision.sh bench $(BIN)

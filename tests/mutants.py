@@ -265,11 +265,13 @@ def catch(copy: Path, mutant: Mutant) -> list[str]:
         useless += found
 
 
-def run_tests(copy: Path, tests: Sequence[str], *, without: Sequence[str] = ()) -> list[str]:
-    """The first of these tests that fails, if any does."""
+def run_tests(
+    copy: Path, tests: Sequence[str], *, without: Sequence[str] = (), limit_s: int = 60
+) -> list[str]:
+    """The first of these tests that fails, if any does; ``limit_s`` is for each."""
     done = subprocess.run(
         [
-            *(sys.executable, "-B", "-m", "pytest", "-q", "-x", "--timeout=60"),
+            *(sys.executable, "-B", "-m", "pytest", "-q", "-x", f"--timeout={limit_s}"),
             *("-p", "no:xdist", "-p", "no:cacheprovider", *tests),
             *(f"--deselect={name}" for name in without),
         ],
