@@ -244,3 +244,15 @@ def test_a_line_says_how_many_descriptors_come_with_it() -> None:
         assert wire.count_descriptors(odd) == 0
     for value in (b'"2"', b"-1", b"true", b"null"):
         assert wire.count_descriptors(b'{"descriptors":' + value + b"}") == 0
+
+
+def test_an_endpoint_s_defaults_stay_at_home() -> None:
+    """Thousands of endpoints go to each worker; what says nothing is not sent, and decoded."""
+    plain = Endpoint("a:1", ("192.0.2.1",), 1)
+    told = Endpoint("b:1", ("192.0.2.2",), 1, weight=3, state=EndpointState.DRAINING, emptied=True)
+    line = wire.encode(messages.Snapshot(1, (plain, told)))
+    assert [sorted(each) for each in orjson.loads(line)["endpoints"]] == [
+        ["addresses", "name", "port"],
+        ["addresses", "emptied", "name", "port", "state", "weight"],
+    ]
+    assert wire.decode(line) == messages.Snapshot(1, (plain, told))
