@@ -56,9 +56,9 @@ class HandoverState:
     configuration asked for; ``forked_with``: the flags that a worker keeps for life, "" if nobody
     says. ``gens``: the highest generation that each slot used. ``draining``: workers that were told
     to leave. ``found``: the last good endpoints. ``removed``: those that left DNS and are in their
-    grace. ``since``: since when others drain or come back. ``member_list``: the list of the cluster that they follow;
-    ``member_list_of``: the targets that led to it. ``tls_check``: the TLS check that ``found`` has
-    passed, None if nobody says.
+    grace. ``since``: since when others drain or come back. ``member_list``: the list of the cluster
+    that they follow; ``member_list_of``: the targets that led to it. ``tls_check``: the TLS check
+    that ``found`` has passed, None if nobody says.
     ``listen_given`` and ``listen``: the addresses as configured, and as bound. ``admin``: the admin
     addresses that are bound. ``image``: who wrote this, None if it is not worth going back to.
     ``failure``: why an upgrade was undone, if one was.
