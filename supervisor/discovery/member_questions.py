@@ -46,17 +46,25 @@ class MemberQuestions:
         self._listen = listen
         self._look_up = look_up
 
-    async def first_answer(self, some: Sequence[Discovered], errors: list[str]) -> Heard | None:
-        """The first answer of these, asked together; None, and each failure in ``errors``, else."""
+    async def first_answer(
+        self, some: Sequence[Discovered], errors: list[str], suits: Callable[[Heard], bool]
+    ) -> Heard | None:
+        """The first answer of these, asked together, that ``suits``; None if there is none.
+
+        Each failure goes into ``errors``.
+        """
         tasks = [
             asyncio.create_task(self._ask(each), name=f"member sync {each.name}") for each in some
         ]
         try:
             for done in asyncio.as_completed(tasks):
                 try:
-                    return await done
+                    heard = await done
                 except EtcdError as error:
                     errors.append(str(error))
+                    continue
+                if suits(heard):
+                    return heard
             return None
         finally:
             for task in tasks:

@@ -22,12 +22,12 @@ from supervisor.core.config import Config
 from supervisor.core.discovery.adoption import (
     AdoptedList,
     Heard,
+    Hearing,
     Proposal,
     Refusal,
     Unchanged,
     judge,
     order_to_ask,
-    weigh,
 )
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.questions import Outcome, Question
@@ -85,7 +85,10 @@ class MemberSync:
         self._last_success_at: float | None = None
         self._last_error = ""
         self._last_asked = ""
+        self._passed_over: list[str] = []
         self._by_operator = False
+        self._forgotten = 0
+        """How often the list was forgotten: what was asked before that is of no use any more."""
         self._any_active = True
         self._due_at = -math.inf
         self._kick = asyncio.Event()
@@ -144,6 +147,7 @@ class MemberSync:
             await self.close()
         if not (config.member_sync_s and same_targets):
             self.adopted, self._left_out, self._last_error = None, {}, ""
+            self._forgotten += 1
         self._by_operator = True
         self._kick.set()
         self.start()
@@ -194,23 +198,30 @@ class MemberSync:
     async def _sync(self) -> None:
         by_operator, self._by_operator = self._by_operator, False
         errors: list[str] = []
-        heard = await self._ask_around(errors)
-        if heard is None:
-            self._fail("; ".join(sorted(errors)) or "there is nobody to ask")
+        hearing, forgotten = Hearing(self.adopted, by_operator=by_operator), self._forgotten
+        await self._ask_around(hearing, errors)
+        if forgotten != self._forgotten:
             return
+        if hearing.outcome is None:
+            reasons = hearing.refusals[:1] or sorted(errors)
+            self._fail("; ".join(reasons) or "there is nobody to ask")
+            return
+        self._tell_passed_over(hearing.refusals)
+        heard, judged = hearing.outcome
         self._last_asked = heard.endpoint
-        match weigh(heard, self.adopted, by_operator=by_operator):
-            case Refusal(reason):
-                self._fail(reason)
+        match judged:
             case Unchanged(left_out):
                 self._succeed(left_out)
                 self._confirm(True)
-            case Proposal() as proposal:
-                match judge(proposal, await self._questions.dial_all(proposal, srv=self._any_srv)):
+            case Proposal():
+                failures = await self._questions.dial_all(judged, srv=self._any_srv)
+                if forgotten != self._forgotten:
+                    return
+                match judge(judged, failures):
                     case Refusal(reason):
                         self._fail(f"{heard.endpoint}: {reason}")
                     case adopted:
-                        self._adopt(adopted, proposal, heard)
+                        self._adopt(adopted, judged, heard)
             case other:
                 assert_never(other)
 
@@ -232,6 +243,13 @@ class MemberSync:
         )
         self._succeed(proposal.left_out)
         self._around.on_change()
+
+    def _tell_passed_over(self, refusals: list[str]) -> None:
+        """Say once whose answer is not followed though another member's is."""
+        for reason in refusals:
+            if reason not in self._passed_over:
+                self._log.warn("member list passed over", error=reason)
+        self._passed_over = refusals
 
     def _succeed(self, left_out: dict[str, str]) -> None:
         for name, reason in left_out.items():
@@ -257,8 +275,8 @@ class MemberSync:
             self.adopted = dataclasses.replace(self.adopted, confirmed=confirmed)
             self._around.on_change()
 
-    async def _ask_around(self, errors: list[str]) -> Heard | None:
-        """The first answer; None, and each failure in ``errors``, if there is none."""
+    async def _ask_around(self, hearing: Hearing, errors: list[str]) -> None:
+        """Ask until an answer may be followed; each failure goes into ``errors``."""
         known = {each.name: each for each in self._around.known()}
         active = [name for name in self._around.active() if name in known]
         order = order_to_ask(
@@ -267,9 +285,8 @@ class MemberSync:
         at_once = 1 if active else MOST_AT_ONCE
         for start in range(0, len(order), at_once):
             some = [known[name] for name in order[start : start + at_once]]
-            if heard := await self._questions.first_answer(some, errors):
-                return heard
-        return None
+            if await self._questions.first_answer(some, errors, hearing.take):
+                return
 
     @property
     def _any_srv(self) -> bool:

@@ -99,6 +99,34 @@ def weigh(
     return Proposal(new, listed.voters, left_out)
 
 
+class Hearing:
+    """What several members answer to one question: the first answer that may be followed counts.
+
+    One that is refused keeps nobody else from being asked: a member that was started anew as a
+    cluster of its own, or that is cut off from the others, answers as readily as they do. The
+    answer of a member without a leader counts if nobody gives a better one.
+    """
+
+    def __init__(self, adopted: AdoptedList | None, *, by_operator: bool) -> None:
+        """As for :func:`weigh`."""
+        self._adopted = adopted
+        self._by_operator = by_operator
+        self.refusals: list[str] = []
+        """Why answers are not followed."""
+        self.outcome: tuple[Heard, Unchanged | Proposal] | None = None
+        """The answer that counts so far."""
+
+    def take(self, heard: Heard) -> bool:
+        """Take one answer; whether nobody else need be asked."""
+        judged = weigh(heard, self._adopted, by_operator=self._by_operator)
+        if isinstance(judged, Refusal):
+            self.refusals.append(judged.reason)
+            return False
+        if self.outcome is None or not heard.leaderless:
+            self.outcome = heard, judged
+        return not heard.leaderless
+
+
 def judge(proposal: Proposal, failures: Mapping[MemberTarget, str]) -> AdoptedList | Refusal:
     """Whether enough could be dialed; ``failures`` has what could not, with the reason."""
     targets = proposal.adopted.targets

@@ -6,6 +6,7 @@ from gateway.core.address import HostPort
 from supervisor.core.discovery.adoption import (
     AdoptedList,
     Heard,
+    Hearing,
     Proposal,
     Refusal,
     Unchanged,
@@ -147,3 +148,21 @@ def test_all_are_asked_if_none_is_active() -> None:
     order = order_to_ask(("a", "b", "c"), (), last="c", draw=lambda _: 1, most=1)
     assert order == ("c", "b", "a")
     assert order_to_ask((), (), last="", draw=lambda _: 0, most=1) == ()
+
+
+def test_the_first_answer_that_may_be_followed_counts() -> None:
+    """What is refused, and a member without a leader, keeps nobody else from being asked."""
+    hearing = Hearing(adopted(0, 1, 2), by_operator=False)
+    assert not hearing.take(heard(0, cluster_id=0xBAD))
+    assert hearing.outcome is None
+    assert not hearing.take(heard(0, 1, 2, leaderless=True))
+    assert hearing.outcome == (heard(0, 1, 2, leaderless=True), Unchanged())
+    assert not hearing.take(heard(0, 1, 2, 3, leaderless=True))
+    assert not hearing.take(heard(0, 1, 2, leaderless=True, learner=3))
+    assert hearing.take(heard(1, 2))
+    assert hearing.outcome is not None
+    assert isinstance(hearing.outcome[1], Proposal)
+    assert [reason.partition(" ")[2] for reason in hearing.refusals] == [
+        "is a member of cluster bad, expected 1; a reload adopts the other cluster",
+        "knows no leader, its list may be an old one",
+    ]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.config import Config
+from supervisor.core.discovery.adoption import Heard
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.questions import Negative, Outcome, Question
 from supervisor.discovery.member_questions import MemberQuestions
@@ -50,6 +51,10 @@ async def nobody(_: Question) -> Outcome:
     return Negative("no such name", 60.0)
 
 
+def any_answer(_: Heard) -> bool:
+    return True
+
+
 @pytest.mark.parametrize("refuses", [False, True])
 def test_a_tls_member_that_stood_still_is_not_asked_in_plain_text(
     tmp_path: Path, refuses: bool
@@ -64,14 +69,14 @@ def test_a_tls_member_that_stood_still_is_not_asked_in_plain_text(
         seed = Discovered(f"127.0.0.1:{port}", "127.0.0.1", port, ("127.0.0.1",))
         questions = MemberQuestions(config, TlsContexts(), listen=tuple, look_up=nobody)
         errors: list[str] = []
-        assert (await questions.first_answer([seed], errors) is None) == refuses, errors
+        assert (await questions.first_answer([seed], errors, any_answer) is None) == refuses, errors
         member.runs.clear()
         questions.config = replace(config, health_timeout_s=3.0)
-        assert await questions.first_answer([seed], errors) is None
+        assert await questions.first_answer([seed], errors, any_answer) is None
         assert errors[-1].endswith("timeout: no answer within 3 s")
         member.runs.set()
         questions.config = config
-        assert (await questions.first_answer([seed], errors) is None) == refuses, errors
+        assert (await questions.first_answer([seed], errors, any_answer) is None) == refuses, errors
 
     with Server(member) as server:
         asyncio.run(scene(server.port))

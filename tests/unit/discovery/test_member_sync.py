@@ -368,6 +368,64 @@ def test_an_old_list_is_not_believed(cluster: list[Member], files: Files) -> Non
     asyncio.run(scene())
 
 
+def test_a_member_of_another_cluster_hides_no_change(cluster: list[Member], files: Files) -> None:
+    """One that was started anew as a cluster of its own is passed over: the others are asked."""
+
+    async def scene() -> None:
+        async with following(static(cluster[0].name), files) as f:
+            await until(lambda: len(f.found) == 3)
+            cluster[0].cluster_id, cluster[0].urls = 0xDEF, {"m0": [cluster[0].url]}
+            for member in cluster[1:]:
+                member.urls = {f"m{n}": [cluster[n].url] for n in (1, 2)}
+            await until(lambda: f.names == names(cluster, 1, 2))
+            assert f.error == ""
+            assert f.log.said("member list passed over") == [
+                {
+                    "error": f"{cluster[0].name} is a member of cluster def, expected abc;"
+                    " a reload adopts the other cluster"
+                }
+            ]
+            await f.it.reload(f.config)
+            await asked_again(cluster)
+            assert f.names == names(cluster, 1, 2), "the others say that it is the same cluster"
+
+    asyncio.run(scene())
+
+
+def test_a_member_that_is_cut_off_hides_no_change(cluster: list[Member], files: Files) -> None:
+    """It knows no leader, and tells the list that it had (etcd 3.4): the others are asked."""
+
+    async def scene() -> None:
+        async with following(static(cluster[0].name), files) as f:
+            await until(lambda: len(f.found) == 3)
+            cluster[0].leader = "0"
+            for member in cluster[1:]:
+                member.urls = {f"m{n}": [cluster[n].url] for n in (1, 2, 3)}
+            await until(lambda: f.names == names(cluster, 1, 2, 3))
+
+    asyncio.run(scene())
+
+
+def test_an_answer_about_the_targets_of_before_is_not_used(
+    cluster: list[Member], files: Files
+) -> None:
+    """A member of the old cluster answers after a reload to another one: that is too late."""
+
+    async def scene() -> None:
+        go_on = cluster[0].hold()
+        cluster[3].urls, cluster[3].cluster_id = {"m3": [cluster[3].url]}, 0xDEF
+        async with following(static(cluster[0].name), files) as f:
+            await until(lambda: cluster[0].asked)
+            await f.it.reload(static(cluster[3].name))
+            go_on.set()
+            await until(lambda: f.it.adopted)
+            assert f.it.adopted is not None
+            assert f.it.adopted.cluster_id == 0xDEF
+            assert f.names == [cluster[3].name]
+
+    asyncio.run(scene())
+
+
 def test_the_gateway_itself_is_left_out(cluster: list[Member], files: Files) -> None:
     """A member that gives the gateway as its own client URL is not dialed, and that is said."""
 
