@@ -9,11 +9,21 @@ from gateway.core.log import Log
 from gateway.core.records import dataclass
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
-from supervisor.core.health.addresses import inactive_addresses, joined, place_name, places
+from supervisor.core.health.addresses import (
+    add_counts,
+    endpoint_of,
+    inactive_addresses,
+    is_active,
+    joined,
+    place_name,
+    places,
+)
 from supervisor.core.health.health_view import HealthView
 from supervisor.health.prober import Prober
 from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.tls_contexts import TlsContexts
+
+NOTHING_COUNTED = HealthView(active=True, since=None)
 
 OnChange = Callable[[str, bool, tuple[str, ...]], None]
 """Endpoint, whether it is active, and which of its several addresses are not."""
@@ -52,6 +62,8 @@ class EndpointHealth:
         self._tell = on_change
         self._wall = wall
         self._several: dict[str, _Several] = {}
+        self._past: dict[str, HealthView] = {}
+        """By endpoint: what was counted at addresses that it has no more. Counters never fall."""
 
     def set_endpoints(
         self, endpoints: Iterable[Discovered], *, retired: Collection[str] = ()
@@ -69,16 +81,23 @@ class EndpointHealth:
                 watched.append(found)
                 if several is not None:
                     readdressed.append(found.name)
+                    self._keep_counts(found.name, [place.name for place in several.places])
                 continue
             if several is None:
                 several = _Several(found, places(found), self._wall())
                 if self.prober.view(found.name) is not None:
                     readdressed.append(found.name)
+                    self._keep_counts(found.name, [found.name])
             elif several.found != found:
+                gone = {place.name for place in several.places}
                 several.found, several.places = found, places(found)
                 readdressed.append(found.name)
+                self._keep_counts(found.name, gone - {place.name for place in several.places})
             self._several[found.name] = several
             watched.extend(several.places)
+        if self._past:
+            present = {endpoint_of(each.name) for each in watched}
+            self._past = {name: each for name, each in self._past.items() if name in present}
         self.prober.set_endpoints(watched, retired=retired)
         for name in readdressed:
             self.tell(name)
@@ -90,6 +109,11 @@ class EndpointHealth:
     def remember(self, views: Mapping[str, HealthView]) -> None:
         """Go on from what :meth:`export` gave in an earlier master."""
         self.prober.remember(views)
+        for name, view in views.items():
+            endpoint = endpoint_of(name)
+            watched = endpoint in self._several or self.prober.view(endpoint) is not None
+            if watched and self.prober.view(name) is None:
+                self._add_past(endpoint, [view])
 
     def export(self, names: Iterable[str]) -> dict[str, HealthView]:
         """What is held of these endpoints, by what the prober watches, for the next master."""
@@ -100,14 +124,19 @@ class EndpointHealth:
             for each in watched:
                 if (view := self.prober.view(each)) is not None:
                     views[each] = view
+            if (past := self._past.get(name)) is not None:
+                views[name] = add_counts(views.get(name, NOTHING_COUNTED), [past])
         return views
 
     def view(self, name: str) -> HealthView | None:
         """None for an endpoint that is not watched."""
         several = self._several.get(name)
         if several is None:
-            return self.prober.view(name)
-        return joined(self._views(several), several.since)
+            view = self.prober.view(name)
+        else:
+            view = joined(self._views(several), several.since)
+        past = self._past.get(name)
+        return view if view is None or past is None else add_counts(view, [past])
 
     def address_views(self, name: str) -> dict[str, HealthView]:
         """By address; of an endpoint with one address it has that one."""
@@ -146,6 +175,15 @@ class EndpointHealth:
     async def close(self) -> None:
         await self.prober.close()
 
+    def _keep_counts(self, name: str, gone: Iterable[str]) -> None:
+        """The endpoint loses what is watched under these names; what was counted stays."""
+        views = [view for each in gone if (view := self.prober.view(each)) is not None]
+        if views:
+            self._add_past(name, views)
+
+    def _add_past(self, name: str, views: Iterable[HealthView]) -> None:
+        self._past[name] = add_counts(self._past.get(name, NOTHING_COUNTED), views)
+
     def _watched(self, name: str, address: str) -> str:
         return place_name(name, address) if name in self._several else name
 
@@ -168,7 +206,7 @@ class EndpointHealth:
             self._tell(name, view is None or view.active, ())
             return
         views = self._views(several)
-        active = any(each.active for each in views.values())
+        active = is_active(views.values())
         if active != several.active:
             several.active, several.since = active, self._wall()
         self._tell(name, active, inactive_addresses(views))

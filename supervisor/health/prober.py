@@ -48,7 +48,8 @@ class Prober:
 
     Names are those of endpoints, or of places (see ``core/health/addresses``).
     ``on_change(name, view)`` is called when one of them turned active or inactive; inside
-    :meth:`dial_failed` and :meth:`dial_succeeded`, if these made it so.
+    :meth:`dial_failed` and :meth:`dial_succeeded`, if these made it so. Of one of several addresses
+    it also tells when this host turns out to have no way to it, or to have one after all.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Prober:
                 self._arm(watch)
             elif watch.found is not found and watch.found != found:
                 self._change(watch, found)
-        states = {name: watch.health.active for name, watch in self._watches.items()}
+        states = {name: watch.counts_as_active for name, watch in self._watches.items()}
         self._active.replace(states, frozenset(retired))
 
     def remember(self, views: Mapping[str, HealthView]) -> None:
@@ -205,6 +206,7 @@ class Prober:
             watch.degraded = watch.degraded if how.kind is ProbeKind.ETCD else ""
         if elsewhere or watch.health.rules != new_rules:
             watch.health.follow(new_rules, self._loop.time())
+            self._note_state(watch)
             self._arm(watch)
 
     def _forget(self, name: str) -> None:
@@ -301,8 +303,10 @@ class Prober:
                 watch.health.probe_undecided(now, self._draw)
         if moved:
             watch.health.follow(watch.health.rules, now)
+        told = result.cut_off or result.verdict is not Verdict.UNDECIDED
+        news = told and watch.note_reach(cut_off=result.cut_off)
         if result.cut_off:
-            self._host_failed(watch.found.name, result.error)
+            self._host_failed(watch.found.name, result.error, quiet=watch.unreached)
         elif result.verdict is not Verdict.UNDECIDED:
             self._host_failures.reached(watch.found.name)
         puzzled = result.verdict is Verdict.UNDECIDED and not moved
@@ -310,6 +314,8 @@ class Prober:
             self._log.tell_puzzled(watch.found.name, result.error)
         watch.puzzled = puzzled
         self._took(watch, change)
+        if news and change is None:
+            self._on_change(watch.found.name, self._view(watch))
 
     def _note_degraded(self, watch: Watch, reason: str, now: float) -> None:
         """The endpoint is healthy, and ``reason`` says what is wrong with it all the same."""
@@ -320,13 +326,13 @@ class Prober:
         watch.degraded = reason
         self._log.tell_degraded(watch.found.name, reason)
 
-    def _host_failed(self, name: str, error: str) -> None:
-        if self._host_failures.failed(name, error, self._loop.time()):
+    def _host_failed(self, name: str, error: str, *, quiet: bool = False) -> None:
+        if self._host_failures.failed(name, error, self._loop.time(), quiet=quiet):
             self._log.tell_host_failed(name, error)
 
     def _note_state(self, watch: Watch) -> None:
         """Keep the count of the active in step with the machine."""
-        self._active.note(watch.found.name, watch.health.active)
+        self._active.note(watch.found.name, watch.counts_as_active)
         self._log.tell_kept(watch.found.name, watch.health, self._active)
 
     def _took(self, watch: Watch, change: HealthChange | None) -> None:

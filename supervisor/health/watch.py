@@ -10,6 +10,7 @@ from dataclasses import field
 from gateway.core.counters import DIAL_BOUNDS_S, Histogram
 from gateway.core.records import dataclass
 from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.health.addresses import is_place
 from supervisor.core.health.etcd import Known
 from supervisor.core.health.health_view import HealthView
 from supervisor.core.health.machine import Health
@@ -40,6 +41,19 @@ class Watch:
     memory: EtcdMemory = field(default_factory=EtcdMemory)
     degraded: str = ""
     puzzled: bool = False
+    unreached: bool = False
+    """One of several addresses that this host cannot dial at all, and never could."""
+
+    @property
+    def counts_as_active(self) -> bool:
+        return self.health.active and not self.unreached
+
+    def note_reach(self, *, cut_off: bool) -> bool:
+        """A probe told whether this host can dial the address at all; whether that is news."""
+        before = self.unreached
+        never = not self.probes[Verdict.PASSED]
+        self.unreached = cut_off and never and is_place(self.found.name)
+        return self.unreached != before
 
     def remember(self, view: HealthView, *, now: float, wall: float) -> None:
         """Go on counting from what an earlier master held; its state is not taken over here.
@@ -58,6 +72,7 @@ class Watch:
                 unchanged_s = max(0.0, wall - view.since)
                 self.health.resume_damping(view.flaps, view.hold_s, unchanged_s, now)
         self.health.last_error = view.last_error
+        self.unreached = view.unreached
         self.degraded = view.degraded or ""
         self.memory.known = Known(version=view.etcd_version)
 
@@ -84,6 +99,7 @@ class Watch:
             hold_s=health.hold_s(now),
             flaps=health.flaps,
             kept=health.kept,
+            unreached=self.unreached,
             degraded=(self.degraded or None) if health.active else None,
             etcd_version=self.memory.known.version,
         )

@@ -36,6 +36,8 @@ class HealthView:
     flaps: int = 0
     kept: bool = False
     cut_off: str | None = None
+    unreached: bool = False
+    """One of several addresses that this host cannot dial at all, and never could."""
     degraded: str | None = None
     """What is wrong with it though it is healthy."""
     etcd_version: str | None = None

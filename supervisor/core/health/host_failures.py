@@ -22,10 +22,14 @@ class HostFailures:
         self._failures: dict[str, tuple[str, float]] = {}
         self._logged_at = float("-inf")
 
-    def failed(self, name: str, error: str, now: float) -> bool:
-        """The endpoint could not be dialed for ``error``; whether the log should hear of it."""
+    def failed(self, name: str, error: str, now: float, *, quiet: bool = False) -> bool:
+        """The endpoint could not be dialed for ``error``; whether the log should hear of it.
+
+        ``quiet``: it is one of several addresses that could never be dialed from here, which is how
+        it is with AAAA records on a host without IPv6.
+        """
         self._failures[name] = (error, now)
-        if now - self._logged_at < LOG_EVERY_S:
+        if quiet or now - self._logged_at < LOG_EVERY_S:
             return False
         self._logged_at = now
         return True

@@ -286,8 +286,9 @@ class Health:
         self.hold_until = min(self.hold_until, self.last_change_at + rules.retry_delay_s)
         if rules.probe_active or not self.active:
             self._hurry(now)
-        else:
+        else:  # what probes found does not count any more, and none will follow
             self.next_probe_at = math.inf
+            self.kept, self.bad = False, 0
 
     def _is_idle(self, now: float) -> bool:
         """Whether it had neither sessions nor dials for an interval, as far as reports tell."""

@@ -84,3 +84,20 @@ def test_an_endpoint_is_cut_off_if_all_its_active_addresses_are() -> None:
     assert joined({A: cut_off, B: down}, since=0.0).cut_off == "no route"
     assert joined({A: cut_off, B: good}, since=0.0).cut_off is None
     assert joined({A: down, B: down}, since=0.0).cut_off is None
+
+
+def test_an_address_that_was_never_reached_says_nothing_of_the_endpoint() -> None:
+    """The others tell; if there is none that could, the fault is this host's."""
+    never = HealthView(
+        active=True, since=0.0, cut_off="no route", unreached=True, last_error="no route",
+        last_error_at=9.0,
+    )  # fmt: skip
+    down = HealthView(active=False, since=0.0, last_error="refused", last_error_at=1.0, hold_s=2.0)
+    kept = HealthView(active=True, since=0.0, kept=True)
+    whole = joined({A: down, B: never}, since=0.0)
+    assert (whole.active, whole.cut_off, whole.kept, whole.hold_s) == (False, None, False, 2.0)
+    assert (whole.last_error, whole.last_error_at) == (f"{A}: refused", 1.0)
+    whole = joined({A: kept, B: never}, since=0.0)
+    assert (whole.active, whole.cut_off, whole.kept, whole.last_error) == (True, None, True, None)
+    whole = joined({A: never, B: never}, since=0.0)
+    assert (whole.active, whole.cut_off, whole.kept) == (True, "no route", False)

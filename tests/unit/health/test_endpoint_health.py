@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
 
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
@@ -16,6 +20,8 @@ QUICK = Config(
     health_interval_s=0.1, health_idle_interval_s=0.1, health_timeout_s=1.0, retry_delay_s=0.2
 )
 GOOD, DEAD = "127.0.0.1", "127.0.0.9"
+NO_WAY = "255.255.255.255"
+"""The kernel of this host refuses to dial it: network is unreachable."""
 
 
 async def eventually(predicate: Callable[[], object], deadline_s: float = 20.0) -> None:
@@ -137,7 +143,10 @@ def test_addresses_come_and_go() -> None:
             stage.it.set_endpoints([three], retired=["web:1"])
             assert list(stage.active) == list(three.addresses)
             exported = stage.it.export(["web:1"])
-            assert len(exported) == 3
+            assert sorted(exported) == [
+                "web:1",
+                *(f"web:1 {each}" for each in sorted(three.addresses)),
+            ]
             stage.it.set_endpoints([stage.found])
             assert list(stage.active) == list(stage.found.addresses)
             stage.it.reconfigure(QUICK)
@@ -181,5 +190,108 @@ def test_the_next_master_goes_on() -> None:
             assert after.active == {GOOD: True, DEAD: False}
             assert after.changes == [("web:1", True, (DEAD,))]
             await after.it.close()
+
+    asyncio.run(main())
+
+
+def test_an_address_that_cannot_be_dialed_keeps_no_endpoint_active() -> None:
+    """As an AAAA record on a host without IPv6: the address that can be dialed tells."""
+
+    async def main() -> None:
+        with Backend(greet) as backend:
+            stage = Stage(backend.port, addresses=(GOOD, NO_WAY))
+            await eventually(lambda: stage.it.address_views("web:1")[NO_WAY].unreached)
+            await eventually(lambda: stage.it.address_views("web:1")[GOOD].probes)
+            view = stage.it.view("web:1")
+            assert view is not None
+            assert (view.active, view.cut_off, view.last_error) == (True, None, None)
+            assert (len(stage.log.said("cannot probe")), stage.log.said("cannot dial")) == (1, [])
+            backend.stop()
+            await eventually(lambda: stage.changes[-1:] == [("web:1", False, (GOOD,))])
+            view = stage.it.view("web:1")
+            assert view is not None
+            assert (view.active, view.cut_off) == (False, None)
+            assert view.last_error == f"{GOOD}: connection refused"
+            exported = stage.it.export(["web:1"])
+            await stage.it.close()
+            after = Stage(backend.port, addresses=(GOOD, NO_WAY))
+            after.it.remember(exported)
+            after.it.tell("web:1")
+            assert after.changes[-1] == ("web:1", False, (GOOD,))
+            with Backend(greet, port=backend.port):
+                await eventually(lambda: after.changes[-1] == ("web:1", True, ()))
+            await after.it.close()
+
+    asyncio.run(main())
+
+
+def test_an_address_that_cannot_be_dialed_makes_no_endpoint_one_of_the_active() -> None:
+    """Of four endpoints that all fail, one is kept, also if each has such an address beside."""
+
+    async def main() -> None:
+        names = ["web:1", "d0:1", "d1:1", "d2:1"]
+        with contextlib.ExitStack() as stack:
+            backends = [stack.enter_context(Backend(greet)) for _ in names]
+            others = [
+                Discovered(name, "d", backend.port, (GOOD, NO_WAY))
+                for name, backend in zip(names[1:], backends[1:], strict=True)
+            ]
+            stage = Stage(backends[0].port, *others, addresses=(GOOD, NO_WAY))
+
+            def is_settled(name: str) -> bool:
+                views = stage.it.address_views(name)
+                return views[NO_WAY].unreached and bool(views[GOOD].probes)
+
+            await eventually(lambda: all(map(is_settled, names)))
+        await eventually(lambda: stage.log.said(TOO_FEW))
+        (said,) = stage.log.said(TOO_FEW)
+        assert (said["active"], said["endpoints"]) == (1, 4)
+        kept = stage.it.view(said["endpoint"])
+        assert kept is not None
+        assert (kept.active, kept.kept) == (True, True)
+        await stage.it.close()
+
+    asyncio.run(main())
+
+
+def counted(stage: Stage) -> list[float]:
+    """Everything that a counter of the metrics is made of."""
+    view = stage.it.view("web:1")
+    assert view is not None
+    return [
+        view.dial_failures,
+        view.probe_failures,
+        view.probe_seconds,
+        sum(view.probes.values()),
+        sum(view.probe_buckets),
+        sum(view.transitions.values()),
+    ]
+
+
+def test_counters_do_not_fall_when_addresses_leave() -> None:
+    """What was counted at an address stays with its endpoint, also under the next master."""
+
+    async def main() -> None:
+        with Backend(greet) as backend:
+            stage = Stage(backend.port)
+            await eventually(lambda: stage.active == {GOOD: True, DEAD: False})
+            stage.it.dial_failed("web:1", DEAD, "connection refused", "refused")
+            before = counted(stage)
+            assert all(before)
+            found = stage.found
+            for addresses in ((GOOD, "127.0.0.8"), (GOOD,), (GOOD, DEAD), ("127.0.0.7", DEAD)):
+                found = replace(found, addresses=addresses)
+                stage.it.set_endpoints([found])
+                assert counted(stage) == pytest.approx(before)
+            exported = stage.it.export(["web:1"])
+            for addresses in (("127.0.0.7", DEAD), ("127.0.0.6", DEAD), (GOOD,)):
+                after = Stage(backend.port, addresses=addresses)
+                after.it.remember(exported)
+                assert counted(after) == pytest.approx(before)
+                await after.it.close()
+            stage.it.set_endpoints([])
+            stage.it.set_endpoints([found])
+            assert not any(counted(stage)), "another one of that name"
+            await stage.it.close()
 
     asyncio.run(main())

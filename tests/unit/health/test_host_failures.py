@@ -33,3 +33,11 @@ def test_the_log_hears_of_it_once_a_minute() -> None:
     assert not failures.failed("a:1", NO_ROUTE, 1.0)
     assert not failures.failed("b:1", NO_ROUTE, LOG_EVERY_S - 0.1)
     assert failures.failed("b:1", NO_ROUTE, LOG_EVERY_S)
+
+
+def test_the_log_does_not_hear_of_an_address_that_could_never_be_dialed() -> None:
+    """It is no news, and takes no other line's place."""
+    failures = HostFailures()
+    assert not failures.failed("a:1 fd00::1", NO_ROUTE, 0.0, quiet=True)
+    assert failures.error_of("a:1 fd00::1", 1.0) == NO_ROUTE
+    assert failures.failed("b:1", NO_ROUTE, 1.0)

@@ -470,6 +470,16 @@ def test_new_rules() -> None:
     assert health.next_probe_at == pytest.approx(3.1)
 
 
+def test_without_probes_none_is_kept() -> None:
+    """A reload turns probes off: that they failed does not count any more."""
+    health = born()
+    health.probe_started()
+    assert health.probe_failed("refused", 1.0, even, keep=True) is None
+    assert health.kept
+    health.follow(OFF, 2.0)
+    assert (health.active, health.kept, health.next_probe_at) == (True, False, math.inf)
+
+
 def test_a_reload_to_a_shorter_retry_delay_shortens_a_hold() -> None:
     """No endpoint is held for longer than the configuration in force allows."""
     health = born(Rules(retry_delay_s=10.0))
