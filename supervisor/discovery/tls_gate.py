@@ -10,6 +10,7 @@ import asyncio
 import socket
 import ssl
 
+from gateway.core.outcome import EXHAUSTED, LOCAL
 from supervisor.core.discovery.admission import Candidate, Passed, Refused, Unreachable, Verdict
 from supervisor.system import tls
 from supervisor.system.certificate_watch import CertificateWatch
@@ -96,9 +97,12 @@ class Gate:
     async def _verify(self, candidate: Candidate) -> Verdict:
         try:
             context = self._contexts.get(self._files)
-            sock = open_socket(candidate.address)
-        except OSError as error:  # a file that cannot be used, no descriptor: our own fault
+        except OSError as error:  # a file that cannot be used
             return Unreachable(str(error))
+        try:
+            sock = open_socket(candidate.address)
+        except OSError as error:
+            return _unreachable(error)
         with sock:
             return await self._dial_and_verify(candidate, sock, context)
 
@@ -112,7 +116,7 @@ class Gate:
                 try:
                     await connect(sock, candidate.address, candidate.port)
                 except OSError as error:
-                    return Unreachable(words(error))
+                    return _unreachable(error)
                 client = TlsClient(sock, context, self._server_name)
                 verdict = await _shake_hands(client)
             if self._certificates is not None:
@@ -124,6 +128,10 @@ class Gate:
         finally:
             if client is not None:
                 await leave(sock, client)
+
+
+def _unreachable(error: OSError) -> Unreachable:
+    return Unreachable(words(error), cut_off=error.errno in LOCAL.difference(EXHAUSTED))
 
 
 async def _shake_hands(client: TlsClient) -> Verdict:

@@ -45,9 +45,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """The server could not be dialed, or did not answer: nothing is known of its certificate."""
+    """The server could not be dialed, or did not answer: nothing is known of its certificate.
+
+    ``cut_off``: this host has no way to the address at all.
+    """
 
     error: str
+    cut_off: bool = False
 
 
 Verdict = Passed | Refused | Unreachable
@@ -166,11 +170,18 @@ class Admission:
         }
 
     def waiting(self) -> dict[str, str]:
-        """The endpoints with an address that was never reached, by name, with the error."""
+        """The endpoints with an address that was never reached, by name, with the error.
+
+        One that this host has no way to is not missed where another address of the endpoint is
+        used: names have AAAA records, and many hosts no IPv6.
+        """
+        used = {c.name for c, s in self._standings.items() if s.passed}
         return {
             c.name: s.verdict.error
             for c, s in self._standings.items()
-            if isinstance(s.verdict, Unreachable) and not s.passed
+            if isinstance(s.verdict, Unreachable)
+            and not s.passed
+            and not (s.verdict.cut_off and c.name in used)
         }
 
     def next_at(self) -> float:

@@ -67,6 +67,19 @@ def test_who_passed_once_may_be_down() -> None:
     assert not admission.admitted([E])
 
 
+def test_an_address_that_this_host_has_no_way_to_is_not_missed() -> None:
+    """Not while another one of the endpoint is used; an address that is merely down is told."""
+    admission = Admission()
+    admission.take(ONE, Passed(), 0)
+    admission.take(TWO, Unreachable("network is unreachable", cut_off=True), 0)
+    assert admission.waiting() == {}
+    admission.take(ONE, Refused("certificate: expired"), 1)
+    assert admission.waiting() == {"a:1": "network is unreachable"}
+    admission.take(ONE, Passed(), 2)
+    admission.take(TWO, Unreachable("connection refused"), 2)
+    assert admission.waiting() == {"a:1": "connection refused"}
+
+
 def test_who_never_passed_and_is_down_is_tried_again() -> None:
     """An endpoint that was merely down is retried with growing delays, never dropped."""
     admission = Admission()

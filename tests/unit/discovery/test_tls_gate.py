@@ -151,6 +151,12 @@ def test_a_missing_file_is_told(what: str, tmp_path: Path) -> None:
         Gate("example.test", **{what: missing})  # type: ignore[arg-type]
 
 
+def test_an_address_that_this_host_has_no_way_to_is_told_apart(authority: Authority) -> None:
+    """Our own kernel refuses to dial it."""
+    verdict = verify(9, authority, address="255.255.255.255")
+    assert verdict == Unreachable("network is unreachable", cut_off=True)
+
+
 def test_a_handshake_under_way_ends_when_the_gate_closes(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
