@@ -12,7 +12,8 @@ from gateway.core.log import Log
 from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery.answers import CONFIRM_S, Answers, Refresh
-from supervisor.core.discovery.questions import Outcome, Question
+from supervisor.core.discovery.questions import Negative, Outcome, Question
+from supervisor.core.discovery.search import SearchMemory
 from supervisor.core.discovery.system_names import Files
 from supervisor.core.discovery.trace import Step
 from supervisor.discovery.parallel import run_in_parallel
@@ -40,6 +41,8 @@ class Asker:
         before: Asker | None,
     ) -> None:
         self.answers: Answers = before.answers.copy() if before else Answers()
+        self._search_memory: SearchMemory = before._search_memory if before else SearchMemory()
+        """Goes with the answers: it says which name of the search list they are of."""
         self.steps: dict[Question, tuple[Step, ...]] | None = {} if traced else None
         """How each answer was found, if ``traced``."""
         self._nameserver = config.nameserver
@@ -82,6 +85,9 @@ class Asker:
             self.answers.take(
                 question, looked.outcome, now=now(), refresh=self._refresh, draw=self._draw
             )
+            believed = isinstance(self.answers.lookup(question), Negative)
+            if believed and self._search_memory.forget(question.name):
+                await ask(question)  # now a later name of the search list may take the place
 
         await run_in_parallel([partial(ask, each) for each in asked], late=late)
         return asked
@@ -107,6 +113,7 @@ class Asker:
                 self._files,
                 self._log,
                 max_concurrent=self._max_lookups,
+                search_memory=self._search_memory,
             )
             self._resolver_stamp = stamp
         return self._resolver

@@ -85,9 +85,11 @@ class Resolver:
         log: Log | None = None,
         *,
         max_concurrent: int = MAX_CONCURRENT,
+        search_memory: SearchMemory | None = None,
     ) -> None:
         """``nameservers``: literal addresses, asked in order; none: those of resolv.conf.
 
+        ``search_memory``: what a resolver before this one learned of search domains.
         ``max_concurrent``: for how many questions at once there are descriptors.
         """
         files = files or Files()
@@ -97,6 +99,8 @@ class Resolver:
         if not nameservers:
             self._servers = [Address(host, files.port) for host in conf.nameservers]
             timeout_s, rotate = conf.timeout_s, conf.rotate
+        # The question ends after MAX_LIFETIME_S, and each nameserver has to have its turn before.
+        timeout_s = min(timeout_s, MAX_LIFETIME_S / len(self._servers))
         tries_s = timeout_s * conf.attempts * len(self._servers)
         self._patience = Patience(
             timeout_s=timeout_s,
@@ -105,7 +109,7 @@ class Resolver:
             tcp=conf.use_tcp,
         )
         self._nameservers = Nameservers(len(self._servers), rotate=rotate)
-        self._search_memory = SearchMemory()
+        self._search_memory = search_memory or SearchMemory()
         self._hosts_file = HostsFile(files.hosts, log)
         self._slots = asyncio.Semaphore(min(max_concurrent, MAX_CONCURRENT))
 

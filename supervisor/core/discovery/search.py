@@ -32,14 +32,17 @@ class SearchMemory:
     def search(self, host: str, names: Sequence[str]) -> Generator[Lookup, Outcome, Outcome]:
         """Look up ``names``, which ``host`` may stand for, in order.
 
-        A failure of the name whose addresses are in use ends the search: what a later name has may
-        be another service, and the addresses in use stay. A name that got no reply last time is
-        not waited for as long again.
+        A failure of the name whose addresses are in use ends the search, and so does a no, until
+        :meth:`forget`: what a later name has may be another service, and the addresses in use stay
+        until the no is believed. A name that got no reply last time is not waited for as long
+        again.
         """
         failures: list[str] = []
         negatives: list[Negative] = []
         silent = False
+        tried: list[str] = []
         for name in names:
+            tried.append(name)
             outcome = yield Lookup(name, hurried=name in self._silent)
             self._silent.discard(name)
             match outcome:
@@ -48,6 +51,8 @@ class SearchMemory:
                     return outcome
                 case Negative():
                     negatives.append(outcome)
+                    if self._found.get(host) == name:
+                        break
                 case Failure(error):
                     failures.append(f"{name}: {error}")
                     if outcome.silent:
@@ -59,8 +64,11 @@ class SearchMemory:
                     assert_never(outcome)
         if failures:
             return Failure("; ".join(failures), silent=silent)
-        self._found.pop(host, None)
-        return _joined(negatives, names)
+        return _joined(negatives, tried)
+
+    def forget(self, host: str) -> bool:
+        """No name has addresses in use for the host any more; whether one had."""
+        return self._found.pop(host, None) is not None
 
 
 def _joined(negatives: Sequence[Negative], names: Sequence[str]) -> Negative:

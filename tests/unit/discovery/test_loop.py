@@ -759,6 +759,50 @@ def test_a_changed_resolv_conf_is_noticed(config: Config, ns: NameServer, files:
     asyncio.run(main())
 
 
+def test_a_changed_resolv_conf_brings_no_other_name_of_the_search_list(
+    config: Config, ns: NameServer, files: Files
+) -> None:
+    """It is written anew when networks change, which is when a search domain may fail."""
+    ns.set("etcd.a.test", "A", "127.0.0.1")
+    ns.set("etcd.b.test", "A", "127.0.0.2")
+    write(files.resolv_conf, "search a.test b.test\noptions attempts:1\n")
+
+    async def main() -> None:
+        async with started(static(replace(config, discovery_srv=""), "etcd:1"), files) as f:
+            assert f.told.lists[-1][0].addresses == ("127.0.0.1",)
+            ns.faults["etcd.a.test"] = Fault.SERVFAIL
+            write(files.resolv_conf, "search a.test b.test\noptions attempts:1 edns0\n")
+            await f.it.reload(f.config)
+            assert f.told.lists[-1][0].addresses == ("127.0.0.1",)
+            assert "etcd.a.test: SERVFAIL" in (f.it.view.last_error or "")
+
+    asyncio.run(main())
+
+
+def test_a_name_that_is_denied_gives_its_place_to_a_later_one_when_the_no_is_confirmed(
+    config: Config, ns: NameServer, files: Files
+) -> None:
+    """A zone that was loaded empty must not send clients to what a wildcard has instead."""
+    ns.set("etcd.a.test", "A", "127.0.0.1")
+    ns.set("etcd.b.test", "A", "127.0.0.2")
+    write(files.resolv_conf, "search a.test b.test\noptions attempts:1\n")
+    named = static(replace(config, discovery_srv="", removal_grace_s=1000.0), "etcd:1")
+
+    async def main() -> None:
+        async with started(named, files) as f:
+            ns.set("etcd.a.test", "A")
+            await f.it.reload(f.config)
+            assert f.told.lists[-1][0].addresses == ("127.0.0.1",)
+            assert "NXDOMAIN (not yet trusted)" in (f.it.view.last_error or "")
+            await f.it.reload(replace(f.config, removal_grace_s=0.001))
+            assert f.told.lists[-1][0].addresses == ("127.0.0.2",)
+            ns.set("etcd.a.test", "A", "127.0.0.1")
+            await f.it.reload(f.config)
+            assert f.told.lists[-1][0].addresses == ("127.0.0.1",)
+
+    asyncio.run(main())
+
+
 class TestTlsGate:
     """With the TLS check."""
 

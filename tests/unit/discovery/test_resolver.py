@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,21 @@ def test_the_next_nameserver_is_asked(ns: NameServer, files: Files) -> None:
             return await resolver.ask(Question(QuestionKind.HOST, "web.test"))
 
     assert isinstance(asyncio.run(both()), Answer)
+
+
+def test_a_long_timeout_leaves_the_next_nameserver_its_turn(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``options timeout:30`` is more than a question may take, so each gets its part of it."""
+    monkeypatch.setattr("supervisor.discovery.resolver.MAX_LIFETIME_S", 1.0)
+    with NameServer() as mute, NameServer("127.0.0.2", mute.address.port) as good:
+        mute.faults[""] = Fault.TIMEOUT
+        good.set("web.test", "A", "10.0.0.1")
+        text = "nameserver 127.0.0.1\nnameserver 127.0.0.2\noptions timeout:30\n"
+        Path(files.resolv_conf).write_text(text)
+        resolver = Resolver((), replace(files, port=mute.address.port))
+        outcome = asyncio.run(resolver.ask(Question(QuestionKind.HOST, "web.test")))
+    assert isinstance(outcome, Answer)
 
 
 def test_ipv6_nameserver(files: Files) -> None:

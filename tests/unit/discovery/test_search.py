@@ -75,5 +75,11 @@ def test_the_name_in_use_is_not_passed_over() -> None:
     assert outcome == Failure("web.b.test: SERVFAIL")
     assert len(lookups) == 2
     assert search(memory, SERVFAIL, A)[0] == A
-    assert isinstance(search(memory)[0], Negative)
-    assert search(memory, NO, SERVFAIL, A)[0] == A, "all names were absent: nothing is in use"
+    memory = SearchMemory()
+    search(memory, NO, A)
+    outcome, lookups = search(memory, NO, NO, A)
+    assert outcome == Negative("NXDOMAIN (tried web.a.test, web.b.test)", 60)
+    assert len(lookups) == 2, "nor when it is denied, until that is believed"
+    assert memory.forget("web")
+    assert not memory.forget("web")
+    assert search(memory, NO, SERVFAIL, A)[0] == A, "nothing is in use"
