@@ -77,7 +77,7 @@ RACY: Stamp = ()
 
 
 def _is_racy(stamp: Stamp) -> bool:
-    return stamp is not None and time.time_ns() - stamp[0] < RACY_NS
+    return stamp is not None and abs(time.time_ns() - stamp[0]) < RACY_NS
 
 
 def _stamp(path: str) -> Stamp:

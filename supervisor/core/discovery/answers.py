@@ -147,9 +147,14 @@ class Answers:
         self._entries = {q: e for q, e in self._entries.items() if q in questions}
 
     def trusted(self, question: Question) -> bool:
-        """Whether the newest outcome is what is held: an answer, or a no that is believed."""
+        """Whether the newest outcome is what is held: an answer, or a no that is believed.
+
+        An answer of one address family is one, whatever became of the other.
+        """
         entry = self._entries.get(question)
-        return entry is not None and not entry.error and not isinstance(entry.held, Failure)
+        if entry is None or isinstance(entry.held, Failure):
+            return False
+        return not entry.failures and entry.negative_since is None
 
     def errors(self) -> tuple[str, ...]:
         """The newest failures behind answers that are still in use."""

@@ -19,6 +19,10 @@ MAX_ALIASES = 16
 DEFAULT_NEGATIVE_TTL_S = 60.0
 """How long a definite no is believed if the reply has no SOA record that says it (RFC 2308)."""
 
+ALIAS_KINDS = ("CNAME", "DNAME")
+"""What leads from one name to another. A DNAME is of a domain, and is followed by the CNAME that it
+stands for (RFC 6672)."""
+
 NO_EDNS_CODES = ("FORMERR", "NOTIMP", "BADVERS")
 """What servers say that do not understand an OPT record (RFC 6891, 7)."""
 
@@ -134,7 +138,7 @@ def _follow_aliases(answer: Sequence[Record], name: str) -> tuple[str, float] | 
 
 def _lame(reply: Reply, name: str) -> str:
     """Why a reply without the records says nothing about the name; "" if it is a definite no."""
-    if any(each.owner != name and each.kind != "CNAME" for each in reply.answer):
+    if any(each.owner != name and each.kind not in ALIAS_KINDS for each in reply.answer):
         return "an answer to another question"
     if reply.authoritative or reply.soa_ttl_s is not None:
         return ""

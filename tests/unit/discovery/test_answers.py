@@ -201,6 +201,18 @@ def test_an_unanswered_family_without_a_past_is_no_obstacle() -> None:
     assert answers.lookup(Q) == late
 
 
+def test_an_answer_of_one_family_is_an_answer() -> None:
+    """A nameserver that never answers AAAA is no failure of DNS, until nothing is answered."""
+    answers = Answers()
+    take(answers, Answer(60, addresses=("10.0.0.2",), unanswered=frozenset({6}), error="x"), 0)
+    assert answers.trusted(Q)
+    take(answers, Failure("timeout"), 60)
+    assert not answers.trusted(Q)
+    take(answers, GOOD, 61)
+    take(answers, NO, 62)
+    assert not answers.trusted(Q)
+
+
 def test_questions_of_no_interest_are_forgotten_and_copies_are_independent() -> None:
     """keep() forgets the others; a copy goes its own way."""
     answers = Answers()

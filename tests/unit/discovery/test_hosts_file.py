@@ -42,6 +42,21 @@ def test_it_is_read_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     asyncio.run(main())
 
 
+def test_a_file_of_the_future_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock was put back, or the file was made elsewhere: it is as unchanged as any other."""
+    path = tmp_path / "hosts"
+    path.write_text("10.0.0.1 web\n")
+    os.utime(path, (4_000_000_000, 4_000_000_000))
+
+    async def main() -> None:
+        hosts = HostsFile(str(path))
+        assert await hosts.addresses("web") == ("10.0.0.1",)
+        monkeypatch.setattr("builtins.open", lambda *_, **__: 1 // 0)
+        assert await hosts.addresses("web") == ("10.0.0.1",)
+
+    asyncio.run(main())
+
+
 def test_a_large_file_leaves_the_loop_its_turns(tmp_path: Path) -> None:
     """Others run between the slices, and the last line counts."""
     path = tmp_path / "hosts"

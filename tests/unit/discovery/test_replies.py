@@ -42,6 +42,16 @@ def test_an_alias_without_records_is_a_no_if_an_soa_says_so() -> None:
     assert (meaning.kind, meaning.ttl_s) == (ReplyKind.NO_RECORDS, 5)
 
 
+def test_a_renamed_domain_is_an_alias() -> None:
+    """A DNAME stands before the alias that was made of it (RFC 6672), and is not the answer."""
+    domain = Record("test", "DNAME", 60, "new.test")
+    alias = Record("web.test", "CNAME", 5, "web.new.test")
+    real = Record("web.new.test", "A", 60, "10.0.0.1")
+    assert read(Reply(answer=(domain, alias, real))).records == (real,)
+    no = read(Reply(answer=(domain, alias), soa_ttl_s=30, authoritative=True))
+    assert (no.kind, no.ttl_s) == (ReplyKind.NO_RECORDS, 5)
+
+
 @pytest.mark.parametrize("length", [MAX_ALIASES, 1])
 def test_endless_aliases_are_a_failure(length: int) -> None:
     """Neither a long chain nor a ring of aliases is followed for ever."""
