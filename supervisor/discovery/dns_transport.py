@@ -91,6 +91,7 @@ async def _over_udp(
         reply = parse(await loop.sock_recv(sock, MAX_DATAGRAM_BYTES))
         if reply is not None:
             return reply
+        await asyncio.sleep(0)  # sock_recv takes what is there without a turn for anybody else
 
 
 async def _over_tcp(

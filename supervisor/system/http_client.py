@@ -115,4 +115,5 @@ class HttpClient:
         """What the endpoint said next; empty at its end."""
         if self._tls is not None:
             return await self._tls.receive()
+        await asyncio.sleep(0)  # sock_recv takes what is there without a turn for anybody else
         return await asyncio.get_running_loop().sock_recv(self._sock, READ_BYTES)

@@ -123,6 +123,7 @@ class TlsClient:
             await asyncio.get_running_loop().sock_sendall(self._sock, flight)
 
     async def _feed(self) -> None:
+        await asyncio.sleep(0)  # sock_recv takes what is there without a turn for anybody else
         data = await asyncio.get_running_loop().sock_recv(self._sock, READ_BYTES)
         if not data:
             raise HungUpError("closed the connection")

@@ -109,6 +109,19 @@ def deaf_port() -> Iterator[int]:
         yield sock.getsockname()[1]
 
 
+def answer_without_end(conn: socket.socket) -> None:
+    conn.recv(65536)
+    while True:
+        conn.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+
+
+def test_an_answer_without_end_is_cut() -> None:
+    """Bytes that are always there already do not keep the master from everything else."""
+    with serving(answer_without_end) as server:
+        result = probed(server.port, HTTP, timeout_s=0.5)
+    assert result == Result(Verdict.FAILED, "timeout: no answer within 0.5 s")
+
+
 def test_tcp_is_seen_by_nobody() -> None:
     """A TCP probe asks the kernel: the program on the other side never accepts a connection."""
     with serving(servers.greet) as server:
