@@ -55,7 +55,9 @@ def own_listen_address(
             continue
         host = literal_ip(each.host) if each.host else None
         if host is None or ipaddress.ip_address(host).is_unspecified:
-            if is_local(address):
+            # 0.0.0.0 is for IPv4 alone, and [::] for IPv6; an empty host is for both.
+            reached = host is None or (":" in host) == (":" in address)
+            if reached and is_local(address):
                 return each
         elif host == address:
             return each
