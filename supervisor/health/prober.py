@@ -21,7 +21,7 @@ from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.active_endpoints import ActiveEndpoints
-from supervisor.core.health.addresses import endpoint_of
+from supervisor.core.health.addresses import endpoint_of, is_place
 from supervisor.core.health.health_view import HealthView
 from supervisor.core.health.host_failures import HostFailures
 from supervisor.core.health.machine import Health, HealthChange
@@ -131,6 +131,9 @@ class Prober:
         now = self._loop.time()
         if result == DialResult.LOCAL:
             self._host_failed(name, error)
+            if is_place(name) and not watch.probes:  # probes are off: make one of it
+                watch.health.hint(now)
+                self._arm(watch)
             return
         self._host_failures.reached(name)
         if result == DialResult.ABANDONED:

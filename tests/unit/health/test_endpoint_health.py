@@ -33,10 +33,16 @@ async def eventually(predicate: Callable[[], object], deadline_s: float = 20.0) 
 class Stage:
     """The health of one endpoint with two addresses, and everything that was said of it."""
 
-    def __init__(self, port: int, *more: Discovered, addresses: Sequence[str] = (GOOD, DEAD)):
+    def __init__(
+        self,
+        port: int,
+        *more: Discovered,
+        addresses: Sequence[str] = (GOOD, DEAD),
+        config: Config = QUICK,
+    ):
         self.log = Logbook()
         self.changes: list[tuple[str, bool, tuple[str, ...]]] = []
-        self.it = EndpointHealth(QUICK, self.log, lambda *change: self.changes.append(change))
+        self.it = EndpointHealth(config, self.log, lambda *change: self.changes.append(change))
         self.found = Discovered("web:1", "web", port, tuple(addresses))
         self.it.set_endpoints([self.found, *more])
 
@@ -221,6 +227,21 @@ def test_an_address_that_cannot_be_dialed_keeps_no_endpoint_active() -> None:
             with Backend(greet, port=backend.port):
                 await eventually(lambda: after.changes[-1] == ("web:1", True, ()))
             await after.it.close()
+
+    asyncio.run(main())
+
+
+def test_without_probes_an_address_that_cannot_be_dialed_is_found_out() -> None:
+    """A worker could dial none of them, and probes are off: one probe tells what is the matter."""
+
+    async def main() -> None:
+        config = replace(QUICK, health_check="off")
+        stage = Stage(free_port(), addresses=(GOOD, NO_WAY), config=config)
+        stage.it.dial_failed("web:1", GOOD, "connection refused", "refused")
+        assert stage.changes == [("web:1", True, (GOOD,))]
+        stage.it.dial_failed("web:1", NO_WAY, "network is unreachable", "local")
+        await eventually(lambda: stage.changes[-1] == ("web:1", False, (GOOD,)))
+        await stage.it.close()
 
     asyncio.run(main())
 
