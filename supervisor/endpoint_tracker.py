@@ -16,7 +16,9 @@ from supervisor.core.admin.views import EndpointView, endpoint_view
 from supervisor.core.certificates import Place
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.discovery.targets import describe_tls_check
 from supervisor.core.health.health_view import HealthView
+from supervisor.core.health.probing import plan
 from supervisor.core.rebalance import Rebalancer
 from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Policy, Removed, Roster, Since
@@ -237,13 +239,16 @@ class EndpointTracker:
         )
 
     def _places(self) -> set[Place]:
-        """Where endpoints may show certificates: their own ports, and that of their health."""
-        return {
-            (member.found.name, address, port)
-            for member in self._roster.members
-            for address in member.found.addresses
-            for port in (member.found.port, self._config.health_port)
-        }
+        """Where probes, and the TLS check, are shown certificates."""
+        checked = bool(describe_tls_check(self._config))
+        places: set[Place] = set()
+        for found in (member.found for member in self._roster.members):
+            how = plan(self._config, found)
+            ports = [] if how.secure is False else [how.port or found.port]
+            if checked and found.srv:
+                ports.append(found.port)
+            places |= {(found.name, each, port) for each in found.addresses for port in ports}
+        return places
 
     def _make(self) -> messages.Snapshot:
         self._roster.advance(self._loop.time())

@@ -34,6 +34,7 @@ class Stage:
         log = Logbook()
         self.roster = Roster()
         self.totals = Totals()
+        self.certificates = CertificateWatch(log)
         self.it = EndpointTracker(
             asyncio.get_running_loop(),
             config,
@@ -42,7 +43,7 @@ class Stage:
             totals=self.totals,
             send=lambda _: None,
             contexts=TlsContexts(),
-            certificates=CertificateWatch(log),
+            certificates=self.certificates,
         )
 
     @property
@@ -145,5 +146,36 @@ def test_sessions_of_workers_that_have_not_reported_yet_keep_an_endpoint() -> No
         after.it.on_tick()
         assert not after.roster.members
         await after.it.close()
+
+    asyncio.run(main())
+
+
+def test_the_end_of_a_certificate_that_nothing_looks_at_any_more_is_forgotten() -> None:
+    """It may be renewed without anybody noticing, and would be told as ended."""
+
+    async def main() -> None:
+        by_tls = dataclasses.replace(QUICK, health_check="tls")
+        by_tcp = dataclasses.replace(by_tls, health_check="tcp")
+        stage = Stage(by_tls)
+
+        def not_after() -> float | None:
+            (view,) = stage.it.views()
+            return view.certificate_not_after
+
+        def show() -> None:
+            stage.certificates.ends.take(("web:1", DEAD, 1), 5.0, 0.0)
+
+        found = Discovered("web:1", "web", 1, (DEAD,))
+        stage.it.on_found((found,))
+        show()
+        stage.it.reconfigure(by_tls)
+        assert not_after() == 5.0
+        stage.it.reconfigure(by_tcp)
+        assert not_after() is None
+        stage.it.on_found((dataclasses.replace(found, srv=True),))
+        show()
+        stage.it.reconfigure(dataclasses.replace(by_tcp, discovery_srv="test"))
+        assert not_after() == 5.0, "the TLS check looks at it"
+        await stage.it.close()
 
     asyncio.run(main())
