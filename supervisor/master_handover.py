@@ -67,9 +67,8 @@ class MasterHandover:
         parts = self._parts
         if parts.record is None:
             return
-        kept = parts.left.is_crash_of(parts.image)
         try:
-            parts.record.write(self.state(), ours=parts.ready or kept)
+            parts.record.write(self.state(), ours=parts.ready or parts.keeps_workers)
         except OSError as error:  # no memory for it: the next time it is tried again
             parts.log.warn(CANNOT_RECORD, error=str(error))
 

@@ -51,6 +51,8 @@ class Parts:
         """How many workers the configuration asks for; 0 until the host was looked at."""
         self.ready = False
         """Whether every slot has had a worker that was ready."""
+        self.keeps_workers = False
+        """Whether the workers that a crash of the master left go on for good."""
         self.pool: WorkerPool | None = None
         """None until the first worker may be forked."""
         self.port_monitor: PortMonitor | None = None

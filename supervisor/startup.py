@@ -232,7 +232,7 @@ class Startup:
         parts = self._parts
         parts.left.inherited.identify()
         parts.port_monitor = PortMonitor(parts.listen, parts.log)
-        goes_on = parts.left.is_crash_of(parts.image)
+        parts.keeps_workers = self._may_keep_workers()
         # A start that fails before the commit is made again with all that was inherited.
         pool = WorkerPool(
             parts.config,
@@ -242,7 +242,7 @@ class Startup:
             slots=slots,
             inherited=parts.left.inherited,
             shared=parts.shared,
-            keep_workers=goes_on,
+            keep_workers=parts.keeps_workers,
             store=parts.notify,
         )
         parts.left.commit(os.environ)
@@ -256,11 +256,20 @@ class Startup:
         parts.shutdown.record = parts.record
         first = parts.endpoints.publish_from_now_on()
         self._handover.write_record()
-        if goes_on:
+        if parts.keeps_workers:
             parts.log.info("the master before this one crashed, its workers go on")
         pool.start(first)
         self._orphans = OrphanReaper(parts.loop, self._owns_process, pid=os.getpid())
         self._orphans.start()
+
+    def _may_keep_workers(self) -> bool:
+        """Whether the workers that a crash left are as good as new ones."""
+        left, shared = self._parts.left, self._parts.shared
+        return (
+            left.is_crash_of(self._parts.image)
+            and not shared.made_anew
+            and left.inherited.is_whole(self._parts.listen)
+        )
 
     def _owns_process(self, pid: int) -> bool:
         pool = self._parts.pool

@@ -77,7 +77,7 @@ def take_over(
     for pidfd in inherited.unready:
         handles.reap_unready(pidfd, inherited.pids[pidfd])
     for index, left in sorted(inherited.slots.items()):
-        sockets.inherit(index, left)
+        sockets.inherit(index, left, by_upgrade=inherited.told_to_drain)
         for who, child in inherited.children(index):
             rows.inherit(who, child.pid)
             handle = handles.take(who, child, inherited=True)

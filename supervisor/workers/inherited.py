@@ -18,7 +18,7 @@ from gateway.descriptors import close_all
 from supervisor.core.workers.events import FormerSlot
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.workers.fork import Child
-from supervisor.workers.inherited_listeners import fit_listeners
+from supervisor.workers.inherited_listeners import find_bound, fit_listeners
 from supervisor.workers.shared_listeners import InheritedShared, is_listening_unix
 
 
@@ -32,6 +32,13 @@ class InheritedSlot:
     workers: dict[int, dict[str, int]] = field(default_factory=dict)
     draining: set[int] = field(default_factory=set)
     gen: int = 0
+    refitted: bool = False
+    """Whether it has a listener that was opened here: its workers do not accept from that one."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether it has a worker that accepts."""
+        return any(len(parts) == 3 for gen, parts in self.workers.items() if gen not in self.draining)
 
 
 @dataclass(slots=True)
@@ -148,6 +155,22 @@ class InheritedDescriptors:
             for index, slot in sorted(self.slots.items())
         )
 
+    def is_whole(self, listen: tuple[Address, ...]) -> bool:
+        """Whether the workers that serve have everything that new ones in their places would have.
+
+        What the service manager did not keep is made anew, and they would never know of it: clients
+        would wait there for good. To be called after :meth:`fit_listeners`.
+        """
+        none_needed = not tcp_only(listen)
+        return self.scoreboard is not None and all(
+            slot.inbox_r is not None
+            and slot.inbox_w is not None
+            and (none_needed or bool(slot.listeners))
+            and not slot.refitted
+            for slot in self.slots.values()
+            if slot.serves
+        )
+
     def worker_ids(self) -> set[WorkerId]:
         """The workers that are still there, whatever they do."""
         return {WorkerId(index, gen) for index, slot in self.slots.items() for gen in slot.workers}
@@ -168,11 +191,13 @@ class InheritedDescriptors:
 
         OSError: an address cannot be bound; nothing has changed, and it may be tried again.
         """
-        opened: set[HostPort] = set()
+        wanted = tcp_only(listen)
+        formers = [slot.listeners for slot in self.slots.values()]
+        opened: set[HostPort] = find_bound((fd for each in formers for fd in each.values()), wanted)
         fitted: dict[int, dict[int, int]] = {}
         try:
             for index, slot in self.slots.items():
-                fitted[index] = fit_listeners(slot.listeners, tcp_only(listen), opened=opened)
+                fitted[index] = fit_listeners(slot.listeners, wanted, opened=opened)
         except BaseException:
             for index, listeners in fitted.items():
                 close_all(list(set(listeners.values()) - set(self.slots[index].listeners.values())))
@@ -183,6 +208,7 @@ class InheritedDescriptors:
     def _replace_listeners(self, index: int, listeners: dict[int, int]) -> None:
         slot = self.slots[index]
         former, slot.listeners = slot.listeners, listeners
+        slot.refitted = not set(listeners.values()) <= set(former.values())
         for number, fd in former.items():
             if listeners.get(number) == fd:
                 continue

@@ -49,6 +49,13 @@ def fit_listeners(
     return fitted | made
 
 
+def find_bound(former: Iterable[int], wanted: Iterable[HostPort]) -> set[HostPort]:
+    """Those of ``wanted`` on which one of these sockets listens; they stay the caller's."""
+    with _seen(former) as socks:
+        listening = [sock for sock in socks.values() if _is_listening(sock)]
+        return {each for each in wanted if any(_is_bound_to(sock, each) for sock in listening)}
+
+
 def _is_listening(sock: socket.socket) -> bool:
     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 

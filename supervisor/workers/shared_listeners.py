@@ -66,6 +66,8 @@ class SharedListeners:
         self._listeners: list[_Listener] = []
         self._former: list[tuple[str, socket.socket, FileId]] = []
         """Of addresses that are not listened on any more, until our workers are ready."""
+        self.made_anew = False
+        """Whether one had to be made: workers of a former master do not accept from it."""
 
     @property
     def socks(self) -> tuple[socket.socket, ...]:
@@ -109,6 +111,7 @@ class SharedListeners:
             sock, file = await _listen_patiently(address)
             name = self._new_name("unix", *file)
             self._listeners.append(_Listener(address, sock, file, name))
+            self.made_anew = True
             self._store.keep(name, sock.fileno())
 
     def _has(self, address: UnixAddress) -> bool:

@@ -54,21 +54,30 @@ class Sockets:
         """Make the slot's inbox; its listeners come from its first worker."""
         self._slots[index] = SlotSockets(*self._make_inbox(index))
 
-    def inherit(self, index: int, left: InheritedSlot) -> None:
-        """Take over one slot's inherited sockets."""
+    def inherit(self, index: int, left: InheritedSlot, *, by_upgrade: bool = False) -> None:
+        """Take over one slot's inherited sockets.
+
+        ``by_upgrade``: the image before may have been told not to keep the inboxes.
+        """
         if left.inbox_r is not None and left.inbox_w is not None:
             inbox_r = socket.socket(fileno=left.inbox_r)
             inbox_w = socket.socket(fileno=left.inbox_w)
+            if by_upgrade:
+                self._keep_inbox(index, inbox_r, inbox_w)
         else:
+            close_all([fd for fd in (left.inbox_r, left.inbox_w) if fd is not None])
             inbox_r, inbox_w = self._make_inbox(index)
         listeners = tuple(socket.socket(fileno=fd) for _, fd in sorted(left.listeners.items()))
         self._slots[index] = SlotSockets(inbox_r, inbox_w, listeners)
 
     def _make_inbox(self, index: int) -> tuple[socket.socket, socket.socket]:
         inbox_r, inbox_w = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._keep_inbox(index, inbox_r, inbox_w)
+        return inbox_r, inbox_w
+
+    def _keep_inbox(self, index: int, inbox_r: socket.socket, inbox_w: socket.socket) -> None:
         self._inbox_descriptor_store.keep(f"inbox-r.{index}", inbox_r.fileno())
         self._inbox_descriptor_store.keep(f"inbox-w.{index}", inbox_w.fileno())
-        return inbox_r, inbox_w
 
     def bind(self, index: int, fds: list[int]) -> None:
         """Own the listeners that the slot's first worker made."""

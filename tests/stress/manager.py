@@ -103,11 +103,19 @@ class Manager:
         self.until(lambda: main.poll() is not None, self._patience_s)
         self.serve()
 
+    def forget(self, name: str) -> None:
+        """Drop what is stored under the name, as a store does that was full."""
+        self._forget(partial(_is_named, name))
+
+    def forget_all(self) -> None:
+        """Drop everything that is stored."""
+        self._forget(lambda _name, _fd: True)
+
     def stop(self) -> None:
         """``systemctl stop``: the store is dropped once the main process is gone."""
         if self.main is not None and self.main.poll() is None:
             self.end_main(signal.SIGTERM)
-        self._forget(lambda _name, _fd: True)
+        self.forget_all()
         self.sock.close()
 
     def _forget(self, which: Callable[[str, int], bool]) -> None:

@@ -362,3 +362,47 @@ def test_the_record_knows_of_a_worker_before_it_is_ready(tmp_path: Path) -> None
     ):
         (record,) = [fd for name, fd in gateway.manager.stored if name == RECORD_NAME]
         assert read_state(record).gens == {0: 1}
+
+
+@pytest.mark.parametrize("missing", ["scoreboard", "inbox-r.0", "inbox-w.1", "listener.1.1"])
+def test_a_crash_keeps_no_worker_without_all_its_sockets(tmp_path: Path, missing: str) -> None:
+    """What the service manager did not keep is made anew, and only new workers know of it."""
+    second = ("127.0.0.1", free_port())
+    flags = ("--workers=2", f"--listen-addr=127.0.0.1:{second[1]}")
+    with (
+        Backend(echo) as backend,
+        managed(tmp_path, *flags, f"--endpoints={backend.address}") as gateway,
+    ):
+        gateway.manager.end_main(signal.SIGKILL)
+        gateway.manager.forget(missing)
+        gateway.manager.start()
+        gateway.until(lambda status: {each["gen"] for each in status["workers"]} == {2})
+        for address in (gateway.address, second) * 8:
+            assert echoes(address, 10)
+
+
+def test_an_upgrade_that_turns_handover_on_keeps_the_inboxes(tmp_path: Path) -> None:
+    """Else after a crash clients would be handed to inboxes that no worker reads."""
+    config = tmp_path / "gateway.toml"
+    config.write_text("handover = false\n")
+    with (
+        Backend(echo) as backend,
+        managed(tmp_path, "--workers=2", f"--endpoints={backend.address}") as gateway,
+    ):
+        manager = gateway.manager
+        manager.end_main(signal.SIGINT)
+        manager.forget_all()
+        manager.argv = [each for each in manager.argv if each != "--handover"]
+        manager.argv.append(f"--config-file={config}")
+        manager.start()
+        assert not any(name.startswith("inbox") for name, _ in manager.stored)
+        config.write_text("handover = true\n")
+        assert manager.main is not None
+        manager.ready = False
+        manager.main.send_signal(signal.SIGUSR2)
+        manager.until(lambda: manager.ready, 60)
+        inboxes = [name for name, _ in manager.stored if name.startswith("inbox")]
+        assert sorted(inboxes) == ["inbox-r.0", "inbox-r.1", "inbox-w.0", "inbox-w.1"]
+        gateway.crash()
+        gateway.until(lambda status: {each["gen"] for each in status["workers"]} == {2})
+        assert all(echoes(gateway.address, 10) for _ in range(8))

@@ -89,15 +89,21 @@ def test_another_path_after_a_restart(tmp_path: Path, start: Start) -> None:
     assert len(names) == len(set(names)) == 2
 
 
-def test_a_file_that_was_removed_meanwhile(tmp_path: Path, start: Start) -> None:
-    """The log says so while the gateway runs; the next start makes the socket anew."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_file_that_was_removed_meanwhile(
+    tmp_path: Path, start: Start, number: signal.Signals
+) -> None:
+    """The log says so while the gateway runs; the next start makes the socket anew.
+
+    After a crash, too, clients are accepted there: workers that do not have it are replaced.
+    """
     path = str(tmp_path / "s")
     manager = start(f"unix:{path}")
     os.unlink(path)
     msg = "no client finds the socket of a listen address any more"
     manager.until(lambda: lines(tmp_path, msg))
     assert lines(tmp_path, msg)[0]["listen"] == f"unix:{path}"
-    manager.end_main(signal.SIGTERM)
+    manager.end_main(number)
     manager.start()
     with connect(path) as session:
         talk(session)

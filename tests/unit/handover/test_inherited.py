@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 
 import pytest
 
+from gateway.core.address import HostPort
+from gateway.core.unix_address import UnixAddress
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.workers.inherited import InheritedDescriptors
 
@@ -41,6 +44,44 @@ def test_of_two_under_one_name_the_newest_is_taken_and_the_other_closed() -> Non
             os.fstat(other)
     finally:
         os.close(newest)
+
+
+def test_workers_are_whole_if_nothing_of_theirs_is_missing() -> None:
+    """Who drains takes no clients, and of who is not whole the service manager has the rest."""
+    serving = [f"{kind}.0.2" for kind in ("ctl", "pipe", "pid")]
+    sockets = ["scoreboard", "inbox-r.0", "inbox-w.0", "listener.0.0"]
+    others = ["pid.1.1", *(f"{kind}.2.1" for kind in ("ctl", "pipe", "pid"))]
+    tcp = (HostPort("127.0.0.1", 1),)
+
+    def is_whole(missing: str = "", listen: tuple[HostPort | UnixAddress, ...] = tcp) -> bool:
+        names = [each for each in (*serving, *sockets, *others) if each != missing]
+        inherited = InheritedDescriptors.from_names(
+            ((name, number) for number, name in enumerate(names, 1000)), leaving=[WorkerId(2, 1)]
+        )
+        return inherited.is_whole(listen)
+
+    assert is_whole()
+    assert [each for each in sockets if is_whole(each)] == []
+    assert is_whole("listener.0.0", (UnixAddress("/s"),))
+    assert is_whole("ctl.0.2"), "nobody serves"
+
+
+def test_workers_are_not_whole_without_a_listener_that_was_opened_here() -> None:
+    """They have another one of that address, and nobody accepts from ours."""
+    first = socket.create_server(("127.0.0.1", 0), reuse_port=True)
+    names = ["scoreboard", "inbox-r.0", "inbox-w.0"]
+    names += [f"{kind}.0.1" for kind in ("ctl", "pipe", "pid")]
+    named = [(name, os.open(os.devnull, os.O_RDONLY)) for name in names]
+    inherited = InheritedDescriptors.from_names([*named, ("listener.0.0", first.fileno())])
+    with first:
+        here = HostPort("127.0.0.1", first.getsockname()[1])
+        inherited.fit_listeners((here,))
+        assert inherited.is_whole((here,))
+        both = (here, HostPort("127.0.0.2", here.port))
+        inherited.fit_listeners(both)
+        assert not inherited.is_whole(both)
+    for fd in (*(fd for _, fd in named), inherited.slots[0].listeners[1]):
+        os.close(fd)
 
 
 def test_the_process_of_a_worker_is_found_by_its_pidfd() -> None:
