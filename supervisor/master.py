@@ -195,6 +195,8 @@ class Master:
     async def _begin(self) -> None:
         """Resolve, then open the listen address; the rest follows when the workers are ready."""
         parts, startup = self._parts, self._startup
+        if parts.left.goes_back:
+            parts.service_notifier.feed_watchdog(watchdog_interval_s(os.environ))
         log_configuration(parts.config, parts.log)
         if parts.left.state.failure:
             parts.log.error(upgrade.FAILED, error=parts.left.state.failure)
@@ -227,12 +229,12 @@ class Master:
 
     async def _after_ready(self) -> None:
         parts = self._parts
-        interval_s = watchdog_interval_s(os.environ)
         await try_until_done(
-            lambda: parts.service_notifier.tell_ready(interval_s),
+            parts.service_notifier.tell_ready,
             parts.log,
             msg="cannot tell the service manager, trying again",
         )
+        parts.service_notifier.feed_watchdog(watchdog_interval_s(os.environ))
         parts.reloader.resume()
         await parts.admin.open()
 
@@ -284,7 +286,7 @@ class Master:
 
     def _on_reload(self) -> None:
         self._parts.admin.forget_view()
-        self._parts.notify.reloading()
+        self._parts.service_notifier.tell_reloading()
 
     def _on_reloaded(self, error: str | None) -> None:
         self._parts.admin.forget_view()

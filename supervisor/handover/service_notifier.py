@@ -27,16 +27,33 @@ class ServiceNotifier:
         self._ready = False
         self._watchdog: asyncio.TimerHandle | None = None
 
-    async def tell_ready(self, watchdog_interval_s: float | None) -> None:
-        """Say READY=1 once the descriptor store is complete, and feed the watchdog from then on."""
+    def feed_watchdog(self, interval_s: float | None) -> None:
+        """Begin to feed the watchdog, once; None: there is none.
+
+        The first image waits for READY=1, because systemd does. The next one must not: its watchdog
+        runs, and workers of the image before serve meanwhile.
+        """
+        if interval_s is not None and self._watchdog is None:
+            self._feed(interval_s)
+
+    async def tell_ready(self) -> None:
+        """Say READY=1 once the descriptor store is complete."""
         await self._notify.barrier()
         self._ready = True
         self._notify.ready(self._summary())
-        if watchdog_interval_s is not None:
-            self._feed(watchdog_interval_s)
+
+    def tell_reloading(self) -> None:
+        """A reload begins. One before READY=1 is a part of the start."""
+        if self._ready:
+            self._notify.reloading()
 
     def tell_reloaded(self, error: str | None) -> None:
-        """Say READY=1 after a reload; that one failed can only be said in the status."""
+        """Say READY=1 after a reload; that one failed can only be said in the status.
+
+        Not before the start is over: it would be taken for the end of the start.
+        """
+        if not self._ready:
+            return
         text = self._summary()
         self._notify.ready(text if error is None else f"reload failed: {error}; {text}")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.descriptors import close_all, receive
 from tests.backends import Backend, echo
 from tests.clients import connect
 from tests.gateway import READY, Gateway, running
@@ -196,6 +197,33 @@ def test_where_the_old_image_is_gone_the_old_workers_serve_until_it_is_mended(
         place.install()
         gateway.signal(signal.SIGUSR2)
         wait_until(lambda: gateway.text().count(f'"{READY}"') == 2, 20)
+
+
+def test_the_watchdog_is_fed_while_the_old_workers_serve(tmp_path: Path) -> None:
+    """The new image is not ready, and its service manager must not take it for one that hangs."""
+    place = Installation(tmp_path / "etcd-gateway")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+
+        def heard() -> list[bytes]:
+            texts: list[bytes] = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    text, fds = receive(manager, 4096)
+                    close_all(fds)
+                    texts.append(text)
+            return texts
+
+        with served(command=[str(place.script)], env=env) as gateway:
+            wait_until(lambda: b"WATCHDOG=1" in heard())
+            place.install()
+            break_worker(place)
+            gateway.signal(signal.SIGUSR2)
+            wait_until(lambda: f'"{OLD_WORKERS}"' in gateway.text(), 20)
+            for _ in range(3):
+                heard()
+                wait_until(lambda: b"WATCHDOG=1" in heard())
 
 
 def test_where_the_old_image_is_gone_a_start_that_fails_is_tried_again(tmp_path: Path) -> None:
