@@ -243,7 +243,8 @@ class Master:
 
     async def _go_back(self, why: str) -> None:
         await self._parts.upgrade.go_back(self._parts.left.state, why)
-        self._parts.log.error(OLD_WORKERS_GO_ON, error=why)
+        if not self._parts.shutdown.draining:
+            self._parts.log.error(OLD_WORKERS_GO_ON, error=why)
 
     # -- what happens while it runs -----------------------------------------------------------
 

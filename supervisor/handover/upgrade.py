@@ -64,12 +64,7 @@ class Upgrade:
             if why := await self._preflight.run(self._hand_over()):
                 self._log.error(FAILED, error=why)
                 return
-            await self._pause()
-            signals.hold_all()
-            for _ in range(3):  # one that came before is ours, and the loop has yet to hear of it
-                await asyncio.sleep(0)
-            if reason := self._obstacle():
-                self._log.warn("no upgrade now", reason=reason)
+            if not await self._halt():
                 return
             self._log.info("upgrading")
             execute(command(), self._hand_over())
@@ -92,8 +87,8 @@ class Upgrade:
             return
         self._under_way = True
         try:
-            await self._pause()
-            signals.hold_all()
+            if not await self._halt():
+                return
             state = self._hand_over()
             state.image, state.failure = None, reason
             execute(before.argv, state)
@@ -103,6 +98,19 @@ class Upgrade:
             self._under_way = False
             self._resume_signals()
             await self._resume()
+
+    async def _halt(self) -> bool:
+        """Bring everything to a halt for ``execve``; False if there is no upgrade after all.
+
+        That takes seconds where a probe is under way, and a stop that comes meanwhile is heard.
+        """
+        await self._pause()
+        signals.hold_all()
+        for _ in range(3):  # one that came before is ours, and the loop has yet to hear of it
+            await asyncio.sleep(0)
+        if reason := self._obstacle():
+            self._log.warn("no upgrade now", reason=reason)
+        return not reason
 
 
 def execute(argv: Sequence[str], state: HandoverState) -> NoReturn:

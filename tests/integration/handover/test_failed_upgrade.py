@@ -303,3 +303,29 @@ def test_term_during_the_preflight_stops_the_gateway(tmp_path: Path) -> None:
         gateway.signal(signal.SIGTERM)
         assert gateway.process.wait(60) == 0
         wait_until(lambda: not os.path.exists(f"/proc/{trial}"), 10)
+
+
+def test_term_while_the_old_image_is_gone_back_to_stops_the_gateway(tmp_path: Path) -> None:
+    """A probe that is under way is waited for; a stop that comes meanwhile must not be lost."""
+    old, new = Installation(tmp_path / "v1"), Installation(tmp_path / "v2")
+    break_worker(new)
+    current = tmp_path / "current"
+    point(current, old.folder)
+    probes = ("--health-check=http", "--health-timeout=15s", "--health-interval=100ms")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        Gateway(
+            *probes,
+            "--drain-timeout=1s",
+            endpoints=[f"127.0.0.1:{silent.getsockname()[1]}"],
+            command=[str(current / "etcd-gateway")],
+        ) as gateway,
+    ):
+        gateway.wait_ready()
+        point(current, new.folder)
+        gateway.signal(signal.SIGUSR2)
+        gateway.wait_line("worker cannot start", count=5)
+        gateway.signal(signal.SIGTERM)
+        gateway.wait_line("draining")
+        assert gateway.process.wait(60) == 0
+        assert gateway.text().count(f'"{READY}"') == 1
