@@ -291,6 +291,7 @@ class Master:
 
     def _on_reloaded(self, error: str | None) -> None:
         self._parts.admin.forget_view()
+        self._handover.write_record()
         self._parts.service_notifier.tell_reloaded(error)
 
     # -- the end ------------------------------------------------------------------------------

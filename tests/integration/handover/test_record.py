@@ -431,3 +431,28 @@ def test_a_reload_is_not_taken_for_the_end_of_a_start(tmp_path: Path) -> None:
         assert not any("RELOADING" in text for text in manager.heard)
         os.kill(pids[0], signal.SIGCONT)
         manager.until(lambda: manager.ready, 60)
+
+
+def test_the_next_master_knows_how_the_last_reload_ended(tmp_path: Path) -> None:
+    """Also if no endpoint changed with it."""
+    config = tmp_path / "gateway.toml"
+    config.write_text("")
+    flags = ("--workers=1", f"--config-file={config}")
+    with (
+        Backend(echo) as backend,
+        managed(tmp_path, *flags, f"--endpoints={backend.address}") as gateway,
+    ):
+        for number, text, result in ((1, "", "complete"), (2, "nonsense = 1\n", "failed")):
+            config.write_text(text)
+            assert gateway.manager.main is not None
+            gateway.manager.main.send_signal(signal.SIGHUP)
+            gateway.until(lambda status, n=number: status["reload"]["number"] == n)  # type: ignore[misc]
+            config.write_text("")
+            gateway.crash()
+            gateway.until(
+                lambda status, n=number, r=result: (  # type: ignore[misc]
+                    status["reload"]["number"],
+                    status["reload"]["last_result"],
+                )
+                == (n, r)
+            )
