@@ -25,6 +25,7 @@ from supervisor.core.config import Config
 from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.targets import describe_targets, describe_tls_check
 from supervisor.core.handover_state import HandoverState
+from supervisor.core.next_master import count_workers
 from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Roster
 from supervisor.core.workers.worker_id import WorkerId
@@ -75,7 +76,8 @@ def run(config: Config, document: int) -> None:
         asyncio.run(_check_tls(config, state))
     except (AdminError, BadTargetError, OSError, ValueError) as error:
         raise TrialError(str(error)) from None
-    workers = state.workers or config.workers or limits.usable_cpus()
+    given = config.workers or limits.usable_cpus()
+    workers = min(count_workers(state, given, restarted=False), messages.MAX_SLOTS)
     open_files = limits.raise_open_files()
     if obstacle := limits.find_obstacle(open_files, workers=workers, listen=len(listen)):
         raise TrialError(obstacle)

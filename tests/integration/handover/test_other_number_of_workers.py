@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 from pathlib import Path
 
@@ -70,5 +71,26 @@ def test_another_number_is_taken_and_no_session_ends(tmp_path: Path, road: str) 
                     assert all(echoes(gateway.managed.address, 10) for _ in range(8))
                 session.sendall(b"b")
                 assert session.recv(1) == b"b"
+        finally:
+            gateway.manager.stop()
+
+
+def test_more_workers_than_the_open_files_allow_are_refused(tmp_path: Path) -> None:
+    """By the trial of the upgrade: the old image goes on as it is."""
+    with Backend(echo) as backend:
+        gateway = Counted(tmp_path, backend.address)
+        try:
+            gateway.manager.start()
+            gateway.want(40)
+            assert gateway.manager.main is not None
+            resource.prlimit(gateway.manager.main.pid, resource.RLIMIT_NOFILE, (150, 150))
+            gateway.signal(signal.SIGUSR2)
+            expected = "the limit of open files is 150, expected at least 312 for 40 workers"
+            refused = "upgrade failed, the old image goes on"
+            log = gateway.manager.log
+            gateway.manager.until(lambda: refused in log.read_text(), 60)
+            assert expected in log.read_text()
+            gateway.has(2)
+            assert echoes(gateway.managed.address, 10)
         finally:
             gateway.manager.stop()
