@@ -142,6 +142,8 @@ class Fleet:
         # does a former image, also if its workers all ended just now: it can be gone back to.
         serving = any(each.serving is not None for each in event.left)
         self._took_over = serving or event.by_upgrade
+        # Those that are kept are of this program: it can have workers that get ready.
+        self._ever_ready = any(each.keep and each.serving is not None for each in event.left)
         for index in range(max([event.slots, *(slot + 1 for slot in left)])):
             slot = Slot(index, wanted=index < event.slots, retry_at=now)
             self.slots.append(slot)

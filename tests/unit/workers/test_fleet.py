@@ -169,6 +169,20 @@ def test_workers_of_the_same_program_are_kept() -> None:
     ]
 
 
+def test_a_kept_worker_that_cannot_be_replaced_is_no_failed_upgrade() -> None:
+    """A host that is short of memory for a moment costs seconds, as at any other time."""
+    left = tuple(events.FormerSlot(slot, 3, bound=True, serving=3, keep=True) for slot in (0, 1))
+    play = Play(2, left)
+    play.ticks(2 * SHORT_LIFE_S)
+    play.do(events.WorkerExited(WorkerId(1, 3)))
+    for gen in range(4, 4 + 2 * STILLBORN_MOST):
+        assert play.fleet.find(WorkerId(1, gen)), "another one is tried"
+        play.do(events.WorkerExited(WorkerId(1, gen)))
+        play.ticks(backoff_s(99) + TICK_S)
+    assert commands.ReportUpgradeFailed() not in play.seen
+    assert play.fleet.phase is Phase.RUNNING
+
+
 def test_after_an_upgrade_a_listener_has_one_acceptor() -> None:
     """Whatever the old workers adopted for the former master, until new ones have their places."""
     left = (
