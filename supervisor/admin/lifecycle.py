@@ -146,7 +146,11 @@ class AdminLifecycle:
 
     async def open(self) -> None:
         """Import the server and serve, however often that has to be tried; once is enough."""
-        if self._opening or not (self._sockets or self._missing):
+        if self._opening:
+            return
+        if not (self._sockets or self._missing):
+            if self._before_serving is not None:  # nobody is to answer where nothing is configured
+                await self._before_serving()
             return
         self._opening = True
         await try_until_done(self._serve, self._log, msg=CANNOT_OPEN)

@@ -88,7 +88,8 @@ def bind_all(addresses: Sequence[str]) -> list[AdminSocket]:
 def adopt_all(addresses: Sequence[str], named: Mapping[str, int]) -> list[AdminSocket]:
     """Those of the addresses to which one of these sockets is bound; the others are closed.
 
-    ``named``: by :func:`descriptor_name`. One whose file is gone, or is another one, is no use.
+    ``named``: by :func:`descriptor_name`. One whose file is gone, or is another one, is no use. The
+    files of the others are removed, for nobody answers there any more.
     """
     sockets = {socket.socket(fileno=fd): _file_in(name) for name, fd in named.items()}
     adopted: list[AdminSocket] = []
@@ -98,7 +99,10 @@ def adopt_all(addresses: Sequence[str], named: Mapping[str, int]) -> list[AdminS
                 del sockets[sock]
                 adopted.append(AdminSocket(address, sock, file))
                 break
-    for sock in sockets:
+    for sock, file in sockets.items():
+        path = sock.getsockname()
+        if file != NO_FILE and isinstance(path, str):
+            remove_file(path, file)
         sock.close()
     return adopted
 

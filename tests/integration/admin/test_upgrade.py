@@ -248,6 +248,7 @@ def test_an_upgraded_gateway_waits_for_an_address_that_somebody_holds(
             assert list(after.named_descriptors()) == [
                 f"admin.0.{files[1].st_dev}.{files[1].st_ino}"
             ]
+            assert not (tmp_path / "unwanted").exists()
             opening = asyncio.create_task(after.open())
             async with asyncio.timeout(60):
                 while "admin address is open" not in log.messages:  # noqa: ASYNC110
@@ -259,3 +260,17 @@ def test_an_upgraded_gateway_waits_for_an_address_that_somebody_holds(
         await before.close()
 
     asyncio.run(scenario())
+
+
+def test_an_upgrade_without_an_admin_address_leaves_nobody_who_answers(tmp_path: Path) -> None:
+    """Not the process that answers meanwhile, neither alive nor as a zombie."""
+    config, admin = tmp_path / "gateway.toml", tmp_path / "admin"
+    config.write_text(f'admin-addr = "unix:{admin}"\n')
+    with running(f"--config-file={config}", workers=1) as gateway:
+        gateway.wait_line("admin address is open")
+        [old] = gateway.workers()
+        config.write_text("")
+        gateway.signal(signal.SIGUSR2)
+        gateway.wait_line("ready to proxy client requests", count=2)
+        wait_until(lambda: len(gateway.workers()) == 1 and gateway.workers() != [old])
+        assert not admin.exists()
