@@ -346,9 +346,10 @@ class Master:
         await parts.admin.close()
         await asyncio.gather(parts.discovery_loop.close(), parts.endpoints.close())
         if parts.pool is None:
-            if not parts.left.took_over:
-                parts.shared.remove_files()
-            parts.shared.close()
+            if parts.left.has_sockets:
+                parts.shared.close()
+            else:  # nobody is to find them at the next start either
+                parts.shared.shut()
         parts.service_notifier.close()
         if parts.record is not None:
             parts.record.close()

@@ -70,7 +70,18 @@ class Inheritance:
 
     @property
     def took_over(self) -> bool:
-        """Whether a former image, or a former master, left something that serves clients."""
+        """Whether a former image, or a former master, left something that serves clients.
+
+        An image can be gone back to. What the service manager keeps serves while there are workers.
+        """
+        inherited = self.inherited
+        if inherited.told_to_drain:
+            return self.has_sockets
+        return any(slot.serves for slot in inherited.slots.values())
+
+    @property
+    def has_sockets(self) -> bool:
+        """Whether there are sockets of before, where clients may wait for this master."""
         return bool(self.inherited.slots or self.inherited.shared)
 
     def replaces(self, image: Image) -> bool:

@@ -456,3 +456,19 @@ def test_the_next_master_knows_how_the_last_reload_ended(tmp_path: Path) -> None
                 )
                 == (n, r)
             )
+
+
+def test_a_start_that_cannot_be_ends_where_nobody_serves(tmp_path: Path) -> None:
+    """Also if the service manager has something left of the master before, which had drained."""
+    with (
+        Backend(echo) as backend,
+        managed(tmp_path, "--workers=1", f"--endpoints={backend.address}") as gateway,
+    ):
+        manager = gateway.manager
+        manager.end_main(signal.SIGINT)
+        assert manager.stored, "its inbox, for one"
+        manager.argv.append("--source-addr=192.0.2.77")
+        main = manager.launch()
+        manager.until(lambda: main.poll() is not None, 60)
+        assert main.returncode == 1
+        assert "the old workers go on" not in manager.log.read_text()

@@ -192,3 +192,19 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
         [line] = ended.stderr.splitlines()
         assert "--listen-addr" in line
         assert said in line
+
+
+def test_a_start_that_fails_leaves_no_socket_to_the_next_one(tmp_path: Path) -> None:
+    """It ends with 1 each time, as long as another program has one of the addresses."""
+    ours, taken = str(tmp_path / "s"), str(tmp_path / "taken")
+    argv = [*COMMAND, "start", "--handover", f"--listen-addr=unix:{ours},unix:{taken}"]
+    with Backend(echo) as backend, Backend(echo, path=taken):
+        manager = Manager(tmp_path, [*argv, f"--endpoints={backend.address}"], tmp_path / "log")
+        for _ in range(2):
+            main = manager.launch()
+            manager.until(lambda main=main: main.poll() is not None, 60)  # type: ignore[misc]
+            manager.serve()
+            assert main.returncode == 1
+            assert manager.stored == []
+            assert not os.path.exists(ours)
+        manager.stop()
