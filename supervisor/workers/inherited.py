@@ -38,7 +38,9 @@ class InheritedSlot:
     @property
     def serves(self) -> bool:
         """Whether it has a worker that accepts."""
-        return any(len(parts) == 3 for gen, parts in self.workers.items() if gen not in self.draining)
+        return any(
+            len(parts) == 3 for gen, parts in self.workers.items() if gen not in self.draining
+        )
 
 
 @dataclass(slots=True)

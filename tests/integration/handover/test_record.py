@@ -450,11 +450,13 @@ def test_the_next_master_knows_how_the_last_reload_ended(tmp_path: Path) -> None
             config.write_text("")
             gateway.crash()
             gateway.until(
-                lambda status, n=number, r=result: (  # type: ignore[misc]
-                    status["reload"]["number"],
-                    status["reload"]["last_result"],
+                lambda status, n=number, r=result: (
+                    (  # type: ignore[misc]
+                        status["reload"]["number"],
+                        status["reload"]["last_result"],
+                    )
+                    == (n, r)
                 )
-                == (n, r)
             )
 
 
