@@ -313,18 +313,21 @@ def test_term_while_the_old_image_is_gone_back_to_stops_the_gateway(tmp_path: Pa
     point(current, old.folder)
     probes = ("--health-check=http", "--health-timeout=15s", "--health-interval=100ms")
     with (
+        contextlib.ExitStack() as stack,
         socket.create_server(("127.0.0.1", 0)) as silent,
         Gateway(
             *probes,
-            "--drain-timeout=1s",
+            "--drain-timeout=3s",
             endpoints=[f"127.0.0.1:{silent.getsockname()[1]}"],
             command=[str(current / "etcd-gateway")],
         ) as gateway,
     ):
         gateway.wait_ready()
+        session = stack.enter_context(connect(gateway.address))
+        session.sendall(b"hello")  # the drain waits for its end
         point(current, new.folder)
         gateway.signal(signal.SIGUSR2)
-        gateway.wait_line("worker cannot start", count=5)
+        gateway.wait_line("worker exited", count=5)
         gateway.signal(signal.SIGTERM)
         gateway.wait_line("draining")
         assert gateway.process.wait(60) == 0
