@@ -15,9 +15,10 @@ import pytest
 
 from gateway.descriptors import close_all, receive
 from tests.backends import Backend, echo
-from tests.clients import connect
-from tests.gateway import READY, Gateway, running
+from tests.clients import connect, echoes
+from tests.gateway import COMMAND, READY, Gateway, running
 from tests.installation import Installation, point
+from tests.integration.handover.test_record import Managed
 from tests.long_tests import long
 from tests.support import free_port, wait_until
 
@@ -332,3 +333,27 @@ def test_term_while_the_old_image_is_gone_back_to_stops_the_gateway(tmp_path: Pa
         gateway.wait_line("draining")
         assert gateway.process.wait(60) == 0
         assert gateway.text().count(f'"{READY}"') == 1
+
+
+def test_a_reload_is_not_taken_for_the_end_of_a_start(tmp_path: Path) -> None:
+    """READY=1 is said when every worker is ready, and not because of HUP before that."""
+    place = Installation(tmp_path / "etcd-gateway")
+    with Backend(echo) as backend:
+        gateway = Managed(tmp_path, "--workers=1", f"--endpoints={backend.address}")
+        manager = gateway.manager
+        manager.argv = [str(place.script), *manager.argv[len(COMMAND) :]]
+        try:
+            manager.start()
+            manager.end_main(signal.SIGTERM)
+            break_worker(place)
+            main = manager.launch()
+            manager.until(lambda: OLD_WORKERS in manager.log.read_text(), 60)
+            manager.heard.clear()
+            main.send_signal(signal.SIGHUP)
+            gateway.until(lambda status: status["reload"]["number"] == 1)
+            manager.serve()
+            assert not manager.ready
+            assert not any("RELOADING" in text for text in manager.heard)
+            assert echoes(gateway.address, 10)
+        finally:
+            manager.stop()

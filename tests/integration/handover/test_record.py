@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import time
@@ -407,30 +406,6 @@ def test_an_upgrade_that_turns_handover_on_keeps_the_inboxes(tmp_path: Path) -> 
         gateway.crash()
         gateway.until(lambda status: {each["gen"] for each in status["workers"]} == {2})
         assert all(echoes(gateway.address, 10) for _ in range(8))
-
-
-def test_a_reload_is_not_taken_for_the_end_of_a_start(tmp_path: Path) -> None:
-    """READY=1 is said when every worker is ready, and not because of HUP before that."""
-    flags = ("--workers=2", "--worker-timeout=600s")
-    with (
-        Backend(echo) as backend,
-        managed(tmp_path, *flags, f"--endpoints={backend.address}") as gateway,
-    ):
-        manager = gateway.manager
-        pids: list[int] = []
-        gateway.until(lambda status: pids.extend(w["pid"] for w in status["workers"]) or pids)
-        os.kill(pids[0], signal.SIGSTOP)
-        manager.end_main(signal.SIGKILL)
-        main = manager.launch()
-        gateway.until(lambda status: count_ready(status) == 1)
-        manager.heard.clear()
-        main.send_signal(signal.SIGHUP)
-        manager.until(lambda: "reload complete" in manager.log.read_text(), 60)
-        gateway.until(lambda status: status["reload"]["number"] == 1)
-        assert not manager.ready
-        assert not any("RELOADING" in text for text in manager.heard)
-        os.kill(pids[0], signal.SIGCONT)
-        manager.until(lambda: manager.ready, 60)
 
 
 def test_the_next_master_knows_how_the_last_reload_ended(tmp_path: Path) -> None:
