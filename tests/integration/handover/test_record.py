@@ -444,7 +444,7 @@ def test_a_start_that_cannot_be_ends_where_nobody_serves(tmp_path: Path) -> None
         manager = gateway.manager
         manager.end_main(signal.SIGINT)
         assert manager.stored, "its inbox, for one"
-        manager.argv.append("--source-addr=192.0.2.77")
+        manager.argv = [*manager.argv, "--source-addr=192.0.2.77"]
         main = manager.launch()
         manager.until(lambda: main.poll() is not None, 60)
         assert main.returncode == 1
