@@ -227,11 +227,11 @@ class Backend:
 class BlackHole:
     """An endpoint whose queue is full: the kernel drops every further SYN."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.sock = socket.socket()
-        self.sock.bind(("127.0.0.1", 0))
+        self.sock.bind((host, port))
         self.sock.listen(0)
-        self.endpoint = endpoint_of(self.sock.getsockname()[1])
+        self.endpoint = endpoint_of(self.sock.getsockname()[1], host)
         self.fillers = []
         for _ in range(4):
             filler = socket.socket()

@@ -177,10 +177,18 @@ class Dial:
             if attempt.address not in addresses[name]:
                 self.attempts.remove(attempt)
                 self._drop(attempt, DialResult.ABANDONED)
-                if addresses[name]:
-                    self.untried.pop(name, None)  # it has other addresses now: pick it again
+                self._offer_new(attempt.endpoint, addresses[name])
         if not self.attempts:
             self._next(now)
+
+    def _offer_new(self, left: Endpoint, addresses: Collection[str]) -> None:
+        """An attempt to ``left`` was dropped, which has these addresses now: try those as well."""
+        if any(other.endpoint.name == left.name for other in self.attempts):
+            # One more is under way: what it leaves untried when it fails is kept by name.
+            untried = self.untried[left.name]
+            untried += [each for each in addresses if each not in (*left.addresses, *untried)]
+        elif addresses:
+            self.untried.pop(left.name, None)  # pick it again
 
     def won(self, attempt: Attempt, mask: int) -> None:
         self.dialer.unfinished.pop(self, None)

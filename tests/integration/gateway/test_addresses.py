@@ -129,3 +129,33 @@ def test_a_dial_to_the_only_endpoint_ends_when_it_leaves() -> None:
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
         wait_until(lambda: plane.counters.refused == {"dial-failed": 1})
+
+
+def test_an_address_leaves_while_another_one_is_dialed() -> None:
+    """The dial beside it goes on through every further snapshot; then comes what is new."""
+    first, second, new = "127.0.0.1", "127.0.0.9", "127.0.0.10"
+    with BlackHole(first) as hole:
+        port = hole.endpoint.port
+        both = endpoint_of(port, first, second, host="two")
+        hedged = Settings(dial_timeout_s=20.0, dial_hedge_s=0.01)
+        with (
+            BlackHole(second, port),
+            socket.create_server((new, port)) as listener,
+            Plane(both, settings=hedged) as plane,
+            plane.connect() as client,
+        ):
+            listener.settimeout(60)
+            dials = plane.sessions.dialer.unfinished
+            wait_until(lambda: [len(dial.attempts) for dial in tuple(dials)] == [2])
+            moved = endpoint_of(port, second, new, host="two")
+            for settings in (UNHEDGED, UNHEDGED, Settings(dial_timeout_s=0.01, dial_hedge_s=0.0)):
+                plane.apply(moved, settings=settings)
+            with listener.accept()[0] as server:
+                server.sendall(b"here")
+                assert client.recv(10) == b"here"
+            assert plane.log.said("session failed") == []
+            assert plane.counters.endpoints[moved.name].dials == {
+                "abandoned": 1,
+                "timeout": 1,
+                "connected": 1,
+            }
