@@ -156,3 +156,23 @@ def test_who_is_in_flight_to_us_comes_before_the_kernels_queue() -> None:
         for client in (*(ours for ours, _ in handed_over), *queued):
             client.close()
         plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
+
+
+def test_who_is_held_back_to_the_end_is_reset() -> None:
+    """As those in the kernel's queue are: nobody takes it for an empty stream."""
+    with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
+        other = plane.ask(lambda: entry.scoreboard.open_row(1, 1))
+        plane.ask(lambda: entry.scoreboard.set_sessions(other, 1))
+        plane.ask(lambda: entry.ingress.apply(Settings(max_sessions=1)))
+        plane.ask(entry.ingress.start)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            client = socket.create_connection(server.getsockname(), timeout=60)
+            accepted, _ = server.accept()
+        with client:
+            send(entry.sender, b"+", [accepted.fileno()])
+            accepted.close()
+            wait_until(entry.ingress.clients_held_back)
+            plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
+            plane.ask(entry.ingress.close)
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
