@@ -59,12 +59,17 @@ class HeadersIn:
             self.deny(session)
             return
         session.sessions.poller.replace(session.client.fd, session)
-        # Events came to the awaited header alone, and each comes once.
-        session.pending = awaited.seen | IN
         now = monotonic()
         if session.record is not None:
             session.record.dialing_at = now
         session.call(awaited.data[header.size :] or None, now)
+        # Events came to the awaited header alone, and each comes once. After the call: what it
+        # could not write of the bytes behind the header comes before those that are still to read.
+        seen = awaited.seen | IN
+        if session.upstream is not None:
+            session.client.on_event(seen)
+        elif session.end is None:
+            session.pending |= seen
 
     def deny(self, session: Session) -> None:
         self._counters.turn_away(End.DENIED, address_text(session.client_address()))

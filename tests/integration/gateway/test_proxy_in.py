@@ -7,16 +7,19 @@ import random
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from gateway.core.counters import End
+from gateway.core.endpoint import Endpoint
 from gateway.core.messages import Settings
 from gateway.core.proxy_protocol import SIGNATURE, Route, Version, write_header, write_own
 from gateway.core.socket_address import address_text
 from gateway.sessions import proxy_in
 from tests.plane import Backend, Plane, descriptors, reset
 from tests.support import wait_until
+from tests.wires import inside, loopback
 
 LOOPBACK = Settings(proxy_in=("127.0.0.0/8",), access_log=True)
 ROUTE = Route(("192.0.2.7", 5555), ("192.0.2.8", 2379))
@@ -320,3 +323,48 @@ def test_a_peer_that_is_gone_before_anybody_knows_it() -> None:
         plane.ask(come_and_go)
         wait_until(lambda: plane.counters.ended == {"reset": 1})
         assert not plane.counters.endpoints
+
+
+def upload(plane: Plane, data: bytes) -> socket.socket:
+    """A client that has sent a header and ``data`` before the worker reads anything."""
+
+    def connect_and_send() -> socket.socket:
+        """In the worker's thread, so that its loop stands still meanwhile."""
+        client = plane.connect()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        client.sendall(HEADERS["v1"] + data)
+        client.shutdown(socket.SHUT_WR)
+        return client
+
+    return plane.ask(connect_and_send)
+
+
+@pytest.mark.parametrize("proxy_out", ["off", "v2"])
+def test_bytes_behind_the_first_ones_stay_behind_them(tmp_path: Path, proxy_out: str) -> None:
+    """Also where the dial is over before it returns, by way of an endpoint that is down."""
+    data = random.Random(1).randbytes(150_000)
+    down, up = (
+        Endpoint(f"unix:{path}", (f"unix:{path}",), 0) for path in (tmp_path / "a", tmp_path / "b")
+    )
+    settings = Settings(proxy_in=("127.0.0.0/8",), proxy_out=proxy_out)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "b"))
+        listener.listen()
+        listener.settimeout(60)
+        with Plane(down, up, settings=settings) as plane, upload(plane, data):
+            with listener.accept()[0] as server:
+                heard = read_to_end(server)
+    header = b"" if proxy_out == "off" else write_header(Version.V2, ROUTE)
+    assert heard == header + data
+
+
+def test_first_bytes_that_the_endpoint_does_not_take_at_once() -> None:
+    """On a wire with an ordinary MTU a fresh connection takes less than one read."""
+    data = random.Random(2).randbytes(150_000)
+
+    def run() -> None:
+        with proxied() as (plane, backend), upload(plane, data), backend.accept() as server:
+            assert read_to_end(server) == data
+
+    with loopback(1500) as name:
+        inside(name, run)
