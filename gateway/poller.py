@@ -25,10 +25,11 @@ IN = select.EPOLLIN
 OUT = select.EPOLLOUT
 ERR = select.EPOLLERR
 HUP = select.EPOLLHUP
+PRI = select.EPOLLPRI
 
 RDHUP = select.EPOLLRDHUP
 
-STREAM = IN | select.EPOLLPRI | RDHUP | select.EPOLLET
+STREAM = IN | PRI | RDHUP | select.EPOLLET
 """What a connected socket is registered for. PRI only so that urgent data cannot hide bytes.
 
 Without OUT, which would be one useless event per socket at its start; who has bytes left over asks

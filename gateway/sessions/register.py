@@ -21,6 +21,7 @@ from gateway.sessions.dial import Dial, OnDialFailed, Table
 from gateway.sessions.dialer import Dialer
 from gateway.sessions.idle import IdleTimeout
 from gateway.sessions.keepalive import Keepalive
+from gateway.sessions.leg import Leg, UnixLeg
 from gateway.sessions.lingering import Lingering
 from gateway.sessions.proxy_in import HeadersIn
 from gateway.sessions.proxy_out import HeadersOut
@@ -117,7 +118,8 @@ class Sessions:
         unix = peer is UNIX_PEER
         if unix and self.settings.access_log:
             peer = name_peer(fd)
-        session = Session(self, fd, peer if self.settings.access_log else None)
+        known = peer if self.settings.access_log else None
+        session = Session(self, fd, known, UnixLeg if unix else Leg)
         self._all[session] = None
         self.counters.sessions += 1
         try:

@@ -18,7 +18,7 @@ from gateway.core.unix_address import is_unix
 from gateway.poller import ERR, HUP, OUT, RDHUP, Poller, Watcher
 from gateway.sessions.access_record import NO_RECORD, AccessRecord
 from gateway.sessions.dial import Dial, Table
-from gateway.sessions.leg import READ_BYTES, Leg
+from gateway.sessions.leg import READ_BYTES, Leg, UnixLeg
 from gateway.sessions.relay import Relay
 from gateway.sessions.stalls import Stalls
 from gateway.tcp import arm_reset, borrowed, disarm_reset, peer_of, set_keepalive
@@ -62,7 +62,7 @@ class Session:
         "seen", "sessions", "started_at", "tuned", "upstream",
     )  # fmt: skip
 
-    def __init__(self, sessions: SessionRegister, fd: int, peer: Any) -> None:
+    def __init__(self, sessions: SessionRegister, fd: int, peer: Any, leg: type[Leg] = Leg) -> None:
         self.sessions = sessions
         self.peer: SocketAddress | None = peer
         """The other end of the client's connection; None until somebody asks for it."""
@@ -73,7 +73,7 @@ class Session:
         self.started_at = self.moved_at = now = monotonic()
         self.record = AccessRecord(now) if peer is not None else None
         """What the access log will say; None if it is off."""
-        self.client = Leg(fd, self, sessions.relay)
+        self.client = leg(fd, self, sessions.relay)
         self.upstream: Leg | None = None
         self.dial: Dial | None = None
         self.endpoint = ""
@@ -145,7 +145,8 @@ class Session:
         self.dial = None
         sessions = self.sessions
         client = self.client
-        self.upstream = upstream = Leg(fd, self, sessions.relay, mask != 0)
+        kind = Leg if endpoint.port else UnixLeg
+        self.upstream = upstream = kind(fd, self, sessions.relay, mask != 0)
         client.peer = upstream
         upstream.peer = client
         now = monotonic()

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ from gateway.core.messages import Settings
 from gateway.poller import STREAM, Watcher
 from gateway.sessions.dial import Attempt
 from gateway.sessions.leg import Leg
+from gateway.unix import UNIX_PEER
 from tests.plane import (
     Backend,
     BlackHole,
@@ -675,3 +677,38 @@ def test_frequent_snapshots_do_not_put_off_the_idle_timeout() -> None:
             while plane.counters.sessions and time.monotonic() < deadline:
                 plane.apply(backend.endpoint)
             assert plane.counters.ended == {"idle": 1}
+
+
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("side", ["client", "endpoint"])
+def test_bytes_behind_descriptors_are_read(tmp_path: Path, side: str, ends: bool) -> None:
+    """A read stops behind those that came with descriptors, and one event tells of all."""
+    path = str(tmp_path / "be")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        listener.settimeout(60)
+        with Plane(Endpoint(f"unix:{path}", (f"unix:{path}",), 0)) as plane:
+            client, accepted = socket.socketpair()
+            client.settimeout(60)
+            accepted.setblocking(False)
+            plane.ask(lambda: plane.sessions.serve(accepted.detach(), UNIX_PEER))
+            with client, listener.accept()[0] as server:
+                server.settimeout(60)
+                client.sendall(b"?")
+                assert server.recv(9) == b"?"
+                sender, reader = (client, server) if side == "client" else (server, client)
+
+                def speak() -> None:
+                    """In the worker's thread, so that it hears everything at once."""
+                    for text in (b"one", b"two", b"three"):
+                        socket.send_fds(sender, [text], [0])
+                    sender.sendall(b"four")
+                    if ends:
+                        sender.shutdown(socket.SHUT_WR)
+
+                plane.ask(speak)
+                heard = b""
+                while len(heard) < 15 and (data := reader.recv(100)):
+                    heard += data
+                assert heard == b"onetwothreefour"
