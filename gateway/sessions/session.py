@@ -326,6 +326,8 @@ class Session:
         if end is End.RESET:
             self.reset_by = self._side(leg)
             end = self.first_end or end
+        else:
+            arm_reset(leg.fd)  # our own trouble: its connection still stands
         arm_reset(leg.peer.fd)
         self._finish(end)
 

@@ -191,13 +191,15 @@ def test_the_original_address_goes_through(
 @versions
 def test_no_memory_for_the_header(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that does not take the header whole ends the session: none begins without it."""
-    monkeypatch.setattr(dialer, "write_first", lambda sock, data: 3)
+    monkeypatch.setattr(dialer, "write_first", lambda sock, data: sock.send(data[:3]))
     with (
         Backend() as backend,
         Plane(backend.endpoint, settings=Settings(proxy_out=version)) as plane,
     ):
         with pytest.raises(ConnectionResetError), plane.connect() as client:
             client.recv(1)
+        with pytest.raises(ConnectionResetError), backend.accept() as server:
+            read_all(server)
         wait_until(lambda: plane.counters.ended == {End.ERROR: 1})
 
 
