@@ -31,9 +31,12 @@ _LINGER_ZERO = struct.pack("ii", 1, 0)
 _LINGER_NOT = struct.pack("ii", 0, 0)
 _NO_BYTES = struct.pack("i", 0)
 
-_TCP_INFO = struct.Struct("=2x2B20x1I24x2I84x1I")
-"""struct tcp_info (linux/tcp.h) up to what was not sent: retransmits, probes; unacked;
+_TCP_INFO = struct.Struct("=1B1x2B20x1I24x2I84x1I")
+"""struct tcp_info (linux/tcp.h) up to what was not sent: state; retransmits, probes; unacked;
 last_data_recv, last_ack_recv (milliseconds); notsent_bytes (since Linux 4.6)."""
+
+_CLOSED = 7
+"""TCP_CLOSE (net/tcp_states.h): nothing comes or goes any more, as after a reset."""
 
 _TCP_PATH = struct.Struct("=24x1I40x1I28x1I")
 """The same struct: unacked (segments), rtt (microseconds), total_retrans (segments)."""
@@ -192,9 +195,9 @@ def read_signs(fd: int) -> Signs:
             if error.errno != errno.EOPNOTSUPP:
                 raise
             return NOTHING_WAITS
-    retransmits, probes, unacked, data_ms, ack_ms, unsent = _TCP_INFO.unpack(info)
+    state, retransmits, probes, unacked, data_ms, ack_ms, unsent = _TCP_INFO.unpack(info)
     return Signs(
-        waiting=unacked + unsent > 0,
+        waiting=unacked + unsent > 0 and state != _CLOSED,
         silent_s=min(data_ms, ack_ms) / 1000,
         unanswered=retransmits + probes,
     )

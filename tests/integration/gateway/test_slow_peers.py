@@ -16,7 +16,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.core.messages import Settings
-from tests.plane import Backend, Plane
+from tests.plane import Backend, Plane, reset
 from tests.support import wait_until
 from tests.wires import hosts, inside, ip, loopback
 
@@ -250,3 +250,27 @@ def test_a_vanished_peer_is_found_whatever_it_did_before(new_kernel: bool, befor
                 assert plane.log.said("session")[0]["reset_by"] == "endpoint"
 
         inside(near, run)
+
+
+def test_a_reader_that_resets_after_the_end_is_let_go(narrow: str) -> None:
+    """What it did not take is nobody's any more: its descriptor is free at the next look."""
+
+    def run() -> None:
+        with (
+            Backend() as backend,
+            worker(backend) as plane,
+            plane.connect() as late,
+            backend.accept() as other,
+        ):
+            stalls = plane.sessions.stalls
+            late.shutdown(socket.SHUT_WR)
+            assert other.recv(1) == b""
+            for _ in range(TAIL_BYTES // 1000):  # more than the window: it closes to nothing
+                other.sendall(bytes(4000))
+            wait_until(lambda: plane.ask(lambda: len(stalls._stalled)) == 1)
+            other.close()
+            wait_until(lambda: plane.ask(lambda: len(stalls._lingering)) == 1)
+            reset(late)
+            wait_until(lambda: plane.ask(lambda: len(stalls._lingering)) == 0)
+
+    inside(narrow, run)
