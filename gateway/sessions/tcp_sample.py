@@ -45,7 +45,7 @@ class TcpSample:
         self._counted: dict[Sampled, int] = {}
         """Retransmissions that were counted already, of sessions that had any."""
         self._kept = MOST
-        self._waiting: list[Sampled] = []
+        self._waiting: dict[Sampled, None] = {}
         """Whose bytes were not acknowledged yet: what is lost is sent again without new bytes."""
 
     def take(self, moved: Collection[Sampled]) -> None:
@@ -53,13 +53,14 @@ class TcpSample:
         for each in self._fading:
             each.fade()
         self._fading = [each for each in self._fading if each.fades]
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, {}
         for session in waiting:
             self._ask(session)
         self._turn += 1
         step = max(-(-len(moved) // (MOST - len(waiting))), 1)
         for session in islice(moved, self._turn % step, None, step):
-            self._ask(session)
+            if session not in waiting:
+                self._ask(session)
         if len(self._counted) > 2 * self._kept:
             self._forget_ended()
 
@@ -72,7 +73,7 @@ class TcpSample:
         except OSError:  # not a TCP connection
             return
         if waits and len(self._waiting) < MOST_WAITING:
-            self._waiting.append(session)
+            self._waiting[session] = None
         if rtt_s:
             trips = counters.round_trips
             if not trips.fades:

@@ -13,7 +13,7 @@ from gateway.sessions.tcp_sample import MOST, TcpSample
 from tests.clients import connect
 from tests.gateway import Gateway
 from tests.integration.admin.test_server import exchange
-from tests.plane import Backend, Plane
+from tests.plane import Backend, BlackHole, Plane
 from tests.servers import serving
 from tests.support import wait_until
 from tests.wires import hosts, inside, ip, prefix
@@ -63,6 +63,35 @@ def test_the_cost_does_not_grow_with_the_sessions() -> None:
         sample.take(sessions)
         assert sum(each.asked for each in sessions) - before <= MOST
     assert [each.asked for each in sessions] == [1] * len(sessions)
+
+
+class Connecting:
+    """A session whose packets nobody acknowledges, which counts how often it was asked."""
+
+    over = False
+
+    def __init__(self, fd: int) -> None:
+        self.counters: EndpointCounters | None = EndpointCounters()
+        self.asked = 0
+        self._fd = fd
+
+    @property
+    def endpoint_fd(self) -> int:
+        self.asked += 1
+        return self._fd
+
+
+def test_who_waits_and_sends_is_asked_once() -> None:
+    """It would outweigh the others, and take their places, by one more in each report."""
+    with BlackHole() as hole, socket.socket() as sock:
+        sock.setblocking(False)
+        sock.connect_ex(hole.sock.getsockname())
+        session, sample = Connecting(sock.fileno()), TcpSample()
+        for count in range(1, 6):
+            sample.take([session])
+            assert session.asked == count
+        sample.take([])
+        assert session.asked == 6
 
 
 def metric(admin: str, name: str) -> float | None:
