@@ -20,6 +20,10 @@ class Timer:
         self._call = call
         self._handle: asyncio.TimerHandle | None = None
 
+    @property
+    def running(self) -> bool:
+        return self._handle is not None
+
     def start(self, delay_s: float) -> None:
         """Call in ``delay_s`` seconds, unless the timer runs already."""
         if self._handle is None:

@@ -667,6 +667,30 @@ def test_sessions_begun_with_an_inactive_endpoint_stay() -> None:
             assert server.recv(20) == b"still here"
 
 
+def test_a_worker_that_was_stopped_takes_nobody_for_idle() -> None:
+    """Bytes that came while its loop stood still have moved nothing yet."""
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        plane.apply(backend.endpoint, settings=Settings(idle_timeout_s=20.0))
+        with plane.connect() as client, backend.accept() as server:
+            client.sendall(b"before")
+            assert server.recv(10) == b"before"
+
+            def stand_still() -> None:
+                """For a minute, as far as the worker can tell."""
+                client.sendall(b"meanwhile")
+                timeout = plane.sessions._idle_timeout
+                timeout._due_at -= 60.0
+                for session in plane.sessions.all():
+                    session.idle_for(time.monotonic())
+                    session.moved_at -= 60.0
+                timeout._timer.stop()
+                timeout._look()
+
+            plane.ask(stand_still)
+            assert server.recv(10) == b"meanwhile"
+            assert plane.counters.ended == {}
+
+
 def test_frequent_snapshots_do_not_put_off_the_idle_timeout() -> None:
     """Endpoints that change all the time keep no idle session alive."""
     settings = Settings(idle_timeout_s=0.2)
