@@ -96,6 +96,8 @@ class Poller:
         """Events that did not fit into the turn's budget: descriptor to mask, oldest first."""
         self._again: OrderedDict[Watcher, None] = OrderedDict()
         self._last: dict[Watcher, None] = {}
+        self.called_last = 0
+        """How many watchers are called at the end of this batch."""
         self._turning = False
         self._turn_due = False
         self.awake = False
@@ -281,6 +283,7 @@ class Poller:
 
     def _call_last(self) -> None:
         last, self._last = self._last, {}
+        self.called_last = len(last)
         for watcher in last:
             self._call(watcher)
 

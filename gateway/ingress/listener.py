@@ -24,7 +24,7 @@ BACKLOG = 4096
 """Clients that may wait to be accepted; the kernel caps it at net.core.somaxconn."""
 
 ACCEPT_S = 0.008
-"""How long one batch accepts at most: timers and sessions wait meanwhile.
+"""How long one batch accepts at most, from all listeners: timers and sessions wait meanwhile.
 
 Twice the budget of a turn's events, because a client that comes costs as much as ten events of a
 session that is there, and nobody has answered it yet.
@@ -225,7 +225,7 @@ class Acceptor:
         on_client, quota = self.on_client, self._quota
         if watcher.sock.fileno() not in self._watchers:
             return  # removed since the batch before
-        until = monotonic() + ACCEPT_S
+        until = monotonic() + ACCEPT_S / self.poller.called_last
         room = 0
         while self.pause_reason is None:
             room = room or quota.room()

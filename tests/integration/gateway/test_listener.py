@@ -208,3 +208,37 @@ def test_nobody_is_accepted_from_a_listener_that_was_removed(
         for client in clients:
             reset(client)
         wait_until(lambda: plane.counters.sessions == 0)
+
+
+def test_listeners_share_the_time_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that serves many slots accepts for no longer than one that serves its own."""
+    now = 0.0
+
+    def tick() -> float:
+        nonlocal now
+        now += module.ACCEPT_S / 8
+        return now
+
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        address = HostPort("127.0.0.1", free_port())
+        clients: list[socket.socket] = []
+        second = open_listener(address, exclusive=True)
+
+        def accept_in_one_batch() -> int:
+            # Nothing of the loop runs meanwhile: all clients wait in the kernel's queues.
+            plane.acceptor.add(second)
+            monkeypatch.setattr(module, "monotonic", tick)
+            for each in (plane.address, address):
+                clients.extend(connect((each.host, each.port)) for _ in range(20))
+            for watcher in plane.acceptor._watchers.values():
+                plane.poller.last(watcher)
+            plane.poller._call_last()
+            return plane.counters.sessions
+
+        assert plane.ask(accept_in_one_batch) == 8, "four from each"
+        wait_until(lambda: plane.counters.sessions == 40)
+        for client in clients:
+            reset(client)
+        wait_until(lambda: plane.counters.sessions == 0)
+        plane.ask(lambda: plane.acceptor.remove(second))
+        second.close()
