@@ -1,6 +1,7 @@
 """``make conditions``: takes every condition of a module away, and shows those that no test misses.
 
-``python -m tests.every_condition [--jobs=N] [MODULE...]``; without modules, those of ``TESTS``.
+``python -m tests.every_condition [--jobs=N] [--draw=N --seed=N] [MODULE...]``; without modules,
+those of ``TESTS``. ``--draw`` takes so many changes by chance: all of them take hours.
 
 Each ``if``, ``elif``, ``while``, conditional expression and filter of a comprehension is replaced
 by ``True`` and by ``False``, one at a time, in a copy of the sources. The tests of the module run
@@ -14,6 +15,7 @@ import argparse
 import ast
 import compileall
 import queue
+import random
 import subprocess
 import sys
 import time
@@ -38,8 +40,16 @@ RELAY = (
     f"{PLANE}test_vanished_peer.py",
     f"{PLANE}test_access_log.py",
 )
-FLEET = ("tests/unit/workers", "tests/unit/test_simulation.py")
-HEALTH = ("tests/unit/health", "tests/unit/test_simulation.py")
+FLEET = (
+    "tests/unit/workers/test_fleet.py",
+    "tests/unit/workers/test_adopters.py",
+    "tests/unit/test_simulation.py",
+)
+HEALTH = (
+    "tests/unit/health/test_machine.py",
+    "tests/unit/health/test_prober.py",
+    "tests/unit/test_simulation.py",
+)
 
 LIMIT_S = 20
 """A test that takes longer waits for what the change took away."""
@@ -116,9 +126,11 @@ def is_noticed(copy: Path, change: Change, tests: Sequence[str]) -> bool:
         path.write_text(right)
 
 
-def sweep(modules: Sequence[str], jobs: int) -> int:
-    """Try every change; returns how many no test noticed."""
+def sweep(modules: Sequence[str], jobs: int, drawn: int | None, seed: int) -> int:
+    """Try every change, or as many as are ``drawn``; returns how many no test noticed."""
     todo = [change for module in modules for change in changes(module, (ROOT / module).read_text())]
+    if drawn is not None:
+        todo = random.Random(seed).sample(todo, min(drawn, len(todo)))
     copies: queue.Queue[Path] = queue.Queue()
     unnoticed = 0
     with ExitStack() as stack:
@@ -161,8 +173,11 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.every_condition", description=__doc__)
     parser.add_argument("--jobs", type=int, default=2, help="copies that are tried at once")
     parser.add_argument("modules", nargs="*", default=list(TESTS))
+    parser.add_argument("--draw", type=int, help="so many changes, by chance")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     options = parser.parse_args(argv)
-    sweep(options.modules, options.jobs)
+    print(f"seed {options.seed}", flush=True)
+    sweep(options.modules, options.jobs, options.draw, options.seed)
     return 0
 
 
