@@ -159,3 +159,17 @@ def test_an_address_leaves_while_another_one_is_dialed() -> None:
                 "timeout": 1,
                 "connected": 1,
             }
+
+
+def test_sessions_are_counted_by_address_where_there_are_several() -> None:
+    """Of one address the endpoint's own count says everything."""
+    with Backend() as backend, socket.socket() as listener:
+        listener.bind(("127.0.0.9", backend.endpoint.port))
+        listener.listen(64)
+        two = endpoint_of(backend.endpoint.port, "127.0.0.9", "127.0.0.1", host="two")
+        for endpoint, counted in ((backend.endpoint, {}), (two, {"127.0.0.9": 1})):
+            with Plane(endpoint) as plane, plane.connect() as client:
+                client.sendall(b"hi")
+                wait_until(lambda plane=plane: plane.counters.endpoints)  # type: ignore[misc]
+                [counters] = plane.count().endpoints.values()
+                assert counters.addresses == counted
