@@ -109,6 +109,7 @@ class Prober:
         if (found.addresses, found.port, how, new) != before:
             watch.plan = how
             watch.health.follow(new, self._world.clock.now)
+            watch.oracle.followed()
             self._arm(watch)
 
     # -- evidence -----------------------------------------------------------------------------
@@ -206,6 +207,7 @@ class Prober:
             watch.oracle.probe_undecided()
             if moved:
                 health.follow(health.rules, now)
+                watch.oracle.followed()
         elif failed:
             keep = self._active.must_keep(watch.found.name, self._master.config.health_min_active)
             self._check_keep(watch, keep)

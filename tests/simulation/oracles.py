@@ -177,6 +177,11 @@ class HealthOracle:
             self._good, self._bad, self._keep = 0, self._bad + 1, False
             self._failed = True
 
+    def followed(self) -> None:
+        """New rules: without probes, what they found does not count any more."""
+        if self._active and not self._health.rules.probe_active:
+            self._bad, self._keep = 0, False
+
     def dial_succeeded(self, now: float) -> None:
         if self._health.rules.dials_prove:
             self._take_good(now)
