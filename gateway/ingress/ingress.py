@@ -178,13 +178,12 @@ class Ingress:
             and handoff.send(fd, slot)
         ):
             self._counters.handed_over += 1
+            self._quota.served()
         elif self._quota.max_sessions:
             self._quota.admit(fd)
         else:
             self._sessions.serve(fd, peer)
             self._publish_sessions()
-        if self._quota.max_sessions:
-            self._quota.served()
 
     def _set_rate(self, per_s: int) -> None:
         """Take at most so many clients a second, over all workers; 0 is any number."""
@@ -303,7 +302,6 @@ class Ingress:
         """Give a free place to a client held back here, else to one in the kernel's queue."""
         if self._quota.held_back:
             self._quota.serve_held_back()
-            self._quota.served()
         self._acceptor.recheck()
 
     def _on_pause(self, reason: PauseReason, error: str) -> None:

@@ -110,7 +110,8 @@ class Quota:
 
     def served(self) -> None:
         """We used a place: whoever still waits here is last in the line."""
-        self._scoreboard.set_waiting(self._row, 0)
+        if self.max_sessions:
+            self._scoreboard.set_waiting(self._row, 0)
 
     def next_in_line(self) -> int | None:
         """The slot that a place that became free here belongs to; None: us."""
@@ -135,12 +136,14 @@ class Quota:
             self._held_back.append(fd)
         else:
             self._serve(fd)
+            self.served()
 
     def serve_held_back(self) -> None:
         """Serve as many of the clients held back as there is room for, oldest first."""
         while self._held_back and self._budget.free > 0 and self._has_place():
             self._budget.give_back()
             self._serve(self._held_back.popleft())
+            self.served()
 
     def close(self) -> None:
         while self._held_back:

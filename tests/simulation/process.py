@@ -260,13 +260,12 @@ class Process:
         if slot is not None:
             world.kernel.send(client, slot)
             self.counters.handed_over += 1
+            self.quota.served()
         elif self.quota.max_sessions:
             client.place = "worker"
             self.quota.admit(client.number)
         else:
             self._serve(client.number)
-        if self.quota.max_sessions:
-            self.quota.served()
 
     def _serve(self, number: int) -> None:
         client = self.world.kernel.clients[number]
@@ -292,7 +291,6 @@ class Process:
     def use_places(self) -> None:
         if self.quota.held_back:
             self.quota.serve_held_back()
-            self.quota.served()
         self.recheck()
 
     def recheck(self) -> None:

@@ -176,3 +176,30 @@ def test_who_is_held_back_to_the_end_is_reset() -> None:
             plane.ask(entry.ingress.close)
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
+
+
+def test_who_is_held_back_keeps_its_place_in_the_line() -> None:
+    """Looking for a place and finding none is no turn; a place that is used is one."""
+    settings = Settings(max_sessions=1)
+    with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
+        other = plane.ask(lambda: entry.scoreboard.open_row(1, 1))
+        plane.ask(lambda: entry.scoreboard.set_sessions(other, 1))
+        plane.ask(lambda: entry.ingress.apply(settings))
+        plane.ask(entry.ingress.start)
+        ours, theirs = socket.socketpair()
+        with ours:
+            send(entry.sender, b"+", [theirs.fileno()])
+            theirs.close()
+            wait_until(entry.ingress.clients_held_back)
+            waits_since = set()
+            for _ in range(3):
+                plane.ask(lambda: entry.ingress.tick(0.1))
+                waits_since.add(entry.scoreboard.waiting_since_ns(entry.row))
+            assert len(waits_since) == 1
+            assert all(waits_since)
+            plane.ask(lambda: entry.scoreboard.set_sessions(other, 0))
+            plane.ask(lambda: entry.ingress.tick(0.1))
+            backend.accept().close()
+            assert entry.scoreboard.waiting_since_ns(entry.row) == 0
+        wait_until(lambda: plane.counters.sessions == 0)
+        plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
