@@ -177,13 +177,30 @@ def _own_command() -> list[str]:
 def _wait_for_another_try(failures: int) -> bool:
     """False if a stop signal comes; HUP and USR2 say that it is worth a try now."""
     import signal
+    import time
 
     wait_s = min(RETRY_FIRST_S * 2.0 ** min(failures - 1, 16), RETRY_MOST_S)
     text = f"upgrade failed, the old workers go on; trying again in {wait_s:g} s"
     print(f"etcd-gateway: {text}", file=sys.stderr, flush=True)
     waking = {signal.SIGHUP, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
-    got = signal.sigtimedwait(waking, wait_s)
-    return got is None or got.si_signo in (signal.SIGHUP, signal.SIGUSR2)
+    until = time.monotonic() + wait_s
+    while (left_s := until - time.monotonic()) > 0:
+        if got := signal.sigtimedwait(waking, min(left_s, _feed_watchdog())):
+            return got.si_signo in (signal.SIGHUP, signal.SIGUSR2)
+    return True
+
+
+def _feed_watchdog() -> float:
+    """Tell the service manager that we live: it kills who is silent. In how many seconds again."""
+    import contextlib
+    import socket
+
+    address, interval = os.environ.get("NOTIFY_SOCKET", ""), os.environ.get("WATCHDOG_USEC", "")
+    if not address or not interval.isdecimal():  # sd_watchdog_enabled(3)
+        return RETRY_MOST_S
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(b"WATCHDOG=1", f"\0{address[1:]}" if address[0] == "@" else address)
+    return max(int(interval) / 2e6, 0.01)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from tests.support import free_port, wait_until
 REFUSED = "upgrade failed, the old image goes on"
 OLD_WORKERS = "upgrade failed, the old workers go on"
 OUTSIDE_PREFLIGHT = "import os\nif 'ETCD_GATEWAY_PREFLIGHT' not in os.environ:\n    "
+NOT_IMPORTABLE = OUTSIDE_PREFLIGHT + "raise ImportError('no')"
 
 
 def talk(sock: socket.socket) -> None:
@@ -200,8 +201,9 @@ def test_where_the_old_image_is_gone_the_old_workers_serve_until_it_is_mended(
         wait_until(lambda: gateway.text().count(f'"{READY}"') == 2, 20)
 
 
-def test_the_watchdog_is_fed_while_the_old_workers_serve(tmp_path: Path) -> None:
-    """The new image is not ready, and its service manager must not take it for one that hangs."""
+@pytest.mark.parametrize("what", ["its workers", "itself"])
+def test_the_watchdog_is_fed_while_the_old_workers_serve(tmp_path: Path, what: str) -> None:
+    """The new image cannot start, and its service manager must not take it for one that hangs."""
     place = Installation(tmp_path / "etcd-gateway")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
@@ -219,9 +221,12 @@ def test_the_watchdog_is_fed_while_the_old_workers_serve(tmp_path: Path) -> None
         with served(command=[str(place.script)], env=env) as gateway:
             wait_until(lambda: b"WATCHDOG=1" in heard())
             place.install()
-            break_worker(place)
+            if what == "itself":
+                place.insert("supervisor/endpoint_tracker.py", NOT_IMPORTABLE)
+            else:
+                break_worker(place)
             gateway.signal(signal.SIGUSR2)
-            wait_until(lambda: f'"{OLD_WORKERS}"' in gateway.text(), 20)
+            wait_until(lambda: "the old workers go on" in gateway.text(), 20)
             for _ in range(3):
                 heard()
                 wait_until(lambda: b"WATCHDOG=1" in heard())
@@ -232,9 +237,7 @@ def test_where_the_old_image_is_gone_a_start_that_fails_is_tried_again(tmp_path:
     place = Installation(tmp_path / "etcd-gateway")
     with served(command=[str(place.script)]) as gateway:
         place.install()
-        place.insert(
-            "supervisor/endpoint_tracker.py", OUTSIDE_PREFLIGHT + "raise ImportError('no')"
-        )
+        place.insert("supervisor/endpoint_tracker.py", NOT_IMPORTABLE)
         gateway.signal(signal.SIGUSR2)
         wait_until(lambda: gateway.text().count("trying again in") >= 2, 20)
         with connect(gateway.address) as client:
@@ -250,9 +253,7 @@ def test_a_stop_is_heard_while_a_start_is_tried_again(tmp_path: Path) -> None:
     with running("--drain-timeout=1s", command=[str(place.script)]) as gateway:
         workers = gateway.workers()
         place.install()
-        place.insert(
-            "supervisor/endpoint_tracker.py", OUTSIDE_PREFLIGHT + "raise ImportError('no')"
-        )
+        place.insert("supervisor/endpoint_tracker.py", NOT_IMPORTABLE)
         gateway.signal(signal.SIGUSR2)
         wait_until(lambda: "trying again in" in gateway.text(), 20)
         gateway.signal(signal.SIGTERM)
