@@ -53,6 +53,7 @@ class MasterHandover:
             member_list=parts.discovery_loop.adopted,
             member_list_of=describe_targets(parts.config),
             tls_check=parts.discovery_loop.tls_check,
+            searched=parts.discovery_loop.searched,
             reload=parts.reloader.view,
             restarts=dict(pool.restarts),
             events=parts.events.all(),

@@ -203,7 +203,11 @@ class Startup:
             same = state.member_list_of == describe_targets(parts.config)
             adopted = state.member_list if same else None
             parts.discovery_loop.remember(
-                state.discovery, adopted, state.found, tls_check=state.tls_check
+                state.discovery,
+                adopted,
+                state.found,
+                tls_check=state.tls_check,
+                searched=state.searched,
             )
 
     async def _open_listeners(self) -> None:

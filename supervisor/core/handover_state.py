@@ -58,7 +58,8 @@ class HandoverState:
     to leave. ``found``: the last good endpoints. ``removed``: those that left DNS and are in their
     grace. ``since``: since when others drain or come back. ``member_list``: the list of the cluster
     that they follow; ``member_list_of``: the targets that led to it. ``tls_check``: the TLS check
-    that ``found`` has passed, None if nobody says.
+    that ``found`` has passed, None if nobody says. ``searched``: by host, the name of the search
+    list whose addresses are in use.
     ``listen_given`` and ``listen``: the addresses as configured, and as bound. ``admin``: the admin
     addresses that are bound. ``image``: who wrote this, None if it is not worth going back to.
     ``failure``: why an upgrade was undone, if one was.
@@ -83,6 +84,7 @@ class HandoverState:
     member_list: AdoptedList | None = None
     member_list_of: str = ""
     tls_check: str | None = None
+    searched: dict[str, str] = field(default_factory=dict)
     reload: ReloadView = field(default_factory=ReloadView)
     restarts: dict[str, int] = field(default_factory=dict)
     events: tuple[Mapping[str, Any], ...] = ()
@@ -118,6 +120,7 @@ def encode(state: HandoverState) -> dict[str, Any]:
             "discovery": None if state.discovery is None else dataclasses.asdict(state.discovery),
             "member_list_of": state.member_list_of,
             "tls_check": state.tls_check,
+            "searched": state.searched,
             "member_list": None if state.member_list is None else _list_facts(state.member_list),
             "reload": dataclasses.asdict(state.reload),
             "restarts": dict(state.restarts),
@@ -158,6 +161,7 @@ def decode(document: object) -> HandoverState:
         discovery=_discovery(facts.get("discovery")),
         member_list_of=_get(facts, "member_list_of", ""),
         tls_check=_text(facts.get("tls_check")),
+        searched=_names(_get(facts, "searched", {})),
         member_list=_member_list(facts.get("member_list")),
         reload=_build(ReloadView, facts.get("reload")) or ReloadView(),
         restarts=_numbers(_get(facts, "restarts", {})),
@@ -184,6 +188,10 @@ def _number(value: object) -> float | None:
 
 def _numbers(document: Mapping[Any, Any]) -> dict[str, int]:
     return {name: number for name, number in document.items() if isinstance(number, int)}
+
+
+def _names(document: Mapping[Any, Any]) -> dict[str, str]:
+    return {name: other for name, other in document.items() if isinstance(other, str)}
 
 
 def _text(value: object) -> str | None:

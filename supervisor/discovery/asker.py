@@ -27,6 +27,7 @@ class Asker:
 
     ``before`` is the Asker of the configuration before: its answers are kept, and its resolver if
     the nameservers are the same. ``max_lookups``: for how many at once there are descriptors.
+    ``search_memory`` says which names of the search list the answers that are in use are of.
     """
 
     def __init__(
@@ -39,10 +40,10 @@ class Asker:
         max_lookups: int,
         traced: bool,
         before: Asker | None,
+        search_memory: SearchMemory | None,
     ) -> None:
         self.answers: Answers = before.answers.copy() if before else Answers()
-        self._search_memory: SearchMemory = before._search_memory if before else SearchMemory()
-        """Goes with the answers: it says which name of the search list they are of."""
+        self._search_memory = search_memory or SearchMemory()
         self.steps: dict[Question, tuple[Step, ...]] | None = {} if traced else None
         """How each answer was found, if ``traced``."""
         self._nameserver = config.nameserver

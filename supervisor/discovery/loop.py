@@ -10,7 +10,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 from gateway.core.address import Address
@@ -23,6 +23,7 @@ from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.questions import Outcome, Question
 from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.schedule import Due, next_due
+from supervisor.core.discovery.search import SearchMemory
 from supervisor.core.discovery.system_names import Files
 from supervisor.core.discovery.targets import describe_targets, describe_tls_check
 from supervisor.discovery.member_sync import MemberSync, Surroundings
@@ -99,6 +100,7 @@ class DiscoveryLoop:
             wall=wall,
             contexts=contexts,
         )
+        self._search_memory = SearchMemory()
         self._has_former = False
         self._former: tuple[Discovered, ...] = ()
         self._former_check = describe_tls_check(config)
@@ -130,6 +132,11 @@ class DiscoveryLoop:
         return self._member_sync.adopted
 
     @property
+    def searched(self) -> dict[str, str]:
+        """By host: the name of the search list whose addresses are in use."""
+        return self._search_memory.export()
+
+    @property
     def tls_check(self) -> str:
         """The TLS check that the endpoints in use have passed, see ``describe_tls_check``."""
         return describe_tls_check(self._config) if self._started.done() else self._former_check
@@ -146,11 +153,14 @@ class DiscoveryLoop:
         found: tuple[Discovered, ...] = (),
         *,
         tls_check: str | None = None,
+        searched: Mapping[str, str] | None = None,
     ) -> None:
         """Continue the counts of the image before us, whose endpoints stay until DNS answers.
 
         ``tls_check``: see :attr:`tls_check`; None if the image before us did not say.
+        ``searched``: see :attr:`searched`.
         """
+        self._search_memory.remember(searched or {})
         self._has_former = True
         self._former = found
         if tls_check is not None:
@@ -355,4 +365,5 @@ class DiscoveryLoop:
             max_handshakes=self.max_handshakes,
             contexts=self._contexts,
             certificates=self._certificates,
+            search_memory=self._search_memory,
         )

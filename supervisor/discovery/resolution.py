@@ -22,6 +22,7 @@ from supervisor.core.discovery.explanation import Branch, Story
 from supervisor.core.discovery.loop_guard import without_own
 from supervisor.core.discovery.questions import Outcome, Question
 from supervisor.core.discovery.resolution import Resolution, judge_dns
+from supervisor.core.discovery.search import SearchMemory
 from supervisor.core.discovery.system_names import Files
 from supervisor.discovery.asker import Asker
 from supervisor.discovery.local_addresses import has_route, is_local, is_same_socket
@@ -63,6 +64,7 @@ class Targets:
         max_handshakes: int = UNLIMITED,
         contexts: TlsContexts | None = None,
         certificates: CertificateWatch | None = None,
+        search_memory: SearchMemory | None = None,
     ) -> None:
         self.config = config
         self._listen = listen
@@ -77,6 +79,7 @@ class Targets:
             max_lookups=max_lookups,
             traced=traced,
             before=before._asker if before else None,
+            search_memory=search_memory,
         )
         self._answers = self._asker.answers
         try:

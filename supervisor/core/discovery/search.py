@@ -7,7 +7,7 @@ not hide the name.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import assert_never
 
 from gateway.core.records import dataclass
@@ -27,6 +27,7 @@ class SearchMemory:
 
     def __init__(self) -> None:
         self._found: dict[str, str] = {}
+        """The name whose addresses are in use, by host."""
         self._silent: set[str] = set()
 
     def search(self, host: str, names: Sequence[str]) -> Generator[Lookup, Outcome, Outcome]:
@@ -65,6 +66,14 @@ class SearchMemory:
         if failures:
             return Failure("; ".join(failures), silent=silent)
         return _joined(negatives, tried)
+
+    def export(self) -> dict[str, str]:
+        """By host: the name whose addresses are in use; for :meth:`remember`."""
+        return dict(self._found)
+
+    def remember(self, found: Mapping[str, str]) -> None:
+        """Go on with the names of the master before this one, whose addresses are in use."""
+        self._found.update(found)
 
     def forget(self, host: str) -> bool:
         """No name has addresses in use for the host any more; whether one had."""

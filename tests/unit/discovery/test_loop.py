@@ -779,6 +779,32 @@ def test_a_changed_resolv_conf_brings_no_other_name_of_the_search_list(
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.NXDOMAIN])
+def test_the_next_master_takes_no_other_name_of_the_search_list(
+    config: Config, ns: NameServer, files: Files, fault: Fault
+) -> None:
+    """An upgrade while the domain in use fails must not send clients to another service."""
+    ns.set("etcd.a.test", "A", "127.0.0.1")
+    ns.set("etcd.b.test", "A", "127.0.0.2")
+    write(files.resolv_conf, "search a.test b.test\noptions attempts:1\n")
+    named = static(replace(config, discovery_srv="", removal_grace_s=1000.0), "etcd:1")
+
+    async def main() -> None:
+        async with started(named, files) as before:
+            assert before.it.searched == {"etcd": "etcd.a.test"}
+            ns.faults["etcd.a.test"] = fault
+            after = Fixture(named, files)
+            after.it.remember(
+                before.it.view, found=before.told.lists[-1], searched=before.it.searched
+            )
+            await after.start()
+            assert after.told.lists[-1][0].addresses == ("127.0.0.1",)
+            assert after.it.view.last_error
+            await after.it.close()
+
+    asyncio.run(main())
+
+
 def test_a_name_that_is_denied_gives_its_place_to_a_later_one_when_the_no_is_confirmed(
     config: Config, ns: NameServer, files: Files
 ) -> None:
