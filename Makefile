@@ -113,7 +113,11 @@ conditions: $(VENV)/.tests
 
 bench: $(VENV)/.tests
 	@tests/provision.sh bench $(BIN)
-	$(BIN)/python -m tests.benchmarks $(BENCH)
+	$(PYTHON) -m venv --clear build/installed
+	rm -rf build/lib
+	build/installed/bin/pip install --quiet .
+	rm -rf build/lib build/bdist.*
+	$(BIN)/python -m tests.benchmarks --ours=build/installed/bin/etcd-gateway $(BENCH)
 
 fleet: $(VENV)/.tests
 	$(BIN)/python -m tests.fleet

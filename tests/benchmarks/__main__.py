@@ -25,7 +25,7 @@ from tests.benchmarks.processes import BenchmarkError, raise_descriptor_limit
 from tests.benchmarks.report import write_report
 from tests.benchmarks.results import BEFORE, Results, judge
 from tests.benchmarks.rounds import plan, take_turns
-from tests.benchmarks.subjects import FLOOR, OURS, PEERS, Subject, before
+from tests.benchmarks.subjects import FLOOR, OURS, PEERS, Subject, installed
 
 MEASURES = (*BASIC_MEASURES, *MANY_MEASURES)
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -65,6 +65,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="MEASURE", choices=patterns, default=usual)
     parser.add_argument("--subjects", nargs="+", metavar="NAME", help="only these subjects")
     parser.add_argument(
+        "--ours", type=Path, metavar="PROGRAM", help="as it is installed, not as in development"
+    )
+    parser.add_argument(
         "--before", type=Path, metavar="PROGRAM", help="another release, in the same run"
     )
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
@@ -80,8 +83,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _choose(options: argparse.Namespace, results: Results) -> list[Subject]:
     """The subjects that are installed; those that are not are failures, never left out silently."""
     chosen = []
-    former = [before(options.before)] if options.before else []
-    for subject in (OURS, *former, *PEERS, FLOOR):
+    ours = installed(OURS.name, options.ours) if options.ours else OURS
+    former = [installed(BEFORE, options.before)] if options.before else []
+    for subject in (ours, *former, *PEERS, FLOOR):
         if options.subjects and subject.name not in (*options.subjects, BEFORE):
             continue
         if subject.program is None:

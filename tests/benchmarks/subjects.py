@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.processes import Process, find_program, is_listening
-from tests.benchmarks.results import BEFORE
 from tests.benchmarks.results import FLOOR as FLOOR_NAME
 from tests.support import free_port
 
@@ -289,7 +288,7 @@ PEERS = (
 )
 
 
-def before(program: Path) -> Subject:
-    """Another release of etcd-gateway, installed elsewhere: it is measured like the others."""
+def installed(name: str, program: Path) -> Subject:
+    """etcd-gateway as it is installed elsewhere: this one, or another release."""
     found = str(program.absolute()) if program.exists() else None
-    return Subject(BEFORE, found, _our_version, _compose_ours, f"there is no {program}")
+    return Subject(name, found, _our_version, _compose_ours, f"there is no {program}")

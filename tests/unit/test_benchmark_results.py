@@ -19,7 +19,7 @@ from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.report import write_report
 from tests.benchmarks.results import BEFORE, GOALS, Goal, Results, judge
 from tests.benchmarks.rounds import plan, take_turns
-from tests.benchmarks.subjects import FLOOR, OURS, PEERS, Subject, before
+from tests.benchmarks.subjects import FLOOR, OURS, PEERS, Subject, installed
 
 WRK = """Running 1s test @ http://127.0.0.1:1/
   1 threads and 64 connections
@@ -134,9 +134,9 @@ def test_subjects_take_turns() -> None:
 
 def test_another_release_is_beside_ours_and_no_peer(tmp_path: Path) -> None:
     """It has its row or column, nothing is judged by it, and it runs what is run as a program."""
-    former = before(Path(sys.executable))
+    former = installed(BEFORE, Path(sys.executable))
     assert former.program == sys.executable
-    assert before(tmp_path / "none").program is None
+    assert installed(BEFORE, tmp_path / "none").program is None
     subjects = (OURS, former, *PEERS[:1])
     turns = plan(MEASURES[:1], OWN_MEASURES, subjects, 1)
     run = {turn.measure.key for turn in turns if turn.subject is former}
