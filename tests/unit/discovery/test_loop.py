@@ -759,13 +759,18 @@ def test_a_changed_resolv_conf_is_noticed(config: Config, ns: NameServer, files:
     asyncio.run(main())
 
 
+def serve_in_two_search_domains(ns: NameServer, files: Files) -> None:
+    """The name ``etcd`` is there twice, and the first of the two counts."""
+    ns.set("etcd.a.test", "A", "127.0.0.1")
+    ns.set("etcd.b.test", "A", "127.0.0.2")
+    write(files.resolv_conf, "search a.test b.test\noptions attempts:1\n")
+
+
 def test_a_changed_resolv_conf_brings_no_other_name_of_the_search_list(
     config: Config, ns: NameServer, files: Files
 ) -> None:
     """It is written anew when networks change, which is when a search domain may fail."""
-    ns.set("etcd.a.test", "A", "127.0.0.1")
-    ns.set("etcd.b.test", "A", "127.0.0.2")
-    write(files.resolv_conf, "search a.test b.test\noptions attempts:1\n")
+    serve_in_two_search_domains(ns, files)
 
     async def main() -> None:
         async with started(static(replace(config, discovery_srv=""), "etcd:1"), files) as f:
@@ -784,9 +789,7 @@ def test_the_next_master_takes_no_other_name_of_the_search_list(
     config: Config, ns: NameServer, files: Files, fault: Fault
 ) -> None:
     """An upgrade while the domain in use fails must not send clients to another service."""
-    ns.set("etcd.a.test", "A", "127.0.0.1")
-    ns.set("etcd.b.test", "A", "127.0.0.2")
-    write(files.resolv_conf, "search a.test b.test\noptions attempts:1\n")
+    serve_in_two_search_domains(ns, files)
     named = static(replace(config, discovery_srv="", removal_grace_s=1000.0), "etcd:1")
 
     async def main() -> None:
@@ -809,9 +812,7 @@ def test_a_name_that_is_denied_gives_its_place_to_a_later_one_when_the_no_is_con
     config: Config, ns: NameServer, files: Files
 ) -> None:
     """A zone that was loaded empty must not send clients to what a wildcard has instead."""
-    ns.set("etcd.a.test", "A", "127.0.0.1")
-    ns.set("etcd.b.test", "A", "127.0.0.2")
-    write(files.resolv_conf, "search a.test b.test\noptions attempts:1\n")
+    serve_in_two_search_domains(ns, files)
     named = static(replace(config, discovery_srv="", removal_grace_s=1000.0), "etcd:1")
 
     async def main() -> None:
