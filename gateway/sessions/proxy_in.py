@@ -15,7 +15,7 @@ from gateway.core.client_rules import ClientRules
 from gateway.core.counters import End, WorkerCounters
 from gateway.core.proxy_protocol import Header, Malformed, read_header
 from gateway.core.socket_address import address_text, host_of
-from gateway.poller import ERR, HUP, IN, RDHUP
+from gateway.poller import ERR, IN, RDHUP
 from gateway.sessions.leg import READ_BYTES
 from gateway.sessions.session import Session
 from gateway.sessions.timer import Timer
@@ -119,9 +119,8 @@ class AwaitedHeader:
         return self.session.end is not None or self.session.header is not None
 
     def on_event(self, mask: int) -> None:
-        self.seen |= mask
-        if mask & (ERR | HUP):
-            self.session.on_event(mask)  # which knows whether that is a reset
+        self.seen |= mask  # kept here: what is still to read comes behind the header's read
+        self.session.end_if_reset(mask)
         if not self.over:
             self.read_on()
 

@@ -123,6 +123,10 @@ class Session:
 
     def on_event(self, mask: int) -> None:
         self.pending |= mask
+        self.end_if_reset(mask)
+
+    def end_if_reset(self, mask: int) -> None:
+        """Before there is an endpoint: end with the client, if the event says that it is gone."""
         # The client of a UNIX socket that wrote and closed has hung up, but reset nothing.
         if mask & ERR or (mask & HUP and not is_unix_socket(self.client.fd)):
             self._client_reset()

@@ -17,6 +17,7 @@ from gateway.core.messages import Settings
 from gateway.core.proxy_protocol import SIGNATURE, Route, Version, write_header, write_own
 from gateway.core.socket_address import address_text
 from gateway.sessions import proxy_in
+from gateway.unix import UNIX_PEER
 from tests.plane import Backend, Plane, descriptors, reset
 from tests.support import wait_until
 from tests.wires import inside, loopback
@@ -356,6 +357,32 @@ def test_bytes_behind_the_first_ones_stay_behind_them(tmp_path: Path, proxy_out:
                 heard = read_to_end(server)
     header = b"" if proxy_out == "off" else write_header(Version.V2, ROUTE)
     assert heard == header + data
+
+
+def test_a_unix_client_that_closes_behind_its_header(tmp_path: Path) -> None:
+    """What it sent arrives before its end, also by way of an endpoint that is down."""
+    down, up = (
+        Endpoint(f"unix:{path}", (f"unix:{path}",), 0) for path in (tmp_path / "a", tmp_path / "b")
+    )
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "b"))
+        listener.listen()
+        listener.settimeout(60)
+        with Plane(down, up, settings=Settings(proxy_in=("unix",))) as plane:
+            client, accepted = socket.socketpair()
+            accepted.setblocking(False)
+
+            def come_late() -> None:
+                """In the worker's thread, so that header, data and end are one event."""
+                plane.sessions.serve(accepted.detach(), UNIX_PEER)
+                client.sendall(HEADERS["v1"] + b"data")
+                client.close()
+
+            plane.ask(come_late)
+            with listener.accept()[0] as server:
+                assert read_to_end(server) == b"data"
+            wait_until(lambda: plane.counters.sessions == 0)
+            assert plane.counters.ended == {"client": 1}
 
 
 def test_first_bytes_that_the_endpoint_does_not_take_at_once() -> None:
