@@ -109,6 +109,7 @@ class Ingress:
         """Clients may wait in the inbox, because there were descriptors for no more of them."""
         self._received = 0
         """Clients that came through the inbox and are not served yet."""
+        self._emptying_inbox = False
         scoreboard.enter(row, os.getpid())
 
     @property
@@ -222,7 +223,10 @@ class Ingress:
             self._acceptor.recheck()
             if self._quota.held_back:
                 self._quota.serve_held_back()
-        if self._left and self._counters.sessions == 0 and not self._quota.held_back:
+        self._end_if_empty()
+
+    def _end_if_empty(self) -> None:
+        if self._left and self.empty and not self._emptying_inbox:
             self._on_empty()
 
     def _publish_sessions(self) -> None:
@@ -270,10 +274,14 @@ class Ingress:
         room = self._quota.room_by_descriptors()
         clients, offered = self._handoff.receive(room)
         self._received = len(clients)
-        for fd in clients:
-            os.set_blocking(fd, False)
-            self._received -= 1
-            self._quota.admit(fd)
+        self._emptying_inbox = True
+        try:
+            for fd in clients:
+                os.set_blocking(fd, False)
+                self._received -= 1
+                self._quota.admit(fd)
+        finally:
+            self._emptying_inbox = False
         if self._handoff.lost:
             self._log.error("clients lost", sessions=self._handoff.lost, error=LOST)
             self._handoff.lost = 0
@@ -288,10 +296,16 @@ class Ingress:
     def _go_on_with_inbox(self) -> None:
         """Take those who wait there as soon as there is room, before the kernel's queue does.
 
-        They came earlier, and have been accepted once already.
+        They came earlier, and have been accepted once already. A session that ends at once makes
+        room as well: it comes back here, and the loop of the first call goes on.
         """
-        if self._quota.room_by_descriptors():
+        if self._emptying_inbox:
+            return
+        while self._inbox_full and self._quota.room_by_descriptors():
             self._on_inbox()
+            if self._handoff.short:  # the room is one by the count only
+                break
+        self._end_if_empty()
 
     def _empty_inbox(self) -> None:
         """Take who is in flight to us, unless another worker of the slot does."""

@@ -59,6 +59,7 @@ class Quota:
         self._reclaim = reclaim
         self._close_client = close_client
         self._held_back: deque[int] = deque()
+        self._serving = False
         self.max_sessions = 0
         self.rate_limited = False
         self.rate_reached = False
@@ -139,11 +140,21 @@ class Quota:
             self.served()
 
     def serve_held_back(self) -> None:
-        """Serve as many of the clients held back as there is room for, oldest first."""
-        while self._held_back and self._budget.free > 0 and self._has_place():
-            self._budget.give_back()
-            self._serve(self._held_back.popleft())
-            self.served()
+        """Serve as many of the clients held back as there is room for, oldest first.
+
+        A session that ends at once makes room as well: whoever then comes back here leaves the next
+        one to the loop of the first call, or hundreds of them would be as many calls deep.
+        """
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while self._held_back and self._budget.free > 0 and self._has_place():
+                self._budget.give_back()
+                self._serve(self._held_back.popleft())
+                self.served()
+        finally:
+            self._serving = False
 
     def close(self) -> None:
         while self._held_back:

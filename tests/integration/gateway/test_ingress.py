@@ -18,6 +18,9 @@ from gateway.scoreboard import Scoreboard
 from tests.plane import Backend, Plane, reset
 from tests.support import free_port, wait_until
 
+MANY = 200
+"""Clients: more than the interpreter goes deep, at a dozen calls for each."""
+
 
 class OpenIngress:
     """An ingress with a bound listener that does not accept yet; counts how often it was empty."""
@@ -202,4 +205,51 @@ def test_who_is_held_back_keeps_its_place_in_the_line() -> None:
             backend.accept().close()
             assert entry.scoreboard.waiting_since_ns(entry.row) == 0
         wait_until(lambda: plane.counters.sessions == 0)
+        plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
+
+
+def test_many_who_are_held_back_meet_no_endpoint() -> None:
+    """A stop takes everybody who is queued; each of them is told, and none is left behind."""
+    with Plane() as plane, watcher(plane) as entry:
+        other = plane.ask(lambda: entry.scoreboard.open_row(1, 1))
+        plane.ask(lambda: entry.scoreboard.set_sessions(other, 1))
+        plane.ask(lambda: entry.ingress.apply(Settings(max_sessions=1)))
+        plane.ask(entry.ingress.start)
+        clients = [entry.connect() for _ in range(MANY)]
+        plane.ask(lambda: entry.ingress.leave(accept_rest=True, shut=True))
+        assert len(plane.ask(entry.ingress.clients_held_back)) == MANY
+        plane.ask(lambda: entry.scoreboard.set_sessions(other, 0))
+        plane.ask(lambda: entry.ingress.tick(0.1))
+        for client in clients:
+            with client, pytest.raises(ConnectionResetError):
+                client.recv(1)
+        assert plane.counters.ended == plane.counters.refused == {"no-endpoint": MANY}
+        assert plane.counters.sessions == 0
+        assert entry.emptied == 1
+        assert not plane.log.said("session failed")
+
+
+def test_many_in_the_inbox_meet_no_endpoint_while_descriptors_are_short() -> None:
+    """Who ends at once makes room for the next one; the count of sessions stays what it is."""
+    with Plane() as plane, watcher(plane) as entry:
+        plane.ask(lambda: entry.ingress.apply(plane.settings))
+        plane.ask(entry.ingress.start)
+        plane.ask(lambda: plane.budget.limit(100, 100 - RESERVE - 4))
+        pairs = [socket.socketpair() for _ in range(MANY)]
+
+        def send_all() -> None:
+            """In the worker's thread, so that all of them are there when it looks."""
+            for _, theirs in pairs:
+                send(entry.sender, b"+", [theirs.fileno()])
+                theirs.close()
+
+        plane.ask(send_all)
+        wait_until(lambda: not entry.scoreboard.accepting(entry.row))
+        plane.ask(lambda: entry.ingress.tick(0.1))
+        wait_until(lambda: sum(plane.counters.ended.values()) == MANY)
+        assert plane.counters.sessions == 0
+        assert plane.ask(entry.scoreboard.total_sessions) == 0
+        assert not plane.log.said("session failed")
+        for ours, _ in pairs:
+            ours.close()
         plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
