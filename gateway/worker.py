@@ -96,7 +96,6 @@ class Worker:
         self._drain: messages.Drain | None = None
         self.ready = False
         self._finished = False
-        self._cut = 0
         self._drained_before: int | None = None
         """Sessions that ended with ``drained`` before this drain cut the first one."""
         loop.set_exception_handler(self._on_exception)
@@ -277,28 +276,30 @@ class Worker:
 
     def _cut_sessions(self) -> None:
         self._note_cuts_from_now_on()
-        self._sessions.cut_all(End.DRAINED)
-        if not self._finished:
-            self._finish()
+        self._finish()
 
     def _note_cuts_from_now_on(self) -> None:
         if self._drained_before is None:
             self._drained_before = self._counters.ended.get(End.DRAINED, 0)
 
+    def _count_cuts(self) -> int:
+        return self._counters.ended.get(End.DRAINED, 0) - (self._drained_before or 0)
+
     def _finish(self) -> None:
         if self._finished:
             return
-        if self._drained_before is not None:
-            self._cut = self._counters.ended.get(End.DRAINED, 0) - self._drained_before
         self._finished = True
         # First: whatever fails below, the process ends.
-        self._loop.call_later(CUT_LINGER_S if self._cut else 0.0, self._leave)
+        cutting = self._drained_before is not None
+        self._loop.call_later(CUT_LINGER_S if cutting else 0.0, self._leave)
+        self._note_cuts_from_now_on()
         self._heartbeat.stop()
+        # Before the cuts: who is held back would be dialed for, in the places of those who are cut.
         self._ingress.close()
-        if self._counters.sessions:  # one was in flight to us
+        if self._counters.sessions:  # at the deadline; or one was in flight to us
             self._sessions.cut_all(End.DRAINED)
         self._heartbeat.report()
-        self._control.send(messages.Drained(self._cut))
+        self._control.send(messages.Drained(self._count_cuts()))
 
     def _leave(self) -> None:
         self._loop.stop()  # when what runs now is done, or has failed

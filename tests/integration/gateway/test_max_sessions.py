@@ -118,6 +118,31 @@ def test_clients_beyond_the_limit_wait_in_the_kernels_queue() -> None:
             assert len(gateway.lines("accepting paused")) == 1
 
 
+def test_nobody_is_dialed_for_to_be_cut() -> None:
+    """At the end of a drain, who waits for a place does not get those of the sessions cut."""
+    busy = Busy()
+    with serving(busy) as server:
+        flags = (*FLAGS, "--max-sessions=2", "--drain-timeout=0s")
+        with running(*flags, endpoints=[f"127.0.0.1:{server.port}"], workers=1) as gateway:
+            with contextlib.ExitStack() as held:
+                served = [held.enter_context(connect(gateway.address)) for _ in range(2)]
+                assert [read_line(sock) for sock in served] == ["hello"] * 2
+                waiting = [held.enter_context(connect(gateway.address)) for _ in range(3)]
+                gateway.signal(signal.SIGTERM)
+                for sock in (*served, *waiting):
+                    with pytest.raises(ConnectionResetError):
+                        sock.recv(1)
+            assert gateway.wait_line("drained")["sessions_cut"] == 2
+            assert len(gateway.lines("session")) == 2
+            assert read_line_of(server.port) == "hello"
+            assert server.accepted == 3
+
+
+def read_line_of(port: int) -> str:
+    with connect(("127.0.0.1", port)) as sock:
+        return read_line(sock)
+
+
 def accepted(gateway: Gateway) -> int:
     """Client sockets that any worker holds."""
     inodes = set()
