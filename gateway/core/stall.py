@@ -21,14 +21,19 @@ from gateway.core.records import dataclass
 STEPS = 16
 """Looks in one timeout."""
 
+SHORTEST_STEP_S = 0.01
+"""But no more than a hundred a second: the kernel waits 0.2 seconds before it asks again, so what a
+shorter timeout would find is not there earlier, and a timer of less than 0.5 ms does not wait."""
+
 LONGEST_STEP_S = 1.0
 """And at least one look a second: a vanished peer is noticed that much late at most."""
 
 AHEAD = 1 / 8
 """The longest gap between two probes that is aimed at, in timeouts.
 
-It is two looks or more, so that one may be late, and a peer that is silent for a timeout missed
-three probes or more. It is also how long a stall may have lasted when the first look finds it.
+It is two looks or more (see :func:`ahead_s`), so that one may be late, and a peer that is silent
+for a timeout missed three probes or more. It is also how long a stall may have lasted when the
+first look finds it.
 """
 
 LEAST_UNANSWERED = 2
@@ -37,7 +42,12 @@ LEAST_UNANSWERED = 2
 
 def step_s(timeout_s: float) -> float:
     """Seconds between two looks."""
-    return min(timeout_s / STEPS, LONGEST_STEP_S)
+    return min(max(timeout_s / STEPS, SHORTEST_STEP_S), LONGEST_STEP_S)
+
+
+def ahead_s(timeout_s: float) -> float:
+    """AHEAD in seconds; two looks where the timeout is so short that these are more."""
+    return max(timeout_s * AHEAD, 2 * SHORTEST_STEP_S)
 
 
 def longest_gap_s(timeout_s: float) -> float:
@@ -66,7 +76,7 @@ class Stall:
 
     def __init__(self, now: float, timeout_s: float) -> None:
         self._began_at = now
-        self._earliest_at = now - timeout_s * AHEAD
+        self._earliest_at = now - ahead_s(timeout_s)
 
     def begin(self, now: float) -> None:
         """It takes no bytes; silence counts from now on."""
@@ -86,4 +96,4 @@ class Stall:
         The kernel may count from the first stall of all: it does not forget that when its window
         opens by less than the next packet.
         """
-        return max(timeout_s, now - self._earliest_at + timeout_s * AHEAD)
+        return max(timeout_s, now - self._earliest_at + ahead_s(timeout_s))

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.stall import (
-    AHEAD,
     LEAST_UNANSWERED,
     LONGEST_STEP_S,
+    SHORTEST_STEP_S,
     Signs,
     Stall,
+    ahead_s,
     longest_gap_s,
     step_s,
 )
@@ -24,6 +25,13 @@ GONE = Signs(waiting=True, silent_s=TIMEOUT_S, unanswered=LEAST_UNANSWERED)
 def test_looks_are_a_second_apart_at_most(timeout_s: float, step: float) -> None:
     """Short timeouts are looked after more often."""
     assert step_s(timeout_s) == step <= LONGEST_STEP_S
+
+
+@pytest.mark.parametrize("timeout_s", [0.001, 0.005, 0.1])
+def test_the_shortest_timeouts_leave_the_worker_in_peace(timeout_s: float) -> None:
+    """A timer that is due at once would keep a worker busy that has nothing to do."""
+    assert step_s(timeout_s) == SHORTEST_STEP_S
+    assert ahead_s(timeout_s) >= 2 * SHORTEST_STEP_S
 
 
 @pytest.mark.parametrize(("timeout_s", "gap_s"), [(1.0, 1.0), (30.0, 3.75), (7200.0, 120.0)])
@@ -61,9 +69,9 @@ def test_silence_from_before_the_stall_does_not_count() -> None:
 
 
 @given(
-    timeout_s=st.floats(0.1, 3600),
+    timeout_s=st.floats(0.001, 3600),
     looks=st.lists(st.booleans(), min_size=1, max_size=400),
-    found_late=st.floats(0, AHEAD),
+    found_late=st.floats(0, 1),
     counts_from=st.integers(0, 400),
 )
 def test_the_kernels_deadline_is_never_passed(
@@ -72,7 +80,7 @@ def test_the_kernels_deadline_is_never_passed(
     """Whichever stall the kernel counts from, the first or a later one: two looks may be late."""
     step = step_s(timeout_s)
     stall = Stall(0.0, timeout_s)
-    kernel_from = -found_late * timeout_s + min(counts_from, len(looks)) * step
+    kernel_from = -found_late * ahead_s(timeout_s) + min(counts_from, len(looks)) * step
     for turn, again in enumerate(looks):
         now = turn * step
         if again:
