@@ -10,7 +10,7 @@ from typing import Any
 from gateway.core.client_rules import ClientRules
 from gateway.core.counters import End, EndpointCounters, WorkerCounters
 from gateway.core.descriptor_budget import DescriptorBudget
-from gateway.core.endpoint import Endpoint, EndpointState
+from gateway.core.inactive_places import InactivePlaces, Place
 from gateway.core.log import Log
 from gateway.core.messages import Settings, Snapshot
 from gateway.core.proxy_protocol import Version
@@ -95,8 +95,8 @@ class Sessions:
         self._cuts = ScheduledCuts(loop)
         self._tcp_sample = TcpSample()
         self._kept: frozenset[str] | None = None
-        self._inactive: frozenset[str | tuple[str, str]] = frozenset()
-        """Endpoints, and single addresses of those with several, whose sessions are closed."""
+        self._inactive = InactivePlaces()
+        """Where sessions are closed."""
         self._emptied: frozenset[str] = frozenset()
         self._end_of_all: End | None = None
         """The end of all sessions that :meth:`cut_over` was asked for."""
@@ -144,10 +144,9 @@ class Sessions:
         self._choose_roads(snapshot.settings)
         self.settings = self._keepalive.settings = snapshot.settings
         self._kept = frozenset(endpoint.name for endpoint in snapshot.endpoints)
-        inactive: frozenset[str | tuple[str, str]] = frozenset()
-        if snapshot.settings.on_inactive == "close":
-            inactive = frozenset(_inactive(snapshot.endpoints))
-        turned_inactive = inactive - self._inactive
+        closes = snapshot.settings.on_inactive == "close"
+        inactive = InactivePlaces(snapshot.endpoints if closes else ())
+        turned_inactive = inactive.all - self._inactive.all
         self._inactive = inactive
         self._emptied = frozenset(
             endpoint.name for endpoint in snapshot.endpoints if endpoint.emptied
@@ -265,8 +264,9 @@ class Sessions:
         self._on_end()
 
     def _to_cut(
-        self, kept: frozenset[str], turned_inactive: frozenset[str | tuple[str, str]]
+        self, kept: frozenset[str], turned_inactive: frozenset[Place]
     ) -> Iterator[tuple[Session, End]]:
+        inactive = self._inactive
         for session in self._all:
             name = session.endpoint
             if self._end_of_all is not None:
@@ -277,10 +277,9 @@ class Sessions:
             if name in self._emptied:
                 yield session, End.DRAINED
                 continue
-            for each in (name, (name, session.address)) if session.address else (name,):
-                if each in turned_inactive or (each in self._inactive and session in self._cuts):
-                    yield session, End.INACTIVE
-                    break
+            place = inactive.place_of(name, session.address)
+            if place in turned_inactive or (place in inactive.all and session in self._cuts):
+                yield session, End.INACTIVE
 
     def _reached_untrusted(self, session: Session, name: str) -> None:
         """Tell the master; or cut the session, if the endpoint left while it was dialed."""
@@ -291,12 +290,3 @@ class Sessions:
                 self._cuts.add(session, End.DRAINED)
         else:
             self._cuts.add(session, End.REMOVED)
-
-
-def _inactive(endpoints: Iterable[Endpoint]) -> Iterator[str | tuple[str, str]]:
-    """The inactive endpoints by name, and the inactive addresses of the others."""
-    for endpoint in endpoints:
-        if endpoint.state is EndpointState.INACTIVE:
-            yield endpoint.name
-        else:
-            yield from ((endpoint.name, address) for address in endpoint.inactive)

@@ -667,6 +667,26 @@ def test_sessions_begun_with_an_inactive_endpoint_stay() -> None:
             assert server.recv(20) == b"still here"
 
 
+def test_sessions_begun_with_an_inactive_address_stay() -> None:
+    """Whatever becomes of the other address of the endpoint: nothing changed for theirs."""
+    settings = Settings(on_inactive="close", close_spread_s=3600)
+    with Backend("127.0.0.9") as one:
+        port = one.endpoint.port
+        two = endpoint_of(port, "127.0.0.9", "127.0.0.1", host="two")
+        half = dataclasses.replace(two, inactive=("127.0.0.9",))
+        with Plane(inactive(two), settings=settings) as plane:
+            plane.apply(inactive(two))
+            with plane.connect() as client, one.accept() as server:
+                for endpoint in (half, inactive(two), half):
+                    plane.apply(endpoint)
+                    assert plane.ask(lambda: len(plane.sessions._cuts)) == 0
+                client.sendall(b"still here")
+                assert server.recv(20) == b"still here"
+                plane.apply(two)
+                plane.apply(half)
+                assert plane.ask(lambda: len(plane.sessions._cuts)) == 1
+
+
 def test_a_worker_that_was_stopped_takes_nobody_for_idle() -> None:
     """Bytes that came while its loop stood still have moved nothing yet."""
     with Backend() as backend, Plane(backend.endpoint) as plane:
