@@ -59,6 +59,9 @@ class Turns:
     def session_started(self, name: str, address: str = "") -> None:
         self.started[name] = self.started.get(name, 0) + 1
 
+    def address_known(self, name: str, address: str) -> None:
+        pass
+
     def session_ended(self, name: str, address: str = "") -> None:
         self.started[name] -= 1
 

@@ -179,6 +179,10 @@ class Table:
         if self._least:
             self._reload((name,))
 
+    def address_known(self, name: str, address: str) -> None:
+        """At which address a session is that was started without one: there are several now."""
+        self._address_book.start(_place(name, address))
+
     def session_ended(self, name: str, address: str = "") -> None:
         """Once for each session_started, also when the endpoint has left the snapshot."""
         self._book.end(name)

@@ -98,6 +98,8 @@ class Sessions:
         self._inactive = InactivePlaces()
         """Where sessions are closed."""
         self._emptied: frozenset[str] = frozenset()
+        self._several: frozenset[str] = frozenset()
+        """Endpoints with several addresses."""
         self._end_of_all: End | None = None
         """The end of all sessions that :meth:`cut_over` was asked for."""
         self._dropped: dict[str, EndpointCounters] = {}
@@ -152,6 +154,9 @@ class Sessions:
             endpoint.name for endpoint in snapshot.endpoints if endpoint.emptied
         )
         self.dialer.apply(snapshot)
+        self._note_addresses(
+            frozenset(each.name for each in snapshot.endpoints if len(each.addresses) > 1)
+        )
         if self._end_of_all is None:
             self._cuts.spread_s = snapshot.settings.close_spread_s
         self._cuts.replace(list(self._to_cut(self._kept, turned_inactive)))
@@ -169,6 +174,14 @@ class Sessions:
         self.call = self.dialer.call
         if settings.proxy_out != "off":
             self.call = HeadersOut(self.dialer, Version(settings.proxy_out)).call
+
+    def _note_addresses(self, several: frozenset[str]) -> None:
+        """Count by address what has several from now on; with one nothing is asked and counted."""
+        began = several - self._several
+        self._several = several
+        for session in self._all if began else ():
+            if session.endpoint in began:
+                session.note_address()
 
     def give_up_one(self, name: str, older_than_s: float) -> None:
         """Close the endpoint's oldest idle session, if there is one of that age."""

@@ -78,7 +78,7 @@ class Session:
         self.dial: Dial | None = None
         self.endpoint = ""
         self.address = ""
-        """The address dialed, if the endpoint had several."""
+        """The address dialed, if the endpoint has several."""
         self.counters: EndpointCounters | None = None
         self.counted_in = self.counted_out = self.seen = 0
         self.pending = 0
@@ -171,8 +171,7 @@ class Session:
         counters.sessions += 1
         counters.sessions_total += 1
         if len(endpoint.addresses) > 1:
-            self.address = address
-            counters.addresses[address] = counters.addresses.get(address, 0) + 1
+            self._count_at(address, counters)
         counters.dials["connected"] = counters.dials.get("connected", 0) + 1
         counters.dial_seconds.observe(now - dialed_at)
         sessions.relay.dirty.add(self)
@@ -249,6 +248,14 @@ class Session:
                 stalls.moved(self.client)
             self._add_to_counters(upstream)
             self.client.fast = upstream.fast = False
+
+    def note_address(self) -> None:
+        """Its endpoint has several addresses now, and had one when this session began."""
+        if self.address or self.upstream is None or self.counters is None:
+            return
+        if address := host_of(peer_of(self.upstream.fd)):
+            self._count_at(address, self.counters)
+            self.sessions.table.address_known(self.endpoint, address)
 
     def tune(self, settings: Settings) -> None:
         """Find peers that vanished; and should this process be killed, let the kernel reset both
@@ -334,6 +341,10 @@ class Session:
             arm_reset(leg.fd)  # our own trouble: its connection still stands
         arm_reset(leg.peer.fd)
         self._finish(end)
+
+    def _count_at(self, address: str, counters: EndpointCounters) -> None:
+        self.address = address
+        counters.addresses[address] = counters.addresses.get(address, 0) + 1
 
     def _leave_endpoint(self, counters: EndpointCounters) -> None:
         address = self.address

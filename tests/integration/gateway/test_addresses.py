@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import socket
 from collections.abc import Iterator
 
@@ -173,3 +174,34 @@ def test_sessions_are_counted_by_address_where_there_are_several() -> None:
                 wait_until(lambda plane=plane: plane.counters.endpoints)  # type: ignore[misc]
                 [counters] = plane.count().endpoints.values()
                 assert counters.addresses == counted
+
+
+def test_sessions_of_an_endpoint_that_got_a_second_address_count_at_the_first() -> None:
+    """And one that was being dialed then; so what is asked of that address meets them as well."""
+    settings = Settings(on_inactive="close", dial_timeout_s=20.0, dial_hedge_s=0.0)
+    with BlackHole("127.0.0.9") as hole, socket.socket() as listener:
+        port = hole.endpoint.port
+        listener.bind(("127.0.0.1", port))
+        listener.listen(64)
+        name = f"two:{port}"
+        with Plane(endpoint_of(port, "127.0.0.1", host="two"), settings=settings) as plane:
+            with plane.connect(), plane.connect() as late:
+                wait_until(lambda: plane.counters.sessions == 2)
+                assert plane.count().endpoints[name].addresses == {}
+                plane.apply(endpoint_of(port, "127.0.0.9", host="two"))
+                with plane.connect():
+                    wait_until(lambda: plane.sessions.dialer.unfinished)
+                    both = endpoint_of(port, "127.0.0.9", "127.0.0.1", host="two")
+                    plane.apply(both)
+                    assert plane.count().endpoints[name].addresses == {"127.0.0.1": 2}
+                    hole.open()
+                    wait_until(lambda: plane.counters.endpoints[name].sessions == 3)
+                    assert plane.count().endpoints[name].addresses == {
+                        "127.0.0.1": 2,
+                        "127.0.0.9": 1,
+                    }
+                    plane.apply(dataclasses.replace(both, inactive=("127.0.0.1",)))
+                    with pytest.raises(ConnectionResetError):
+                        late.recv(1)
+                    wait_until(lambda: plane.counters.ended == {"inactive": 2})
+                    assert plane.count().endpoints[name].addresses == {"127.0.0.9": 1}

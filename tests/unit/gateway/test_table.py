@@ -416,6 +416,17 @@ def test_sessions_are_counted_by_address_for_least_sessions() -> None:
     assert table_of(two).address_loads(two) is None
 
 
+def test_a_session_whose_endpoint_got_a_second_address_counts_at_the_first() -> None:
+    """Else the first address would look empty, and get all new sessions."""
+    two = Endpoint("two:1", ("10.0.0.1", "10.0.0.2"), 1)
+    table = table_of(two, balance="least-sessions")
+    table.session_started("two:1")
+    table.address_known("two:1", "10.0.0.1")
+    assert table.address_loads(two) == {"10.0.0.1": 1, "10.0.0.2": 0}
+    table.session_ended("two:1", "10.0.0.1")
+    assert table.address_loads(two) == {"10.0.0.1": 0, "10.0.0.2": 0}
+
+
 def test_workers_begin_with_different_addresses_of_a_name() -> None:
     """Neighbours begin with neighbouring addresses, and each host somewhere else."""
     turns = [Table(slot, 4).first_turn("two:1") for slot in range(4)]
