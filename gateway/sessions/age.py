@@ -46,7 +46,7 @@ class SessionAge:
         for session in tuple(self._sessions):
             if now - session.started_at <= older_than_s:
                 break
-            if session.endpoint != name or session.idle_for(now) < IDLE_S:
+            if session.endpoint != name or session.idle_for(now) < IDLE_S or session.waits:
                 continue
             client = session.client_host()
             if client != self._last_client:

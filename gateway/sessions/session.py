@@ -21,7 +21,7 @@ from gateway.sessions.dial import Dial, Table
 from gateway.sessions.leg import READ_BYTES, Leg, UnixLeg
 from gateway.sessions.relay import Relay
 from gateway.sessions.stalls import Stalls
-from gateway.tcp import arm_reset, borrowed, disarm_reset, peer_of, set_keepalive
+from gateway.tcp import arm_reset, borrowed, disarm_reset, is_waiting, peer_of, set_keepalive
 from gateway.unix import is_unix_socket
 
 OUR_ERRORS = (errno.ENOMEM, errno.ENOBUFS, errno.EBADF, errno.EINVAL)
@@ -277,6 +277,17 @@ class Session:
             self.seen = moved
             self.moved_at = now
         return now - self.moved_at
+
+    @property
+    def waits(self) -> bool:
+        """Whether bytes wait for a peer that takes none now, or a stream that ended for the other.
+
+        Such a session may be quiet, but is not idle: something of it would be lost.
+        """
+        legs = (self.client, self.upstream)
+        return self.first_end is not None or any(
+            leg is not None and (leg.blocked or is_waiting(leg.fd)) for leg in legs
+        )
 
     @property
     def over(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -21,6 +22,7 @@ from gateway.core.counters import DialResult, End
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings
 from gateway.poller import STREAM, Watcher
+from gateway.sessions import age
 from gateway.sessions.dial import Attempt
 from gateway.sessions.leg import Leg
 from gateway.unix import UNIX_PEER
@@ -685,6 +687,29 @@ def test_sessions_begun_with_an_inactive_address_stay() -> None:
                 plane.apply(two)
                 plane.apply(half)
                 assert plane.ask(lambda: len(plane.sessions._cuts)) == 1
+
+
+@pytest.mark.parametrize("busy", ["half-closed", "paused"])
+def test_rebalancing_spares_who_waits(busy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that waits for its answer, or reads slowly, is older than one that is idle."""
+    monkeypatch.setattr(age, "IDLE_S", 0.0)
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        with plane.connect() as waiting, backend.accept() as server:
+            if busy == "half-closed":
+                waiting.shutdown(socket.SHUT_WR)
+                assert server.recv(1) == b""
+            else:
+                server.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        server.send(bytes(1 << 16))
+            with plane.connect() as idle, backend.accept():
+                wait_until(lambda: plane.counters.sessions == 2)
+                for _ in range(2):
+                    plane.ask(lambda: plane.sessions.give_up_one(backend.endpoint.name, 0.0))
+                with pytest.raises(ConnectionResetError):
+                    idle.recv(1)
+            assert plane.counters.ended == {"rebalance": 1}
 
 
 def test_a_worker_that_was_stopped_takes_nobody_for_idle() -> None:
