@@ -95,6 +95,12 @@ def refuse_descriptors(sock: socket.socket) -> None:
             raise
 
 
+def peek(fd: int, size: int) -> bytes:
+    """What can be read from ``fd``, and stays there."""
+    with _borrowed(fd) as sock:
+        return sock.recv(size, socket.MSG_PEEK)
+
+
 @contextmanager
 def _borrowed(fd: int) -> Iterator[_socket.socket]:
     """A socket object around ``fd`` that does not close it."""

@@ -15,10 +15,11 @@ from gateway.core.client_rules import ClientRules
 from gateway.core.counters import End, WorkerCounters
 from gateway.core.proxy_protocol import Header, Malformed, read_header
 from gateway.core.socket_address import address_text, host_of
-from gateway.poller import ERR, IN, RDHUP
+from gateway.poller import ERR, HUP, IN, RDHUP
 from gateway.sessions.leg import READ_BYTES
 from gateway.sessions.session import Session
 from gateway.sessions.timer import Timer
+from gateway.unix import peek
 
 HEADER_S = 3.0
 """How long a header may take to arrive; the specification's least, for one lost packet."""
@@ -43,7 +44,8 @@ class HeadersIn:
         if not self.rules.sends_header(peer):
             session.open(read_first)
             return
-        awaited = AwaitedHeader(self, session, monotonic() + HEADER_S)
+        kind = AwaitedHeader if read_first else AwaitedUnixHeader
+        awaited = kind(self, session, monotonic() + HEADER_S)
         session.sessions.poller.add(session.client.fd, awaited)
         awaited.read_on()
         if not awaited.over:
@@ -98,7 +100,13 @@ class HeadersIn:
                 self._timer.start(awaited.until - now)
                 return
             else:
-                awaited.expire()
+                self._expire(awaited)
+
+    def _expire(self, awaited: AwaitedHeader) -> None:
+        try:
+            awaited.expire()
+        except Exception as error:  # noqa: BLE001 - a session's boundary, as in the poller
+            awaited.session.crashed(error)
 
 
 class AwaitedHeader:
@@ -155,3 +163,32 @@ class AwaitedHeader:
         self.read_on()
         if not self.over:
             self.headers.missing(self, f"no PROXY protocol header within {HEADER_S:g} s")
+
+
+class AwaitedUnixHeader(AwaitedHeader):
+    """The same for a client on a UNIX socket: nothing behind the header is read.
+
+    Unread bytes are the only way to tell such a client that nobody took them.
+    """
+
+    __slots__ = ()
+
+    def read_on(self) -> None:
+        """Look whether the header is complete, and take it then; all of it is looked at again."""
+        fd = self.session.client.fd
+        try:
+            self.data = peek(fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.session.on_event(ERR)
+            return
+        match read_header(self.data):
+            case Header() as header:
+                self.data = read(fd, header.size)
+                self.headers.arrived(self, header)
+            case Malformed(problem):
+                self.headers.missing(self, problem)
+            case None if not self.data or self.seen & (RDHUP | HUP):
+                self.seen |= RDHUP
+                self.headers.missing(self, "the connection ended before the header did")

@@ -200,6 +200,32 @@ def test_a_header_that_came_while_the_loop_stood_still(monkeypatch: pytest.Monke
             assert server.recv(100) == b"data"
 
 
+def test_an_error_of_ours_costs_one_session_also_by_the_clock() -> None:
+    """A header that is found late and meets a bug leaves the others their time."""
+    with proxied() as (plane, _):
+
+        def fail_to_pick(tried: object = ()) -> None:
+            raise OSError("no memory for it")
+
+        plane.table.pick = fail_to_pick  # type: ignore[method-assign]
+        with plane.connect() as late, plane.connect() as silent:
+            awaited = plane.sessions.headers_in._awaited
+            wait_until(lambda: len(awaited) == 2)
+
+            def arrive_late() -> None:
+                """In the worker's thread, so that its loop stands still meanwhile."""
+                late.sendall(HEADERS["v1"])
+                for each in awaited:
+                    each.until = 0.0
+                plane.sessions.headers_in._look()
+
+            plane.ask(arrive_late)
+            for client in (late, silent):
+                with pytest.raises(ConnectionResetError):
+                    client.recv(1)
+        assert plane.counters.ended == {"error": 1, "proxy-header": 1}
+
+
 @pytest.mark.parametrize("sent", [b"", b"PROXY", HEADERS["v2"][:20]])
 def test_who_leaves_before_the_header_is_complete(sent: bytes) -> None:
     """An end of the stream there is a header that did not come; without a word it is not logged."""
@@ -383,6 +409,61 @@ def test_a_unix_client_that_closes_behind_its_header(tmp_path: Path) -> None:
                 assert read_to_end(server) == b"data"
             wait_until(lambda: plane.counters.sessions == 0)
             assert plane.counters.ended == {"client": 1}
+
+
+def unix_client(plane: Plane) -> socket.socket:
+    """A client on a UNIX socket, accepted already."""
+    client, accepted = socket.socketpair()
+    accepted.setblocking(False)
+    plane.ask(lambda: plane.sessions.serve(accepted.detach(), UNIX_PEER))
+    return client
+
+
+@pytest.mark.parametrize(
+    ("sent", "end"),
+    [
+        (HEADERS["v1"] + b"data", End.NO_ENDPOINT),
+        (b"GET / HTTP/1.1\r\n", End.PROXY_HEADER),
+        (SIGNATURE, End.PROXY_HEADER),
+    ],
+)
+def test_a_unix_client_is_told(sent: bytes, end: End, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That nobody took its bytes: what is left unread is the only reset on a UNIX socket."""
+    monkeypatch.setattr(proxy_in, "HEADER_S", 1.0)
+    with Plane(settings=Settings(proxy_in=("unix",))) as plane:
+        with unix_client(plane) as client:
+            client.sendall(sent)
+            with pytest.raises(ConnectionResetError):
+                client.recv(100)
+        assert plane.counters.ended == {end.value: 1}
+
+
+@every_header
+@pytest.mark.parametrize("size", [0, 1, 200_000])
+def test_pieces_of_a_unix_client(name: str, size: int) -> None:
+    """Wherever they are cut, the endpoint gets what followed the header, and the end."""
+    data = random.Random(size).randbytes(size)
+    with Backend() as backend:
+        with Plane(backend.endpoint, settings=Settings(proxy_in=("unix",))) as plane:
+            for cut in (1, 5, len(HEADERS[name]) - 1):
+                with unix_client(plane) as client:
+                    client.sendall(HEADERS[name][:cut])
+                    await_bytes(plane, cut)
+                    client.sendall(HEADERS[name][cut:] + data[:100])
+                    client.sendall(data[100:])
+                    client.shutdown(socket.SHUT_WR)
+                    with backend.accept() as server:
+                        assert read_to_end(server) == data
+
+
+@pytest.mark.parametrize("sent", [b"", b"PROXY", HEADERS["v2"][:20]])
+def test_a_unix_client_that_leaves_before_its_header_is_complete(sent: bytes) -> None:
+    """At once, not when the time of the header is over."""
+    with Plane(settings=Settings(proxy_in=("unix",))) as plane:
+        with unix_client(plane) as client:
+            client.sendall(sent)
+        wait_until(lambda: plane.counters.ended == {"proxy-header": 1})
+        assert "ended before the header" in str(plane.counters.last_turned_away) or not sent
 
 
 def test_first_bytes_that_the_endpoint_does_not_take_at_once() -> None:
