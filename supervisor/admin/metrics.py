@@ -15,6 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from gateway.core.records import dataclass
 from supervisor.admin.endpoint_metrics import BY_ENDPOINT, PREFIX, ended_by_endpoint
 from supervisor.admin.metric_families import ended_without_endpoint, of_gateway
+from supervisor.core.admin.accepted import OPENMETRICS, accepts_openmetrics
 from supervisor.core.admin.views import GatewayView
 
 END_OF_OPENMETRICS = b"# EOF\n"
@@ -27,8 +28,9 @@ def render(view: GatewayView, accept: str = "") -> tuple[Iterator[bytes], str]:
 
     The caller gives its loop a turn after each piece.
     """
-    encode, content_type = choose_encoder(accept)
-    openmetrics = content_type.startswith("application/openmetrics-text")
+    openmetrics = accepts_openmetrics(accept)
+    # Only these two: the library takes a version from the header as it is, and fails over some.
+    encode, content_type = choose_encoder(OPENMETRICS if openmetrics else "")
 
     def pieces() -> Iterator[bytes]:
         for part in _parts(view):

@@ -79,7 +79,8 @@ CONTRACT = {
 
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
-OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+MEDIA_TYPE = "application/openmetrics-text"
+OPENMETRICS = f"{MEDIA_TYPE}; version=1.0.0"
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -314,6 +315,47 @@ def test_openmetrics_on_request() -> None:
     families = {family.name for family in parse_openmetrics(text.decode())}  # type: ignore[no-untyped-call]
     assert {"etcd_gateway_sessions_ended", "etcd_gateway_dial_duration_seconds"} <= families
     assert metrics.render(view(), "text/plain")[1].startswith("text/plain; version=0.0.4")
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        f"{MEDIA_TYPE};version=x",
+        f'{MEDIA_TYPE};version=1.0.0" x',
+        f"{MEDIA_TYPE};version=2.0.17",
+        f"{MEDIA_TYPE};version=0.0.1",
+        f"{MEDIA_TYPE};q=0",
+        f"{MEDIA_TYPE};q=nan",
+        f"{MEDIA_TYPE};q=lots",
+        f"text/plain;version=0.0.4;q=0.9,{MEDIA_TYPE};q=0.1",
+        "text/plain;version=1.0.0;escaping=allow-utf-8",
+        "text/plain;version=x",
+        "bogus;;=,=",
+    ],
+)
+def test_whatever_a_scraper_accepts_it_gets_one_of_two_formats(accept: str) -> None:
+    """A header that cannot be read gets the text; none makes a format, or a page, of its own."""
+    parts, content_type = metrics.render(view(), accept)
+    assert content_type == "text/plain; version=0.0.4; charset=utf-8"
+    assert b"etcd_gateway_build_info" in b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        (
+            f"{MEDIA_TYPE};version=1.0.0;escaping=allow-utf-8;q=0.5,{MEDIA_TYPE};version=0.0.1;q=0.4,"
+            "text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+        ),
+        f'text/plain , {MEDIA_TYPE.upper()} ; version="1.0.0"',
+        MEDIA_TYPE,
+    ],
+)
+def test_prometheus_gets_openmetrics(accept: str) -> None:
+    """What Prometheus asks for, and other spellings of the same."""
+    _, content_type = metrics.render(view(), accept)
+    assert content_type == metrics.render(view(), OPENMETRICS)[1]
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
 
 
 @pytest.mark.slow
