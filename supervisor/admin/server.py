@@ -16,6 +16,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -24,6 +25,7 @@ from aiohttp.http import HttpVersion11
 from gateway.core.log import Log
 from supervisor.admin import metrics
 from supervisor.admin.connection import CONNECTION_LIFE_S, MAX_CONNECTIONS, Connection
+from supervisor.admin.protocol import SECURITY_HEADERS, Protocol
 from supervisor.admin.sessions_answer import ListSessions, answer_sessions, is_unix
 from supervisor.admin.sockets import AdminSocket
 from supervisor.core.admin.document import document
@@ -50,12 +52,13 @@ PATHS = "/ /status /sessions /metrics /livez /readyz /health"
 VIEW_LIFE_S = 0.1
 """Requests within this time share one view; workers report only every second."""
 
-SECURITY_HEADERS = {
-    "Server": "etcd-gateway",
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
+HTTP_OPTIONS: dict[str, Any] = {
+    "access_log": None,
+    "keepalive_timeout": CONNECTION_LIFE_S,
+    "lingering_time": 0,
+    "max_line_size": 4096,
+    "max_field_size": 4096,
+    "max_headers": 64,
 }
 
 
@@ -88,16 +91,8 @@ class AdminServer:
         self._metrics: dict[str, tuple[float, bytes]] = {}
         self._rendering = asyncio.Lock()
         self._page, self._page_policy = _read_page()
-        self._http = web.Server(
-            self._handle,
-            logger=_silent_logger(),
-            access_log=None,
-            keepalive_timeout=CONNECTION_LIFE_S,
-            lingering_time=0,
-            max_line_size=4096,
-            max_field_size=4096,
-            max_headers=64,
-        )
+        self._http = web.Server(self._handle)
+        self._logger = _silent_logger()
 
     async def serve(self, sockets: Iterable[AdminSocket]) -> None:
         """Serve these sockets, which stay the caller's; clients that wait there come first.
@@ -127,10 +122,14 @@ class AdminServer:
     def _make_connection(self) -> Connection:
         return Connection(
             self._connections,
-            self._http(),
+            self._make_protocol(),
             most=lambda: min(self._max_connections(), MAX_CONNECTIONS),
             on_idle=self._idle.set,
         )
+
+    def _make_protocol(self) -> web.RequestHandler:
+        loop = asyncio.get_running_loop()
+        return Protocol(self._http, loop=loop, logger=self._logger, **HTTP_OPTIONS)
 
     async def pause(self) -> None:
         """Accept no more, and wait until all connections are answered, PAUSE_S at most.
@@ -178,12 +177,12 @@ class AdminServer:
         return response
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
-        if (refusal := self._refuse_host(request)) is not None:
-            return refusal
         if request.method not in ("GET", "HEAD"):  # of HEAD, aiohttp sends the headers alone
             response = _text("only GET and HEAD are served here\n", 405)
             response.headers["Allow"] = "GET, HEAD"
             return response
+        if (refusal := self._refuse_host(request)) is not None:
+            return refusal
         match request.path:
             case "/":
                 page = web.Response(body=self._page, content_type="text/html", charset="utf-8")

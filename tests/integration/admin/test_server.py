@@ -147,11 +147,31 @@ def test_a_foreign_host_gets_nothing(double: AdminDouble, path: str) -> None:
         (b"GET http://10.0.0.1:1/livez HTTP/1.1\r\nHost: 10.0.0.1:1\r\n\r\n", b"200"),
         (b"GET /livez HTTP/1.1\r\nHost: [::1]:9379\r\n\r\n", b"200"),
         (b"GET /livez HTTP/1.1\r\nhost: LOCALHOST.:1\r\n\r\n", b"200"),
+        (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", b"405"),
+        (b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", b"405"),
     ],
 )
 def test_hosts_in_every_form(double: AdminDouble, request_: bytes, code: bytes) -> None:
     """Old clients send none, proxies put it into the target, and two of them are an error."""
     assert exchange(double.address, request_).split()[1] == code
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * 80 + b"\r\n",
+        b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"get /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+)
+def test_what_is_no_http_learns_no_versions(double: AdminDouble, request_: bytes) -> None:
+    """The answer names the gateway and not its libraries, and no browser takes it for a page."""
+    head, _, _ = exchange(double.address, request_).partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert lines[0].split()[1] == b"400"
+    assert {b"Server: etcd-gateway", b"X-Content-Type-Options: nosniff"} <= set(lines)
 
 
 def test_a_unix_socket_may_be_asked_under_any_name(tmp_path: Path) -> None:
