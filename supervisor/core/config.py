@@ -11,13 +11,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
-from gateway.core.address import Address, HostPort, literal_ip
+from gateway.core.address import Address, HostPort, literal_ip, parse_tcp_listen, tcp_only
 from gateway.core.records import dataclass
-from gateway.core.unix_address import UnixAddress, join_options
+from gateway.core.unix_address import UnixAddress, is_unix, join_options
 from supervisor.core.config_error import ConfigError, quote
 from supervisor.core.config_sources import Given, describe_given, find_given, refuse_unknown
 from supervisor.core.effective import EffectiveValue, find_misspelled
 from supervisor.core.flags import BY_NAME, FLAGS, Flag, FlagKind
+from supervisor.core.listening import are_apart, find_overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +246,15 @@ def _check_together(fields: Mapping[str, Any], used: Mapping[str, Given]) -> Non
     paths = [a.path for a in fields.get("listen_addr", ()) if isinstance(a, UnixAddress)]
     if len(set(paths)) < len(paths):
         refuse("listen-addr", "expected each path once, with one mode and one group")
+    _check_apart("listen-addr", tcp_only(fields.get("listen_addr", ())), used)
+
+
+def _check_apart(name: str, addresses: Sequence[HostPort], used: Mapping[str, Given]) -> None:
+    """Refuse an address that another one includes: the error of its bind would blame another
+    program."""
+    if (overlap := find_overlap(addresses)) is not None:
+        every, one = map(str, overlap)
+        raise ConfigError(used[name].name, one, f"{every} includes it, expected one of the two")
 
 
 def _check_admin(config: Config, used: Mapping[str, Given]) -> None:
@@ -252,13 +262,29 @@ def _check_admin(config: Config, used: Mapping[str, Given]) -> None:
 
     And clients' addresses: the error of the second bind would blame another program.
     """
-    listen = set(map(str, config.listen_addr))
-    for address in config.admin_addr:
-        host, _, port = address.rpartition(":")
-        if address in listen or f":{port}" in listen:
+    before: list[Address] = []
+    for text in config.admin_addr:
+        address = (
+            UnixAddress(text.removeprefix("unix:")) if is_unix(text) else parse_tcp_listen(text)
+        )
+        if not all(_are_apart(address, each) for each in config.listen_addr):
             expected = "expected another address than --listen-addr"
-            raise ConfigError(used["admin-addr"].name, address, expected)
-        if address.startswith("unix:") or host in ("", "localhost") or literal_ip(host.strip("[]")):
+        elif isinstance(address, HostPort) and not _can_be_bound(address):
+            expected = "expected an IP address of this host, localhost, or unix: and a path"
+        elif not all(_are_apart(address, each) for each in before):
+            expected = "expected each admin address once"
+        else:
+            before.append(address)
             continue
-        expected = "expected an IP address of this host, localhost, or unix: and a path"
-        raise ConfigError(used["admin-addr"].name, address, expected)
+        raise ConfigError(used["admin-addr"].name, text, expected)
+
+
+def _can_be_bound(address: HostPort) -> bool:
+    """Whether it is no name that would have to be looked up."""
+    return address.host in ("", "localhost") or literal_ip(address.host) is not None
+
+
+def _are_apart(one: Address, other: Address) -> bool:
+    if isinstance(one, UnixAddress) or isinstance(other, UnixAddress):
+        return str(one) != str(other)
+    return are_apart(one, other)

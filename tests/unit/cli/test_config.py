@@ -381,6 +381,12 @@ def test_wrong_values(name: str, text: str, reason: str) -> None:
         ("", "127.0.0.1:23790"),
         (":1", "[::1]:1"),
         ("unix:/run/g.sock,mode=0600", "127.0.0.1:2,unix:/run/g.sock"),
+        ("127.0.0.1:1", "localhost:1"),
+        ("localhost:1", "127.0.0.1:1"),
+        ("127.0.0.1:1", ":1"),
+        ("gateway.example.com:1", ":1"),
+        ("127.0.0.1:1", "0.0.0.0:1"),
+        ("[::]:1", "[::1]:1"),
     ],
 )
 def test_clients_and_the_admin_address_are_apart(listen: str, admin: str) -> None:
@@ -388,8 +394,57 @@ def test_clients_and_the_admin_address_are_apart(listen: str, admin: str) -> Non
     flags = {"admin-addr": [admin]} | ({"listen-addr": [listen]} if listen else {})
     with pytest.raises(ConfigError, match="expected another address than --listen-addr"):
         build(flags, {}, {})
-    flags["listen-addr"] = ["127.0.0.2:1,unix:/run/other.sock"]
+    flags["listen-addr"] = ["127.0.0.2:3,unix:/run/other.sock"]
     assert build(flags, {}, {}).admin_addr
+
+
+@pytest.mark.parametrize(
+    ("listen", "admin"),
+    [
+        (":1", "unix:/run/admin.sock:1"),
+        ("127.0.0.1:1", "127.0.0.2:1"),
+        ("[::]:1", "127.0.0.1:1"),
+        ("0.0.0.0:1", "[::1]:1"),
+        ("gateway.example.com:1", "127.0.0.1:1"),
+        ("unix:/run/g.sock", "unix:/run/admin.sock,:1"),
+    ],
+)
+def test_addresses_that_both_can_be_had_are_taken(listen: str, admin: str) -> None:
+    """Other families, other addresses of one port, and a path that ends like an address."""
+    assert build({"listen-addr": [listen], "admin-addr": [admin]}, {}, {}).admin_addr
+
+
+@pytest.mark.parametrize(
+    ("listen", "included"),
+    [
+        (":1,127.0.0.1:1", "127.0.0.1:1"),
+        ("127.0.0.1:1,:1", "127.0.0.1:1"),
+        ("0.0.0.0:1,10.0.0.1:1", "10.0.0.1:1"),
+        ("[::1]:1,[::]:1", "[::1]:1"),
+        (":1,[::]:1", "[::]:1"),
+        (":1,gateway.example.com:1", "gateway.example.com:1"),
+        ("0.0.0.0:1,localhost:1", "localhost:1"),
+    ],
+)
+def test_a_listen_address_is_not_part_of_another(listen: str, included: str) -> None:
+    """The bind of the second would fail, and its error would blame another program."""
+    with pytest.raises(ConfigError, match="includes it, expected one of the two") as caught:
+        build({"listen-addr": [listen]}, {}, {})
+    assert str(caught.value).startswith(f'--listen-addr "{included}"')
+    build({"listen-addr": [listen.replace(":1,", ":2,")]}, {}, {})
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:1,localhost:1", "[::]:1,0.0.0.0:1", "a.b:1,c.d:1"])
+def test_listen_addresses_beside_each_other(listen: str) -> None:
+    """What may turn out to be the same is for the one who looks it up."""
+    assert len(build({"listen-addr": [listen]}, {}, {}).listen_addr) == 2
+
+
+@pytest.mark.parametrize("admin", ["127.0.0.1:1,localhost:1", ":1,127.0.0.1:1", "[::1]:1,[::]:1"])
+def test_admin_addresses_are_apart(admin: str) -> None:
+    """The bind of the second would fail."""
+    with pytest.raises(ConfigError, match="expected each admin address once"):
+        build({"admin-addr": [admin]}, {}, {})
 
 
 def test_a_full_record_name_has_no_suffix() -> None:
