@@ -138,9 +138,11 @@ def parse_admin(text: str) -> str:
     if not text.startswith("unix:"):
         return str(parse_tcp_listen(text))
     path = "/" + text.removeprefix("unix:").removeprefix("//").lstrip("/")
-    if not text.removeprefix("unix:").startswith("/") or path.endswith("/") or "\0" in path:
+    if not text.removeprefix("unix:").startswith("/") or path.endswith("/"):
         raise ValueError("expected unix: and the absolute path of a socket, as unix:/run/name.sock")
-    if len(path.encode("utf-8", "surrogateescape")) > MAX_UNIX_PATH:
+    if not path.isprintable():  # it stands in log lines and tables
+        raise ValueError("expected a path of printable characters")
+    if len(path.encode()) > MAX_UNIX_PATH:
         raise ValueError(f"the path is too long, expected at most {MAX_UNIX_PATH} bytes")
     return f"unix:{path}"
 

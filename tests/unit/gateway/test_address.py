@@ -177,13 +177,16 @@ def test_admin_addresses(text: str, normal: str) -> None:
         ("unix:run.sock", "absolute path"),
         ("unix:/", "absolute path"),
         ("unix:/run/", "absolute path"),
-        ("unix:/a\0b", "absolute path"),
+        ("unix:/a\0b", "printable"),
+        ("unix:/a\nb", "printable"),
+        ("unix:/a\x1b[2Jb", "printable"),
+        ("unix:/a\udcffb", "printable"),
         ("unix:/" + "a" * 107, "at most 107"),
         ("/run/gateway.sock", "port is missing"),
     ],
 )
 def test_what_is_no_admin_address(text: str, reason: str) -> None:
-    """Relative and overlong paths are refused."""
+    """Relative and overlong paths are refused, and what would break a line or a terminal."""
     with pytest.raises(ValueError, match=reason):
         parse_admin(text)
 
