@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from supervisor.cli.admin_client import UnreachableError
@@ -32,6 +34,8 @@ def watch(
     code = EXIT_UNREACHABLE
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as exits:
         in_place = output.can_redraw and not as_json
+        if in_place:
+            exits.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _leave))
         show: Callable[[Part], None] = (
             exits.enter_context(output.in_place()) if in_place else output.print
         )
@@ -51,6 +55,12 @@ def watch(
                     show(line(str(error), style="red"))
             time.sleep(REFRESH_S)
     return code
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End as the signal would, but give the terminal its cursor and its own screen back."""
+    del frame
+    raise SystemExit(128 + number)
 
 
 def _write(document: dict[str, Any]) -> None:

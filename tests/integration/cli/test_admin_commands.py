@@ -133,6 +133,30 @@ def test_watch_on_a_terminal_that_can_only_print(double: AdminDouble, command: s
         assert lines[0].startswith("ready: 3 of 3 endpoints active")
 
 
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_ends_a_watch_gets_the_terminal_back(
+    double: AdminDouble, ending: signal.Signals
+) -> None:
+    """The cursor is shown again, and the screen is the one of before."""
+    argv = [*COMMAND, "status", f"--admin-addr={double.address}", "--watch"]
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.environ["TERM"] = "xterm"
+        os.execv(argv[0], argv)
+    seen = bytearray()
+    while b"discovery:" not in seen:
+        seen += os.read(fd, 4096)
+    os.kill(pid, ending)
+    with contextlib.suppress(OSError):  # EIO: the other side is closed
+        while piece := os.read(fd, 4096):
+            seen += piece
+    _, status = os.waitpid(pid, 0)
+    os.close(fd)
+    assert os.waitstatus_to_exitcode(status) == (0 if ending is signal.SIGINT else 128 + ending)
+    assert seen.index(b"\x1b[?25l") < seen.index(b"\x1b[?25h")
+    assert seen.index(b"\x1b[?1049h") < seen.index(b"\x1b[?1049l")
+
+
 def run_on_terminal(
     *arguments: str, rows: int, columns: int, watch: bool = False, term: str = "xterm"
 ) -> list[str]:
