@@ -1,7 +1,8 @@
 """The command ``check``: everything that ``start`` would find, without starting anything.
 
-It resolves every target, verifies TLS, dials every endpoint once, and tries whether the gateway's
-own addresses, workers and descriptors are to be had. It listens on nothing.
+It resolves every target, verifies TLS, dials every endpoint once, probes those whose health check
+is more than a dial, and tries whether the gateway's own addresses, workers and descriptors are to
+be had. It listens on nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from supervisor.cli.dials import Checked, dial_all
 from supervisor.cli.etcd_members import Examiner
 from supervisor.cli.followed_members import follow_members
 from supervisor.cli.own_addresses import Availability, OwnAddress, try_admin, try_listen
+from supervisor.cli.probes import Unhealthy, probe_all
 from supervisor.cli.tables import Cell, Output, Part, line, make_table, stack
 from supervisor.core.config import Config
 from supervisor.core.discovery.cluster_report import ClusterReport
@@ -60,8 +62,8 @@ class Findings:
     """With ``--explain``: the chain from each target to its addresses."""
     not_followed: str = ""
     """Why the endpoints do not follow the member list though they should."""
-    distrusted: dict[str, str] = field(default_factory=dict)
-    """Endpoints that can be dialed and whose TLS fails, with the reason."""
+    unhealthy: tuple[Unhealthy, ...] = ()
+    """What can be dialed and will be inactive."""
     cluster: ClusterReport | None = None
     """What the members say, if the endpoints are etcd."""
 
@@ -69,8 +71,9 @@ class Findings:
     def problems(self) -> list[str]:
         """What is wrong, and leaves the gateway with less than was asked for."""
         problems = [problem.error for problem in self.resolution.problems]
-        if self.cluster is None:  # else the table of the members has it
-            problems += [f"{name}: {error}" for name, error in self.distrusted.items()]
+        rows = self.cluster.rows if self.cluster is not None else ()
+        told = {name for row in rows if row.error for name in row.endpoints}
+        problems += [str(each) for each in self.unhealthy if each.endpoint not in told]
         if self.not_followed:
             problems.append(f"member list not adopted: {self.not_followed}")
         return problems
@@ -124,8 +127,9 @@ async def _find(config: Config, files: Files | None, *, explain: bool) -> Findin
         not_followed=not_followed,
     )
     examiner = Examiner(config, listen, targets.look_up)
-    found.cluster = await examiner.examine(found.checked)
-    found.distrusted = examiner.distrusted
+    found.cluster, found.unhealthy = await asyncio.gather(
+        examiner.examine(found.checked), probe_all(config, found.checked)
+    )
     if explain:
         dialed = {
             each.endpoint.name: {dial.address: dial.said for dial in each.dials}

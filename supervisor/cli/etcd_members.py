@@ -32,7 +32,6 @@ from supervisor.discovery.member_questions import LookUp, peer_of
 from supervisor.system.etcd_client import (
     MEMBER_LIST,
     STATUS,
-    TLS_FAILED,
     EtcdConnection,
     EtcdError,
     Peer,
@@ -60,8 +59,6 @@ class Examiner:
         self._look_up = look_up
         self._contexts = TlsContexts()
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
-        self.distrusted: dict[str, str] = {}
-        """Endpoints whose probes fail, because their TLS does: that of https:// is checked."""
 
     async def examine(self, checked: Iterable[Checked]) -> ClusterReport | None:
         """The report on the cluster; None if no endpoint is etcd."""
@@ -90,17 +87,9 @@ class Examiner:
             srv=endpoint.srv,
         )
         try:
-            answer = await self._ask(endpoint.name, peer)
+            return await self._ask(endpoint.name, peer)
         except NoEtcdError:
             return None
-        if endpoint.tls and answer.error.startswith(TLS_FAILED) and self._probes_by_tls:
-            self.distrusted[endpoint.name] = answer.error
-        return answer
-
-    @property
-    def _probes_by_tls(self) -> bool:
-        """Whether endpoints that are known to speak TLS are probed by it."""
-        return self._config.health_check in ("auto", "tls", "https", "etcd")
 
     async def _ask_others(self, answers: Sequence[MemberAnswer]) -> list[MemberAnswer]:
         """The members that are on a list and have not answered, by their client URLs."""

@@ -20,9 +20,6 @@ from supervisor.system.tls_contexts import TlsContexts, TlsFiles
 MEMBER_LIST = "/v3/cluster/member/list"
 STATUS = "/v3/maintenance/status"
 
-TLS_FAILED = "TLS: "
-"""How the error of a handshake begins."""
-
 GUESS_S = 0.5
 """A server that does not answer a first handshake within this is taken for one without TLS."""
 
@@ -182,7 +179,7 @@ class _NoTlsError(Exception):
 
 def _words(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
-        return f"{TLS_FAILED}{tls.words(error)}"
+        return f"TLS: {tls.words(error)}"
     return words(error) if isinstance(error, OSError) else str(error)
 
 

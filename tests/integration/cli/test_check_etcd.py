@@ -168,6 +168,36 @@ def test_a_certificate_that_probes_would_not_accept_is_said(tmp_path: Path) -> N
             assert checked(*flags)["problems"] == []
 
 
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--health-check=http"], "HTTP status 404 (health check: http)"),
+        (["--health-check=http", "--health-path=/good"], ""),
+        (["--health-check=tls"], "TLS: "),
+        (["--health-check=https"], "TLS: "),
+        (["--health-check=etcd"], "health check: etcd"),
+        (["--health-check=off"], ""),
+        (["--health-check=tcp"], ""),
+    ],
+)
+def test_a_health_check_that_fails_is_said(flags: Sequence[str], problem: str) -> None:
+    """Without it the endpoint is inactive as soon as the gateway runs, and check has no word of it.
+
+    The exit code is that of the dial.
+    """
+
+    def script(conn: socket.socket) -> None:
+        good = conn.recv(1000).startswith(b"GET /good ")
+        status = b"200 OK" if good else b"404 Not Found"
+        conn.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
+
+    with serving(script) as server:
+        name = f"127.0.0.1:{server.port}"
+        problems = checked(f"--endpoints={name}", *flags)["problems"]
+        assert [each.startswith(f"{name}: ") for each in problems] == [True] * bool(problem)
+        assert all(problem in each for each in problems)
+
+
 @needs_etcd
 def test_what_start_would_follow(tmp_path: Path) -> None:
     """With --member-sync the endpoints are the members, and --explain says who told of them."""
