@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.core.records import dataclass
 from supervisor.cli import etcd_tables
-from supervisor.cli.console import report
+from supervisor.cli.console import plain, report
 from supervisor.cli.dials import Checked, dial_all
 from supervisor.cli.etcd_members import Examiner
 from supervisor.cli.followed_members import follow_members
@@ -93,7 +93,7 @@ def run(
     else:
         Output().print(_render(config, found))
         for tree in found.explanation:
-            print("", *tree.lines(), sep="\n")
+            print("", *map(plain, tree.lines()), sep="\n")
     sys.stdout.flush()
     if not found.resolution.srv and found.resolution.loops:
         name, hit = next(iter(found.resolution.loops.items()))

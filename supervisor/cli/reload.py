@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.cli.admin_client import UnreachableError, fetch_status
-from supervisor.cli.console import PROGRAM
+from supervisor.cli.console import PROGRAM, plain
 from supervisor.core.exit_codes import EXIT_FAILURE
 
 WAIT_S = 90.0
@@ -80,5 +80,5 @@ def _is_master(pid: int) -> bool:
 
 
 def _fail(text: str) -> int:
-    sys.stderr.write(f"{PROGRAM}: {text}\n")
+    sys.stderr.write(f"{PROGRAM}: {plain(text)}\n")
     return EXIT_FAILURE

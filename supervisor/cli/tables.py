@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from supervisor.cli.console import plain
+
 Part = RenderableType
 """Something that can be printed; made by the functions of this module."""
 
@@ -31,12 +33,16 @@ COLORS = {
 
 def word(state: str) -> Text:
     """A state in its color."""
-    return Text(state, COLORS.get(state, ""))
+    return Text(plain(state), COLORS.get(state, ""))
 
 
 def line(*pieces: str | Text, style: str = "") -> Text:
     """One line of text."""
-    return Text.assemble(*pieces, style=style)
+    return Text.assemble(*map(_shown, pieces), style=style)
+
+
+def _shown(cell: Cell) -> Text:
+    return Text(plain(cell)) if isinstance(cell, str) else cell
 
 
 def stack(parts: Sequence[Part]) -> Part:
@@ -61,7 +67,7 @@ def make_table(
     if last:
         table.add_column(last, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(each) if isinstance(each, str) else each for each in row))
+        table.add_row(*map(_shown, row))
     return table
 
 

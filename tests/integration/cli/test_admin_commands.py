@@ -26,6 +26,7 @@ from supervisor.cli import reload as reload_command
 from supervisor.cli import status as status_command
 from tests.admin_double import NAMES, AdminDouble
 from tests.gateway import COMMAND
+from tests.servers import answer, serving
 from tests.support import free_port, wait_until
 
 WATCH = """
@@ -108,6 +109,33 @@ def test_an_address_that_is_down_is_named(
     first = lines[lines.index("") + 2]
     assert first.startswith(NAMES[1])
     assert first.rstrip().endswith("10.0.1.99 inactive: connection refused")
+
+
+ESCAPES = "\x1b]0;title\x07\x1b[2Jno"
+"""What a terminal that is given it takes for commands."""
+
+
+def test_no_endpoint_writes_to_the_terminal(
+    double: AdminDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What endpoints and DNS say is shown with escapes, in a table and in a line."""
+    double.tell(f"degrade {NAMES[0]} {ESCAPES}")
+    double.tell(f"half {NAMES[1]} 10.0.1.99 {ESCAPES}")
+    double.tell(f"refuse evil.example.com:1 {ESCAPES}")
+    status_command.run([double.address])
+    out = capsys.readouterr().out
+    assert out.count("\\x1b[2Jno") == 3
+    assert "\x1b" not in out
+
+
+def test_no_server_writes_to_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    """Whoever answers at the admin address may be another program."""
+    with serving(answer("500 Oh\x1b[2J", ESCAPES.encode())) as server:
+        for command in (status_command, reload_command):
+            assert command.run([f"127.0.0.1:{server.port}"]) > 0
+    said = capfd.readouterr().err
+    assert said.count("\\x1b[2Jno") == 2
+    assert "\x1b" not in said
 
 
 def test_watch_shows_the_same_in_place(double: AdminDouble) -> None:
