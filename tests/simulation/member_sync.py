@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from gateway.core.address import literal_ip
 from supervisor.core.backoff import around_s
 from supervisor.core.discovery import adoption
-from supervisor.core.discovery.adoption import AdoptedList, Heard, Proposal, Refusal, Unchanged
+from supervisor.core.discovery.adoption import (
+    AdoptedList,
+    Heard,
+    Hearing,
+    Proposal,
+    Refusal,
+    Unchanged,
+)
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.member_list import MemberTarget, parse_list
 from supervisor.core.discovery.questions import Answer, Outcome, Question
@@ -93,18 +100,24 @@ class MemberSync:
             draw=self._world.randrange,
             most=MOST_ASKED,
         )
-        self._ask([known[name] for name in order], by_operator)
+        hearing = Hearing(self.adopted, by_operator=by_operator)
+        self._ask([known[name] for name in order], hearing, by_operator)
 
-    def _ask(self, order: list[Discovered], by_operator: bool) -> None:
-        """Ask one after the other; who is silent costs its timeout."""
+    def _ask(self, order: list[Discovered], hearing: Hearing, by_operator: bool) -> None:
+        """Ask one after the other until an answer may be followed; who is silent costs its time."""
         if not order:
-            self._fail()
+            self._conclude(hearing, by_operator)
             return
         heard, wait_s = self._answer_of(order[0])
-        if heard is None:
-            self._master.soon(wait_s, self._ask, order[1:], by_operator)
-        else:
-            self._master.soon(wait_s, self._hear, heard, by_operator)
+        self._master.soon(wait_s, self._hear, heard, order[1:], hearing, by_operator)
+
+    def _hear(
+        self, heard: Heard | None, others: list[Discovered], hearing: Hearing, by_operator: bool
+    ) -> None:
+        if heard is not None and hearing.take(heard):
+            self._world.members_oracle.heard_enough(hearing)
+            others = []
+        self._ask(others, hearing, by_operator)
 
     def _answer_of(self, endpoint: Discovered) -> tuple[Heard | None, float]:
         """The first of its addresses that answers; an answer goes the way of a real one."""
@@ -124,16 +137,19 @@ class MemberSync:
                 return heard, wait_s
         return None, wait_s
 
-    def _hear(self, heard: Heard, by_operator: bool) -> None:
+    def _conclude(self, hearing: Hearing, by_operator: bool) -> None:
+        """What the members said, as far as it is followed."""
+        if hearing.outcome is None:
+            self._fail()
+            return
+        heard, judged = hearing.outcome
         self._last_asked = heard.endpoint
-        match adoption.weigh(heard, self.adopted, by_operator=by_operator):
-            case Refusal():
-                self._fail()
+        match judged:
             case Unchanged():
                 self._confirm(True)
                 self._wait()
-            case Proposal() as proposal:
-                self._dial_all(proposal, heard, by_operator)
+            case Proposal():
+                self._dial_all(judged, heard, by_operator)
 
     def _dial_all(self, proposal: Proposal, heard: Heard, by_operator: bool) -> None:
         """Look the names up and dial what they mean, beside each other."""

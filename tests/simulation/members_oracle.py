@@ -9,7 +9,7 @@ from tests.simulation.clock import Violation
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from supervisor.core.discovery.adoption import AdoptedList, Heard
+    from supervisor.core.discovery.adoption import AdoptedList, Heard, Hearing
     from supervisor.core.discovery.endpoints import Discovered
     from supervisor.core.discovery.member_list import MemberTarget
     from supervisor.core.handover_state import HandoverState
@@ -45,6 +45,11 @@ class MembersOracle:
         counted = {target.member for target in reached}
         if len(counted) <= len(started) // 2:
             raise Violation("a majority is dialed", f"{sorted(counted)} of {started}")
+
+    def heard_enough(self, hearing: Hearing) -> None:
+        """Nobody else is asked: then there is an answer that may be followed."""
+        if hearing.outcome is None:
+            raise Violation("a list that is refused hides no other", str(hearing.refusals))
 
     def left(self, state: HandoverState) -> None:
         """The adopted list outlives the image that adopted it, as long as anything is in use."""

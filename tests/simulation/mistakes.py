@@ -59,6 +59,14 @@ def _by_who_knows_no_leader(original: Callable[..., Any]) -> Callable[..., Any]:
     return weigh
 
 
+def _the_first_counts(original: Callable[..., bool]) -> Callable[..., bool]:
+    def take(self: adoption.Hearing, heard: adoption.Heard) -> bool:
+        original(self, heard)
+        return True
+
+    return take
+
+
 def _without_majority(proposal: adoption.Proposal, _: object) -> adoption.AdoptedList:
     return proposal.adopted
 
@@ -115,6 +123,9 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "a member that knows no leader is believed": (
         adoption, "weigh", _by_who_knows_no_leader(adoption.weigh),
+    ),
+    "a member that is not followed hides the others": (
+        adoption.Hearing, "take", _the_first_counts(adoption.Hearing.take),
     ),
     "a member list is adopted without a majority": (adoption, "judge", _without_majority),
     "seeds that are not on the member list stay": (joining, "choose", _all_known),
