@@ -40,6 +40,7 @@ class MasterHandover:
             forked_with=describe_fork(parts.config),
             gens=part.gens,
             draining=part.draining,
+            drains_until=part.drains_until,
             totals=parts.totals,
             started_at=parts.uptime.started_at,
             started_boot_s=parts.uptime.started_boot_s,

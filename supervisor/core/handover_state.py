@@ -55,11 +55,12 @@ class HandoverState:
     ``workers``: how many there are to be, 0 if nobody says; ``workers_given``: how many the
     configuration asked for; ``forked_with``: the flags that a worker keeps for life, "" if nobody
     says. ``gens``: the highest generation that each slot used. ``draining``: workers that were told
-    to leave. ``found``: the last good endpoints. ``removed``: those that left DNS and are in their
-    grace. ``since``: since when others drain or come back. ``member_list``: the list of the cluster
-    that they follow; ``member_list_of``: the targets that led to it. ``tls_check``: the TLS check
-    that ``found`` has passed, None if nobody says. ``searched``: by host, the name of the search
-    list whose addresses are in use.
+    to leave; ``drains_until``: when (monotonic) the sessions of each are cut. ``found``: the last
+    good endpoints. ``removed``: those that left DNS and are in their grace. ``since``: since when
+    others drain or come back. ``member_list``: the list of the cluster that they follow;
+    ``member_list_of``: the targets that led to it. ``tls_check``: the TLS check that ``found`` has
+    passed, None if nobody says. ``searched``: by host, the name of the search list whose addresses
+    are in use.
     ``listen_given`` and ``listen``: the addresses as configured, and as bound. ``admin``: the admin
     addresses that are bound. ``image``: who wrote this, None if it is not worth going back to.
     ``failure``: why an upgrade was undone, if one was.
@@ -71,6 +72,7 @@ class HandoverState:
     forked_with: str = ""
     gens: dict[int, int] = field(default_factory=dict)
     draining: tuple[WorkerId, ...] = ()
+    drains_until: dict[WorkerId, float] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
     started_at: float | None = None
     started_boot_s: float | None = None
@@ -108,6 +110,7 @@ def encode(state: HandoverState) -> dict[str, Any]:
             "forked_with": state.forked_with,
             "gens": [[slot, gen] for slot, gen in state.gens.items()],
             "leaving": [[who.slot, who.gen] for who in state.draining],
+            "drains_until": [[who.slot, who.gen, at] for who, at in state.drains_until.items()],
             "totals": state.totals.export(),
             "started_at": state.started_at,
             "started_boot_s": state.started_boot_s,
@@ -145,6 +148,7 @@ def decode(document: object) -> HandoverState:
         forked_with=_get(facts, "forked_with", ""),
         gens={who.slot: who.gen for who in _worker_ids(_get(facts, "gens", []))},
         draining=tuple(_worker_ids(_get(facts, "leaving", []))),
+        drains_until=_drains_until(_get(facts, "drains_until", [])),
         totals=_totals(facts.get("totals")),
         started_at=_number(facts.get("started_at")),
         started_boot_s=_number(facts.get("started_boot_s")),
@@ -227,6 +231,15 @@ def _worker_ids(values: Sequence[Any]) -> list[WorkerId]:
         and all(isinstance(n, int) and 0 <= n <= MOST for n in each)
         and each[0] < MAX_SLOTS
     ]
+
+
+def _drains_until(values: Sequence[Any]) -> dict[WorkerId, float]:
+    return {
+        who: at
+        for each in values
+        if isinstance(each, list) and (at := _number(each[-1] if each else None)) is not None
+        for who in _worker_ids([each[:-1]])
+    }
 
 
 def _each(values: Sequence[Any], read: Callable[[Any], T | None]) -> list[T]:

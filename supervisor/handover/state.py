@@ -105,7 +105,10 @@ def take_over(environ: MutableMapping[str, str]) -> Inheritance:
         for fd in left.descriptors.values():
             os.set_inheritable(fd, False)
         inherited = InheritedDescriptors.from_names(
-            left.descriptors.items(), gens=left.gens, draining=left.draining
+            left.descriptors.items(),
+            gens=left.gens,
+            draining=left.draining,
+            drains_until=left.drains_until,
         )
         others, inherited.unknown = inherited.unknown, {}
         return Inheritance(left, inherited, others, int(document))
@@ -121,7 +124,9 @@ def _after_a_restart(stored: list[tuple[str, int]]) -> Inheritance:
     close_all(records)
     rest = [(name, fd) for name, fd in stored if name != RECORD_NAME]
     # A record may be older than the last workers, so names count too; but no number comes again.
-    inherited = InheritedDescriptors.from_names(rest, gens=state.gens, leaving=state.draining)
+    inherited = InheritedDescriptors.from_names(
+        rest, gens=state.gens, leaving=state.draining, drains_until=state.drains_until
+    )
     return Inheritance(state, inherited, crashed=state.image is not None)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from gateway.core import messages, wire
 from gateway.core.records import dataclass
 from supervisor.core.workers.fleet import Fleet
+from supervisor.core.workers.slot import KILL_MARGIN_S
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import WorkerState
 from supervisor.workers.handles import WorkerHandles
@@ -26,6 +27,7 @@ class PoolHandover:
     workers: int
     gens: dict[int, int]
     draining: tuple[WorkerId, ...]
+    drains_until: dict[WorkerId, float]
 
 
 def hand_over(
@@ -58,6 +60,11 @@ def hand_over(
             for worker in fleet.workers()
             if worker.state in (WorkerState.DRAINING, WorkerState.DYING)
         ),
+        drains_until={
+            worker.who: worker.due_at - KILL_MARGIN_S
+            for worker in fleet.workers()
+            if worker.due_at is not None
+        },
     )
 
 
@@ -68,11 +75,12 @@ def take_over(
     rows: ScoreboardRows,
     *,
     drain_timeout_s: float,
+    now: float,
 ) -> None:
     """Own the inherited descriptors: sockets and workers of every slot.
 
-    A worker that is to leave may not know it yet, if the former master crashed: it is told, and
-    one that knows has ``drain_timeout_s`` from now on.
+    A worker that is to leave may not know it yet, if the former master crashed: it is told. It has
+    the rest of the time that it was given, or ``drain_timeout_s`` if nobody knows of any.
     """
     for pidfd in inherited.unready:
         handles.reap_unready(pidfd, inherited.pids[pidfd])
@@ -83,6 +91,7 @@ def take_over(
             handle = handles.take(who, child, inherited=True)
             handle.leaving = who.gen in left.draining
             if handle.leaving and not inherited.told_to_drain:
-                drain = messages.Drain(drain_timeout_s)
+                ends_at = left.ends_at.get(who.gen, now + drain_timeout_s)
+                drain = messages.Drain(max(ends_at - now, 0.0))
                 handle.channel.send(wire.encode(drain), messages.Drain)
     rows.watch_others()

@@ -31,6 +31,8 @@ class InheritedSlot:
     inbox_w: int | None = None
     workers: dict[int, dict[str, int]] = field(default_factory=dict)
     draining: set[int] = field(default_factory=set)
+    ends_at: dict[int, float] = field(default_factory=dict)
+    """By generation: when the sessions of a worker that drains are cut, where that is known."""
     gen: int = 0
     refitted: bool = False
     """Whether it has a listener that was opened here: its workers do not accept from that one."""
@@ -70,11 +72,13 @@ class InheritedDescriptors:
         gens: Mapping[int, int] | None = None,
         draining: Iterable[WorkerId] | None = None,
         leaving: Iterable[WorkerId] = (),
+        drains_until: Mapping[WorkerId, float] | None = None,
     ) -> InheritedDescriptors:
         """Sort descriptors by the names of :func:`listener_name` and its like.
 
         ``gens`` (the highest generation of each slot) and ``draining`` are known where a former
         image says more than names can. ``leaving``: some of those that drain, from a record.
+        ``drains_until``: when their sessions are cut, where that is known.
         """
         known = frozenset(leaving)
         inherited = cls(told_to_drain=draining is not None)
@@ -98,6 +102,9 @@ class InheritedDescriptors:
                     slot.draining.discard(slot.gen)
             else:
                 slot.draining = {who.gen for who in draining if who.slot == index}
+        for who, at in (drains_until or {}).items():
+            if who.slot in inherited.slots:
+                inherited.slots[who.slot].ends_at[who.gen] = at
         for index, gen in (gens or {}).items():
             slot = inherited._slot(index)
             slot.gen = max(slot.gen, gen)
@@ -153,6 +160,7 @@ class InheritedDescriptors:
                 serving=max(set(slot.workers) - slot.draining, default=None),
                 draining=tuple(sorted(slot.draining & set(slot.workers))),
                 keep=keep and (none_needed or bool(slot.listeners)),
+                ends_at=slot.ends_at,
             )
             for index, slot in sorted(self.slots.items())
         )

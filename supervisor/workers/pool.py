@@ -153,6 +153,7 @@ class WorkerPool:
             self._sockets,
             self._rows,
             drain_timeout_s=self._config.drain_timeout_s,
+            now=self._loop.time(),
         )
         for index in range(self._wanted):
             with contextlib.suppress(OSError):  # without descriptors: tried again before the fork

@@ -21,7 +21,7 @@ from supervisor.core.reload_rules import keep_fixed, worker_settings
 from supervisor.core.roster import Member, Policy, Roster
 from supervisor.core.workers import commands, events
 from supervisor.core.workers.fleet import TICK_S, Fleet, Phase
-from supervisor.core.workers.slot import Limits
+from supervisor.core.workers.slot import KILL_MARGIN_S, Limits
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import IllegalTransitionError, WorkerState
 from supervisor.workers.inherited import InheritedDescriptors, listener_name, worker_names
@@ -156,7 +156,10 @@ class Master:
             process.channel.reading = False
             leaving = who.gen in self.inherited.slots[who.slot].draining
             if leaving and not self.inherited.told_to_drain:
-                drain = messages.Drain(self.config.drain_timeout_s)
+                now = self.world.clock.now
+                ends_at = self.inherited.slots[who.slot].ends_at
+                until = ends_at.get(who.gen, now + self.config.drain_timeout_s)
+                drain = messages.Drain(max(until - now, 0.0))
                 self._send(process, wire.encode(drain), messages.Drain)
             if process.lives:
                 self.wake_to_read(process)
@@ -517,6 +520,11 @@ class Master:
                 for worker in self.fleet.workers()
                 if worker.state in (WorkerState.DRAINING, WorkerState.DYING)
             ),
+            drains_until={
+                worker.who: worker.due_at - KILL_MARGIN_S
+                for worker in self.fleet.workers()
+                if worker.due_at is not None
+            },
             totals=self.totals,
             snapshot_version=self.roster.version,
             found=tuple(member.found for member in present),

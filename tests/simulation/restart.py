@@ -79,7 +79,10 @@ def take_stored(world: World, master: Master) -> tuple[HandoverState, InheritedD
     world.checks.counts_begin_anew()
     state = decode(json.loads(master.record))
     inherited = InheritedDescriptors.from_names(
-        ((name, 0) for name in master.stored()), gens=state.gens, leaving=state.draining
+        ((name, 0) for name in master.stored()),
+        gens=state.gens,
+        leaving=state.draining,
+        drains_until=state.drains_until,
     )
     world.members_oracle.left(state)
     world.oracle.recorded(state)

@@ -400,7 +400,10 @@ class World:
         state = master.hand_over()
         self.members_oracle.left(state)
         inherited = InheritedDescriptors.from_names(
-            ((name, 0) for name in master.named()), gens=state.gens, draining=state.draining
+            ((name, 0) for name in master.named()),
+            gens=state.gens,
+            draining=state.draining,
+            drains_until=state.drains_until,
         )
         self.end_image(master, gap_s)
         self.clock.after(gap_s, self._boot_next, state, inherited, False, hopeless)

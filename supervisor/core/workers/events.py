@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import field
+
 from gateway.core.records import dataclass
 from supervisor.core.workers.worker_id import WorkerId
 
@@ -12,7 +15,7 @@ class FormerSlot:
 
     ``serving`` is the generation that accepts, ``draining`` those that were told to leave, ``gen``
     the highest that was used. ``keep``: the serving one is of the same program and need not be
-    replaced.
+    replaced. ``ends_at``: when the sessions of those that drain are cut, where that is known.
     """
 
     slot: int
@@ -21,6 +24,7 @@ class FormerSlot:
     serving: int | None = None
     draining: tuple[int, ...] = ()
     keep: bool = False
+    ends_at: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

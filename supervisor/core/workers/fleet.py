@@ -295,7 +295,14 @@ class Fleet:
         margin_s: float = KILL_MARGIN_S,
         close: bool = False,
     ) -> None:
+        """Have it drain within ``deadline_s``, and no later than it was told before.
+
+        It believes the newest order: if it went on for longer than we wait for it, it would be
+        killed with its sessions.
+        """
         worker.state = next_state(worker.state, Happening.RETIRE)
+        if worker.due_at is not None:
+            deadline_s = max(min(deadline_s, worker.due_at - KILL_MARGIN_S - now), 0.0)
         due_at = now + deadline_s + margin_s
         worker.due_at = due_at if worker.due_at is None else min(worker.due_at, due_at)
         self._out.append(commands.Retire(worker.who, deadline_s, close))

@@ -131,7 +131,10 @@ def vacate(slot: Slot, worker: Worker) -> None:
 
 
 def take_over(slot: Slot, left: events.FormerSlot, now: float, drain_timeout_s: float) -> None:
-    """A former master's workers: the one that serves goes on until ours is ready, or for good."""
+    """A former master's workers: the one that serves goes on until ours is ready, or for good.
+
+    Those that drain have the time that they were given, whatever the configuration says now.
+    """
     slot.bound, slot.gen, slot.reason = left.bound, left.gen, "upgrade"
     if left.serving is not None:
         slot.occupant = Worker(
@@ -148,5 +151,5 @@ def take_over(slot: Slot, left: events.FormerSlot, now: float, drain_timeout_s: 
             since=now,
             beat_at=now,
             state=WorkerState.DRAINING,
-            due_at=now + drain_timeout_s + KILL_MARGIN_S,
+            due_at=left.ends_at.get(gen, now + drain_timeout_s) + KILL_MARGIN_S,
         )

@@ -66,6 +66,7 @@ def test_everything_comes_back() -> None:
     """What one image writes, an image of the same release reads without a loss."""
     state = decode(kept("1.0.0.json"))
     state.draining = (WorkerId(1, 7),)
+    state.drains_until = {WorkerId(1, 7): 12.5}
     state.failure = "told so"
     state.listen_given, state.listen, state.admin = ("localhost:1",), ("[::1]:1",), ("unix:/x",)
     state.restarts = {"exit": 3}
@@ -93,6 +94,7 @@ def test_everything_comes_back() -> None:
     state.removed = (Removed(found=gone, at=5.0, grace_s=30.0, active=False, sessions=2),)
     state.since = Since(draining={"a:1": 7.5}, returned={"b:1": 8.5})
     again = decode(through_json(encode(state)))
+    assert again.drains_until == state.drains_until
     assert again.removed == state.removed
     assert again.since == state.since
     assert again.removed[0].found.owners == gone.owners
@@ -106,6 +108,13 @@ def test_everything_comes_back() -> None:
     assert again.discovery.member_sync is not None
     assert again.discovery.member_sync.results == {"success": 2}
     assert encode(state)["format"] == FORMAT
+
+
+def test_an_end_of_a_drain_that_makes_no_sense_is_left_out() -> None:
+    """A worker then has the time that the configuration gives it."""
+    document = kept("1.0.0.json")
+    document["facts"]["drains_until"] = [[0, 1, 7.5], [0, 2, "x"], [-1, 1, 1.0], [], [1.0], 5]
+    assert decode(document).drains_until == {WorkerId(0, 1): 7.5}
 
 
 def test_a_removed_endpoint_that_makes_no_sense_is_left_out() -> None:

@@ -506,6 +506,41 @@ def test_taking_over() -> None:
     )
 
 
+def test_a_worker_that_drains_keeps_the_time_that_it_was_given() -> None:
+    """The former master had another ``--drain-timeout``, and told it so."""
+    left = (
+        events.FormerSlot(
+            0, 4, bound=True, serving=4, draining=(2, 3), ends_at={2: 200.0, 3: 104.0}
+        ),
+    )
+    play = Play(1, left, drain_timeout_s=9.0)
+    play.fill()
+    kills = play.ticks(4.0 + KILL_MARGIN_S - TICK_S)
+    kills += play.ticks(3 * TICK_S)
+    assert [each for each in kills if isinstance(each, commands.Kill)] == [
+        commands.Kill(WorkerId(0, 3), "deadline")
+    ]
+    play.ticks(80.0)
+    assert commands.Kill(WorkerId(0, 2), "deadline") not in play.seen
+
+
+def test_a_stop_gives_no_worker_more_time_than_it_is_waited_for() -> None:
+    """One that drains already is told what is left of its time: it believes the newest order."""
+    play = filled(drain_timeout_s=9.0)
+    play.renew()
+    play.fill()
+    assert commands.Retire(A, 9.0, False) in play.seen
+    play.ticks(5.0)
+    (left_s,) = {
+        each.deadline_s
+        for each in play.do(events.DrainAll(9.0))
+        if isinstance(each, commands.Retire) and each.who in (A, B)
+    }
+    assert left_s == pytest.approx(4.0)
+    killed = play.ticks(left_s + KILL_MARGIN_S - TICK_S)
+    assert not [each for each in killed if isinstance(each, commands.Kill)]
+
+
 def test_news_of_the_dead_changes_nothing() -> None:
     """Messages and exits of workers that were reaped, or never were, are late news."""
     play = filled()
