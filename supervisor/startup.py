@@ -221,7 +221,7 @@ class Startup:
             try:
                 parts.shared.take_over(parts.listen, inherited)
                 await parts.shared.open(parts.listen)
-                parts.left.inherited.fit_listeners(parts.listen)
+                parts.left.inherited.fit_listeners(parts.listen, held=parts.left.state.listen)
             except OSError as error:
                 if not parts.left.took_over:
                     raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import field
 
 from gateway.core.address import Address, HostPort, tcp_only
@@ -196,14 +196,17 @@ class InheritedDescriptors:
                     self._drop(f"{kind}.{index}.{gen}", fd)
                 slot.draining.discard(gen)
 
-    def fit_listeners(self, listen: tuple[Address, ...]) -> None:
+    def fit_listeners(self, listen: tuple[Address, ...], *, held: Container[str] = ()) -> None:
         """See to it that the slots have listeners of these addresses, or none.
 
+        ``held``: addresses of the former master. Its workers may hold one whose sockets were lost.
         OSError: an address cannot be bound; nothing has changed, and it may be tried again.
         """
         wanted = tcp_only(listen)
         formers = [slot.listeners for slot in self.slots.values()]
         opened: set[HostPort] = find_bound((fd for each in formers for fd in each.values()), wanted)
+        if any(slot.serves for slot in self.slots.values()):
+            opened.update(each for each in wanted if str(each) in held)
         fitted: dict[int, dict[int, int]] = {}
         try:
             for index, slot in self.slots.items():

@@ -371,7 +371,9 @@ class Fleet:
     def _spawn(self, slot: Slot, reason: str, now: float) -> Worker:
         slot.gen += 1
         who = WorkerId(slot.index, slot.gen)
-        exclusive = slot.index == 0 and not any(each.bound for each in self.slots)
+        # Workers of a former master hold the address, also if their sockets were lost on the way.
+        ours = any(each.bound or each.occupant is not None for each in self.slots)
+        exclusive = slot.index == 0 and not ours
         self._out.append(commands.Spawn(who, exclusive, reason))
         return Worker(who, since=now, beat_at=now)
 

@@ -381,6 +381,27 @@ def test_a_crash_keeps_no_worker_without_all_its_sockets(tmp_path: Path, missing
             assert echoes(address, 10)
 
 
+@pytest.mark.parametrize("lost", [(0, 1), (1,)])
+def test_workers_whose_sockets_are_all_lost_are_replaced(
+    tmp_path: Path, lost: tuple[int, ...]
+) -> None:
+    """The service manager kept no listener of an address: workers hold it until they leave."""
+    second = ("127.0.0.1", free_port())
+    flags = ("--workers=2", f"--listen-addr=127.0.0.1:{second[1]}")
+    with (
+        Backend(echo) as backend,
+        managed(tmp_path, *flags, f"--endpoints={backend.address}") as gateway,
+    ):
+        gateway.manager.end_main(signal.SIGKILL)
+        for slot in (0, 1):
+            for number in lost:
+                gateway.manager.forget(f"listener.{slot}.{number}")
+        gateway.manager.start()
+        gateway.until(lambda status: {each["gen"] for each in status["workers"]} == {2})
+        for address in (gateway.address, second) * 8:
+            assert echoes(address, 10)
+
+
 def test_an_upgrade_that_turns_handover_on_keeps_the_inboxes(tmp_path: Path) -> None:
     """Else after a crash clients would be handed to inboxes that no worker reads."""
     config = tmp_path / "gateway.toml"

@@ -541,6 +541,18 @@ def test_a_stop_gives_no_worker_more_time_than_it_is_waited_for() -> None:
     assert not [each for each in killed if isinstance(each, commands.Kill)]
 
 
+def test_workers_whose_sockets_are_lost_are_replaced_beside_them() -> None:
+    """They hold the address themselves, so it is no other program's; one after the other binds."""
+    left = tuple(events.FormerSlot(slot, 1, bound=False, serving=1) for slot in (0, 1))
+    play = Play(2, left)
+    assert play.seen == [commands.Spawn(WorkerId(0, 2), False, "upgrade")]
+    play.fill()
+    assert commands.Spawn(WorkerId(1, 2), False, "upgrade") in play.seen
+    assert play.seen[-1] == commands.AnnounceReady()
+    for who in (WorkerId(0, 1), WorkerId(1, 1)):
+        assert commands.Retire(who, 30.0, False) in play.seen
+
+
 def test_news_of_the_dead_changes_nothing() -> None:
     """Messages and exits of workers that were reaped, or never were, are late news."""
     play = filled()
