@@ -299,6 +299,7 @@ class WorkerPool:
         now = self._loop.time()
         self._ticker = self._loop.call_at(now + TICK_S, self._tick)
         slots = self._fleet.slots
+        self._sockets.put_back()
         for slot in slots:
             if slot.adopter is not None and (
                 lost := self._sockets.rescue(slot.index, to=slot.adopter.slot)
@@ -355,6 +356,8 @@ class WorkerPool:
             self.failure = ""  # the log's last line has it
         if not self._leaving_workers:
             self._sockets.shared.remove_files()
+            if left := self._sockets.turn_away():
+                self._log.warn("clients turned away at the end", clients=left)
         try:
             self.close()
         finally:

@@ -16,6 +16,7 @@ from gateway.descriptors import (
     receive,
     send,
 )
+from gateway.tcp import arm_reset
 from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
 from supervisor.workers.inherited import InheritedSlot, listener_name
 from supervisor.workers.shared_listeners import SharedListeners
@@ -41,8 +42,9 @@ class Sockets:
         self._descriptor_store = store
         self._inbox_descriptor_store = store if handover else NO_DESCRIPTOR_STORE
         self._slots: dict[int, SlotSockets] = {}
-        self._stranded: deque[tuple[bytes, int]] = deque()
-        """Accepted clients on their way to an adopter: what came with each, and its descriptor."""
+        self._stranded: deque[tuple[int, bytes, int]] = deque()
+        """Accepted clients that no inbox has room for: the slot to whose inbox each belongs, what
+        came with it, and its descriptor."""
 
     def __getitem__(self, index: int) -> SlotSockets:
         return self._slots[index]
@@ -96,7 +98,8 @@ class Sockets:
     def rescue(self, index: int, to: int) -> int:
         """Move the clients in the inbox of a slot without a live worker to its adopter's.
 
-        Returns how many were lost because this process had no descriptor left for them.
+        Where that is full they stay, for the slot's next worker or for the next master. Returns how
+        many were lost because this process had no descriptor left for them.
         """
         slot, lost = self._slots[index], 0
         with contextlib.suppress(BlockingIOError):
@@ -108,16 +111,43 @@ class Sockets:
                     continue
                 if not data and not fds:
                     break
-                self._stranded.extend((data, fd) for fd in fds)
-        while self._stranded:
-            data, fd = self._stranded[0]
-            try:
-                send(self._slots[to].inbox_w, data, [fd])
-            except OSError:
-                break
-            os.close(fd)
-            self._stranded.popleft()
+                if fds and not self._put(to, data, fds[0]):
+                    self._stranded.append((index, data, fds[0]))
+                    self.put_back()
+                    break
         return lost
+
+    def put_back(self) -> None:
+        """Put clients that nobody had room for into the inbox that they were in."""
+        while self._stranded and self._put(*self._stranded[0]):
+            self._stranded.popleft()
+
+    def _put(self, index: int, data: bytes, fd: int) -> bool:
+        """Put a client into a slot's inbox; False: there is no room, and it stays here."""
+        try:
+            send(self._slots[index].inbox_w, data, [fd])
+        except OSError:
+            return False
+        os.close(fd)
+        return True
+
+    def turn_away(self) -> int:
+        """At the end of the gateway: who waits in an inbox gets a reset, and not an end of stream.
+
+        Returns how many those were.
+        """
+        count = len(self._stranded)
+        _reset_all([fd for _, _, fd in self._stranded])
+        self._stranded.clear()
+        for slot in self._slots.values():
+            with contextlib.suppress(OSError, DescriptorsLostError):
+                while has_number_for_one(slot.inbox_r):
+                    data, fds = receive(slot.inbox_r, 128, 1)
+                    if not data and not fds:
+                        break
+                    _reset_all(fds)
+                    count += len(fds)
+        return count
 
     def shut(self) -> None:
         """Shut the listeners down, so that nobody can connect, whoever else holds a duplicate."""
@@ -144,7 +174,7 @@ class Sockets:
                 sock.close()
         self._slots.clear()
         self.shared.close()
-        close_all([fd for _, fd in self._stranded])
+        close_all([fd for _, _, fd in self._stranded])
         self._stranded.clear()
 
     def _listeners(self) -> Iterator[tuple[int, int, socket.socket]]:
@@ -152,3 +182,9 @@ class Sockets:
         for index, slot in self._slots.items():
             for number, sock in enumerate(slot.listeners):
                 yield index, number, sock
+
+
+def _reset_all(fds: list[int]) -> None:
+    for fd in fds:
+        arm_reset(fd)
+    close_all(fds)
