@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import select
 import selectors
 import socket
 import struct
@@ -75,6 +76,8 @@ class NameServer:
         self.trailing = b""
         """Behind every reply."""
         self.edns_queries = 0
+        self.late_s = 0.0
+        """How long it takes to reply over UDP."""
         self.follows_aliases = True
         self.negative_ttl = 5
 
@@ -146,6 +149,8 @@ class NameServer:
                     return
                 if udp in ready:
                     wire, peer = udp.recvfrom(65535)
+                    if select.select([wake_r], [], [], self.late_s)[0]:
+                        return
                     for reply in self._answer(wire, "udp"):
                         udp.sendto(reply, peer)
                 if tcp in ready:

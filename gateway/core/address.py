@@ -162,8 +162,11 @@ def parse_name(text: str) -> str:
 def literal_ip(text: str) -> str | None:
     """The one spelling of a literal IP; None if the text is none.
 
-    An IPv4-mapped IPv6 address becomes the IPv4 address that it stands for.
+    An IPv4-mapped IPv6 address becomes the IPv4 address that it stands for. One with a scope
+    (``%eth0``) is none: whoever dials it would have to look the interface up.
     """
+    if "%" in text:
+        return None
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

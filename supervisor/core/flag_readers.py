@@ -170,7 +170,7 @@ def proxy_peer(text: str) -> str:
 def source_address(text: str) -> str:
     expected = "expected an IP address of this host, without a port"
     literal = literal_ip(text)
-    if literal is None or "%" in literal:
+    if literal is None:
         raise ValueError(expected)
     address = ipaddress.ip_address(literal)
     if address.is_unspecified or address.is_multicast or address == _BROADCAST:

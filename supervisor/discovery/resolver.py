@@ -11,6 +11,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gateway.core.address import HostPort, literal_ip
 from gateway.core.log import Log
@@ -48,7 +49,7 @@ HOSTS_TTL_S = 5.0
 """How long an entry of the hosts file is believed; looking whether the file changed is cheap."""
 
 MAX_LIFETIME_S = 20.0
-"""One question about one name at most, all tries together."""
+"""One question about one name at most, all tries and all aliases together."""
 
 HURRIED_S = 0.5
 """The same for a name of the search list that got no reply the last time."""
@@ -203,9 +204,15 @@ class Resolver:
         """One record type of one absolute name, aliases followed; a Meaning has the records."""
         ttl_s = float("inf")
         async with self._slots:
+            now = asyncio.get_running_loop().time
+            end_at = now() + patience.lifetime_s
             for _ in range(MAX_ALIASES):
+                left_s = end_at - now()
+                if left_s <= 0:
+                    return Failure("timeout, with aliases left to follow")
                 try:
-                    meaning = await self._inquire(name, kind, patience, steps)
+                    left = replace(patience, lifetime_s=left_s)
+                    meaning = await self._inquire(name, kind, left, steps)
                 except BadNameError as error:
                     return Failure(str(error))
                 if isinstance(meaning, GaveUp):

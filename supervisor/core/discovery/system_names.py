@@ -64,7 +64,7 @@ def parse_resolv_conf(
     options: list[str] = []
     for line in text.splitlines():
         match line.split():
-            case ["nameserver", address, *_] if literal_ip(address):
+            case ["nameserver", address, *_] if _is_nameserver(address):
                 nameservers.append(address)
             case ["domain", name, *_]:
                 search = (_name(name),)
@@ -99,6 +99,8 @@ def names_to_try(host: str, conf: ResolvConf) -> tuple[str, ...]:
 class HostsTable:
     """hosts(5): addresses by name; a name may stand on several lines.
 
+    A line whose address has a scope (``fe80::1%eth0``) is skipped, as the C library does.
+
     Made for block lists, which have 100,000 names and few addresses: each address is parsed and
     kept once.
     """
@@ -129,6 +131,13 @@ class HostsTable:
 
 def _name(text: str) -> str:
     return text.lower().removesuffix(".")
+
+
+def _is_nameserver(text: str) -> bool:
+    """Whether it is a literal IP; here alone, one of IPv6 may have a scope (``fe80::1%eth0``)."""
+    host, percent, scope = text.partition("%")
+    scoped = not percent or (":" in host and scope != "" and "%" not in scope)
+    return scoped and literal_ip(host) is not None
 
 
 def _option(options: list[str], name: str, default: int, most: int) -> int:

@@ -189,6 +189,7 @@ def test_one_failed_name_is_not_definite(other: Outcome | None) -> None:
         ((0, 0, 1, ""), "decidedly not available"),
         ((0, 0, 1, "bad\\032name.test"), "no host name"),
         ((0, 0, 1, "-a.test"), "no host name"),
+        ((0, 0, 1, "fe80::1%eth0"), "no host name"),
         ((0, 0, 1, ("x" * 60 + ".") * 5 + "test"), "no host name"),
     ],
 )

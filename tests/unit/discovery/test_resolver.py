@@ -195,6 +195,21 @@ def test_a_long_timeout_leaves_the_next_nameserver_its_turn(
     assert isinstance(outcome, Answer)
 
 
+def test_aliases_one_at_a_time_are_one_question(
+    ns: NameServer, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A nameserver that gives one alias in each reply has no more time than any other."""
+    monkeypatch.setattr("supervisor.discovery.resolver.MAX_LIFETIME_S", 1.0)
+    Path(files.resolv_conf).write_text("options no-aaaa\n")
+    ns.follows_aliases, ns.late_s = False, 0.3
+    for number in range(6):
+        ns.set(f"alias{number}.test", "CNAME", f"alias{number + 1}.test.")
+    ns.set("alias6.test", "A", "10.0.0.1")
+    outcome = ask(ns, files, QuestionKind.HOST, "alias0.test")
+    assert isinstance(outcome, Failure)
+    assert "timeout" in outcome.error
+
+
 def test_ipv6_nameserver(files: Files) -> None:
     """A nameserver may have an IPv6 address."""
     with NameServer("::1") as ns:

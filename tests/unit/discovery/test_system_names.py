@@ -63,6 +63,8 @@ def test_the_domain_of_the_host_is_searched_if_the_file_names_none() -> None:
 def test_an_ipv6_nameserver_keeps_its_scope() -> None:
     """A link-local nameserver is asked over the interface that the file names."""
     assert parse_resolv_conf("nameserver fe80::1%eth0").nameservers == ("fe80::1%eth0",)
+    for nonsense in ("fe80::1%", "fe80::1%a%b", "10.0.0.1%eth0", "%eth0"):
+        assert parse_resolv_conf(f"nameserver {nonsense}") == parse_resolv_conf("")
 
 
 def test_domain_after_search_wins() -> None:
@@ -86,7 +88,7 @@ def test_hosts() -> None:
     """Every name of a line gets its address; comments and nonsense are passed over."""
     text = (
         "127.0.0.1 localhost\n::1 localhost ip6-localhost # loop\n\n# x\nnonsense name\n"
-        "10.0.0.1 Web.test. web\n::ffff:10.0.0.2 web\n10.0.0.1 web\n"
+        "10.0.0.1 Web.test. web\n::ffff:10.0.0.2 web\n10.0.0.1 web\nfe80::1%lo web scoped\n"
     )
     table = HostsTable()
     table.add(text.splitlines())
@@ -95,6 +97,7 @@ def test_hosts() -> None:
     assert table.addresses("web.test") == ("10.0.0.1",)
     assert table.addresses("web") == ("10.0.0.1", "10.0.0.2")
     assert table.addresses("name") == ()
+    assert table.addresses("scoped") == (), "the C library knows no scope here"
 
 
 @given(st.text())
