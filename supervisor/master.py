@@ -281,9 +281,14 @@ class Master:
                 assert_never(message)
 
     def _is_healthy(self) -> bool:
-        """That this is asked proves that the loop turns; the rest is the workers' part."""
+        """That this is asked proves that the loop turns; the rest is the workers' part.
+
+        Before there is a pool, those of a former image serve, and nobody here knows more of them.
+        """
         pool = self._parts.pool
-        return self._parts.shutdown.draining or (pool is not None and pool.any_live)
+        if pool is None:
+            return self._parts.left.took_over
+        return self._parts.shutdown.draining or pool.any_live
 
     def _on_reload(self) -> None:
         self._parts.admin.forget_view()

@@ -37,7 +37,7 @@ from supervisor.handover.state import read_state
 from supervisor.system import kernel_calls, limits
 from supervisor.system.connections import dial_as, find_foreign_source
 from supervisor.system.log import make_log
-from supervisor.system.unix_listener import listen_unix, remove_file
+from supervisor.system.unix_listener import file_id, listen_unix, remove_file, why_not_group
 from supervisor.workers.fork import Birth, Child, fork_workers
 
 LATE_MODULES = (
@@ -87,16 +87,36 @@ def run(config: Config, document: int) -> None:
 def _bind_new(config: Config, state: HandoverState, listen: Sequence[Address]) -> None:
     """Addresses that the running gateway does not have: bind each, and close it again."""
     for address in listen:
-        if str(address) in state.listen:
-            continue
+        known = str(address) in state.listen
         if isinstance(address, UnixAddress):
-            sock, made = listen_unix(address)
-            remove_file(address.path, made)
-            sock.close()
-        else:
+            if not (known and _goes_on(address, state)):
+                sock, made = listen_unix(address)
+                remove_file(address.path, made)
+                sock.close()
+        elif not known:
             open_listener(address, exclusive=True).close()
     for admin in bind_all([each for each in config.admin_addr if each not in state.admin]):
         admin.close()
+
+
+def _goes_on(address: UnixAddress, state: HandoverState) -> bool:
+    """Whether clients still find the running gateway's socket there, or it is not ours to make.
+
+    OSError: its file may not be given the group that it is to have now.
+    """
+    names = [name.split(".") for name in state.descriptors]
+    if address.abstract or any(parts[0] == "lent" for parts in names):
+        return True  # which of them the service manager made is in no name
+    ours = {tuple(parts[2:]) for parts in names if parts[0] == "unix"}
+    try:
+        found = file_id(address.path)
+    except OSError:
+        return False
+    if tuple(map(str, found)) not in ours:
+        return False
+    if why := why_not_group(address):
+        raise OSError(f"cannot listen on {address}: {why}")
+    return True
 
 
 async def _check_tls(config: Config, state: HandoverState) -> None:

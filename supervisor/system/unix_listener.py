@@ -146,6 +146,18 @@ def why_not(address: UnixAddress) -> str:
     return "" if _may_give(path.parent, gid) else _forbidden_group(address)
 
 
+def why_not_group(address: UnixAddress) -> str:
+    """Why a file of ours that is there may not have its group; "" if it may."""
+    try:
+        gid = find_group(address.group)
+        kept = gid is None or os.lstat(address.path).st_gid == gid
+    except UnknownGroupError as error:
+        return str(error.strerror)
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+    return "" if kept or _may_give(Path(address.path).parent, gid) else _forbidden_group(address)
+
+
 def _may_give(directory: Path, gid: int | None) -> bool:
     """Whether a file of ours in the directory may have the group: chown(2), inode(7)."""
     if gid is None or gid == os.getegid() or gid in os.getgroups():

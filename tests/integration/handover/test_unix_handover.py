@@ -175,6 +175,55 @@ def test_an_upgrade_to_an_address_that_cannot_be(tmp_path: Path) -> None:
         assert not os.path.exists(f"{path}.new")
 
 
+@pytest.mark.parametrize("what", ["its directory", "its place", "its group"])
+def test_an_upgrade_that_cannot_have_its_socket_any_more(tmp_path: Path, what: str) -> None:
+    """The file was removed meanwhile, or is to have a group: what cannot be is found out before."""
+    folder, config = tmp_path / "d", tmp_path / "gw.toml"
+    folder.mkdir()
+    config.write_text(f'listen-addr = "unix:{folder}/s"\n')
+    with contextlib.ExitStack() as stack:
+        backend = stack.enter_context(Backend(echo))
+        gateway = stack.enter_context(
+            Gateway(f"--config-file={config}", listen="", endpoints=[backend.address])
+        )
+        gateway.wait_ready()
+        session = stack.enter_context(connect(f"{folder}/s"))
+        talk(session)
+        said = "there is no group nobody-has-this"
+        if what == "its group":
+            config.write_text(f'listen-addr = "unix:{folder}/s,group=nobody-has-this"\n')
+        else:
+            os.unlink(folder / "s")
+        if what == "its directory":
+            folder.rmdir()
+            said = f"there is no directory {folder}"
+        elif what == "its place":
+            other = stack.enter_context(socket.socket(socket.AF_UNIX))
+            other.bind(f"{folder}/s")
+            other.listen()
+            said = "Address already in use"
+        gateway.signal(signal.SIGUSR2)
+        failed = gateway.wait_line("upgrade failed, the old image goes on", 40)
+        assert said in failed["error"]
+        talk(session)
+
+
+def test_an_upgrade_makes_a_socket_anew_whose_file_was_removed(tmp_path: Path) -> None:
+    """Clients find it again, and sessions of before go on."""
+    path = str(tmp_path / "s")
+    with Backend(echo) as backend, contextlib.ExitStack() as stack:
+        gateway = stack.enter_context(Gateway(listen=f"unix:{path}", endpoints=[backend.address]))
+        gateway.wait_ready()
+        session = stack.enter_context(connect(path))
+        talk(session)
+        os.unlink(path)
+        gateway.signal(signal.SIGUSR2)
+        gateway.wait_line(READY, 40, count=2)
+        talk(session)
+        with connect(path) as another:
+            talk(another)
+
+
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     """Wrong usage is exit 2, and names the flag and the value."""
     for value, said in (
