@@ -46,12 +46,11 @@ class SignalActions:
         parts = self._parts
         if parts.shutdown.draining:
             parts.log.warn("no reload now", reason="draining")
-        elif parts.pool is None:
+        elif parts.pool is not None or parts.discovery_loop.is_searching:
+            parts.reloader.ask()  # a start that finds nothing may have been given wrong names
+        else:
             parts.log.info("the reload follows the start")
             parts.reloader.remember()
-            parts.discovery_loop.refresh()  # a start that waits for DNS need not wait any longer
-        else:
-            parts.reloader.ask()
 
     def _log_status(self) -> None:
         for msg, fields in log_lines(make_view(self._parts)):

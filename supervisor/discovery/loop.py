@@ -192,6 +192,11 @@ class DiscoveryLoop:
         """Ask for a resolution of everything now."""
         self._requests.refresh()
 
+    @property
+    def is_searching(self) -> bool:
+        """Whether a start looks for its first endpoints; a reload may give it other targets."""
+        return self._task is not None and not self._started.done()
+
     def check_tls_again(self) -> None:
         """The files of the TLS check changed."""
         if self._targets is not None:
@@ -211,7 +216,8 @@ class DiscoveryLoop:
         Returns when the resolution is over.
 
         Raises ReloadFailedError if the new targets yield no endpoint; then the old ones stay.
-        A DNS failure that leaves the last good endpoints in use is no failed reload.
+        A DNS failure that leaves the last good endpoints in use is no failed reload. A start that
+        has found nothing yet goes on with the new targets, unless they can never yield any.
         """
         await self._requests.try_candidate(config)
 
@@ -324,12 +330,15 @@ class DiscoveryLoop:
                 " expected the address of another program"
             )
         if candidate is not None:
-            if not result.endpoints:
+            waits = not self._started.done() and not self._has_former
+            if not result.endpoints and (result.definite or not waits):
                 if self._targets is not None and self._targets.learn_from(targets):
                     self._requests.resolve_again()
                 raise ReloadFailedError(result.why_nothing(candidate))
             self._config, self._targets = candidate, targets
-            await self._member_sync.reconfigure(candidate, same_targets=same_targets)
+            await self._member_sync.reconfigure(
+                candidate, same_targets=same_targets, ask=bool(result.endpoints) or not waits
+            )
         self._publish(result, adopted=adopted)
         return result
 

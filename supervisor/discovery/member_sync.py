@@ -137,10 +137,11 @@ class MemberSync:
         if self._config.member_sync_s and self._task is None and not self._paused:
             self._task = asyncio.create_task(self._run(), name="member sync")
 
-    async def reconfigure(self, config: Config, *, same_targets: bool) -> None:
+    async def reconfigure(self, config: Config, *, same_targets: bool, ask: bool = True) -> None:
         """An operator reloaded: ask at once, and let another cluster be adopted.
 
         ``same_targets``: False forgets the list, which belongs to targets of before.
+        ``ask``: False leaves the beginning to :meth:`start`, for there is nobody to ask yet.
         """
         self._config = self._questions.config = config
         if not config.member_sync_s:
@@ -150,7 +151,8 @@ class MemberSync:
             self._forgotten += 1
         self._by_operator = True
         self._kick.set()
-        self.start()
+        if ask:
+            self.start()
 
     def set_any_active(self, any_active: bool) -> None:
         """Whether any endpoint is active; while none is, everybody is asked again and again."""
