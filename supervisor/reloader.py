@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from gateway.core.log import Log
 from gateway.core.records import dataclass
@@ -22,14 +23,15 @@ class Steps:
     """What a reload is made of; the master provides it.
 
     ``running()`` is the configuration in use and ``reread()`` makes the new one.
-    ``resolve(config)`` returns when the new targets are resolved. ``apply(config)`` is called for
-    a configuration that can be used, and for no other. ``on_begin()`` and ``on_end(error)`` are
-    called around every reload; ``error`` is None for one that worked.
+    ``resolve(config, on_taken)`` returns when the new targets are resolved; it calls ``on_taken()``
+    for a configuration that can be used, and for no other, before it makes new endpoints known.
+    ``apply(config)`` uses the configuration. ``on_begin()`` and ``on_end(error)`` are called around
+    every reload; ``error`` is None for one that worked.
     """
 
     running: Callable[[], Config]
     reread: Callable[[], Config]
-    resolve: Callable[[Config], Awaitable[None]]
+    resolve: Callable[[Config, Callable[[], None]], Awaitable[None]]
     apply: Callable[[Config], None]
     on_begin: Callable[[], None]
     on_end: Callable[[str | None], None]
@@ -95,8 +97,7 @@ class Reloader:
         try:
             self._steps.on_begin()
             config, needs_restart = keep_fixed(self._steps.running(), self._steps.reread())
-            await self._resolve(config)
-            self._steps.apply(config)
+            await self._resolve_and_apply(config)
         except (ConfigError, ReloadFailedError) as error:
             self._log.error("reload failed", error=str(error))
             return str(error)
@@ -109,16 +110,17 @@ class Reloader:
         )
         return None
 
-    async def _resolve(self, config: Config) -> None:
+    async def _resolve_and_apply(self, config: Config) -> None:
         """Resolve and check TLS, already dialing as the new configuration says.
 
-        An endpoint that requires what is new in it would fail the check of the old one.
+        An endpoint that requires what is new in it would fail the check of the old one. The rest
+        counts for the new endpoints from their first moment, and for those that leave.
         """
         if foreign := find_foreign_source(config):
             raise ReloadFailedError(foreign)
         dial_as(config)
         try:
-            await self._steps.resolve(config)
+            await self._steps.resolve(config, partial(self._steps.apply, config))
         except BaseException:
             dial_as(self._steps.running())
             raise

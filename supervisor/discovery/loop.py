@@ -28,7 +28,7 @@ from supervisor.core.discovery.system_names import Files
 from supervisor.core.discovery.targets import describe_targets, describe_tls_check
 from supervisor.discovery.member_sync import MemberSync, Surroundings
 from supervisor.discovery.publication import OnFound, Publication, source_of
-from supervisor.discovery.requests import ReloadFailedError, Requests
+from supervisor.discovery.requests import ReloadFailedError, Request, Requests
 from supervisor.discovery.resolution import BadTargetError, Targets
 from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.tls_contexts import TlsContexts
@@ -210,16 +210,17 @@ class DiscoveryLoop:
             self._member_sync.set_any_active(any_active)
             self._requests.look_again()
 
-    async def reload(self, config: Config) -> None:
+    async def reload(self, config: Config, on_taken: Callable[[], None] = lambda: None) -> None:
         """Resolve the targets of a new configuration now, and go on with them.
 
-        Returns when the resolution is over.
+        Returns when the resolution is over. ``on_taken()`` is called if they can be used, before
+        their endpoints are made known: whoever hears of these is to know the configuration.
 
         Raises ReloadFailedError if the new targets yield no endpoint; then the old ones stay.
         A DNS failure that leaves the last good endpoints in use is no failed reload. A start that
         has found nothing yet goes on with the new targets, unless they can never yield any.
         """
-        await self._requests.try_candidate(config)
+        await self._requests.try_candidate(config, on_taken)
 
     async def close(self) -> None:
         """End the task. TLS checks under way end in order; waiting reloads are cancelled."""
@@ -293,7 +294,7 @@ class DiscoveryLoop:
         request = self._requests.take()
         force = request.everything or (due.everything and due.at <= now())
         try:
-            result = await self._resolve(request.candidate, force=force, recheck=request.everything)
+            result = await self._resolve(request, force=force)
         except asyncio.CancelledError:
             request.cancel()
             raise
@@ -309,9 +310,9 @@ class DiscoveryLoop:
         request.succeed()
         return result
 
-    async def _resolve(self, candidate: Config | None, *, force: bool, recheck: bool) -> Resolution:
+    async def _resolve(self, request: Request, *, force: bool) -> Resolution:
         """Resolve the current targets, or the candidate's, which replace them if usable."""
-        targets = self._targets
+        targets, candidate = self._targets, request.candidate
         if candidate is not None:
             targets = self._tried = self._make_targets(candidate, before=self._targets)
         assert targets is not None  # noqa: S101 (for the type checker)
@@ -322,7 +323,9 @@ class DiscoveryLoop:
         if not same_targets or (candidate is not None and not candidate.member_sync_s):
             adopted = None
         early = None if candidate else partial(self._publish, adopted=adopted)
-        result = await targets.resolve(force=force, recheck=recheck, publish=early, adopted=adopted)
+        result = await targets.resolve(
+            force=force, recheck=request.everything, publish=early, adopted=adopted
+        )
         if not result.srv and result.loops and (candidate is not None or not self._started.done()):
             name, hit = next(iter(result.loops.items()))
             raise BadTargetError(
@@ -339,6 +342,7 @@ class DiscoveryLoop:
             await self._member_sync.reconfigure(
                 candidate, same_targets=same_targets, ask=bool(result.endpoints) or not waits
             )
+            request.on_taken()
         self._publish(result, adopted=adopted)
         return result
 

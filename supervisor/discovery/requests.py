@@ -30,11 +30,12 @@ Waiter = asyncio.Future[None]
 class Request:
     """All requests that one resolution serves.
 
-    ``candidate``: the configuration of the newest reload. ``everything``: ask and check anew
-    whatever was answered and checked before.
+    ``candidate``: the configuration of the newest reload; ``on_taken()`` is to be called if it is
+    taken. ``everything``: ask and check anew whatever was answered and checked before.
     """
 
     candidate: Config | None = None
+    on_taken: Callable[[], None] = lambda: None
     everything: bool = False
     again: bool = False
     waiters: list[Waiter] = field(default_factory=list)
@@ -80,13 +81,13 @@ class Requests:
         """Something may be due earlier than it was."""
         self._kick.set()
 
-    def try_candidate(self, config: Config) -> Waiter:
+    def try_candidate(self, config: Config, on_taken: Callable[[], None]) -> Waiter:
         """The targets of a new configuration are to be resolved; what is returned says how it went.
 
         It raises ReloadFailedError.
         """
         waiter: Waiter = asyncio.get_running_loop().create_future()
-        self._next.candidate = config
+        self._next.candidate, self._next.on_taken = config, on_taken
         self._next.waiters.append(waiter)
         self.refresh()
         return waiter

@@ -40,8 +40,9 @@ class Gateway:
     def begin(self) -> None:
         self.begun += 1
 
-    async def resolve(self, _config: Config) -> None:
+    async def resolve(self, _config: Config, on_taken: Callable[[], None]) -> None:
         await self.gate.wait()
+        on_taken()
 
     def apply(self, _config: Config) -> None:
         if self.failures:

@@ -126,6 +126,22 @@ def test_a_removed_endpoint_keeps_its_sessions_for_the_grace(
         assert gateway.wait_line("session")["end"] == "removed"
 
 
+def test_a_reload_takes_an_endpoint_away_by_its_own_grace(
+    backends: list[Backend], tmp_path: Path
+) -> None:
+    """One edit of the file changes ``removal-grace`` and ``endpoints``: the new grace counts."""
+    one, two, _ = backends
+    config = tmp_path / "gateway.toml"
+    config.write_text(f'endpoints = "{one.address}"\nremoval-grace = "1h"\n')
+    with running(f"--config-file={config}") as gateway:
+        sock, _name = session(gateway)
+        config.write_text(f'endpoints = "{two.address}"\nremoval-grace = "1s"\n')
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_line("reload complete")
+        wait_until(ended(sock), 10)
+        sock.close()
+
+
 def test_dns_dead_at_start_comes_back(ns: NameServer, backends: list[Backend]) -> None:
     """Started with DNS dead, the gateway becomes ready by itself when DNS returns."""
     publish(ns, (0, 0, backends[0]))

@@ -691,6 +691,26 @@ def test_two_hundred_reloads_are_coalesced(config: Config, files: Files, ns: Nam
     asyncio.run(main())
 
 
+def test_a_reload_is_applied_before_its_endpoints_are_known(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """The rest of it counts for them, and for those that leave; one that fails is not applied."""
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            applied: list[int] = []
+            taken = lambda: applied.append(len(f.told.lists))  # noqa: E731
+            with pytest.raises(ReloadFailedError):
+                await f.it.reload(static(replace(config, discovery_srv=""), "no.test:1"), taken)
+            assert applied == []
+            before = len(f.told.lists)
+            await f.it.reload(static(replace(config, discovery_srv=""), "n3.test:1"), taken)
+            assert applied == [before]
+            assert f.told.names == ["n3.test:1"]
+
+    asyncio.run(main())
+
+
 def test_close_ends_a_waiting_reload(config: Config, files: Files, ns: NameServer) -> None:
     """Whoever waits for a reload when the gateway stops is not left waiting."""
 
