@@ -185,7 +185,7 @@ class DiscoveryLoop:
         try:
             await self._started
         except BaseException:
-            await self.close()
+            await self._end()
             raise
 
     def refresh(self) -> None:
@@ -224,6 +224,11 @@ class DiscoveryLoop:
 
     async def close(self) -> None:
         """End the task. TLS checks under way end in order; waiting reloads are cancelled."""
+        await self._end()
+        self._requests.cancel()
+
+    async def _end(self) -> None:
+        """End the task; a reload that waits is for the next :meth:`start`."""
         parts = [self._member_sync.close()]
         if self._task is not None:
             parts += [each.close() for each in self._all_targets]
@@ -232,7 +237,6 @@ class DiscoveryLoop:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        self._requests.cancel()
 
     async def pause(self) -> None:
         """Ask no member and check no TLS until :meth:`resume`; what is under way may end in order.

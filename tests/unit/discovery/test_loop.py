@@ -711,6 +711,28 @@ def test_a_reload_is_applied_before_its_endpoints_are_known(
     asyncio.run(main())
 
 
+def test_a_reload_outlives_a_start_that_fails(config: Config, files: Files) -> None:
+    """It came while the start looked for names that can never be used; the next attempt does it."""
+    own = static(replace(config, discovery_srv=""), "n1.test:23790")
+    own = replace(own, listen_addr=(HostPort("127.0.0.1", 23790),))
+    good = static(replace(config, discovery_srv=""), "n3.test:1")
+
+    async def main() -> None:
+        fixture = Fixture(own, files)
+        first = asyncio.create_task(fixture.start())
+        await until(lambda: fixture.it.is_searching)
+        await asyncio.sleep(0)  # the first resolution has begun, and asks DNS
+        reload = asyncio.create_task(fixture.it.reload(good))
+        with pytest.raises(BadTargetError):
+            await first
+        await fixture.start()
+        await reload
+        assert fixture.told.names == ["n3.test:1"]
+        await fixture.it.close()
+
+    asyncio.run(main())
+
+
 def test_close_ends_a_waiting_reload(config: Config, files: Files, ns: NameServer) -> None:
     """Whoever waits for a reload when the gateway stops is not left waiting."""
 
