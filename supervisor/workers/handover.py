@@ -79,8 +79,9 @@ def take_over(
 ) -> None:
     """Own the inherited descriptors: sockets and workers of every slot.
 
-    A worker that is to leave may not know it yet, if the former master crashed: it is told. It has
-    the rest of the time that it was given, or ``drain_timeout_s`` if nobody knows of any.
+    A worker that is to leave may not know it yet, if the former master crashed, or if the worker
+    read nothing: it is told. It has the rest of the time that it was given, or ``drain_timeout_s``
+    if nobody knows of any.
     """
     for pidfd in inherited.unready:
         handles.reap_unready(pidfd, inherited.pids[pidfd])
@@ -90,7 +91,7 @@ def take_over(
             rows.inherit(who, child.pid)
             handle = handles.take(who, child, inherited=True)
             handle.leaving = who.gen in left.draining
-            if handle.leaving and not inherited.told_to_drain:
+            if handle.leaving and (who.gen in left.ends_at or not inherited.told_to_drain):
                 ends_at = left.ends_at.get(who.gen, now + drain_timeout_s)
                 drain = messages.Drain(max(ends_at - now, 0.0))
                 handle.channel.send(wire.encode(drain), messages.Drain)

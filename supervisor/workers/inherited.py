@@ -53,7 +53,8 @@ class InheritedDescriptors:
     slots: dict[int, InheritedSlot] = field(default_factory=dict)
     shared: list[InheritedShared] = field(default_factory=list)
     told_to_drain: bool = False
-    """Whether it is certain that those in ``InheritedSlot.draining`` were told to drain."""
+    """Whether an image before us told those in ``InheritedSlot.draining`` to drain, so that they
+    are not given all of the time anew."""
     unready: list[int] = field(default_factory=list)
     """Pidfds of workers that were not ready; nothing else is left of them."""
     unknown: dict[str, int] = field(default_factory=dict)

@@ -155,9 +155,9 @@ class Master:
             self.kept[who] = process
             process.channel.reading = False
             leaving = who.gen in self.inherited.slots[who.slot].draining
-            if leaving and not self.inherited.told_to_drain:
+            ends_at = self.inherited.slots[who.slot].ends_at
+            if leaving and (who.gen in ends_at or not self.inherited.told_to_drain):
                 now = self.world.clock.now
-                ends_at = self.inherited.slots[who.slot].ends_at
                 until = ends_at.get(who.gen, now + self.config.drain_timeout_s)
                 drain = messages.Drain(max(until - now, 0.0))
                 self._send(process, wire.encode(drain), messages.Drain)

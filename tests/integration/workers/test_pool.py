@@ -13,11 +13,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import pytest
+
 from gateway.core import messages
 from gateway.core.address import HostPort
 from gateway.worker import WorkerStart
 from supervisor.core.admin.views import WorkerView
 from supervisor.core.config import Config
+from supervisor.core.workers.worker_id import WorkerId
 from supervisor.workers.inherited import InheritedDescriptors
 from supervisor.workers.pool import Handlers, WorkerPool
 from tests.logbook import Logbook
@@ -344,8 +347,12 @@ def test_the_next_master_takes_over() -> None:
     asyncio.run(play())
 
 
-def test_a_worker_that_was_not_told_to_drain_yet_is_told_by_the_next_master() -> None:
-    """The former one crashed between a successor's Ready and the order to its predecessor."""
+@pytest.mark.parametrize("upgrade", [False, True])
+def test_a_worker_that_was_not_told_to_drain_yet_is_told_by_the_next_master(upgrade: bool) -> None:
+    """The former one crashed between a successor's Ready and the order to its predecessor.
+
+    Or it was replaced by an upgrade while the order waited, because the worker read nothing.
+    """
 
     async def play() -> None:
         async with staged(2) as stage:
@@ -361,7 +368,13 @@ def test_a_worker_that_was_not_told_to_drain_yet_is_told_by_the_next_master() ->
                     named[known] = os.dup(fd)
             stage.pool.leave()
             stage.ended, stage.ready = None, 0
-            inherited = InheritedDescriptors.from_names(named.items())
+            leaving = WorkerId(0, 0)
+            until = asyncio.get_running_loop().time() + 30.0
+            inherited = InheritedDescriptors.from_names(
+                named.items(),
+                draining=[leaving] if upgrade else None,
+                drains_until={leaving: until} if upgrade else None,
+            )
             inherited.identify()
             stage.pool = stage.make(1, inherited)
             stage.pool.start(messages.Snapshot(1, ()))
