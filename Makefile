@@ -15,8 +15,8 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(PATH):/usr/sbin:/sbin
 
 # So many processes run tests side by side; JOBS=1 has them run one after the other. Unit tests
-# take CPU, and collecting them some more in each process; others wait most of the time.
-MOSTLY_WORKING := $(shell echo $$(( $$(nproc) + 1 )))
+# take CPU; others wait most of the time.
+MOSTLY_WORKING := $(shell echo $$(( 2 * $$(nproc) )))
 MOSTLY_WAITING := $(shell echo $$(( 3 * $$(nproc) )))
 side_by_side = $(BIN)/python -m tests.side_by_side --jobs=$(or $(JOBS),$(1))
 one_by_one = $(BIN)/python -m tests.side_by_side --jobs=0
@@ -33,7 +33,7 @@ help:
 	@echo "make run      set up and start the demo (Ctrl-C ends it)"
 	@echo "make test     set up and run the tests; as root this installs packages, APT=no does not"
 	@echo "make test-all the tests with every Python that is found, and the oldest and newest libraries"
-	@echo "make unit     the unit tests alone, without the slow ones"
+	@echo "make unit     the unit tests alone, without the slow ones, with a fifth of the examples"
 	@echo "make cover    the unit tests, with the coverage of core"
 	@echo "make check    style, types, import contracts"
 	@echo "make format   rewrite the sources in the project's style"
@@ -66,10 +66,10 @@ programs: $(VENV)/.tests
 	@tests/provision.sh test $(BIN)
 
 unit: $(VENV)/.tests
-	$(call side_by_side,$(MOSTLY_WORKING)) -m "not alone and not slow" tests/unit
+	GATEWAY_TESTS_EXAMPLES=few $(call side_by_side,$(MOSTLY_WORKING)) -m "not alone and not slow" tests/unit
 
 slow-unit: $(VENV)/.tests
-	$(call side_by_side,$(MOSTLY_WORKING)) -m "slow and not alone" tests/unit
+	GATEWAY_TESTS_EXAMPLES=few $(call side_by_side,$(MOSTLY_WORKING)) -m "slow and not alone" tests/unit
 
 cover: $(VENV)/.tests
 	$(call side_by_side,$(MOSTLY_WORKING)) --coverage -m "not alone and not slow" tests/unit
@@ -94,7 +94,7 @@ format: $(VENV)/.tests
 stress: $(VENV)/.tests
 	@tests/provision.sh test $(BIN)
 	@tests/provision.sh dist $(BIN)
-	GATEWAY_TESTS_LONG=1 $(BIN)/python -m pytest tests/stress $(LONGER)
+	GATEWAY_TESTS_FORK=no GATEWAY_TESTS_LONG=1 $(BIN)/python -m pytest tests/stress $(LONGER)
 
 chaos: $(VENV)/.tests
 	@tests/provision.sh test $(BIN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import Counter
 
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # Machines are shared and slow at times: an example's duration says nothing about the code.
-settings.register_profile("gateway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("gateway")
+PROFILE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("all", PROFILE)
+settings.register_profile("few", PROFILE, max_examples=20)
+settings.load_profile(os.environ.get("GATEWAY_TESTS_EXAMPLES", "all"))
 
 
 # A shell that starts the tests in the background has them ignore SIGINT, and the programs that they

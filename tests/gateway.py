@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from supervisor.cli.admin_client import fetch_status
+from tests import fork_server
 from tests.support import PATIENCE, free_port, wait_until
 
 COMMAND = [str(Path(sys.executable).with_name("etcd-gateway"))]
@@ -60,7 +61,10 @@ class Gateway:
         argv += [f"--workers={workers}", "--log-format=json", ASK_IDLE_ONES_TOO, *flags]
         if endpoints is not None:
             argv.append("--endpoints=" + ",".join(endpoints))
-        self.process = subprocess.Popen(
+        forked = None
+        if argv[0] == COMMAND[0]:
+            forked = fork_server.start(argv, environment(env), self._log)
+        self.process = forked or subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=self._log,

@@ -113,6 +113,7 @@ def test(environment: Environment, tests: Sequence[str], jobs: int, *, quick: bo
     began_at = time.monotonic()
     python = prepare(environment)
     path = f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    variables = {**os.environ, "PATH": path, "GATEWAY_TESTS_FORK": "no"}
     side_by_side = ["tests.side_by_side", f"--jobs={jobs}"]
     if quick:
         parts = [[*side_by_side, "-m", "not alone and not slow"]]
@@ -123,9 +124,7 @@ def test(environment: Environment, tests: Sequence[str], jobs: int, *, quick: bo
     with log.open("w") as output:
         for part in parts:
             argv = [str(python), "-m", *part, *tests]
-            done = subprocess.run(
-                argv, cwd=ROOT, env={**os.environ, "PATH": path}, stdout=output, stderr=output
-            )
+            done = subprocess.run(argv, cwd=ROOT, env=variables, stdout=output, stderr=output)
             passed = passed and done.returncode in (0, 5)  # 5: nothing to run in this part
     text = log.read_text()
     if not passed:

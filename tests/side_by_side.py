@@ -14,10 +14,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+import coverage
 import pytest
 
-OPTIONS = ("--dist=loadfile", "--no-loadscope-reorder")
-"""A module's tests are run by one process, so what the module shares is made once."""
+from tests.suite_processes import SuiteProcesses
 
 MOST_AGAIN = 3
 """So many failed tests, at most, are run again."""
@@ -34,22 +34,32 @@ class Failed:
             self.tests.append(report.nodeid)
 
 
-def run(paths: Sequence[str], *, jobs: int, markers: str, coverage: bool) -> int:
+def run(paths: Sequence[str], *, jobs: int, markers: str) -> int:
     """Returns pytest's exit status, of the last run if there were two."""
-    options = ["-q"]
-    if coverage:
-        options += ["--cov", "--cov-report="]
     failed = Failed()
-    status = pytest.main(
-        [*options, f"--numprocesses={jobs}", *OPTIONS, "-m", markers, *paths], plugins=[failed]
-    )
+    plugins: list[object] = [failed, SuiteProcesses(jobs)] if jobs else [failed]
+    status = pytest.main(["-q", "-m", markers, *paths], plugins=plugins)
     if status != pytest.ExitCode.TESTS_FAILED or not 0 < len(failed.tests) <= MOST_AGAIN:
         return int(status)
     print(f"\nonce more, alone: {', '.join(failed.tests)}", flush=True)
-    again = [sys.executable, "-m", "pytest", *options, *failed.tests]
-    status = subprocess.run([*again, "--cov-append"] if coverage else again, check=False).returncode
+    measuring = ["-m", "coverage", "run", "--parallel-mode"] if coverage.Coverage.current() else []
+    again = [sys.executable, *measuring, "-m", "pytest", "-q", *failed.tests]
+    status = subprocess.run(again, check=False).returncode
     if status == 0:
         print(f"failed at first, passed alone: {', '.join(failed.tests)}")
+    return status
+
+
+def run_measured(paths: Sequence[str], *, jobs: int, markers: str) -> int:
+    """As :func:`run`, and leaves for ``coverage report`` what was covered."""
+    measured = coverage.Coverage(data_suffix=True)
+    measured.start()
+    status = run(paths, jobs=jobs, markers=markers)
+    measured.stop()
+    measured.save()
+    together = coverage.Coverage()
+    together.combine()
+    together.save()
     return status
 
 
@@ -61,7 +71,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("-m", dest="markers", default="", help="as pytest's")
     parser.add_argument("paths", nargs="+")
     options = parser.parse_args(argv)
-    return run(options.paths, jobs=options.jobs, markers=options.markers, coverage=options.coverage)
+    run_them = run_measured if options.coverage else run
+    return run_them(options.paths, jobs=options.jobs, markers=options.markers)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class _Ports:
 
 
 _ports = _Ports()
-_random = random.Random()  # pytest-randomly seeds the module's own alike in every process
+_random = random.SystemRandom()  # a fork has the state of every other one
 
 
 def free_port(host: str = "127.0.0.1") -> int:

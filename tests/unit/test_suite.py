@@ -51,6 +51,22 @@ def test_wrong(number):
 """
 
 
+ENDS_ITS_PROCESS = """
+import os
+
+
+def test_that_ends_its_process():
+    os._exit(3)
+"""
+
+
+LEAVES_A_FILE_OPEN = """
+def test_that_leaves_a_file_open():
+    it = [open(__file__)]
+    it.append(it)
+"""
+
+
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
     """A directory for tests of a suite of its own."""
@@ -92,3 +108,29 @@ def test_a_few_that_failed_run_again_alone(
     told = "failed at first, passed alone: test_it.py::test_beside_others"
     assert (told in done.stdout) == (status == 0)
     assert f"{wrong + 1} failed" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_process_that_ends_fails_the_run_and_others_go_on(suite: Path) -> None:
+    """What ran in it is named, twice because it runs once more; the other modules are run."""
+    (suite / "test_end.py").write_text(ENDS_ITS_PROCESS)
+    for name in ("one", "two"):
+        (suite / f"test_{name}.py").write_text(
+            MODULE.format(log="made", name=name, count=3, mark="")
+        )
+    done = run(suite)
+    assert done.returncode != 0, done.stdout
+    assert "test_end.py::test_that_ends_its_process" in done.stdout
+    assert "ended with exit code 3" in done.stdout
+    assert "1 failed, 6 passed" in done.stdout
+
+
+@pytest.mark.slow
+def test_what_the_last_test_leaves_open_fails_the_run(suite: Path) -> None:
+    """A descriptor that the garbage collector closes is found in a fork too, whoever it was."""
+    text = "[pytest]\nfilterwarnings = error\nmarkers =\n  slow: takes long\n"
+    (suite / "pytest.ini").write_text(text)
+    (suite / "test_it.py").write_text(LEAVES_A_FILE_OPEN)
+    done = run(suite)
+    assert done.returncode != 0, done.stdout
+    assert "ResourceWarning" in done.stdout + done.stderr

@@ -160,7 +160,10 @@ def test_a_peer_that_takes_nothing_is_stalled(admin: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = name_of(listener)
         with running(
-            f"--admin-addr={admin}", "--drain-timeout=0s", endpoints=[endpoint]
+            f"--admin-addr={admin}",
+            "--drain-timeout=0s",
+            "--health-check=off",
+            endpoints=[endpoint],
         ) as gateway:
             with closing(connect(gateway)) as (sock,):
                 server, _ = listener.accept()

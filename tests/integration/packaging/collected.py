@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +15,13 @@ import pytest
 
 from deploy.distribution import trees
 from deploy.distribution.trees import Tree
+from tests.suite_processes import find_shared_directory
 
 
 @contextlib.contextmanager
 def collected_once(factory: pytest.TempPathFactory) -> Iterator[None]:
     """Builds of any process of this run share what the first of them collects."""
-    collect, base = trees.collect, factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    collect, shared = trees.collect, find_shared_directory(factory)
 
     def collect_once(wheel: Path, version: str) -> Tree:
         path = shared / f"collected-{version}"

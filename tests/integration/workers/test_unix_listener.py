@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -191,23 +192,30 @@ def test_clients_beyond_the_limit_wait(path: str, backend: Backend) -> None:
 
 
 def test_sessions_spread_over_the_workers(path: str, backend: Backend) -> None:
-    """Long sessions are even to the last one, as on TCP."""
-    admin = free_port()
+    """Long sessions are even to the last one, as on TCP.
+
+    A worker that gets no CPU is passed over, so on a busy machine it takes a second try.
+    """
+    admin = f"127.0.0.1:{free_port()}"
+
+    def sessions() -> list[int]:
+        return [worker["sessions"] for worker in fetch_status([admin])["workers"]]
+
     with running(
-        f"--admin-addr=127.0.0.1:{admin}", listen=f"unix:{path}", endpoints=[backend.address],
-        workers=4,
-    ):  # fmt: skip
-        clients = [connect(path) for _ in range(40)]
-        for client in clients:
-            talk(client)
-
-        def even() -> bool:
-            document = fetch_status([f"127.0.0.1:{admin}"])
-            return {worker["sessions"] for worker in document["workers"]} <= {9, 10, 11}
-
-        wait_until(even)
-        for client in clients:
-            client.close()
+        f"--admin-addr={admin}", listen=f"unix:{path}", endpoints=[backend.address], workers=4
+    ):
+        seen = []
+        for _ in range(3):
+            with contextlib.ExitStack() as stack:
+                clients = [stack.enter_context(connect(path)) for _ in range(40)]
+                for client in clients:
+                    talk(client)
+                wait_until(lambda: sum(sessions()) == 40)
+                seen.append(sessions())
+            if set(seen[-1]) <= {9, 10, 11}:
+                return
+            wait_until(lambda: sum(sessions()) == 0)
+        raise AssertionError(f"expected 9 to 11 sessions in each worker, got {seen}")
 
 
 def test_a_stop_serves_who_waits(path: str, backend: Backend) -> None:
