@@ -60,6 +60,7 @@ class EndpointTracker:
         self._totals = totals
         self._send = send
         self._publisher: SnapshotPublisher | None = None
+        self._reconfigured: asyncio.Handle | None = None
         self._unknown: frozenset[str] = frozenset()
         self._rebalancer = Rebalancer()
         self._rebalancing = False
@@ -159,11 +160,19 @@ class EndpointTracker:
         ]
 
     def reconfigure(self, config: Config) -> None:
-        """The configuration changed: the workers get it with the next snapshot, at once."""
+        """The configuration changed: the workers get it with the next snapshot, at once.
+
+        Discovery tells of its endpoints, if they are others, before the loop goes on: both are one
+        snapshot, and nothing is said or forgotten of endpoints that are just about to come.
+        """
         self._config = config
         self._follow_policy()
-        self._certificates.ends.retain(self._places())
         self.health.reconfigure(config)
+        self._reconfigured = self._loop.call_soon(self._after_reload)
+
+    def _after_reload(self) -> None:
+        self._certificates.ends.retain(self._places())
+        self._name_unknown()
         if self._publisher is not None:
             self._publisher.publish()
 
@@ -203,6 +212,8 @@ class EndpointTracker:
     async def close(self) -> None:
         if self._publisher is not None:
             self._publisher.cancel()
+        if self._reconfigured is not None:
+            self._reconfigured.cancel()
         await self.health.close()
 
     def _follow_policy(self) -> None:
@@ -215,7 +226,6 @@ class EndpointTracker:
         )
         self._roster.follow(policy, self._loop.time())
         self._watch_members()
-        self._name_unknown()
 
     def _name_unknown(self) -> None:
         """Say which names of --drain-endpoints no endpoint has: one may be misspelled."""

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 from gateway.core.log import Log
 from gateway.core.records import dataclass
@@ -118,9 +117,19 @@ class Reloader:
         """
         if foreign := find_foreign_source(config):
             raise ReloadFailedError(foreign)
+        failures: list[Exception] = []
+
+        def apply() -> None:
+            try:
+                self._steps.apply(config)
+            except Exception as error:  # noqa: BLE001 - who resolved is to go on, whatever fails
+                failures.append(error)
+
         dial_as(config)
         try:
-            await self._steps.resolve(config, partial(self._steps.apply, config))
+            await self._steps.resolve(config, apply)
+            if failures:
+                raise failures[0]
         except BaseException:
             dial_as(self._steps.running())
             raise

@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 
 from gateway.core.endpoint import EndpointState
-from gateway.core.messages import Report
+from gateway.core.messages import Report, Snapshot
 from supervisor.core.admin.totals import Totals
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
@@ -31,7 +31,8 @@ class Stage:
     """One master's tracker, roster and totals."""
 
     def __init__(self, config: Config = QUICK) -> None:
-        log = Logbook()
+        self.log = log = Logbook()
+        self.sent: list[Snapshot] = []
         self.roster = Roster()
         self.totals = Totals()
         self.certificates = CertificateWatch(log)
@@ -41,7 +42,7 @@ class Stage:
             log,
             roster=self.roster,
             totals=self.totals,
-            send=lambda _: None,
+            send=self.sent.append,
             contexts=TlsContexts(),
             certificates=self.certificates,
         )
@@ -169,13 +170,50 @@ def test_the_end_of_a_certificate_that_nothing_looks_at_any_more_is_forgotten() 
         stage.it.on_found((found,))
         show()
         stage.it.reconfigure(by_tls)
+        await asyncio.sleep(0)
         assert not_after() == 5.0
         stage.it.reconfigure(by_tcp)
+        await asyncio.sleep(0)
         assert not_after() is None
         stage.it.on_found((dataclasses.replace(found, srv=True),))
         show()
         stage.it.reconfigure(dataclasses.replace(by_tcp, discovery_srv="test"))
+        await asyncio.sleep(0)
         assert not_after() == 5.0, "the TLS check looks at it"
+        await stage.it.close()
+
+    asyncio.run(main())
+
+
+def test_a_reload_to_other_endpoints_is_one_snapshot() -> None:
+    """No worker knows the new endpoints with the old settings, or the other way round.
+
+    What the TLS check was just shown of them is kept, and none of them counts as unknown.
+    """
+
+    async def main() -> None:
+        old, new = (Discovered(f"{name}:1", name, 1, (DEAD,)) for name in ("old", "new"))
+        stage = Stage()
+        stage.it.on_found((old,))
+        first = stage.it.publish_from_now_on()
+        config = dataclasses.replace(
+            QUICK, proxy_out="v2", health_check="tls", drain_endpoints=("new:1",)
+        )
+        stage.certificates.ends.take(("new:1", DEAD, 1), 5.0, now=0.0)
+        stage.it.reconfigure(config)
+        stage.it.on_found((new,))
+        await asyncio.sleep(0)
+        (snapshot,) = stage.sent
+        assert snapshot.version == first.version + 1
+        assert snapshot.settings.proxy_out == "v2"
+        states = {each.name: each.state for each in snapshot.endpoints}
+        assert states == {"new:1": EndpointState.DRAINING, "old:1": EndpointState.REMOVED}
+        assert stage.log.said("no such endpoint in --drain-endpoints") == []
+        assert stage.certificates.ends.by_endpoint().keys() == {"new:1"}
+        stage.it.reconfigure(dataclasses.replace(config, drain_endpoints=("typo:1",)))
+        await asyncio.sleep(0)
+        assert len(stage.sent) == 2
+        assert len(stage.log.said("no such endpoint in --drain-endpoints")) == 1
         await stage.it.close()
 
     asyncio.run(main())

@@ -21,7 +21,7 @@ class Gateway:
         self.gate = asyncio.Event()
         self.gate.set()
         self.begun = 0
-        self.applied = 0
+        self.applied = self.resolved = 0
         self.ends: list[str | None] = []
         self.log = Logbook()
         self.reloader = Reloader(
@@ -43,6 +43,7 @@ class Gateway:
     async def resolve(self, _config: Config, on_taken: Callable[[], None]) -> None:
         await self.gate.wait()
         on_taken()
+        self.resolved += 1
 
     def apply(self, _config: Config) -> None:
         if self.failures:
@@ -111,6 +112,7 @@ def test_every_failure_ends_the_reload() -> None:
         await gateway.until(lambda: len(gateway.ends) == 5)
         assert gateway.reloader.view.results == {"failed": 4, "complete": 1}
         assert gateway.applied == 1
+        assert gateway.resolved == 5, "a resolution does not fail with what is made of it"
 
     asyncio.run(scenario())
 
