@@ -149,9 +149,10 @@ class NameServer:
                     return
                 if udp in ready:
                     wire, peer = udp.recvfrom(65535)
+                    replies = self._answer(wire, "udp")
                     if select.select([wake_r], [], [], self.late_s)[0]:
                         return
-                    for reply in self._answer(wire, "udp"):
+                    for reply in replies:
                         udp.sendto(reply, peer)
                 if tcp in ready:
                     self._serve_tcp(tcp)

@@ -711,7 +711,7 @@ def test_a_reload_is_applied_before_its_endpoints_are_known(
     asyncio.run(main())
 
 
-def test_a_reload_outlives_a_start_that_fails(config: Config, files: Files) -> None:
+def test_a_reload_outlives_a_start_that_fails(config: Config, files: Files, ns: NameServer) -> None:
     """It came while the start looked for names that can never be used; the next attempt does it."""
     own = static(replace(config, discovery_srv=""), "n1.test:23790")
     own = replace(own, listen_addr=(HostPort("127.0.0.1", 23790),))
@@ -719,9 +719,10 @@ def test_a_reload_outlives_a_start_that_fails(config: Config, files: Files) -> N
 
     async def main() -> None:
         fixture = Fixture(own, files)
+        ns.late_s = 0.5
         first = asyncio.create_task(fixture.start())
+        await until(lambda: ns.asked("n1.test", "A"))
         await until(lambda: fixture.it.is_searching)
-        await asyncio.sleep(0)  # the first resolution has begun, and asks DNS
         reload = asyncio.create_task(fixture.it.reload(good))
         with pytest.raises(BadTargetError):
             await first
