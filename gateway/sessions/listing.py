@@ -21,6 +21,7 @@ from gateway.core.messages import (
 )
 from gateway.core.session_state import Connection, SessionState, idle_s, state_of
 from gateway.core.socket_address import address_text, host_of
+from gateway.core.unix_address import is_unix
 from gateway.sessions.session import Session
 from gateway.sessions.timer import Timer
 from gateway.tcp import own_address_of, peer_of, read_connection
@@ -163,17 +164,17 @@ def _detail_of(row: int, session: Session | HeldBack, now: float) -> SessionDeta
     far = _ask(upstream.fd) if upstream is not None else None
     known = [each for each in (near, far) if each is not None]
     if upstream is None:
-        state, peer = SessionState.DIALING, None
+        state, address = SessionState.DIALING, None
     else:
         state = state_of(known, half_closed=client.ended or upstream.ended)
-        peer = peer_of(upstream.fd)
+        address = _address_of(session.endpoint, upstream.fd)
     return SessionDetail(
         row=row,
         id=_id_of(client.fd, session.started_at),
         client=name,
         via=via,
         endpoint=session.endpoint or None,
-        address=None if peer is None else host_of(peer) or address_text(peer) or None,
+        address=address,
         local=None if upstream is None else address_text(own_address_of(upstream.fd)),
         state=state,
         started_at=session.started_at,
@@ -185,6 +186,11 @@ def _detail_of(row: int, session: Session | HeldBack, now: float) -> SessionDeta
         endpoint_rtt_s=far.rtt_s if far is not None else None,
         endpoint_retransmits=far.retransmits if far is not None else None,
     )
+
+
+def _address_of(endpoint: str, fd: int) -> str | None:
+    """The address dialed; None if the endpoint's connection has just ended."""
+    return endpoint if is_unix(endpoint) else host_of(peer_of(fd)) or None
 
 
 def _ask(fd: int) -> Connection | None:

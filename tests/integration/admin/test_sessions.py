@@ -559,6 +559,26 @@ def test_a_client_of_a_unix_socket_is_listed_with_its_process(admin: str, tmp_pa
             assert (holder["pid"], holder["sessions"]) == (os.getpid(), 1)
 
 
+@pytest.mark.parametrize("abstract", [False, True])
+def test_an_endpoint_on_a_unix_socket_is_listed_as_the_access_log_has_it(
+    admin: str, tmp_path: Path, abstract: bool
+) -> None:
+    """Its address is its name; that of the process behind it is nobody's."""
+    path = f"@{tmp_path.name}" if abstract else str(tmp_path / "endpoint.sock")
+    with (
+        Backend(echo, path=path) as backend,
+        running(f"--admin-addr={admin}", "--access-log", endpoints=[backend.address]) as gateway,
+    ):
+        with closing(connect(gateway)) as (sock,):
+            talk(sock)
+            wait_total(admin, 1)
+            (row,) = ask(admin)["sessions"]
+        line = gateway.wait_line("session")
+        same = ("client", "endpoint", "address", "local")
+        assert [row[key] for key in same] == [line[key] for key in same]
+        assert row["address"] == f"unix:{path}"
+
+
 def test_a_client_that_a_proxy_speaks_for_is_listed_as_itself(admin: str) -> None:
     """``via`` is the proxy; the process at its end is not the client's."""
     with (
