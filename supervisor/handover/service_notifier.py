@@ -25,6 +25,7 @@ class ServiceNotifier:
         self._summary = summary
         self._healthy = healthy
         self._ready = False
+        self._reload_error: str | None = None
         self._watchdog: asyncio.TimerHandle | None = None
 
     def feed_watchdog(self, interval_s: float | None) -> None:
@@ -40,7 +41,7 @@ class ServiceNotifier:
         """Say READY=1 once the descriptor store is complete."""
         await self._notify.barrier()
         self._ready = True
-        self._notify.ready(self._summary())
+        self._notify.ready(self._status())
 
     def tell_reloading(self) -> None:
         """A reload begins. One before READY=1 is a part of the start."""
@@ -50,17 +51,22 @@ class ServiceNotifier:
     def tell_reloaded(self, error: str | None) -> None:
         """Say READY=1 after a reload; that one failed can only be said in the status.
 
-        Not before the start is over: it would be taken for the end of the start.
+        It stays there until one works: the file is not what runs. READY=1 is not said before the
+        start is over, for it would be taken for the end of the start.
         """
-        if not self._ready:
-            return
-        text = self._summary()
-        self._notify.ready(text if error is None else f"reload failed: {error}; {text}")
+        self._reload_error = error
+        if self._ready:
+            self._notify.ready(self._status())
 
     def show_status(self) -> None:
         """Send the status if it has changed."""
         if self._ready and self._notify.enabled:
-            self._notify.status(self._summary())
+            self._notify.status(self._status())
+
+    def _status(self) -> str:
+        text = self._summary()
+        failed = self._reload_error is not None
+        return f"reload failed: {self._reload_error}; {text}" if failed else text
 
     def ask_patience(self) -> None:
         """Ask for more time, because a start or a stop goes on."""

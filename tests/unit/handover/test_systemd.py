@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.descriptors import receive
+from supervisor.handover.service_notifier import ServiceNotifier
 from supervisor.handover.systemd import Notify, take_stored, watchdog_interval_s
 
 
@@ -78,6 +80,38 @@ def test_status_is_said_at_most_once_a_second(systemd: socket.socket) -> None:
         notify.close()
 
     asyncio.run(play())
+
+
+def test_a_reload_that_failed_is_in_the_status_until_one_worked(systemd: socket.socket) -> None:
+    """Whoever looks a minute later is to see that the file on disk is not what runs."""
+    summaries = ["1/1 endpoints active"]
+
+    async def main() -> None:
+        notify = Notify(systemd.getsockname())
+        notifier = ServiceNotifier(notify, summary=lambda: summaries[-1], healthy=lambda: True)
+        told = asyncio.create_task(notifier.tell_ready())
+        await asyncio.sleep(0)
+        os.close(heard(systemd)[1][0])  # it has read everything before the barrier
+        await told
+        notifier.tell_reloaded("no such file")
+        summaries.append("0/1 endpoints active")
+        notifier.show_status()
+        for _ in range(2):  # a timer that is due at once has its turn behind us
+            await asyncio.sleep(0)
+        notifier.tell_reloaded(None)
+        notifier.close()
+
+    asyncio.run(main())
+    texts = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            texts.append(heard(systemd)[0])
+    assert texts == [
+        "READY=1\nSTATUS=1/1 endpoints active",
+        "READY=1\nSTATUS=reload failed: no such file; 1/1 endpoints active",
+        "STATUS=reload failed: no such file; 0/1 endpoints active",
+        "READY=1\nSTATUS=0/1 endpoints active",
+    ]
 
 
 def test_kept_descriptors_come_back_by_name(systemd: socket.socket) -> None:
