@@ -151,5 +151,5 @@ def take_over(slot: Slot, left: events.FormerSlot, now: float, drain_timeout_s: 
             since=now,
             beat_at=now,
             state=WorkerState.DRAINING,
-            due_at=left.ends_at.get(gen, now + drain_timeout_s) + KILL_MARGIN_S,
+            due_at=max(now, left.ends_at.get(gen, now + drain_timeout_s)) + KILL_MARGIN_S,
         )

@@ -524,6 +524,15 @@ def test_a_worker_that_drains_keeps_the_time_that_it_was_given() -> None:
     assert commands.Kill(WorkerId(0, 2), "deadline") not in play.seen
 
 
+def test_a_worker_whose_time_is_over_is_cut_before_it_is_killed() -> None:
+    """No master was there for longer than it had: it may have heard of nothing, and is told now."""
+    left = (events.FormerSlot(0, 4, bound=True, serving=4, draining=(3,), ends_at={3: 20.0}),)
+    play = Play(1, left)
+    kill = commands.Kill(WorkerId(0, 3), "deadline")
+    assert kill not in [*play.seen, *play.ticks(KILL_MARGIN_S - TICK_S)]
+    assert kill in play.ticks(3 * TICK_S)
+
+
 def test_a_stop_gives_no_worker_more_time_than_it_is_waited_for() -> None:
     """One that drains already is told what is left of its time: it believes the newest order."""
     play = filled(drain_timeout_s=9.0)
