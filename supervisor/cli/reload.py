@@ -30,8 +30,8 @@ def run(admin_addrs: Sequence[str]) -> int:
         return _fail(str(error))
     if before["state"] == "draining":
         return _fail("the gateway is draining and reloads no more")
-    if before["state"] == "starting" and not before["slots"]:
-        return _fail("the gateway is still looking for its endpoints; restart it instead")
+    if before["state"] == "starting" and not before["listen"]:
+        return _fail("the gateway is still looking for its listen addresses; restart it instead")
     pid = before["pid"]
     if not _is_master(pid):
         return _fail(

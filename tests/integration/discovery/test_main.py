@@ -126,6 +126,24 @@ def test_a_removed_endpoint_keeps_its_sessions_for_the_grace(
         assert gateway.wait_line("session")["end"] == "removed"
 
 
+def test_reload_waits_for_a_start_that_finds_nothing(
+    ns: NameServer, backends: list[Backend], tmp_path: Path
+) -> None:
+    """The command does what the signal does, and says how it ended."""
+    config, admin = tmp_path / "gateway.toml", f"--admin-addr=unix:{tmp_path}/admin"
+    config.write_text('endpoints = "typo.example.test:1"\n')
+    ns.faults["typo.example.test"] = Fault.SERVFAIL
+    with Gateway(f"--nameserver={ns.address}", f"--config-file={config}", admin) as gateway:
+        gateway.wait_line("admin address is open")
+        config.write_text('endpoints = "absent.example.test:1"\n')
+        failed = run_command("reload", admin)
+        assert failed.returncode == 1
+        assert "reload failed: " in failed.stderr
+        config.write_text(f'endpoints = "{backends[0].address}"\n')
+        assert run_command("reload", admin).returncode == 0
+        gateway.wait_ready()
+
+
 def test_a_reload_takes_an_endpoint_away_by_its_own_grace(
     backends: list[Backend], tmp_path: Path
 ) -> None:
