@@ -342,10 +342,11 @@ class DiscoveryLoop:
                 if self._targets is not None and self._targets.learn_from(targets):
                     self._requests.resolve_again()
                 raise ReloadFailedError(result.why_nothing(candidate))
-            self._config, self._targets = candidate, targets
             await self._member_sync.reconfigure(
                 candidate, same_targets=same_targets, ask=bool(result.endpoints) or not waits
             )
+            # From here on nothing waits: nobody sees the one without the other.
+            self._config, self._targets = candidate, targets
             request.on_taken()
         self._publish(result, adopted=adopted)
         return result
