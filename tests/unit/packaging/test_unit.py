@@ -73,6 +73,16 @@ def test_no_unit_has_a_folder_in_another_ones(kind: str) -> None:
     assert len({folder.partition("/")[0] for folder in folders}) == len(UNITS) == 2
 
 
+@pytest.mark.parametrize("drop_in", DROP_INS, ids=lambda path: path.name)
+def test_no_default_of_a_drop_in_is_beaten_by_the_sample_of_variables(drop_in: Path) -> None:
+    """A variable in /etc/default/etcd-gateway beats the drop-in, unless that takes it away."""
+    lines = drop_in.read_text().splitlines()
+    meant = {m[1] for line in lines if (m := re.match(r"Environment=GATEWAY_DEFAULT_(\w+)=", line))}
+    gone = {m[1] for line in lines if (m := re.match(r"UnsetEnvironment=GATEWAY_(\w+)", line))}
+    sample = (ROOT / "deploy/etcd-gateway.default").read_text()
+    assert meant & set(re.findall(r"^GATEWAY_(\w+)=", sample, re.MULTILINE)) <= gone
+
+
 @needs_systemd
 @pytest.mark.parametrize("drop_in", DROP_INS, ids=lambda path: path.name)
 def test_systemd_accepts_the_drop_in(drop_in: Path, tmp_path: Path) -> None:
@@ -130,3 +140,10 @@ def test_the_readme_installs_the_command_where_the_unit_looks() -> None:
     """The unit names no path, so systemd looks in /usr/local/bin, where the README puts it."""
     assert read(SYSTEMD / "etcd-gateway.service")["Service"]["ExecStart"] == "etcd-gateway start"
     assert "/usr/local/bin/etcd-gateway" in (ROOT / "README.md").read_text()
+
+
+def test_pages_have_no_option_that_is_newer_than_the_unit() -> None:
+    """systemd 252 renamed one of ``systemctl kill``, and still knows it by its old name."""
+    pages = [*(ROOT / "docs").glob("*.md"), *SYSTEMD.glob("*.md"), ROOT / "README.md"]
+    told = {page.name: page.read_text() for page in pages if page.name != "promises.md"}
+    assert [name for name, text in told.items() if "--kill-whom" in text] == []
