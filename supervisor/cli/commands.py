@@ -270,13 +270,24 @@ def _find_admin(flags: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
         report(f"warning: {name} is not a variable of the gateway, did you mean {meant}?")
     if config.admin_addr:
         return config.admin_addr
-    if "admin-addr" not in flags and os.path.exists(UNIT_SOCKET):
+    if "admin-addr" not in flags and _may_be_there(UNIT_SOCKET):
         return (f"unix:{UNIT_SOCKET}",)
     raise click.UsageError(
         f"--admin-addr is not set and there is no {UNIT_SOCKET}: expected the address at which the "
         f"gateway serves its status (or {BY_NAME['admin-addr'].variable}, or admin-addr in the "
         "config file)"
     )
+
+
+def _may_be_there(path: str) -> bool:
+    """Whether the file is there; also if only others may know, whose refusal then is the answer."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _explain(error: click.ClickException | ConfigError) -> str:

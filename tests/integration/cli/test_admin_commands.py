@@ -21,8 +21,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from supervisor.cli import admin_client
+from supervisor.cli import admin_client, commands
 from supervisor.cli import reload as reload_command
+from supervisor.cli import sessions as sessions_command
 from supervisor.cli import status as status_command
 from tests.admin_double import NAMES, AdminDouble
 from tests.gateway import COMMAND
@@ -266,6 +267,27 @@ def test_reload_waits_for_the_outcome(
     assert capsys.readouterr().err == (
         "etcd-gateway: reload failed: config file: unknown key 'bogus'\n"
     )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+@pytest.mark.parametrize("command", ["status", "sessions", "reload"])
+def test_the_socket_of_the_unit_is_for_root(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Who may not look at it is told so, and not that there is none."""
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    monkeypatch.setattr(commands, "UNIT_SOCKET", str(private / "admin.sock"))
+    monkeypatch.delenv("GATEWAY_ADMIN_ADDR", raising=False)
+    assert sessions_command  # imported, as the others: who is nobody cannot
+    assert commands.run([command]) == 2
+    assert "there is no" in capfd.readouterr().err
+    os.seteuid(65534)
+    try:
+        assert commands.run([command]) == (1 if command == "reload" else 4)
+    finally:
+        os.seteuid(0)
+    assert f"unix:{private / 'admin.sock'}: Permission denied" in capfd.readouterr().err
 
 
 def test_reload_of_nobody_or_of_a_draining_gateway_fails(
