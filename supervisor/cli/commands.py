@@ -264,8 +264,12 @@ def _by_flag(given: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]
 
 
 def _find_admin(flags: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Where the running gateway answers: as configured, else where the shipped unit has it."""
-    config = settings.load(flags, only=_FINDING)
+    """Where the running gateway answers: as configured, else where the shipped unit has it.
+
+    The config file is read only where it has a say: it may be one that not everybody may read.
+    """
+    told = flags.get("admin-addr") or os.environ.get(BY_NAME["admin-addr"].variable)
+    config = settings.load(flags, only=("admin-addr",) if told else _FINDING)
     for name, meant in config.misspelled:
         report(f"warning: {name} is not a variable of the gateway, did you mean {meant}?")
     if config.admin_addr:

@@ -27,7 +27,7 @@ def load(flags: Mapping[str, Sequence[str]], only: Collection[str] = BY_NAME.key
     ``flags`` holds the texts of the flags that were given. ``only`` names the flags that matter to
     the command; the values of the others are not read.
     """
-    path = find_config_file(flags, os.environ)
+    path = find_config_file(flags, os.environ) if "config-file" in only else ""
     document = read_document(path, source=_source_of("config-file", flags)) if path else {}
     config = build(flags, os.environ, document, document_name=path, only=only)
     for name in _PEM_FLAGS:

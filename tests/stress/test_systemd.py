@@ -251,6 +251,7 @@ def test_files_that_only_root_may_read(machine: Machine, ground: Field) -> None:
             pass
         # The config file alone names the endpoint; a file that cannot be read refuses the start.
         assert [each["endpoint"] for each in ground.status()["endpoints"]] == ["127.0.0.1:2379"]
+        machine.ctl("reload", UNIT)
     finally:
         machine.path(CONFIG).unlink()
 

@@ -290,6 +290,18 @@ def test_the_socket_of_the_unit_is_for_root(
     assert f"unix:{private / 'admin.sock'}: Permission denied" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("by_flag", [True, False])
+def test_whoever_is_told_the_address_reads_no_config_file(
+    double: AdminDouble, by_flag: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It may be one that only the gateway, or only root, may read."""
+    monkeypatch.setenv("GATEWAY_CONFIG_FILE", str(tmp_path / "unreadable"))
+    assert commands.run(["status"]) == 2
+    if not by_flag:
+        monkeypatch.setenv("GATEWAY_ADMIN_ADDR", double.address)
+    assert commands.run(["status", *[f"--admin-addr={double.address}"] * by_flag]) == 0
+
+
 def test_reload_of_nobody_or_of_a_draining_gateway_fails(
     double: AdminDouble, capsys: pytest.CaptureFixture[str]
 ) -> None:
