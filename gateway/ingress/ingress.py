@@ -19,6 +19,7 @@ from gateway.core.log import Log
 from gateway.core.messages import Settings
 from gateway.core.socket_address import SocketAddress
 from gateway.ingress.accept_rate import AcceptRate
+from gateway.ingress.freed_places import FreedPlaces
 from gateway.ingress.handoff import Handoff
 from gateway.ingress.listener import Acceptor
 from gateway.ingress.listener_set import ListenerSet
@@ -70,6 +71,7 @@ class Ingress:
         self._has_unix_clients = bool(shared or lent)
         self._inbox = inbox
         self._on_empty = on_empty
+        self._freed = FreedPlaces(poller, log, self._give_place_away)
         self._handoff = Handoff(scoreboard, row=row, slot=slot, inbox=inbox, peers=peers)
         self._quota = Quota(
             scoreboard,
@@ -77,6 +79,7 @@ class Ingress:
             counters=counters,
             budget=budget,
             serve=self._serve,
+            over=lambda: self._freed.waiting,
             closing=poller.closing,
             in_flight=self._handoff.in_flight,
             reclaim=sessions.relay.pipes.close_spare,
@@ -213,8 +216,15 @@ class Ingress:
         self._publish_sessions()
 
     def session_ended(self) -> None:
-        """One session is over: its place goes to whoever waited longest, here or elsewhere."""
+        """One session is over: its place is given away."""
         self._ended += 1
+        if self._quota.max_sessions:
+            self._freed.add()
+        else:
+            self._give_place_away()
+
+    def _give_place_away(self) -> None:
+        """To whoever waited longest, here or elsewhere."""
         self._publish_sessions()
         slot = self._quota.next_in_line()
         if slot is None or not self._handoff.offer_place(slot):
@@ -230,7 +240,8 @@ class Ingress:
             self._on_empty()
 
     def _publish_sessions(self) -> None:
-        self._scoreboard.set_sessions(self._row, self._counters.sessions + self._received)
+        sessions = self._counters.sessions + self._freed.waiting + self._received
+        self._scoreboard.set_sessions(self._row, sessions)
 
     # -- the slot, its inbox and the other slots --------------------------------------------
 

@@ -31,6 +31,7 @@ class Quota:
     """Admits clients; owns those that it holds back.
 
     ``max_sessions`` is of the whole gateway, 0 for none of ours. ``serve(fd)`` starts a session.
+    ``over()``: sessions that are over and still have their place.
     ``closing``: descriptors that are not in use any more but not closed yet.
     ``in_flight()``: clients that are on their way from one worker to another.
     ``reclaim()``: close what is only kept for later use. ``close_client(fd)``: turn one away.
@@ -44,6 +45,7 @@ class Quota:
         counters: WorkerCounters,
         budget: DescriptorBudget,
         serve: Callable[[int], None],
+        over: Callable[[], int] = lambda: 0,
         closing: Sized = (),
         in_flight: Callable[[], int] = lambda: 0,
         reclaim: Callable[[], None] = lambda: None,
@@ -54,6 +56,7 @@ class Quota:
         self._counters = counters
         self._budget = budget
         self._serve = serve
+        self._over = over
         self._closing = closing
         self._in_flight = in_flight
         self._reclaim = reclaim
@@ -165,5 +168,5 @@ class Quota:
         """Whether the limit allows one more; if so it is ours, and serving it counts the same."""
         if not self.max_sessions:
             return True
-        own = self._counters.sessions
+        own = self._counters.sessions + self._over()
         return self._scoreboard.claim(self._row, own + 1, self.max_sessions)

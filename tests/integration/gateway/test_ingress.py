@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -253,3 +255,43 @@ def test_many_in_the_inbox_meet_no_endpoint_while_descriptors_are_short() -> Non
         for ours, _ in pairs:
             ours.close()
         plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
+
+
+class Watch:
+    """Notes, whenever this process connects a socket, whether ``server`` is still held open."""
+
+    def __init__(self) -> None:
+        self.server: socket.socket | None = None
+        self.held_open: list[bool] = []
+        sys.addaudithook(self._hear)  # it stays for good, and hears nothing without a server
+
+    def _hear(self, event: str, _arguments: object) -> None:
+        if event == "socket.connect" and self.server is not None:
+            self.held_open.append(not select.select([self.server], [], [], 0)[0])
+
+
+def test_a_place_is_free_when_nothing_is_left_of_its_session() -> None:
+    """The endpoint never holds one connection more than --max-sessions, not for a moment."""
+    watch = Watch()
+    with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
+        plane.ask(lambda: entry.ingress.apply(Settings(max_sessions=1)))
+        plane.ask(entry.ingress.start)
+        clients = []
+        for _ in range(2):
+            ours, theirs = socket.socketpair()
+            clients.append(ours)
+            send(entry.sender, b"+", [theirs.fileno()])
+            theirs.close()
+        clients[0].sendall(b"first")
+        with backend.accept() as server:
+            assert server.recv(5) == b"first"
+            server.sendall(b"unread")
+            wait_until(lambda: select.select(clients[:1], [], [], 0)[0])
+            wait_until(entry.ingress.clients_held_back)
+            watch.server = server
+            clients[0].close()
+            with backend.accept():
+                watch.server = None
+        clients[1].close()
+        plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
+    assert watch.held_open == [False]
