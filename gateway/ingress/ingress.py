@@ -258,6 +258,8 @@ class Ingress:
         self._ended = 0
         if self._inbox_full:
             self._go_on_with_inbox()
+        elif self._left:  # a worker that had not seen yet that we leave may have sent us one
+            self._empty_inbox()
         if self._quota.max_sessions:  # places that nobody offered us, and new clients
             self._use_places()
             self._note_waiting(time.monotonic_ns())

@@ -295,3 +295,21 @@ def test_a_place_is_free_when_nothing_is_left_of_its_session() -> None:
         clients[1].close()
         plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
     assert watch.held_open == [False]
+
+
+def test_who_was_handed_over_too_late_does_not_wait_for_the_end_of_a_drain() -> None:
+    """The sender looked before we left, and sent after."""
+    with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
+        plane.ask(lambda: entry.ingress.apply(plane.settings))
+        plane.ask(entry.ingress.start)
+        with entry.connect(), backend.accept():
+            plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
+            ours, theirs = socket.socketpair()
+            with ours:
+                send(entry.sender, b"+", [theirs.fileno()])
+                theirs.close()
+                ours.sendall(b"hi")
+                plane.ask(lambda: entry.ingress.tick(0.1))
+                with backend.accept() as server:
+                    assert server.recv(10) == b"hi"
+        wait_until(lambda: entry.emptied == 1)
