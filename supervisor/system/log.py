@@ -155,8 +155,6 @@ class _Output:
         if self._console:
             line = to_console_line(record, room, stamp=not self._journal, colour=self._colour)
         else:
-            if self._journal:  # the journal has its own timestamps
-                del record["ts"]
             line = to_json_line(record, room)
         sink.write(prefix + line)
 
