@@ -47,7 +47,7 @@ class SessionLister:
             return await self._make_page(query, with_processes=with_processes)
 
     async def _make_page(self, query: SessionQuery, *, with_processes: bool) -> SessionPage:
-        fold = SessionFold(query)
+        fold = SessionFold(query, with_processes=with_processes)
         until = asyncio.get_running_loop().time() + WORKERS_S
         pool = self._pool()
         missing: dict[WorkerId, str] = {}
@@ -80,6 +80,7 @@ class SessionLister:
             rows=[(who, details[who, row]) for who, row in rows if (who, row) in details],
             clients=holders.top(),
             processes=processes,
+            with_processes=with_processes,
             missing=[
                 f"worker {who.slot}, generation {who.gen}: {why}"
                 for who, why in sorted(missing.items())

@@ -25,6 +25,11 @@ def pid_in(client: str) -> int | None:
     return int(found[1]) or None if found is not None else None
 
 
+def leave_out_process(client: str) -> str:
+    """The name of a client for those who may not know the processes of this host."""
+    return "unix:" if _UNIX_CLIENT.match(client) else client
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
     """Who holds a client's socket. ``unit``: its systemd unit, or its container's scope."""

@@ -16,7 +16,7 @@ from typing import Any
 from gateway.core import json_codec
 from gateway.core.messages import SessionDetail, SessionSlice
 from gateway.core.records import dataclass
-from supervisor.core.admin.session_holders import Process, host_part
+from supervisor.core.admin.session_holders import Process, host_part, leave_out_process
 from supervisor.core.workers.worker_id import WorkerId
 
 DEFAULT_LIMIT = 1000
@@ -38,8 +38,10 @@ class QueryError(Exception):
     """The question cannot be answered; the text says what was wrong and what was expected."""
 
 
-Key = tuple[float, int, int, str]
-"""Where a row stands in the list: what it is sorted by, then slot, generation and client."""
+Key = tuple[float, float, int, int, str]
+"""Where a row stands in the list: what it is sorted by, when the session began, slot, generation
+and client. The client alone does not tell sessions apart: a process has one name on a UNIX socket.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,17 +89,17 @@ def _read_limit(text: str) -> int:
 
 def _read_place(text: str, sort: Sort) -> Key:
     try:
-        sorted_by, value, slot, gen, client = json_codec.loads(
+        sorted_by, value, started_at, slot, gen, client = json_codec.loads(
             base64.b64decode(text, altchars=b"-_", validate=True)
         )
-        types = type(value), type(slot), type(gen), type(client)
-        if sorted_by != sort or types != (float, int, int, str):
+        types = type(value), type(started_at), type(slot), type(gen), type(client)
+        if sorted_by != sort or types != (float, float, int, int, str):
             raise ValueError
     except (ValueError, TypeError, binascii.Error):
         raise QueryError(
             f"next {text!r:.80}: expected what the page before gave, with the same sort"
         ) from None
-    return value, slot, gen, client
+    return value, started_at, slot, gen, client
 
 
 def write_place(sort: Sort, place: Key) -> str:
@@ -108,11 +110,13 @@ def write_place(sort: Sort, place: Key) -> str:
 class SessionFold:
     """Takes the slices of all workers, and keeps the rows of one page and what all have in common.
 
-    ``total`` counts all rows that match, those of other pages too.
+    ``total`` counts all rows that match, those of other pages too. ``with_processes``: as in
+    :class:`SessionPage`.
     """
 
-    def __init__(self, query: SessionQuery) -> None:
+    def __init__(self, query: SessionQuery, *, with_processes: bool = True) -> None:
         self._query = query
+        self._with_processes = with_processes
         self._best: list[tuple[Key, WorkerId, int]] = []
         self._overflown = False
         self.total = 0
@@ -124,7 +128,10 @@ class SessionFold:
     def add(self, who: WorkerId, rows: SessionSlice) -> None:
         by_age = self._query.sort is Sort.AGE
         after = self._query.after
-        summaries = zip(rows.started_at, rows.moved, rows.clients, strict=True)
+        clients: Iterable[str] = rows.clients
+        if not self._with_processes:
+            clients = map(leave_out_process, rows.clients)
+        summaries = zip(rows.started_at, rows.moved, clients, strict=True)
         for row, (started_at, moved, client) in enumerate(summaries, rows.first):
             if not client:  # it has ended
                 continue
@@ -132,7 +139,8 @@ class SessionFold:
             self.hosts[host_part(client)] += 1
             if len(self.clients) < MOST_CLIENTS:
                 self.clients.append(client)
-            key = (started_at if by_age else float(-moved), who.slot, who.gen, client)
+            value = started_at if by_age else float(-moved)
+            key = (value, started_at, who.slot, who.gen, client)
             if after is None or key > after:
                 self._best.append((key, who, row))
         if len(self._best) > 2 * self._query.limit:
@@ -158,7 +166,8 @@ class SessionPage:
 
     ``missing``: why the list is not complete, a text for each worker.
 
-    ``processes``: by client, as far as they are known and may be told.
+    ``with_processes``: whether the asker may know the processes of the clients; ``processes`` are
+    those that are known, by client.
     """
 
     query: SessionQuery
@@ -169,6 +178,7 @@ class SessionPage:
     rows: Sequence[tuple[WorkerId, SessionDetail]]
     clients: Sequence[Mapping[str, Any]]
     processes: Mapping[str, Process] = field(default_factory=dict)
+    with_processes: bool = True
     missing: Sequence[str] = ()
 
     def head(self) -> dict[str, Any]:
@@ -189,10 +199,13 @@ class SessionPage:
         """One of ``sessions``. The rates are means since the session began."""
         age_s = max(self.now - detail.started_at, 0.0)
         process = self.processes.get(detail.client) if detail.via is None else None
+        client, via = detail.client, detail.via
+        if not self.with_processes:
+            client, via = leave_out_process(client), via and leave_out_process(via)
         return {
             "id": f"{who.slot}.{who.gen}.{detail.id}",
-            "client": detail.client,
-            "via": detail.via,
+            "client": client,
+            "via": via,
             "endpoint": detail.endpoint,
             "address": detail.address,
             "local": detail.local,

@@ -56,7 +56,7 @@ def test_a_question_without_parameters_is_for_the_oldest_sessions() -> None:
 
 def test_a_question_may_have_each_parameter_once() -> None:
     """What is asked is what is read, and a place survives its way through a client."""
-    place = (-12.0, 1, 3, "[2001:db8::1]:5")
+    place = (-12.0, 5.5, 1, 3, "[2001:db8::1]:5")
     text = write_place(Sort.BYTES, place)
     pairs = [("endpoint", "a:1"), ("limit", "5"), ("sort", "bytes"), ("next", text)]
     assert read_query(pairs) == SessionQuery(endpoint="a:1", limit=5, sort=Sort.BYTES, after=place)
@@ -84,9 +84,9 @@ def test_a_limit_beyond_a_page_is_a_page() -> None:
         ("next", "W10=", "expected what the page before gave"),
         ("next", "bnVsbA==", "expected what the page before gave"),
         ("next", "Nw==", "expected what the page before gave"),
-        ("next", write_place(Sort.BYTES, (1.0, 0, 1, "a")), "with the same sort"),
-        ("next", write_place(Sort.AGE, (1, 0, 1, "a")), "expected what the page before gave"),
-        ("next", write_place(Sort.AGE, (1.0, 0, 1, 5)), "expected what the page before gave"),  # type: ignore[arg-type]
+        ("next", write_place(Sort.BYTES, (1.0, 1.0, 0, 1, "a")), "with the same sort"),
+        ("next", write_place(Sort.AGE, (1, 1.0, 0, 1, "a")), "expected what the page before gave"),
+        ("next", write_place(Sort.AGE, (1.0, 1.0, 0, 1, 5)), "expected what the page before gave"),  # type: ignore[arg-type]
     ],
 )
 def test_a_question_that_makes_no_sense_says_what_was_expected(
@@ -140,14 +140,21 @@ def test_sessions_that_ended_are_not_listed() -> None:
     ),
     st.integers(1, 7),
     st.sampled_from(Sort),
+    st.booleans(),
 )
 def test_pages_have_every_session_once(
-    sessions: list[tuple[int, int, WorkerId]], limit: int, sort: Sort
+    sessions: list[tuple[int, int, WorkerId]], limit: int, sort: Sort, of_one_process: bool
 ) -> None:
-    """Page after page in one order, whatever is equal, with the same total on each."""
+    """Page after page in one order, whatever is equal, with the same total on each.
+
+    Sessions of one process on a UNIX socket differ by nothing but their beginning.
+    """
     by_worker: dict[WorkerId, list[tuple[float, int, str]]] = {FIRST: [], SECOND: []}
     for n, (started_at, moved, who) in enumerate(sessions):
-        by_worker[who].append((float(started_at), moved, f"10.0.0.1:{n}"))
+        if of_one_process:
+            by_worker[who].append((started_at + n / 100, moved, "unix:pid=5,uid=0"))
+        else:
+            by_worker[who].append((float(started_at), moved, f"10.0.0.1:{n}"))
     seen: list[tuple[WorkerId, int]] = []
     pairs = [("limit", str(limit)), ("sort", sort.value)]
     following: str | None = ""
@@ -286,3 +293,25 @@ def test_a_client_of_a_unix_socket_has_its_process_in_its_name(
 def test_connections_of_a_host_count_together(client: str, host: str) -> None:
     """The port is left out; what has none stays as it is."""
     assert session_holders.host_part(client) == host
+
+
+def test_who_asks_over_the_network_learns_of_no_process_on_a_unix_socket() -> None:
+    """Neither from a row, nor from who holds most, nor from the place of the next page."""
+    fold = SessionFold(SessionQuery(limit=1), with_processes=False)
+    name = "unix:pid=9,uid=0"
+    fold.add(FIRST, rows(0, (5.0, 0, name), (7.0, 0, name)))
+    place = fold.page()[1]
+    assert place is not None
+    assert read_query([("next", place)]).after == (5.0, 5.0, 0, 1, "unix:")
+    assert fold.hosts == {"unix:": 2}
+    page = SessionPage(
+        query=SessionQuery(), now=100.0, listen=[], total=1, next=None,
+        rows=[], clients=[], with_processes=False,
+    )  # fmt: skip
+    for session, seen in (
+        (detail(name), ("unix:", None)),
+        (detail("10.0.0.1:5", via=name), ("10.0.0.1:5", "unix:")),
+        (detail("10.0.0.1:5", via="10.0.0.2:6"), ("10.0.0.1:5", "10.0.0.2:6")),
+    ):
+        row = page.row(FIRST, session)
+        assert (row["client"], row["via"]) == seen
