@@ -26,7 +26,7 @@ LONGER = $(shell grep -rlE "tests.long_tests|import .*TRIED" tests/integration -
 
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 
-.PHONY: help run test programs test-all unit slow-unit cover check format stress simulate mutants conditions chaos bench fleet docs \
+.PHONY: help run test programs test-all unit cover check format stress simulate mutants conditions chaos bench fleet docs \
   dist deb sbom site pictures pins clean
 
 help:
@@ -57,9 +57,10 @@ run: $(VENV)/.runtime
 	@$(BIN)/etcd-gateway demo
 
 test: $(VENV)/.tests
-	@echo "style, types, the programs that tests drive, and the unit tests: a minute or two"
-	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target check programs cover slow-unit
-	$(call side_by_side,$(MOSTLY_WAITING)) -m "not alone" tests/integration tests/stress
+	@echo "style, types, the programs that tests drive, and the quick unit tests: a minute or two"
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target check programs cover
+	$(call side_by_side,$(MOSTLY_WAITING)) -m "not alone and (slow or not unit)" \
+	  tests/unit tests/integration tests/stress
 	$(one_by_one) -m alone tests
 
 programs: $(VENV)/.tests
@@ -67,9 +68,6 @@ programs: $(VENV)/.tests
 
 unit: $(VENV)/.tests
 	GATEWAY_TESTS_EXAMPLES=few $(call side_by_side,$(MOSTLY_WORKING)) -m "not alone and not slow" tests/unit
-
-slow-unit: $(VENV)/.tests
-	GATEWAY_TESTS_EXAMPLES=few $(call side_by_side,$(MOSTLY_WORKING)) -m "slow and not alone" tests/unit
 
 cover: $(VENV)/.tests
 	$(call side_by_side,$(MOSTLY_WORKING)) --coverage -m "not alone and not slow" tests/unit

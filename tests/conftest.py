@@ -22,17 +22,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+UNIT_TESTS = "tests/unit/"
+
 SLOW_WEIGHT = 30
 """A slow test takes about as long as so many others."""
 
 
+@pytest.hookimpl(tryfirst=True)  # markers choose what is run
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the modules that take longest, so that none of them is left alone at the end.
 
-    ``--dist=loadfile`` gives each module to one process, in the order of this list.
+    Each module is run by one process, in the order of this list.
     """
     weights: Counter[str] = Counter()
     for item in items:
+        if module_of(item).startswith(UNIT_TESTS):
+            item.add_marker("unit")
         slow = item.get_closest_marker("slow") is not None
         weights[module_of(item)] += SLOW_WEIGHT if slow else 1
     items.sort(key=lambda item: -weights[module_of(item)])
