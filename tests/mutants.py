@@ -95,11 +95,15 @@ MUTANTS = (
         DIAL,
     ),
     Mutant(
-        "dial: our own failures count against the endpoint",
+        "dial: nobody waits until our own failures are over",
         "gateway/sessions/dial.py",
         "        if result is DialResult.LOCAL:\n            self.local = True",
         "        if False:\n            self.local = True",
-        ("tests/integration/health/test_no_route.py", *DIAL),
+        (
+            "tests/integration/health/test_no_route.py",
+            "tests/integration/gateway/test_unix.py",
+            *DIAL,
+        ),
     ),
     Mutant(
         "dial: a dial that takes too long goes on",
