@@ -67,7 +67,7 @@ programs: $(VENV)/.tests
 	@tests/provision.sh test $(BIN)
 
 unit: $(VENV)/.tests
-	GATEWAY_TESTS_EXAMPLES=few $(call side_by_side,$(MOSTLY_WORKING)) -m "not alone and not slow" tests/unit
+	GATEWAY_TESTS_EXAMPLES=few $(call side_by_side,$(MOSTLY_WAITING)) -m "not alone and not slow" tests/unit
 
 cover: $(VENV)/.tests
 	$(call side_by_side,$(MOSTLY_WORKING)) --coverage -m "not alone and not slow" tests/unit

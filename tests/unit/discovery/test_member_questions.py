@@ -55,6 +55,7 @@ def any_answer(_: Heard) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refuses", [False, True])
 def test_a_tls_member_that_stood_still_is_not_asked_in_plain_text(
     tmp_path: Path, refuses: bool

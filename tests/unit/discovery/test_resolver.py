@@ -143,6 +143,7 @@ def test_absent_names_and_types_are_told_apart(ns: NameServer, files: Files) -> 
     assert ask(ns, files, QuestionKind.SRV, "web.test") == Negative("no SRV records", 5)
 
 
+@pytest.mark.slow
 def test_one_family_never_holds_up_the_other(ns: NameServer, files: Files) -> None:
     """If AAAA is never answered, A is used all the same, and the failure is told."""
     ns.faults["web.test", "AAAA"] = Fault.TIMEOUT

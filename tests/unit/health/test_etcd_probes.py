@@ -118,6 +118,7 @@ def test_a_server_that_keeps_nothing_open_is_asked_again_and_again() -> None:
             thread.join(60)
 
 
+@pytest.mark.slow
 def test_a_silent_answer_to_a_handshake_leaves_time_for_the_question(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

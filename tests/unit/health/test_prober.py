@@ -146,6 +146,7 @@ def test_zombies_are_found() -> None:
         play(lambda: scene(one.port, two.port, three.port))
 
 
+@pytest.mark.slow
 def test_black_hole_is_found() -> None:
     """SYNs into nothing turn it inactive within the timeout."""
 

@@ -95,6 +95,7 @@ def test_a_dial_of_check_is_not_seen() -> None:
         assert server.accepted == 0
 
 
+@pytest.mark.slow
 def test_a_port_of_its_own_for_checks() -> None:
     """A health check of another port than the endpoint's says nothing of the sort."""
     port = free_port()
