@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.core.records import dataclass
 from supervisor.cli import etcd_tables
-from supervisor.cli.console import plain, report
+from supervisor.cli.console import report
 from supervisor.cli.dials import Checked, dial_all
 from supervisor.cli.etcd_members import Examiner
 from supervisor.cli.followed_members import follow_members
@@ -30,6 +30,7 @@ from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.system_names import Files
 from supervisor.core.effective import Source, to_document
 from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAGE
+from supervisor.core.printable import escape_unprintable
 from supervisor.discovery.listen_addresses import UnresolvedListenError, resolve_listen
 from supervisor.discovery.resolution import BadTargetError, Targets
 from supervisor.system import limits
@@ -93,7 +94,7 @@ def run(
     else:
         Output().print(_render(config, found))
         for tree in found.explanation:
-            print("", *map(plain, tree.lines()), sep="\n")
+            print("", *map(escape_unprintable, tree.lines()), sep="\n")
     sys.stdout.flush()
     if not found.resolution.srv and found.resolution.loops:
         name, hit = next(iter(found.resolution.loops.items()))

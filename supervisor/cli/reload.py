@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.cli.admin_client import UnreachableError, fetch_status
-from supervisor.cli.console import PROGRAM, plain
+from supervisor.cli.console import PROGRAM
 from supervisor.core.exit_codes import EXIT_FAILURE
+from supervisor.core.printable import escape_unprintable
 
 WAIT_S = 90.0
 """A reload resolves every name again; dead nameservers make that slow."""
@@ -80,5 +81,5 @@ def _is_master(pid: int) -> bool:
 
 
 def _fail(text: str) -> int:
-    sys.stderr.write(f"{PROGRAM}: {plain(text)}\n")
+    sys.stderr.write(f"{PROGRAM}: {escape_unprintable(text)}\n")
     return EXIT_FAILURE

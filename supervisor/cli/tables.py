@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from supervisor.cli.console import plain
+from supervisor.core.printable import escape_unprintable
 
 Part = RenderableType
 """Something that can be printed; made by the functions of this module."""
@@ -33,7 +33,7 @@ COLORS = {
 
 def word(state: str) -> Text:
     """A state in its color."""
-    return Text(plain(state), COLORS.get(state, ""))
+    return Text(escape_unprintable(state), COLORS.get(state, ""))
 
 
 def line(*pieces: str | Text, style: str = "") -> Text:
@@ -42,7 +42,7 @@ def line(*pieces: str | Text, style: str = "") -> Text:
 
 
 def _shown(cell: Cell) -> Text:
-    return Text(plain(cell)) if isinstance(cell, str) else cell
+    return Text(escape_unprintable(cell)) if isinstance(cell, str) else cell
 
 
 def stack(parts: Sequence[Part]) -> Part:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from supervisor.core.printable import escape_unprintable
+
 MAX_SHOWN = 200
 """Characters of a wrong value that an error shows."""
 
@@ -18,7 +20,4 @@ def quote(text: str) -> str:
     """A value as an error shows it: in quotes, on one line, not endless."""
     if len(text) > MAX_SHOWN:
         text = text[:MAX_SHOWN] + "…"
-    plain = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-    return f'"{plain}"'
+    return f'"{escape_unprintable(text)}"'

@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 from gateway.core import json_codec
+from supervisor.core.printable import escape_unprintable
 
 _COLOURS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warn": "\x1b[33m", "error": "\x1b[31m"}
 
@@ -80,9 +81,9 @@ def to_console_line(record: dict[str, Any], room: int, *, stamp: bool, colour: b
     level = record["level"]
     start, end = (_COLOURS[level], "\x1b[0m") if colour else ("", "")
     words = [record["ts"]] if stamp else []
-    words += [f"{start}{level:<5}{end}", _printable(str(record["msg"]))]
+    words += [f"{start}{level:<5}{end}", escape_unprintable(str(record["msg"]))]
     words += [
-        f"{_printable(key)}={_quoted(value)}"
+        f"{escape_unprintable(key)}={_quoted(value)}"
         for key, value in record.items()
         if key not in ("level", "ts", "msg")
     ]
@@ -95,16 +96,7 @@ def _quoted(value: Any) -> str:
         text = ",".join(str(each) for each in value)
     if text and text.isprintable() and not any(mark in text for mark in ' "='):
         return text
-    return '"' + _printable(text).replace('"', '\\"') + '"'
-
-
-def _printable(text: str) -> str:
-    """The text with escapes in place of characters that move a cursor or begin a line."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
+    return '"' + escape_unprintable(text).replace('"', '\\"') + '"'
 
 
 def _cut(text: str, room: int) -> bytes:

@@ -154,6 +154,14 @@ def test_the_tail_is_delivered_to_who_reads_late(narrow: str, age_s: float, side
     inside(narrow, run)
 
 
+def close_its_window(late: socket.socket, other: socket.socket) -> None:
+    """Half-close the one that does not read, and send it more than its window takes."""
+    late.shutdown(socket.SHUT_WR)
+    assert other.recv(1) == b""
+    for _ in range(TAIL_BYTES // 1000):
+        other.sendall(bytes(4000))
+
+
 def test_the_tail_is_delivered_to_who_paused_long_before_the_end(narrow: str) -> None:
     """The kernel has probed it so often that it would give up at once, left alone with it."""
 
@@ -164,10 +172,7 @@ def test_the_tail_is_delivered_to_who_paused_long_before_the_end(narrow: str) ->
             plane.connect() as late,
             backend.accept() as other,
         ):
-            late.shutdown(socket.SHUT_WR)
-            assert other.recv(1) == b""
-            for _ in range(TAIL_BYTES // 1000):  # more than the window: it closes to nothing
-                other.sendall(bytes(4000))
+            close_its_window(late, other)
             wait_until(lasting(LONG_PAUSE_S), LONG_PAUSE_S + 10)
             other.close()
             wait_until(lambda: plane.counters.sessions == 0, 20, "the session is over")
@@ -263,10 +268,7 @@ def test_a_reader_that_resets_after_the_end_is_let_go(narrow: str) -> None:
             backend.accept() as other,
         ):
             stalls = plane.sessions.stalls
-            late.shutdown(socket.SHUT_WR)
-            assert other.recv(1) == b""
-            for _ in range(TAIL_BYTES // 1000):  # more than the window: it closes to nothing
-                other.sendall(bytes(4000))
+            close_its_window(late, other)
             wait_until(lambda: plane.ask(lambda: len(stalls._stalled)) == 1)
             other.close()
             wait_until(lambda: plane.ask(lambda: len(stalls._lingering)) == 1)

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -364,21 +364,30 @@ def test_the_record_knows_of_a_worker_before_it_is_ready(tmp_path: Path) -> None
         assert read_state(record).gens == {0: 1}
 
 
-@pytest.mark.parametrize("missing", ["scoreboard", "inbox-r.0", "inbox-w.1", "listener.1.1"])
-def test_a_crash_keeps_no_worker_without_all_its_sockets(tmp_path: Path, missing: str) -> None:
-    """What the service manager did not keep is made anew, and only new workers know of it."""
+def crash_without(folder: Path, missing: Sequence[str]) -> None:
+    """Kill a master with two listen addresses, and drop these from what is stored of it.
+
+    The next one replaces all workers, and serves both addresses.
+    """
     second = ("127.0.0.1", free_port())
     flags = ("--workers=2", f"--listen-addr=127.0.0.1:{second[1]}")
     with (
         Backend(echo) as backend,
-        managed(tmp_path, *flags, f"--endpoints={backend.address}") as gateway,
+        managed(folder, *flags, f"--endpoints={backend.address}") as gateway,
     ):
         gateway.manager.end_main(signal.SIGKILL)
-        gateway.manager.forget(missing)
+        for name in missing:
+            gateway.manager.forget(name)
         gateway.manager.start()
         gateway.until(lambda status: {each["gen"] for each in status["workers"]} == {2})
         for address in (gateway.address, second) * 8:
             assert echoes(address, 10)
+
+
+@pytest.mark.parametrize("missing", ["scoreboard", "inbox-r.0", "inbox-w.1", "listener.1.1"])
+def test_a_crash_keeps_no_worker_without_all_its_sockets(tmp_path: Path, missing: str) -> None:
+    """What the service manager did not keep is made anew, and only new workers know of it."""
+    crash_without(tmp_path, [missing])
 
 
 @pytest.mark.parametrize("lost", [(0, 1), (1,)])
@@ -386,20 +395,7 @@ def test_workers_whose_sockets_are_all_lost_are_replaced(
     tmp_path: Path, lost: tuple[int, ...]
 ) -> None:
     """The service manager kept no listener of an address: workers hold it until they leave."""
-    second = ("127.0.0.1", free_port())
-    flags = ("--workers=2", f"--listen-addr=127.0.0.1:{second[1]}")
-    with (
-        Backend(echo) as backend,
-        managed(tmp_path, *flags, f"--endpoints={backend.address}") as gateway,
-    ):
-        gateway.manager.end_main(signal.SIGKILL)
-        for slot in (0, 1):
-            for number in lost:
-                gateway.manager.forget(f"listener.{slot}.{number}")
-        gateway.manager.start()
-        gateway.until(lambda status: {each["gen"] for each in status["workers"]} == {2})
-        for address in (gateway.address, second) * 8:
-            assert echoes(address, 10)
+    crash_without(tmp_path, [f"listener.{slot}.{number}" for slot in (0, 1) for number in lost])
 
 
 def test_an_upgrade_that_turns_handover_on_keeps_the_inboxes(tmp_path: Path) -> None:
