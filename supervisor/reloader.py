@@ -40,30 +40,29 @@ class Reloader:
     """Reads the configuration again, resolves its targets, and applies it.
 
     ``view`` tells the status document about reloads. It goes on from the view of the image before
-    an upgrade: a reload that the upgrade interrupted is done again by :meth:`resume`.
+    an upgrade: a reload that the upgrade interrupted is done again, and then one that was asked for
+    meanwhile, so that whoever waits for the number of either gets it.
     """
 
     def __init__(self, steps: Steps, log: Log, view: ReloadView) -> None:
         self._steps = steps
         self._log = log
-        self._wanted = False
         self._task: asyncio.Task[None] | None = None
         self.view = view
 
     def ask(self) -> None:
         """Reload now, or once more after the reload that is under way."""
-        self._wanted = True
-        if self._task is None:
-            self._task = asyncio.create_task(self._work(), name="reload")
+        self.remember()
+        self.resume()
 
     def remember(self) -> None:
         """Reload at :meth:`resume`: the gateway is still starting."""
-        self._wanted = True
+        self.view = dataclasses.replace(self.view, asked=True)
 
     def resume(self) -> None:
         """The start is over: do the reload that it put off, or that an upgrade interrupted."""
-        if self._wanted or self.view.under_way:
-            self.ask()
+        if self._task is None and (self.view.under_way or self.view.asked):
+            self._task = asyncio.create_task(self._work(), name="reload")
 
     def cancel(self) -> None:
         """Give up a reload that is under way, because the gateway ends."""
@@ -72,8 +71,10 @@ class Reloader:
 
     async def _work(self) -> None:
         try:
-            while self._wanted:
-                self._wanted = False
+            if self.view.under_way:
+                await self._reload()
+            while self.view.asked:
+                self.view = dataclasses.replace(self.view, asked=False)
                 await self._reload()
         finally:
             self._task = None
@@ -88,6 +89,7 @@ class Reloader:
             last_result=result,
             last_error=error,
             results={**before, result: before.get(result, 0) + 1},
+            asked=self.view.asked,
         )
         self._steps.on_end(error)
 

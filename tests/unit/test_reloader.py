@@ -136,3 +136,51 @@ def test_a_reload_that_an_upgrade_interrupted_or_a_start_put_off_is_done() -> No
         assert gateway.reloader.view.number == 5
 
     asyncio.run(scenario())
+
+
+def test_a_reload_that_was_asked_for_while_one_ran_outlives_an_upgrade() -> None:
+    """Both have a number of their own, because somebody may wait for the second one."""
+
+    async def scenario() -> None:
+        before = Gateway()
+        before.gate.clear()
+        before.reloader.ask()
+        await before.until(lambda: before.begun == 1)
+        before.reloader.ask()
+        after = Gateway(before.reloader.view)
+        after.reloader.resume()
+        await after.until(lambda: len(after.ends) == 2)
+        assert (after.reloader.view.number, after.reloader.view.under_way) == (2, False)
+        before.reloader.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_whoever_asks_beside_a_reload_that_an_upgrade_interrupted_gets_one_of_its_own() -> None:
+    """The one under way had read the configuration before: it is not the answer."""
+
+    async def scenario() -> None:
+        gateway = Gateway(ReloadView(under_way=True))
+        gateway.reloader.ask()
+        await gateway.until(lambda: len(gateway.ends) == 2)
+        assert gateway.reloader.view.number == 2
+
+    asyncio.run(scenario())
+
+
+def test_the_end_of_a_start_is_no_reason_for_a_second_reload() -> None:
+    """One that is under way already is neither put off nor interrupted."""
+
+    async def scenario() -> None:
+        gateway = Gateway()
+        gateway.gate.clear()
+        gateway.reloader.ask()
+        await gateway.until(lambda: gateway.begun == 1)
+        gateway.reloader.resume()
+        gateway.gate.set()
+        await gateway.until(lambda: not gateway.reloader.view.under_way)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert gateway.begun == 1
+
+    asyncio.run(scenario())

@@ -74,7 +74,7 @@ class DiscoveryView:
 class ReloadView:
     """``last_result`` is ``complete`` or ``failed``; ``results`` counts reloads by it.
 
-    ``under_way``: a reload has begun and not ended.
+    ``under_way``: a reload has begun and not ended. ``asked``: one is asked for that has not begun.
     """
 
     last_at: float | None = None
@@ -82,6 +82,7 @@ class ReloadView:
     last_error: str | None = None
     results: Mapping[str, int] = field(default_factory=dict)
     under_way: bool = False
+    asked: bool = False
 
     @property
     def number(self) -> int:
