@@ -170,6 +170,14 @@ class Scoreboard:
             if row != beside
         )
 
+    def any_accepting(self, since_ns: int, *, beside: int) -> bool:
+        """Whether any worker but that of row ``beside`` takes clients, and its loop ran since."""
+        return any(
+            self._accepting[row] and self._beats_ns[row] >= since_ns
+            for row in range(self.rows)
+            if row != beside
+        )
+
     def waiting(self) -> list[int]:
         """Since when clients wait for a place, by row; 0: none do."""
         return self._waits_ns[: self.rows].tolist()

@@ -255,14 +255,16 @@ class Worker:
             self._await_end(drain)
 
     def _await_end(self, drain: messages.Drain) -> None:
-        if self._ingress.empty:
-            self._finish()
-        elif drain.deadline_s <= 0:
-            self._cut_sessions()
+        if drain.deadline_s <= 0:
+            if self._ingress.empty:
+                self._finish()
+            else:
+                self._cut_sessions()
         else:
             spread_s = min(self._sessions.settings.close_spread_s, drain.deadline_s / 4)
             self._loop.call_later(drain.deadline_s - spread_s, self._on_last_call, drain, spread_s)
             self._loop.call_later(drain.deadline_s, self._on_deadline, drain)
+            self._ingress.end_if_empty()
 
     def _on_last_call(self, drain: messages.Drain, spread_s: float) -> None:
         """The deadline is near: begin to cut, so that the clients do not all come back at once."""

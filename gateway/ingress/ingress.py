@@ -20,7 +20,7 @@ from gateway.core.messages import Settings
 from gateway.core.socket_address import SocketAddress
 from gateway.ingress.accept_rate import AcceptRate
 from gateway.ingress.freed_places import FreedPlaces
-from gateway.ingress.handoff import Handoff
+from gateway.ingress.handoff import STALE_NS, Handoff
 from gateway.ingress.listener import Acceptor
 from gateway.ingress.listener_set import ListenerSet
 from gateway.ingress.open_files import count_open_files
@@ -28,8 +28,12 @@ from gateway.ingress.quota import Quota
 from gateway.poller import Poller
 from gateway.scoreboard import Scoreboard
 from gateway.sessions.register import Sessions
+from gateway.sessions.timer import Timer
 from gateway.tcp import arm_reset, peer_of
 from gateway.unix import UNIX_PEER, is_unix_socket
+
+LOOK_AGAIN_S = 0.005
+"""How often a worker that is empty at a stop looks whether the others have heard of it."""
 
 LOST = "no descriptor was left for a client that another worker handed over"
 
@@ -107,6 +111,9 @@ class Ingress:
         self._reading_inbox = False
         self._leaving = False
         self._left = False
+        self._all_leave = False
+        """Nobody else will take who is in flight to us when this process has ended."""
+        self._look_again = Timer(loop, self.end_if_empty)
         self._ended = 0
         self._inbox_full = False
         """Clients may wait in the inbox, because there were descriptors for no more of them."""
@@ -145,16 +152,34 @@ class Ingress:
     def leave(self, *, accept_rest: bool, shut: bool) -> None:
         """Accept no more, and close our duplicates of all listeners, see :meth:`ListenerSet.close`.
 
-        Clients that are served, or wait to be, are left to the end of their sessions.
+        Clients that are served, or wait to be, are left to the end of their sessions; then
+        ``on_empty`` is called. Ask for that with :meth:`end_if_empty`, too: there may be none.
         """
         self._leaving = True
+        self._all_leave |= accept_rest
         self._update_taking()
         self.listeners.close(accept_rest=accept_rest, shut=shut)
         self._empty_inbox()
         self._left = True
 
+    def end_if_empty(self) -> None:
+        """After :meth:`leave`: call ``on_empty()`` if nobody is served, waits to be, or may come.
+
+        A worker that has not heard of a stop yet may be handing over a client to us.
+        """
+        if not self._left or not self.empty or self._emptying_inbox:
+            return
+        since_ns = time.monotonic_ns() - STALE_NS
+        if self._all_leave and self._scoreboard.any_accepting(since_ns, beside=self._row):
+            self._look_again.start(LOOK_AGAIN_S)
+            return
+        self._empty_inbox()
+        if self.empty:
+            self._on_empty()
+
     def close(self) -> None:
         """At the very end: take what was in flight to us, close who is held back."""
+        self._look_again.stop()
         self._leaving = True
         self._update_taking()
         self._empty_inbox()
@@ -233,11 +258,7 @@ class Ingress:
             self._acceptor.recheck()
             if self._quota.held_back:
                 self._quota.serve_held_back()
-        self._end_if_empty()
-
-    def _end_if_empty(self) -> None:
-        if self._left and self.empty and not self._emptying_inbox:
-            self._on_empty()
+        self.end_if_empty()
 
     def _publish_sessions(self) -> None:
         sessions = self._counters.sessions + self._freed.waiting + self._received
@@ -318,7 +339,7 @@ class Ingress:
             self._on_inbox()
             if self._handoff.short:  # the room is one by the count only
                 break
-        self._end_if_empty()
+        self.end_if_empty()
 
     def _empty_inbox(self) -> None:
         """Take who is in flight to us, unless another worker of the slot does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -313,3 +314,32 @@ def test_who_was_handed_over_too_late_does_not_wait_for_the_end_of_a_drain() -> 
                 with backend.accept() as server:
                     assert server.recv(10) == b"hi"
         wait_until(lambda: entry.emptied == 1)
+
+
+def test_who_is_handed_over_while_a_stop_begins_is_served() -> None:
+    """Another worker has not heard of the stop: who has no session waits until that leaves too.
+
+    And no longer: one whose loop does not run hands nobody over.
+    """
+    with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
+        other = plane.ask(lambda: entry.scoreboard.open_row(1, 1))
+        plane.ask(lambda: entry.scoreboard.set_accepting(other, True))
+        plane.ask(lambda: entry.scoreboard.beat(other, time.monotonic_ns() + 10**12))
+        plane.ask(lambda: entry.ingress.apply(plane.settings))
+        plane.ask(entry.ingress.start)
+        plane.ask(lambda: entry.ingress.leave(accept_rest=True, shut=True))
+        plane.ask(entry.ingress.end_if_empty)
+        assert entry.emptied == 0
+        ours, theirs = socket.socketpair()
+        with ours:
+            send(entry.sender, b"+", [theirs.fileno()])
+            theirs.close()
+            ours.sendall(b"hi")
+            plane.ask(lambda: entry.scoreboard.set_accepting(other, False))
+            with backend.accept() as server:
+                assert server.recv(10) == b"hi"
+                assert entry.emptied == 0
+                plane.ask(lambda: entry.scoreboard.set_accepting(other, True))
+                plane.ask(lambda: entry.scoreboard.beat(other, 1))
+        wait_until(lambda: entry.emptied == 1)
+        assert "drained" not in plane.counters.ended
