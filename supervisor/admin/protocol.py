@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from aiohttp import web
+
+SERVED_METHODS = ("GET", "HEAD")
+
+MAX_LINE_BYTES = 4096
+"""Of the request line, and of each header."""
+
+_REQUEST_LINE = re.compile(rb"[\r\n]*([!#$%&'*+.^_`|~0-9A-Za-z-]+) [^ ]+ HTTP/1\.[01]\r?\n")
+"""Method, target and version; lines may be empty in front of it (RFC 9112, sections 2.2 and 3)."""
 
 SECURITY_HEADERS = {
     "Server": "etcd-gateway",
@@ -13,12 +23,28 @@ SECURITY_HEADERS = {
 }
 
 
-class Protocol(web.RequestHandler):
-    """Answers what is no HTTP with these headers too.
+def refuse_method() -> web.Response:
+    """The answer to every method but those that are served."""
+    response = web.Response(text="only GET and HEAD are served here\n", status=405)
+    response.headers["Allow"] = ", ".join(SERVED_METHODS)
+    return response
 
-    Such an answer is aiohttp's own: it would name the versions of aiohttp and of Python, and
-    browsers might take the bytes that it repeats for a page.
+
+class Protocol(web.RequestHandler):
+    """Answers what the parser refuses with these headers too, and unknown methods with 405.
+
+    aiohttp's own answer would name the versions of aiohttp and of Python, and browsers might take
+    the bytes that it repeats for a page. Its parser knows some forty methods by name, and takes the
+    others for no HTTP.
     """
+
+    _begin = b""
+    """What came first, to the end of the request line."""
+
+    def data_received(self, data: bytes) -> None:
+        if len(self._begin) < MAX_LINE_BYTES:
+            self._begin += data[:MAX_LINE_BYTES]
+        super().data_received(data)
 
     def handle_error(
         self,
@@ -27,6 +53,11 @@ class Protocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        response = super().handle_error(request, status, exc, message)
+        line = _REQUEST_LINE.match(self._begin)
+        if status == 400 and line is not None and line[1].decode() not in SERVED_METHODS:
+            response: web.StreamResponse = refuse_method()
+            response.force_close()
+        else:
+            response = super().handle_error(request, status, exc, message)
         response.headers.update(SECURITY_HEADERS)
         return response

@@ -25,7 +25,13 @@ from aiohttp.http import HttpVersion11
 from gateway.core.log import Log
 from supervisor.admin import metrics
 from supervisor.admin.connection import CONNECTION_LIFE_S, MAX_CONNECTIONS, Connection
-from supervisor.admin.protocol import SECURITY_HEADERS, Protocol
+from supervisor.admin.protocol import (
+    MAX_LINE_BYTES,
+    SECURITY_HEADERS,
+    SERVED_METHODS,
+    Protocol,
+    refuse_method,
+)
 from supervisor.admin.sessions_answer import ListSessions, answer_sessions, is_unix
 from supervisor.admin.sockets import AdminSocket
 from supervisor.core.admin.document import document
@@ -47,6 +53,10 @@ asyncio accepts as many in one pass as its ``backlog`` says, 100 by default, bef
 counted: a burst would take every descriptor for a moment, and a worker could not be forked.
 """
 
+BODY_S = 2.0
+"""For how long the body of a request is read, and dropped, after the answer. To close a connection
+with unread bytes resets it, and a client that still sends would never read why."""
+
 PATHS = "/ /status /sessions /metrics /livez /readyz /health"
 
 VIEW_LIFE_S = 0.1
@@ -55,9 +65,9 @@ VIEW_LIFE_S = 0.1
 HTTP_OPTIONS: dict[str, Any] = {
     "access_log": None,
     "keepalive_timeout": CONNECTION_LIFE_S,
-    "lingering_time": 0,
-    "max_line_size": 4096,
-    "max_field_size": 4096,
+    "lingering_time": BODY_S,
+    "max_line_size": MAX_LINE_BYTES,
+    "max_field_size": MAX_LINE_BYTES,
     "max_headers": 64,
 }
 
@@ -177,10 +187,8 @@ class AdminServer:
         return response
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
-        if request.method not in ("GET", "HEAD"):  # of HEAD, aiohttp sends the headers alone
-            response = _text("only GET and HEAD are served here\n", 405)
-            response.headers["Allow"] = "GET, HEAD"
-            return response
+        if request.method not in SERVED_METHODS:  # of HEAD, aiohttp sends the headers alone
+            return refuse_method()
         if (refusal := self._refuse_host(request)) is not None:
             return refusal
         match request.path:

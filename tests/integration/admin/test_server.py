@@ -112,6 +112,26 @@ def test_only_get_and_head_are_served(double: AdminDouble, method: str) -> None:
         assert (code, headers["Allow"]) == (405, "GET, HEAD")
 
 
+@pytest.mark.parametrize("method", ["FOO", "get", "Get", "PLAY", "X-Y!", "PRI"])
+def test_a_method_that_nobody_knows_is_405_too(double: AdminDouble, method: str) -> None:
+    """Whether a method is known to a library or not; methods have their case (RFC 9110)."""
+    line = f"{method} /status HTTP/1.1\r\n".encode()
+    for before in (b"", b"\r\n"):
+        answer = exchange(double.address, before + line + b"Host: localhost\r\n\r\n")
+        head, _, body = answer.partition(b"\r\n\r\n")
+        lines = head.split(b"\r\n")
+        assert lines[0].split()[1] == b"405"
+        assert {b"Allow: GET, HEAD", b"Server: etcd-gateway"} <= set(lines)
+        assert body == b"only GET and HEAD are served here\n"
+
+
+def test_a_client_with_a_body_reads_the_answer(double: AdminDouble) -> None:
+    """However much it sends: a reset in the middle would hide why it is refused."""
+    body = b"x" * 20_000_000
+    request = b"POST /status HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    assert exchange(double.address, request + body).split()[1] == b"405"
+
+
 @pytest.mark.parametrize("path", ["/", "/status", "/metrics", "/livez", "/health", "/nowhere"])
 def test_head_is_get_without_the_body(double: AdminDouble, path: str) -> None:
     """Same code, same type, a length where GET has one, and not a byte of the body (RFC 9110)."""
@@ -162,7 +182,8 @@ def test_hosts_in_every_form(double: AdminDouble, request_: bytes, code: bytes) 
         b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * 80 + b"\r\n",
         b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"get /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"hello world\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ],
 )
