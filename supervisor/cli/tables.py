@@ -6,6 +6,7 @@ Without a terminal, tables are plain text in whole lines, as greppable as the ou
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console, Group, RenderableType
@@ -20,8 +21,8 @@ Part = RenderableType
 
 Cell = str | Text
 
-PIPE_COLUMNS = 200
-"""The width where there is no terminal."""
+PIPE_COLUMNS = 10_000
+"""The width where there is no terminal: no line is broken, and no name is cut."""
 
 COLORS = {
     "ready": "green", "active": "green", "degraded": "red", "inactive": "red", "backoff": "red",
@@ -76,8 +77,10 @@ class Output:
 
     def __init__(self) -> None:
         console = Console(highlight=False, markup=False)
-        self.is_terminal = console.is_terminal
-        self.can_redraw = console.is_terminal and not console.is_dumb_terminal
+        # FORCE_COLOR and TTY_COMPATIBLE make rich take a pipe for a terminal: they ask for colors,
+        # and not for tables that are cut to 24 lines.
+        self.is_terminal = console.is_terminal and sys.stdout.isatty()
+        self.can_redraw = self.is_terminal and not console.is_dumb_terminal
         """Whether the cursor can be moved; rich would show nothing at all where it cannot."""
         self._console = (
             console
