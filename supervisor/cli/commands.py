@@ -14,6 +14,7 @@ import click
 from supervisor import __version__
 from supervisor.cli import settings
 from supervisor.cli.console import COMPLETE_VARIABLE, PROGRAM, report
+from supervisor.cli.finding import FINDING_FLAGS, find_admin
 from supervisor.cli.flag_options import FlagCommand, FlagOption
 from supervisor.cli.mistakes import find_mistake
 from supervisor.core.config_error import ConfigError, quote
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 SHELLS = ("bash", "zsh", "fish")
-
-_FINDING = ("admin-addr", "config-file")
-"""What ``status``, ``sessions`` and ``reload`` need to find the running gateway."""
-
-UNIT_SOCKET = "/run/etcd-gateway/admin.sock"
-"""The admin address of the shipped systemd unit."""
 
 _CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -49,6 +44,10 @@ def run(arguments: Sequence[str]) -> int:
     elif mistake := find_mistake(arguments, _options_by_command()):
         report(mistake)
         return EXIT_USAGE
+    elif not arguments:
+        with program.make_context(PROGRAM, [], resilient_parsing=True) as context:
+            click.echo(context.get_help(), err=True)
+        return EXIT_USAGE
     try:
         code = program.main(
             list(arguments),
@@ -56,9 +55,6 @@ def run(arguments: Sequence[str]) -> int:
             complete_var=COMPLETE_VARIABLE,
             standalone_mode=False,
         )
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return EXIT_USAGE
     except click.Abort:
         raise KeyboardInterrupt from None
     except (click.ClickException, ConfigError) as error:
@@ -96,7 +92,7 @@ def _check(*, as_json: bool, explain: bool, **given: tuple[str, ...]) -> int:
 
 def _status(*, as_json: bool, watch: bool, **given: tuple[str, ...]) -> int:
     """Show the workers, endpoints and sessions of a running gateway."""
-    admin_addrs = _find_admin(_by_flag(given))
+    admin_addrs = find_admin(_by_flag(given))
     from supervisor.cli import status as status_command
 
     return status_command.run(admin_addrs, as_json=as_json, watch=watch)
@@ -119,12 +115,12 @@ def _sessions(
     from supervisor.cli import sessions as sessions_command
 
     wish = sessions_command.read_wish(endpoint=endpoint, limit=limit, sort=sort)
-    return sessions_command.run(_find_admin(_by_flag(given)), wish, as_json=as_json, watch=watch)
+    return sessions_command.run(find_admin(_by_flag(given)), wish, as_json=as_json, watch=watch)
 
 
 def _reload(**given: tuple[str, ...]) -> int:
     """Make a running gateway reload; waits for the outcome and exits 0 if it worked, else 1."""
-    admin_addrs = _find_admin(_by_flag(given))
+    admin_addrs = find_admin(_by_flag(given))
     from supervisor.cli import reload as reload_command
 
     return reload_command.run(admin_addrs)
@@ -217,7 +213,7 @@ def _add_commands() -> None:
         ["--explain"], is_flag=True, help="Show every step from the names to the addresses."
     )
     every = [FlagOption(flag) for flag in FLAGS]
-    finding = [FlagOption(BY_NAME[name]) for name in _FINDING]
+    finding = [FlagOption(BY_NAME[name]) for name in FINDING_FLAGS]
     for name, callback, params in (
         ("start", _start, every),
         ("check", _check, [json_option, explain_option, *every]),
@@ -261,37 +257,6 @@ def _example_of(option: click.Parameter) -> str:
 def _by_flag(given: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     """What click collected, by the flags' own names."""
     return {name.replace("_", "-"): texts for name, texts in given.items() if texts}
-
-
-def _find_admin(flags: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Where the running gateway answers: as configured, else where the shipped unit has it.
-
-    The config file is read only where it has a say: it may be one that not everybody may read.
-    """
-    told = flags.get("admin-addr") or os.environ.get(BY_NAME["admin-addr"].variable)
-    config = settings.load(flags, only=("admin-addr",) if told else _FINDING)
-    for name, meant in config.misspelled:
-        report(f"warning: {name} is not a variable of the gateway, did you mean {meant}?")
-    if config.admin_addr:
-        return config.admin_addr
-    if "admin-addr" not in flags and _may_be_there(UNIT_SOCKET):
-        return (f"unix:{UNIT_SOCKET}",)
-    raise click.UsageError(
-        f"--admin-addr is not set and there is no {UNIT_SOCKET}: expected the address at which the "
-        f"gateway serves its status (or {BY_NAME['admin-addr'].variable}, or admin-addr in the "
-        "config file)"
-    )
-
-
-def _may_be_there(path: str) -> bool:
-    """Whether the file is there; also if only others may know, whose refusal then is the answer."""
-    try:
-        os.stat(path)
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def _explain(error: click.ClickException | ConfigError) -> str:

@@ -21,15 +21,20 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 _PEM_FLAGS = ("trusted-ca-file", "health-cert-file", "health-key-file")
 
 
-def load(flags: Mapping[str, Sequence[str]], only: Collection[str] = BY_NAME.keys()) -> Config:
+def load(
+    flags: Mapping[str, Sequence[str]],
+    only: Collection[str] = BY_NAME.keys(),
+    *,
+    strict: bool = True,
+) -> Config:
     """The configuration from command line, environment and config file; raises ConfigError.
 
     ``flags`` holds the texts of the flags that were given. ``only`` names the flags that matter to
-    the command; the values of the others are not read.
+    the command; the values of the others are not read. ``strict``: as in ``core.config.build``.
     """
     path = find_config_file(flags, os.environ) if "config-file" in only else ""
     document = read_document(path, source=_source_of("config-file", flags)) if path else {}
-    config = build(flags, os.environ, document, document_name=path, only=only)
+    config = build(flags, os.environ, document, document_name=path, only=only, strict=strict)
     for name in _PEM_FLAGS:
         if name in only and (pem_path := getattr(config, BY_NAME[name].field)):
             source = _source_of(name, flags, document, path)

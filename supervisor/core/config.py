@@ -123,14 +123,16 @@ def build(
     *,
     document_name: str = "the config file",
     only: Collection[str] = BY_NAME.keys(),
+    strict: bool = True,
 ) -> Config:
     """The configuration that these sources say together; raises ConfigError.
 
     ``flags`` has the texts of each flag that was given, by name; ``document`` is the config file.
     An empty variable counts as not set, unless it is to be refused. Flags that are not in ``only``
-    keep their default.
+    keep their default. ``strict``: a key of the file that no flag has is an error.
     """
-    refuse_unknown(document, document_name)
+    if strict:
+        refuse_unknown(document, document_name)
     fields: dict[str, Any] = {}
     used: dict[str, Given] = {}
     effective: list[EffectiveValue] = []

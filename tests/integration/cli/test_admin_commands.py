@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from supervisor.cli import admin_client, commands
+from supervisor.cli import admin_client, commands, finding
 from supervisor.cli import reload as reload_command
 from supervisor.cli import sessions as sessions_command
 from supervisor.cli import status as status_command
@@ -98,6 +98,40 @@ def test_a_terminal_shows_what_is_wrong_and_as_much_as_fits(double: AdminDouble)
     assert any(line.startswith("... ") and line.endswith(" more, all active") for line in lines)
     assert any(line.startswith("discovery:") for line in lines)
     assert len(lines) <= 23
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_a_pipe_gets_everything_whatever_colors_are_asked_for(
+    double: AdminDouble, variable: str
+) -> None:
+    """Nothing is cut to the size of a terminal, and nothing moves a cursor."""
+    double.tell("many 60")
+    argv = [*COMMAND, "status", f"--admin-addr={double.address}"]
+    environ = {**os.environ, variable: "1", "TERM": "xterm", "COLUMNS": "40", "LINES": "10"}
+    shown = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0
+    assert all(f"member{n}.example.com:2379 " in shown.stdout for n in range(60))
+    assert "..." not in shown.stdout
+    assert "…" not in shown.stdout
+    watch = subprocess.Popen([*argv, "--watch"], env=environ, stdout=subprocess.PIPE)
+    assert watch.stdout is not None
+    begin = watch.stdout.readline()
+    watch.terminate()
+    assert watch.wait(60) == -signal.SIGTERM
+    assert b"2 of 2 workers ready" in begin
+    assert b"\x1b[?" not in begin + watch.stdout.read()
+    watch.stdout.close()
+
+
+def test_a_pipe_gets_whole_names_and_whole_errors(double: AdminDouble) -> None:
+    """One line for each endpoint, however long its name and its last error are."""
+    name = f"{'a' * 60}.{'b' * 60}.{'c' * 60}.example.com:2379"
+    reason = " ".join(f"word{n}" for n in range(99))
+    double.tell(f"refuse {name} {reason}")
+    argv = [*COMMAND, "status", f"--admin-addr={double.address}"]
+    shown = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    (line,) = [line for line in shown.stdout.splitlines() if line.startswith(name)]
+    assert line.rstrip().endswith(reason)
 
 
 def test_an_address_that_is_down_is_named(
@@ -277,7 +311,7 @@ def test_the_socket_of_the_unit_is_for_root(
     """Who may not look at it is told so, and not that there is none."""
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
-    monkeypatch.setattr(commands, "UNIT_SOCKET", str(private / "admin.sock"))
+    monkeypatch.setattr(finding, "UNIT_SOCKET", str(private / "admin.sock"))
     monkeypatch.delenv("GATEWAY_ADMIN_ADDR", raising=False)
     assert sessions_command  # imported, as the others: who is nobody cannot
     assert commands.run([command]) == 2
@@ -300,6 +334,45 @@ def test_whoever_is_told_the_address_reads_no_config_file(
     if not by_flag:
         monkeypatch.setenv("GATEWAY_ADMIN_ADDR", double.address)
     assert commands.run(["status", *[f"--admin-addr={double.address}"] * by_flag]) == 0
+
+
+@pytest.mark.parametrize("content", ["bogus = 1\n", "workers = [1]\n", 'listen-addr = "x"\n'])
+def test_a_file_that_the_gateway_would_refuse_tells_its_address(
+    double: AdminDouble, content: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The gateway goes on with what it had read, and its operator sees it and why it refused."""
+    path = tmp_path / "gateway.toml"
+    path.write_text(f'admin-addr = "{double.address}"\n{content}')
+    assert commands.run(["status", f"--config-file={path}"]) == 0
+    out, err = capfd.readouterr()
+    assert out.startswith("ready: ")
+    assert ("unknown key" in err) == ("bogus" in content)
+    assert commands.run(["sessions", "--json", f"--config-file={path}"]) in (0, 4)
+    double.tell("reload failed")
+    assert commands.run(["reload", f"--config-file={path}"]) == 1
+    assert capfd.readouterr().err.splitlines()[-1].startswith("etcd-gateway: reload failed: ")
+
+
+@pytest.mark.parametrize("content", ["admin-addr =", None])
+def test_a_file_that_nobody_can_read_leaves_the_address_of_the_package(
+    double: AdminDouble,
+    content: str | None,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """As where a variable names the file, in an image: a broken edit makes nothing unhealthy."""
+    path = tmp_path / "gateway.toml"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setenv("GATEWAY_DEFAULT_ADMIN_ADDR", double.address)
+    assert commands.run(["status", f"--config-file={path}"]) == 2  # whoever names it means it
+    monkeypatch.setenv("GATEWAY_CONFIG_FILE", str(path))
+    capfd.readouterr()
+    assert commands.run(["status"]) == 0
+    (warning,) = capfd.readouterr().err.splitlines()
+    assert warning.startswith("etcd-gateway: warning: GATEWAY_CONFIG_FILE ")
+    assert warning.endswith(f"; asking at {double.address}")
 
 
 def test_reload_of_nobody_or_of_a_draining_gateway_fails(
