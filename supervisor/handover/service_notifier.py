@@ -10,6 +10,10 @@ from supervisor.handover.systemd import Notify
 PATIENCE_S = 15.0
 """How much more time is asked for at each tick of a start or a stop that takes long."""
 
+LOOKS = 20
+"""How often within an interval it is looked whether workers live again that did not when the
+watchdog was to be fed: it is fed then, and not at the next turn, when it may be too late."""
+
 
 class ServiceNotifier:
     """``summary()`` is the STATUS line now; ``healthy()`` says whether to feed the watchdog."""
@@ -25,6 +29,7 @@ class ServiceNotifier:
         self._summary = summary
         self._healthy = healthy
         self._ready = False
+        self._reload_unsaid = False
         self._reload_error: str | None = None
         self._watchdog: asyncio.TimerHandle | None = None
 
@@ -38,15 +43,23 @@ class ServiceNotifier:
             self._feed(interval_s)
 
     async def tell_ready(self) -> None:
-        """Say READY=1 once the descriptor store is complete."""
+        """Say READY=1 once the descriptor store is complete.
+
+        A service manager that sent HUP before waits for the word of a reload, and it may wait for
+        good (``Type=notify-reload`` with ``TimeoutStartSec=infinity``).
+        """
         await self._notify.barrier()
         self._ready = True
+        if self._reload_unsaid:
+            self._notify.reloading()
         self._notify.ready(self._status())
 
     def tell_reloading(self) -> None:
-        """A reload begins. One before READY=1 is a part of the start."""
+        """A reload begins. Of one before READY=1 it is told with that, as a part of the start."""
         if self._ready:
             self._notify.reloading()
+        else:
+            self._reload_unsaid = True
 
     def tell_reloaded(self, error: str | None) -> None:
         """Say READY=1 after a reload; that one failed can only be said in the status.
@@ -80,6 +93,8 @@ class ServiceNotifier:
     def _feed(self, interval_s: float) -> None:
         """Feed the watchdog: this call proves that the loop runs; ``healthy`` knows the workers."""
         loop = asyncio.get_running_loop()
-        self._watchdog = loop.call_later(interval_s, self._feed, interval_s)
-        if self._healthy():
+        healthy = self._healthy()
+        wait_s = interval_s if healthy else interval_s / LOOKS
+        self._watchdog = loop.call_later(wait_s, self._feed, interval_s)
+        if healthy:
             self._notify.watchdog()

@@ -49,6 +49,15 @@ def watchdog_interval_s(environ: MutableMapping[str, str]) -> float | None:
     return int(usec) / 1e6 / 2.0
 
 
+def least_watchdog_s(worker_timeout_s: float) -> float:
+    """The shortest watchdog that leaves the master the time to replace the only worker.
+
+    One that hangs is killed after ``worker_timeout_s``, and may have begun to hang right before a
+    turn, which is half of the interval. Ten seconds are for its successor, on a busy host.
+    """
+    return 2.0 * (worker_timeout_s + 10.0)
+
+
 class Notify:
     """The connection to the service manager; it is the worker pool's descriptor store too."""
 
@@ -78,7 +87,9 @@ class Notify:
 
     def ready(self, status: str) -> None:
         """Started, or a reload is over (for a failed one ``status`` says so)."""
-        self._status = status
+        if self.enabled:
+            self._status = status
+            self._note_said()
         self._send(f"READY=1\nSTATUS={_line(status)}")
 
     def reloading(self) -> None:
@@ -104,9 +115,15 @@ class Notify:
             loop = asyncio.get_running_loop()
             self._late = loop.call_at(self._said_at + STATUS_INTERVAL_S, self._say_status)
 
+    def _note_said(self) -> None:
+        """The newest status is on its way: the next one is due a second later."""
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        self._said_at = time.monotonic()  # the clock of the loop, of which there may be none yet
+
     def _say_status(self) -> None:
-        self._late = None
-        self._said_at = asyncio.get_running_loop().time()
+        self._note_said()
         self._send(f"STATUS={_line(self._status)}")
 
     def keep(self, name: str, fd: int) -> None:

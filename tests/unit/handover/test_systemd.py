@@ -13,7 +13,12 @@ import pytest
 
 from gateway.descriptors import receive
 from supervisor.handover.service_notifier import ServiceNotifier
-from supervisor.handover.systemd import Notify, take_stored, watchdog_interval_s
+from supervisor.handover.systemd import (
+    Notify,
+    least_watchdog_s,
+    take_stored,
+    watchdog_interval_s,
+)
 
 
 @pytest.fixture
@@ -27,6 +32,24 @@ def systemd(tmp_path: Path) -> Iterator[socket.socket]:
 def heard(systemd: socket.socket) -> tuple[str, list[int]]:
     data, fds = receive(systemd, 4096, 8)
     return data.decode(), fds
+
+
+async def hear(systemd: socket.socket, texts: list[str], count: int) -> None:
+    """Until so many messages have come."""
+    async with asyncio.timeout(60):
+        while len(texts) < count:
+            with contextlib.suppress(BlockingIOError):
+                texts.append(heard(systemd)[0])
+                continue
+            await asyncio.sleep(0.01)
+
+
+async def tell_ready(notifier: ServiceNotifier, systemd: socket.socket) -> None:
+    """The start is over, and the service manager has read everything before the barrier."""
+    told = asyncio.create_task(notifier.tell_ready())
+    await asyncio.sleep(0)
+    os.close(heard(systemd)[1][0])
+    await told
 
 
 def test_without_a_service_manager_nothing_happens() -> None:
@@ -89,29 +112,86 @@ def test_a_reload_that_failed_is_in_the_status_until_one_worked(systemd: socket.
     async def main() -> None:
         notify = Notify(systemd.getsockname())
         notifier = ServiceNotifier(notify, summary=lambda: summaries[-1], healthy=lambda: True)
-        told = asyncio.create_task(notifier.tell_ready())
-        await asyncio.sleep(0)
-        os.close(heard(systemd)[1][0])  # it has read everything before the barrier
-        await told
+        await tell_ready(notifier, systemd)
         notifier.tell_reloaded("no such file")
         summaries.append("0/1 endpoints active")
         notifier.show_status()
-        for _ in range(2):  # a timer that is due at once has its turn behind us
-            await asyncio.sleep(0)
+        await hear(systemd, texts, 3)  # the status is said a second later
         notifier.tell_reloaded(None)
         notifier.close()
 
+    texts: list[str] = []
     asyncio.run(main())
-    texts = []
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            texts.append(heard(systemd)[0])
+    texts.append(heard(systemd)[0])
     assert texts == [
         "READY=1\nSTATUS=1/1 endpoints active",
         "READY=1\nSTATUS=reload failed: no such file; 1/1 endpoints active",
         "STATUS=reload failed: no such file; 0/1 endpoints active",
         "READY=1\nSTATUS=0/1 endpoints active",
     ]
+
+
+def test_a_status_is_not_repeated_within_a_second_of_ready(systemd: socket.socket) -> None:
+    """READY=1 comes with a status, which counts; a newer one replaces one that waits."""
+
+    async def main() -> None:
+        notify = Notify(systemd.getsockname())
+        notify.ready("one")
+        notify.status("two")
+        for _ in range(2):  # a timer that is due at once has its turn behind us
+            await asyncio.sleep(0)
+        assert heard(systemd)[0] == "READY=1\nSTATUS=one"
+        with pytest.raises(BlockingIOError):
+            heard(systemd)
+        notify.ready("three")
+        notify.status("four")
+        texts: list[str] = []
+        await hear(systemd, texts, 2)
+        assert texts == ["READY=1\nSTATUS=three", "STATUS=four"]
+        notify.close()
+
+    asyncio.run(main())
+
+
+def test_a_reload_before_ready_is_told_with_it(systemd: socket.socket) -> None:
+    """With Type=notify-reload the service manager waits for RELOADING=1 from its HUP on."""
+
+    async def main() -> None:
+        notifier = ServiceNotifier(
+            Notify(systemd.getsockname()), summary=lambda: "well", healthy=lambda: True
+        )
+        notifier.tell_reloading()
+        notifier.tell_reloaded(None)
+        with pytest.raises(BlockingIOError):
+            heard(systemd)
+        await tell_ready(notifier, systemd)
+        assert heard(systemd)[0].startswith("RELOADING=1\nMONOTONIC_USEC=")
+        assert heard(systemd)[0] == "READY=1\nSTATUS=well"
+        notifier.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_the_watchdog_is_fed_as_soon_as_a_worker_lives_again(systemd: socket.socket) -> None:
+    """The next turn, here after 70 s, may be too late: the manager's interval has begun."""
+    healthy = [True, False]
+
+    async def main() -> None:
+        notify = Notify(systemd.getsockname())
+        notifier = ServiceNotifier(notify, summary=lambda: "", healthy=healthy.pop)
+        notifier.feed_watchdog(70.0)
+        texts: list[str] = []
+        await hear(systemd, texts, 1)
+        assert texts == ["WATCHDOG=1"]
+        notifier.close()
+
+    asyncio.run(main())
+
+
+def test_a_watchdog_outlasts_a_worker_that_hangs() -> None:
+    """Also the last one, from a moment after a feed to the feed behind its replacement."""
+    assert least_watchdog_s(30.0) == 80.0
 
 
 def test_kept_descriptors_come_back_by_name(systemd: socket.socket) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.core.config import Config
+from supervisor.handover.systemd import least_watchdog_s
 from tests.generate import ROOT
 
 SYSTEMD = ROOT / "deploy" / "systemd"
@@ -134,6 +136,13 @@ def test_a_failed_start_is_not_repeated_at_once(unit: Path) -> None:
     service = read(unit)["Service"]
     assert service["RestartSec"] == "1s"
     assert service["RestartPreventExitStatus"] == "2"
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_the_only_worker_is_replaced_before_the_master_is_killed(unit: Path) -> None:
+    """Else the next master keeps the worker that hangs, and is killed for it, again and again."""
+    least_s = least_watchdog_s(Config().worker_timeout_s)
+    assert float(read(unit)["Service"]["WatchdogSec"]) >= least_s
 
 
 def test_the_readme_installs_the_command_where_the_unit_looks() -> None:
