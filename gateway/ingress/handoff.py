@@ -117,6 +117,19 @@ class Handoff:
                 best, best_load = slot, load
         return best
 
+    def stayer(self, now_ns: int) -> int | None:
+        """The slot of the least loaded other worker that takes clients, whatever we have."""
+        scoreboard = self._scoreboard
+        staying = [
+            (sessions, scoreboard.slot(row))
+            for row, sessions in enumerate(scoreboard.row_sessions())
+            if row != self._row
+            and scoreboard.accepting(row)
+            and scoreboard.slot(row) in self._peers
+            and now_ns - scoreboard.beat_ns(row) <= STALE_NS
+        ]
+        return min(staying)[1] if staying else None
+
     def in_flight(self) -> int:
         """Clients that wait in any of the inboxes; two system calls for three workers."""
         return _waiting_in(self._inbox) + sum(_sent_to(peer) for peer in self._peers.values())

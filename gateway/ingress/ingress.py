@@ -152,14 +152,16 @@ class Ingress:
     def leave(self, *, accept_rest: bool, shut: bool) -> None:
         """Accept no more, and close our duplicates of all listeners, see :meth:`ListenerSet.close`.
 
-        Clients that are served, or wait to be, are left to the end of their sessions; then
-        ``on_empty`` is called. Ask for that with :meth:`end_if_empty`, too: there may be none.
+        Clients that are served are left to the end of their sessions, and so are those that wait
+        to be, unless a worker that stays takes them. Then ``on_empty`` is called. Ask for that with
+        :meth:`end_if_empty`, too: there may be none.
         """
         self._leaving = True
         self._all_leave |= accept_rest
         self._update_taking()
         self.listeners.close(accept_rest=accept_rest, shut=shut)
         self._empty_inbox()
+        self._quota.give_up_held_back(self._hand_to_stayer)
         self._left = True
 
     def end_if_empty(self) -> None:
@@ -213,6 +215,14 @@ class Ingress:
         else:
             self._sessions.serve(fd, peer)
             self._publish_sessions()
+
+    def _hand_to_stayer(self, fd: int) -> bool:
+        """Hand a client over that would wait here in vain: places go to the workers that stay."""
+        slot = self._handoff.stayer(time.monotonic_ns())
+        if slot is None or not self._handoff.send(fd, slot):
+            return False
+        self._counters.handed_over += 1
+        return True
 
     def _set_rate(self, per_s: int) -> None:
         """Take at most so many clients a second, over all workers; 0 is any number."""

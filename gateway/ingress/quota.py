@@ -118,13 +118,27 @@ class Quota:
             self._scoreboard.set_waiting(self._row, 0)
 
     def next_in_line(self) -> int | None:
-        """The slot that a place that became free here belongs to; None: us."""
+        """The slot that a place that became free here belongs to; None: us.
+
+        A worker that leaves cannot be offered one: whoever took its slot would hear of it, and the
+        line would stand still.
+        """
         if not self.max_sessions:
             return None
-        waiting = self._scoreboard.waiting()
-        line = [(since_ns, row) for row, since_ns in enumerate(waiting) if since_ns]
-        first = min(line)[1] if line else self._row
-        return None if first == self._row else self._scoreboard.slot(first)
+        own, scoreboard = self._row, self._scoreboard
+        line = [
+            (since_ns, row)
+            for row, since_ns in enumerate(scoreboard.waiting())
+            if since_ns and (row == own or scoreboard.accepting(row))
+        ]
+        first = min(line)[1] if line else own
+        return None if first == own else scoreboard.slot(first)
+
+    def give_up_held_back(self, hand_over: Callable[[int], bool]) -> None:
+        """Let another worker have the clients held back; ``hand_over(fd)`` says whether it has."""
+        while self._held_back and hand_over(self._held_back[0]):
+            self._budget.give_back()
+            self._held_back.popleft()
 
     def may_tell(self, now_ns: int) -> bool:
         """Whether the log should hear from us that clients have to wait."""

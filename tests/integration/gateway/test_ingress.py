@@ -14,7 +14,7 @@ import pytest
 from gateway.core.address import HostPort
 from gateway.core.descriptor_budget import RESERVE
 from gateway.core.messages import Settings
-from gateway.descriptors import send
+from gateway.descriptors import receive, send
 from gateway.ingress.ingress import Ingress
 from gateway.ingress.listener import open_listener
 from gateway.scoreboard import Scoreboard
@@ -182,6 +182,30 @@ def test_who_is_held_back_to_the_end_is_reset() -> None:
             plane.ask(entry.ingress.close)
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
+
+
+def test_who_is_held_back_goes_to_a_worker_that_stays() -> None:
+    """A worker that is replaced is offered no place any more: it hands over who waits for one."""
+    with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
+        other = plane.ask(lambda: entry.scoreboard.open_row(1, 1))
+        plane.ask(lambda: entry.scoreboard.set_sessions(other, 1))
+        plane.ask(lambda: entry.scoreboard.set_accepting(other, True))
+        plane.ask(lambda: entry.scoreboard.beat(other, time.monotonic_ns() + 10**12))
+        their_inbox, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        plane.ask(lambda: entry.ingress.add_peer(1, peer))
+        plane.ask(lambda: entry.ingress.apply(Settings(max_sessions=1)))
+        plane.ask(entry.ingress.start)
+        ours, theirs = socket.socketpair()
+        with ours, theirs, their_inbox, peer:
+            send(entry.sender, b"+", [theirs.fileno()])
+            wait_until(entry.ingress.clients_held_back)
+            plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=False))
+            plane.ask(entry.ingress.end_if_empty)
+            assert entry.emptied == 1
+            _, [fd] = receive(their_inbox, 1, 1)
+            with socket.socket(fileno=fd) as client:
+                client.sendall(b"hi")
+            assert ours.recv(2) == b"hi"
 
 
 def test_who_is_held_back_keeps_its_place_in_the_line() -> None:

@@ -199,3 +199,19 @@ def test_a_place_is_offered_without_a_socket(pair: Pair) -> None:
 def test_a_place_for_nobody_stays_with_us(pair: Pair) -> None:
     """A slot that is not known here cannot be told."""
     assert not pair.handoffs[0].offer_place(7)
+
+
+def test_whoever_leaves_finds_a_worker_that_stays(pair: Pair) -> None:
+    """Whatever the loads are; one that takes nobody, hangs or is not known here is none."""
+    now_ns = time.monotonic_ns()
+    pair.scoreboard.set_sessions(1, 9)
+    assert pair.handoffs[0].stayer(now_ns) == 1
+    pair.scoreboard.beat(1, now_ns - STALE_NS - 1)
+    assert pair.handoffs[0].stayer(now_ns) is None
+    pair.scoreboard.beat(1, now_ns)
+    pair.scoreboard.set_accepting(1, False)
+    assert pair.handoffs[0].stayer(now_ns) is None
+    unknown = pair.scoreboard.open_row(7, 1)
+    pair.scoreboard.set_accepting(unknown, True)
+    pair.scoreboard.beat(unknown, now_ns)
+    assert pair.handoffs[0].stayer(now_ns) is None

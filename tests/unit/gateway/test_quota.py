@@ -25,6 +25,7 @@ class Worker:
         self.in_flight = self.reclaimed = 0
         self.closing: list[int] = []
         scoreboard.enter(self.row, 1000 + self.row)
+        scoreboard.set_accepting(self.row, True)
         self.quota = Quota(
             scoreboard,
             row=self.row,
@@ -267,6 +268,42 @@ def test_a_free_place_goes_to_who_waited_longest(scoreboard: Scoreboard) -> None
     assert first.quota.next_in_line() == 1
     first.quota.max_sessions = 0
     assert first.quota.next_in_line() is None
+
+
+def test_no_place_is_offered_to_a_worker_that_leaves(scoreboard: Scoreboard) -> None:
+    """Its successor reads the inbox of the slot, and would take one place after the other."""
+    first, second = Worker(scoreboard, 1, slot=0), Worker(scoreboard, 1, slot=1)
+    second.quota.note(True, 10)
+    first.quota.note(True, 20)
+    scoreboard.set_accepting(second.row, False)
+    assert first.quota.next_in_line() is None
+    assert second.quota.next_in_line() is None
+    first.quota.note(False, 30)
+    scoreboard.set_accepting(first.row, False)
+    assert first.quota.next_in_line() is None
+
+
+def test_clients_held_back_are_given_up_as_long_as_somebody_takes_them(
+    scoreboard: Scoreboard,
+) -> None:
+    """The oldest first; those that nobody takes stay, and so do their descriptors."""
+    first, second = Worker(scoreboard, 1, slot=0), Worker(scoreboard, 1, slot=1)
+    first.quota.admit(1)
+    for fd in (2, 3, 4):
+        second.quota.admit(fd)
+    free = second.budget.free
+    taken: list[int] = []
+
+    def hand_over(fd: int) -> bool:
+        if len(taken) == 2:
+            return False
+        taken.append(fd)
+        return True
+
+    second.quota.give_up_held_back(hand_over)
+    assert taken == [2, 3]
+    assert second.quota.clients_held_back() == (4,)
+    assert second.budget.free == free + 2
 
 
 def test_held_back_clients_stand_in_the_line(scoreboard: Scoreboard) -> None:
