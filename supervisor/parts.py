@@ -26,6 +26,7 @@ from supervisor.handover.upgrade import Upgrade
 from supervisor.interim_admin import InterimAdmin
 from supervisor.reloader import Reloader
 from supervisor.shutdown import Shutdown
+from supervisor.system import limits
 from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.log import make_log, take_library_messages
 from supervisor.system.signals import SignalWatch
@@ -49,6 +50,8 @@ class Parts:
         """The listen addresses as literals; none until they are known."""
         self.workers_given = 0
         """How many workers the configuration asks for; 0 until the host was looked at."""
+        self.resized_by = 0
+        """What TTIN and TTOU asked for while there was no pool: workers more, or fewer."""
         self.ready = False
         """Whether every slot has had a worker that was ready."""
         self.keeps_workers = False
@@ -71,6 +74,14 @@ class Parts:
         self.totals = state.totals
         self.roster = Roster(state.snapshot_version)
         self.interim_admin = InterimAdmin()
+
+    def share_out_files(self, open_files: int, *, workers: int) -> None:
+        """Tell the parts how many descriptors each may use, beside so many workers."""
+        shares = limits.share_out(open_files, workers=workers, listen=len(self.listen))
+        self.endpoints.health.prober.queue.max_sockets = shares.probes
+        self.discovery_loop.max_lookups = shares.lookups
+        self.discovery_loop.max_handshakes = shares.handshakes
+        self.admin.max_connections = shares.admin
 
     admin: AdminLifecycle
     loop: asyncio.AbstractEventLoop

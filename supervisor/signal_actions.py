@@ -9,6 +9,7 @@ from supervisor.core.admin.document import log_lines
 from supervisor.gateway_view import make_view
 from supervisor.master_handover import MasterHandover
 from supervisor.parts import Parts
+from supervisor.system import limits
 
 
 class SignalActions:
@@ -57,13 +58,26 @@ class SignalActions:
             self._parts.log.info(msg, **fields)
 
     def _resize(self, by: int) -> None:
-        """One worker more or less; nothing while there is no pool, or the gateway ends."""
-        pool, log = self._parts.pool, self._parts.log
-        if pool is None or self._parts.shutdown.draining:
+        """One worker more or less; while there is no pool, when it is made."""
+        parts = self._parts
+        pool, log = parts.pool, parts.log
+        if parts.shutdown.draining:
             return
-        before, after = pool.wanted, pool.resize(by)
+        if pool is None:
+            parts.resized_by += by
+            return
+        before = pool.wanted
+        obstacle = self._find_obstacle(before + by) if by > 0 else None
+        after = before if obstacle else pool.resize(by)
         self._handover.write_record()
         if after == before:
-            log.warn("number of workers unchanged", workers=after, most=messages.MAX_SLOTS)
+            reason = {"reason": obstacle} if obstacle else {"most": messages.MAX_SLOTS}
+            log.warn("number of workers unchanged", workers=after, **reason)
         else:
+            parts.share_out_files(limits.open_files(), workers=after)
             log.info("number of workers changed", workers=after)
+
+    def _find_obstacle(self, workers: int) -> str | None:
+        """Why so many cannot be had; slots without a worker would take what others need."""
+        listen = len(self._parts.listen)
+        return limits.find_obstacle(limits.open_files(), workers=workers, listen=listen)

@@ -185,11 +185,7 @@ class Startup:
         listen = len(parts.listen)
         if obstacle := limits.find_obstacle(open_files, workers=slots, listen=listen):
             self._object(OLD_WORKERS_GO_ON, obstacle)
-        shares = limits.share_out(open_files, workers=slots, listen=listen)
-        parts.endpoints.health.prober.queue.max_sockets = shares.probes
-        parts.discovery_loop.max_lookups = shares.lookups
-        parts.discovery_loop.max_handshakes = shares.handshakes
-        parts.admin.max_connections = shares.admin
+        parts.share_out_files(open_files, workers=slots)
         return slots
 
     def _take_over_discovery(self) -> None:
@@ -234,6 +230,9 @@ class Startup:
     def _start_pool(self, slots: int) -> None:
         """Fork the workers. From here on this master is responsible for what it took over."""
         parts = self._parts
+        if parts.resized_by:
+            slots = min(max(slots + parts.resized_by, 1), messages.MAX_SLOTS)
+            parts.log.info("number of workers changed", workers=slots)
         parts.left.inherited.identify()
         parts.port_monitor = PortMonitor(parts.listen, parts.log)
         parts.keeps_workers = self._may_keep_workers()

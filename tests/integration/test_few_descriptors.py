@@ -78,3 +78,20 @@ def test_idle_admin_clients_leave_descriptors_for_workers() -> None:
         gateway.wait_line("worker ready", count=3)
         assert gateway.lines("cannot start worker") == []
         assert gateway.lines("worker breaks the protocol") == []
+
+
+def test_ttin_adds_no_worker_that_the_open_files_do_not_allow() -> None:
+    """Slots without a worker would take what the others need, and the gateway were degraded."""
+    admin = f"127.0.0.1:{free_port()}"
+    with Backend(greet) as backend:
+        flags = {"endpoints": [backend.address], "prefix": FEW}
+        with running(f"--admin-addr={admin}", **flags) as gateway:
+            gateway.wait_line("admin address is open")
+            for count in (1, 2):
+                gateway.signal(signal.SIGTTIN)
+                gateway.wait_line("number of workers changed", count=count)
+            gateway.signal(signal.SIGTTIN)
+            refused = gateway.wait_line("number of workers unchanged")
+            assert refused["workers"] == 4
+            assert "expected at least 67 for 5 workers" in refused["reason"]
+            wait_until(lambda: fetch_status([admin])["state"] == "ready", 20)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tests.backends import Backend, echo
 from tests.clients import connect
-from tests.gateway import COMMAND, READY, environment, running
+from tests.dns import Fault, NameServer
+from tests.gateway import COMMAND, READY, Gateway, environment, running
 from tests.support import free_port, wait_until
 
 
@@ -102,3 +103,22 @@ def test_an_inherited_ignored_sigchld_hides_no_end_of_a_child() -> None:
         gateway.wait_line("worker ready", count=3)
         gateway.signal(signal.SIGUSR2)
         gateway.wait_line(READY, count=2)
+
+
+def test_workers_that_a_signal_asks_for_before_there_are_any_are_started() -> None:
+    """TTIN and TTOU count while a start waits for its first endpoint."""
+    with NameServer() as ns, Backend(echo) as backend:
+        ns.faults[""] = Fault.SERVFAIL
+        port = backend.address.rpartition(":")[2]
+        names = [f"b.test:{port}"]
+        with Gateway(f"--nameserver={ns.address}", endpoints=names) as gateway:
+            gateway.wait_line("no endpoint found yet, trying again")
+            for number in (signal.SIGTTIN, signal.SIGUSR1, signal.SIGTTIN, signal.SIGUSR1):
+                before = len(gateway.lines("status"))
+                gateway.signal(number)
+                if number is signal.SIGUSR1:  # two of a kind at once would be one
+                    gateway.wait_line("status", count=before + 1)
+            gateway.signal(signal.SIGTTOU)
+            ns.faults.clear()
+            ns.set("b.test", "A", "127.0.0.1")
+            assert gateway.wait_line(READY)["workers"] == 3
