@@ -22,6 +22,7 @@ from gateway.core.unix_address import (
 MAX_NAME_LENGTH = 253
 """Characters of a DNS name without its trailing dot, RFC 1035 section 2.3.4."""
 
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -94,7 +95,19 @@ def parse_tcp_listen(text: str) -> HostPort:
     if text.isdigit():
         meant = _meant(f"127.0.0.1:{text}", f":{text} (all interfaces)")
         raise ValueError(f"expected host:port or :port{meant}")
-    return _split(text)
+    address = _split(text)
+    if is_of_no_host(address.host):
+        raise ValueError("expected an address of this host, not one of a group or of all hosts")
+    return address
+
+
+def is_of_no_host(literal: str) -> bool:
+    """Whether the literal address is multicast or broadcast: the kernel binds and listens there,
+    and no client can connect. Names, and "", are left alone."""
+    if literal_ip(literal) is None:
+        return False
+    address = ipaddress.ip_address(literal)
+    return address.is_multicast or address == _BROADCAST
 
 
 def parse_nameserver(text: str) -> HostPort:

@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.core.address import (
     MAX_NAME_LENGTH,
+    is_of_no_host,
     literal_ip,
     parse_endpoint,
     parse_name,
@@ -22,8 +23,6 @@ from supervisor.core.duration import format_duration, parse_duration
 from supervisor.core.spelling import nearest
 
 Read = Callable[[str], Any]
-
-_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 SYNONYMS = {
     "warning": "warn",
@@ -173,7 +172,7 @@ def source_address(text: str) -> str:
     if literal is None:
         raise ValueError(expected)
     address = ipaddress.ip_address(literal)
-    if address.is_unspecified or address.is_multicast or address == _BROADCAST:
+    if address.is_unspecified or is_of_no_host(literal):
         raise ValueError(expected)
     if address.version == 6 and address.is_link_local:
         # It means nothing without its interface, and a scope id is not supported.

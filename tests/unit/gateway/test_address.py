@@ -107,6 +107,14 @@ def test_listen_addresses(text: str, host: str, port: int) -> None:
     assert parse_listen(text) == HostPort(host, port)
 
 
+@pytest.mark.parametrize("text", ["224.0.0.1:1", "239.1.2.3:1", "255.255.255.255:1", "[ff02::1]:1"])
+def test_a_listen_address_is_one_of_a_host(text: str) -> None:
+    """The kernel listens at a group's address too, and no client ever reaches it."""
+    for parse in (parse_listen, parse_admin):
+        with pytest.raises(ValueError, match="expected an address of this host"):
+            parse(text)
+
+
 def test_listen_address_with_a_scheme() -> None:
     """A listen address has no scheme."""
     with pytest.raises(ValueError, match="without a scheme"):
