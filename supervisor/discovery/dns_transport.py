@@ -2,7 +2,7 @@
 
 Datagram sockets are connected: a nameserver that is not running is then known at once, by the
 refusal of its host, instead of after the timeout, and datagrams of others do not arrive.
-Every query has a socket of its own, so its source port is chosen by the kernel at random.
+Every question has sockets of its own, so its source ports are chosen by the kernel at random.
 """
 
 from __future__ import annotations
@@ -56,23 +56,61 @@ class Address:
         return (host, self.port, 0, number)
 
 
+class Datagrams:
+    """The sockets by which one question is asked over UDP; owns them until :meth:`close`.
+
+    A query is repeated by the socket that it went by before, as the C library does: a late reply to
+    the first copy is a reply to the second. So a nameserver may take longer than one timeout.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[Address, tuple[bytes, socket.socket]] = {}
+
+    def open(self, server: Address, query: bytes) -> socket.socket:
+        """A socket connected to the nameserver, with no reply to another query in it.
+
+        Raises OSError.
+        """
+        before, sock = self._held.get(server, (b"", None))
+        if sock is not None:
+            if before == query:
+                return sock
+            del self._held[server]
+            sock.close()
+        sock = socket.socket(server.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.connect(server.name)  # does not block: nothing is sent
+        except OSError:
+            sock.close()
+            raise
+        self._held[server] = query, sock
+        return sock
+
+    def close(self) -> None:
+        for _, sock in self._held.values():
+            sock.close()
+        self._held.clear()
+
+
 async def exchange(
     server: Address,
     query: bytes,
     *,
-    tcp: bool,
+    datagrams: Datagrams | None,
     timeout_s: float,
     parse: Callable[[bytes], T | None],
 ) -> T:
     """What ``parse`` makes of the reply; a message of which it makes None is no reply.
 
+    ``datagrams``: by what to ask over UDP; None asks over TCP.
     Raises NoReplyError, and what ``parse`` raises.
     """
-    kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
     try:
         async with asyncio.timeout(timeout_s):
-            with socket.socket(server.family, kind | socket.SOCK_NONBLOCK) as sock:
-                return await (_over_tcp if tcp else _over_udp)(sock, server, query, parse)
+            if datagrams is not None:
+                return await _over_udp(datagrams.open(server, query), query, parse)
+            with socket.socket(server.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+                return await _over_tcp(sock, server, query, parse)
     except TimeoutError:
         raise NoReplyError("timeout") from None
     except OSError as error:
@@ -80,13 +118,10 @@ async def exchange(
         raise NoReplyError(text) from None
 
 
-async def _over_udp(
-    sock: socket.socket, server: Address, query: bytes, parse: Callable[[bytes], T | None]
-) -> T:
+async def _over_udp(sock: socket.socket, query: bytes, parse: Callable[[bytes], T | None]) -> T:
     """Datagrams that are no reply are ignored: anybody may have forged them."""
     loop = asyncio.get_running_loop()
-    sock.connect(server.name)  # does not block: nothing is sent
-    sock.send(query)  # nor does this, with an empty send buffer
+    sock.send(query)  # does not block, with an empty send buffer
     while True:
         reply = parse(await loop.sock_recv(sock, MAX_DATAGRAM_BYTES))
         if reply is not None:

@@ -28,7 +28,7 @@ from supervisor.core.discovery.questions import (
     QuestionKind,
 )
 from supervisor.core.discovery.replies import MAX_ALIASES, Meaning, ReplyKind, read_meaning
-from supervisor.core.discovery.search import SearchMemory
+from supervisor.core.discovery.search import HURRIED_S, SearchMemory
 from supervisor.core.discovery.system_names import (
     Files,
     ResolvConf,
@@ -39,10 +39,11 @@ from supervisor.core.discovery.trace import MAX_RECORDS, Exchange, FromHosts, St
 from supervisor.discovery.dns_message import (
     BadNameError,
     MalformedReplyError,
+    Query,
     compose_query,
     parse_reply,
 )
-from supervisor.discovery.dns_transport import Address, NoReplyError, exchange
+from supervisor.discovery.dns_transport import Address, Datagrams, NoReplyError, exchange
 from supervisor.discovery.hosts_file import HostsFile
 
 HOSTS_TTL_S = 5.0
@@ -50,9 +51,6 @@ HOSTS_TTL_S = 5.0
 
 MAX_LIFETIME_S = 20.0
 """One question about one name at most, all tries and all aliases together."""
-
-HURRIED_S = 0.5
-"""The same for a name of the search list that got no reply the last time."""
 
 NAMESERVER_TIMEOUT_S = 2.0
 """One query to one ``--nameserver``; resolv.conf has an option for its own."""
@@ -112,7 +110,9 @@ class Resolver:
         self._nameservers = Nameservers(len(self._servers), rotate=rotate)
         self._search_memory = search_memory or SearchMemory()
         self._hosts_file = HostsFile(files.hosts, log)
-        self._slots = asyncio.Semaphore(min(max_concurrent, MAX_CONCURRENT))
+        # Each question has a socket for each nameserver that it waits for.
+        most = max(max_concurrent // len(self._servers), 1)
+        self._slots = asyncio.Semaphore(min(most, MAX_CONCURRENT))
 
     @property
     def nameservers(self) -> tuple[str, ...]:
@@ -156,16 +156,10 @@ class Resolver:
     async def _search(self, name: str, steps: list[Step]) -> Outcome:
         """The addresses of the first name of the search list that has some."""
         search = self._search_memory.search(name, names_to_try(name, self._conf))
-        hurried = Patience(
-            timeout_s=self._patience.timeout_s,
-            attempts=1,
-            lifetime_s=min(HURRIED_S, self._patience.lifetime_s),
-            tcp=self._patience.tcp,
-        )
         lookup = next(search)
         try:
             while True:
-                patience = hurried if lookup.hurried else self._patience
+                patience = self._patience.within(lookup.within_s, len(self._servers))
                 lookup = search.send(await self._host(lookup.name, patience, steps))
         except StopIteration as end:
             outcome: Outcome = end.value
@@ -180,7 +174,7 @@ class Resolver:
         if self._conf.no_aaaa:
             return join_families({4: await resolve("A")})
         if self._conf.single_request:
-            return join_families({4: await resolve("A"), 6: await resolve("AAAA")})
+            return await self._one_by_one(name, patience, steps)
         v4 = asyncio.create_task(resolve("A"), name=f"A {name}")
         v6 = asyncio.create_task(resolve("AAAA"), name=f"AAAA {name}")
         try:
@@ -198,13 +192,29 @@ class Resolver:
             }
         )
 
+    async def _one_by_one(self, name: str, patience: Patience, steps: list[Step]) -> Outcome:
+        """A, then AAAA: both in the time of one question."""
+        now = asyncio.get_running_loop().time
+        end_at = now() + patience.lifetime_s
+        first_s = max(patience.lifetime_s - OTHER_FAMILY_S, patience.lifetime_s / 2)
+        v4 = await self._resolve(name, "A", replace(patience, lifetime_s=first_s), steps)
+        left_s = max(end_at - now(), patience.lifetime_s - first_s)
+        if isinstance(v4, Meaning):
+            left_s = min(left_s, OTHER_FAMILY_S)
+        v6 = await self._resolve(name, "AAAA", replace(patience, lifetime_s=left_s), steps)
+        return join_families({4: v4, 6: v6})
+
     async def _resolve(
         self, name: str, kind: str, patience: Patience, steps: list[Step]
     ) -> Meaning | Negative | Failure:
         """One record type of one absolute name, aliases followed; a Meaning has the records."""
         ttl_s = float("inf")
+        now = asyncio.get_running_loop().time
+        waited = self._slots.locked()
         async with self._slots:
-            now = asyncio.get_running_loop().time
+            if waited and self._nameservers.all_silent(now()):
+                # Thousands of questions to nameservers that are dead must not take hours.
+                patience = patience.within(HURRIED_S, len(self._servers))
             end_at = now() + patience.lifetime_s
             for _ in range(MAX_ALIASES):
                 left_s = end_at - now()
@@ -231,28 +241,36 @@ class Resolver:
         """Carry out one inquiry; raises BadNameError."""
         course = inquire(self._nameservers, patience, asyncio.get_running_loop().time())
         attempt = next(course)
+        datagrams = Datagrams()
+        queries: dict[bool, Query] = {}
         try:
             while True:
-                heard, step = await self._query(name, kind, attempt)
+                query = queries.get(attempt.edns)
+                if query is None:
+                    query = queries[attempt.edns] = compose_query(name, kind, edns=attempt.edns)
+                heard, step = await self._query(name, kind, attempt, query, datagrams)
                 steps.append(step)
                 attempt = course.send(heard)
         except StopIteration as end:
             result: Meaning | GaveUp = end.value
             return result
+        finally:
+            datagrams.close()
 
-    async def _query(self, name: str, kind: str, attempt: Try) -> tuple[Heard | Lost, Step]:
+    async def _query(
+        self, name: str, kind: str, attempt: Try, query: Query, datagrams: Datagrams
+    ) -> tuple[Heard | Lost, Step]:
         """One query to one nameserver."""
         now = asyncio.get_running_loop().time
         began_at = now()
         server = self._servers[attempt.server]
-        query = compose_query(name, kind, edns=attempt.edns)
         heard: Heard | Lost
         flags: tuple[str, ...] = ()
         try:
             reply = await exchange(
                 server,
                 query.wire,
-                tcp=attempt.tcp,
+                datagrams=None if attempt.tcp else datagrams,
                 timeout_s=attempt.timeout_s,
                 parse=lambda wire: parse_reply(wire, query),
             )
@@ -292,6 +310,8 @@ def _step(
         if meaning.kind in (ReplyKind.RECORDS, ReplyKind.NO_NAME, ReplyKind.NO_RECORDS):
             ttl_s = meaning.ttl_s
         records = tuple(each.data for each in meaning.records[:MAX_RECORDS])
+        if (more := len(meaning.records) - MAX_RECORDS) > 0:
+            records += (f"and {more} more",)
     return Exchange(
         name=name,
         kind=kind,

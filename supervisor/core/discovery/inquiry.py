@@ -19,13 +19,23 @@ from supervisor.core.discovery.replies import Meaning, ReplyKind
 class Patience:
     """How long to try: ``attempts`` times over all nameservers, ``timeout_s`` for each try.
 
-    ``lifetime_s`` is the most for all tries together. ``tcp``: never ask over UDP.
+    ``lifetime_s`` is the most for all tries together. ``tcp``: never ask over UDP. ``hurried``: the
+    tries are so short that silence says nothing about a nameserver.
     """
 
     timeout_s: float = 5.0
     attempts: int = 2
     lifetime_s: float = 20.0
     tcp: bool = False
+    hurried: bool = False
+
+    def within(self, seconds: float, servers: int) -> Patience:
+        """The same, but no longer than this; each of so many nameservers has its turn."""
+        if seconds >= self.lifetime_s:
+            return self
+        timeout_s = min(self.timeout_s, seconds / servers)
+        hurried = timeout_s < self.timeout_s
+        return replace(self, timeout_s=timeout_s, lifetime_s=seconds, hurried=hurried)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +174,8 @@ class _Inquiry:
             return
         if edns:
             self._ignored_edns.add(server)
-        if waited_s == self._patience.timeout_s:  # not cut short by the end of the lifetime
-            self._servers.silent(server, self._now)
+        if waited_s == self._patience.timeout_s and not self._patience.hurried:
+            self._servers.silent(server, self._now)  # it was not cut short in any way
 
     def _may_be_edns(self, meaning: Meaning, edns: bool, known: Edns) -> bool:
         """SERVFAIL is what some servers say to an OPT record; most mean the name by it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -179,10 +180,30 @@ def test_the_lifetime_ends_everything() -> None:
 
 
 def test_a_hurried_question_says_nothing_about_the_server() -> None:
-    """A try that was cut short is no reason to avoid the nameserver."""
+    """Tries that are cut short are no reason to avoid a nameserver, and each one has its turn."""
     servers = Nameservers(2)
-    Run(servers, {}, Patience(timeout_s=2, attempts=1, lifetime_s=0.5))
+    patience = Patience(timeout_s=2, attempts=1)
+    run = Run(servers, {}, patience.within(0.5, 2))
+    assert run.asked == [(0, True, False), (1, True, False)]
+    assert [each.timeout_s for each in run.tries] == [0.25, 0.25]
     assert servers.order(1) == (0, 1)
+    assert not servers.all_silent(1)
+    Run(servers, {}, replace(patience, lifetime_s=3))
+    assert servers.order(5) == (1, 0), "the try of the second one was cut short"
+    assert patience.within(patience.lifetime_s, 2) == patience
+    unhurried = patience.within(5, 2)
+    assert (unhurried.timeout_s, unhurried.lifetime_s, unhurried.hurried) == (2, 5, False)
+
+
+def test_all_servers_may_be_silent() -> None:
+    """Until one of them answers."""
+    servers = Nameservers(2)
+    servers.silent(0, 0)
+    assert not servers.all_silent(1)
+    servers.silent(1, 0)
+    assert servers.all_silent(1)
+    servers.answered(1)
+    assert not servers.all_silent(1)
 
 
 def test_a_silent_server_is_asked_last_for_a_while() -> None:

@@ -193,8 +193,28 @@ def test_single_request(conf: Conf, ns: list[NameServer]) -> None:
     assert [kind for _, kind, _ in ns[0].queries] == ["A", "AAAA"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(15)
+def test_single_request_is_one_question(
+    conf: Conf, ns: list[NameServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One family that is never answered holds up the other one no longer than without the option,
+    and both together have the time of one question."""
+    conf.path.write_text("nameserver 127.0.0.1\noptions single-request timeout:30\n")
+    ns[0].faults["web.test", "AAAA"] = Fault.TIMEOUT
+    (outcome,) = conf.ask(WEB)
+    assert isinstance(outcome, Answer)
+    assert outcome.addresses == ("10.0.0.1",)
+    monkeypatch.setattr("supervisor.discovery.resolver.MAX_LIFETIME_S", 3.0)
+    ns[0].faults.clear()
+    ns[0].faults["web.test", "A"] = Fault.TIMEOUT
+    (outcome,) = conf.ask(WEB)
+    assert isinstance(outcome, Answer)
+    assert outcome.addresses == ("fd00::1",)
+
+
 def test_single_request_reopen(conf: Conf) -> None:
-    """The same: every query has a socket of its own anyway."""
+    """The same: each family has a socket of its own anyway."""
     conf.path.write_text("nameserver 127.0.0.1\noptions single-request-reopen\n")
     assert [step.kind for step in conf.steps(WEB)] == ["A", "AAAA"]
 

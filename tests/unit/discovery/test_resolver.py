@@ -289,6 +289,70 @@ def test_a_silent_search_domain_costs_its_time_once(ns: NameServer, files: Files
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("edns", [True, False])
+def test_a_late_reply_is_heard_as_long_as_the_question_lasts(
+    ns: NameServer, files: Files, edns: bool
+) -> None:
+    """A reply that comes after the timeout is one to the query that was sent again meanwhile."""
+    Path(files.resolv_conf).write_text("options attempts:5 no-aaaa\n")
+    ns.late_s = 1.3 * NAMESERVER_TIMEOUT_S
+    ns.edns_fault = None if edns else Fault.FORMERR
+    looked = asyncio.run(
+        Resolver([ns.address], files).look_up(Question(QuestionKind.HOST, "web.test"))
+    )
+    assert isinstance(looked.outcome, Answer)
+    assert next(step.said for step in looked.steps if isinstance(step, Exchange)) == "timeout"
+
+
+@pytest.mark.slow
+def test_questions_that_wait_while_nobody_answers_are_hurried(
+    ns: NameServer, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of names of dead nameservers are not waited for one after the other."""
+    monkeypatch.setattr("supervisor.discovery.resolver.HURRIED_S", 0.05)
+    Path(files.resolv_conf).write_text("options attempts:1 no-aaaa\n")
+    ns.faults[""] = Fault.TIMEOUT
+
+    async def main() -> None:
+        resolver = Resolver([ns.address], files, max_concurrent=1)
+        names = [f"n{number}.test" for number in range(6)]
+        outcomes = await asyncio.gather(
+            *(resolver.ask(Question(QuestionKind.HOST, name)) for name in names)
+        )
+        assert all(isinstance(each, Failure) for each in outcomes)
+        # In full patience, with EDNS and without, and the others once.
+        assert [ns.asked(name, "A") for name in names] == [2, 1, 1, 1, 1, 1]
+        ns.faults.clear()
+        assert isinstance(await resolver.ask(Question(QuestionKind.HOST, "web.test")), Answer)
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_a_nameserver_that_was_away_may_be_slow_when_it_is_back(
+    ns: NameServer, files: Files
+) -> None:
+    """A name of the search list that got no reply gets more time with each search."""
+    ns.set("web.none.test", "A", "10.0.0.7")
+    Path(files.resolv_conf).write_text("search none.test\noptions attempts:1 no-aaaa\n")
+    question = Question(QuestionKind.SEARCH, "web")
+
+    async def main() -> None:
+        resolver = Resolver([ns.address], files)
+        ns.stop()
+        assert isinstance(await resolver.ask(question), Failure)
+        ns.late_s = 1.2
+        ns.start()
+        for _ in range(5):
+            outcome = await resolver.ask(question)
+            if isinstance(outcome, Answer):
+                break
+        assert outcome == Answer(5, addresses=("10.0.0.7",))
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [QuestionKind.HOST, QuestionKind.SRV])
 @pytest.mark.parametrize("fault", [Fault.FORMERR, Fault.NOTIMP, Fault.SERVFAIL, Fault.TIMEOUT])
 def test_nameservers_without_edns_are_asked_without(

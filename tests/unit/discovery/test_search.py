@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from supervisor.core.discovery.questions import Answer, Failure, Negative, Outcome
-from supervisor.core.discovery.search import Lookup, SearchMemory
+from supervisor.core.discovery.search import (
+    HURRIED_S,
+    MOST_HURRIED_S,
+    Lookup,
+    SearchMemory,
+)
 
 A = Answer(60, addresses=("10.0.0.1",))
 NO = Negative("NXDOMAIN", 60)
@@ -51,20 +58,39 @@ def test_a_no_names_what_was_tried() -> None:
         "NXDOMAIN, no addresses (tried web.a.test, web.b.test, web)", ttl_s=5
     )
     course = SearchMemory().search("web", ("web",))
-    assert next(course) == Lookup("web", hurried=False)
+    assert next(course) == Lookup("web", math.inf)
     with pytest.raises(StopIteration) as end:
         course.send(NO)
     assert end.value.value == NO
 
 
 def test_a_name_without_a_reply_is_hurried_next_time() -> None:
-    """Until it replies again."""
+    """Until it replies again, and for as long as another name of the list is found."""
     memory = SearchMemory()
     search(memory, SILENT, A)
+    for _ in range(3):
+        _, lookups = search(memory, SILENT, A)
+        assert [each.within_s for each in lookups] == [HURRIED_S, math.inf], "the one in use is not"
     _, lookups = search(memory, NO, A)
-    assert [each.hurried for each in lookups] == [True, False]
+    assert [each.within_s for each in lookups] == [HURRIED_S, math.inf]
     _, lookups = search(memory, NO, A)
-    assert [each.hurried for each in lookups] == [False, False]
+    assert [each.within_s for each in lookups] == [math.inf, math.inf]
+
+
+def test_names_behind_one_without_a_reply_are_hurried_at_once() -> None:
+    """Dead nameservers cost their time once, and not for each name of the list."""
+    _, lookups = search(SearchMemory(), NO, SILENT, SILENT)
+    assert [each.within_s for each in lookups] == [math.inf, math.inf, HURRIED_S]
+
+
+def test_while_nothing_is_found_names_get_more_time() -> None:
+    """A nameserver that was away, and is slow now, is heard in the end."""
+    memory, waited = SearchMemory(), []
+    for _ in range(8):
+        outcome, lookups = search(memory, SILENT, NO, NO)
+        assert isinstance(outcome, Failure)
+        waited.append(lookups[0].within_s)
+    assert waited == [math.inf, 0.5, 1, 2, 4, 8, MOST_HURRIED_S, MOST_HURRIED_S]
 
 
 def test_the_name_in_use_is_not_passed_over() -> None:
