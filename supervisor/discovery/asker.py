@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.core.log import Log
 from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
-from supervisor.core.discovery.answers import CONFIRM_S, Answers, Refresh
-from supervisor.core.discovery.questions import Negative, Outcome, Question
+from supervisor.core.discovery.answers import CONFIRM_S, Answers, Entry, Refresh
+from supervisor.core.discovery.dead_end import find_dead_ends
+from supervisor.core.discovery.questions import (
+    Answer,
+    Negative,
+    Outcome,
+    Question,
+    QuestionKind,
+)
 from supervisor.core.discovery.search import SearchMemory
 from supervisor.core.discovery.system_names import Files
+from supervisor.core.discovery.targets import Owner
 from supervisor.core.discovery.trace import Step
+from supervisor.discovery.local_addresses import has_route
 from supervisor.discovery.parallel import run_in_parallel
 
 if TYPE_CHECKING:
@@ -84,14 +93,34 @@ class Asker:
             if self.steps is not None:
                 self.steps[question] = looked.steps
             self.answers.take(
-                question, looked.outcome, now=now(), refresh=self._refresh, draw=self._draw
+                question,
+                looked.outcome,
+                now=now(),
+                refresh=self._refresh,
+                draw=self._draw,
+                useless=_is_useless(looked.outcome),
             )
             believed = isinstance(self.answers.lookup(question), Negative)
-            if believed and self._search_memory.forget(question.name):
+            searched = question.kind is QuestionKind.SEARCH
+            if believed and searched and self._search_memory.forget(question.name):
                 await ask(question)  # now a later name of the search list may take the place
 
         await run_in_parallel([partial(ask, each) for each in asked], late=late)
         return asked
+
+    def leave_dead_end(self, owners: Sequence[Owner], before: Mapping[Question, Entry]) -> None:
+        """Go back to the SRV records held before, if those of now lead nowhere."""
+        held = {question: entry.held for question, entry in before.items()}
+        dead_ends = find_dead_ends(owners, self.answers.lookup, held)
+        for question, outcome in dead_ends.items():
+            self.answers.go_back(
+                question,
+                before[question],
+                outcome,
+                now=asyncio.get_running_loop().time(),
+                refresh=self._refresh,
+                draw=self._draw,
+            )
 
     async def look_up(self, question: Question) -> Outcome:
         """What DNS says now, whatever was asked before; it is not kept."""
@@ -118,3 +147,10 @@ class Asker:
             )
             self._resolver_stamp = stamp
         return self._resolver
+
+
+def _is_useless(outcome: Outcome) -> bool:
+    """Whether one family got no answer, and this host has no way to any address of the other."""
+    if not isinstance(outcome, Answer) or not outcome.unanswered:
+        return False
+    return not any(map(has_route, outcome.addresses))

@@ -17,6 +17,7 @@ from supervisor.core.config import Config
 from supervisor.core.discovery import endpoints, joining, targets
 from supervisor.core.discovery.address_order import order_families
 from supervisor.core.discovery.adoption import AdoptedList
+from supervisor.core.discovery.answers import Entry
 from supervisor.core.discovery.endpoints import Discovered, Findings
 from supervisor.core.discovery.explanation import Branch, Story
 from supervisor.core.discovery.loop_guard import without_own
@@ -146,12 +147,19 @@ class Targets:
         """
         self._adopted = adopted
         owners = [owner.question for owner in self._owners]
+        before = self._answers.entries(owners)
         asked_owners = await self._asker.ask(owners, force=force)
         listed = joining.member_questions(adopted)
         hosts = (*endpoints.hosts_to_look_up(self._owners, self._answers.lookup), *listed)
         result, asked_hosts = await self._resolve_srv(
-            hosts, force=force, recheck=recheck, renewed=bool(asked_owners), publish=publish
+            hosts,
+            before,
+            force=force,
+            recheck=recheck,
+            renewed=bool(asked_owners),
+            publish=publish,
         )
+        hosts = (*endpoints.hosts_to_look_up(self._owners, self._answers.lookup), *listed)
         self._in_use = (*owners, *hosts)
         statics: tuple[Question, ...] = ()
         if self._uses_static_list():
@@ -191,6 +199,7 @@ class Targets:
     async def _resolve_srv(
         self,
         hosts: Sequence[Question],
+        before: Mapping[Question, Entry],
         *,
         force: bool,
         recheck: bool,
@@ -199,14 +208,17 @@ class Targets:
     ) -> tuple[Resolution, list[Question]]:
         """The endpoints of the SRV records that may be used, and the hosts that were asked for.
 
-        ``renewed``: the SRV records were asked for just now.
+        ``before``: what was held of the records before they were asked for. ``renewed``: they were
+        asked for just now.
         """
         if not self._tls.required:
             asked = await self._asker.ask(
                 hosts, force=force, late=lambda: self._publish(self._find_srv(), publish)
             )
+            self._asker.leave_dead_end(self._owners, before)
             return self._find_srv(), asked
         asked = await self._asker.ask(hosts, force=force)
+        self._asker.leave_dead_end(self._owners, before)
         result = await self._tls.check(
             self._find_srv(),
             everything=recheck,

@@ -73,7 +73,8 @@ class Refresh:
 class Entry:
     """What is held of one question. ``error``: how the newest attempt failed, "" if it did not.
 
-    ``negative_since``: when a definite no was first heard that is not believed yet.
+    ``negative_since``: when a definite no was first heard that is not believed yet. ``useless``:
+    answers in a row of no use to this host.
     """
 
     held: Outcome
@@ -81,6 +82,7 @@ class Entry:
     error: str = ""
     failures: int = 0
     negative_since: float | None = None
+    useless: int = 0
 
 
 class Answers:
@@ -118,13 +120,25 @@ class Answers:
         return entry.held if entry else None
 
     def take(
-        self, question: Question, outcome: Outcome, *, now: float, refresh: Refresh, draw: Draw
+        self,
+        question: Question,
+        outcome: Outcome,
+        *,
+        now: float,
+        refresh: Refresh,
+        draw: Draw,
+        useless: bool = False,
     ) -> None:
-        """Remember an outcome and decide when to ask again."""
+        """Remember an outcome and decide when to ask again.
+
+        ``useless``: an answer that lacks a family, of addresses that this host has no way to.
+        """
         old = self._entries.get(question)
         match outcome:
             case Answer():
                 entry = self._answered(old, outcome, now, refresh, draw)
+                if useless:
+                    entry = _hurried(entry, old, now, draw)
             case Negative():
                 entry = self._denied(old, outcome, now, refresh, draw)
             case Failure():
@@ -141,6 +155,24 @@ class Answers:
         """When the first of these is due again; infinity if none ever is."""
         entries = (self._entries.get(question) for question in questions)
         return min((entry.due_at for entry in entries if entry is not None), default=math.inf)
+
+    def entries(self, questions: Iterable[Question]) -> dict[Question, Entry]:
+        """What is held of these, for :meth:`go_back`."""
+        return {q: self._entries[q] for q in questions if q in self._entries}
+
+    def go_back(
+        self,
+        question: Question,
+        before: Entry,
+        outcome: Negative | Failure,
+        *,
+        now: float,
+        refresh: Refresh,
+        draw: Draw,
+    ) -> None:
+        """The newest answer is no better than ``outcome``, which is taken in its place."""
+        self._entries[question] = before
+        self.take(question, outcome, now=now, refresh=refresh, draw=draw)
 
     def keep(self, questions: Collection[Question]) -> None:
         """Forget all other questions."""
@@ -203,6 +235,14 @@ class Answers:
         if old is None or not known:
             return Entry(failure, due_at, failures=failures)
         return dataclasses.replace(old, due_at=due_at, error=failure.error, failures=failures)
+
+
+def _hurried(entry: Entry, old: Entry | None, now: float, draw: Draw) -> Entry:
+    """An answer of no use, asked for again as after a failure: the other half may be of use."""
+    useless = old.useless + 1 if old else 1
+    wait_s = delay_s(useless, first_s=FIRST_RETRY_S, most_s=MAX_RETRY_S, draw=draw)
+    due_at = min(entry.due_at, now + wait_s)
+    return dataclasses.replace(entry, due_at=due_at, useless=useless)
 
 
 def _jittered(wait_s: float, draw: Draw) -> float:

@@ -92,7 +92,7 @@ class Resolution:
         texts = [problem.error for problem in self.problems]
         texts += self.stale
         texts += [f"{name}: {reason}" for name, reason in self.left_out.items()]
-        return _in_one_line(texts)
+        return in_one_line(texts)
 
     def why_nothing(self, config: Config) -> str:
         """Why there is no endpoint; if the TLS check failed, what it expected."""
@@ -105,10 +105,11 @@ class Resolution:
     @property
     def incomplete(self) -> str:
         """The part of ``error`` that is about DNS; "" if DNS answered everything."""
-        return _in_one_line([*(problem.error for problem in self.problems), *self.stale])
+        return in_one_line([*(problem.error for problem in self.problems), *self.stale])
 
 
-def _in_one_line(texts: Sequence[str]) -> str:
+def in_one_line(texts: Sequence[str]) -> str:
+    """The first MAX_ERRORS different ones, and how many more there are."""
     different = list(dict.fromkeys(texts))  # ports of one host share its error
     left = len(different) - MAX_ERRORS
     return "; ".join(different[:MAX_ERRORS]) + (f"; and {left} more" if left > 0 else "")

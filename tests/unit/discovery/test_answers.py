@@ -213,6 +213,27 @@ def test_an_answer_of_one_family_is_an_answer() -> None:
     assert not answers.trusted(Q)
 
 
+def test_an_answer_of_no_use_is_asked_for_again_soon() -> None:
+    """A family got no answer, and this host has no way to the other one's addresses: the rest of
+    the answer may be all that it can use. After a while it is asked for less often."""
+    answers = Answers()
+    half = Answer(60, addresses=("fd00::1",), unanswered=frozenset({4}), error="A: timeout")
+    waited, now = [], 0.0
+    for _ in range(8):
+        answers.take(Q, half, now=now, refresh=TTL, draw=lambda _: 0, useless=True)
+        waited.append(answers.next_at([Q]) - now)
+        now = answers.next_at([Q])
+    assert waited == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    take(answers, half, now)
+    assert answers.next_at([Q]) - now == 60
+    answers.take(Q, half, now=now, refresh=TTL, draw=lambda _: 0, useless=True)
+    assert answers.next_at([Q]) - now == 0.5
+    half = Answer(6, addresses=("fd00::1",), unanswered=frozenset({4}), error="A: timeout")
+    for _ in range(8):
+        answers.take(Q, half, now=now, refresh=TTL, draw=lambda _: 0, useless=True)
+    assert answers.next_at([Q]) - now == 6
+
+
 def test_questions_of_no_interest_are_forgotten_and_copies_are_independent() -> None:
     """keep() forgets the others; a copy goes its own way."""
     answers = Answers()

@@ -560,6 +560,56 @@ def test_the_last_good_answer_is_kept(
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.NXDOMAIN])
+def test_records_that_lead_nowhere_take_no_endpoint_away(
+    config: Config, files: Files, ns: NameServer, fault: Fault
+) -> None:
+    """All targets are new, and none has an address: the endpoints before stay in use, through
+    reloads too, until a target is found, or until the no is confirmed."""
+    config = replace(config, removal_grace_s=1.0 if fault is Fault.NXDOMAIN else 0.1)
+    ns.set(PLAIN, "SRV", "0 0 2379 n1.test.", "0 0 2379 n2.test.", ttl=0)
+    ns.set("n3.test", "A", "127.0.0.3", ttl=0)
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            ns.faults["n3.test"] = fault
+            ns.set(PLAIN, "SRV", "0 0 2379 n3.test.", ttl=0)
+            await until(lambda: "lead nowhere" in (f.it.view.last_error or ""))
+            await f.it.reload(config)
+            assert f.told.names == ["n1.test:2379", "n2.test:2379"]
+            assert len(f.told.lists) == 1
+            assert f.it.view.results["failure"]
+            if fault is Fault.NXDOMAIN:
+                await until(lambda: f.told.lists[-1] == ())
+            else:
+                asked = ns.asked("n3.test", "A")
+                await until(lambda: ns.asked("n3.test", "A") > asked + 5)
+                assert len(f.told.lists) == 1, "a failure is never confirmed"
+            ns.faults.clear()
+            f.it.refresh()
+            await until(lambda: f.told.names == ["n3.test:2379"])
+            assert f.it.view.last_error is None
+
+    asyncio.run(main())
+
+
+def test_the_other_half_of_an_answer_is_asked_for_again_soon(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """This host has no way to the addresses that were answered: it does not wait for the TTL."""
+    ns.set("half.test", "A", "255.255.255.255", ttl=300)
+    ns.set("half.test", "AAAA", "::1", ttl=300)
+    ns.faults["half.test", "AAAA"] = Fault.SERVFAIL
+
+    async def main() -> None:
+        async with started(static(replace(config, discovery_srv=""), "half.test:1"), files) as f:
+            assert [each.addresses for each in f.told.lists[-1]] == [("255.255.255.255",)]
+            ns.faults.clear()
+            await until(lambda: "::1" in f.told.lists[-1][0].addresses)
+
+    asyncio.run(main())
+
+
 def test_a_confirmed_no_is_believed(config: Config, files: Files, ns: NameServer) -> None:
     """A no that lasts for --removal-grace empties the list."""
 
