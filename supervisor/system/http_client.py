@@ -37,14 +37,21 @@ class HttpClient:
         return states in ({h11.IDLE}, {h11.DONE})
 
     async def get(
-        self, path: str, *, last: bool = True, max_body_bytes: int = MAX_BODY_BYTES
+        self,
+        path: str,
+        *,
+        last: bool = True,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        cut: bool = False,
     ) -> HttpAnswer:
         """Ask for ``path``; ``last``: no question follows, which the server is told.
+
+        ``cut``: of a longer body the beginning is enough; without it a longer one is an error.
 
         Raises HttpError for what is no answer, and OSError for a connection that broke. After
         either, and after an answer of a server that closes, the connection takes no question.
         """
-        return await self._ask("GET", path, b"", last=last, max_body_bytes=max_body_bytes)
+        return await self._ask("GET", path, b"", last=last, max_body_bytes=max_body_bytes, cut=cut)
 
     async def post_json(
         self, path: str, body: bytes, *, last: bool = True, max_body_bytes: int = MAX_BODY_BYTES
@@ -53,7 +60,14 @@ class HttpClient:
         return await self._ask("POST", path, body, last=last, max_body_bytes=max_body_bytes)
 
     async def _ask(
-        self, method: str, path: str, body: bytes, *, last: bool, max_body_bytes: int
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        *,
+        last: bool,
+        max_body_bytes: int,
+        cut: bool = False,
     ) -> HttpAnswer:
         if self._http.our_state is not h11.IDLE:
             try:
@@ -64,7 +78,7 @@ class HttpClient:
         question = self._question(method, path, body, last=last)
         try:
             await self._send(question)
-            return await self._read_answer(max_body_bytes)
+            return await self._read_answer(max_body_bytes, cut=cut)
         except h11.RemoteProtocolError as error:
             if self._ended:
                 text = "the server closed the connection before its answer was over"
@@ -84,7 +98,7 @@ class HttpClient:
             question += self._http.send(h11.Data(data=body)) or b""
         return question + (self._http.send(h11.EndOfMessage()) or b"")
 
-    async def _read_answer(self, max_body_bytes: int) -> HttpAnswer:
+    async def _read_answer(self, max_body_bytes: int, *, cut: bool) -> HttpAnswer:
         status, body = 0, bytearray()
         while True:
             match self._http.next_event():
@@ -97,6 +111,8 @@ class HttpClient:
                 case h11.Data() as part:
                     body += part.data
                     if len(body) > max_body_bytes:
+                        if cut:
+                            return HttpAnswer(status, bytes(body[:max_body_bytes]))
                         raise HttpError(f"an answer of more than {max_body_bytes} bytes")
                 case h11.EndOfMessage():
                     return HttpAnswer(status, bytes(body))

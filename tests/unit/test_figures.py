@@ -30,7 +30,7 @@ from supervisor.core.discovery import (
 from supervisor.core.health import host_failures, machine
 from supervisor.core.workers import adopters, fleet, slot
 from supervisor.discovery import dns_message, hosts_file, member_sync, resolver
-from supervisor.system import tls_contexts, tls_sessions
+from supervisor.system import http_answer, tls_contexts, tls_sessions
 from supervisor.workers import session_survey
 from tests.generate import DOCS
 
@@ -58,6 +58,7 @@ FIGURES: list[tuple[str, str, object, object]] = [
     ("tuning", "once a day from 14 days before", certificates.WARN_S, 14 * DAY_S),
     ("tuning", "`certificate ends soon` once a day", certificates.WARN_EVERY_S, DAY_S),
     ("tuning", "the log says `accepting paused` at most once a minute", quota.QUIET_NS, 60 * 10**9),
+    ("tuning", "probes get, the first 64 KiB are read", http_answer.MAX_BODY_BYTES, 64 << 10),
     ("tuning", "two descriptors per session", descriptor_budget.PER_SESSION, 2),
     ("tuning", "two more descriptors each", descriptor_budget.PER_PIPE, 2),
     ("tuning", "at most a quarter of the descriptors", descriptor_budget.PIPES_SHARE, 4),
