@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from gateway.core.records import dataclass
 
@@ -56,59 +56,70 @@ class Address:
         return (host, self.port, 0, number)
 
 
-class Datagrams:
+class Datagrams(Generic[T]):
     """The sockets by which one question is asked over UDP; owns them until :meth:`close`.
 
-    A query is repeated by the socket that it went by before, as the C library does: a late reply to
-    the first copy is a reply to the second. So a nameserver may take longer than one timeout.
+    All queries to one nameserver go by the same one, as with the C library: a late reply to the
+    first of them is a reply too. So a nameserver may take longer than one timeout.
     """
 
     def __init__(self) -> None:
-        self._held: dict[Address, tuple[bytes, socket.socket]] = {}
+        self._lines: dict[Address, _Line[T]] = {}
 
-    def open(self, server: Address, query: bytes) -> socket.socket:
-        """A socket connected to the nameserver, with no reply to another query in it.
-
-        Raises OSError.
-        """
-        before, sock = self._held.get(server, (b"", None))
-        if sock is not None:
-            if before == query:
-                return sock
-            del self._held[server]
-            sock.close()
-        sock = socket.socket(server.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            sock.connect(server.name)  # does not block: nothing is sent
-        except OSError:
-            sock.close()
-            raise
-        self._held[server] = query, sock
-        return sock
+    def line(self, server: Address) -> _Line[T]:
+        """The way to a nameserver; raises OSError."""
+        line = self._lines.get(server)
+        if line is None:
+            line = self._lines[server] = _Line(server)
+        return line
 
     def close(self) -> None:
-        for _, sock in self._held.values():
-            sock.close()
-        self._held.clear()
+        for line in self._lines.values():
+            line.sock.close()
+        self._lines.clear()
+
+
+class _Line(Generic[T]):
+    """A connected socket, and the queries that went by it and are not answered, with how to parse
+    the reply to each."""
+
+    def __init__(self, server: Address) -> None:
+        self.unanswered: dict[bytes, Callable[[bytes], T | None]] = {}
+        self.sock = socket.socket(server.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            self.sock.connect(server.name)  # does not block: nothing is sent
+        except OSError:
+            self.sock.close()
+            raise
+
+    def parse(self, wire: bytes) -> T | None:
+        """What a reply is to any of the queries; None if it is to none."""
+        for query, parse in self.unanswered.items():
+            reply = parse(wire)
+            if reply is not None:
+                del self.unanswered[query]
+                return reply
+        return None
 
 
 async def exchange(
     server: Address,
     query: bytes,
     *,
-    datagrams: Datagrams | None,
+    datagrams: Datagrams[T] | None,
     timeout_s: float,
     parse: Callable[[bytes], T | None],
 ) -> T:
     """What ``parse`` makes of the reply; a message of which it makes None is no reply.
 
-    ``datagrams``: by what to ask over UDP; None asks over TCP.
+    ``datagrams``: by what to ask over UDP; None asks over TCP. A late reply to a query that went by
+    them before counts, too, as what its own ``parse`` made of it.
     Raises NoReplyError, and what ``parse`` raises.
     """
     try:
         async with asyncio.timeout(timeout_s):
             if datagrams is not None:
-                return await _over_udp(datagrams.open(server, query), query, parse)
+                return await _over_udp(datagrams.line(server), query, parse)
             with socket.socket(server.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
                 return await _over_tcp(sock, server, query, parse)
     except TimeoutError:
@@ -118,12 +129,13 @@ async def exchange(
         raise NoReplyError(text) from None
 
 
-async def _over_udp(sock: socket.socket, query: bytes, parse: Callable[[bytes], T | None]) -> T:
+async def _over_udp(line: _Line[T], query: bytes, parse: Callable[[bytes], T | None]) -> T:
     """Datagrams that are no reply are ignored: anybody may have forged them."""
     loop = asyncio.get_running_loop()
-    sock.send(query)  # does not block, with an empty send buffer
+    line.unanswered[query] = parse
+    line.sock.send(query)  # does not block, with an empty send buffer
     while True:
-        reply = parse(await loop.sock_recv(sock, MAX_DATAGRAM_BYTES))
+        reply = line.parse(await loop.sock_recv(line.sock, MAX_DATAGRAM_BYTES))
         if reply is not None:
             return reply
         await asyncio.sleep(0)  # sock_recv takes what is there without a turn for anybody else

@@ -27,7 +27,13 @@ from supervisor.core.discovery.questions import (
     Question,
     QuestionKind,
 )
-from supervisor.core.discovery.replies import MAX_ALIASES, Meaning, ReplyKind, read_meaning
+from supervisor.core.discovery.replies import (
+    MAX_ALIASES,
+    Meaning,
+    Reply,
+    ReplyKind,
+    read_meaning,
+)
 from supervisor.core.discovery.search import HURRIED_S, SearchMemory
 from supervisor.core.discovery.system_names import (
     Files,
@@ -241,7 +247,7 @@ class Resolver:
         """Carry out one inquiry; raises BadNameError."""
         course = inquire(self._nameservers, patience, asyncio.get_running_loop().time())
         attempt = next(course)
-        datagrams = Datagrams()
+        datagrams: Datagrams[tuple[Reply, bool]] = Datagrams()
         queries: dict[bool, Query] = {}
         try:
             while True:
@@ -258,24 +264,35 @@ class Resolver:
             datagrams.close()
 
     async def _query(
-        self, name: str, kind: str, attempt: Try, query: Query, datagrams: Datagrams
+        self,
+        name: str,
+        kind: str,
+        attempt: Try,
+        query: Query,
+        datagrams: Datagrams[tuple[Reply, bool]],
     ) -> tuple[Heard | Lost, Step]:
         """One query to one nameserver."""
+
+        def parse(wire: bytes) -> tuple[Reply, bool] | None:
+            reply = parse_reply(wire, query)
+            return None if reply is None else (reply, attempt.edns)
+
         now = asyncio.get_running_loop().time
         began_at = now()
         server = self._servers[attempt.server]
         heard: Heard | Lost
         flags: tuple[str, ...] = ()
         try:
-            reply = await exchange(
+            reply, edns = await exchange(
                 server,
                 query.wire,
                 datagrams=None if attempt.tcp else datagrams,
                 timeout_s=attempt.timeout_s,
-                parse=lambda wire: parse_reply(wire, query),
+                parse=parse,
             )
-            meaning = read_meaning(reply, name, kind, edns=attempt.edns)
-            heard, flags = Heard(meaning, now()), reply.flags
+            meaning = read_meaning(reply, name, kind, edns=edns)
+            heard, flags = Heard(meaning, now(), edns), reply.flags
+            attempt = replace(attempt, edns=edns)
         except NoReplyError as error:
             heard = Lost(str(error), now(), silent=error.silent)
         except MalformedReplyError as error:

@@ -50,10 +50,15 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The nameserver replied at ``at``."""
+    """The nameserver replied at ``at``.
+
+    ``edns``: whether the query that it replied to had an OPT record; None: that of the try. A late
+    reply may be one to a query before.
+    """
 
     meaning: Meaning
     at: float
+    edns: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,7 @@ class _Inquiry:
                 return None
             self._servers.answered(server)
             meaning = heard.meaning
+            edns = edns if heard.edns is None else heard.edns
             match meaning.kind:
                 case ReplyKind.TRUNCATED if not tcp:
                     tcp = True

@@ -112,6 +112,22 @@ def test_silence_to_an_opt_record_is_tried_without_even_on_the_last_attempt() ->
     assert servers.edns(0, 2) is Edns.BROKEN
 
 
+def test_a_late_reply_to_a_query_with_edns_shows_that_it_works() -> None:
+    """Though it comes when the query without the OPT record was sent already."""
+    servers = Nameservers(1)
+    course = inquire(servers, Patience(timeout_s=1, attempts=2), 0)
+    assert next(course).edns
+    assert not course.send(Lost("timeout", 1)).edns
+    with pytest.raises(StopIteration) as end:
+        course.send(Heard(ANSWER, 1.5, edns=True))
+    assert end.value.value == ANSWER
+    assert servers.edns(0, 2) is Edns.WORKS
+    course = inquire(Nameservers(1), Patience(timeout_s=1, attempts=2), 0)
+    next(course)
+    course.send(Lost("timeout", 1))
+    assert not course.send(Heard(FORMERR, 1.5, edns=True)).edns, "asked once more without"
+
+
 def test_servfail_of_a_server_with_edns_is_about_the_name() -> None:
     """A server that has understood EDNS is not asked again without for each broken name."""
     servers = Nameservers(1)
