@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -166,6 +167,7 @@ static void accept_all(int listener, struct sockaddr_in *endpoints, int count) {
 
 int main(int argc, char **argv) {
     int count = argc - 2, on = 1;
+    signal(SIGPIPE, SIG_IGN); /* a write after a reset is an error like others */
     if (count < 1) return fprintf(stderr, "usage: floor PORT HOST:PORT...\n"), 2;
     struct sockaddr_in *endpoints = calloc(count, sizeof *endpoints);
     for (int i = 0; i < count; i++) {
