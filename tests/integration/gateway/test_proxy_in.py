@@ -435,7 +435,7 @@ def test_a_unix_client_is_told(sent: bytes, end: End, monkeypatch: pytest.Monkey
             client.sendall(sent)
             with pytest.raises(ConnectionResetError):
                 client.recv(100)
-        assert plane.counters.ended == {end.value: 1}
+        wait_until(lambda: plane.counters.ended == {end.value: 1})
 
 
 @every_header

@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 import uvloop
 
+from gateway import poller as poller_module
 from gateway.poller import BATCH, CHUNK, SLICE_S, TURN_S, Poller
 
 
@@ -324,6 +325,37 @@ def stay_awake(poller: Poller, loop: asyncio.AbstractEventLoop) -> None:
     os.write(w, b"x")
     run(loop, lambda: poller.awake)
     echo.act = lambda _: None
+
+
+@pytest.mark.parametrize(("descriptors", "lulls"), [(8, 1), (80, 10)])
+def test_going_to_sleep_is_rarer_the_more_descriptors_there_are(
+    descriptors: int,
+    lulls: int,
+    loop: asyncio.AbstractEventLoop,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Because the kernel walks through all of them then."""
+    monkeypatch.setattr(poller_module, "LULL_DESCRIPTORS", 8)
+    poller = Poller(loop)
+    ends = os.pipe()
+    silent = [os.dup(ends[0]) for _ in range(descriptors)]
+    for fd in silent:
+        poller.add(fd, Watcher())
+    for _ in range(2):
+        stay_awake(poller, loop)
+        asleep_after = 0
+
+        def is_asleep() -> bool:
+            nonlocal asleep_after
+            asleep_after += 1
+            return not poller.awake
+
+        run(loop, is_asleep)
+        assert asleep_after >= lulls
+    poller.shut()
+    loop.close()
+    for fd in (*ends, *silent):
+        os.close(fd)
 
 
 def test_removed_descriptors_are_silent(loop: asyncio.AbstractEventLoop) -> None:
