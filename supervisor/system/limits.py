@@ -38,6 +38,9 @@ def describe_shortage(error: OSError) -> str:
             limit = "the host or the control group has no memory left"
         case errno.EAGAIN:
             limit = "the user or the control group has as many processes as are allowed"
+        case errno.EFBIG:
+            size = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            limit = f"the limit of the size of files of this process is {size} (ulimit -f)"
         case _:
             return str(error)
     where = f" ({error.filename})" if error.filename else ""

@@ -210,6 +210,10 @@ def test_thousands_of_endpoints_are_found_by_name(visit: Visit, double: AdminDou
     expect(rows.first).to_have_attribute("data-endpoint", "member2999.example.com:2379")
     page.get_by_role("searchbox", name="Find an endpoint").fill("member1234.")
     expect(rows).to_have_count(1)
+    double.tell("refuse unix:/run/ETCD.sock our own listen address")
+    page.get_by_role("searchbox", name="Find an endpoint").fill("/run/ETCD")
+    expect(page.locator("tr[data-refused]")).to_have_count(1)
+    expect(rows).to_have_count(0)
     assert visit.complaints == []
 
 

@@ -100,6 +100,7 @@ def test_a_master_that_goes_on_with_too_few_has_some_of_each() -> None:
         (errno.ENOMEM, "Cannot allocate memory (/x): the host or the control group has no memory"),
         (errno.ENOBUFS, "No buffer space available (/x): the host or the control group has no mem"),
         (errno.EAGAIN, "Resource temporarily unavailable (/x): the user or the control group has"),
+        (errno.EFBIG, "File too large (/x): the limit of the size of files of this process is -1"),
         (errno.EACCES, "[Errno 13] Permission denied: '/x'"),
     ],
 )
