@@ -41,6 +41,8 @@ class MasterHandover:
             gens=part.gens,
             draining=part.draining,
             drains_until=part.drains_until,
+            own_gens=part.gens,
+            replacing=part.replacing,
             totals=parts.totals,
             started_at=parts.uptime.started_at,
             started_boot_s=parts.uptime.started_boot_s,

@@ -16,7 +16,8 @@ from gateway.process_title import set_title
 from supervisor.admin.lifecycle import PATIENCE_S
 from supervisor.admin.port_monitor import PortMonitor
 from supervisor.core.discovery.targets import describe_targets
-from supervisor.core.next_master import count_workers
+from supervisor.core.next_master import count_workers, find_own
+from supervisor.core.workers.worker_id import WorkerId
 from supervisor.discovery.listen_addresses import wait_for_listen
 from supervisor.discovery.loop import NoEndpointsError
 from supervisor.discovery.publication import STAYING
@@ -235,7 +236,8 @@ class Startup:
             parts.log.info("number of workers changed", workers=slots)
         parts.left.inherited.identify()
         parts.port_monitor = PortMonitor(parts.listen, parts.log)
-        parts.keeps_workers = self._may_keep_workers()
+        kept = self._find_kept()
+        parts.keeps_workers = bool(kept) and kept == parts.left.inherited.serving()
         # A start that fails before the commit is made again with all that was inherited.
         pool = WorkerPool(
             parts.config,
@@ -245,7 +247,7 @@ class Startup:
             slots=slots,
             inherited=parts.left.inherited,
             shared=parts.shared,
-            keep_workers=parts.keeps_workers,
+            kept=kept,
             store=parts.notify,
         )
         parts.left.commit(os.environ)
@@ -259,20 +261,21 @@ class Startup:
         parts.shutdown.record = parts.record
         first = parts.endpoints.publish_from_now_on()
         self._handover.write_record()
-        if parts.keeps_workers:
+        if parts.keeps_workers and parts.left.crashed:
             parts.log.info("the master before this one crashed, its workers go on")
         pool.start(first)
         self._orphans = OrphanReaper(parts.loop, self._owns_process, pid=os.getpid())
         self._orphans.start()
 
-    def _may_keep_workers(self) -> bool:
-        """Whether the workers that a crash left are as good as new ones."""
+    def _find_kept(self) -> frozenset[WorkerId]:
+        """The workers that are as good as new ones: a crash left them, or an upgrade was undone."""
         left, shared = self._parts.left, self._parts.shared
-        return (
-            left.is_crash_of(self._parts.image)
-            and not shared.made_anew
-            and left.inherited.is_whole(self._parts.listen)
-        )
+        serving = left.inherited.serving()
+        if shared.made_anew or not left.inherited.is_whole(self._parts.listen):
+            return frozenset()
+        if left.is_crash_of(self._parts.image):
+            return frozenset(serving)
+        return find_own(left.state, serving, self._parts.config)
 
     def _owns_process(self, pid: int) -> bool:
         pool = self._parts.pool

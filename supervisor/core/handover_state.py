@@ -55,12 +55,13 @@ class HandoverState:
     ``workers``: how many there are to be, 0 if nobody says; ``workers_given``: how many the
     configuration asked for; ``forked_with``: the flags that a worker keeps for life, "" if nobody
     says. ``gens``: the highest generation that each slot used. ``draining``: workers that were told
-    to leave; ``drains_until``: when (monotonic) the sessions of each are cut. ``found``: the last
-    good endpoints. ``removed``: those that left DNS and are in their grace. ``since``: since when
-    others drain or come back. ``member_list``: the list of the cluster that they follow;
-    ``member_list_of``: the targets that led to it. ``tls_check``: the TLS check that ``found`` has
-    passed, None if nobody says. ``searched``: by host, the name of the search list whose addresses
-    are in use.
+    to leave; ``drains_until``: when (monotonic) the sessions of each are cut. ``own_gens``: up to
+    which generation of each slot the workers are as those of ``image``; ``replacing``: some that
+    are not, although they are as old. ``found``: the last good endpoints. ``removed``: those that
+    left DNS and are in their grace. ``since``: since when others drain or come back.
+    ``member_list``: the list of the cluster that they follow; ``member_list_of``: the targets that
+    led to it. ``tls_check``: the TLS check that ``found`` has passed, None if nobody says.
+    ``searched``: by host, the name of the search list whose addresses are in use.
     ``listen_given`` and ``listen``: the addresses as configured, and as bound. ``admin``: the admin
     addresses that are bound. ``image``: who wrote this, None if it is not worth going back to.
     ``failure``: why an upgrade was undone, if one was.
@@ -73,6 +74,8 @@ class HandoverState:
     gens: dict[int, int] = field(default_factory=dict)
     draining: tuple[WorkerId, ...] = ()
     drains_until: dict[WorkerId, float] = field(default_factory=dict)
+    own_gens: dict[int, int] = field(default_factory=dict)
+    replacing: tuple[WorkerId, ...] = ()
     totals: Totals = field(default_factory=Totals)
     started_at: float | None = None
     started_boot_s: float | None = None
@@ -111,6 +114,8 @@ def encode(state: HandoverState) -> dict[str, Any]:
             "gens": [[slot, gen] for slot, gen in state.gens.items()],
             "leaving": [[who.slot, who.gen] for who in state.draining],
             "drains_until": [[who.slot, who.gen, at] for who, at in state.drains_until.items()],
+            "own_gens": [[slot, gen] for slot, gen in state.own_gens.items()],
+            "replacing": [[who.slot, who.gen] for who in state.replacing],
             "totals": state.totals.export(),
             "started_at": state.started_at,
             "started_boot_s": state.started_boot_s,
@@ -149,6 +154,8 @@ def decode(document: object) -> HandoverState:
         gens={who.slot: who.gen for who in _worker_ids(_get(facts, "gens", []))},
         draining=tuple(_worker_ids(_get(facts, "leaving", []))),
         drains_until=_drains_until(_get(facts, "drains_until", [])),
+        own_gens={who.slot: who.gen for who in _worker_ids(_get(facts, "own_gens", []))},
+        replacing=tuple(_worker_ids(_get(facts, "replacing", []))),
         totals=_totals(facts.get("totals")),
         started_at=_number(facts.get("started_at")),
         started_boot_s=_number(facts.get("started_boot_s")),

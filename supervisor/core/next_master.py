@@ -7,6 +7,7 @@ what the record says.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 from supervisor.core.admin.totals import Totals
 from supervisor.core.admin.views import ReloadView
@@ -14,6 +15,10 @@ from supervisor.core.config import Config
 from supervisor.core.discovery.targets import describe_targets, describe_tls_check
 from supervisor.core.handover_state import HandoverState
 from supervisor.core.roster import Removed
+from supervisor.core.workers.worker_id import WorkerId
+
+_SOCKETS = ("scoreboard", "listener", "inbox-r", "inbox-w", "unix", "lent")
+"""How the names of those descriptors begin that a worker is born with."""
 
 
 def after_crash(state: HandoverState) -> HandoverState:
@@ -32,6 +37,38 @@ def after_crash(state: HandoverState) -> HandoverState:
 def after_restart(state: HandoverState) -> HandoverState:
     """Another program may start, with another configuration: it decides of its workers itself."""
     return dataclasses.replace(after_crash(state), image=None, workers=0, reload=ReloadView())
+
+
+def going_back(now: HandoverState, before: HandoverState, reason: str) -> HandoverState:
+    """What the image that handed ``before`` over is told when this one gives up.
+
+    Its workers go on there for good, unless one of their sockets was made anew here.
+    """
+    sockets = {
+        name: fd for name, fd in before.descriptors.items() if name.split(".")[0] in _SOCKETS
+    }
+    same = now.listen == before.listen and sockets.items() <= now.descriptors.items()
+    return dataclasses.replace(
+        now,
+        image=None,
+        failure=reason,
+        forked_with=before.forked_with,
+        own_gens=before.own_gens if same else {},
+        replacing=before.replacing,
+    )
+
+
+def find_own(
+    state: HandoverState, serving: Collection[WorkerId], config: Config
+) -> frozenset[WorkerId]:
+    """Which of the workers that serve are as good as new ones, where the image is gone back to."""
+    if not state.failure or state.forked_with != describe_fork(config):
+        return frozenset()
+    return frozenset(
+        who
+        for who in serving
+        if who.gen <= state.own_gens.get(who.slot, 0) and who not in state.replacing
+    )
 
 
 def count_workers(state: HandoverState, configured: int, *, restarted: bool) -> int:

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from gateway.core.log import Log
 from supervisor.core.handover_state import HandoverState
+from supervisor.core.next_master import going_back
 from supervisor.handover.image import command, is_there
 from supervisor.handover.preflight import Preflight
 from supervisor.handover.state import HANDOVER_VARIABLE, write_state
@@ -89,9 +90,7 @@ class Upgrade:
         try:
             if not await self._halt():
                 return
-            state = self._hand_over()
-            state.image, state.failure = None, reason
-            execute(before.argv, state)
+            execute(before.argv, going_back(self._hand_over(), failed, reason))
         except OSError as error:
             self._log.error("cannot go back to the old image", error=str(error))
         finally:

@@ -28,6 +28,7 @@ class PoolHandover:
     gens: dict[int, int]
     draining: tuple[WorkerId, ...]
     drains_until: dict[WorkerId, float]
+    replacing: tuple[WorkerId, ...]
 
 
 def hand_over(
@@ -65,6 +66,11 @@ def hand_over(
             for worker in fleet.workers()
             if worker.due_at is not None
         },
+        replacing=tuple(
+            slot.occupant.who
+            for slot in fleet.slots
+            if slot.occupant is not None and slot.occupant.stale == "upgrade"
+        ),
     )
 
 

@@ -147,9 +147,21 @@ class InheritedDescriptors:
                 taken.append(InheritedShared(name, self.unknown.pop(name), lent=True))
         return taken
 
-    def left(self, listen: tuple[Address, ...], *, keep: bool) -> tuple[FormerSlot, ...]:
+    def serving(self) -> set[WorkerId]:
+        """The workers that accept."""
+        whole = (
+            (index, [g for g, parts in slot.workers.items() if len(parts) == 3], slot.draining)
+            for index, slot in self.slots.items()
+        )
+        newest = ((index, max(set(gens) - leaving, default=0)) for index, gens, leaving in whole)
+        return {WorkerId(index, gen) for index, gen in newest if gen}
+
+    def left(
+        self, listen: tuple[Address, ...], *, kept: Container[WorkerId]
+    ) -> tuple[FormerSlot, ...]:
         """What the fleet has to know of each slot; to be called after :meth:`fit_listeners`.
 
+        ``kept``: workers that serve and need not be replaced.
         A slot is whole without listeners of its own where all addresses are UNIX sockets'.
         """
         none_needed = not tcp_only(listen)
@@ -158,9 +170,11 @@ class InheritedDescriptors:
                 slot=index,
                 gen=slot.gen,
                 bound=none_needed or bool(slot.listeners),
-                serving=max(set(slot.workers) - slot.draining, default=None),
+                serving=(serving := max(set(slot.workers) - slot.draining, default=None)),
                 draining=tuple(sorted(slot.draining & set(slot.workers))),
-                keep=keep and (none_needed or bool(slot.listeners)),
+                keep=serving is not None
+                and WorkerId(index, serving) in kept
+                and (none_needed or bool(slot.listeners)),
                 ends_at=slot.ends_at,
             )
             for index, slot in sorted(self.slots.items())

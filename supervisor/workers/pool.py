@@ -79,7 +79,7 @@ class WorkerPool:
         slots: int,
         inherited: InheritedDescriptors | None = None,
         shared: SharedListeners | None = None,
-        keep_workers: bool = False,
+        kept: frozenset[WorkerId] = frozenset(),
         store: DescriptorStore = NO_DESCRIPTOR_STORE,
         entry: Callable[[WorkerStart], int] = run,
     ) -> None:
@@ -89,7 +89,7 @@ class WorkerPool:
         self._log = log
         self._handlers = handlers
         self._wanted = slots
-        self._keep_workers = keep_workers
+        self._kept = kept
         self._descriptor_store = store
         self._inherited = inherited if inherited is not None else InheritedDescriptors()
         self._inherited.drop_useless()
@@ -159,7 +159,7 @@ class WorkerPool:
             with contextlib.suppress(OSError):  # without descriptors: tried again before the fork
                 self._spawner.open_slot(index)
         self._handles.tell_all(self._snapshot, messages.Snapshot)
-        left = self._inherited.left(self._listen, keep=self._keep_workers)
+        left = self._inherited.left(self._listen, kept=self._kept)
         self._feed(events.Start(self._wanted, left, by_upgrade=self._inherited.told_to_drain))
         self._tick()
 

@@ -172,7 +172,7 @@ class Master:
         for index in range(slots):
             self.world.kernel.inbox(index)
         self._tell_all(self._snapshot, messages.Snapshot)
-        left = self.inherited.left(LISTEN, keep=self._crashed)
+        left = self.inherited.left(LISTEN, kept=self.inherited.serving() if self._crashed else ())
         self._feed(events.Start(slots, left, by_upgrade=self.inherited.told_to_drain))
         self._tick()
 

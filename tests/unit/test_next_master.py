@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from gateway.core.address import HostPort
 from supervisor.core.admin.totals import Totals
@@ -15,9 +19,12 @@ from supervisor.core.next_master import (
     after_restart,
     count_workers,
     describe_fork,
+    find_own,
     fit,
+    going_back,
 )
 from supervisor.core.roster import Removed
+from supervisor.core.workers.worker_id import WorkerId
 
 NOW = 100.0
 CONFIG = Config(endpoints=(StaticTarget(HostPort("a", 1)),))
@@ -118,3 +125,39 @@ def test_signals_count_until_the_configuration_names_another_number() -> None:
 
 def test_a_restart_begins_with_what_is_configured() -> None:
     assert count_workers(dataclasses.replace(STATE, workers_given=2), 2, restarted=True) == 2
+
+
+GIVEN = replace(
+    STATE,
+    descriptors={"scoreboard": 5, "listener.0.0": 7, "admin.0": 8},
+    forked_with=describe_fork(CONFIG),
+    own_gens={0: 4, 1: 4},
+    replacing=(WorkerId(1, 3),),
+)
+"""What the image before handed over: slot 1 has a worker of an image before that one."""
+
+SERVING = {WorkerId(0, 4), WorkerId(1, 3), WorkerId(2, 1)}
+
+
+def test_an_image_that_is_gone_back_to_keeps_its_own_workers() -> None:
+    """Not those that it was about to replace, and not those of the image that gave up."""
+    now = replace(GIVEN, descriptors=GIVEN.descriptors | {"admin.0": 9}, gens={0: 5}, own_gens={})
+    back = going_back(now, GIVEN, "told so")
+    assert (back.image, back.failure, back.gens) == (None, "told so", {0: 5})
+    assert find_own(back, SERVING, CONFIG) == {WorkerId(0, 4)}
+    assert find_own(replace(back, failure=""), SERVING, CONFIG) == frozenset()
+    assert find_own(back, SERVING, replace(CONFIG, pin_workers=True)) == frozenset()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"descriptors": {"scoreboard": 6, "listener.0.0": 7}},
+        {"descriptors": {"scoreboard": 5}},
+        {"listen": ("127.0.0.1:2",)},
+    ],
+)
+def test_workers_that_lack_a_socket_of_the_new_image_are_replaced(changed: dict[str, Any]) -> None:
+    """Nobody would accept from it, or hear them."""
+    back = going_back(replace(GIVEN, **changed), GIVEN, "told so")
+    assert find_own(back, SERVING, CONFIG) == frozenset()

@@ -67,6 +67,7 @@ def test_everything_comes_back() -> None:
     state = decode(kept("1.0.0.json"))
     state.draining = (WorkerId(1, 7),)
     state.drains_until = {WorkerId(1, 7): 12.5}
+    state.own_gens, state.replacing = {0: 3, 1: 7}, (WorkerId(0, 3),)
     state.failure = "told so"
     state.listen_given, state.listen, state.admin = ("localhost:1",), ("[::1]:1",), ("unix:/x",)
     state.restarts = {"exit": 3}
@@ -95,6 +96,7 @@ def test_everything_comes_back() -> None:
     state.since = Since(draining={"a:1": 7.5}, returned={"b:1": 8.5})
     again = decode(through_json(encode(state)))
     assert again.drains_until == state.drains_until
+    assert (again.own_gens, again.replacing) == (state.own_gens, state.replacing)
     assert again.removed == state.removed
     assert again.since == state.since
     assert again.removed[0].found.owners == gone.owners
