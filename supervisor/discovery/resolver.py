@@ -18,7 +18,7 @@ from gateway.core.log import Log
 from gateway.core.records import dataclass
 from supervisor.core.discovery.inquiry import GaveUp, Heard, Lost, Patience, Try, inquire
 from supervisor.core.discovery.nameservers import Nameservers
-from supervisor.core.discovery.outcomes import join_families, srv_outcome
+from supervisor.core.discovery.outcomes import is_decisive, join_families, srv_outcome
 from supervisor.core.discovery.questions import (
     Answer,
     Failure,
@@ -187,7 +187,8 @@ class Resolver:
             done, late = await asyncio.wait({v4, v6}, return_when=asyncio.FIRST_COMPLETED)
             if late:
                 answered = any(isinstance(task.result(), Meaning) for task in done)
-                await asyncio.wait(late, timeout=OTHER_FAMILY_S if answered else None)
+                decided = answered or (v4 in done and is_decisive(v4.result()))
+                await asyncio.wait(late, timeout=OTHER_FAMILY_S if decided else None)
         finally:
             v4.cancel()
             v6.cancel()
@@ -205,7 +206,7 @@ class Resolver:
         first_s = max(patience.lifetime_s - OTHER_FAMILY_S, patience.lifetime_s / 2)
         v4 = await self._resolve(name, "A", replace(patience, lifetime_s=first_s), steps)
         left_s = max(end_at - now(), patience.lifetime_s - first_s)
-        if isinstance(v4, Meaning):
+        if is_decisive(v4):
             left_s = min(left_s, OTHER_FAMILY_S)
         v6 = await self._resolve(name, "AAAA", replace(patience, lifetime_s=left_s), steps)
         return join_families({4: v4, 6: v6})
@@ -237,7 +238,8 @@ class Resolver:
                 if meaning.kind is ReplyKind.RECORDS:
                     return Meaning(meaning.kind, records=meaning.records, ttl_s=ttl_s)
                 if meaning.kind is not ReplyKind.ALIAS:
-                    return Negative(meaning.text, ttl_s)
+                    no_name = meaning.kind is ReplyKind.NO_NAME
+                    return Negative(meaning.text, ttl_s, no_name)
                 name = meaning.alias  # the nameserver does not follow aliases itself
         return Failure("a chain of aliases that does not end")
 

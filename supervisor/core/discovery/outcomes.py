@@ -25,8 +25,17 @@ def srv_outcome(meaning: Meaning) -> Outcome:
     return Answer(meaning.ttl_s, records=records)
 
 
+def is_decisive(v4: Meaning | Negative | Failure | None) -> bool:
+    """Whether the outcome of A says all that matters, should AAAA not be answered."""
+    return isinstance(v4, Meaning) or (isinstance(v4, Negative) and v4.no_name)
+
+
 def join_families(outcomes: Mapping[int, Meaning | Negative | Failure]) -> Outcome:
-    """One outcome of A (4) and AAAA (6): what is there counts, whatever became of the other."""
+    """One outcome of A (4) and AAAA (6): what is there counts, whatever became of the other.
+
+    A name that does not exist needs no reply about AAAA. It does about A: there are nameservers
+    that say NXDOMAIN to AAAA of a name that has A records (RFC 4074, 4.2).
+    """
     found = {v: each for v, each in outcomes.items() if isinstance(each, Meaning)}
     failed = {v: each for v, each in outcomes.items() if isinstance(each, Failure)}
     if found:
@@ -36,6 +45,8 @@ def join_families(outcomes: Mapping[int, Meaning | Negative | Failure]) -> Outco
             unanswered=frozenset(failed),
             error="; ".join(f"{_TYPES[v]}: {each.error}" for v, each in failed.items()),
         )
+    if is_decisive(v4 := outcomes.get(4)) and isinstance(v4, Negative):
+        return Negative(v4.error, v4.ttl_s)
     if failed:
         text = "; ".join(dict.fromkeys(each.error for each in failed.values()))
         return Failure(text, silent=any(each.silent for each in failed.values()))

@@ -67,10 +67,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Negative:
-    """A definite no: NXDOMAIN, no records of this type, or the target "." of RFC 2782."""
+    """A definite no: NXDOMAIN, no records of this type, or the target "." of RFC 2782.
+
+    ``no_name``: NXDOMAIN, which is about the name and so about records of every type (RFC 8020).
+    """
 
     error: str
     ttl_s: float
+    no_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,16 @@ def test_a_failure_beside_a_no_is_a_failure() -> None:
     assert both == Failure("SERVFAIL")
 
 
+def test_a_name_that_does_not_exist_needs_no_reply_about_the_other_family() -> None:
+    """NXDOMAIN is about the name; but only if it is said of A, where it is never said in error."""
+    no = Negative("NXDOMAIN", 5.0, no_name=True)
+    assert join_families({4: no, 6: Failure("timeout")}) == Negative("NXDOMAIN", 5.0)
+    assert join_families({4: Failure("timeout"), 6: no}) == Failure("timeout")
+    assert join_families({4: no, 6: meaning("2001:db8::1")}) == Answer(
+        60.0, addresses=("2001:db8::1",)
+    )
+
+
 def test_a_no_of_both_families_is_a_no() -> None:
     """With their common reason, or a general one, believed for the shorter time."""
     same = {4: Negative("NXDOMAIN", 9.0), 6: Negative("NXDOMAIN", 5.0)}

@@ -154,6 +154,19 @@ def test_one_family_never_holds_up_the_other(ns: NameServer, files: Files) -> No
     assert "AAAA" in outcome.error
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(15)
+@pytest.mark.parametrize("options", ["", "options single-request\n"])
+def test_an_absent_name_is_absent_though_aaaa_is_never_answered(
+    ns: NameServer, files: Files, options: str
+) -> None:
+    """NXDOMAIN for A is a definite no, and does not wait for the other family."""
+    Path(files.resolv_conf).write_text(f"{options}options attempts:5\n")
+    ns.faults["no.test", "AAAA"] = Fault.TIMEOUT
+    outcome = ask(ns, files, QuestionKind.HOST, "no.test")
+    assert outcome == Negative("NXDOMAIN", 5)
+
+
 def test_a_failed_family_beside_an_empty_one_is_a_failure(ns: NameServer, files: Files) -> None:
     """Nothing for A and a failure for AAAA is no definite answer."""
     ns.set("v6.test", "AAAA", "fd00::6")
