@@ -207,13 +207,14 @@ def _render(config: Config, found: Findings) -> Part:
     parts: list[Part] = []
     if given := [each for each in config.effective if each.source is not Source.DEFAULT]:
         rows = [(each.flag, _shown(each.value), each.source.value) for each in given]
-        parts += [make_table(("FLAG", "VALUE", "FROM"), rows, left=("FLAG", "VALUE", "FROM")), ""]
+        head: tuple[str, ...] = ("FLAG", "VALUE", "FROM")
+        parts += [make_table(head, rows, left=head, names=2), ""]
     parts += map(_own_line, found.own)
     workers = f"workers: {found.workers}" + ("" if config.workers else " (one per CPU)")
     parts += [line(f"{workers}, limit of open files: {found.open_files}"), ""]
     if rows_of_endpoints := _endpoint_rows(found):
         head = ("ENDPOINT", "ADDRESS", "PRIORITY", "WEIGHT", "TLS")
-        parts.append(make_table(head, rows_of_endpoints, left=head, last="RESULT"))
+        parts.append(make_table(head, rows_of_endpoints, left=head, last="RESULT", names=2))
     parts += [line(f"problem: {problem}", style="yellow") for problem in found.problems]
     if found.cluster is not None:
         parts += etcd_tables.render(found.cluster)

@@ -19,7 +19,7 @@ def render(report: ClusterReport) -> list[Part]:
     agree = "agree on cluster and members" if _agree(report) else "do not agree"
     return [
         "",
-        make_table(HEAD, rows, left=HEAD[:4], last="ALARMS"),
+        make_table(HEAD, rows, left=HEAD[:4], last="ALARMS", names=2),
         line(f"etcd cluster {clusters}: the members that answered {agree}"),
         *(line(f"problem: {text}", style="yellow") for text in report.problems),
     ]

@@ -221,7 +221,8 @@ def _table(rows: Sequence[Mapping[str, Any]], *, small: bool) -> Part:
         row += [_endpoint(each), word(each["state"]), *(figures[name] for name in columns)]
         row += [_process(each)] * process
         body.append(row)
-    return make_table([*head, *columns], body, left=head, last="PROCESS" if process else "")
+    last = "PROCESS" if process else ""
+    return make_table([*head, *columns], body, left=head, last=last, names=len(head) - 1)
 
 
 def _endpoint(each: Mapping[str, Any]) -> str:

@@ -57,14 +57,22 @@ def make_table(
     *,
     left: Sequence[str] = (),
     last: str = "",
+    names: int = 1,
 ) -> Part:
     """A table without lines. Columns are right-aligned but for those in ``left``.
 
-    ``last`` is the heading of a column of texts that may need several lines.
+    The first ``names`` columns, and a column of texts with the heading ``last``, take several lines
+    where a terminal is narrow. The others are cut only if that is not enough: a long name must not
+    hide a state or an error.
     """
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
+    for number, column in enumerate(columns):
+        table.add_column(
+            column,
+            justify="left" if column in left else "right",
+            no_wrap=number >= names,
+            overflow="fold" if number < names else "ellipsis",
+        )
     if last:
         table.add_column(last, overflow="fold")
     for row in rows:

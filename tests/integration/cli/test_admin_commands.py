@@ -134,6 +134,19 @@ def test_a_pipe_gets_whole_names_and_whole_errors(double: AdminDouble) -> None:
     assert line.rstrip().endswith(reason)
 
 
+def test_a_long_name_hides_neither_a_state_nor_an_error(double: AdminDouble) -> None:
+    """Where a terminal is too narrow for all of it, the name takes several lines."""
+    name = f"infra0.{'a' * 50}.example.com:2379"
+    double.tell(f"refuse {name} its certificate has expired")
+    lines = run_on_terminal("status", f"--admin-addr={double.address}", rows=40, columns=80)
+    first = next(n for n, line in enumerate(lines) if line.startswith("infra0.aaa"))
+    assert " refused " in lines[first]
+    cells = [line[: lines[first].index(" ")].strip() for line in lines[first : first + 3]]
+    assert "".join(cells).startswith(name)
+    assert "has expired" in " ".join(lines[first : first + 3])
+    assert "…" not in "".join(lines)
+
+
 def test_an_address_that_is_down_is_named(
     double: AdminDouble, capsys: pytest.CaptureFixture[str]
 ) -> None:
