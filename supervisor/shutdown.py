@@ -39,6 +39,7 @@ class Shutdown:
         self._state = state
         self.record: HandoverRecord | None = None
         self.draining = False
+        self._left = False
         self.sessions_cut = 0
         self._deadline_at: float | None = None
 
@@ -85,12 +86,13 @@ class Shutdown:
         self.sessions_cut += cut if self.draining else 0
 
     def close(self) -> None:
-        """The gateway is over: say how the drain went, if there was one."""
-        if self.draining:
+        """The gateway is over: say how the drain went, if there was one and nobody goes on."""
+        if self.draining and not self._left:
             self._log.info("drained", sessions_cut=self.sessions_cut)
 
     async def _leave(self, pool: WorkerPool) -> None:
         await try_until_done(self._wait_for_store, self._log, msg=CANNOT_LEAVE)
+        self._left = True
         pool.leave()
 
     async def _wait_for_store(self) -> None:

@@ -260,6 +260,17 @@ def test_a_restart_with_another_configuration_forgets_the_endpoints(tmp_path: Pa
         )
 
 
+def test_a_master_that_leaves_says_nothing_of_a_drain(tmp_path: Path) -> None:
+    """The sessions go on in the workers; whoever looks for "drained" waits for their end."""
+    with Backend(echo) as backend, managed(tmp_path, f"--endpoints={backend.address}") as gateway:
+        gateway.manager.end_main(signal.SIGTERM)
+        assert "leaving, the workers go on" in gateway.manager.log.read_text()
+        assert '"drained"' not in gateway.manager.log.read_text()
+        gateway.manager.start()
+        gateway.manager.end_main(signal.SIGINT)
+        assert '"drained"' in gateway.manager.log.read_text()
+
+
 def test_a_restart_begins_with_the_workers_of_its_configuration(tmp_path: Path) -> None:
     """TTIN counts until somebody restarts the gateway."""
     with (
