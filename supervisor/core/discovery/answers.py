@@ -103,8 +103,12 @@ class Answers:
         Without this, DNS that fails just after an upgrade would take endpoints away.
         """
         records: dict[str, list[SrvRecord]] = {}
+        addresses: dict[str, dict[str, None]] = {}
         for each in found:
-            answer = Answer(0.0, addresses=each.addresses)
+            # Another port of the host may have been left without some of them.
+            of_host = addresses.setdefault(each.host, {})
+            of_host |= dict.fromkeys(each.addresses)
+            answer = Answer(0.0, addresses=tuple(of_host))
             for kind in (QuestionKind.HOST, QuestionKind.SEARCH):
                 self._entries[Question(kind, each.host)] = Entry(answer, now)
             record = SrvRecord(each.priority, each.weight, each.port, each.host)

@@ -274,6 +274,8 @@ def test_what_a_former_master_had_in_use_is_held_and_asked_for_at_once() -> None
         Discovered("a.test:1", "a.test", 1, ("10.0.0.1",), 0, 5, srv=True, owners=(owner,)),
         Discovered("b.test:2", "b.test", 2, ("10.0.0.2",), 1, 6, srv=True, owners=(owner, other)),
         Discovered("c.test:3", "c.test", 3, ("10.0.0.3",)),
+        Discovered("d.test:1", "d.test", 1, ("10.0.0.4", "10.0.0.5")),
+        Discovered("d.test:2", "d.test", 2, ("10.0.0.5",)),
     )
     answers = Answers()
     answers.remember(found, 7.0)
@@ -283,6 +285,8 @@ def test_what_a_former_master_had_in_use_is_held_and_asked_for_at_once() -> None
     assert answers.lookup(Question(QuestionKind.SRV, other)) == Answer(0.0, records=(b,))
     for kind in (QuestionKind.HOST, QuestionKind.SEARCH):
         assert answers.lookup(Question(kind, "c.test")) == Answer(0.0, addresses=("10.0.0.3",))
+    of_both_ports = answers.lookup(Question(QuestionKind.HOST, "d.test"))
+    assert of_both_ports == Answer(0.0, addresses=("10.0.0.4", "10.0.0.5"))
     assert answers.due([srv, Q], 7.0) == (srv, Q)
     answers.take(srv, Failure("SERVFAIL"), now=7.0, refresh=TTL, draw=lambda _: 0)
     assert answers.lookup(srv) == Answer(0.0, records=(a, b))
