@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import socket
@@ -15,6 +16,7 @@ from gateway.core.counters import PauseReason
 from gateway.core.log import Log
 from gateway.core.messages import Settings
 from gateway.core.outcome import EXHAUSTED
+from gateway.core.socket_address import address_text
 from gateway.ingress.quota import Quota
 from gateway.poller import Poller
 from gateway.tcp import set_keepalive
@@ -31,7 +33,8 @@ session that is there, and nobody has answered it yet.
 """
 
 RESUME_AFTER_S = 0.1
-"""How long accepting rests when descriptors or memory ran out, unless a session ends first."""
+"""How long accepting rests when descriptors or memory ran out, unless a session ends first; and
+from a socket that does not listen any more."""
 
 OnClient = Callable[[int, Any], None]
 """Takes over an accepted, non-blocking descriptor and its peer's address."""
@@ -104,6 +107,22 @@ def _has_ipv6() -> bool:
     return True
 
 
+def listen_again(sock: socket.socket) -> bool:
+    """Listen on a TCP socket that somebody destroyed (ss -K); False for one that was shut down.
+
+    It is bound still, but shut down both ways, and so would be whom it accepts. A shutdown takes
+    that back, of a socket that listens only.
+    """
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    if sock.family == socket.AF_UNIX or not any(mask & select.POLLIN for _, mask in poll.poll(0)):
+        return False
+    sock.listen(BACKLOG)
+    sock.shutdown(socket.SHUT_RD)
+    sock.listen(BACKLOG)
+    return True
+
+
 def drain_queue(
     sock: socket.socket, on_client: OnClient, room: Callable[[], int] = lambda: 1
 ) -> int:
@@ -146,12 +165,14 @@ def accept_of(sock: socket.socket) -> Callable[[], tuple[int, Any]]:
 class ListenerWatcher:
     """One listening socket as the poller's watcher."""
 
-    __slots__ = ("accept", "acceptor", "sock")
+    __slots__ = ("accept", "acceptor", "complained", "sock")
 
     def __init__(self, acceptor: Acceptor, sock: socket.socket) -> None:
         self.acceptor = acceptor
         self.sock = sock
         self.accept = accept_of(sock)
+        self.complained = False
+        """The log was told that it cannot listen again."""
 
     def on_event(self, mask: int) -> None:
         if mask:
@@ -194,6 +215,8 @@ class Acceptor:
         self._on_pause = on_pause
         self._on_resume = on_resume
         self._watchers: dict[int, ListenerWatcher] = {}
+        self._resting: set[ListenerWatcher] = set()
+        """Those that do not listen just now, and are not polled for a while."""
         self._resume_timer: asyncio.TimerHandle | None = None
 
     def has_clients(self) -> bool:
@@ -240,6 +263,9 @@ class Acceptor:
                 if reason := EXHAUSTED.get(error.errno or 0):
                     self._rest(reason, error)
                     return
+                if error.errno == errno.EINVAL:  # it does not listen any more (accept(2))
+                    self._look_after(watcher)
+                    return
                 # else that client left already, or its network did (man 2 accept)
             else:
                 os.set_blocking(fd, False)
@@ -282,8 +308,35 @@ class Acceptor:
     def _resume(self) -> None:
         self.pause_reason = None
         for fd, watcher in self._watchers.items():
-            self.poller.add(fd, watcher, select.EPOLLIN)
+            if watcher not in self._resting:
+                self.poller.add(fd, watcher, select.EPOLLIN)
         self._on_resume()
+
+    def _look_after(self, watcher: ListenerWatcher) -> None:
+        """Have a socket listen again that does not, and leave it alone for a while.
+
+        One that was shut down is left alone, again and again: we are about to hear of a stop.
+        """
+        sock = watcher.sock
+        self.poller.remove(sock.fileno())
+        self._resting.add(watcher)
+        self._loop.call_later(RESUME_AFTER_S, self._poll_again, watcher)
+        try:
+            if listen_again(sock):
+                watcher.complained = False
+                address = address_text(sock.getsockname())
+                self.log.error("listening again, somebody destroyed the socket", listen=address)
+        except OSError as error:
+            if not watcher.complained:
+                watcher.complained = True
+                text = error.strerror or str(error)
+                self.log.error("cannot listen again, trying on", error=text)
+
+    def _poll_again(self, watcher: ListenerWatcher) -> None:
+        self._resting.discard(watcher)
+        fd = watcher.sock.fileno()
+        if self._watchers.get(fd) is watcher and self.pause_reason is None:
+            self.poller.add(fd, watcher, select.EPOLLIN)
 
 
 def tune_listener(sock: socket.socket, settings: Settings) -> None:

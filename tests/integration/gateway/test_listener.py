@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +20,10 @@ from gateway.ingress.listener import (
     drain_queue,
     open_listener,
 )
+from tests.backends import Backend as Server
+from tests.backends import echo
 from tests.clients import connect
+from tests.gateway import running
 from tests.plane import Backend, Plane, descriptors, reset
 from tests.support import free_port, wait_until
 
@@ -242,3 +247,51 @@ def test_listeners_share_the_time_of_a_batch(monkeypatch: pytest.MonkeyPatch) ->
         wait_until(lambda: plane.counters.sessions == 0)
         plane.ask(lambda: plane.acceptor.remove(second))
         second.close()
+
+
+def destroy_listeners(port: int) -> bool:
+    """What ``ss -K`` does to them; False: the kernel or our rights do not allow it."""
+    if shutil.which("ss") is None:
+        return False
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        for number in (probe.getsockname()[1], port):
+            command = ["ss", "-K", "-l", "-t", "-n", "sport", "=", f":{number}"]
+            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            if number != port and probe.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                return False
+    return True
+
+
+def test_a_listener_that_was_destroyed_listens_again() -> None:
+    """Somebody ends all connections of a port, listening sockets included: clients come back."""
+    with Server(echo) as server, running(endpoints=[server.address], workers=1) as gateway:
+        with connect(gateway.address) as before:
+            if not destroy_listeners(gateway.port):
+                pytest.skip("needs ss, the right to destroy sockets, and a kernel that can")
+            gateway.wait_line("listening again, somebody destroyed the socket")
+            with connect(gateway.address) as client:
+                client.sendall(b"hi")
+                assert client.recv(2) == b"hi"
+            before.sendall(b"ho")
+            assert before.recv(2) == b"ho"
+        assert len(gateway.lines("listening again, somebody destroyed the socket")) == 1
+
+
+def test_a_listener_that_was_shut_down_is_left_alone() -> None:
+    """As at a stop, by another process of ours: it stays shut, and is looked at now and then."""
+    looks: list[bool] = []
+    with Plane() as plane:
+        watcher = plane.acceptor._watchers[plane.listener.fileno()]
+        accept = watcher.accept
+
+        def look() -> tuple[int, object]:
+            looks.append(watcher in plane.acceptor._resting)
+            return accept()
+
+        watcher.accept = look
+        plane.listener.shutdown(socket.SHUT_RD)
+        wait_until(lambda: len(looks) == 3)
+        assert looks == [False] * 3
+        wait_until(lambda: watcher in plane.acceptor._resting)
+        assert not plane.listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        assert not plane.log.lines
