@@ -11,7 +11,7 @@ import errno
 import os
 from os import read, write
 
-from gateway.core.counters import End
+from gateway.core.counters import DialResult, End
 from gateway.core.endpoint import Endpoint
 from gateway.core.proxy_protocol import Route, Version, write_header
 from gateway.core.socket_address import host_of
@@ -74,6 +74,9 @@ class HeaderFirst:
         if mask:
             first = self._first_bytes()
             if session.end is not None:  # the client reset its connection just now
+                dials = session.sessions.counters_of(endpoint.name).dials
+                result = DialResult.ABANDONED.value
+                dials[result] = dials.get(result, 0) + 1
                 arm_reset(fd)
                 session.sessions.poller.close(fd)
                 return

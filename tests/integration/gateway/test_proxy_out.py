@@ -16,6 +16,7 @@ from gateway.core.proxy_protocol import (
     write_header,
     write_own,
 )
+from gateway.poller import OUT
 from gateway.sessions import dialer
 from tests.clients import connect
 from tests.plane import Backend, BlackHole, Plane, closed_endpoint, read_all, reset
@@ -139,6 +140,26 @@ def test_bytes_that_came_while_it_was_dialed(when: str) -> None:
                         rest += server.recv(100)
                     assert (header.route, rest) == (route_of(client), expected)
                     break
+
+
+def test_a_client_that_resets_as_its_dial_wins() -> None:
+    """The endpoint was dialed in vain, which counts as any other dial that a client left."""
+    settings = Settings(proxy_in=("127.0.0.0/8",), proxy_out="v2")
+    with BlackHole() as hole, Plane(hole.endpoint) as plane:
+        plane.apply(hole.endpoint, settings=settings)
+        client = plane.connect()
+        client.sendall(b"PROXY TCP4 10.0.0.1 10.0.0.2 1000 2000\r\n")
+        wait_until(lambda: any(each.dial for each in plane.sessions.all()))
+
+        def win() -> None:
+            reset(client)
+            for session in tuple(plane.sessions.all()):
+                assert session.dial is not None
+                session.dial.won(session.dial.attempts[0], OUT)
+
+        plane.ask(win)
+        assert plane.counters.ended == {"reset": 1}
+        assert plane.counters.endpoints[hole.endpoint.name].dials == {"abandoned": 1}
 
 
 def test_an_endpoint_that_resets_at_once() -> None:
