@@ -269,8 +269,10 @@ class Session:
             arm_reset(self.upstream.fd)
 
     def idle_for(self, now: float) -> float:
-        """Seconds without a byte, seen at the grain of the calls; 0 while dialing."""
+        """Seconds without a byte, seen at the grain of the calls; 0 while dialing, and from then
+        on it counts."""
         if self.upstream is None:
+            self.moved_at = now
             return 0.0
         moved = self.client.moved + self.upstream.moved
         if moved != self.seen:

@@ -736,6 +736,33 @@ def test_a_worker_that_was_stopped_takes_nobody_for_idle() -> None:
             assert plane.counters.ended == {}
 
 
+def test_a_dial_that_takes_long_is_no_idle_time() -> None:
+    """A client that waited longer for its endpoint than it may be idle is not cut as it gets it."""
+    with BlackHole() as hole, Plane(hole.endpoint) as plane:
+        settings = Settings(idle_timeout_s=60.0, dial_timeout_s=600.0)
+        plane.apply(hole.endpoint, settings=settings)
+        with plane.connect():
+            wait_until(lambda: plane.counters.sessions == 1)
+
+            def look() -> None:
+                timeout = plane.sessions._idle_timeout
+                timeout._timer.stop()
+                timeout._due_at = time.monotonic()
+                timeout._look()
+
+            def dial_for_an_hour() -> None:
+                for session in plane.sessions.all():
+                    session.started_at = session.moved_at = time.monotonic() - 3600.0
+                look()
+
+            plane.ask(dial_for_an_hour)
+            hole.open()
+            wait_until(lambda: all(each.upstream for each in plane.sessions.all()))
+            plane.ask(look)
+            assert plane.counters.sessions == 1
+            assert plane.counters.ended == {}
+
+
 def test_frequent_snapshots_do_not_put_off_the_idle_timeout() -> None:
     """Endpoints that change all the time keep no idle session alive."""
     settings = Settings(idle_timeout_s=0.2)
