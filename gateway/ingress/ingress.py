@@ -185,7 +185,9 @@ class Ingress:
         self._leaving = True
         self._update_taking()
         self._empty_inbox()
-        self._quota.close()
+        if held_back := self._quota.held_back:
+            self._quota.close()
+            self._log.warn("clients turned away at the end", clients=held_back)
         if self._rate is not None:
             self._rate.close()
 
@@ -196,7 +198,9 @@ class Ingress:
         if self._sessions.headers_in.rules.admits_peer(peer):
             self._on_client(fd, peer)
         else:
+            ended = self._ended
             self._sessions.deny(fd, peer)
+            self._ended = ended  # it was not served, and tells nothing of how long sessions last
 
     def _on_client(self, fd: int, peer: Any) -> None:
         if self._rate is not None:

@@ -182,6 +182,7 @@ def test_who_is_held_back_to_the_end_is_reset() -> None:
             plane.ask(entry.ingress.close)
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
+        assert [line["clients"] for line in plane.log.said("clients turned away at the end")] == [1]
 
 
 def test_who_is_held_back_goes_to_a_worker_that_stays() -> None:
@@ -367,3 +368,23 @@ def test_who_is_handed_over_while_a_stop_begins_is_served() -> None:
                 plane.ask(lambda: entry.scoreboard.beat(other, 1))
         wait_until(lambda: entry.emptied == 1)
         assert "drained" not in plane.counters.ended
+
+
+def test_who_may_not_come_tells_nothing_of_how_long_sessions_last() -> None:
+    """Many clients that --allow refuses do not end the even spread of those that may come."""
+    settings = Settings(allow=("10.0.0.0/8",))
+    with Plane() as plane, watcher(plane) as entry:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        plane.ask(lambda: entry.ingress.add_peer(1, ours))
+        plane.apply(settings=settings)
+        plane.ask(lambda: entry.ingress.apply(settings))
+        plane.ask(entry.ingress.start)
+        for _ in range(50):
+            with socket.socket() as client:
+                client.connect_ex((entry.address.host, entry.address.port))
+        wait_until(lambda: plane.counters.ended == {"denied": 50})
+        plane.ask(lambda: entry.ingress.tick(0.1))
+        assert entry.ingress._handoff.pays
+        plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
+        ours.close()
+        theirs.close()
