@@ -134,6 +134,8 @@ class _Inquiry:
             self._now = heard.at
             if isinstance(heard, Lost):
                 self._note_loss(server, heard, edns=edns, waited_s=attempt.timeout_s)
+                if tcp and not edns and not self._patience.tcp:
+                    self._servers.doubt_edns(server)  # TCP is blocked: the datagram has to be long
                 return None
             self._servers.answered(server)
             meaning = heard.meaning

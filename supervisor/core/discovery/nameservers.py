@@ -70,6 +70,10 @@ class Nameservers:
         doubtful = silently and self.edns(server, now) is Edns.WORKS
         self._note_edns(server, Edns.UNKNOWN if doubtful else Edns.BROKEN, now)
 
+    def doubt_edns(self, server: int) -> None:
+        """What is known of its EDNS may have been a lost packet, and longer datagrams are needed."""
+        self._servers[server].edns = Edns.UNKNOWN
+
     def all_silent(self, now: float) -> bool:
         """Whether none of them has answered since it was silent, lately."""
         return all(it.avoid_until > now for it in self._servers)

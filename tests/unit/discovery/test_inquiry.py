@@ -178,6 +178,19 @@ def test_a_truncated_answer_is_asked_for_over_tcp() -> None:
         assert Run(Nameservers(2), script).result == ANSWER
 
 
+def test_where_tcp_is_blocked_edns_is_tried_again() -> None:
+    """One lost packet, and EDNS was given up for an hour: an answer of more than 512 bytes is had
+    neither in a datagram nor over TCP then."""
+    servers = Nameservers(1)
+    patience = Patience(timeout_s=1, attempts=1)
+    Run(servers, {(0, False, False): ANSWER}, patience)
+    assert servers.edns(0, 2) is Edns.BROKEN
+    run = Run(servers, {(0, False, False): TRUNCATED}, patience, now=2)
+    assert isinstance(run.result, GaveUp)
+    run = Run(servers, {(0, True, False): ANSWER}, patience, now=4)
+    assert run.asked == [(0, True, False)]
+
+
 def test_tcp_only() -> None:
     """With use-vc nothing is asked over UDP."""
     run = Run(Nameservers(1), {(0, True, True): ANSWER}, Patience(tcp=True))
