@@ -71,7 +71,7 @@ class Nameservers:
         self._note_edns(server, Edns.UNKNOWN if doubtful else Edns.BROKEN, now)
 
     def doubt_edns(self, server: int) -> None:
-        """What is known of its EDNS may have been a lost packet, and longer datagrams are needed."""
+        """What is known of its EDNS may be due to a lost packet, and long datagrams are needed."""
         self._servers[server].edns = Edns.UNKNOWN
 
     def all_silent(self, now: float) -> bool:
