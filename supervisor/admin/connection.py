@@ -1,4 +1,4 @@
-"""One connection of the admin address: counted, and closed when it lasts too long."""
+"""The connections of the admin address: counted, and closed when they last too long."""
 
 from __future__ import annotations
 
@@ -9,8 +9,25 @@ from typing import cast
 CONNECTION_LIFE_S = 10.0
 """From accept to the end of the answer. Prometheus waits ten seconds for a scrape by default."""
 
-MAX_CONNECTIONS = 64
-"""For one more the oldest is closed, so that idle connections lock no operator out."""
+MAX_CONNECTIONS = 256
+"""For one more the oldest is closed, so that idle connections lock no operator out. A burst of so
+many is answered: what has just connected has not sent its request yet."""
+
+MAX_ANSWERS = 64
+"""Answers that are not read yet: for one more the oldest is dropped. With thousands of endpoints
+each may take ten megabytes."""
+
+
+class Connections:
+    """Those that are open, and those of them that are being answered; the oldest first."""
+
+    def __init__(self) -> None:
+        self.open: dict[Connection, None] = {}
+        self.answered: dict[Connection, None] = {}
+
+    def forget(self, connection: Connection) -> None:
+        self.open.pop(connection, None)
+        self.answered.pop(connection, None)
 
 
 class Connection(asyncio.Protocol):
@@ -18,13 +35,13 @@ class Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        alive: dict[Connection, None],
+        connections: Connections,
         inner: asyncio.Protocol,
         *,
         most: Callable[[], int],
         on_idle: Callable[[], None],
     ) -> None:
-        self._alive = alive
+        self._connections = connections
         self._inner = inner
         self._most = most
         self._on_idle = on_idle
@@ -32,23 +49,30 @@ class Connection(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        while len(self._alive) >= self._most():
-            next(iter(self._alive)).abort()
-        self._alive[self] = None
+        while len(self._connections.open) >= self._most():
+            next(iter(self._connections.open)).abort()
+        self._connections.open[self] = None
         self._transport = cast("asyncio.Transport", transport)
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(CONNECTION_LIFE_S, self.abort)
         self._inner.connection_made(transport)
 
+    def begin_answer(self) -> None:
+        """The request is here. The answer counts until the connection is closed."""
+        answered = self._connections.answered
+        while len(answered) >= MAX_ANSWERS:
+            next(iter(answered)).abort()
+        answered[self] = None
+
     def abort(self) -> None:
         """Close the connection now; unsent bytes are lost."""
-        self._alive.pop(self, None)
+        self._connections.forget(self)
         if self._transport is not None:
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._alive.pop(self, None)
-        if not self._alive:
+        self._connections.forget(self)
+        if not self._connections.open:
             self._on_idle()
         if self._deadline is not None:
             self._deadline.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -37,6 +38,9 @@ class Protocol(web.RequestHandler):
     the bytes that it repeats for a page. Its parser knows some forty methods by name, and takes the
     others for no HTTP.
     """
+
+    on_request: Callable[[], None] = staticmethod(lambda: None)
+    """A request is here and is about to be answered."""
 
     _begin = b""
     """What came first, to the end of the request line."""

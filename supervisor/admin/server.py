@@ -24,7 +24,12 @@ from aiohttp.http import HttpVersion11
 
 from gateway.core.log import Log
 from supervisor.admin import metrics
-from supervisor.admin.connection import CONNECTION_LIFE_S, MAX_CONNECTIONS, Connection
+from supervisor.admin.connection import (
+    CONNECTION_LIFE_S,
+    MAX_CONNECTIONS,
+    Connection,
+    Connections,
+)
 from supervisor.admin.protocol import (
     MAX_LINE_BYTES,
     SECURITY_HEADERS,
@@ -95,7 +100,7 @@ class AdminServer:
         self._max_connections = max_connections
         self._log = log
         self._servers: dict[AdminSocket, asyncio.Server] = {}
-        self._connections: dict[Connection, None] = {}
+        self._connections = Connections()
         self._idle = asyncio.Event()
         self._view: tuple[float, GatewayView] | None = None
         self._metrics: dict[str, tuple[float, bytes]] = {}
@@ -130,16 +135,16 @@ class AdminServer:
             server.close()
 
     def _make_connection(self) -> Connection:
-        return Connection(
+        loop = asyncio.get_running_loop()
+        protocol = Protocol(self._http, loop=loop, logger=self._logger, **HTTP_OPTIONS)
+        connection = Connection(
             self._connections,
-            self._make_protocol(),
+            protocol,
             most=lambda: min(self._max_connections(), MAX_CONNECTIONS),
             on_idle=self._idle.set,
         )
-
-    def _make_protocol(self) -> web.RequestHandler:
-        loop = asyncio.get_running_loop()
-        return Protocol(self._http, loop=loop, logger=self._logger, **HTTP_OPTIONS)
+        protocol.on_request = connection.begin_answer
+        return connection
 
     async def pause(self) -> None:
         """Accept no more, and wait until all connections are answered, PAUSE_S at most.
@@ -152,7 +157,7 @@ class AdminServer:
         for _ in range(TURNS_TO_CONNECT):
             await asyncio.sleep(0)
         self._idle.clear()
-        if self._connections:
+        if self._connections.open:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), PAUSE_S)
 
@@ -161,7 +166,7 @@ class AdminServer:
         for server in self._servers.values():
             server.close()
         self._servers = {}
-        for connection in list(self._connections):
+        for connection in list(self._connections.open):
             connection.abort()
         await self._http.shutdown(0)
 
@@ -177,6 +182,8 @@ class AdminServer:
         return self._view[1]
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if isinstance(request.protocol, Protocol):
+            request.protocol.on_request()
         try:
             response = await self._answer(request)
         except Exception as error:  # noqa: BLE001 - the boundary: one request fails, nothing else

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -349,6 +350,43 @@ def test_a_silent_client_is_cut_and_the_others_are_served(double: AdminDouble) -
         assert sock.recv(1) == b""
     for sock in silent:
         sock.close()
+
+
+def test_a_burst_of_clients_is_answered(double: AdminDouble) -> None:
+    """All of them have connected before the first one asks."""
+    clients = [connect(double.address) for _ in range(200)]
+    for path in (b"/livez", b"/status"):
+        for sock in clients:
+            sock.settimeout(60)
+            sock.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        for sock in clients:
+            assert read_all(sock).startswith(b"HTTP/1.1 200 OK\r\n")
+            sock.close()
+        clients = [connect(double.address) for _ in range(200)]
+    for sock in clients:
+        sock.close()
+
+
+def test_answers_that_nobody_reads_are_bounded(double: AdminDouble) -> None:
+    """The oldest of them are dropped, and who reads gets the whole."""
+    double.tell("many 1000")
+    descriptors = Path(f"/proc/{double.process.pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    with contextlib.ExitStack() as clients:
+        lazy = []
+        for _ in range(connection.MAX_ANSWERS + 6):
+            sock = clients.enter_context(socket.socket())
+            sock.settimeout(60)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            host, _, port = double.address.rpartition(":")
+            sock.connect((host, int(port)))
+            lazy.append(sock)
+        for sock in lazy:
+            sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert lazy[-1].recv(1)
+        code, headers, body = get(double.address, "/metrics")
+        assert (code, int(headers["Content-Length"])) == (200, len(body))
+        assert len(list(descriptors.iterdir())) - before < connection.MAX_ANSWERS
 
 
 def test_slow_headers_end_with_the_connections_life(double: AdminDouble) -> None:
