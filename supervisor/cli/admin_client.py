@@ -15,23 +15,34 @@ SESSIONS_TIMEOUT_S = 12.0
 """A little more than what the gateway gives a connection of its admin address."""
 
 
+STATUS_KEYS = (
+    "version", "pid", "started_at", "uptime_s", "state", "listen", "discovery", "reload",
+    "endpoints", "workers", "totals",
+)  # fmt: skip
+"""Those by which our own status document is known, of whatever release."""
+
+SESSIONS_KEYS = ("listen", "total", "next", "clients", "sessions")
+
+
 class UnreachableError(Exception):
     """No gateway answers there; the text says which addresses were tried and what each said."""
 
 
 def fetch_status(addresses: Sequence[str]) -> dict[str, Any]:
     """The status document from the first address that gives one; UnreachableError if none does."""
-    return _fetch(addresses, "/status", sign="uptime_s", timeout_s=TIMEOUT_S)
+    return _fetch(addresses, "/status", keys=STATUS_KEYS, timeout_s=TIMEOUT_S)
 
 
 def fetch_sessions(addresses: Sequence[str], query: Mapping[str, str]) -> dict[str, Any]:
     """A page of the list of sessions, in the same way."""
     path = f"/sessions?{urlencode(query)}"
-    return _fetch(addresses, path, sign="sessions", timeout_s=SESSIONS_TIMEOUT_S)
+    return _fetch(addresses, path, keys=SESSIONS_KEYS, timeout_s=SESSIONS_TIMEOUT_S)
 
 
-def _fetch(addresses: Sequence[str], path: str, *, sign: str, timeout_s: float) -> dict[str, Any]:
-    """``sign``: a key by which our own document is known."""
+def _fetch(
+    addresses: Sequence[str], path: str, *, keys: Sequence[str], timeout_s: float
+) -> dict[str, Any]:
+    """``keys``: those by which our own document is known."""
     if not addresses:
         raise UnreachableError(
             "no admin address: give --admin-addr, GATEWAY_ADMIN_ADDR or admin-addr in the config "
@@ -40,13 +51,13 @@ def _fetch(addresses: Sequence[str], path: str, *, sign: str, timeout_s: float) 
     failures = []
     for address in addresses:
         try:
-            return _get(address, path, sign, timeout_s)
+            return _get(address, path, keys, timeout_s)
         except (OSError, http.client.HTTPException, ValueError) as error:
             failures.append(f"{address}: {_why(error, timeout_s)}")
     raise UnreachableError("no gateway answers at " + "; ".join(failures))
 
 
-def _get(address: str, path: str, sign: str, timeout_s: float) -> dict[str, Any]:
+def _get(address: str, path: str, keys: Sequence[str], timeout_s: float) -> dict[str, Any]:
     connection = _Connection(address, timeout_s)
     try:
         connection.request("GET", path)
@@ -58,7 +69,7 @@ def _get(address: str, path: str, sign: str, timeout_s: float) -> dict[str, Any]
             document = json.loads(response.read())
         except RecursionError:
             document = None
-        if not isinstance(document, dict) or sign not in document:
+        if not isinstance(document, dict) or not document.keys() >= set(keys):
             raise ValueError("what answers is no etcd-gateway")
         return document
     finally:

@@ -186,6 +186,17 @@ def test_no_server_writes_to_the_terminal(capfd: pytest.CaptureFixture[str]) -> 
     assert "\x1b" not in said
 
 
+def test_another_programs_document_is_none_of_ours(capfd: pytest.CaptureFixture[str]) -> None:
+    """It is said to be no etcd-gateway, whatever keys it has in common with our own."""
+    for body in (b'{"uptime_s": 1}', b'{"sessions": []}', b"[]", b'{"uptime_s": 1, "state": "x"}'):
+        with serving(answer("200 OK", body)) as server:
+            address = f"127.0.0.1:{server.port}"
+            assert status_command.run([address]) == 4
+            assert sessions_command.run([address], sessions_command.Wish()) == 4
+            assert reload_command.run([address]) == 1
+        assert capfd.readouterr().err.count("what answers is no etcd-gateway") == 3
+
+
 def test_watch_shows_the_same_in_place(double: AdminDouble) -> None:
     """--watch begins with the same sentence, and shows as much as fits."""
     double.tell("many 37")
