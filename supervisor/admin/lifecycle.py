@@ -172,7 +172,7 @@ class AdminLifecycle:
             )
             self._sockets.remove(each)
             self._missing.append(each.address)
-            server.stop_serving(each)
+            await server.stop_serving(each)
             each.close()
         await self._serve_missing()
 

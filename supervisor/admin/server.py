@@ -129,10 +129,10 @@ class AdminServer:
             undo.pop_all()
         self._servers |= servers
 
-    def stop_serving(self, sock: AdminSocket) -> None:
+    async def stop_serving(self, sock: AdminSocket) -> None:
         """Accept no more from this one; who was accepted is answered."""
         if (server := self._servers.pop(sock, None)) is not None:
-            server.close()
+            await _stop_accepting([server])
 
     def _make_connection(self) -> Connection:
         loop = asyncio.get_running_loop()
@@ -151,11 +151,8 @@ class AdminServer:
 
         Whoever connects from now on waits in the kernel's queue.
         """
-        for server in self._servers.values():
-            server.close()
-        self._servers = {}
-        for _ in range(TURNS_TO_CONNECT):
-            await asyncio.sleep(0)
+        servers, self._servers = list(self._servers.values()), {}
+        await _stop_accepting(servers)
         self._idle.clear()
         if self._connections.open:
             with contextlib.suppress(TimeoutError):
@@ -256,6 +253,22 @@ class AdminServer:
                 body = bytes(text)
                 self._metrics[content_type] = (loop.time(), body)
         return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+async def _stop_accepting(servers: Sequence[asyncio.Server]) -> None:
+    """Accept no more, and lose nobody who was accepted.
+
+    A server that is closed makes no connections any more, also of clients that asyncio has accepted
+    a turn before: these would be reset. So the servers are closed when all have one.
+    """
+    loop = asyncio.get_running_loop()
+    for server in servers:
+        for sock in server.sockets:
+            loop.remove_reader(sock.fileno())
+    for _ in range(TURNS_TO_CONNECT):
+        await asyncio.sleep(0)
+    for server in servers:
+        server.close()
 
 
 def _health(reasons: Sequence[str]) -> web.Response:

@@ -22,6 +22,12 @@ POLL_S = 0.05
 
 MASTER_TITLE = b"etcd-gateway: master"
 
+PROGRAMS = (b"etcd-gateway", b"etcd_gateway")
+"""How the command line of a master names it that is just executing its next image."""
+
+UPGRADE_S = 15.0
+"""How long that may take, on a busy host. Somebody answers at the admin address meanwhile."""
+
 
 def run(admin_addrs: Sequence[str]) -> int:
     """Exit code 0 if the reload worked, 1 if it failed or no gateway was found."""
@@ -34,7 +40,7 @@ def run(admin_addrs: Sequence[str]) -> int:
     if before["state"] == "starting" and not before["listen"]:
         return _fail("the gateway is still looking for its listen addresses; restart it instead")
     pid = before["pid"]
-    if not _is_master(pid):
+    if not await_master(pid, UPGRADE_S):
         return _fail(
             f"the gateway says it is process {pid}, which is no etcd-gateway master here; "
             "run reload where the gateway runs"
@@ -72,12 +78,24 @@ def _await(admin_addrs: Sequence[str], before: Mapping[str, Any]) -> int:
     return _fail(f"the reload is not over after {WAIT_S:g} s; see the log")
 
 
-def _is_master(pid: int) -> bool:
-    """Whether ``pid`` is a master on this host: a signal to another program could end that."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(MASTER_TITLE)
-    except OSError:
-        return False
+def await_master(pid: int, deadline_s: float) -> bool:
+    """Whether ``pid`` is a master on this host: a signal to another program could end that.
+
+    During an upgrade it has the title of a master as soon as its next image has begun.
+    """
+    give_up_at = time.monotonic() + deadline_s
+    while True:
+        try:
+            shown = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+        if shown.startswith(MASTER_TITLE):
+            return True
+        # Nothing is shown for a moment while a program is executed.
+        begins = not shown or any(name in shown for name in PROGRAMS)
+        if not begins or time.monotonic() >= give_up_at:
+            return False
+        time.sleep(POLL_S)
 
 
 def _fail(text: str) -> int:

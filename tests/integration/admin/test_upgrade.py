@@ -74,6 +74,30 @@ def connect(address: str) -> socket.socket:
     return socket.create_connection((host, int(port)), TIMEOUT_S)
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_whoever_was_accepted_a_moment_before_a_pause_is_answered(turns: int) -> None:
+    """In whichever turn of the loop the pause begins, and whoever was not accepted waits."""
+
+    async def scenario() -> None:
+        address = f"127.0.0.1:{free_port()}"
+        admin = AdminLifecycle(Pretender().view, Logbook())
+        admin.bind([address])
+        await admin.open()
+        with contextlib.ExitStack() as opened:
+            asking = [opened.enter_context(connect(address)) for _ in range(6)]
+            for each in asking:
+                each.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await admin.pause()
+            await admin.resume()
+            answers = [await asyncio.to_thread(each.recv, 15) for each in asking]
+            assert answers == [b"HTTP/1.1 200 OK"] * len(asking)
+        await admin.close()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.slow
 def test_nobody_who_polls_sees_an_upgrade(tmp_path: Path) -> None:
     """Three upgrades; every question at a TCP and a unix address is answered."""

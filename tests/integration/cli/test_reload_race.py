@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from supervisor.cli.admin_client import fetch_status
+from supervisor.cli.reload import await_master
 from tests.backends import Backend, echo
 from tests.dns import Fault, NameServer
 from tests.gateway import run_command, running
@@ -51,3 +54,27 @@ def test_a_reload_during_an_upgrade_is_not_lost() -> None:
         gateway.signal(signal.SIGHUP)
         gateway.wait_line("ready to proxy client requests", count=2)
         gateway.wait_line("reload complete")
+
+
+BEGINS = """
+import setproctitle, sys
+sys.stdin.readline()
+setproctitle.setproctitle("etcd-gateway: master [127.0.0.1:1]")
+sys.stdin.readline()
+"""
+
+
+def test_a_master_that_executes_its_next_image_is_waited_for() -> None:
+    """Until that has begun, the process has the interpreter's name; another program is refused."""
+    argv = [sys.executable, "-c", BEGINS, "/usr/local/bin/etcd-gateway", "start"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE) as image:
+        assert image.stdin is not None
+        assert not await_master(image.pid, 0.0)
+        image.stdin.write(b"\n")
+        image.stdin.flush()
+        assert await_master(image.pid, 60.0)
+        image.stdin.close()
+    with subprocess.Popen(["sleep", "60"]) as another:
+        assert not await_master(another.pid, 60.0)
+        another.kill()
+    assert not await_master(another.pid, 60.0), "it is gone"
