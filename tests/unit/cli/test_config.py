@@ -453,6 +453,13 @@ def test_a_full_record_name_has_no_suffix() -> None:
         from_flags(discovery_srv="_http._tcp.example.com", discovery_srv_name="a")
 
 
+def test_who_only_asks_where_the_gateway_is_reads_past_unknown_keys() -> None:
+    """A file that was broken after a start still tells what its known keys say."""
+    document = {"admin-addr": "unix:/run/admin", "wkr": 1}
+    config = build({}, {}, document, only=("admin-addr",), strict=False)
+    assert [str(each) for each in config.admin_addr] == ["unix:/run/admin"]
+
+
 @pytest.mark.parametrize(
     ("document", "reason"),
     [
