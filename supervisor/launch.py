@@ -21,6 +21,9 @@ PROCESS_MANAGER = "supervisord.py"
 """A module of PyPI's supervisor, which installs itself into the same folder as ours."""
 
 
+CHANGED_BY_PYTHON = "LC_CTYPE"
+"""The variable that Python sets in the C locale."""
+
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it."""
 
@@ -77,6 +80,11 @@ def _describe_shortage(error: BaseException) -> str:
 
 
 def _run() -> int:
+    if (
+        sys.argv[1:2] == ["start"]
+        and next(iter(os.environ), CHANGED_BY_PYTHON) == CHANGED_BY_PYTHON
+    ):
+        _execute_with_path()
     # Without its part in C the module datetime is there all the same, and orjson then crashes.
     import _datetime  # type: ignore[import-not-found] # noqa: F401
     import signal
@@ -104,6 +112,21 @@ def _run() -> int:
     from supervisor.cli import main as cli
 
     return cli.main()
+
+
+def _execute_with_path() -> None:
+    """Execute this command again with another variable in front, if that is possible.
+
+    ``setproctitle`` finds the place of the process's title by its first variable. There is none to
+    be found in an empty environment, nor where Python has put another value in its place (PEP 538).
+    Without a title nobody knows a master by its process: ``reload`` would not signal it.
+    """
+    environ = {"PATH": os.environ.get("PATH", os.defpath)}
+    environ.update(os.environ)
+    try:
+        os.execve(sys.executable, sys.orig_argv, environ)  # noqa: S606 - ourselves
+    except (OSError, ValueError):  # it goes without
+        return
 
 
 def find_foreign_package(name: str, part: str) -> str:

@@ -473,9 +473,15 @@ def test_one_thread_in_master_and_workers() -> None:
             assert len(os.listdir(f"/proc/{pid}/task")) == 1
 
 
-def test_process_titles() -> None:
-    """Master and workers are named as the contract says."""
-    with greeters(1) as backends, running(endpoints=addresses(backends)) as gateway:
+@pytest.mark.parametrize(
+    "prefix", [[], ["env", "-i"], ["env", "-i", "LC_CTYPE=C", "A=b"]], ids=["usual", "none", "C"]
+)
+def test_process_titles(prefix: list[str]) -> None:
+    """Master and workers are named as the contract says, whatever the environment is."""
+    with (
+        greeters(1) as backends,
+        running(endpoints=addresses(backends), prefix=prefix or None) as gateway,
+    ):
         assert title(gateway.pid) == f"etcd-gateway: master [{gateway.listen}]"
         assert sorted(map(title, gateway.workers())) == [
             f"etcd-gateway: worker {slot} [{gateway.listen}]" for slot in range(2)
