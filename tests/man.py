@@ -128,7 +128,7 @@ def _commands() -> list[click.Command]:
 
 def _command(command: click.Command) -> str:
     arguments = [
-        each.make_metavar(click.Context(command))
+        (each.metavar or each.name or "").upper()
         for each in command.params
         if isinstance(each, click.Argument)
     ]

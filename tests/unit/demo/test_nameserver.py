@@ -113,7 +113,8 @@ def test_long_answer_is_truncated_on_udp_only(desk: Desk) -> None:
     complete = desk.ask(OWNER, "SRV", udp=False)
     assert not complete.flags & dns.flags.TC
     assert len(complete.answer[0]) == 40
-    assert len(desk.ask(OWNER, "SRV", edns=0).answer) == 0
+    # How much of it comes all the same differs between releases of dnspython.
+    assert sum(map(len, desk.ask(OWNER, "SRV", edns=0).answer)) < 40
 
 
 def test_what_is_no_query_gets_no_answer(desk: Desk) -> None:
