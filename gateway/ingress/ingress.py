@@ -161,7 +161,8 @@ class Ingress:
         self._update_taking()
         self.listeners.close(accept_rest=accept_rest, shut=shut)
         self._empty_inbox()
-        self._quota.give_up_held_back(self._hand_to_stayer)
+        if not self._all_leave:
+            self._quota.give_up_held_back(self._hand_to_stayer)
         self._left = True
 
     def end_if_empty(self) -> None:

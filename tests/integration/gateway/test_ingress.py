@@ -185,8 +185,12 @@ def test_who_is_held_back_to_the_end_is_reset() -> None:
         assert [line["clients"] for line in plane.log.said("clients turned away at the end")] == [1]
 
 
-def test_who_is_held_back_goes_to_a_worker_that_stays() -> None:
-    """A worker that is replaced is offered no place any more: it hands over who waits for one."""
+@pytest.mark.parametrize("stop", [False, True])
+def test_who_is_held_back_goes_to_a_worker_that_stays(stop: bool) -> None:
+    """A worker that is replaced is offered no place any more: it hands over who waits for one.
+
+    At a stop nobody stays, although one that has not heard of it yet looks so.
+    """
     with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
         other = plane.ask(lambda: entry.scoreboard.open_row(1, 1))
         plane.ask(lambda: entry.scoreboard.set_sessions(other, 1))
@@ -200,8 +204,11 @@ def test_who_is_held_back_goes_to_a_worker_that_stays() -> None:
         with ours, theirs, their_inbox, peer:
             send(entry.sender, b"+", [theirs.fileno()])
             wait_until(entry.ingress.clients_held_back)
-            plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=False))
+            plane.ask(lambda: entry.ingress.leave(accept_rest=stop, shut=False))
             plane.ask(entry.ingress.end_if_empty)
+            if stop:
+                assert len(entry.ingress.clients_held_back()) == 1
+                return
             assert entry.emptied == 1
             _, [fd] = receive(their_inbox, 1, 1)
             with socket.socket(fileno=fd) as client:
