@@ -55,7 +55,7 @@ class SignalActions:
 
     def _log_status(self) -> None:
         for msg, fields in log_lines(make_view(self._parts)):
-            self._parts.log.info(msg, **fields)
+            self._parts.log.answer(msg, **fields)
 
     def _resize(self, by: int) -> None:
         """One worker more or less; while there is no pool, when it is made."""

@@ -72,6 +72,10 @@ class LineLog:
     def error(self, msg: str, **fields: Any) -> None:
         self._output.emit("error", msg, self._fields, fields)
 
+    def answer(self, msg: str, **fields: Any) -> None:
+        """Write what an operator has just asked for, whatever the level is."""
+        self._output.emit("info", msg, self._fields, fields)
+
     def bind(self, **fields: Any) -> LineLog:
         """A log that adds these fields to every line; same output, same level."""
         return LineLog(self._output, {**self._fields, **fields})

@@ -12,6 +12,7 @@ import termios
 from collections.abc import Iterator
 from pathlib import Path
 
+from supervisor.cli.admin_client import UnreachableError, fetch_status
 from tests.backends import Backend, echo
 from tests.clients import connect
 from tests.dns import Fault, NameServer
@@ -122,3 +123,31 @@ def test_workers_that_a_signal_asks_for_before_there_are_any_are_started() -> No
             ns.faults.clear()
             ns.set("b.test", "A", "127.0.0.1")
             assert gateway.wait_line(READY)["workers"] == 3
+
+
+def test_who_asks_for_the_status_gets_it_at_any_level() -> None:
+    """SIGUSR1 is a question, and its answer is no line to be left out."""
+    admin = f"127.0.0.1:{free_port()}"
+    with (
+        Backend(echo) as backend,
+        Gateway(
+            "--log-level=error", f"--admin-addr={admin}", endpoints=[backend.address]
+        ) as gateway,
+    ):
+        wait_until(lambda: state_of(admin) == "ready", 20)
+        gateway.signal(signal.SIGUSR1)
+        assert gateway.wait_line("status")["state"] == "ready"
+        assert gateway.wait_line("status endpoint")["endpoint"] == backend.address
+        assert {line["msg"] for line in gateway.lines()} == {
+            "status",
+            "status worker",
+            "status endpoint",
+        }
+
+
+def state_of(admin: str) -> str:
+    """Of a gateway that may not answer yet."""
+    try:
+        return str(fetch_status([admin])["state"])
+    except UnreachableError:
+        return ""
