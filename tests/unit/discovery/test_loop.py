@@ -561,7 +561,6 @@ def test_the_last_good_answer_is_kept(
     asyncio.run(main())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.NXDOMAIN])
 def test_records_that_lead_nowhere_take_no_endpoint_away(
     config: Config, files: Files, ns: NameServer, fault: Fault
