@@ -110,6 +110,10 @@ class EndpointCounters:
     retransmits: int = 0
     """Segments that were sent to the endpoint again, as far as they were sampled."""
 
+    def count_dial(self, result: DialResult) -> None:
+        """A dial has ended. One that became a session is counted where the session begins."""
+        self.dials[result.value] = self.dials.get(result.value, 0) + 1
+
 
 @dataclass(slots=True)
 class WorkerCounters:

@@ -326,8 +326,7 @@ class Dial:
             self.dialer.budget.give_back()
 
     def _count(self, name: str, result: DialResult) -> None:
-        dials = self.dialer.count(name).dials
-        dials[result.value] = dials.get(result.value, 0) + 1
+        self.dialer.count(name).count_dial(result)
 
     def _leave_losers(self, winner: Attempt) -> None:
         """Remember who was slow: this worker dials it last now, and the master may look at it.

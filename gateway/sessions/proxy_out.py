@@ -74,9 +74,7 @@ class HeaderFirst:
         if mask:
             first = self._first_bytes()
             if session.end is not None:  # the client reset its connection just now
-                dials = session.sessions.counters_of(endpoint.name).dials
-                result = DialResult.ABANDONED.value
-                dials[result] = dials.get(result, 0) + 1
+                session.sessions.counters_of(endpoint.name).count_dial(DialResult.ABANDONED)
                 arm_reset(fd)
                 session.sessions.poller.close(fd)
                 return
