@@ -60,6 +60,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "gateway/sessions/session.py": RELAY,
     "gateway/sessions/dial.py": RELAY,
     "gateway/sessions/dialer.py": RELAY,
+    "gateway/ingress/acceptor.py": (f"{PLANE}test_listener.py", f"{PLANE}test_ingress.py"),
     "gateway/ingress/listener.py": (f"{PLANE}test_listener.py", f"{PLANE}test_ingress.py"),
     "gateway/core/table.py": (UNIT,),
     "gateway/core/selection.py": (UNIT,),

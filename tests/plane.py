@@ -18,7 +18,8 @@ from gateway.core.counters import DialResult, PauseReason, WorkerCounters
 from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings, Snapshot
-from gateway.ingress.listener import Acceptor, open_listener, tune_listener
+from gateway.ingress.acceptor import Acceptor
+from gateway.ingress.listener import open_listener, tune_listener
 from gateway.ingress.quota import Quota
 from gateway.poller import Poller
 from gateway.scoreboard import Scoreboard

@@ -19,9 +19,9 @@ from gateway.core.log import Log
 from gateway.core.messages import Settings
 from gateway.core.socket_address import SocketAddress
 from gateway.ingress.accept_rate import AcceptRate
+from gateway.ingress.acceptor import Acceptor
 from gateway.ingress.freed_places import FreedPlaces
 from gateway.ingress.handoff import STALE_NS, Handoff
-from gateway.ingress.listener import Acceptor
 from gateway.ingress.listener_set import ListenerSet
 from gateway.ingress.open_files import count_open_files
 from gateway.ingress.quota import Quota

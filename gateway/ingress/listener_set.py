@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from gateway.core.address import HostPort
 from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.messages import Settings
-from gateway.ingress.listener import Acceptor, drain_queue, open_listener, tune_listener
+from gateway.ingress.acceptor import Acceptor
+from gateway.ingress.listener import drain_queue, open_listener, tune_listener
 
 
 class ListenerSet:

@@ -11,7 +11,7 @@ import pytest
 from gateway import heartbeat, log_sink, message_socket
 from gateway.core import address_memory, descriptor_budget, messages, proxy_protocol, selection
 from gateway.core.unix_address import DEFAULT_MODE, MAX_UNIX_PATH
-from gateway.ingress import listener, quota
+from gateway.ingress import acceptor, listener, quota
 from gateway.sessions import leg, proxy_in, tcp_sample
 from supervisor import interim_admin, session_lister, snapshot_publisher, upkeep
 from supervisor.admin import connection, lifecycle, port_monitor, recent_events, server
@@ -114,8 +114,8 @@ FIGURES: list[tuple[str, str, object, object]] = [
     ("discovery", "up to two others are asked", member_sync.MOST_ASKED, 1 + 2),
     # a session, a worker, and limits
     ("life-of-a-session", "Up to 4096 clients may wait", listener.BACKLOG, 4096),
-    ("life-of-a-session", "accepts for 8 ms at a time", listener.ACCEPT_S, 0.008),
-    ("life-of-a-session", "or a tenth of a second has passed", listener.RESUME_AFTER_S, 0.1),
+    ("life-of-a-session", "accepts for 8 ms at a time", acceptor.ACCEPT_S, 0.008),
+    ("life-of-a-session", "or a tenth of a second has passed", acceptor.RESUME_AFTER_S, 0.1),
     ("life-of-a-session", "A leg reads at most 64 KiB", leg.READ_BYTES, 64 << 10),
     ("life-of-a-session", "that fills two reads in a row", leg.BULK_READS, 2),
     ("life-of-a-session", "after 10 to 60 seconds", address_memory.FIRST_RETRY_S, 10.0),

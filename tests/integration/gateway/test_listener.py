@@ -15,11 +15,8 @@ import pytest
 
 from gateway.core.address import HostPort
 from gateway.core.counters import PauseReason
-from gateway.ingress import listener as module
-from gateway.ingress.listener import (
-    drain_queue,
-    open_listener,
-)
+from gateway.ingress import acceptor
+from gateway.ingress.listener import drain_queue, open_listener
 from tests.backends import Backend as Server
 from tests.backends import echo
 from tests.clients import connect
@@ -167,7 +164,7 @@ def test_those_who_still_wait_are_accepted_without_another_event(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The kernel reports the listener once for each 256 events; each batch accepts all the same."""
-    monkeypatch.setattr(module, "ACCEPT_S", 0.0)  # one client in each batch
+    monkeypatch.setattr(acceptor, "ACCEPT_S", 0.0)  # one client in each batch
     with Backend() as backend, Plane(backend.endpoint) as plane:
         clients: list[socket.socket] = []
 
@@ -194,7 +191,7 @@ def test_nobody_is_accepted_from_a_listener_that_was_removed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A drain begins between two batches: who still waits is another worker's."""
-    monkeypatch.setattr(module, "ACCEPT_S", 0.0)
+    monkeypatch.setattr(acceptor, "ACCEPT_S", 0.0)
     with Backend() as backend, Plane(backend.endpoint) as plane:
         clients: list[socket.socket] = []
 
@@ -221,7 +218,7 @@ def test_listeners_share_the_time_of_a_batch(monkeypatch: pytest.MonkeyPatch) ->
 
     def tick() -> float:
         nonlocal now
-        now += module.ACCEPT_S / 8
+        now += acceptor.ACCEPT_S / 8
         return now
 
     with Backend() as backend, Plane(backend.endpoint) as plane:
@@ -232,7 +229,7 @@ def test_listeners_share_the_time_of_a_batch(monkeypatch: pytest.MonkeyPatch) ->
         def accept_in_one_batch() -> int:
             # Nothing of the loop runs meanwhile: all clients wait in the kernel's queues.
             plane.acceptor.add(second)
-            monkeypatch.setattr(module, "monotonic", tick)
+            monkeypatch.setattr(acceptor, "monotonic", tick)
             for each in (plane.address, address):
                 clients.extend(connect((each.host, each.port)) for _ in range(20))
             for watcher in plane.acceptor._watchers.values():
