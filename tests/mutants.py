@@ -108,8 +108,8 @@ MUTANTS = (
     Mutant(
         "dial: a dial that takes too long goes on",
         "gateway/sessions/dial.py",
-        "            if now - attempt.started_at >= settings.dial_timeout_s and attempt in",
-        "            if False and attempt in",
+        "            overdue = now - attempt.started_at >= settings.dial_timeout_s",
+        "            overdue = False",
         DIAL,
     ),
     Mutant(

@@ -152,7 +152,8 @@ class Dial:
         """Called every tick: time out, hedge, or look again."""
         settings = self.dialer.settings
         for attempt in tuple(self.attempts):
-            if now - attempt.started_at >= settings.dial_timeout_s and attempt in self.attempts:
+            overdue = now - attempt.started_at >= settings.dial_timeout_s
+            if overdue and attempt in self.attempts and not attempt.look():
                 self.failed(attempt, errno.ETIMEDOUT)
         if self not in self.dialer.unfinished:
             return
@@ -243,7 +244,7 @@ class Dial:
             self._give_up(End.DIAL_FAILED)
 
     def _hedge(self, now: float) -> None:
-        if not self._may_add():
+        if any(attempt.look() for attempt in tuple(self.attempts)) or not self._may_add():
             return
         endpoint = self.dialer.table.pick(self.untried) or self.attempts[-1].endpoint
         self._attempt(endpoint, now)
@@ -381,14 +382,33 @@ class Attempt:
 
     def on_event(self, mask: int) -> None:
         if mask & (ERR | HUP):
-            code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            self.dial.failed(self, code or errno.ECONNRESET)
+            self.dial.failed(self, self._error() or errno.ECONNRESET)
         elif mask & OUT:
-            port = self.endpoint.port
-            if port in self.dial.dialer.ephemeral and met_itself(self.sock, port):
-                self.dial.failed(self, errno.ECONNREFUSED)
-            else:
-                self.dial.won(self, mask)
+            self._connected(mask)
+
+    def look(self) -> bool:
+        """Act on what the kernel knows already; False: the connect is still under way.
+
+        The event may be there and wait, behind those of thousands of busy sessions.
+        """
+        if code := self._error():
+            self.dial.failed(self, code)
+        elif is_connected(self.sock):
+            self._connected(OUT)
+        else:
+            return False
+        return True
+
+    def _error(self) -> int:
+        """What the connect ended with, which the kernel tells once; 0: nothing bad, or nothing."""
+        return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def _connected(self, mask: int) -> None:
+        port = self.endpoint.port
+        if port in self.dial.dialer.ephemeral and met_itself(self.sock, port):
+            self.dial.failed(self, errno.ECONNREFUSED)
+        else:
+            self.dial.won(self, mask)
 
     def on_crash(self, error: Exception) -> None:
         self.dial.caller.crashed(error)

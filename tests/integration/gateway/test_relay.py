@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import random
+import select
 import socket
 import threading
 import time
@@ -25,6 +26,7 @@ from gateway.poller import STREAM, Watcher
 from gateway.sessions import age
 from gateway.sessions.dial import Attempt
 from gateway.sessions.leg import Leg
+from gateway.tcp import is_connected
 from gateway.unix import UNIX_PEER
 from tests.plane import (
     Backend,
@@ -314,6 +316,46 @@ def test_dial_timeout() -> None:
             client.recv(1)
         assert plane.dial_failures[0][2] is DialResult.TIMEOUT
         wait_until(lambda: plane.counters.refused == {"dial-failed": 1})
+
+
+@pytest.mark.parametrize("late_s", [Settings().dial_hedge_s, Settings().dial_timeout_s])
+def test_a_dial_whose_event_waits_behind_others_is_no_slow_one(late_s: float) -> None:
+    """What the kernel knows counts before another endpoint is dialed, or this one is blamed."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    with ours, Backend() as backend, Backend() as other:
+        with Plane(backend.endpoint, other.endpoint) as plane:
+
+            def serve_without_events() -> None:
+                plane.sessions.serve(theirs.detach(), None)
+                (dial,) = plane.sessions.dialer.unfinished
+                wait_until(lambda: is_connected(dial.attempts[0].sock))
+                dial.check(dial.started_at + late_s)
+                assert not plane.sessions.dialer.unfinished
+
+            plane.ask(serve_without_events)
+            with backend.accept() as server:
+                server.sendall(b"hi")
+                assert ours.recv(10) == b"hi"
+            assert plane.dial_failures == []
+            assert plane.table.suspects == set()
+            assert list(plane.counters.endpoints) == [backend.endpoint.name]
+
+
+def test_a_refusal_whose_event_waits_behind_others_is_no_timeout() -> None:
+    """The endpoint refused in time, so this is what is said of it."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    with ours, Plane(closed_endpoint()) as plane:
+
+        def be_refused_without_events() -> None:
+            plane.sessions.serve(theirs.detach(), None)
+            (dial,) = plane.sessions.dialer.unfinished
+            wait_until(lambda: select.select([], [dial.attempts[0].sock], [], 0)[1])
+            dial.check(dial.started_at + plane.settings.dial_timeout_s)
+
+        plane.ask(be_refused_without_events)
+        assert [failure[2] for failure in plane.dial_failures] == [DialResult.REFUSED]
 
 
 def test_each_address_is_dialed_once() -> None:
