@@ -1,20 +1,14 @@
 """The HTTP server of the admin address, for people, probes and Prometheus.
 
-Ownership: AdminServer owns its connections; the listening sockets are its caller's. A connection
-carries one request, GET or HEAD, and is closed after ten seconds at most, so that a slow, silent
-or hostile client costs the master a bounded amount.
+A connection carries one request, GET or HEAD, and is closed after ten seconds at most, so that a
+slow, silent or hostile client costs the master a bounded amount.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import contextlib
-import hashlib
-import importlib.resources
 import json
 import logging
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,12 +18,8 @@ from aiohttp.http import HttpVersion11
 
 from gateway.core.log import Log
 from supervisor.admin import metrics
-from supervisor.admin.connection import (
-    CONNECTION_LIFE_S,
-    MAX_CONNECTIONS,
-    Connection,
-    Connections,
-)
+from supervisor.admin.acceptor import AdminAcceptor
+from supervisor.admin.connection import CONNECTION_LIFE_S, MAX_CONNECTIONS
 from supervisor.admin.protocol import (
     MAX_LINE_BYTES,
     SECURITY_HEADERS,
@@ -39,24 +29,11 @@ from supervisor.admin.protocol import (
 )
 from supervisor.admin.sessions_answer import ListSessions, answer_sessions, is_unix
 from supervisor.admin.sockets import AdminSocket
+from supervisor.admin.status_page import read_page
 from supervisor.core.admin.document import document
 from supervisor.core.admin.host_check import is_known_host
 from supervisor.core.admin.readiness import unreadiness
 from supervisor.core.admin.views import GatewayView
-
-PAUSE_S = 0.5
-"""How long an upgrade waits for answers that are under way; a client that has not even sent its
-request by then is cut."""
-
-TURNS_TO_CONNECT = 4
-"""asyncio makes a protocol of an accepted client within so many turns of its loop."""
-
-ACCEPTS = 2
-"""Clients accepted in one pass of the loop.
-
-asyncio accepts as many in one pass as its ``backlog`` says, 100 by default, before any of them is
-counted: a burst would take every descriptor for a moment, and a worker could not be forked.
-"""
 
 BODY_S = 2.0
 """For how long the body of a request is read, and dropped, after the answer. To close a connection
@@ -78,8 +55,9 @@ HTTP_OPTIONS: dict[str, Any] = {
 
 
 class AdminServer:
-    """``source()`` gives the view of this moment; it is called at most every 0.1 s.
+    """Owns its connections until :meth:`close`; the listening sockets are its caller's.
 
+    ``source()`` gives the view of this moment; it is called at most every 0.1 s.
     ``names()`` are the host names under which it may be asked, see ``core.admin.host_check``.
     ``sessions`` makes a page of the list of sessions; None where nobody could.
     ``max_connections()``: for how many there are descriptors.
@@ -97,75 +75,35 @@ class AdminServer:
         self._source = source
         self._names = names
         self._sessions = sessions
-        self._max_connections = max_connections
         self._log = log
-        self._servers: dict[AdminSocket, asyncio.Server] = {}
-        self._connections = Connections()
-        self._idle = asyncio.Event()
+        self._acceptor = AdminAcceptor(self._make_protocol, max_connections)
         self._view: tuple[float, GatewayView] | None = None
         self._metrics: dict[str, tuple[float, bytes]] = {}
         self._rendering = asyncio.Lock()
-        self._page, self._page_policy = _read_page()
+        self._page, self._page_policy = read_page()
         self._http = web.Server(self._handle)
         self._logger = _silent_logger()
 
     async def serve(self, sockets: Iterable[AdminSocket]) -> None:
-        """Serve these sockets, which stay the caller's; clients that wait there come first.
-
-        OSError: none of them is served, for want of descriptors.
-        """
-        loop = asyncio.get_running_loop()
-        with contextlib.ExitStack() as undo:
-            servers: dict[AdminSocket, asyncio.Server] = {}
-            for each in sockets:
-                duplicate = each.sock.dup()
-                undo.callback(duplicate.close)
-                server = await loop.create_server(
-                    self._make_connection, sock=duplicate, backlog=ACCEPTS
-                )
-                undo.callback(server.close)
-                each.sock.listen()  # the kernel's queue keeps its usual length
-                servers[each] = server
-            undo.pop_all()
-        self._servers |= servers
+        """Serve these sockets, see :meth:`AdminAcceptor.start`."""
+        await self._acceptor.start(sockets)
 
     async def stop_serving(self, sock: AdminSocket) -> None:
         """Accept no more from this one; who was accepted is answered."""
-        if (server := self._servers.pop(sock, None)) is not None:
-            await _stop_accepting([server])
-
-    def _make_connection(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        protocol = Protocol(self._http, loop=loop, logger=self._logger, **HTTP_OPTIONS)
-        connection = Connection(
-            self._connections,
-            protocol,
-            most=lambda: min(self._max_connections(), MAX_CONNECTIONS),
-            on_idle=self._idle.set,
-        )
-        protocol.on_request = connection.begin_answer
-        return connection
+        await self._acceptor.stop(sock)
 
     async def pause(self) -> None:
-        """Accept no more, and wait until all connections are answered, PAUSE_S at most.
-
-        Whoever connects from now on waits in the kernel's queue.
-        """
-        servers, self._servers = list(self._servers.values()), {}
-        await _stop_accepting(servers)
-        self._idle.clear()
-        if self._connections.open:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), PAUSE_S)
+        """Accept no more, and answer who was accepted, see :meth:`AdminAcceptor.pause`."""
+        await self._acceptor.pause()
 
     async def close(self) -> None:
         """Stop serving and cut the requests that are under way."""
-        for server in self._servers.values():
-            server.close()
-        self._servers = {}
-        for connection in list(self._connections.open):
-            connection.abort()
+        self._acceptor.close()
         await self._http.shutdown(0)
+
+    def _make_protocol(self) -> Protocol:
+        loop = asyncio.get_running_loop()
+        return Protocol(self._http, loop=loop, logger=self._logger, **HTTP_OPTIONS)
 
     def forget_view(self) -> None:
         """Make the next request see the gateway as it is now."""
@@ -255,22 +193,6 @@ class AdminServer:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
 
-async def _stop_accepting(servers: Sequence[asyncio.Server]) -> None:
-    """Accept no more, and lose nobody who was accepted.
-
-    A server that is closed makes no connections any more, also of clients that asyncio has accepted
-    a turn before: these would be reset. So the servers are closed when all have one.
-    """
-    loop = asyncio.get_running_loop()
-    for server in servers:
-        for sock in server.sockets:
-            loop.remove_reader(sock.fileno())
-    for _ in range(TURNS_TO_CONNECT):
-        await asyncio.sleep(0)
-    for server in servers:
-        server.close()
-
-
 def _health(reasons: Sequence[str]) -> web.Response:
     """etcd's answer byte for byte, because scripts compare it as text."""
     body = {"health": "false" if reasons else "true", "reason": "; ".join(reasons)}
@@ -289,23 +211,6 @@ def _text(text: str, code: int = 200) -> web.Response:
 def _json(content: object, code: int = 200) -> web.Response:
     text = json.dumps(content, default=str) + "\n"
     return web.Response(text=text, status=code, content_type="application/json")
-
-
-def _read_page() -> tuple[bytes, str]:
-    """The status page, and the policy that lets it run its own script and style only."""
-    page = importlib.resources.files("supervisor.admin").joinpath("page.html").read_bytes()
-
-    def sources(tag: bytes) -> str:
-        inline = re.findall(rb"<" + tag + rb">(.*?)</" + tag + rb">", page, re.DOTALL)
-        digests = (base64.b64encode(hashlib.sha256(text).digest()).decode() for text in inline)
-        return " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
-
-    policy = (
-        f"default-src 'none'; script-src {sources(b'script')}; style-src {sources(b'style')}; "
-        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    )
-    return page, policy
 
 
 def _silent_logger() -> logging.Logger:
