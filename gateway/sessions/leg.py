@@ -15,7 +15,7 @@ from typing import Protocol
 
 from gateway.core.counters import End
 from gateway.core.stall import Stall
-from gateway.poller import ERR, IN, OUT, PRI, RDHUP
+from gateway.poller import ERR, IN, OUT, RDHUP
 from gateway.sessions.pipes import Pipe
 from gateway.sessions.relay import Countable, Relay
 from gateway.tcp import shut_write, write_last
@@ -356,16 +356,3 @@ class Leg:
         fd, self.fd = self.fd, -1
         self.relay.poller.remove(fd)
         return fd
-
-
-class UnixLeg(Leg):
-    """A leg on a UNIX socket, where a read ends behind bytes that came with descriptors (unix(7)).
-
-    So a short read proves nothing there: neither that no bytes are left, nor that the end is next.
-    A class of its own costs TCP nothing.
-    """
-
-    __slots__ = ()
-
-    def on_event(self, mask: int) -> None:
-        super().on_event(mask | PRI if mask & IN else mask)

@@ -21,7 +21,7 @@ from gateway.sessions.dial import Dial, OnDialFailed, Table
 from gateway.sessions.dialer import Dialer
 from gateway.sessions.idle import IdleTimeout
 from gateway.sessions.keepalive import Keepalive
-from gateway.sessions.leg import Leg, UnixLeg
+from gateway.sessions.leg import Leg
 from gateway.sessions.lingering import Lingering
 from gateway.sessions.proxy_in import HeadersIn
 from gateway.sessions.proxy_out import HeadersOut
@@ -29,6 +29,7 @@ from gateway.sessions.relay import Relay
 from gateway.sessions.session import Session
 from gateway.sessions.stalls import Stalls
 from gateway.sessions.tcp_sample import TcpSample
+from gateway.sessions.unix_leg import UnixLeg
 from gateway.unix import UNIX_PEER, name_peer
 
 

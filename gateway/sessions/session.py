@@ -18,9 +18,10 @@ from gateway.core.unix_address import is_unix
 from gateway.poller import ERR, HUP, OUT, RDHUP, Poller, Watcher
 from gateway.sessions.access_record import NO_RECORD, AccessRecord
 from gateway.sessions.dial import Dial, Table
-from gateway.sessions.leg import READ_BYTES, Leg, UnixLeg
+from gateway.sessions.leg import READ_BYTES, Leg
 from gateway.sessions.relay import Relay
 from gateway.sessions.stalls import Stalls
+from gateway.sessions.unix_leg import UnixLeg
 from gateway.tcp import arm_reset, borrowed, disarm_reset, is_waiting, peer_of, set_keepalive
 from gateway.unix import is_unix_socket
 
