@@ -165,6 +165,7 @@ def load(files: TlsFiles) -> ssl.SSLContext:
     # Python 3.13 turns the strict rules on; private CAs seldom follow them and Go never asks.
     context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    context.hostname_checks_common_name = False  # no client written in Go takes such a certificate
     if not files.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -68,6 +68,15 @@ def test_a_certificate_for_another_name_is_refused(
     assert not verdict.hung_up
 
 
+def test_a_common_name_alone_is_no_name(authority: Authority) -> None:
+    """Clients of etcd refuse such a certificate, and so would every session with the endpoint."""
+    leaf = authority.ca.issue_cert(common_name="example.test")
+    with Server(authority.context(certificate=leaf)) as server:
+        verdict = verify(server, authority)
+    assert isinstance(verdict, Refused)
+    assert "Hostname mismatch" in verdict.reason
+
+
 def test_another_authority_is_refused(authority: Authority, tmp_path: Path) -> None:
     """A certificate of a CA that is not in --trusted-ca-file is refused."""
     other = Authority(tmp_path, "other")
