@@ -44,7 +44,7 @@ def make_view(parts: Parts) -> GatewayView:
             for each in (pool.view() if pool else ())
         ),
         sums=totals.sums(),
-        worker_restarts=pool.restarts if pool else {},
+        worker_restarts=parts.worker_restarts,
         events=parts.events.all(),
         configuration=to_document(parts.config.effective),
         foreign_listeners=port_monitor.foreign_listeners if port_monitor else (),

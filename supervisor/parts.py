@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 
 from gateway.core.address import Address
 from supervisor.admin.lifecycle import AdminLifecycle
@@ -74,6 +75,11 @@ class Parts:
         self.totals = state.totals
         self.roster = Roster(state.snapshot_version)
         self.interim_admin = InterimAdmin()
+
+    @property
+    def worker_restarts(self) -> Mapping[str, int]:
+        """Workers that were replaced, by reason, also under the images before this one."""
+        return self.left.state.restarts if self.pool is None else self.pool.restarts
 
     def share_out_files(self, open_files: int, *, workers: int) -> None:
         """Tell the parts how many descriptors each may use, beside so many workers."""

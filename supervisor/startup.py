@@ -252,8 +252,8 @@ class Startup:
         )
         parts.left.commit(os.environ)
         parts.totals.expect(parts.left.inherited.worker_ids())
-        parts.pool = pool
         pool.restarts.update(parts.left.state.restarts)
+        parts.pool = pool
         if parts.config.handover and parts.notify.enabled:
             parts.record = open_record(parts.notify, parts.log)
         else:
