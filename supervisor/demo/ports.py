@@ -10,6 +10,20 @@ LISTEN_PORT, ADMIN_PORT = 23790, 23791
 """As the gateway's own default, and one beside it; used if they are free."""
 
 
+def check_loopback() -> None:
+    """OSError: loopback cannot be reached, as in a new network namespace, where it is down.
+
+    A socket can be bound there all the same, so nothing else would say so. No packet is sent.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((HOST, LISTEN_PORT))
+        except OSError as error:
+            raise OSError(
+                f"cannot reach {HOST}: {error.strerror}; expected `lo` to be up"
+            ) from None
+
+
 def claim_usual_ports() -> socket.socket | None:
     """The right to the demo's usual ports while the socket is open; None: another demo has it.
 

@@ -27,7 +27,13 @@ from supervisor.demo.backends import (
 from supervisor.demo.children import Child
 from supervisor.demo.installation import fetch_command, gateway_command, typed_command
 from supervisor.demo.nameserver import Nameserver, Record, compose_zone
-from supervisor.demo.ports import ADMIN_PORT, LISTEN_PORT, choose_port, claim_usual_ports
+from supervisor.demo.ports import (
+    ADMIN_PORT,
+    LISTEN_PORT,
+    check_loopback,
+    choose_port,
+    claim_usual_ports,
+)
 from supervisor.demo.tour import Tour
 
 _DOMAIN = "cluster.test"  # .test is reserved for this (RFC 6761)
@@ -57,8 +63,9 @@ def perform(*, etcd: bool, once: bool) -> int:
         )
         return 2
     with tempfile.TemporaryDirectory(prefix="etcd-gateway-demo-") as directory:
-        stage = _Stage(Path(directory), program)
         try:
+            check_loopback()
+            stage = _Stage(Path(directory), program)
             return asyncio.run(stage.play(once=once))
         except (DemoError, OSError) as error:
             print(f"etcd-gateway demo: {error}", file=sys.stderr)

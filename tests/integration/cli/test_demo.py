@@ -29,12 +29,18 @@ PATH = os.pathsep.join(["/usr/sbin:/usr/bin:/bin", *([os.path.dirname(ETCD)] if 
 class Demo:
     """A running demo; what it prints goes to a file."""
 
-    def __init__(self, directory: Path, *flags: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *flags: str,
+        env: dict[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
+    ) -> None:
         self.directory = directory
         self._printed = directory / "printed"
         with self._printed.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, *flags],
+                [*prefix, sys.executable, "-c", PROGRAM, *flags],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={"TMPDIR": str(directory), "PATH": PATH, **(env or {})},
@@ -126,6 +132,19 @@ def test_what_it_suggests_works_as_printed(tmp_path: Path, demos: list[Demo], pa
         )
         assert done.returncode == 0, (command, done.stderr)
         assert bool(done.stdout) == command.startswith(PRINTING), (command, done.stdout)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_host_without_loopback_is_told_at_once(tmp_path: Path, demos: list[Demo]) -> None:
+    """A new network namespace has it down, and sockets can be bound there all the same."""
+    demo = Demo(tmp_path, prefix=("unshare", "--net"))
+    demos.append(demo)
+    assert demo.process.wait(LIMIT_S) == 1
+    [line] = demo.printed.splitlines()
+    assert line == (
+        "etcd-gateway demo: cannot reach 127.0.0.1: Network is unreachable; expected `lo` to be up"
+    )
+    assert demo.leavings() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, long(signal.SIGTERM)])
