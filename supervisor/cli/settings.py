@@ -5,6 +5,7 @@ Each reload loads it again, with the command line of the start.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -18,6 +19,9 @@ from supervisor.core.flags import BY_NAME
 MAX_FILE_BYTES = 4 * 1024 * 1024
 """The most that is read of a file: a bundle of all public CAs has 1 MB, /dev/zero has no end."""
 
+MAX_LINES = 100
+"""The longest list that is looked for in a file that is no TOML."""
+
 _PEM_FLAGS = ("trusted-ca-file", "health-cert-file", "health-key-file")
 
 
@@ -30,16 +34,43 @@ def load(
     """The configuration from command line, environment and config file; raises ConfigError.
 
     ``flags`` holds the texts of the flags that were given. ``only`` names the flags that matter to
-    the command; the values of the others are not read. ``strict``: as in ``core.config.build``.
+    the command; the values of the others are not read. ``strict``: as in ``core.config.build``;
+    else a file that is no TOML has the keys of ``only`` whose own lines are TOML.
     """
     path = find_config_file(flags, os.environ) if "config-file" in only else ""
-    document = read_document(path, source=_source_of("config-file", flags)) if path else {}
+    document = _read_for(path, _source_of("config-file", flags), only, strict) if path else {}
     config = build(flags, os.environ, document, document_name=path, only=only, strict=strict)
     for name in _PEM_FLAGS:
         if name in only and (pem_path := getattr(config, BY_NAME[name].field)):
             source = _source_of(name, flags, document, path)
             _check_pem(name, pem_path, source, config)
     return config
+
+
+def _read_for(path: str, source: str, only: Collection[str], strict: bool) -> dict[str, Any]:
+    try:
+        return read_document(path, source)
+    except ConfigError:
+        if strict:
+            raise
+        lines = _read_file(path, source).decode(errors="replace").splitlines()
+        found = [_find_key(lines, name) for name in only]
+        if not any(found):
+            raise
+    return {key: value for each in found for key, value in each.items()}
+
+
+def _find_key(lines: Sequence[str], name: str) -> dict[str, Any]:
+    """The key with its value, which may be a list of several lines; empty if it is not found."""
+    import tomllib
+
+    for first, line in enumerate(lines):
+        if line.partition("=")[0].strip() != name:
+            continue
+        for behind in range(first + 1, min(first + MAX_LINES, len(lines)) + 1):
+            with contextlib.suppress(ValueError, RecursionError):
+                return tomllib.loads("\n".join(lines[first:behind]))
+    return {}
 
 
 def read_document(path: str, source: str) -> dict[str, Any]:

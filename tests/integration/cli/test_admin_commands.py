@@ -360,17 +360,20 @@ def test_whoever_is_told_the_address_reads_no_config_file(
     assert commands.run(["status", *[f"--admin-addr={double.address}"] * by_flag]) == 0
 
 
-@pytest.mark.parametrize("content", ["bogus = 1\n", "workers = [1]\n", 'listen-addr = "x"\n'])
+@pytest.mark.parametrize(
+    "content", ["bogus = 1\n", "workers = [1]\n", 'listen-addr = "x"\n', "workers = \n"]
+)
 def test_a_file_that_the_gateway_would_refuse_tells_its_address(
     double: AdminDouble, content: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """The gateway goes on with what it had read, and its operator sees it and why it refused."""
     path = tmp_path / "gateway.toml"
-    path.write_text(f'admin-addr = "{double.address}"\n{content}')
+    path.write_text(f'admin-addr = [\n  "{double.address}"\n]\n{content}')
     assert commands.run(["status", f"--config-file={path}"]) == 0
     out, err = capfd.readouterr()
     assert out.startswith("ready: ")
     assert ("unknown key" in err) == ("bogus" in content)
+    assert ("expected TOML" in err) == content.endswith("= \n")
     assert commands.run(["sessions", "--json", f"--config-file={path}"]) in (0, 4)
     double.tell("reload failed")
     assert commands.run(["reload", f"--config-file={path}"]) == 1
