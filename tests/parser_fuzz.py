@@ -29,7 +29,7 @@ from gateway.core.endpoint import Endpoint
 from gateway.core.networks import Networks
 from gateway.core.proxy_protocol import read_header
 from supervisor.cli.settings import read_document
-from supervisor.core import handover_state
+from supervisor.core import handover_document
 from supervisor.core.admin.host_check import is_known_host
 from supervisor.core.admin.session_list import QueryError, read_query
 from supervisor.core.config import build
@@ -263,7 +263,7 @@ def parsers(folder: Path) -> list[Parser]:
         ),
         Parser(
             "handover state",
-            _json(handover_state.decode),
+            _json(handover_document.decode),
             (json_codec.DecodeError,),
             [
                 b'{"format":1,"workers":[],"counters":{}}',

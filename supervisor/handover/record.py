@@ -17,7 +17,8 @@ import json
 import os
 
 from gateway.core.log import Log
-from supervisor.core.handover_state import HandoverState, encode
+from supervisor.core.handover_document import encode
+from supervisor.core.handover_state import HandoverState
 from supervisor.core.next_master import after_crash, after_restart
 from supervisor.workers.descriptor_store import DescriptorStore
 

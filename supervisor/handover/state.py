@@ -14,7 +14,8 @@ from dataclasses import field
 from gateway.core.records import dataclass
 from gateway.descriptors import close_all
 from supervisor.core.config import Config
-from supervisor.core.handover_state import HandoverState, Image, decode, encode
+from supervisor.core.handover_document import decode, encode
+from supervisor.core.handover_state import HandoverState, Image
 from supervisor.core.next_master import fit
 from supervisor.handover import systemd
 from supervisor.handover.record import RECORD_NAME

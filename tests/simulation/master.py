@@ -15,7 +15,8 @@ from supervisor.core.admin.views import DiscoveryView
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.targets import describe_targets
-from supervisor.core.handover_state import HandoverState, Image, decode, encode
+from supervisor.core.handover_document import decode, encode
+from supervisor.core.handover_state import HandoverState, Image
 from supervisor.core.rebalance import Rebalancer
 from supervisor.core.reload_rules import keep_fixed, worker_settings
 from supervisor.core.roster import Member, Policy, Roster

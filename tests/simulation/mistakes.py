@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from gateway.ingress.quota import Quota
-from supervisor.core import handover_state, next_master
+from supervisor.core import handover_document, next_master
 from supervisor.core.admin.totals import Totals
 from supervisor.core.discovery import adoption, joining
 from supervisor.core.discovery.answers import Answers
+from supervisor.core.handover_state import HandoverState
 from supervisor.core.health.machine import Health
 from supervisor.core.roster import Roster
 from supervisor.core.workers.fleet import Fleet
@@ -90,18 +91,18 @@ def _from_unix_in_slot_0(original: Callable[..., None]) -> Callable[..., None]:
     return accept_from
 
 
-def _with_all(state: handover_state.HandoverState) -> handover_state.HandoverState:
+def _with_all(state: HandoverState) -> HandoverState:
     return state
 
 
 def _without_removed(original: Callable[..., Any]) -> Callable[..., Any]:
-    def after_restart(state: handover_state.HandoverState) -> Any:
+    def after_restart(state: HandoverState) -> Any:
         return dataclasses.replace(original(state), removed=())
 
     return after_restart
 
 
-def _whatever_the_targets(state: handover_state.HandoverState, *_: Any) -> Any:
+def _whatever_the_targets(state: HandoverState, *_: Any) -> Any:
     return state
 
 
@@ -129,7 +130,7 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "a member list is adopted without a majority": (adoption, "judge", _without_majority),
     "seeds that are not on the member list stay": (joining, "choose", _all_known),
-    "an upgrade forgets the member list": (handover_state, "_member_list", _nothing),
+    "an upgrade forgets the member list": (handover_document, "_member_list", _nothing),
     "an upgrade forgets the UNIX socket": (
         InheritedDescriptors, "_take", _nothing_of_unix(InheritedDescriptors._take),
     ),

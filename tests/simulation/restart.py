@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from supervisor.core import next_master
 from supervisor.core.config import Config
-from supervisor.core.handover_state import HandoverState, decode
+from supervisor.core.handover_document import decode
+from supervisor.core.handover_state import HandoverState
 from supervisor.workers.inherited import InheritedDescriptors
 from tests.simulation.plan import draw_config
 

@@ -18,7 +18,8 @@ from supervisor.core.certificates import CertificateEnd
 from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.member_list import MemberTarget
-from supervisor.core.handover_state import FORMAT, HandoverState, Image, decode, encode
+from supervisor.core.handover_document import FORMAT, decode, encode
+from supervisor.core.handover_state import HandoverState, Image
 from supervisor.core.roster import Removed, Since
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.handover.state import read_state
