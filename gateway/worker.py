@@ -270,6 +270,7 @@ class Worker:
         """The deadline is near: begin to cut, so that the clients do not all come back at once."""
         if self._drain is drain and not self._finished:
             self._note_cuts_from_now_on()
+            self._ingress.serve_no_more()
             self._sessions.cut_over(spread_s, End.DRAINED)
 
     def _on_deadline(self, drain: messages.Drain) -> None:

@@ -38,6 +38,9 @@ STALE_NS = 350_000_000
 _DATAGRAM = b"+"
 """A datagram carries a descriptor only if it carries a byte, too (unix(7))."""
 
+_UNIX_CLIENT = b"u"
+"""Such a datagram with a client of a UNIX socket: who has no UNIX listener would not ask."""
+
 _PLACE = b"!"
 """Without a descriptor: a place under --max-sessions is free, and the receiver's clients have
 waited longest for one (see ``quota``)."""
@@ -72,6 +75,8 @@ class Handoff:
         self.short = False
         """The last :meth:`receive` ended because this process, or the host, has nothing left to
         take a client over with: clients may wait in the inbox."""
+        self.unix_clients = False
+        """Clients of UNIX sockets may come through the inbox."""
         self.cut_off = False
         """Every sending end of the inbox is closed: the others are gone, and so is the master."""
         inbox.setblocking(False)
@@ -134,10 +139,10 @@ class Handoff:
         """Clients that wait in any of the inboxes; two system calls for three workers."""
         return _waiting_in(self._inbox) + sum(_sent_to(peer) for peer in self._peers.values())
 
-    def send(self, fd: int, slot: int) -> bool:
+    def send(self, fd: int, slot: int, *, unix: bool = False) -> bool:
         """Put the socket into the slot's inbox; True: ``fd`` is closed here, it lives on there."""
         try:
-            send(self._peers[slot], _DATAGRAM, [fd])
+            send(self._peers[slot], _UNIX_CLIENT if unix else _DATAGRAM, [fd])
         except OSError:  # its inbox is full, or it is being replaced: the client stays ours
             return False
         os.close(fd)
@@ -178,7 +183,9 @@ class Handoff:
             if not data and not fds:
                 self.cut_off = True
                 break
-            offered = offered or data == _PLACE
+            if data != _DATAGRAM:
+                offered |= data == _PLACE
+                self.unix_clients |= data == _UNIX_CLIENT
             taken += fds
         return taken, offered
 

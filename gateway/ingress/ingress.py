@@ -72,11 +72,11 @@ class Ingress:
         self._log = log
         self._row = row
         self._slot = slot
-        self._has_unix_clients = bool(shared or lent)
         self._inbox = inbox
         self._on_empty = on_empty
         self._freed = FreedPlaces(poller, log, self._give_place_away)
         self._handoff = Handoff(scoreboard, row=row, slot=slot, inbox=inbox, peers=peers)
+        self._handoff.unix_clients = bool(shared or lent)
         self._quota = Quota(
             scoreboard,
             row=row,
@@ -165,6 +165,10 @@ class Ingress:
             self._quota.give_up_held_back(self._hand_to_stayer)
         self._left = True
 
+    def serve_no_more(self) -> None:
+        """Sessions are about to be cut: nobody who waits gets one of their places."""
+        self._quota.closed = True
+
     def end_if_empty(self) -> None:
         """After :meth:`leave`: call ``on_empty()`` if nobody is served, waits to be, or may come.
 
@@ -211,7 +215,7 @@ class Ingress:
             handoff.pays
             and not self._leaving  # at a stop the others leave as well
             and (slot := handoff.receiver(self._counters.sessions, time.monotonic_ns())) is not None
-            and handoff.send(fd, slot)
+            and handoff.send(fd, slot, unix=peer is UNIX_PEER)
         ):
             self._counters.handed_over += 1
             self._quota.served()
@@ -224,7 +228,7 @@ class Ingress:
     def _hand_to_stayer(self, fd: int) -> bool:
         """Hand a client over that would wait here in vain: places go to the workers that stay."""
         slot = self._handoff.stayer(time.monotonic_ns())
-        if slot is None or not self._handoff.send(fd, slot):
+        if slot is None or not self._handoff.send(fd, slot, unix=self._is_unix_client(fd)):
             return False
         self._counters.handed_over += 1
         return True
@@ -248,12 +252,15 @@ class Ingress:
 
     def _serve(self, fd: int) -> None:
         peer: SocketAddress | None = None
-        if self._has_unix_clients and is_unix_socket(fd):
+        if self._is_unix_client(fd):
             peer = UNIX_PEER
         elif self._sessions.settings.access_log:
             peer = peer_of(fd)
         self._sessions.serve(fd, peer)
         self._publish_sessions()
+
+    def _is_unix_client(self, fd: int) -> bool:
+        return self._handoff.unix_clients and is_unix_socket(fd)
 
     def session_ended(self) -> None:
         """One session is over: its place is given away."""
@@ -266,7 +273,7 @@ class Ingress:
     def _give_place_away(self) -> None:
         """To whoever waited longest, here or elsewhere."""
         self._publish_sessions()
-        slot = self._quota.next_in_line()
+        slot = self._quota.next_in_line(time.monotonic_ns()) if self._quota.max_sessions else None
         if slot is None or not self._handoff.offer_place(slot):
             if self._inbox_full:
                 self._go_on_with_inbox()

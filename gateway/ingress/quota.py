@@ -17,6 +17,7 @@ from collections.abc import Callable, Sized
 
 from gateway.core.counters import PauseReason, WorkerCounters
 from gateway.core.descriptor_budget import PER_SESSION, DescriptorBudget
+from gateway.ingress.handoff import STALE_NS
 from gateway.scoreboard import Scoreboard
 
 NEAR = 64
@@ -63,6 +64,8 @@ class Quota:
         self._close_client = close_client
         self._held_back: deque[int] = deque()
         self._serving = False
+        self.closed = False
+        """Nobody is served any more: whoever comes waits for :meth:`close`."""
         self.max_sessions = 0
         self.rate_limited = False
         self.rate_reached = False
@@ -117,11 +120,11 @@ class Quota:
         if self.max_sessions:
             self._scoreboard.set_waiting(self._row, 0)
 
-    def next_in_line(self) -> int | None:
+    def next_in_line(self, now_ns: int) -> int | None:
         """The slot that a place that became free here belongs to; None: us.
 
         A worker that leaves cannot be offered one: whoever took its slot would hear of it, and the
-        line would stand still.
+        line would stand still. Nor can one that hangs, which would not use it.
         """
         if not self.max_sessions:
             return None
@@ -129,10 +132,14 @@ class Quota:
         line = [
             (since_ns, row)
             for row, since_ns in enumerate(scoreboard.waiting())
-            if since_ns and (row == own or scoreboard.accepting(row))
+            if since_ns and (row == own or self._uses_places(row, now_ns))
         ]
         first = min(line)[1] if line else own
         return None if first == own else scoreboard.slot(first)
+
+    def _uses_places(self, row: int, now_ns: int) -> bool:
+        scoreboard = self._scoreboard
+        return scoreboard.accepting(row) and now_ns - scoreboard.beat_ns(row) <= STALE_NS
 
     def give_up_held_back(self, hand_over: Callable[[int], bool]) -> None:
         """Let another worker have the clients held back; ``hand_over(fd)`` says whether it has."""
@@ -180,7 +187,7 @@ class Quota:
 
     def _has_place(self) -> bool:
         """Whether the limit allows one more; if so it is ours, and serving it counts the same."""
-        if not self.max_sessions:
-            return True
+        if self.closed or not self.max_sessions:
+            return not self.closed
         own = self._counters.sessions + self._over()
         return self._scoreboard.claim(self._row, own + 1, self.max_sessions)

@@ -280,7 +280,7 @@ class Process:
         """A place is free: for who waited longest, here or elsewhere."""
         world = self.world
         world.scoreboard.set_sessions(self.row, self.counters.sessions)
-        slot = self.quota.next_in_line()
+        slot = self.quota.next_in_line(int(world.clock.now * 1e9))
         if slot is None or not world.offer_place(slot):
             self.recheck()
             if self.quota.held_back:

@@ -18,7 +18,7 @@ from gateway.descriptors import receive, send
 from gateway.ingress.ingress import Ingress
 from gateway.ingress.listener import open_listener
 from gateway.scoreboard import Scoreboard
-from tests.plane import Backend, Plane, reset
+from tests.plane import Backend, Plane, read_all, reset
 from tests.support import free_port, wait_until
 
 MANY = 200
@@ -183,6 +183,46 @@ def test_who_is_held_back_to_the_end_is_reset() -> None:
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
         assert [line["clients"] for line in plane.log.said("clients turned away at the end")] == [1]
+
+
+def test_who_is_held_back_gets_no_place_of_a_session_that_is_cut() -> None:
+    """Nor does who comes then: there would be an endpoint for a moment, and then a reset."""
+    with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
+        other = plane.ask(lambda: entry.scoreboard.open_row(1, 1))
+        plane.ask(lambda: entry.scoreboard.set_sessions(other, 1))
+        plane.ask(lambda: entry.ingress.apply(Settings(max_sessions=1)))
+        plane.ask(entry.ingress.start)
+        pairs = [socket.socketpair() for _ in range(2)]
+        send(entry.sender, b"+", [pairs[0][1].fileno()])
+        wait_until(entry.ingress.clients_held_back)
+        plane.ask(lambda: entry.ingress.leave(accept_rest=True, shut=True))
+        plane.ask(entry.ingress.serve_no_more)
+        plane.ask(lambda: entry.scoreboard.set_sessions(other, 0))
+        send(entry.sender, b"+", [pairs[1][1].fileno()])
+        plane.ask(lambda: entry.ingress.tick(0.1))
+        assert len(plane.ask(entry.ingress.clients_held_back)) == 2
+        assert plane.counters.sessions == 0
+        assert entry.emptied == 0
+        for sock in (*pairs[0], *pairs[1]):
+            sock.close()
+
+
+def test_a_client_of_a_unix_listener_that_an_upgrade_added() -> None:
+    """An old worker serves it as what it is: nothing behind descriptors is lost."""
+    with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
+        plane.ask(lambda: entry.ingress.apply(plane.settings))
+        plane.ask(entry.ingress.start)
+        ours, theirs = socket.socketpair()
+        with ours:
+            for data in (b"a", b"b"):
+                send(ours, data, [ours.fileno()])
+            ours.sendall(b"c")
+            ours.shutdown(socket.SHUT_WR)
+            send(entry.sender, b"u", [theirs.fileno()])
+            theirs.close()
+            with backend.accept() as server:
+                assert read_all(server) == b"abc"
+        plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
 
 
 @pytest.mark.parametrize("stop", [False, True])

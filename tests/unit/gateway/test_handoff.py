@@ -70,6 +70,18 @@ def test_sockets_in_flight_count(pair: Pair) -> None:
         assert pair.handoffs[0].receiver(1, time.monotonic_ns()) == 1
 
 
+def test_a_worker_hears_that_there_are_clients_of_unix_sockets(pair: Pair) -> None:
+    """One that is older than the UNIX listener learns it from the first client handed to it."""
+    for unix in (False, True):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            assert pair.handoffs[0].send(ours.detach(), 1, unix=unix)
+            [fd], offered = pair.handoffs[1].receive(9)
+            os.close(fd)
+        assert not offered
+        assert pair.handoffs[1].unix_clients == unix
+
+
 def test_what_waits_in_our_own_inbox_is_ours(pair: Pair) -> None:
     """In a burst a worker that was given clients passes its own on before it has served them."""
     ours, theirs = socket.socketpair()

@@ -9,8 +9,11 @@ import pytest
 
 from gateway.core.counters import PauseReason, WorkerCounters
 from gateway.core.descriptor_budget import RESERVE, DescriptorBudget
+from gateway.ingress.handoff import STALE_NS
 from gateway.ingress.quota import NEAR, QUIET_NS, Quota
 from gateway.scoreboard import Scoreboard
+
+NOW_NS = 100 * STALE_NS
 
 
 class Worker:
@@ -26,6 +29,7 @@ class Worker:
         self.closing: list[int] = []
         scoreboard.enter(self.row, 1000 + self.row)
         scoreboard.set_accepting(self.row, True)
+        scoreboard.beat(self.row, NOW_NS)
         self.quota = Quota(
             scoreboard,
             row=self.row,
@@ -254,20 +258,20 @@ def _claim_often(scoreboard: Scoreboard, row: int, most: int, holds_r: int, hold
 def test_a_free_place_goes_to_who_waited_longest(scoreboard: Scoreboard) -> None:
     """Wherever a session ends, the slot first in the line is next; after its turn it is last."""
     first, second = Worker(scoreboard, 1, slot=0), Worker(scoreboard, 1, slot=1)
-    assert first.quota.next_in_line() is None
+    assert first.quota.next_in_line(NOW_NS) is None
     second.quota.note(True, 10)
     first.quota.note(True, 20)
     second.quota.note(True, 30)
-    assert first.quota.next_in_line() == 1
-    assert second.quota.next_in_line() is None
+    assert first.quota.next_in_line(NOW_NS) == 1
+    assert second.quota.next_in_line(NOW_NS) is None
     second.quota.served()
     second.quota.note(True, 40)
-    assert first.quota.next_in_line() is None
-    assert second.quota.next_in_line() == 0
+    assert first.quota.next_in_line(NOW_NS) is None
+    assert second.quota.next_in_line(NOW_NS) == 0
     first.quota.note(False, 50)
-    assert first.quota.next_in_line() == 1
+    assert first.quota.next_in_line(NOW_NS) == 1
     first.quota.max_sessions = 0
-    assert first.quota.next_in_line() is None
+    assert first.quota.next_in_line(NOW_NS) is None
 
 
 def test_no_place_is_offered_to_a_worker_that_leaves(scoreboard: Scoreboard) -> None:
@@ -276,11 +280,41 @@ def test_no_place_is_offered_to_a_worker_that_leaves(scoreboard: Scoreboard) -> 
     second.quota.note(True, 10)
     first.quota.note(True, 20)
     scoreboard.set_accepting(second.row, False)
-    assert first.quota.next_in_line() is None
-    assert second.quota.next_in_line() is None
+    assert first.quota.next_in_line(NOW_NS) is None
+    assert second.quota.next_in_line(NOW_NS) is None
     first.quota.note(False, 30)
     scoreboard.set_accepting(first.row, False)
-    assert first.quota.next_in_line() is None
+    assert first.quota.next_in_line(NOW_NS) is None
+
+
+def test_no_place_is_offered_to_a_worker_that_hangs(scoreboard: Scoreboard) -> None:
+    """It would not use it; it keeps its place in the line for when it goes on."""
+    first, second, third = (Worker(scoreboard, 1, slot=slot) for slot in range(3))
+    second.quota.note(True, 10)
+    third.quota.note(True, 20)
+    first.quota.note(True, 30)
+    scoreboard.beat(second.row, NOW_NS - STALE_NS - 1)
+    assert first.quota.next_in_line(NOW_NS) == 2
+    assert third.quota.next_in_line(NOW_NS) is None
+    assert second.quota.next_in_line(NOW_NS) is None
+    scoreboard.beat(second.row, NOW_NS)
+    assert first.quota.next_in_line(NOW_NS) == 1
+
+
+def test_nobody_is_served_once_it_is_closed(scoreboard: Scoreboard) -> None:
+    """Places of sessions that are cut are no use to who waits, with a limit and without one."""
+    for most in (0, 1):
+        worker = Worker(scoreboard, most)
+        worker.quota.admit(1)
+        worker.quota.admit(2)
+        worker.quota.closed = True
+        worker.end_one()
+        worker.quota.serve_held_back()
+        worker.quota.admit(3)
+        assert 3 not in worker.held
+        assert worker.quota.held_back == (2 if most else 1)
+        while worker.held:
+            worker.end_one()
 
 
 def test_clients_held_back_are_given_up_as_long_as_somebody_takes_them(
@@ -312,7 +346,7 @@ def test_held_back_clients_stand_in_the_line(scoreboard: Scoreboard) -> None:
     first.quota.admit(1)
     second.quota.admit(2)
     second.quota.note(False, 10)
-    assert first.quota.next_in_line() == 1
+    assert first.quota.next_in_line(NOW_NS) == 1
 
 
 def test_the_log_hears_of_the_limit_once_a_minute_from_one_worker(scoreboard: Scoreboard) -> None:
