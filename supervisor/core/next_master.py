@@ -15,10 +15,8 @@ from supervisor.core.config import Config
 from supervisor.core.discovery.targets import describe_targets, describe_tls_check
 from supervisor.core.handover_state import HandoverState
 from supervisor.core.roster import Removed
+from supervisor.core.workers.descriptor_names import BORN_WITH, read_name
 from supervisor.core.workers.worker_id import WorkerId
-
-_SOCKETS = ("scoreboard", "listener", "inbox-r", "inbox-w", "unix", "lent")
-"""How the names of those descriptors begin that a worker is born with."""
 
 
 def after_crash(state: HandoverState) -> HandoverState:
@@ -45,7 +43,9 @@ def going_back(now: HandoverState, before: HandoverState, reason: str) -> Handov
     Its workers go on there for good, unless one of their sockets was made anew here.
     """
     sockets = {
-        name: fd for name, fd in before.descriptors.items() if name.split(".")[0] in _SOCKETS
+        name: fd
+        for name, fd in before.descriptors.items()
+        if (known := read_name(name)) is not None and known[0] in BORN_WITH
     }
     same = now.listen == before.listen and sockets.items() <= now.descriptors.items()
     return dataclasses.replace(

@@ -28,6 +28,7 @@ from supervisor.core.handover_state import HandoverState
 from supervisor.core.next_master import count_workers
 from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Roster
+from supervisor.core.workers.descriptor_names import Kind, read_name
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.discovery.resolution import BadTargetError
 from supervisor.discovery.tls_admission import TlsAdmission
@@ -104,15 +105,15 @@ def _goes_on(address: UnixAddress, state: HandoverState) -> bool:
 
     OSError: its file may not be given the group that it is to have now.
     """
-    names = [name.split(".") for name in state.descriptors]
-    if address.abstract or any(parts[0] == "lent" for parts in names):
+    known = [each for name in state.descriptors if (each := read_name(name)) is not None]
+    if address.abstract or any(kind is Kind.LENT for kind, _ in known):
         return True  # which of them the service manager made is in no name
-    ours = {tuple(parts[2:]) for parts in names if parts[0] == "unix"}
+    ours = {tuple(numbers[1:]) for kind, numbers in known if kind is Kind.SHARED}
     try:
         found = file_id(address.path)
     except OSError:
         return False
-    if tuple(map(str, found)) not in ours:
+    if found not in ours:
         return False
     if why := why_not_group(address):
         raise OSError(f"cannot listen on {address}: {why}")

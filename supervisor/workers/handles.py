@@ -12,6 +12,7 @@ from gateway.core import messages
 from gateway.core.log import Log
 from gateway.core.records import dataclass
 from supervisor.core.admin.views import WorkerStatus, WorkerView
+from supervisor.core.workers.descriptor_names import worker_names
 from supervisor.core.workers.fleet import GIVING_UP
 from supervisor.core.workers.slot import Worker
 from supervisor.core.workers.worker_id import WorkerId
@@ -19,7 +20,6 @@ from supervisor.core.workers.worker_state import WorkerState
 from supervisor.workers.channel import Channel
 from supervisor.workers.descriptor_store import DescriptorStore
 from supervisor.workers.fork import Child
-from supervisor.workers.inherited import worker_names
 from supervisor.workers.scoreboard_rows import ScoreboardRows
 
 HANGS = "worker hangs"

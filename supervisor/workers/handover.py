@@ -1,20 +1,21 @@
 """What a pool gives to the next master's pool, and how that takes it over.
 
-The descriptors are named as in ``inherited``. Workers that are still starting are neither given on
-nor killed: they read the end of their pipe and leave by themselves, with whatever client they had
-accepted. Only their pidfds go along, so that they are reaped.
+Workers that are still starting are neither given on nor killed: they read the end of their pipe and
+leave by themselves, with whatever client they had accepted. Only their pidfds go along, so that
+they are reaped.
 """
 
 from __future__ import annotations
 
 from gateway.core import messages, wire
 from gateway.core.records import dataclass
+from supervisor.core.workers.descriptor_names import Kind, compose_name
 from supervisor.core.workers.fleet import Fleet
 from supervisor.core.workers.slot import KILL_MARGIN_S
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import WorkerState
 from supervisor.workers.handles import WorkerHandles
-from supervisor.workers.inherited import InheritedDescriptors, unready_name
+from supervisor.workers.inherited import InheritedDescriptors
 from supervisor.workers.scoreboard_rows import ScoreboardRows
 from supervisor.workers.slot_sockets import Sockets
 
@@ -43,13 +44,13 @@ def hand_over(
 
     ``workers``: how many there are to be, which the fleet does not know before its start.
     """
-    named = {"scoreboard": rows.scoreboard.fd} | sockets.named_descriptors()
+    named = {compose_name(Kind.SCOREBOARD): rows.scoreboard.fd} | sockets.named_descriptors()
     for worker in fleet.workers():
         handle = handles.find(worker.who)
         if handle is None:
             continue
         if worker.state is WorkerState.STARTING:
-            named[unready_name(worker.who)] = handle.child.pidfd
+            named[compose_name(Kind.UNREADY, worker.who.slot, worker.who.gen)] = handle.child.pidfd
         else:
             named |= handle.descriptors(worker.who)
     return PoolHandover(

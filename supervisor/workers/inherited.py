@@ -1,8 +1,4 @@
-"""What the worker pool inherits: descriptors by name.
-
-The same names serve both ways: through ``execve`` (USR2, with the handover state beside them) and
-through the service manager's descriptor store, where FDNAME= allows no more than a name.
-"""
+"""What the worker pool inherits: descriptors by name, sorted by slot and worker."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ from dataclasses import field
 from gateway.core.address import Address, HostPort, tcp_only
 from gateway.core.records import dataclass
 from gateway.descriptors import close_all
+from supervisor.core.workers.descriptor_names import Kind, compose_name, read_name
 from supervisor.core.workers.events import FormerSlot
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.workers.fork import Child
@@ -29,7 +26,7 @@ class InheritedSlot:
     listeners: dict[int, int] = field(default_factory=dict)
     inbox_r: int | None = None
     inbox_w: int | None = None
-    workers: dict[int, dict[str, int]] = field(default_factory=dict)
+    workers: dict[int, dict[Kind, int]] = field(default_factory=dict)
     draining: set[int] = field(default_factory=set)
     ends_at: dict[int, float] = field(default_factory=dict)
     """By generation: when the sessions of a worker that drains are cut, where that is known."""
@@ -75,7 +72,7 @@ class InheritedDescriptors:
         leaving: Iterable[WorkerId] = (),
         drains_until: Mapping[WorkerId, float] | None = None,
     ) -> InheritedDescriptors:
-        """Sort descriptors by the names of :func:`listener_name` and its like.
+        """Sort descriptors by their names, see ``descriptor_names``.
 
         ``gens`` (the highest generation of each slot) and ``draining`` are known where a former
         image says more than names can. ``leaving``: some of those that drain, from a record.
@@ -112,25 +109,22 @@ class InheritedDescriptors:
         return inherited
 
     def _take(self, name: str, fd: int) -> bool:
-        kind, *numbers = name.split(".")
-        if not all(number.isdecimal() for number in numbers):
-            return False
-        match kind, [int(number) for number in numbers]:
-            case "scoreboard", []:
+        match read_name(name):
+            case Kind.SCOREBOARD, []:
                 self.scoreboard = fd
-            case "listener", [slot, index]:
+            case Kind.LISTENER, [slot, index]:
                 self._slot(slot).listeners[index] = fd
-            case "unix", [_, device, inode]:
+            case Kind.SHARED, [_, device, inode]:
                 self.shared.append(InheritedShared(name, fd, (device, inode)))
-            case "lent", [_]:
+            case Kind.LENT, [_]:
                 self.shared.append(InheritedShared(name, fd, lent=True))
-            case "inbox-r", [slot]:
+            case Kind.INBOX_R, [slot]:
                 self._slot(slot).inbox_r = fd
-            case "inbox-w", [slot]:
+            case Kind.INBOX_W, [slot]:
                 self._slot(slot).inbox_w = fd
-            case (("ctl" | "pipe" | "pid"), [slot, gen]):
+            case (Kind.CONTROL | Kind.PIPE | Kind.PIDFD) as kind, [slot, gen]:
                 self._slot(slot).workers.setdefault(gen, {})[kind] = fd
-            case "unready", [_, _]:
+            case Kind.UNREADY, [_, _]:
                 self.unready.append(fd)
             case _:
                 return False
@@ -208,7 +202,7 @@ class InheritedDescriptors:
         for index, slot in self.slots.items():
             for gen in [gen for gen, parts in slot.workers.items() if len(parts) < 3]:
                 for kind, fd in slot.workers.pop(gen).items():
-                    self._drop(f"{kind}.{index}.{gen}", fd)
+                    self._drop(compose_name(kind, index, gen), fd)
                 slot.draining.discard(gen)
 
     def fit_listeners(self, listen: tuple[Address, ...], *, held: Container[str] = ()) -> None:
@@ -241,12 +235,12 @@ class InheritedDescriptors:
             if listeners.get(number) == fd:
                 continue
             if fd in listeners.values():
-                self.dropped.append(listener_name(index, number))
+                self.dropped.append(compose_name(Kind.LISTENER, index, number))
             else:
-                self._drop(listener_name(index, number), fd)
+                self._drop(compose_name(Kind.LISTENER, index, number), fd)
         for number, fd in listeners.items():
             if former.get(number) != fd:
-                self.renamed[listener_name(index, number)] = fd
+                self.renamed[compose_name(Kind.LISTENER, index, number)] = fd
 
     def _drop(self, name: str, fd: int) -> None:
         self.dropped.append(name)
@@ -260,7 +254,8 @@ class InheritedDescriptors:
         is made again with all that was inherited, and one that fails later has lost some of it.
         """
         workers = [parts for slot in self.slots.values() for parts in slot.workers.values()]
-        for pidfd in (*self.unready, *(parts["pid"] for parts in workers if "pid" in parts)):
+        theirs = [parts[Kind.PIDFD] for parts in workers if Kind.PIDFD in parts]
+        for pidfd in (*self.unready, *theirs):
             self.pids[pidfd] = _pid_of(pidfd)
 
     def children(self, index: int) -> Iterator[tuple[WorkerId, Child]]:
@@ -269,27 +264,13 @@ class InheritedDescriptors:
             yield (
                 WorkerId(index, gen),
                 Child(
-                    pid=self.pids[parts["pid"]],
-                    pidfd=parts["pid"],
-                    pipe_w=parts["pipe"],
-                    control=socket.socket(fileno=parts["ctl"]),
-                    ours=is_our_child(parts["pid"]),
+                    pid=self.pids[parts[Kind.PIDFD]],
+                    pidfd=parts[Kind.PIDFD],
+                    pipe_w=parts[Kind.PIPE],
+                    control=socket.socket(fileno=parts[Kind.CONTROL]),
+                    ours=is_our_child(parts[Kind.PIDFD]),
                 ),
             )
-
-
-def listener_name(slot: int, index: int) -> str:
-    return f"listener.{slot}.{index}"
-
-
-def worker_names(who: WorkerId) -> tuple[str, str, str]:
-    """The names of its control socket, pipe and pidfd."""
-    return tuple(f"{kind}.{who.slot}.{who.gen}" for kind in ("ctl", "pipe", "pid"))  # type: ignore[return-value]
-
-
-def unready_name(who: WorkerId) -> str:
-    """The name of the pidfd of a worker that was not ready."""
-    return f"unready.{who.slot}.{who.gen}"
 
 
 def _pid_of(pidfd: int) -> int:

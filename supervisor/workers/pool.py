@@ -23,6 +23,7 @@ from supervisor.core.admin.views import WorkerStatus, WorkerView
 from supervisor.core.config import Config
 from supervisor.core.exit_codes import EXIT_CRASH_LOOP
 from supervisor.core.workers import commands, events
+from supervisor.core.workers.descriptor_names import Kind, compose_name
 from supervisor.core.workers.fleet import STILLBORN_MOST, TICK_S, Fleet, Phase
 from supervisor.core.workers.slot import Limits
 from supervisor.core.workers.worker_id import WorkerId
@@ -146,7 +147,7 @@ class WorkerPool:
         # What exists now is for good. Else each full collection would write to all of it, and the
         # workers' shared copy of it would be a second one.
         gc.freeze()
-        self._descriptor_store.keep("scoreboard", self._rows.scoreboard.fd)
+        self._descriptor_store.keep(compose_name(Kind.SCOREBOARD), self._rows.scoreboard.fd)
         take_over(
             self._inherited,
             self._handles,

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from gateway.core.address import Address
 from gateway.core.records import dataclass
 from gateway.core.unix_address import UnixAddress, socket_name
+from supervisor.core.workers.descriptor_names import Kind, compose_name
 from supervisor.system.unix_listener import (
     NO_FILE,
     FileId,
@@ -96,7 +97,7 @@ class SharedListeners:
                 self._former.append((left.name, sock, left.file))
                 continue
             # A socket unit's name for it would mean nothing to the next image.
-            name = self._new_name("lent") if left.lent else left.name
+            name = self._new_name(Kind.LENT) if left.lent else left.name
             self._listeners.append(_Listener(address, sock, left.file, name, left.lent))
             sock.setblocking(False)
         for each in self._listeners:
@@ -109,7 +110,7 @@ class SharedListeners:
             if not isinstance(address, UnixAddress) or self._has(address):
                 continue
             sock, file = await _listen_patiently(address)
-            name = self._new_name("unix", *file)
+            name = self._new_name(Kind.SHARED, *file)
             self._listeners.append(_Listener(address, sock, file, name))
             self.made_anew = True
             self._store.keep(name, sock.fileno())
@@ -130,10 +131,10 @@ class SharedListeners:
             sock.close()
         self._former.clear()
 
-    def _new_name(self, kind: str, *numbers: int) -> str:
+    def _new_name(self, kind: Kind, *numbers: int) -> str:
         """What a descriptor is called; it says which file is its own, for the next master."""
         used = self.named_descriptors()
-        names = (".".join(map(str, (kind, n, *numbers))) for n in itertools.count())
+        names = (compose_name(kind, n, *numbers) for n in itertools.count())
         return next(name for name in names if name not in used)
 
     def missing_files(self) -> list[str]:

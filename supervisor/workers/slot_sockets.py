@@ -17,8 +17,9 @@ from gateway.descriptors import (
     send,
 )
 from gateway.tcp import arm_reset
+from supervisor.core.workers.descriptor_names import Kind, compose_name
 from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
-from supervisor.workers.inherited import InheritedSlot, listener_name
+from supervisor.workers.inherited import InheritedSlot
 from supervisor.workers.shared_listeners import SharedListeners
 
 
@@ -78,14 +79,14 @@ class Sockets:
         return inbox_r, inbox_w
 
     def _keep_inbox(self, index: int, inbox_r: socket.socket, inbox_w: socket.socket) -> None:
-        self._inbox_descriptor_store.keep(f"inbox-r.{index}", inbox_r.fileno())
-        self._inbox_descriptor_store.keep(f"inbox-w.{index}", inbox_w.fileno())
+        self._inbox_descriptor_store.keep(compose_name(Kind.INBOX_R, index), inbox_r.fileno())
+        self._inbox_descriptor_store.keep(compose_name(Kind.INBOX_W, index), inbox_w.fileno())
 
     def bind(self, index: int, fds: list[int]) -> None:
         """Own the listeners that the slot's first worker made."""
         self._slots[index].listeners = tuple(socket.socket(fileno=fd) for fd in fds)
         for number, fd in enumerate(fds):
-            self._descriptor_store.keep(listener_name(index, number), fd)
+            self._descriptor_store.keep(compose_name(Kind.LISTENER, index, number), fd)
 
     def peers_of(self, index: int) -> dict[int, socket.socket]:
         """The sending ends of the other slots' inboxes."""
@@ -155,17 +156,20 @@ class Sockets:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RD)
             sock.close()
-            self._descriptor_store.remove(listener_name(index, number))
+            self._descriptor_store.remove(compose_name(Kind.LISTENER, index, number))
         for slot in self._slots.values():
             slot.listeners = ()
         self.shared.shut()
 
     def named_descriptors(self) -> dict[str, int]:
         """All descriptors by name; they stay ours."""
-        named = {listener_name(index, n): sock.fileno() for index, n, sock in self._listeners()}
+        named = {
+            compose_name(Kind.LISTENER, index, number): sock.fileno()
+            for index, number, sock in self._listeners()
+        }
         for index, slot in self._slots.items():
-            named[f"inbox-r.{index}"] = slot.inbox_r.fileno()
-            named[f"inbox-w.{index}"] = slot.inbox_w.fileno()
+            named[compose_name(Kind.INBOX_R, index)] = slot.inbox_r.fileno()
+            named[compose_name(Kind.INBOX_W, index)] = slot.inbox_w.fileno()
         return named | self.shared.named_descriptors()
 
     def close(self) -> None:

@@ -21,11 +21,12 @@ from supervisor.core.rebalance import Rebalancer
 from supervisor.core.reload_rules import keep_fixed, worker_settings
 from supervisor.core.roster import Member, Policy, Roster
 from supervisor.core.workers import commands, events
+from supervisor.core.workers.descriptor_names import Kind, compose_name, worker_names
 from supervisor.core.workers.fleet import TICK_S, Fleet, Phase
 from supervisor.core.workers.slot import KILL_MARGIN_S, Limits
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import IllegalTransitionError, WorkerState
-from supervisor.workers.inherited import InheritedDescriptors, listener_name, worker_names
+from supervisor.workers.inherited import InheritedDescriptors
 from tests.simulation.clock import Violation
 from tests.simulation.discovery import LISTEN, Discovery
 from tests.simulation.health import Prober
@@ -556,9 +557,11 @@ class Master:
         return names
 
     def _sockets(self) -> list[str]:
-        names = [listener_name(slot, 0) for slot in self.world.bound]
-        names += ["unix.0.1.1"] if self.world.shared is not None else []
-        return names + [f"inbox-{end}.{slot}" for slot in self.world.kernel.inboxes for end in "rw"]
+        names = [compose_name(Kind.LISTENER, slot, 0) for slot in self.world.bound]
+        names += [compose_name(Kind.SHARED, 0, 1, 1)] if self.world.shared is not None else []
+        inboxes = self.world.kernel.inboxes
+        ends = Kind.INBOX_R, Kind.INBOX_W
+        return names + [compose_name(end, slot) for slot in inboxes for end in ends]
 
     def write_record(self) -> None:
         if self.world.keeps_records and self.fleet.slots:
