@@ -21,7 +21,8 @@ from supervisor.core.health.health_view import HealthView
 from supervisor.core.health.probing import plan
 from supervisor.core.rebalance import Rebalancer
 from supervisor.core.reload_rules import worker_settings
-from supervisor.core.roster import Policy, Removed, Roster, Since
+from supervisor.core.roster import Roster
+from supervisor.core.roster_member import Policy, Removed, Since
 from supervisor.health.endpoint_health import EndpointHealth
 from supervisor.snapshot_publisher import SnapshotPublisher
 from supervisor.system.certificate_watch import CertificateWatch

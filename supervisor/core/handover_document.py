@@ -24,7 +24,7 @@ from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.handover_state import HandoverState, Image
 from supervisor.core.health.health_view import HealthView
 from supervisor.core.json_values import MOST, fits, kinds_of
-from supervisor.core.roster import Removed, Since
+from supervisor.core.roster_member import Removed, Since
 from supervisor.core.workers.worker_id import WorkerId
 
 FORMAT = 1

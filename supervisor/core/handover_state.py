@@ -16,7 +16,7 @@ from supervisor.core.certificates import CertificateEnd
 from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.health_view import HealthView
-from supervisor.core.roster import Removed, Since
+from supervisor.core.roster_member import Removed, Since
 from supervisor.core.workers.worker_id import WorkerId
 
 

@@ -14,7 +14,7 @@ from supervisor.core.admin.views import ReloadView
 from supervisor.core.config import Config
 from supervisor.core.discovery.targets import describe_targets, describe_tls_check
 from supervisor.core.handover_state import HandoverState
-from supervisor.core.roster import Removed
+from supervisor.core.roster_member import Removed
 from supervisor.core.workers.descriptor_names import BORN_WITH, read_name
 from supervisor.core.workers.worker_id import WorkerId
 

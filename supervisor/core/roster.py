@@ -10,105 +10,11 @@ what it was before it left.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from dataclasses import field
+from collections.abc import Iterable
 
-from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings, Snapshot
-from gateway.core.networks import Networks
-from gateway.core.records import dataclass
-from gateway.core.socket_address import packed
 from supervisor.core.discovery.endpoints import Discovered, EndpointsChange, compare
-
-RAMP_STEP = 10
-"""Percent: the steps in which an endpoint that came back gets its share."""
-
-SETTLE_S = 2.0
-"""With a grace of 0 (no limit) an endpoint is dropped with its last session, but not earlier than
-this: a worker's report is up to a second old and may not count a session that has just begun."""
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One endpoint of the roster. ``removed_at``: when it left DNS, None while it is in.
-
-    ``grace_s`` is how long it may stay after that; 0 is until its last session ended.
-    ``draining_at``: since when it is under maintenance; its sessions have the policy's grace, too.
-    ``returned_at``: when it became active again, while it does not have its whole share.
-    """
-
-    found: Discovered
-    active: bool = True
-    inactive: tuple[str, ...] = ()
-    """Those of its several addresses that are inactive."""
-    sessions: int = 0
-    removed_at: float | None = None
-    grace_s: float = 0.0
-    draining_at: float | None = None
-    emptied: bool = False
-    returned_at: float | None = None
-    ramp: int = 100
-    tier: int = 0
-
-    @property
-    def state(self) -> EndpointState:
-        if self.removed_at is not None:
-            return EndpointState.REMOVED
-        if self.draining_at is not None:
-            return EndpointState.DRAINING
-        return EndpointState.ACTIVE if self.active else EndpointState.INACTIVE
-
-    @property
-    def ends_at(self) -> float | None:
-        """When it is to be dropped; None: not yet known."""
-        if self.removed_at is None:
-            return None
-        if self.sessions == 0 and not self.active:
-            return self.removed_at
-        if self.sessions > 0 and self.grace_s == 0:
-            return None
-        return self.removed_at + (self.grace_s or SETTLE_S)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Removed:
-    """One that left DNS, for the next master: since when (monotonic), and for how long it stays."""
-
-    found: Discovered
-    at: float
-    grace_s: float
-    active: bool = True
-    sessions: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Since:
-    """What takes its time, for the next master: by endpoint, since when (monotonic)."""
-
-    draining: Mapping[str, float] = field(default_factory=dict)
-    returned: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """What operators want of endpoints, whatever DNS and health say of them.
-
-    ``draining``: names of endpoints under maintenance. ``grace_s``: for how long sessions of an
-    endpoint that left or drains go on; 0 is for ever. ``slow_start_s``: how long an endpoint that
-    came back takes to get its whole share; 0 is no time. ``prefer``: networks whose endpoints come
-    first within their priority.
-    """
-
-    draining: frozenset[str] = frozenset()
-    grace_s: float = 30.0
-    slow_start_s: float = 0.0
-    prefer: Networks = field(default_factory=Networks)
-
-    def tier_of(self, addresses: Iterable[str]) -> int:
-        """0 for an endpoint with an address in a preferred network, and where none is preferred."""
-        if not self.prefer:
-            return 0
-        return 0 if any(self.prefer.has(packed(each)) for each in addresses) else 1
+from supervisor.core.roster_member import Member, Policy, Removed, Since
 
 
 class Roster:
@@ -177,13 +83,13 @@ class Roster:
                 draining_at=since.draining.get(name, now) if drains else None,
                 returned_at=since.returned.get(name) if slow and member.active else None,
             )
-            self._members[name] = self._advanced(resumed, now)
+            self._members[name] = resumed.advanced(self._policy, now)
         self._moved = True
 
     def follow(self, policy: Policy, now: float) -> None:
         """Take a new policy; it counts for the endpoints at hand and for those to come."""
         self._policy = policy
-        self._members = {name: self._under(each, now) for name, each in self._members.items()}
+        self._members = {name: each.under(policy, now) for name, each in self._members.items()}
         self._moved = True
 
     def resolve(self, found: Iterable[Discovered], now: float, grace_s: float) -> EndpointsChange:
@@ -197,12 +103,9 @@ class Roster:
             [m.found for m in self._members.values() if m.removed_at is None], wanted.values()
         )
         members = {
-            name: self._under(
-                dataclasses.replace(
-                    self._members.get(name) or Member(each), found=each, removed_at=None
-                ),
-                now,
-            )
+            name: dataclasses.replace(
+                self._members.get(name) or Member(each), found=each, removed_at=None
+            ).under(self._policy, now)
             for name, each in wanted.items()
         }
         for name, member in self._members.items():
@@ -231,7 +134,7 @@ class Roster:
             return
         returned_at = now if active and self._policy.slow_start_s else None
         member = dataclasses.replace(member, active=active, returned_at=returned_at)
-        self._members[name] = self._advanced(member, now)
+        self._members[name] = member.advanced(self._policy, now)
         self._moved = True
 
     def assume_sessions(self) -> None:
@@ -261,7 +164,7 @@ class Roster:
         for name, member in self._members.items():
             if member.draining_at is None and member.returned_at is None:
                 continue
-            advanced = self._advanced(member, now)
+            advanced = member.advanced(self._policy, now)
             if advanced != member:
                 self._members[name] = advanced
                 self._moved = True
@@ -275,62 +178,13 @@ class Roster:
             self._moved = True
         return gone
 
-    def _under(self, member: Member, now: float) -> Member:
-        """The member as the policy wants it."""
-        policy = self._policy
-        draining_at = None
-        if member.found.name in policy.draining:
-            draining_at = now if member.draining_at is None else member.draining_at
-        tier = policy.tier_of(member.found.addresses)
-        return self._advanced(dataclasses.replace(member, draining_at=draining_at, tier=tier), now)
-
-    def _advanced(self, member: Member, now: float) -> Member:
-        """The member as it is by now."""
-        policy = self._policy
-        emptied = (
-            member.draining_at is not None
-            and policy.grace_s > 0
-            and now >= member.draining_at + policy.grace_s
-        )
-        ramp, returned_at = 100, member.returned_at
-        if returned_at is not None:
-            ramp = _ramp(now - returned_at, policy.slow_start_s)
-            returned_at = returned_at if ramp < 100 else None
-        return dataclasses.replace(member, emptied=emptied, ramp=ramp, returned_at=returned_at)
-
     def snapshot(self, settings: Settings) -> Snapshot:
         """The current snapshot; its version is greater than the last one's if anything changed."""
         last = self._snapshot
         if not self._moved and settings == last.settings:
             return last
         self._moved = False
-        endpoints = tuple(_endpoint(member) for member in self._members.values())
+        endpoints = tuple(member.endpoint() for member in self._members.values())
         if endpoints != last.endpoints or settings != last.settings:
             self._snapshot = Snapshot(last.version + 1, endpoints, settings)
         return self._snapshot
-
-
-def _ramp(since_s: float, slow_start_s: float) -> int:
-    """The percentage of its share that an endpoint gets so long after its return.
-
-    In steps, because each one is a snapshot for every worker.
-    """
-    if since_s >= slow_start_s:
-        return 100
-    return RAMP_STEP * max(1, int(100 / RAMP_STEP * since_s / slow_start_s))
-
-
-def _endpoint(member: Member) -> Endpoint:
-    found = member.found
-    return Endpoint(
-        name=found.name,
-        addresses=found.addresses,
-        port=found.port,
-        priority=found.priority,
-        weight=found.weight,
-        state=member.state,
-        tier=member.tier,
-        ramp=member.ramp,
-        emptied=member.emptied,
-        inactive=tuple(each for each in member.inactive if each in found.addresses),
-    )

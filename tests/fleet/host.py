@@ -20,7 +20,8 @@ from supervisor.core.health.machine import Health, HealthChange
 from supervisor.core.health.probing import ProbeKind, rules
 from supervisor.core.rebalance import Rebalancer
 from supervisor.core.reload_rules import seed_of, worker_settings
-from supervisor.core.roster import Policy, Roster
+from supervisor.core.roster import Roster
+from supervisor.core.roster_member import Policy
 from tests.fleet.clients import Clients
 from tests.fleet.clock import Clock
 from tests.fleet.world import OWNER, Cache, Member

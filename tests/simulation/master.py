@@ -19,7 +19,8 @@ from supervisor.core.handover_document import decode, encode
 from supervisor.core.handover_state import HandoverState, Image
 from supervisor.core.rebalance import Rebalancer
 from supervisor.core.reload_rules import keep_fixed, worker_settings
-from supervisor.core.roster import Member, Policy, Roster
+from supervisor.core.roster import Roster
+from supervisor.core.roster_member import Member, Policy
 from supervisor.core.workers import commands, events
 from supervisor.core.workers.descriptor_names import Kind, compose_name, worker_names
 from supervisor.core.workers.fleet import TICK_S, Fleet, Phase

@@ -12,7 +12,8 @@ from gateway.core.messages import Report, Snapshot
 from supervisor.core.admin.totals import Totals
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
-from supervisor.core.roster import Removed, Roster
+from supervisor.core.roster import Roster
+from supervisor.core.roster_member import Removed
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.endpoint_tracker import EndpointTracker
 from supervisor.system.certificate_watch import CertificateWatch

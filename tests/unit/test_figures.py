@@ -15,7 +15,7 @@ from gateway.ingress import acceptor, listener, quota
 from gateway.sessions import leg, proxy_in, tcp_sample
 from supervisor import interim_admin, session_lister, snapshot_publisher, upkeep
 from supervisor.admin import connection, lifecycle, port_monitor, recent_events, server
-from supervisor.core import certificates, roster
+from supervisor.core import certificates, roster_member
 from supervisor.core.admin import session_list, turned_away
 from supervisor.core.discovery import (
     admission,
@@ -144,4 +144,4 @@ def test_a_page_says_what_the_code_does(
 def test_an_endpoint_that_left_is_not_dropped_before_a_report_may_have_told_of_a_session() -> None:
     """Workers report once a second, and two such intervals are enough."""
     assert heartbeat.INTERVAL_S * heartbeat.REPORT_EVERY_BEATS == 1.0
-    assert roster.SETTLE_S == 2.0
+    assert roster_member.SETTLE_S == 2.0

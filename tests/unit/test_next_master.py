@@ -23,7 +23,7 @@ from supervisor.core.next_master import (
     fit,
     going_back,
 )
-from supervisor.core.roster import Removed
+from supervisor.core.roster_member import Removed
 from supervisor.core.workers.worker_id import WorkerId
 
 NOW = 100.0

@@ -11,7 +11,8 @@ from gateway.core.endpoint import EndpointState
 from gateway.core.messages import Settings
 from gateway.core.networks import Networks
 from supervisor.core.discovery.endpoints import Discovered, EndpointsChange
-from supervisor.core.roster import SETTLE_S, Policy, Roster, Since
+from supervisor.core.roster import Roster
+from supervisor.core.roster_member import SETTLE_S, Policy, Since
 
 SETTINGS = Settings()
 

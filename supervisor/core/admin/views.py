@@ -18,7 +18,7 @@ from gateway.core.records import dataclass
 from supervisor.core.admin.sums import Sums
 from supervisor.core.discovery.endpoints import Source
 from supervisor.core.health.health_view import UNWATCHED, HealthView
-from supervisor.core.roster import Member
+from supervisor.core.roster_member import Member
 
 
 class WorkerStatus(enum.StrEnum):

@@ -25,7 +25,7 @@ from supervisor.core.admin.views import (
 )
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.health_view import UNWATCHED, HealthView
-from supervisor.core.roster import Member
+from supervisor.core.roster_member import Member
 
 NAME = "infra0.example.com:2379"
 

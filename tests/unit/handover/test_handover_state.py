@@ -20,7 +20,7 @@ from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.handover_document import FORMAT, decode, encode
 from supervisor.core.handover_state import HandoverState, Image
-from supervisor.core.roster import Removed, Since
+from supervisor.core.roster_member import Removed, Since
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.handover.state import read_state
 
