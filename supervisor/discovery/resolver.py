@@ -16,8 +16,7 @@ from dataclasses import replace
 from gateway.core.address import HostPort, literal_ip
 from gateway.core.log import Log
 from gateway.core.records import dataclass
-from supervisor.core.discovery.inquiry import GaveUp, Heard, Lost, Patience, Try, inquire
-from supervisor.core.discovery.nameservers import Nameservers
+from supervisor.core.discovery.inquiry import GaveUp, Patience
 from supervisor.core.discovery.outcomes import is_decisive, join_families, srv_outcome
 from supervisor.core.discovery.questions import (
     Answer,
@@ -27,13 +26,7 @@ from supervisor.core.discovery.questions import (
     Question,
     QuestionKind,
 )
-from supervisor.core.discovery.replies import (
-    MAX_ALIASES,
-    Meaning,
-    Reply,
-    ReplyKind,
-    read_meaning,
-)
+from supervisor.core.discovery.replies import MAX_ALIASES, Meaning, ReplyKind
 from supervisor.core.discovery.search import HURRIED_S, SearchMemory
 from supervisor.core.discovery.system_names import (
     Files,
@@ -41,16 +34,11 @@ from supervisor.core.discovery.system_names import (
     names_to_try,
     parse_resolv_conf,
 )
-from supervisor.core.discovery.trace import MAX_RECORDS, Exchange, FromHosts, Step
-from supervisor.discovery.dns_message import (
-    BadNameError,
-    MalformedReplyError,
-    Query,
-    compose_query,
-    parse_reply,
-)
-from supervisor.discovery.dns_transport import Address, Datagrams, NoReplyError, exchange
+from supervisor.core.discovery.trace import FromHosts, Step
+from supervisor.discovery.dns_message import BadNameError
+from supervisor.discovery.dns_transport import Address
 from supervisor.discovery.hosts_file import HostsFile
+from supervisor.discovery.inquirer import Inquirer
 
 HOSTS_TTL_S = 5.0
 """How long an entry of the hosts file is believed; looking whether the file changed is cheap."""
@@ -113,7 +101,7 @@ class Resolver:
             lifetime_s=min(2 * tries_s, MAX_LIFETIME_S),  # twice: with and without EDNS
             tcp=conf.use_tcp,
         )
-        self._nameservers = Nameservers(len(self._servers), rotate=rotate)
+        self._inquirer = Inquirer(self._servers, rotate=rotate)
         self._search_memory = search_memory or SearchMemory()
         self._hosts_file = HostsFile(files.hosts, log)
         # Each question has a socket for each nameserver that it waits for.
@@ -219,7 +207,7 @@ class Resolver:
         now = asyncio.get_running_loop().time
         waited = self._slots.locked()
         async with self._slots:
-            if waited and self._nameservers.all_silent(now()):
+            if waited and self._inquirer.all_silent(now()):
                 # Thousands of questions to nameservers that are dead must not take hours.
                 patience = patience.within(HURRIED_S, len(self._servers))
             end_at = now() + patience.lifetime_s
@@ -229,11 +217,11 @@ class Resolver:
                     return Failure("timeout, with aliases left to follow")
                 try:
                     left = replace(patience, lifetime_s=left_s)
-                    meaning = await self._inquire(name, kind, left, steps)
+                    meaning = await self._inquirer.inquire(name, kind, left, steps)
                 except BadNameError as error:
                     return Failure(str(error))
                 if isinstance(meaning, GaveUp):
-                    return Failure(self._describe(meaning), silent=meaning.silent)
+                    return Failure(self._inquirer.describe(meaning), silent=meaning.silent)
                 ttl_s = min(ttl_s, meaning.ttl_s)
                 if meaning.kind is ReplyKind.RECORDS:
                     return Meaning(meaning.kind, records=meaning.records, ttl_s=ttl_s)
@@ -242,107 +230,6 @@ class Resolver:
                     return Negative(meaning.text, ttl_s, no_name)
                 name = meaning.alias  # the nameserver does not follow aliases itself
         return Failure("a chain of aliases that does not end")
-
-    async def _inquire(
-        self, name: str, kind: str, patience: Patience, steps: list[Step]
-    ) -> Meaning | GaveUp:
-        """Carry out one inquiry; raises BadNameError."""
-        course = inquire(self._nameservers, patience, asyncio.get_running_loop().time())
-        attempt = next(course)
-        datagrams: Datagrams[tuple[Reply, bool]] = Datagrams()
-        queries: dict[bool, Query] = {}
-        try:
-            while True:
-                query = queries.get(attempt.edns)
-                if query is None:
-                    query = queries[attempt.edns] = compose_query(name, kind, edns=attempt.edns)
-                heard, step = await self._query(name, kind, attempt, query, datagrams)
-                steps.append(step)
-                attempt = course.send(heard)
-        except StopIteration as end:
-            result: Meaning | GaveUp = end.value
-            return result
-        finally:
-            datagrams.close()
-
-    async def _query(
-        self,
-        name: str,
-        kind: str,
-        attempt: Try,
-        query: Query,
-        datagrams: Datagrams[tuple[Reply, bool]],
-    ) -> tuple[Heard | Lost, Step]:
-        """One query to one nameserver."""
-
-        def parse(wire: bytes) -> tuple[Reply, bool] | None:
-            reply = parse_reply(wire, query)
-            return None if reply is None else (reply, attempt.edns)
-
-        now = asyncio.get_running_loop().time
-        began_at = now()
-        server = self._servers[attempt.server]
-        heard: Heard | Lost
-        flags: tuple[str, ...] = ()
-        try:
-            reply, edns = await exchange(
-                server,
-                query.wire,
-                datagrams=None if attempt.tcp else datagrams,
-                timeout_s=attempt.timeout_s,
-                parse=parse,
-            )
-            meaning = read_meaning(reply, name, kind, edns=edns)
-            heard, flags = Heard(meaning, now(), edns), reply.flags
-            attempt = replace(attempt, edns=edns)
-        except NoReplyError as error:
-            heard = Lost(str(error), now(), silent=error.silent)
-        except MalformedReplyError as error:
-            heard = Lost(str(error), now(), silent=False)
-        step = _step(name, kind, str(server), attempt, heard, flags, heard.at - began_at)
-        return heard, step
-
-    def _describe(self, gave_up: GaveUp) -> str:
-        """The newest error of each nameserver, in one line."""
-        errors = sorted(gave_up.errors.items())
-        texts = (f"{error} from {self._servers[server]}" for server, error in errors)
-        return "; ".join(texts) or "timeout"
-
-
-def _step(
-    name: str,
-    kind: str,
-    server: str,
-    attempt: Try,
-    heard: Heard | Lost,
-    flags: tuple[str, ...],
-    took_s: float,
-) -> Exchange:
-    ttl_s: float | None = None
-    records: tuple[str, ...] = ()
-    if isinstance(heard, Lost):
-        said = heard.error
-    else:
-        meaning = heard.meaning
-        alias = f"an alias of {meaning.alias}" if meaning.alias not in ("", name) else ""
-        said = meaning.text or alias or meaning.kind.value
-        if meaning.kind in (ReplyKind.RECORDS, ReplyKind.NO_NAME, ReplyKind.NO_RECORDS):
-            ttl_s = meaning.ttl_s
-        records = tuple(each.data for each in meaning.records[:MAX_RECORDS])
-        if (more := len(meaning.records) - MAX_RECORDS) > 0:
-            records += (f"and {more} more",)
-    return Exchange(
-        name=name,
-        kind=kind,
-        server=server,
-        tcp=attempt.tcp,
-        edns=attempt.edns,
-        said=said,
-        took_s=took_s,
-        flags=flags,
-        ttl_s=ttl_s,
-        records=records,
-    )
 
 
 def _read_conf(files: Files) -> ResolvConf:
