@@ -23,9 +23,9 @@ MAX_NAME_LENGTH = 253
 """Characters of a DNS name without its trailing dot, RFC 1035 section 2.3.4."""
 
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
-_PORT = re.compile(r"[0-9]{1,5}")
+_SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*)://"
+_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_PORT_DIGITS = 5
 _PORT_EXPECTED = "expected a port, a number from 1 to 65535"
 
 
@@ -65,7 +65,7 @@ def parse_tcp_endpoint(text: str) -> tuple[HostPort, bool]:
     ``http://`` and ``https://`` are stripped (with a lone slash at the end); others are refused.
     """
     rest, tls = text, False
-    if scheme := _SCHEME.match(text):
+    if scheme := _find_scheme(text):
         name = scheme[1].lower()
         if name not in ("http", "https"):
             raise ValueError(f"{name}:// is not supported, expected host:port")
@@ -79,6 +79,10 @@ def parse_tcp_endpoint(text: str) -> tuple[HostPort, bool]:
     return address, tls
 
 
+def _find_scheme(text: str) -> re.Match[str] | None:
+    return re.match(_SCHEME, text) if "://" in text else None
+
+
 def parse_listen(text: str) -> Address:
     """``host:port``, ``:port``, which is all interfaces, or ``unix:/path`` with its options."""
     if is_unix(text):
@@ -90,7 +94,7 @@ def parse_listen(text: str) -> Address:
 
 def parse_tcp_listen(text: str) -> HostPort:
     """``host:port`` or ``:port``."""
-    if _SCHEME.match(text):
+    if _find_scheme(text):
         raise ValueError("expected host:port or :port, without a scheme")
     if text.isdigit():
         meant = _meant(f"127.0.0.1:{text}", f":{text} (all interfaces)")
@@ -167,7 +171,7 @@ def parse_name(text: str) -> str:
     name = text.lower().removesuffix(".")
     if not name or len(name) > MAX_NAME_LENGTH:
         raise ValueError(f"expected a host name of 1 to {MAX_NAME_LENGTH} characters")
-    if not all(_LABEL.fullmatch(label) for label in name.split(".")):
+    if not all(re.fullmatch(_LABEL, label) for label in name.split(".")):
         raise ValueError("expected a host name of letters, digits, dots, dashes and underscores")
     return name
 
@@ -253,7 +257,7 @@ def _parse_literal(text: str) -> str | None:
 
 
 def _parse_port(text: str) -> int:
-    if not _PORT.fullmatch(text):
+    if len(text) > _PORT_DIGITS or not (text.isascii() and text.isdigit()):
         raise ValueError(_PORT_EXPECTED)
     port = int(text)
     if not 1 <= port <= 65535:

@@ -34,7 +34,7 @@ PREFIX_BYTES = 16
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 _V1 = b"PROXY "
-_V1_PORT = re.compile("0|[1-9][0-9]{0,4}")
+_V1_PORT = "0|[1-9][0-9]{0,4}"
 _VERSION = 0x20
 _LOCAL, _PROXY = 0, 1
 _UNSPEC, _INET, _INET6, _UNIX = 0, 1, 2, 3
@@ -148,7 +148,7 @@ def _read_host(text: str, family: str) -> str:
 
 
 def _read_port(text: str) -> int:
-    port = int(text) if _V1_PORT.fullmatch(text) else -1
+    port = int(text) if re.fullmatch(_V1_PORT, text) else -1
     return port if port <= 0xFFFF else -1
 
 

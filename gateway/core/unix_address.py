@@ -20,9 +20,8 @@ MAX_UNIX_PATH = 107
 DEFAULT_MODE = 0o660
 """Of a listen address's file: the user and the group of the gateway may connect."""
 
-_OPTION = re.compile(r"[A-Za-z_-]+=")
-_MODE = re.compile(r"0?[0-7]{3}")
-_GROUP = re.compile(r"[^\s,:/=]{1,255}")
+_MODE = r"0?[0-7]{3}"
+_GROUP = r"[^\s,:/=]{1,255}"
 _EXPECTED = (
     "expected unix: and the absolute path of a socket, as unix:/run/name.sock, or unix:@name"
 )
@@ -88,11 +87,11 @@ def parse_unix_listen(text: str) -> UnixAddress:
             raise ValueError(f"{name}= is given twice")
         given.add(name)
         match name:
-            case "mode" if _MODE.fullmatch(value):
+            case "mode" if re.fullmatch(_MODE, value):
                 mode = int(value, 8)
             case "mode":
                 raise ValueError("expected mode= and three octal digits, as mode=0660")
-            case "group" if _GROUP.fullmatch(value):
+            case "group" if re.fullmatch(_GROUP, value):
                 group = value
             case "group":
                 raise ValueError("expected group= and the name or the number of a group")
@@ -105,7 +104,7 @@ def parse_unix_listen(text: str) -> UnixAddress:
 
 def is_option(text: str) -> bool:
     """Whether an item of a list is an option and not an address."""
-    return _OPTION.match(text) is not None
+    return "=" in text and re.match(r"[A-Za-z_-]+=", text) is not None
 
 
 def join_options(items: Iterable[str]) -> Iterator[str]:

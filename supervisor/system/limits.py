@@ -8,7 +8,6 @@ import math
 import os
 import resource
 from collections.abc import Callable
-from pathlib import Path
 
 from gateway.core.records import dataclass
 
@@ -58,7 +57,7 @@ _FILES_PER_WORKER = 6
 
 
 def find_obstacle(
-    allowed: int, *, workers: int, listen: int, own: Path = Path("/proc/self")
+    allowed: int, *, workers: int, listen: int, own: str = "/proc/self"
 ) -> str | None:
     """Why so many workers cannot run here, or None. ``listen``: listen addresses."""
     needed = _needed(workers, listen)
@@ -67,7 +66,7 @@ def find_obstacle(
             f"the limit of open files is {allowed}, expected at least {needed} "
             f"for {workers} workers and {listen} listen addresses"
         )
-    if not (own / "fd").exists():
+    if not os.path.exists(f"{own}/fd"):
         return "/proc is not there, expected it to be mounted"
     return None
 
@@ -99,7 +98,7 @@ def _needed(workers: int, listen: int) -> int:
     return _OWN_FILES + workers * (_FILES_PER_WORKER + listen)
 
 
-def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self")) -> int:
+def usable_cpus(cgroup: str = "/sys/fs/cgroup", own: str = "/proc/self") -> int:
     """The CPUs that this process may use: its affinity, and the quotas of its cgroups, rounded up.
 
     Cgroup v2 ``cpu.max`` of our group and of each above it, or v1 ``cpu.cfs_quota_us``
@@ -110,37 +109,40 @@ def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
     return max(min([allowed, *(math.ceil(quota) for quota in quotas)]), 1)
 
 
-def _quotas(cgroup: Path, own: Path) -> list[float]:
+def _quotas(cgroup: str, own: str) -> list[float]:
     quotas: list[float] = []
     with contextlib.suppress(OSError):
-        for line in (own / "cgroup").read_text().splitlines():
+        for line in _read(f"{own}/cgroup").splitlines():
             hierarchy, controllers, path = line.split(":", 2)
             if hierarchy == "0":
                 quotas += _along(cgroup, path, _read_v2)
-                quotas += _along(cgroup / "unified", path, _read_v2)
+                quotas += _along(f"{cgroup}/unified", path, _read_v2)
             elif "cpu" in controllers.split(","):
-                quotas += _along(cgroup / controllers, path, _read_v1)
-                quotas += _along(cgroup / "cpu", path, _read_v1)
+                quotas += _along(f"{cgroup}/{controllers}", path, _read_v1)
+                quotas += _along(f"{cgroup}/cpu", path, _read_v1)
     return quotas
 
 
-def _along(root: Path, path: str, read: Callable[[Path], float]) -> list[float]:
+def _along(root: str, path: str, read: Callable[[str], float]) -> list[float]:
     """The quotas of the group and of every group above it, as far as they can be read."""
     found: list[float] = []
-    group = root / path.lstrip("/")
-    for each in (group, *group.parents):
+    names = [name for name in path.split("/") if name]
+    for depth in range(len(names), -1, -1):
         with contextlib.suppress(OSError, ValueError):
-            found.append(read(each))
-        if each == root:
-            break
+            found.append(read("/".join([root, *names[:depth]])))
     return found
 
 
-def _read_v2(group: Path) -> float:
-    quota, period = (group / "cpu.max").read_text().split()
+def _read_v2(group: str) -> float:
+    quota, period = _read(f"{group}/cpu.max").split()
     return math.inf if quota == "max" else int(quota) / int(period)
 
 
-def _read_v1(group: Path) -> float:
-    quota = int((group / "cpu.cfs_quota_us").read_text())
-    return math.inf if quota < 0 else quota / int((group / "cpu.cfs_period_us").read_text())
+def _read_v1(group: str) -> float:
+    quota = int(_read(f"{group}/cpu.cfs_quota_us"))
+    return math.inf if quota < 0 else quota / int(_read(f"{group}/cpu.cfs_period_us"))
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()

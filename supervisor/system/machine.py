@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import re
+import os
 import socket
-from pathlib import Path
 
-MACHINE_ID = Path("/etc/machine-id")
+MACHINE_ID = "/etc/machine-id"
 """machine-id(5): 32 hexadecimal digits, made at installation."""
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+_LENGTH, _DIGITS = 32, frozenset("0123456789abcdef")
 
 
-def identify(machine_id: Path = MACHINE_ID, boot_id: Path = BOOT_ID) -> str:
+def identify(
+    machine_id: str | os.PathLike[str] = MACHINE_ID, boot_id: str | os.PathLike[str] = BOOT_ID
+) -> str:
     """The machine id; where there is none (containers), the host's name and the boot id."""
     text = _read(machine_id)
     # "uninitialized" and zeros are what an image has that was never started by itself.
-    if re.fullmatch(r"[0-9a-f]{32}", text) and text.strip("0"):
+    if len(text) == _LENGTH and _DIGITS.issuperset(text) and text.strip("0"):
         return text
     return f"{socket.gethostname()} {_read(boot_id)}".strip()
 
 
-def _read(path: Path) -> str:
+def _read(path: str | os.PathLike[str]) -> str:
     try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read().strip()
     except OSError:
         return ""

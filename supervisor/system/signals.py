@@ -17,7 +17,6 @@ import os
 import signal
 import struct
 from collections.abc import Callable
-from pathlib import Path
 
 STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 """The first one drains the gateway, a second one ends it at once."""
@@ -109,10 +108,11 @@ class SignalWatch:
                 self._on_signal(signal.Signals(number))
 
 
-def has_controlling_terminal(own: Path = Path("/proc/self")) -> bool:
+def has_controlling_terminal(own: str = "/proc/self") -> bool:
     """Whether a terminal may send us signals: ``tty_nr`` of proc_pid_stat(5) is not 0."""
     try:
-        fields = (own / "stat").read_text().rpartition(")")[2].split()
+        with open(f"{own}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
     except OSError:
         return False
     return fields[4] != "0"

@@ -20,7 +20,7 @@ PIECE = 200
 MOST_DESCRIPTORS = 300_000
 """Half a second."""
 
-_SOCKET = re.compile(r"socket:\[(\d+)\]")
+_SOCKET = r"socket:\[(\d+)\]"
 
 
 def find_holders(
@@ -92,7 +92,7 @@ def _inodes_of(pid: int) -> Iterator[tuple[int, set[int]]]:
             for entry in entries:
                 count += 1
                 try:
-                    match = _SOCKET.fullmatch(os.readlink(entry.path))
+                    match = re.fullmatch(_SOCKET, os.readlink(entry.path))
                 except OSError:  # closed meanwhile
                     match = None
                 if match is not None:

@@ -17,7 +17,6 @@ import re
 import socket
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 
 from gateway.core.unix_address import UnixAddress, socket_name
 from gateway.ingress.listener import BACKLOG
@@ -131,19 +130,19 @@ def why_not(address: UnixAddress) -> str:
         return str(error.strerror)
     if address.abstract:
         return ""
-    path = Path(address.path)
+    directory = os.path.dirname(address.path)
     try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        if not stat.S_ISSOCK(os.lstat(address.path).st_mode):
             return "the file exists and is not a socket"
     except FileNotFoundError:
         pass
     except OSError as error:
         return os.strerror(error.errno or 0)
-    if not path.parent.is_dir():
-        return f"there is no directory {path.parent}"
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        return f"the directory {path.parent} is not writable"
-    return "" if _may_give(path.parent, gid) else _forbidden_group(address)
+    if not os.path.isdir(directory):
+        return f"there is no directory {directory}"
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return f"the directory {directory} is not writable"
+    return "" if _may_give(directory, gid) else _forbidden_group(address)
 
 
 def why_not_group(address: UnixAddress) -> str:
@@ -155,14 +154,16 @@ def why_not_group(address: UnixAddress) -> str:
         return str(error.strerror)
     except OSError as error:
         return os.strerror(error.errno or 0)
-    return "" if kept or _may_give(Path(address.path).parent, gid) else _forbidden_group(address)
+    return (
+        "" if kept or _may_give(os.path.dirname(address.path), gid) else _forbidden_group(address)
+    )
 
 
-def _may_give(directory: Path, gid: int | None) -> bool:
+def _may_give(directory: str, gid: int | None) -> bool:
     """Whether a file of ours in the directory may have the group: chown(2), inode(7)."""
     if gid is None or gid == os.getegid() or gid in os.getgroups():
         return True
-    found = directory.stat()
+    found = os.stat(directory)
     inherits = bool(found.st_mode & stat.S_ISGID)
     return (inherits and found.st_gid == gid) or _may(_CAP_CHOWN)
 
@@ -174,9 +175,8 @@ def _forbidden_group(address: UnixAddress) -> str:
 def _may(capability: int) -> bool:
     """Whether this process has the capability; True where that cannot be found out."""
     try:
-        found = re.search(
-            r"^CapEff:\s*([0-9a-f]+)$", Path("/proc/self/status").read_text(), re.MULTILINE
-        )
+        with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
+            found = re.search(r"^CapEff:\s*([0-9a-f]+)$", file.read(), re.MULTILINE)
     except OSError:
         return True
     return found is None or bool(int(found[1], 16) >> capability & 1)

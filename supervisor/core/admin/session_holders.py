@@ -10,7 +10,7 @@ from gateway.core.records import dataclass
 
 TOP_CLIENTS = 10
 
-_UNIX_CLIENT = re.compile(r"unix:pid=([0-9]{1,9}),")
+_UNIX_CLIENT = r"unix:pid=([0-9]{1,9}),"
 
 
 def host_part(client: str) -> str:
@@ -21,13 +21,13 @@ def host_part(client: str) -> str:
 
 def pid_in(client: str) -> int | None:
     """The process that the name of a client of a UNIX socket has in it: ``unix:pid=5,uid=0``."""
-    found = _UNIX_CLIENT.match(client) if client.startswith("unix:") else None
+    found = re.match(_UNIX_CLIENT, client) if client.startswith("unix:") else None
     return int(found[1]) or None if found is not None else None
 
 
 def leave_out_process(client: str) -> str:
     """The name of a client for those who may not know the processes of this host."""
-    return "unix:" if _UNIX_CLIENT.match(client) else client
+    return "unix:" if re.match(_UNIX_CLIENT, client) else client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

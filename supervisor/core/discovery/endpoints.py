@@ -202,7 +202,7 @@ def sort_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
     return tuple(str(each) for each in sorted(parsed, key=lambda ip: (ip.version, int(ip))))
 
 
-_HOST = re.compile(r"(?!.{254})[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\Z")
+_HOST = r"(?!.{254})[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\Z"
 
 
 def record_problem(record: SrvRecord) -> str:
@@ -211,7 +211,7 @@ def record_problem(record: SrvRecord) -> str:
         return "the service is decidedly not available"
     if not record.port:
         return "port 0"
-    if literal_ip(record.target) is None and not _HOST.match(record.target):
+    if literal_ip(record.target) is None and not re.match(_HOST, record.target):
         return "the target is no host name"
     return ""
 

@@ -51,10 +51,8 @@ NO_LEADER = "RAFT NO LEADER"
 NOSPACE, CORRUPT = "NOSPACE", "CORRUPT"
 LEARNER = "the member is a learner"
 
-_ALARM = re.compile(r"\balarm:([A-Z]+)")
-_METRIC = re.compile(
-    rb"^etcd_server_(has_leader|is_learner|version)(\{[^}]*\})? (\d+)", re.MULTILINE
-)
+_ALARM = r"\balarm:([A-Z]+)"
+_METRIC = rb"(?m)^etcd_server_(has_leader|is_learner|version)(\{[^}]*\})? (\d+)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +215,7 @@ def _read_status(answer: Answer) -> _Status | None:
         version=version if isinstance(version, str) else None,
         has_leader=str(document.get("leader", "0")) != "0",
         learner=document.get("isLearner") is True,
-        alarms=frozenset(name for text in texts for name in _ALARM.findall(text)),
+        alarms=frozenset(name for text in texts for name in re.findall(_ALARM, text)),
     )
 
 
@@ -257,7 +255,7 @@ def _read_metrics(answer: Answer) -> _Metrics:
     if answer.status != 200:
         return _Metrics()
     values, version = {}, None
-    for name, labels, number in _METRIC.findall(answer.body):
+    for name, labels, number in re.findall(_METRIC, answer.body):
         values[name.decode()] = int(number)
         if match := re.search(rb'server_version="([^"]{1,64})"', labels):
             version = match[1].decode("ascii", "replace")

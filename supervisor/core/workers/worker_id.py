@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass  # noqa: TID251 - this one has an order
+from gateway.core.records import dataclass
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class WorkerId:
     """One worker for ever: which slot it fills and which incarnation of that slot it is."""
 
     slot: int
     gen: int
+
+    def __lt__(self, other: WorkerId) -> bool:
+        return (self.slot, self.gen) < (other.slot, other.gen)

@@ -36,21 +36,21 @@ def write(root: Path, group: str, text: str) -> None:
 def test_no_quota_is_the_affinity(tmp_path: Path, own: Path) -> None:
     """Without any quota all CPUs of the affinity mask count."""
     write(tmp_path / "fs", "a/b", "max 100000\n")
-    assert usable_cpus(tmp_path / "fs", own) == ALLOWED
-    assert usable_cpus(tmp_path / "nothing", own) == ALLOWED
+    assert usable_cpus(str(tmp_path / "fs"), str(own)) == ALLOWED
+    assert usable_cpus(str(tmp_path / "nothing"), str(own)) == ALLOWED
 
 
 def test_the_quota_of_a_group_above_counts(tmp_path: Path, own: Path) -> None:
     """A slice's quota bounds everything in it; half a CPU is one worker."""
     write(tmp_path / "fs", "a/b", "max 100000\n")
     write(tmp_path / "fs", "a", "50000 100000\n")
-    assert usable_cpus(tmp_path / "fs", own) == 1
+    assert usable_cpus(str(tmp_path / "fs"), str(own)) == 1
 
 
 def test_a_part_of_a_cpu_is_rounded_up(tmp_path: Path, own: Path) -> None:
     """1.5 CPUs are two workers, where there are two."""
     write(tmp_path / "fs", "a/b", "150000 100000\n")
-    assert usable_cpus(tmp_path / "fs", own) == min(2, ALLOWED)
+    assert usable_cpus(str(tmp_path / "fs"), str(own)) == min(2, ALLOWED)
 
 
 def test_the_old_hierarchy_counts_too(tmp_path: Path, own: Path) -> None:
@@ -60,24 +60,24 @@ def test_the_old_hierarchy_counts_too(tmp_path: Path, own: Path) -> None:
     group.mkdir(parents=True)
     (group / "cpu.cfs_quota_us").write_text("-1\n")
     (group / "cpu.cfs_period_us").write_text("100000\n")
-    assert usable_cpus(tmp_path / "fs", own) == ALLOWED
+    assert usable_cpus(str(tmp_path / "fs"), str(own)) == ALLOWED
     (group / "cpu.cfs_quota_us").write_text("100000\n")
-    assert usable_cpus(tmp_path / "fs", own) == 1
+    assert usable_cpus(str(tmp_path / "fs"), str(own)) == 1
 
 
 def test_garbage_is_no_quota(tmp_path: Path, own: Path) -> None:
     """What cannot be read bounds nothing."""
     write(tmp_path / "fs", "a/b", "nonsense\n")
-    assert usable_cpus(tmp_path / "fs", own) == ALLOWED
+    assert usable_cpus(str(tmp_path / "fs"), str(own)) == ALLOWED
 
 
 def test_descriptors_for_all_workers_are_asked_for_at_start(tmp_path: Path) -> None:
     """The answer says how many would do; without /proc a child could close nothing."""
     own = tmp_path / "self"
     (own / "fd").mkdir(parents=True)
-    assert find_obstacle(60, workers=4, listen=1, own=own) is None
-    assert "expected at least 60" in str(find_obstacle(59, workers=4, listen=1, own=own))
-    assert "/proc" in str(find_obstacle(60, workers=4, listen=1, own=tmp_path))
+    assert find_obstacle(60, workers=4, listen=1, own=str(own)) is None
+    assert "expected at least 60" in str(find_obstacle(59, workers=4, listen=1, own=str(own)))
+    assert "/proc" in str(find_obstacle(60, workers=4, listen=1, own=str(tmp_path)))
 
 
 def test_what_workers_do_not_need_is_shared() -> None:
