@@ -15,11 +15,11 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(PATH):/usr/sbin:/sbin
 
 # So many processes run tests side by side; JOBS=1 has them run one after the other. Unit tests
-# take CPU; others wait most of the time.
+# take CPU; others wait half of the time; some need a CPU for themselves.
+EACH_ITS_OWN := $(shell nproc)
 MOSTLY_WORKING := $(shell echo $$(( 2 * $$(nproc) )))
-MOSTLY_WAITING := $(shell echo $$(( 3 * $$(nproc) )))
+MOSTLY_WAITING := $(shell echo $$(( 4 * $$(nproc) )))
 side_by_side = $(BIN)/python -m tests.side_by_side --jobs=$(or $(JOBS),$(1))
-one_by_one = $(BIN)/python -m tests.side_by_side --jobs=0
 
 # Tests of the integration that have more to do in `make stress`.
 LONGER = $(shell grep -rlE "tests.long_tests|import .*TRIED" tests/integration --include="test_*.py")
@@ -59,18 +59,18 @@ run: $(VENV)/.runtime
 test: $(VENV)/.tests
 	@echo "style, types, the programs that tests drive, and the quick unit tests: a minute or two"
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target check programs cover
-	$(call side_by_side,$(MOSTLY_WAITING)) -m "not alone and (slow or not unit)" \
+	$(call side_by_side,$(MOSTLY_WAITING)) -m "not own_cpu and (slow or not unit)" \
 	  tests/unit tests/integration tests/stress
-	$(one_by_one) -m alone tests
+	$(call side_by_side,$(EACH_ITS_OWN)) -m own_cpu tests
 
 programs: $(VENV)/.tests
 	@tests/provision.sh test $(BIN)
 
 unit: $(VENV)/.tests
-	GATEWAY_TESTS_EXAMPLES=few $(call side_by_side,$(MOSTLY_WAITING)) -m "not alone and not slow" tests/unit
+	GATEWAY_TESTS_EXAMPLES=few $(call side_by_side,$(MOSTLY_WAITING)) -m "not own_cpu and not slow" tests/unit
 
 cover: $(VENV)/.tests
-	$(call side_by_side,$(MOSTLY_WORKING)) --coverage -m "not alone and not slow" tests/unit
+	$(call side_by_side,$(MOSTLY_WORKING)) --coverage -m "not own_cpu and not slow" tests/unit
 	$(BIN)/coverage report --skip-covered --fail-under=100
 
 # The tests with every Python from 3.11 on that is found, each with the oldest libraries that

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import Counter
+from collections import defaultdict
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,8 +24,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 UNIT_TESTS = "tests/unit/"
 
-SLOW_WEIGHT = 30
-"""A slow test takes about as long as so many others."""
+UNIT_S, SLOW_UNIT_S, PROCESS_S, SLOW_PROCESS_S = 0.02, 0.5, 2.0, 15.0
+"""How long a test takes, roughly: a unit test or one with real processes, a slow one or not. One
+that takes much longer says so: ``@pytest.mark.slow(seconds=70)``."""
 
 
 @pytest.hookimpl(tryfirst=True)  # markers choose what is run
@@ -34,13 +35,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Each module is run by one process, in the order of this list.
     """
-    weights: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for item in items:
         if module_of(item).startswith(UNIT_TESTS):
             item.add_marker("unit")
-        slow = item.get_closest_marker("slow") is not None
-        weights[module_of(item)] += SLOW_WEIGHT if slow else 1
-    items.sort(key=lambda item: -weights[module_of(item)])
+        seconds[module_of(item)] += estimate(item)
+    items.sort(key=lambda item: -seconds[module_of(item)])
+
+
+def estimate(item: pytest.Item) -> float:
+    """Seconds that the test takes, roughly."""
+    unit, slow = item.get_closest_marker("unit"), item.get_closest_marker("slow")
+    if slow is None:
+        return UNIT_S if unit else PROCESS_S
+    return float(slow.kwargs.get("seconds", SLOW_UNIT_S if unit else SLOW_PROCESS_S))
 
 
 def module_of(item: pytest.Item) -> str:

@@ -1,9 +1,9 @@
-"""Starts gateways for tests by a fork of a process that has imported the program already.
+"""Starts the command under test by a fork of a process that has imported the program already.
 
-The tests start some six hundred gateways, and nine tenths of what a start costs are the imports.
-``python -m tests.fork_server FD`` imports once, and then forks a gateway for each order that comes
-over the socket FD. The gateway is a process like any other, with its own arguments, environment,
-descriptors and title. An upgrade of it executes the program as always.
+The tests start some seven hundred gateways, and nine tenths of what a start costs are the imports.
+``python -m tests.fork_server FD`` imports once, and then forks a process for each order that comes
+over the socket FD. It is a process like any other, with its own arguments, environment, descriptors
+and title. An upgrade of a gateway executes the program as always.
 
 ``GATEWAY_TESTS_FORK=no`` starts every gateway as a user does, with an interpreter of its own.
 """
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import gc
+import importlib
 import json
 import os
 import resource
@@ -24,10 +26,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, NoReturn, Self
 
 import etcd_gateway  # type: ignore[import-untyped] # a module of the installed distribution
 import setproctitle
+
+from gateway.core import records
+from supervisor.handover import trial_start
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,11 +42,28 @@ MOST_BYTES = 128 * 1024
 READ_BY_THE_INTERPRETER = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_", "TZ", "OPENSSL_")
 """So begin the variables that are read at its start, or by libraries when they are loaded."""
 
+MOST_DESCRIPTORS = 64
+"""That a service manager hands over; more get an interpreter of their own."""
+
+IMPORTED = (
+    "supervisor.cli.main",
+    "supervisor.cli.start",
+    "supervisor.cli.commands",
+    "supervisor.cli.check",
+    "supervisor.cli.sessions",
+    "supervisor.cli.status",
+    "supervisor.master",
+    "supervisor.admin.sessions_answer",
+    "tomllib",
+    *trial_start.LATE_MODULES,
+)
+"""What the command imports, at its start or when it needs it."""
+
 LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 
 
 class ForkedProcess:
-    """A gateway that a :class:`ForkServer` started; as much of ``subprocess.Popen`` as tests use.
+    """A command that a :class:`ForkServer` started; as much of ``subprocess.Popen`` as tests use.
 
     Owns the pipe on which the server, its parent, tells its exit code.
     """
@@ -84,25 +106,49 @@ class ForkedProcess:
 
 
 class ForkServer:
-    """Owns the server's process and the socket to it; it ends when the socket is closed."""
+    """Owns the socket to the server, which ends when the socket is closed."""
 
-    def __init__(self) -> None:
-        self._inherited = _what_children_inherit()
-        self._environment = dict(os.environ)
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(
+        self,
+        orders: socket.socket,
+        server: subprocess.Popen[bytes] | None,
+        environment: Mapping[str, str],
+        inherited: object,
+    ) -> None:
+        """``server``: its process, if it is a child of ours; owned too."""
+        self._socket = orders
+        self._server = server
+        self._environment = dict(environment)
+        self._inherited = inherited
+        atexit.register(self.close)
+
+    @classmethod
+    def execute(cls) -> Self:
+        """A server with an interpreter of its own."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             number = theirs.fileno()
             argv = [sys.executable, "-m", "tests.fork_server", str(number)]
-            self._server = subprocess.Popen(argv, pass_fds=[number], cwd=ROOT)
-        atexit.register(self.close)
+            server = subprocess.Popen(argv, pass_fds=[number], cwd=ROOT)
+        return cls(ours, server, os.environ, _what_children_inherit())
+
+    def fork(self) -> ForkServer:
+        """Another server, for a process that inherited this one: a fork of it."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            socket.send_fds(self._socket, [FORK], [theirs.fileno()])
+        return ForkServer(ours, None, self._environment, self._inherited)
 
     def close(self) -> None:
-        """End the server, not the gateways."""
+        """End the server, not what it has started."""
         self._socket.close()
-        self._server.wait()
+        if self._server is not None:
+            self._server.wait()
 
-    def can_start(self, argv: Sequence[str], environment: Mapping[str, str]) -> bool:
-        """Whether the gateway would be the same as with an interpreter of its own."""
+    def can_start(
+        self, argv: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]
+    ) -> bool:
+        """Whether the command would be the same as with an interpreter of its own."""
         changed = [
             name
             for name in environment.keys() | self._environment.keys()
@@ -111,16 +157,23 @@ class ForkServer:
         return (
             not any(name.startswith(READ_BY_THE_INTERPRETER) for name in changed)
             and self._inherited == _what_children_inherit()
+            and len(descriptors) <= MOST_DESCRIPTORS
             and len(_write_order(argv, environment)) < MOST_BYTES
         )
 
     def start(
-        self, argv: Sequence[str], environment: Mapping[str, str], output: IO[bytes]
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        output: IO[bytes],
+        errors: IO[bytes],
+        descriptors: Sequence[int],
     ) -> ForkedProcess:
-        """Start the console script ``argv[0]`` with its output to the caller's file."""
+        """As the function :func:`start`."""
         status_r, status_w = os.pipe()
         order = _write_order(argv, environment)
-        socket.send_fds(self._socket, [order], [output.fileno(), status_w])
+        passed = [output.fileno(), errors.fileno(), status_w, *descriptors]
+        socket.send_fds(self._socket, [order], passed)
         os.close(status_w)
         pid = int(self._socket.recv(32) or b"0")
         assert pid, "the fork server has ended"
@@ -131,16 +184,38 @@ _servers: dict[int, ForkServer] = {}
 """By the pid of their owner: a process that runs tests may be a fork of another."""
 
 
+def prepare() -> None:
+    """Have a server for this process, and for those that fork from it, which fork the server too.
+
+    They would import the program once each. Nothing where each command is to be executed.
+    """
+    if _is_wanted() and os.getpid() not in _servers:
+        inherited = _servers.get(os.getppid())
+        _servers[os.getpid()] = inherited.fork() if inherited else ForkServer.execute()
+
+
 def start(
-    argv: Sequence[str], environment: Mapping[str, str], output: IO[bytes]
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    output: IO[bytes],
+    errors: IO[bytes] | None = None,
+    descriptors: Sequence[int] = (),
 ) -> ForkedProcess | None:
-    """Start the console script ``argv[0]``; None where it needs an interpreter of its own."""
-    if os.environ.get("GATEWAY_TESTS_FORK") == "no":
+    """Start the console script ``argv[0]``; None where it needs an interpreter of its own.
+
+    Its output goes to the caller's file, and its errors too unless they have one of their own.
+    ``descriptors`` are its 3 and following, as a service manager hands them over: LISTEN_PID is
+    set to its pid (sd_listen_fds(3)).
+    """
+    prepare()
+    server = _servers.get(os.getpid())
+    if server is None or not server.can_start(argv, environment, descriptors):
         return None
-    if os.getpid() not in _servers:
-        _servers[os.getpid()] = ForkServer()
-    server = _servers[os.getpid()]
-    return server.start(argv, environment, output) if server.can_start(argv, environment) else None
+    return server.start(argv, environment, output, errors or output, descriptors)
+
+
+def _is_wanted() -> bool:
+    return os.environ.get("GATEWAY_TESTS_FORK") != "no"
 
 
 def _write_order(argv: Sequence[str], environment: Mapping[str, str]) -> bytes:
@@ -157,11 +232,18 @@ def _what_children_inherit() -> object:
 
 # -- the server -------------------------------------------------------------------------------
 
+FORK = b"fork"
+"""An order that comes with a socket: fork a server that takes orders from there."""
 
-def serve(orders: socket.socket) -> None:
-    """Fork a gateway for each order and answer with its pid; tell the exit code of each.
+ABOVE = 3 + MOST_DESCRIPTORS
+"""Numbers of descriptors that no child has at its start."""
 
-    Ends when nobody is left to give orders.
+
+def serve(orders: socket.socket) -> socket.socket | None:
+    """Fork a process for each order and answer with its pid; tell the exit code of each.
+
+    Returns None when nobody is left to give orders; in a fork that is to be a server, the socket
+    that its orders come from.
     """
     with selectors.DefaultSelector() as selector:
         selector.register(orders, selectors.EVENT_READ)
@@ -172,50 +254,73 @@ def serve(orders: socket.socket) -> None:
                     os.close(key.fd)
                     tell_exit_code(*key.data)
                     continue
-                order, fds, _, _ = socket.recv_fds(orders, MOST_BYTES, 2)
+                order, fds, _, _ = socket.recv_fds(orders, MOST_BYTES, 3 + MOST_DESCRIPTORS)
                 if not order:
-                    return
-                output, status_w = fds
+                    return None
                 pid = os.fork()
+                if not pid and order == FORK:
+                    orders.close()
+                    return socket.socket(fileno=fds[0])
                 if not pid:
-                    run_gateway(order, output)
-                os.close(output)
+                    run_command(order, fds)
+                status_w = None if order == FORK else fds.pop(2)
                 selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, status_w))
-                orders.send(b"%d" % pid)
+                for fd in fds:
+                    os.close(fd)
+                if order != FORK:
+                    orders.send(b"%d" % pid)
 
 
-def tell_exit_code(pid: int, status_w: int) -> None:
+def tell_exit_code(pid: int, status_w: int | None) -> None:
+    """``status_w``: None if nobody wants to know it."""
     _, status = os.waitpid(pid, 0)
+    if status_w is None:
+        return
     with contextlib.suppress(BrokenPipeError):
         os.write(status_w, b"%d" % os.waitstatus_to_exitcode(status))
     os.close(status_w)
 
 
-def run_gateway(order: bytes, output: int) -> NoReturn:
-    """This process is the gateway from now on; ends it as the console script does."""
+def run_command(order: bytes, fds: Sequence[int]) -> NoReturn:
+    """This process is the command from now on. ``fds``: output, errors, the status, and others.
+
+    Ends it without taking the interpreter apart, which takes as long as half of a start.
+    """
     argv, environment = json.loads(order)
+    output, errors, _, *others = fds
     null = os.open(os.devnull, os.O_RDONLY)
-    for fd, standard in ((null, 0), (output, 1), (output, 2)):
-        os.dup2(fd, standard)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, ABOVE) for fd in (null, output, errors, *others)]
+    for number, fd in enumerate(moved):
+        os.dup2(fd, number)
+    os.closerange(len(moved), os.sysconf("SC_OPEN_MAX"))
     os.environ.clear()
     os.environ.update(environment)
+    if "LISTEN_FDS" in environment:
+        os.environ["LISTEN_PID"] = str(os.getpid())
     sys.argv = argv
     sys.orig_argv = [sys.executable, *argv]
     sys.path[0] = str(Path(argv[0]).parent)
-    sys.exit(etcd_gateway.main())
+    code = 1
+    try:
+        code = etcd_gateway.main()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
 
 
 def main() -> None:
-    """What a gateway imports, and the title's place behind the arguments, before it is needed."""
-    import supervisor.cli.main
-    import supervisor.cli.start
-    import supervisor.master  # noqa: F401
-
+    """What a command imports, and the title's place behind the arguments, before it is needed."""
+    for name in IMPORTED:
+        importlib.import_module(name)
+    for package in ("gateway", "supervisor"):
+        records.complete_all(package)
     setproctitle.setproctitle("tests: fork server of gateways")
     gc.collect()
     gc.freeze()
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    orders: socket.socket | None = socket.socket(fileno=int(sys.argv[1]))
+    while orders is not None:
+        orders = serve(orders)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from supervisor.cli.admin_client import fetch_status
 from tests import fork_server
@@ -181,11 +181,24 @@ def run_command(
     *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 60.0
 ) -> subprocess.CompletedProcess[str]:
     """The ``etcd-gateway`` command with these arguments, run to its end."""
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        env=environment(env),
-        stdin=subprocess.DEVNULL,
-    )
+    argv = [*COMMAND, *arguments]
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = fork_server.start(argv, environment(env), output, errors) or subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            env=environment(env),
+        )
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        return subprocess.CompletedProcess(argv, code, _read_whole(output), _read_whole(errors))
+
+
+def _read_whole(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()

@@ -108,7 +108,7 @@ def _run(argv: list[str]) -> None:
 def test(environment: Environment, tests: Sequence[str], jobs: int, *, quick: bool) -> bool:
     """Run the tests; whether they passed. Their output is in a log beside the environment.
 
-    ``quick``: without those that are slow or need the machine for themselves.
+    ``quick``: without those that are slow or need a CPU for themselves.
     """
     began_at = time.monotonic()
     python = prepare(environment)
@@ -116,9 +116,9 @@ def test(environment: Environment, tests: Sequence[str], jobs: int, *, quick: bo
     variables = {**os.environ, "PATH": path, "GATEWAY_TESTS_FORK": "no"}
     side_by_side = ["tests.side_by_side", f"--jobs={jobs}"]
     if quick:
-        parts = [[*side_by_side, "-m", "not alone and not slow"]]
+        parts = [[*side_by_side, "-m", "not own_cpu and not slow"]]
     else:
-        parts = [[*side_by_side, "-m", "not alone"], ["pytest", "-q", "-m", "alone"]]
+        parts = [[*side_by_side, "-m", "not own_cpu"], ["pytest", "-q", "-m", "own_cpu"]]
     passed = True
     log = FOLDER / f"{environment.name}.log"
     with log.open("w") as output:

@@ -19,6 +19,8 @@ import coverage
 import pytest
 from _pytest.config import create_terminal_writer
 
+from tests import fork_server
+
 INDEX_BYTES = 2
 """Of a module's number in the queue, which is a pipe; 32,768 of them fit in (pipe(7))."""
 
@@ -46,6 +48,8 @@ class SuiteProcesses:
         modules = _by_module(session.items)
         queue_r = _make_queue(len(modules))
         session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+        if not all(item.get_closest_marker("unit") for item in session.items):
+            fork_server.prepare()
         try:
             for number in range(min(self._jobs, len(modules))):
                 fork = Fork(session, number, modules, queue_r)

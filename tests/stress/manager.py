@@ -16,6 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from gateway.descriptors import receive
+from tests import fork_server
+from tests.fork_server import ForkedProcess
+from tests.gateway import COMMAND
 from tests.support import wait_until
 
 LAUNCH = (
@@ -42,7 +45,7 @@ class Manager:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.bind(str(self.path))
         self.stored: list[tuple[str, int]] = []
-        self.main: subprocess.Popen[bytes] | None = None
+        self.main: subprocess.Popen[bytes] | ForkedProcess | None = None
         self.ready = False
         self.heard: list[str] = []
 
@@ -52,7 +55,7 @@ class Manager:
         self.until(lambda: self.ready or main.poll() is not None, self._patience_s)
         assert self.ready, f"it ended with {main.returncode}"
 
-    def launch(self) -> subprocess.Popen[bytes]:
+    def launch(self) -> subprocess.Popen[bytes] | ForkedProcess:
         """Start the main process with what is stored."""
         self.ready = False
         self._forget_dead()
@@ -62,6 +65,10 @@ class Manager:
             environ["LISTEN_FDS"] = str(len(fds))
             environ["LISTEN_FDNAMES"] = ":".join(name for name, _ in self.stored)
         with self.log.open("ab") as log:
+            if self.argv[0] == COMMAND[0]:
+                self.main = fork_server.start(self.argv, environ, log, descriptors=fds)
+                if self.main is not None:
+                    return self.main
             self.main = subprocess.Popen(
                 [sys.executable, "-c", LAUNCH, ",".join(map(str, fds)), *self.argv],
                 env=environ,

@@ -20,7 +20,7 @@ SEED = random.SystemRandom().randrange(1 << 32) if LONG else 1
 
 @needs_etcd
 @needs_namespaces
-@pytest.mark.slow
+@pytest.mark.slow(seconds=70)
 @pytest.mark.timeout(1500)
 def test_nothing_is_lost_whatever_happens(tmp_path: Path) -> None:
     """No byte, no acknowledged write, no client; and service is back after each disturbance."""

@@ -28,7 +28,7 @@ pytestmark = [
     only_long,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.skipif(shutil.which("debootstrap") is None, reason="needs debootstrap"),
-    pytest.mark.alone,
+    pytest.mark.own_cpu,
     pytest.mark.timeout(1800),
 ]
 

@@ -33,7 +33,7 @@ pytestmark = [
     only_long,
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
     pytest.mark.skipif(shutil.which("debootstrap") is None, reason="needs debootstrap"),
-    pytest.mark.alone,
+    pytest.mark.own_cpu,
     pytest.mark.timeout(1800),
 ]
 

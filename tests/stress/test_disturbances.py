@@ -25,7 +25,7 @@ SECONDS = 30.0 if LONG else 3.0
 RATE = 300.0
 
 needs_namespaces = pytest.mark.skipif(bool(why_no_field()), reason=why_no_field())
-pytestmark = [needs_namespaces, pytest.mark.timeout(300), pytest.mark.alone]
+pytestmark = [needs_namespaces, pytest.mark.timeout(300), pytest.mark.own_cpu]
 
 
 @pytest.fixture

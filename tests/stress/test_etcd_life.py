@@ -52,7 +52,7 @@ pytestmark = [
     needs_etcd,
     only_long,
     pytest.mark.timeout(1500),
-    pytest.mark.alone,
+    pytest.mark.own_cpu,
 ]
 
 

@@ -21,7 +21,7 @@ from tests.stress.test_disturbances import RATE, SECONDS, check, needs_namespace
 from tests.support import wait_until
 
 TIMES = 6 if LONG else 3
-pytestmark = [needs_namespaces, pytest.mark.timeout(300), pytest.mark.alone]
+pytestmark = [needs_namespaces, pytest.mark.timeout(300), pytest.mark.own_cpu]
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def soak(namespace: str, count: int, seed: int) -> tuple[Counter[str], Counter[s
     return driver.finished, Counter(line["end"] for line in lines if line["msg"] == "session")
 
 
-@pytest.mark.alone
+@pytest.mark.own_cpu
 @pytest.mark.timeout(1200)
 def test_thousands_of_sessions_at_a_time() -> None:
     """Each with random behaviour, on a wire of each MTU: nobody sees what did not happen."""

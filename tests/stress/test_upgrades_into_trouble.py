@@ -30,7 +30,7 @@ READY = "ready to proxy client requests"
 FAILED = ("upgrade failed, the old image goes on", "upgrade failed, the old workers go on")
 AFTER_EXEC = "import os\nif 'ETCD_GATEWAY_PREFLIGHT' not in os.environ:\n    raise OSError(5)"
 
-pytestmark = [needs_namespaces, pytest.mark.timeout(600)]
+pytestmark = [needs_namespaces, pytest.mark.timeout(600), pytest.mark.slow]
 
 
 class Troubled:

@@ -18,7 +18,7 @@ from tests.gateway import Gateway, running
 from tests.support import free_port, wait_until
 from tests.tls import Authority
 
-pytestmark = [needs_etcd, pytest.mark.timeout(300)]
+pytestmark = [needs_etcd, pytest.mark.timeout(300), pytest.mark.slow]
 
 by_release = pytest.mark.parametrize("release", TRIED)
 

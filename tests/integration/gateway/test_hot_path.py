@@ -48,7 +48,7 @@ BEATS, BEATS_PER_S = 60, 30
 """System calls of a kind that heartbeats, reports and keepalive may make meanwhile."""
 
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.own_cpu
 
 
 class Count:

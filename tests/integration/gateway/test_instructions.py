@@ -54,7 +54,7 @@ MOST_PER_MEGABYTE = 8.0
 pytestmark = [
     pytest.mark.skipif(VALGRIND is None or CONTROL is None, reason="needs valgrind's callgrind"),
     # Beside others the worker, fifty times slower than usual, seldom gets a batch in one piece.
-    pytest.mark.alone,
+    pytest.mark.own_cpu,
 ]
 
 

@@ -20,6 +20,8 @@ from tests.plane import Backend, Plane, reset
 from tests.support import wait_until
 from tests.wires import hosts, inside, ip, loopback
 
+pytestmark = pytest.mark.slow(seconds=6)
+
 TIMEOUT_S = 1.0
 SETTINGS = Settings(tcp_user_timeout_s=TIMEOUT_S, access_log=True)
 SLOW_S = 6 * TIMEOUT_S

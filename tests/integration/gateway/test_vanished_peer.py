@@ -25,6 +25,8 @@ from tests.servers import Server, serving
 from tests.support import wait_until
 from tests.wires import hosts, inside, ip, prefix
 
+pytestmark = pytest.mark.slow(seconds=8)
+
 NEAR, FAR = "10.77.0.1", "10.77.0.2"
 
 

@@ -20,7 +20,7 @@ from tests.servers import Server, serving
 from tests.support import free_port, wait_until
 
 # The servers are threads of the test and answer within the gateway's timeout only if they get CPU.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.own_cpu
 
 QUICK = (
     "--health-check=http", "--health-interval=300ms", "--health-timeout=300ms",
