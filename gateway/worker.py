@@ -262,12 +262,12 @@ class Worker:
                 self._cut_sessions()
         else:
             spread_s = min(self._sessions.settings.close_spread_s, drain.deadline_s / 4)
-            self._loop.call_later(drain.deadline_s - spread_s, self._on_last_call, drain, spread_s)
+            self._loop.call_later(drain.deadline_s - spread_s, self._begin_cuts, drain, spread_s)
             self._loop.call_later(drain.deadline_s, self._on_deadline, drain)
             self._ingress.end_if_empty()
 
-    def _on_last_call(self, drain: messages.Drain, spread_s: float) -> None:
-        """The deadline is near: begin to cut, so that the clients do not all come back at once."""
+    def _begin_cuts(self, drain: messages.Drain, spread_s: float) -> None:
+        """The deadline is near: cut a little earlier, so that not all clients come back at once."""
         if self._drain is drain and not self._finished:
             self._note_cuts_from_now_on()
             self._ingress.serve_no_more()

@@ -19,7 +19,7 @@ def puppet(start: WorkerStart) -> int:
     return Puppet(start).live()
 
 
-def stillborn(start: WorkerStart) -> int:
+def fails_at_start(start: WorkerStart) -> int:
     """A worker that dies before it is ready."""
     del start
     return 3

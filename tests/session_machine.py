@@ -30,7 +30,7 @@ MOST_INTO_TINY = 20_000
 
 SIZES = st.one_of(st.integers(1, 2000), st.integers(1, 200_000), st.just(900_000))
 SIDES = st.sampled_from(["client", "endpoint"])
-ROADS = ["direct", "direct", "direct", "refused first", "silent first", "nobody"]
+WAYS = ["direct", "direct", "direct", "refused first", "silent first", "nobody"]
 
 
 class Stage:
@@ -86,7 +86,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.stage.sequences += 1
 
     @initialize(
-        road=st.sampled_from(ROADS),
+        way=st.sampled_from(WAYS),
         early=st.sampled_from([0, 0, 1, 100, 65_536, 150_000]),
         then=st.sampled_from(["nothing", "nothing", "nothing", "end", "close", "reset"]),
         buffers=st.tuples(BUFFERS, BUFFERS, BUFFERS, BUFFERS),
@@ -94,7 +94,7 @@ class SessionMachine(RuleBasedStateMachine):
     )
     def connect(
         self,
-        road: str,
+        way: str,
         early: int,
         then: str,
         buffers: tuple[int, int, int, int],
@@ -108,7 +108,7 @@ class SessionMachine(RuleBasedStateMachine):
         plane.log.lines.clear()
         self.descriptors = descriptors()
         backend, hole = stage.backend.endpoint, stage.hole.endpoint
-        match road:
+        match way:
             case "direct":
                 stage.show(backend)
             case "refused first":
@@ -123,7 +123,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.session = session = LiveSession(sock)
         self.model = model = session.model
         self.tiny = {"client": buffers[3] == TINY, "endpoint": buffers[1] == TINY}
-        model.given_up = road == "nobody"
+        model.given_up = way == "nobody"
         if early:
             session.send(model.client, early)
         if then == "end":
@@ -219,7 +219,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule()
     def report(self) -> None:
-        """The counters are read, and the next bytes take the road that marks them."""
+        """The counters are read, and the next bytes take the path that marks them."""
         self.stage.plane.count()
 
     @precondition(lambda self: not self.model.given_up)

@@ -85,7 +85,7 @@ class Sessions:
         self._open: Callable[[Session, bool], None] = Session.open
         self._rules_of: tuple[tuple[str, ...], ...] = ((), ())
         """What the rules for clients were made of."""
-        self._choose_roads(settings)
+        self._choose_paths(settings)
         self._on_end = on_end
         self._on_dial_succeeded = on_dial_succeeded
         self._all: dict[Session, None] = {}
@@ -144,7 +144,7 @@ class Sessions:
         inactive with ``inactive`` if the settings say so, and those whose time on a draining
         endpoint is over with ``drained``.
         """
-        self._choose_roads(snapshot.settings)
+        self._choose_paths(snapshot.settings)
         self.settings = self._keepalive.settings = snapshot.settings
         self._kept = frozenset(endpoint.name for endpoint in snapshot.endpoints)
         closes = snapshot.settings.on_inactive == "close"
@@ -165,8 +165,8 @@ class Sessions:
         self._age.set(snapshot.settings.max_session_age_s)
         self.stalls.set(snapshot.settings.tcp_user_timeout_s)
 
-    def _choose_roads(self, settings: Settings) -> None:
-        """Choose the roads of new sessions here, so that what is off costs them nothing."""
+    def _choose_paths(self, settings: Settings) -> None:
+        """Choose the path of new sessions here, so that what is off costs them nothing."""
         rules_of = (settings.allow, settings.proxy_in)
         if rules_of != self._rules_of:  # a thousand networks take 6 ms
             self._rules_of = rules_of

@@ -237,7 +237,7 @@ class Session:
     def count_bytes(self) -> None:
         """Count what moved, and have the legs looked at that bytes were written to.
 
-        The legs' next bytes take the road that enters the session as dirty.
+        The legs' next bytes take the path that enters the session as dirty.
         """
         upstream = self.upstream
         if upstream is not None:

@@ -39,7 +39,7 @@ from supervisor.system import kernel_calls, limits
 from supervisor.system.connections import dial_as, find_foreign_source
 from supervisor.system.log import make_log
 from supervisor.system.unix_listener import file_id, listen_unix, remove_file, why_not_group
-from supervisor.workers.fork import Birth, Child, fork_workers
+from supervisor.workers.fork import Child, WorkerSpec, fork_workers
 
 LATE_MODULES = (
     *IMPORTS,
@@ -156,7 +156,7 @@ def _try_worker(config: Config, state: HandoverState) -> None:
     with inbox, other:
         (child,) = fork_workers(
             [
-                Birth(
+                WorkerSpec(
                     who=WorkerId(0, 1),
                     slots=1,
                     listen=(),

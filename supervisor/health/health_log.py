@@ -46,7 +46,7 @@ class HealthLog:
         else:
             self._log.info("endpoint no longer degraded", **log_fields(name))
 
-    def tell_puzzled(self, name: str, error: str) -> None:
+    def tell_undecided(self, name: str, error: str) -> None:
         """Its probes prove nothing, for a reason of this host's."""
         self._log.warn("cannot probe", **log_fields(name), error=error)
 

@@ -312,10 +312,10 @@ class Prober:
             self._host_failed(watch.found.name, result.error, quiet=watch.unreached)
         elif result.verdict is not Verdict.UNDECIDED:
             self._host_failures.reached(watch.found.name)
-        puzzled = result.verdict is Verdict.UNDECIDED and not moved
-        if puzzled and not watch.puzzled:
-            self._log.tell_puzzled(watch.found.name, result.error)
-        watch.puzzled = puzzled
+        undecided = result.verdict is Verdict.UNDECIDED and not moved
+        if undecided and not watch.undecided:
+            self._log.tell_undecided(watch.found.name, result.error)
+        watch.undecided = undecided
         self._took(watch, change)
         if news and change is None:
             self._on_change(watch.found.name, self._view(watch))

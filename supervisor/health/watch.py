@@ -23,8 +23,8 @@ class Watch:
     """One endpoint with a single address under observation, or one address, and its timer.
 
     ``dials`` and ``bytes_out``: what workers had counted when they last reported. ``degraded``:
-    what is wrong with it though it is healthy. ``puzzled``: the last probe was undecided, and that
-    was logged.
+    what is wrong with it though it is healthy. ``undecided``: the last probe was, and that was
+    logged.
     """
 
     found: Discovered
@@ -40,7 +40,7 @@ class Watch:
     bytes_out: int = 0
     memory: EtcdMemory = field(default_factory=EtcdMemory)
     degraded: str = ""
-    puzzled: bool = False
+    undecided: bool = False
     unreached: bool = False
     """One of several addresses that this host cannot dial at all, and never could."""
 

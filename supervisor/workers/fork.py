@@ -44,7 +44,7 @@ EXIT_WORKER_BUG = 70
 
 
 @dataclass(slots=True, kw_only=True)
-class Birth:
+class WorkerSpec:
     """What a new worker is started with; its pipe and control socket are made at the fork.
 
     The master owns ``listeners``, ``shared``, ``lent``, ``inbox`` and ``peers``; the child
@@ -131,26 +131,26 @@ class _Ends:
         os.close(self.room)
 
 
-def fork_workers(births: Sequence[Birth]) -> list[Child | OSError]:
+def fork_workers(specs: Sequence[WorkerSpec]) -> list[Child | OSError]:
     """Fork one worker each; returns in the master only. OSError: that one does not exist.
 
     All of them in one go: every page that the master writes to between two forks is one more page
     that the child forked in between has for itself (0.5 MB each when the channels were set up
     after each fork).
     """
-    ends = [_open_ends() for _ in births]
+    ends = [_open_ends() for _ in specs]
     # Blocked around the forks: a signal that came in between would reach the master's handlers
     # in the child. Listed here, once: asking for all 64 copies 0.1 MB in each child.
     handled = [number for number in signal.valid_signals() if callable(signal.getsignal(number))]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
     pids: list[int | OSError] = []
-    for birth, end in zip(births, ends, strict=True):
+    for spec, end in zip(specs, ends, strict=True):
         try:
             pids.append(os.fork() if isinstance(end, _Ends) else end)
         except OSError as error:
             pids.append(error)
         if pids[-1] == 0 and isinstance(end, _Ends):
-            _run_child(birth, end.pipe_r, end.control_child, handled)
+            _run_child(spec, end.pipe_r, end.control_child, handled)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return [_child_of(pid, end) for pid, end in zip(pids, ends, strict=True)]
 
@@ -194,38 +194,38 @@ def _child_of(pid: int | OSError, ends: _Ends | OSError) -> Child | OSError:
 
 
 def _run_child(
-    birth: Birth, pipe_r: int, control: socket.socket, handled: Sequence[signal.Signals]
+    spec: WorkerSpec, pipe_r: int, control: socket.socket, handled: Sequence[signal.Signals]
 ) -> NoReturn:
     """Run the child to its end; an exception never reaches the master's stack."""
     status = EXIT_WORKER_BUG
     try:
-        kept = [pipe_r, birth.scoreboard.fd, birth.inbox.fileno(), control.fileno()]
-        inherited = (*birth.listeners, *birth.shared, *birth.lent, *birth.peers.values())
+        kept = [pipe_r, spec.scoreboard.fd, spec.inbox.fileno(), control.fileno()]
+        inherited = (*spec.listeners, *spec.shared, *spec.lent, *spec.peers.values())
         kept += [sock.fileno() for sock in inherited]
         go_through_checklist(kept, handled)
-        status = birth.entry(
+        status = spec.entry(
             WorkerStart(
-                slot=birth.who.slot,
-                gen=birth.who.gen,
-                slots=birth.slots,
-                listen=birth.listen,
-                listeners=birth.listeners,
-                shared=birth.shared,
-                lent=birth.lent,
-                exclusive=birth.exclusive,
+                slot=spec.who.slot,
+                gen=spec.who.gen,
+                slots=spec.slots,
+                listen=spec.listen,
+                listeners=spec.listeners,
+                shared=spec.shared,
+                lent=spec.lent,
+                exclusive=spec.exclusive,
                 pipe_r=pipe_r,
                 control=control,
-                inbox=birth.inbox,
-                peers=birth.peers,
-                scoreboard=birth.scoreboard,
-                row=birth.row,
-                cpu=birth.cpu,
-                log=birth.make_log(birth.who),
-                title=birth.title,
+                inbox=spec.inbox,
+                peers=spec.peers,
+                scoreboard=spec.scoreboard,
+                row=spec.row,
+                cpu=spec.cpu,
+                log=spec.make_log(spec.who),
+                title=spec.title,
             )
         )
     except BaseException as error:  # noqa: BLE001 - the boundary of the process
-        _report_exception(birth, error, control)
+        _report_exception(spec, error, control)
     finally:
         os._exit(status)
 
@@ -265,9 +265,9 @@ def close_all_but(kept_fds: Sequence[int]) -> None:
                 os.close(int(name))
 
 
-def _report_exception(birth: Birth, error: BaseException, control: socket.socket) -> None:
+def _report_exception(spec: WorkerSpec, error: BaseException, control: socket.socket) -> None:
     """Have the master log it, with what it knows of the worker; if it is gone, say it ourselves."""
-    who = birth.who
+    who = spec.who
     reason = str(error) if isinstance(error, OSError) else repr(error)
     try:
         send(control, wire.encode(messages.Failed("start", reason)))

@@ -113,7 +113,7 @@ class WorkerHandles:
             control=child.control,
             on_message=lambda message, fds: self._hear(who, message, fds),
             on_lost=lambda reason: self.kill(who, reason),
-            on_broken=lambda reason: self.condemn(who, reason),
+            on_broken=lambda reason: self.on_protocol_error(who, reason),
             inherited=inherited,
         )
         # Only a heartbeat that is written from now on is a sign of life.
@@ -191,7 +191,7 @@ class WorkerHandles:
             level("killing worker", slot=who.slot, gen=who.gen, pid=handle.child.pid, why=reason)
             handle.child.kill()
 
-    def condemn(self, who: WorkerId, reason: str) -> None:
+    def on_protocol_error(self, who: WorkerId, reason: str) -> None:
         """The two ends disagree about the protocol: that is a bug, and the worker has to go."""
         if handle := self._handles.get(who):
             self._log.error("worker breaks the protocol", slot=who.slot, gen=who.gen, error=reason)

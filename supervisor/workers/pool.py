@@ -24,7 +24,7 @@ from supervisor.core.config import Config
 from supervisor.core.exit_codes import EXIT_CRASH_LOOP
 from supervisor.core.workers import commands, events
 from supervisor.core.workers.descriptor_names import Kind, compose_name
-from supervisor.core.workers.fleet import STILLBORN_MOST, TICK_S, Fleet, Phase
+from supervisor.core.workers.fleet import FAILED_STARTS_MOST, TICK_S, Fleet, Phase
 from supervisor.core.workers.slot import Limits
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import IllegalTransitionError
@@ -254,7 +254,7 @@ class WorkerPool:
                 try:
                     issued = self._fleet.step(event, self._loop.time())
                 except IllegalTransitionError as error:
-                    self._condemn(event, str(error))
+                    self._on_protocol_error(event, str(error))
                     continue
                 if any(isinstance(each, commands.Spawn | commands.Retire) for each in issued):
                     self._handlers.on_workers()
@@ -333,9 +333,9 @@ class WorkerPool:
     def _note_failure(self, text: str) -> None:
         self.failure = text
 
-    def _condemn(self, event: events.Event, reason: str) -> None:
+    def _on_protocol_error(self, event: events.Event, reason: str) -> None:
         if isinstance(event, events.WorkerReady):
-            self._handles.condemn(event.who, reason)
+            self._handles.on_protocol_error(event.who, reason)
 
     def _on_exit(self, who: WorkerId, handle: WorkerHandle) -> None:
         self.survey.forget(who)
@@ -351,7 +351,7 @@ class WorkerPool:
         if code == EXIT_CRASH_LOOP:
             self._log.error(
                 "giving up, workers keep dying before they are ready",
-                attempts=STILLBORN_MOST,
+                attempts=FAILED_STARTS_MOST,
                 error=self.failure,
             )
             self.failure = ""  # the log's last line has it

@@ -13,7 +13,7 @@ from gateway.core.records import dataclass
 from gateway.worker import WorkerStart
 from supervisor.core.workers import commands
 from supervisor.core.workers.worker_id import WorkerId
-from supervisor.workers.fork import Birth, Child, fork_workers
+from supervisor.workers.fork import Child, WorkerSpec, fork_workers
 from supervisor.workers.handles import WorkerHandles
 from supervisor.workers.scoreboard_rows import ScoreboardRows
 from supervisor.workers.slot_sockets import Sockets
@@ -81,20 +81,20 @@ class Spawner:
         for spawn in spawns:
             if spawn.reason != "start":
                 self.restarts[spawn.reason] += 1
-        births: list[Birth] = []
+        specs: list[WorkerSpec] = []
         forked: list[tuple[WorkerId, Child | OSError]] = []
         for spawn in spawns:
             try:
-                births.append(self._birth(spawn, slots=slots, pin=pin))
+                specs.append(self._spec_of(spawn, slots=slots, pin=pin))
             except OSError as error:
                 forked.append((spawn.who, error))
-        children = fork_workers(births)
-        return forked + [(birth.who, child) for birth, child in zip(births, children, strict=True)]
+        children = fork_workers(specs)
+        return forked + [(spec.who, child) for spec, child in zip(specs, children, strict=True)]
 
-    def _birth(self, spawn: commands.Spawn, *, slots: int, pin: bool) -> Birth:
+    def _spec_of(self, spawn: commands.Spawn, *, slots: int, pin: bool) -> WorkerSpec:
         who = spawn.who
         slot = self.sockets[who.slot]
-        return Birth(
+        return WorkerSpec(
             who=who,
             slots=max(slots, 1),
             listen=tcp_only(self.listen),

@@ -67,7 +67,7 @@ class WorkerMessages:
     def _on_bound(self, who: WorkerId, fds: list[int]) -> None:
         if self.sockets[who.slot].listeners or len(fds) != len(tcp_only(self.listen)):
             close_all(fds)
-            self.handles.condemn(who, f"Bound with {len(fds)} listeners, not expected")
+            self.handles.on_protocol_error(who, f"Bound with {len(fds)} listeners, not expected")
             return
         self.sockets.bind(who.slot, fds)
         self.feed(events.WorkerBound(who))

@@ -52,8 +52,8 @@ def disturb(world: World, event: Event) -> None:
         case Kind.PIPE_STALL if victim is not None:
             victim.channel.stalled_until = now + 2.0 * much
             world.disturb_for(2.0 * much + 0.5)
-        case Kind.STILLBORN:
-            world.lay_up("stillborn", 1 + which % 4)
+        case Kind.FAILED_START:
+            world.lay_up("fails_at_start", 1 + which % 4)
         case Kind.SLOW_START:
             world.slow_start_s = 5.0 * much**2
         case Kind.NO_FORK:

@@ -116,7 +116,7 @@ MISTAKES: dict[str, Mistake] = {
         Fleet, "_start", _start_without_release(Fleet._start),
     ),
     "workers that ended unseen are counted": (next_master, "after_crash", _with_all),
-    "a dead worker's counts are lost": (Totals, "_bury", _nothing),
+    "a dead worker's counts are lost": (Totals, "_add_dead", _nothing),
     "sessions are not limited": (Quota, "_has_place", _always),
     "nobody adopts": (Slot, "may_be_adopted", lambda *_: False),
     "another cluster is adopted by itself": (

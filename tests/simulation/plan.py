@@ -27,7 +27,7 @@ class Kind(enum.StrEnum):
     MASTER_LATE = "master gets no CPU"
     HOST_LATE = "whole host gets no CPU"
     PIPE_STALL = "worker does not read its pipe"
-    STILLBORN = "next workers die before they are ready"
+    FAILED_START = "next workers die before they are ready"
     SLOW_START = "next worker starts slowly"
     NO_FORK = "next forks fail"
     NO_ADOPTION = "no descriptor for the next adoptions"

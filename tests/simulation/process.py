@@ -100,10 +100,10 @@ class Process:
         else:
             call(*args)
 
-    def boot(self, *, stillborn: bool, descriptors: int) -> None:
+    def boot(self, *, fails_at_start: bool, descriptors: int) -> None:
         """The child's first steps: a row, the listeners, and the first sign of life."""
         world = self.world
-        if stillborn:
+        if fails_at_start:
             self.exit()
             return
         self.booted = True

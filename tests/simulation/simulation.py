@@ -231,9 +231,9 @@ class World:
         self.processes[process] = None
         wait_s = 0.02 + self.draw() * 0.03 + self.slow_start_s
         self.slow_start_s = 0.0
-        stillborn = self.take("stillborn") or hopeless
+        fails_at_start = self.take("fails_at_start") or hopeless
         descriptors = self.limits.pop() if self.limits else 0
-        process.soon(wait_s, _boot, process, stillborn, descriptors)
+        process.soon(wait_s, _boot, process, fails_at_start, descriptors)
         return process
 
     def bind(self, slot: int, listener: Listener) -> None:
@@ -459,8 +459,8 @@ class World:
         disturb(self, event)
 
 
-def _boot(process: Process, stillborn: bool, descriptors: int) -> None:
-    process.boot(stillborn=stillborn, descriptors=descriptors)
+def _boot(process: Process, fails_at_start: bool, descriptors: int) -> None:
+    process.boot(fails_at_start=fails_at_start, descriptors=descriptors)
 
 
 @dataclass(frozen=True, slots=True)

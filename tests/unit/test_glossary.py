@@ -35,6 +35,14 @@ RETIRED = {
     "leavers": "draining",
     "parked": "held back",
     "how-manieth": "which",
+    "road": "path",
+    "roads": "paths",
+    "stillborn": "failed start",
+    "condemn": "protocol error",
+    "bury": "add to the dead workers",
+    "birth": "spec",
+    "births": "specs",
+    "puzzled": "undecided",
 }
 """Words that were metaphors, with the standard term that took their place."""
 

@@ -69,7 +69,7 @@ class Totals:
         for name, before in worker.report.endpoints.items():
             now = report.endpoints.get(name)
             if now is None or _went_back(before, now):
-                self._bury(name, before)
+                self._add_dead(name, before)
                 worker.shed += before.sessions_total
         worker.report = report
 
@@ -83,7 +83,7 @@ class Totals:
             self._dead.add(worker.report)
             self._dead.add_cpu(slot, worker.report.cpu_s)
             for name, part in worker.report.endpoints.items():
-                self._bury(name, part)
+                self._add_dead(name, part)
 
     def expect(self, workers: Collection[WorkerId]) -> None:
         """These workers of a former master live, and may have sessions."""
@@ -193,7 +193,7 @@ class Totals:
             totals._living[each["slot"], each["gen"]] = worker
         return totals
 
-    def _bury(self, name: str, part: EndpointReport) -> None:
+    def _add_dead(self, name: str, part: EndpointReport) -> None:
         if self._known is None or name in self._known:
             self._dead.of(name).add(part)
         else:

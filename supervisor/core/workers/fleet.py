@@ -36,10 +36,10 @@ GAP_S = 0.25
 master stopped or starved), and the time is not held against the workers."""
 SHORT_LIFE_S = 1.0
 """A worker that ends this soon after Ready is respawned with backoff, as if it never was ready."""
-STILLBORN_MOST = 5
+FAILED_STARTS_MOST = 5
 """So many workers in a row that never became ready: exit 70, or an upgrade that failed."""
 UPGRADE_RETRY_S = 60.0
-"""Between two attempts to replace a former master's workers, after STILLBORN_MOST in a row."""
+"""Between two attempts to replace a former master's workers, after FAILED_STARTS_MOST in a row."""
 STOP_MARGIN_S = 1.0
 """KILL_MARGIN_S at a stop that does not wait for sessions."""
 SHUT_AFTER_S = 0.5
@@ -68,7 +68,7 @@ class Fleet:
         self._code = 0
         self._shut_at: float | None = None
         self._ever_ready = self._took_over = False
-        self._stillborn = 0
+        self._failed_starts = 0
         self._report_at = now
         self._last = now
         self._out: list[Command] = []
@@ -186,17 +186,17 @@ class Fleet:
         """Count the unexpected end of a worker and set when its slot is filled again."""
         if was is WorkerState.STARTING:
             slot.failures += 1
-            self._stillborn += 1
+            self._failed_starts += 1
         elif worker.ready_at is not None and now - worker.ready_at < SHORT_LIFE_S:
             slot.failures += 1
         else:
             slot.failures = 0
         slot.retry_at = now + backoff_s(slot.failures)
         if was is WorkerState.STARTING and not self._ever_ready:
-            self._on_stillborn(now)
+            self._on_failed_start(now)
 
-    def _on_stillborn(self, now: float) -> None:
-        if self._stillborn < STILLBORN_MOST:
+    def _on_failed_start(self, now: float) -> None:
+        if self._failed_starts < FAILED_STARTS_MOST:
             return
         if self._took_over:
             self._give_up_upgrade(now)

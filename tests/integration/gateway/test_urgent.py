@@ -1,4 +1,4 @@
-"""Urgent bytes: they travel in their place, on every road, in both directions."""
+"""Urgent bytes: they travel in their place, on every path, in both directions."""
 
 from __future__ import annotations
 

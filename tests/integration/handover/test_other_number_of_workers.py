@@ -14,7 +14,7 @@ from tests.integration.handover.test_record import Managed, count_ready
 
 pytestmark = pytest.mark.timeout(300)
 
-ROADS = ["upgrade", "crash", "restart"]
+WAYS = ["upgrade", "crash", "restart"]
 
 
 class Counted:
@@ -34,9 +34,9 @@ class Counted:
         assert self.manager.main is not None
         self.manager.main.send_signal(number)
 
-    def go(self, road: str) -> None:
+    def go(self, way: str) -> None:
         """The next master begins, and is ready."""
-        match road:
+        match way:
             case "upgrade":
                 self.manager.ready = False
                 self.signal(signal.SIGUSR2)
@@ -50,8 +50,8 @@ class Counted:
         self.managed.until(lambda status: count_ready(status) == workers)
 
 
-@pytest.mark.parametrize("road", ROADS)
-def test_another_number_is_taken_and_no_session_ends(tmp_path: Path, road: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_another_number_is_taken_and_no_session_ends(tmp_path: Path, way: str) -> None:
     """Whatever TTIN and TTOU had led to; without another number that stays, but for a restart."""
     with Backend(echo) as backend:
         gateway = Counted(tmp_path, backend.address)
@@ -62,11 +62,11 @@ def test_another_number_is_taken_and_no_session_ends(tmp_path: Path, road: str) 
                 assert session.recv(1) == b"a"
                 gateway.signal(signal.SIGTTIN)
                 gateway.has(3)
-                gateway.go(road)
-                gateway.has(2 if road == "restart" else 3)
+                gateway.go(way)
+                gateway.has(2 if way == "restart" else 3)
                 for workers in (1, 4):
                     gateway.want(workers)
-                    gateway.go(road)
+                    gateway.go(way)
                     gateway.has(workers)
                     assert all(echoes(gateway.managed.address, 10) for _ in range(8))
                 session.sendall(b"b")

@@ -123,8 +123,8 @@ def test_an_adopted_member_list_outlives_a_crash(tmp_path: Path) -> None:
 
 @needs_etcd
 @pytest.mark.slow
-@pytest.mark.parametrize("road", ["crash", "upgrade"])
-def test_the_member_list_outlives_a_dns_that_denies_everything(tmp_path: Path, road: str) -> None:
+@pytest.mark.parametrize("way", ["crash", "upgrade"])
+def test_the_member_list_outlives_a_dns_that_denies_everything(tmp_path: Path, way: str) -> None:
     """No endpoint is left, the master is replaced, and the names of the list are still followed."""
     with contextlib.ExitStack() as stack:
         ns = stack.enter_context(NameServer())
@@ -147,7 +147,7 @@ def test_the_member_list_outlives_a_dns_that_denies_everything(tmp_path: Path, r
         gateway.until(lambda status: len(used(status)) == 3)  # one under the seed's name
         ns.faults[""] = Fault.NXDOMAIN
         gateway.until(lambda status: used(status) == set())
-        if road == "crash":
+        if way == "crash":
             gateway.crash()
         else:
             assert gateway.manager.main is not None

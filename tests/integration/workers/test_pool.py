@@ -24,7 +24,7 @@ from supervisor.core.workers.worker_id import WorkerId
 from supervisor.workers.inherited import InheritedDescriptors
 from supervisor.workers.pool import Handlers, WorkerPool
 from tests.logbook import Logbook
-from tests.puppet import mute, puppet, stillborn
+from tests.puppet import fails_at_start, mute, puppet
 from tests.support import free_port
 
 
@@ -265,10 +265,10 @@ def test_renewal_keeps_sessions() -> None:
 
 
 def test_workers_that_never_get_ready_end_the_gateway() -> None:
-    """Five stillborn workers in a row: exit code 70."""
+    """Five workers in a row that end before they are ready: exit code 70."""
 
     async def play() -> None:
-        async with staged(2, stillborn) as stage:
+        async with staged(2, fails_at_start) as stage:
             await stage.until(lambda: stage.ended is not None)
             assert stage.ended == 70
 

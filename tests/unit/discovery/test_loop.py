@@ -1068,11 +1068,11 @@ class TestTlsGate:
 
         asyncio.run(main())
 
-    @pytest.mark.parametrize("road", ["refresh", "reload", "upgrade", "crash"])
+    @pytest.mark.parametrize("way", ["refresh", "reload", "upgrade", "crash"])
     def test_the_only_one_that_fails_its_check_is_not_used(
-        self, secure: Config, files: Files, ns: NameServer, authority: Authority, road: str
+        self, secure: Config, files: Files, ns: NameServer, authority: Authority, way: str
     ) -> None:
-        """By whatever road the check comes; at a fresh start the same ends the start."""
+        """By whatever way the check comes; at a fresh start the same ends the start."""
         server = Server(authority.context("test"))
         ns.set(PLAIN, "SRV", f"0 0 {server.port} n1.test.")
 
@@ -1080,7 +1080,7 @@ class TestTlsGate:
             async with started(secure, files) as f:
                 server.stop()
                 with Server(authority.context("wrong.test"), server.port):
-                    if road in ("upgrade", "crash"):
+                    if way in ("upgrade", "crash"):
                         after = Fixture(secure, files)
                         after.it.remember(f.it.view, found=f.told.lists[-1], tls_check=None)
                         starting = asyncio.create_task(after.start())
@@ -1091,7 +1091,7 @@ class TestTlsGate:
                         )
                         starting.cancel()
                         return
-                    if road == "refresh":
+                    if way == "refresh":
                         f.it.refresh()
                     else:
                         with pytest.raises(ReloadFailedError, match="Hostname mismatch"):
@@ -1100,9 +1100,9 @@ class TestTlsGate:
 
         asyncio.run(main())
 
-    @pytest.mark.parametrize("road", ["reload", "upgrade"])
+    @pytest.mark.parametrize("way", ["reload", "upgrade"])
     def test_one_that_comes_back_with_a_good_certificate_is_used_again(
-        self, secure: Config, files: Files, ns: NameServer, authority: Authority, road: str
+        self, secure: Config, files: Files, ns: NameServer, authority: Authority, way: str
     ) -> None:
         """After a check that left no endpoint the checks go on by themselves."""
         server = Server(authority.context("test"))
@@ -1113,7 +1113,7 @@ class TestTlsGate:
                 server.stop()
                 with Server(authority.context("wrong.test"), server.port):
                     f = before
-                    if road == "upgrade":
+                    if way == "upgrade":
                         f = Fixture(secure, files)
                         f.it.remember(before.it.view, found=before.told.lists[-1], tls_check=None)
                         starting = asyncio.create_task(f.start())
@@ -1123,7 +1123,7 @@ class TestTlsGate:
                     await until(lambda: f.told.lists and f.told.lists[-1] == ())
                 with Server(authority.context("test"), server.port):
                     await until(lambda: f.told.lists[-1] != ())
-                if road == "upgrade":
+                if way == "upgrade":
                     await starting
                     await f.it.close()
 

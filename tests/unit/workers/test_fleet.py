@@ -15,10 +15,10 @@ from gateway.core.messages import MAX_SLOTS
 from supervisor.core.workers import commands, events
 from supervisor.core.workers.adopters import ADOPT_RETRY_S
 from supervisor.core.workers.fleet import (
+    FAILED_STARTS_MOST,
     GAP_S,
     SHORT_LIFE_S,
     SHUT_AFTER_S,
-    STILLBORN_MOST,
     TICK_S,
     UPGRADE_RETRY_S,
     Fleet,
@@ -175,7 +175,7 @@ def test_a_kept_worker_that_cannot_be_replaced_is_no_failed_upgrade() -> None:
     play = Play(2, left)
     play.ticks(2 * SHORT_LIFE_S)
     play.do(events.WorkerExited(WorkerId(1, 3)))
-    for gen in range(4, 4 + 2 * STILLBORN_MOST):
+    for gen in range(4, 4 + 2 * FAILED_STARTS_MOST):
         assert play.fleet.find(WorkerId(1, gen)), "another one is tried"
         play.do(events.WorkerExited(WorkerId(1, gen)))
         play.ticks(backoff_s(99) + TICK_S)
@@ -211,7 +211,7 @@ def test_an_upgrade_whose_workers_die_leaves_the_old_ones() -> None:
     while commands.ReportUpgradeFailed() not in play.seen:
         died += let_die()
         play.ticks(TICK_S)
-    assert died in (STILLBORN_MOST, STILLBORN_MOST + 1)
+    assert died in (FAILED_STARTS_MOST, FAILED_STARTS_MOST + 1)
     let_die()
     play.seen.clear()
     play.ticks(UPGRADE_RETRY_S - 1.0)
@@ -234,7 +234,7 @@ def test_an_upgrade_whose_workers_die_leaves_the_old_ones() -> None:
 def test_an_upgrade_goes_back_also_if_all_old_workers_just_ended(by_upgrade: bool) -> None:
     """The old program can have workers again; at a restart the service manager starts anew."""
     play = Play(2, tuple(events.FormerSlot(slot, 1, bound=True) for slot in (0, 1)), by_upgrade)
-    for _ in range(STILLBORN_MOST):
+    for _ in range(FAILED_STARTS_MOST):
         for worker in [w for w in play.fleet.workers() if w.state is WorkerState.STARTING]:
             play.do(events.WorkerExited(worker.who))
         play.ticks(1.0)
@@ -267,7 +267,7 @@ def test_a_crash_loop_before_the_first_ready_ends_with_70() -> None:
         if play.fleet.phase is Phase.OVER:
             break
         play.ticks(2.0)
-    assert gen == STILLBORN_MOST
+    assert gen == FAILED_STARTS_MOST
     assert play.seen[-1] == commands.Finish(70)
 
 
@@ -275,9 +275,9 @@ def test_giving_up_kills_the_others() -> None:
     """The exit waits until every worker is reaped."""
     play = Play(2)
     play.do(events.WorkerBound(A))
-    for gen in range(1, STILLBORN_MOST + 1):
+    for gen in range(1, FAILED_STARTS_MOST + 1):
         issued = play.do(events.WorkerExited(WorkerId(1, gen)))
-        issued += play.ticks(1.0) if gen < STILLBORN_MOST else []
+        issued += play.ticks(1.0) if gen < FAILED_STARTS_MOST else []
     assert issued == [commands.Kill(A, "giving-up"), commands.ShutListeners()]
     assert play.do(events.WorkerExited(A)) == [commands.Finish(70)]
 

@@ -20,15 +20,15 @@ from gateway.core.address import HostPort
 from gateway.scoreboard import Scoreboard
 from gateway.worker import WorkerStart
 from supervisor.core.workers.worker_id import WorkerId
-from supervisor.workers.fork import Birth, Child, fork_workers
+from supervisor.workers.fork import Child, WorkerSpec, fork_workers
 from tests.logbook import Logbook
 
 
 def born(entry: Callable[[WorkerStart], int]) -> Child:
-    """A child that runs ``entry``; the master's side of its birth is closed."""
+    """A child that runs ``entry``; the master's side of it is closed."""
     scoreboard = Scoreboard()
     inbox, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    birth = Birth(
+    spec = WorkerSpec(
         who=WorkerId(2, 3),
         slots=4,
         listen=(HostPort("127.0.0.1", 1),),
@@ -44,7 +44,7 @@ def born(entry: Callable[[WorkerStart], int]) -> Child:
         entry=entry,
     )
     with inbox, other:
-        (child,) = fork_workers([birth])
+        (child,) = fork_workers([spec])
     assert isinstance(child, Child)
     scoreboard.close()
     return child
@@ -154,7 +154,7 @@ def test_no_descriptor_for_a_worker_leaves_nothing_open_and_no_process() -> None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     scoreboard = Scoreboard()
     inbox, other = socket.socketpair()
-    birth = Birth(
+    spec = WorkerSpec(
         who=WorkerId(0, 1),
         slots=1,
         listen=(),
@@ -178,7 +178,7 @@ def test_no_descriptor_for_a_worker_leaves_nothing_open_and_no_process() -> None
                 while True:
                     fillers.append(os.open(os.devnull, os.O_RDONLY))
             for _ in range(5):
-                (error,) = fork_workers([birth])
+                (error,) = fork_workers([spec])
                 assert "Too many open files" in str(error)
                 os.close(fillers.pop())
         finally:
@@ -194,15 +194,15 @@ REFUSED = """
 import os, socket, sys
 from gateway.scoreboard import Scoreboard
 from supervisor.core.workers.worker_id import WorkerId
-from supervisor.workers.fork import Birth, fork_workers
+from supervisor.workers.fork import WorkerSpec, fork_workers
 from tests.refused_calls import refuse
 inbox, other = socket.socketpair()
-birth = Birth(who=WorkerId(0, 1), slots=1, listen=(), listeners=(), exclusive=False, inbox=inbox,
-              peers={}, scoreboard=Scoreboard(), row=0, cpu=None, title="x", make_log=None,
-              entry=lambda _: 0)
+spec = WorkerSpec(who=WorkerId(0, 1), slots=1, listen=(), listeners=(), exclusive=False,
+                  inbox=inbox, peers={}, scoreboard=Scoreboard(), row=0, cpu=None, title="x",
+                  make_log=None, entry=lambda _: 0)
 before = len(os.listdir("/proc/self/fd"))
 refuse(int(sys.argv[1]), "pidfd_open")
-print(fork_workers([birth])[0])
+print(fork_workers([spec])[0])
 print(len(os.listdir("/proc/self/fd")) - before)
 print(open(f"/proc/self/task/{os.getpid()}/children").read() == "")
 """

@@ -1,4 +1,4 @@
-"""An endpoint that fails its TLS check, by each road that leads to a check: all of them agree."""
+"""An endpoint that fails its TLS check, by each way that leads to a check: all of them agree."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ def test_a_start_ends(site: Site) -> None:
     assert "Hostname mismatch" in done.stderr
 
 
-@pytest.mark.parametrize("road", [signal.SIGHUP, signal.SIGUSR2])
-def test_the_only_endpoint_goes_out_of_use(site: Site, road: signal.Signals) -> None:
+@pytest.mark.parametrize("way", [signal.SIGHUP, signal.SIGUSR2])
+def test_the_only_endpoint_goes_out_of_use(site: Site, way: signal.Signals) -> None:
     """By a reload and by an upgrade, and by the next one too; it comes back when it passes."""
     with served(site) as gateway:
         with site.serve("wrong.test"):
             for count in (1, 2):
-                gateway.signal(road)
-                if road is signal.SIGHUP:
+                gateway.signal(way)
+                if way is signal.SIGHUP:
                     error = gateway.wait_line("reload failed", count=count)["error"]
                     assert "Hostname mismatch" in error
                 else:
@@ -97,8 +97,8 @@ def test_the_only_endpoint_goes_out_of_use(site: Site, road: signal.Signals) -> 
             wait_until(lambda: site.used() == {site.endpoint}, 60)
 
 
-@pytest.mark.parametrize("road", [signal.SIGHUP, signal.SIGUSR2])
-def test_another_check_that_nobody_passes_is_not_taken(site: Site, road: signal.Signals) -> None:
+@pytest.mark.parametrize("way", [signal.SIGHUP, signal.SIGUSR2])
+def test_another_check_that_nobody_passes_is_not_taken(site: Site, way: signal.Signals) -> None:
     """A wrong CA file leaves the endpoint in use, as a wrong configuration does; so does none."""
     with served(site) as gateway, site.serve():
         for count, authority in enumerate((site.other, None), 1):
@@ -106,12 +106,12 @@ def test_another_check_that_nobody_passes_is_not_taken(site: Site, road: signal.
                 site.trust(authority)
             else:
                 site.config.write_text('trusted-ca-file = "/nonexistent/ca.pem"\n')
-            gateway.signal(road)
-            msg = "reload failed" if road is signal.SIGHUP else REFUSED
+            gateway.signal(way)
+            msg = "reload failed" if way is signal.SIGHUP else REFUSED
             error = gateway.wait_line(msg, 30, count=count)["error"]
             assert ("certificate" if authority else "/nonexistent/ca.pem") in error
             assert site.used() == {site.endpoint}
         site.trust(site.authority)
-        gateway.signal(road)
-        gateway.wait_line("reload complete" if road is signal.SIGHUP else "upgrading")
+        gateway.signal(way)
+        gateway.wait_line("reload complete" if way is signal.SIGHUP else "upgrading")
         wait_until(lambda: site.used() == {site.endpoint}, 20)
