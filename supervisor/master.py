@@ -20,6 +20,7 @@ from supervisor.admin.sockets import AdminError
 from supervisor.configuration import apply_configuration, log_configuration
 from supervisor.core.config import Config
 from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAGE
+from supervisor.core.reload_rules import FIXED, FIXED_FROM_THE_BEGINNING
 from supervisor.discovery.loop import DiscoveryLoop, NoEndpointsError
 from supervisor.discovery.resolution import BadTargetError
 from supervisor.endpoint_tracker import EndpointTracker
@@ -33,7 +34,7 @@ from supervisor.reloader import Reloader, Steps
 from supervisor.session_lister import SessionLister
 from supervisor.shutdown import Shutdown
 from supervisor.signal_actions import SignalActions
-from supervisor.startup import OLD_WORKERS_GO_ON, StartError, Startup
+from supervisor.startup import StartError, Startup
 from supervisor.system import limits
 from supervisor.system.patience import try_until_done
 from supervisor.system.signals import SignalWatch
@@ -115,7 +116,10 @@ class Master:
         parts.endpoints = self._make_endpoints()
         parts.discovery_loop = self._make_discovery_loop()
         parts.reloader = self._make_reloader()
-        parts.signals = SignalWatch(loop, SignalActions(parts, self._handover).act)
+        actions = SignalActions(
+            parts, self._handover, is_looking=lambda: self._startup.search.is_on
+        )
+        parts.signals = SignalWatch(loop, actions.act)
         parts.signals.start()
         if parts.signals.deaf:
             parts.log.warn("SIGTTIN and SIGTTOU are ignored", error=parts.signals.deaf)
@@ -170,7 +174,8 @@ class Master:
             Steps(
                 running=lambda: parts.config,
                 reread=self._reread,
-                resolve=parts.discovery_loop.reload,
+                fixed=lambda: FIXED_FROM_THE_BEGINNING if self._startup.search.is_on else FIXED,
+                resolve=self._resolve,
                 apply=lambda config: apply_configuration(parts, config),
                 on_begin=self._on_reload,
                 on_end=self._on_reloaded,
@@ -178,6 +183,13 @@ class Master:
             parts.log,
             view=parts.left.state.reload,
         )
+
+    async def _resolve(self, config: Config, on_taken: Callable[[], None]) -> None:
+        """Resolve the targets of a new configuration; a start that is not so far yet takes it."""
+        if self._startup.search.is_on:
+            await self._startup.search.go_on_with(config, on_taken)
+        else:
+            await self._parts.discovery_loop.reload(config, on_taken)
 
     def _make_handlers(self) -> Handlers:
         return Handlers(
@@ -255,7 +267,7 @@ class Master:
     async def _go_back(self, why: str) -> None:
         await self._parts.upgrade.go_back(self._parts.left.state, why)
         if not self._parts.shutdown.draining:
-            self._parts.log.error(OLD_WORKERS_GO_ON, error=why)
+            self._parts.log.error(upgrade.OLD_WORKERS_GO_ON, error=why)
 
     # -- what happens while it runs -----------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.core.log import Log
 from gateway.core.records import dataclass
@@ -21,7 +21,8 @@ from supervisor.system.connections import dial_as, find_foreign_source
 class Steps:
     """What a reload is made of; the master provides it.
 
-    ``running()`` is the configuration in use and ``reread()`` makes the new one.
+    ``running()`` is the configuration in use and ``reread()`` makes the new one, of which
+    ``fixed()`` names the fields that are not used.
     ``resolve(config, on_taken)`` returns when the new targets are resolved; it calls ``on_taken()``
     for a configuration that can be used, and for no other, before it makes new endpoints known.
     ``apply(config)`` uses the configuration. ``on_begin()`` and ``on_end(error)`` are called around
@@ -30,6 +31,7 @@ class Steps:
 
     running: Callable[[], Config]
     reread: Callable[[], Config]
+    fixed: Callable[[], Sequence[str]]
     resolve: Callable[[Config, Callable[[], None]], Awaitable[None]]
     apply: Callable[[Config], None]
     on_begin: Callable[[], None]
@@ -97,7 +99,8 @@ class Reloader:
         """Returns what went wrong, or None."""
         try:
             self._steps.on_begin()
-            config, needs_restart = keep_fixed(self._steps.running(), self._steps.reread())
+            steps = self._steps
+            config, needs_restart = keep_fixed(steps.running(), steps.reread(), steps.fixed())
             await self._resolve_and_apply(config)
         except (ConfigError, ReloadFailedError) as error:
             self._log.error("reload failed", error=str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 
 from gateway.core import messages
 from supervisor.core.admin.document import log_lines
@@ -13,11 +14,17 @@ from supervisor.system import limits
 
 
 class SignalActions:
-    """Sets the parts going; each signal is done with, or is a task, when :meth:`act` returns."""
+    """Sets the parts going; each signal is done with, or is a task, when :meth:`act` returns.
 
-    def __init__(self, parts: Parts, handover: MasterHandover) -> None:
+    ``is_looking()``: whether a start looks for its listen addresses.
+    """
+
+    def __init__(
+        self, parts: Parts, handover: MasterHandover, *, is_looking: Callable[[], bool]
+    ) -> None:
         self._parts = parts
         self._handover = handover
+        self._is_looking = is_looking
 
     def act(self, number: signal.Signals) -> None:
         """Do what the signal asks for; one that is not named here ends the gateway."""
@@ -47,7 +54,7 @@ class SignalActions:
         parts = self._parts
         if parts.shutdown.draining:
             parts.log.warn("no reload now", reason="draining")
-        elif parts.pool is not None or parts.discovery_loop.is_searching:
+        elif parts.pool is not None or self._is_looking() or parts.discovery_loop.is_searching:
             parts.reloader.ask()  # a start that finds nothing may have been given wrong names
         else:
             parts.log.info("the reload follows the start")

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 
 from gateway.core import messages
-from gateway.core.address import Address
 from gateway.process_title import set_title
 from supervisor.admin.lifecycle import PATIENCE_S
 from supervisor.admin.port_monitor import PortMonitor
 from supervisor.core.discovery.targets import describe_targets
 from supervisor.core.next_master import count_workers, find_own
 from supervisor.core.workers.worker_id import WorkerId
-from supervisor.discovery.listen_addresses import wait_for_listen
 from supervisor.discovery.loop import NoEndpointsError
 from supervisor.discovery.publication import STAYING
 from supervisor.discovery.resolution import BadTargetError
-from supervisor.handover.inherited_listen import find_listen, find_listen_after_restart
 from supervisor.handover.record import RECORD_NAME, open_record
+from supervisor.handover.upgrade import OLD_WORKERS_GO_ON
 from supervisor.interim_admin import KIND as INTERIM_KIND
+from supervisor.listen_search import ListenSearch
 from supervisor.master_handover import MasterHandover
 from supervisor.parts import Parts
 from supervisor.system import kernel_calls, limits
@@ -37,8 +35,6 @@ RETRY_S = 5.0
 
 UPGRADE_RETRY_S = 60.0
 """Until a start that failed beside the workers of a former master is gone on with."""
-
-OLD_WORKERS_GO_ON = "upgrade failed, the old workers go on"
 
 
 class StartError(Exception):
@@ -55,6 +51,7 @@ class Startup:
         self._parts = parts
         self._handover = handover
         self._handlers = handlers
+        self.search = ListenSearch(parts)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._orphans: OrphanReaper | None = None
 
@@ -87,9 +84,7 @@ class Startup:
         It may take as long as DNS does. Raises StartError, OSError, and as :meth:`follow`.
         """
         parts = self._parts
-        parts.left.fit(parts.config, parts.loop.time())
-        await self._wait_for_source()
-        parts.listen = await self._find_listen()
+        parts.listen = await self.search.find()
         set_title("master", ",".join(str(address) for address in parts.listen))
         slots = self._settle_size()
         state = parts.left.state
@@ -144,29 +139,6 @@ class Startup:
 
     def _open_admin(self) -> None:
         self._parts.tasks.start(self._parts.admin.open(), "admin")
-
-    async def _wait_for_source(self) -> None:
-        """Workers that can dial nobody do not take over from those of a former master.
-
-        Those of this very configuration can dial nobody either, and an upgrade has been tried.
-        """
-        parts = self._parts
-        while parts.left.replaces(parts.image):
-            if not (foreign := find_foreign_source(parts.config)):
-                return
-            parts.log.error(OLD_WORKERS_GO_ON, error=foreign)
-            await asyncio.sleep(RETRY_S)
-
-    async def _find_listen(self) -> tuple[Address, ...]:
-        """Listen addresses as literals. What is bound already does not depend on DNS."""
-        config, state = self._parts.config, self._parts.left.state
-        if state.listen and self._parts.left.restarted:
-            return await find_listen_after_restart(config, state, self._parts.log)
-        if state.listen:
-            return await find_listen(config, state)
-        return await wait_for_listen(
-            config.listen_addr, config.nameserver, self._parts.log, draw=random.randrange
-        )
 
     def _settle_size(self) -> int:
         """How many workers there are to be; the host's open files are shared out accordingly."""

@@ -37,8 +37,6 @@ def run(admin_addrs: Sequence[str]) -> int:
         return _fail(str(error))
     if before["state"] == "draining":
         return _fail("the gateway is draining and reloads no more")
-    if before["state"] == "starting" and not before["listen"]:
-        return _fail("the gateway is still looking for its listen addresses; restart it instead")
     pid = before["pid"]
     if not await_master(pid, UPGRADE_S):
         return _fail(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 from gateway.core.messages import Settings
 from supervisor.core.config import Config
@@ -19,10 +20,15 @@ FIXED = (
 )
 """Fields that only a restart or an upgrade changes: sockets and processes depend on them."""
 
+FIXED_FROM_THE_BEGINNING = ("admin_addr", "log_format", "config_file")
+"""Those of them that cannot change either while a start looks for its listen addresses."""
 
-def keep_fixed(running: Config, read: Config) -> tuple[Config, tuple[str, ...]]:
+
+def keep_fixed(
+    running: Config, read: Config, fixed: Sequence[str] = FIXED
+) -> tuple[Config, tuple[str, ...]]:
     """The configuration to use from now on, and the flags whose new value needs a restart."""
-    differing = [name for name in FIXED if getattr(running, name) != getattr(read, name)]
+    differing = [name for name in fixed if getattr(running, name) != getattr(read, name)]
     kept = {name: getattr(running, name) for name in differing}
     in_vain = tuple(flag_name(name) for name in differing)
     was = {each.flag: each for each in running.effective}

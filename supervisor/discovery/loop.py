@@ -168,6 +168,12 @@ class DiscoveryLoop:
         self._member_sync.remember(adopted, view.member_sync)
         self._publication.remember(view, adopted, found, source=source_of(self._config))
 
+    def begin_with(self, config: Config) -> None:
+        """Use another configuration; only before :meth:`start`."""
+        self._config = config
+        self._former_check = describe_tls_check(config)
+        self._member_sync.begin_with(config)
+
     async def start(self, listen: tuple[Address, ...]) -> None:
         """Resolve until endpoints are found and published; a task of the loop then goes on.
 

@@ -137,6 +137,10 @@ class MemberSync:
         if self._config.member_sync_s and self._task is None and not self._paused:
             self._task = asyncio.create_task(self._run(), name="member sync")
 
+    def begin_with(self, config: Config) -> None:
+        """Use another configuration; only before :meth:`start`."""
+        self._config = self._questions.config = config
+
     async def reconfigure(self, config: Config, *, same_targets: bool, ask: bool = True) -> None:
         """An operator reloaded: ask at once, and let another cluster be adopted.
 

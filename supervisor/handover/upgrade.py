@@ -22,6 +22,8 @@ from supervisor.system import signals
 
 FAILED = "upgrade failed, the old image goes on"
 
+OLD_WORKERS_GO_ON = "upgrade failed, the old workers go on"
+
 
 class Upgrade:
     """One upgrade at a time.

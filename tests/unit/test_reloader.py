@@ -8,6 +8,7 @@ from collections.abc import Callable
 from supervisor.core.admin.views import ReloadView
 from supervisor.core.config import Config
 from supervisor.core.config_error import ConfigError
+from supervisor.core.reload_rules import FIXED
 from supervisor.discovery.requests import ReloadFailedError
 from supervisor.reloader import Reloader, Steps
 from tests.logbook import Logbook
@@ -28,6 +29,7 @@ class Gateway:
             Steps(
                 running=Config,
                 reread=Config,
+                fixed=lambda: FIXED,
                 resolve=self.resolve,
                 apply=self.apply,
                 on_begin=self.begin,

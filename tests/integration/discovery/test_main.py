@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.cli import reload as reload_command
+from supervisor.cli.admin_client import fetch_status
 from tests.backends import Backend, greet
 from tests.clients import connect
 from tests.dns import Fault, NameServer
@@ -211,6 +213,27 @@ def test_sighup_gives_a_start_that_waits_other_targets(
         assert gateway.wait_line(READY)["endpoints"] == [right]
         assert greeting(gateway) == "b0"
         gateway.wait_line("member sync failed, endpoints stay as they were")
+
+
+def test_a_reload_gives_a_start_that_waits_other_listen_addresses(
+    ns: NameServer, backends: list[Backend], tmp_path: Path
+) -> None:
+    """Whatever is in the file is used; what can never be used changes nothing."""
+    config, admin = tmp_path / "gateway.toml", f"unix:{tmp_path}/admin"
+    ns.faults["typo.example.test"] = Fault.SERVFAIL
+    config.write_text('listen-addr = "typo.example.test:1"\n')
+    given = (f"--nameserver={ns.address}", f"--config-file={config}", f"--admin-addr={admin}")
+    with Gateway(*given, listen="") as gateway:
+        gateway.wait_line("listen address does not resolve yet, trying again")
+        config.write_text('listen-addr = "absent.example.test:1"\n')
+        gateway.signal(signal.SIGHUP)
+        assert "absent.example.test" in gateway.wait_line("reload failed")["error"]
+        right = f'endpoints = "{backends[0].address}"\nlisten-addr = "127.0.0.1:{gateway.port}"\n'
+        config.write_text(right)
+        wait_until(lambda: reload_command.run([admin]) == 0)
+        assert gateway.wait_line(READY)["endpoints"] == [backends[0].address]
+        assert greeting(gateway) == "b0"
+        assert fetch_status([admin])["configuration"]["listen-addr"]["source"] == "file"
 
 
 @pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.NXDOMAIN])
