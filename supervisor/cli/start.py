@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
+import signal
 from collections.abc import Mapping, Sequence
 
 from supervisor.cli import settings
@@ -15,6 +17,9 @@ from supervisor.cli.console import report
 from supervisor.core.config_error import ConfigError
 from supervisor.core.exit_codes import EXIT_USAGE
 from supervisor.core.flags import BY_NAME, FlagKind
+
+RETRY_S = 5.0
+"""After a crash, until a configuration that cannot be used is read again."""
 
 
 def read_plainly(arguments: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
@@ -34,14 +39,37 @@ def read_plainly(arguments: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
     return flags
 
 
+def _is_left_by_crash() -> bool:
+    """Whether workers of a master that crashed serve. They would end with the unit, whose next
+    start nobody asked for: it waits for what can be used, and an operator's start does not."""
+    from supervisor.handover import state
+
+    return state.is_left_by_crash(os.environ)
+
+
+def _wait_for_another_try() -> bool:
+    """False if a stop signal comes; HUP says that it is worth a try now."""
+    from supervisor.system.signals import STOP
+
+    report(f"the workers of the master that crashed go on; trying again in {RETRY_S:g} s")
+    got = signal.sigtimedwait((signal.SIGHUP, *STOP), RETRY_S)  # ``launch`` holds them
+    return got is None or got.si_signo == signal.SIGHUP
+
+
 def run(flags: Mapping[str, Sequence[str]]) -> int:
     """Run the gateway; its exit code, or that of wrong usage, of which one line is reported."""
     load = functools.partial(settings.load, flags)
-    try:
-        config = load()
-    except ConfigError as error:
-        report(str(error))
-        return EXIT_USAGE
+    while True:
+        try:
+            config = load()
+        except ConfigError as error:
+            report(str(error))
+            if not _is_left_by_crash():
+                return EXIT_USAGE
+            if not _wait_for_another_try():
+                return 0
+        else:
+            break
     from supervisor import master
 
     gc.freeze()  # what was imported is for good: no collection looks at it

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import field
 
 from gateway.core.records import dataclass
@@ -116,6 +116,14 @@ def take_over(environ: MutableMapping[str, str]) -> Inheritance:
     if stored := systemd.take_stored(environ):
         return _after_a_restart(stored)
     return Inheritance()
+
+
+def is_left_by_crash(environ: Mapping[str, str]) -> bool:
+    """Whether the service manager kept workers of a master that crashed; nothing is taken."""
+    stored = systemd.find_stored(environ)
+    records = [fd for name, fd in stored if name == RECORD_NAME]
+    serves = any(name.startswith("ctl.") for name, _ in stored)
+    return serves and bool(records) and read_state(records[0]).image is not None
 
 
 def _after_a_restart(stored: list[tuple[str, int]]) -> Inheritance:

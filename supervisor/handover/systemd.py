@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 from gateway.descriptors import NO_ROOM, close_all, send
 
@@ -28,17 +28,22 @@ def take_stored(environ: MutableMapping[str, str]) -> list[tuple[str, int]]:
 
     The caller owns them; they close on exec from now on. The variables are removed.
     """
-    pid = environ.pop("LISTEN_PID", "")
-    count = environ.pop("LISTEN_FDS", "")
-    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    named = find_stored(environ)
+    for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        environ.pop(variable, None)
+    for _, fd in named:
+        os.set_inheritable(fd, False)
+    return named
+
+
+def find_stored(environ: Mapping[str, str]) -> list[tuple[str, int]]:
+    """The same, which stay for :func:`take_stored`."""
+    pid, count = environ.get("LISTEN_PID", ""), environ.get("LISTEN_FDS", "")
     if pid != str(os.getpid()) or not count.isdecimal():
         return []
-    named = []
-    for index in range(int(count)):
-        fd = FIRST_FD + index
-        os.set_inheritable(fd, False)
-        named.append((names[index] if index < len(names) else "", fd))
-    return named
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    unnamed = [""] * (int(count) - len(names))
+    return list(zip([*names, *unnamed], range(FIRST_FD, FIRST_FD + int(count)), strict=False))
 
 
 def watchdog_interval_s(environ: MutableMapping[str, str]) -> float | None:

@@ -436,6 +436,31 @@ def test_an_upgrade_that_turns_handover_on_keeps_the_inboxes(tmp_path: Path) -> 
         assert all(echoes(gateway.address, 10) for _ in range(8))
 
 
+def test_a_crash_beside_a_file_that_cannot_be_used_ends_nothing(tmp_path: Path) -> None:
+    """A start that nobody asked for waits until the file is mended; one that is asked for ends."""
+    file = tmp_path / "gateway.toml"
+    file.write_text("")
+    with (
+        Backend(echo) as backend,
+        managed(
+            tmp_path, "--workers=1", f"--endpoints={backend.address}", f"--config-file={file}"
+        ) as gateway,
+    ):
+        manager = gateway.manager
+        manager.end_main(signal.SIGKILL)
+        file.write_text("trusted-ca-file = ")
+        main = manager.launch()
+        manager.until(lambda: "trying again" in manager.log.read_text())
+        assert echoes(gateway.address, 10)
+        file.write_text("")
+        main.send_signal(signal.SIGHUP)
+        manager.until(lambda: manager.ready)
+        assert echoes(gateway.address, 10)
+        manager.end_main(signal.SIGTERM)
+        file.write_text("trusted-ca-file = ")
+        assert manager.launch().wait(60) == 2
+
+
 def test_the_next_master_knows_how_the_last_reload_ended(tmp_path: Path) -> None:
     """Also if no endpoint changed with it."""
     config = tmp_path / "gateway.toml"
