@@ -84,4 +84,5 @@ def _parts(view: GatewayView) -> Iterator[_Part]:
     for describe in BY_ENDPOINT:
         for number, chunk in enumerate(chunks):
             yield _Part(describe(chunk, view.sums), continued=number > 0)
-    yield from map(_Part, ProcessCollector(registry=None).collect())
+    # Of the master, also where another process answers while it executes its next image.
+    yield from map(_Part, ProcessCollector(pid=lambda: view.pid, registry=None).collect())

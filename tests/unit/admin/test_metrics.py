@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -126,7 +127,7 @@ def view(endpoints: int = 2) -> GatewayView:
     more = tuple(EndpointView(endpoint=f"e{i}.test:1") for i in range(endpoints - 2))
     return GatewayView(
         version="1.0.0",
-        pid=1,
+        pid=os.getpid(),
         started_at=0.0,
         uptime_s=1.0,
         started=True,
@@ -207,6 +208,16 @@ def test_every_metric_of_the_contract_is_there_with_its_labels() -> None:
     assert ours == CONTRACT
     assert "process_cpu_seconds_total" in found
     assert "process_open_fds" in found
+
+
+def test_what_is_said_of_the_process_is_said_of_the_master() -> None:
+    """Also by the process that answers during an upgrade; else counters would go back there."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as master:
+        ours, its = (
+            samples(page(dataclasses.replace(view(), pid=pid))) for pid in (os.getpid(), master.pid)
+        )
+    started = ("process_start_time_seconds", frozenset[tuple[str, str]]())
+    assert its[started] > ours[started]
 
 
 def test_every_metric_is_documented() -> None:
