@@ -11,6 +11,3 @@ class WorkerId:
 
     slot: int
     gen: int
-
-    def __lt__(self, other: WorkerId) -> bool:
-        return (self.slot, self.gen) < (other.slot, other.gen)
