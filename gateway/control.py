@@ -1,7 +1,7 @@
 """The worker's end of the channel: commands come down, reports and evidence go up.
 
-Down the pipe come snapshots, loads and the order to drain; down the control socket come the
-messages that carry descriptors or concern them. Everything up goes through the control socket.
+Down the pipe come snapshots, loads and most commands; down the control socket come the messages
+that carry descriptors or concern them. Everything up goes through the control socket.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from gateway.ingress.accept_rate import AcceptRate
 from gateway.ingress.acceptor import Acceptor
 from gateway.ingress.freed_places import FreedPlaces
 from gateway.ingress.handoff import STALE_NS, Handoff
+from gateway.ingress.inbox import Inbox
 from gateway.ingress.listener_set import ListenerSet
 from gateway.ingress.open_files import count_open_files
 from gateway.ingress.quota import Quota
@@ -34,8 +35,6 @@ from gateway.unix import UNIX_PEER, is_unix_socket
 
 LOOK_AGAIN_S = 0.005
 """How often a worker that is empty at a stop looks whether the others have heard of it."""
-
-LOST = "no descriptor was left for a client that another worker handed over"
 
 
 class Ingress:
@@ -72,7 +71,6 @@ class Ingress:
         self._log = log
         self._row = row
         self._slot = slot
-        self._inbox = inbox
         self._on_empty = on_empty
         self._freed = FreedPlaces(poller, log, self._give_place_away)
         self._handoff = Handoff(scoreboard, row=row, slot=slot, inbox=inbox, peers=peers)
@@ -88,6 +86,15 @@ class Ingress:
             in_flight=self._handoff.in_flight,
             reclaim=sessions.relay.pipes.close_spare,
             close_client=_turn_away,
+        )
+        self._inbox = Inbox(
+            loop,
+            inbox,
+            self._handoff,
+            self._quota,
+            log,
+            on_place=self._use_places,
+            on_change=self._on_inbox_change,
         )
         self._acceptor = Acceptor(
             loop,
@@ -108,18 +115,12 @@ class Ingress:
         )
         self._rate: AcceptRate | None = None
         self._knows_endpoints = False
-        self._reading_inbox = False
         self._leaving = False
         self._left = False
         self._all_leave = False
         """Nobody else will take who is in flight to us when this process has ended."""
         self._look_again = Timer(loop, self.end_if_empty)
         self._ended = 0
-        self._inbox_full = False
-        """Clients may wait in the inbox, because there were descriptors for no more of them."""
-        self._received = 0
-        """Clients that came through the inbox and are not served yet."""
-        self._emptying_inbox = False
         scoreboard.enter(row, os.getpid())
 
     @property
@@ -174,7 +175,7 @@ class Ingress:
 
         A worker that has not heard of a stop yet may be handing over a client to us.
         """
-        if not self._left or not self.empty or self._emptying_inbox:
+        if not self._left or not self.empty or self._inbox.serving:
             return
         since_ns = time.monotonic_ns() - STALE_NS
         if self._all_leave and self._scoreboard.any_accepting(since_ns, beside=self._row):
@@ -275,15 +276,15 @@ class Ingress:
         self._publish_sessions()
         slot = self._quota.next_in_line(time.monotonic_ns()) if self._quota.max_sessions else None
         if slot is None or not self._handoff.offer_place(slot):
-            if self._inbox_full:
-                self._go_on_with_inbox()
+            if self._inbox.full:
+                self._inbox.go_on()
             self._acceptor.recheck()
             if self._quota.held_back:
                 self._quota.serve_held_back()
         self.end_if_empty()
 
     def _publish_sessions(self) -> None:
-        sessions = self._counters.sessions + self._freed.waiting + self._received
+        sessions = self._counters.sessions + self._freed.waiting + self._inbox.received
         self._scoreboard.set_sessions(self._row, sessions)
 
     # -- the slot, its inbox and the other slots --------------------------------------------
@@ -299,8 +300,9 @@ class Ingress:
         self._publish_sessions()
         self._handoff.tick(self._ended, interval_s)
         self._ended = 0
-        if self._inbox_full:
-            self._go_on_with_inbox()
+        if self._inbox.full:
+            self._inbox.go_on()
+            self.end_if_empty()
         elif self._left:  # a worker that had not seen yet that we leave may have sent us one
             self._empty_inbox()
         if self._quota.max_sessions:  # places that nobody offered us, and new clients
@@ -317,56 +319,19 @@ class Ingress:
         kernel's queue. The successor in our slot reads the same inbox, and whatever waits.
         """
         short = self._acceptor.pause_reason not in (None, PauseReason.LIMIT)
-        taking = self._knows_endpoints and not self._leaving and not short and not self._inbox_full
+        taking = self._knows_endpoints and not self._leaving and not short and not self._inbox.full
         self._scoreboard.set_accepting(self._row, taking)
-        taking = taking and not self._handoff.cut_off  # else its end would wake us for ever
-        if taking and not self._reading_inbox:
-            self._loop.add_reader(self._inbox, self._on_inbox)
-        elif self._reading_inbox and not taking:
-            self._loop.remove_reader(self._inbox)
-        self._reading_inbox = taking
+        self._inbox.watch(taking)
 
-    def _on_inbox(self) -> None:
-        room = self._quota.room_by_descriptors()
-        clients, offered = self._handoff.receive(room)
-        self._received = len(clients)
-        self._emptying_inbox = True
-        try:
-            for fd in clients:
-                os.set_blocking(fd, False)
-                self._received -= 1
-                self._quota.admit(fd)
-        finally:
-            self._emptying_inbox = False
-        if self._handoff.lost:
-            self._log.error("clients lost", sessions=self._handoff.lost, error=LOST)
-            self._handoff.lost = 0
-        was_full, self._inbox_full = self._inbox_full, len(clients) == room or self._handoff.short
-        if self._inbox_full:
+    def _on_inbox_change(self) -> None:
+        if self._inbox.full:
             self._acceptor.pause(PauseReason.DESCRIPTORS)
-        if self._inbox_full or was_full or self._handoff.cut_off:
-            self._update_taking()
-        if offered:
-            self._use_places()
-
-    def _go_on_with_inbox(self) -> None:
-        """Take those who wait there as soon as there is room, before the kernel's queue does.
-
-        They came earlier, and have been accepted once already. A session that ends at once makes
-        room as well: it comes back here, and the loop of the first call goes on.
-        """
-        if self._emptying_inbox:
-            return
-        while self._inbox_full and self._quota.room_by_descriptors():
-            self._on_inbox()
-            if self._handoff.short:  # the room is one by the count only
-                break
-        self.end_if_empty()
+        self._update_taking()
 
     def _empty_inbox(self) -> None:
         """Take who is in flight to us, unless another worker of the slot does."""
         if self._knows_endpoints and not self._scoreboard.has_taker(self._slot, beside=self._row):
-            self._on_inbox()
+            self._inbox.take()
 
     def _use_places(self) -> None:
         """Give a free place to a client held back here, else to one in the kernel's queue."""
