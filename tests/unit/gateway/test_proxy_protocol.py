@@ -22,7 +22,7 @@ from gateway.core.proxy_protocol import (
     write_own,
 )
 from gateway.core.proxy_tlvs import Tlv, crc32c
-from gateway.core.socket_address import SocketAddress
+from gateway.core.socket_address import SocketAddress, host_of
 
 V4 = Route(("192.168.0.1", 56324), ("192.168.0.11", 443))
 V6 = Route(("2001:db8::1", 56324), ("2001:db8::11", 443))
@@ -58,6 +58,22 @@ def with_sum(command: int, family: int, addresses: bytes, others: bytes = b"") -
     blank = v2(command, family, addresses + tlv(3, bytes(4)) + others)
     at = 16 + len(addresses) + 3
     return blank[:at] + crc32c(blank).to_bytes(4, "big") + blank[at + 4 :]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        v2(0x21, 0x21, MAPPED_BLOCK),
+        b"PROXY TCP6 ::ffff:1.2.3.4 ::1 1 2\r\n",
+        b"PROXY TCP6 ::ffff:102:304 ::1 1 2\r\n",
+    ],
+)
+def test_a_client_of_an_ipv4_mapped_address_is_an_ipv4_client(header: bytes) -> None:
+    """However the header spells it: --allow and the log know it by its IPv4 address."""
+    read = read_header(header)
+    assert isinstance(read, Header)
+    assert read.route is not None
+    assert host_of(read.route.source) == "1.2.3.4"
 
 
 def test_the_example_of_the_specification() -> None:
