@@ -83,6 +83,9 @@ class Acceptor:
         self._on_pause = on_pause
         self._on_resume = on_resume
         self._watchers: dict[int, ListenerWatcher] = {}
+        """In the order in which they are asked when clients have waited."""
+        self._served: ListenerWatcher | None = None
+        """Where the last client came from."""
         self._resting: set[ListenerWatcher] = set()
         """Those that do not listen just now, and are not polled for a while."""
         self._resume_timer: asyncio.TimerHandle | None = None
@@ -137,6 +140,7 @@ class Acceptor:
                 # else that client left already, or its network did (man 2 accept)
             else:
                 os.set_blocking(fd, False)
+                self._served = watcher
                 on_client(fd, peer)
                 room = 0 if quota.shared else room - 1
             if monotonic() >= until:
@@ -174,7 +178,11 @@ class Acceptor:
         self.recheck()
 
     def _resume(self) -> None:
+        """The one that was served last is the last to be asked: the room may be for one client."""
         self.pause_reason = None
+        served = self._served.sock.fileno() if self._served is not None else -1
+        if served in self._watchers:
+            self._watchers[served] = self._watchers.pop(served)
         for fd, watcher in self._watchers.items():
             if watcher not in self._resting:
                 self.poller.add(fd, watcher, select.EPOLLIN)

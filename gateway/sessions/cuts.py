@@ -19,6 +19,9 @@ from gateway.sessions.timer import Timer
 STEP_S = 0.02
 """How often the scheduled cuts are looked at while there are any."""
 
+AT_ONCE = 64
+"""Sessions cut before the others have their turn: about 3 ms."""
+
 
 class ScheduledCuts:
     """Borrows the sessions until their cut, or until :meth:`forget`."""
@@ -60,11 +63,15 @@ class ScheduledCuts:
             self._timer.start(STEP_S)
 
     def _cut_due(self) -> None:
+        """Cut those whose time has come, AT_ONCE of them before the loop goes on."""
         now = monotonic()
-        for session, (at, end) in tuple(self._scheduled.items()):
-            if at <= now:
-                session.cut(end)
-        self._start()
+        due = [(session, end) for session, (at, end) in self._scheduled.items() if at <= now]
+        for session, end in due[:AT_ONCE]:
+            session.cut(end)
+        if len(due) > AT_ONCE:
+            self._timer.start(0.0)
+        else:
+            self._start()
 
     def _draw(self, now: float) -> float:
         """The instant of one cut."""

@@ -246,6 +246,33 @@ def test_listeners_share_the_time_of_a_batch(monkeypatch: pytest.MonkeyPatch) ->
         second.close()
 
 
+def test_places_go_to_all_listeners_in_turn() -> None:
+    """A crowd at one address keeps nobody away from another one, of ours or of a slot adopted."""
+    with Backend() as backend, Plane(backend.endpoint, limit=1) as plane:
+        address = HostPort("127.0.0.1", free_port())
+        second = open_listener(address, exclusive=True)
+        plane.ask(lambda: plane.acceptor.add(second))
+        with plane.connect() as first, backend.accept():
+            crowd = [plane.connect() for _ in range(4)]
+            alone = connect((address.host, address.port))
+            for client in crowd:
+                client.sendall(b"c")
+            alone.sendall(b"a")
+            wait_until(lambda: plane.pauses)
+            reset(first)
+        served = b""
+        for _ in range(5):
+            server = backend.accept()
+            served += server.recv(1)
+            reset(server)
+        assert b"a" in served[:2]
+        for client in (*crowd, alone):
+            client.close()
+        wait_until(lambda: plane.counters.sessions == 0)
+        plane.ask(lambda: plane.acceptor.remove(second))
+        second.close()
+
+
 def destroy_listeners(port: int) -> bool:
     """What ``ss -K`` does to them; False: the kernel or our rights do not allow it."""
     if shutil.which("ss") is None:

@@ -23,7 +23,7 @@ from gateway.core.counters import DialResult, End
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings
 from gateway.poller import STREAM, Watcher
-from gateway.sessions import age
+from gateway.sessions import age, cuts, idle
 from gateway.sessions.dial import Attempt
 from gateway.sessions.leg import Leg
 from gateway.tcp import is_connected
@@ -755,6 +755,48 @@ def test_rebalancing_spares_who_waits(busy: str, monkeypatch: pytest.MonkeyPatch
                 with pytest.raises(ConnectionResetError):
                     idle.recv(1)
             assert plane.counters.ended == {"rebalance": 1}
+
+
+def test_many_idle_sessions_are_cut_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others have their turn in between, and whoever sends something meanwhile is spared."""
+    monkeypatch.setattr(idle, "AT_ONCE", 1)
+    with Backend() as backend, Plane(backend.endpoint) as plane, contextlib.ExitStack() as stack:
+        plane.apply(backend.endpoint, settings=Settings(idle_timeout_s=3600.0))
+        for _ in range(3):
+            stack.enter_context(plane.connect())
+            stack.enter_context(backend.accept())
+
+        def be_idle_at_once() -> None:
+            timeout = plane.sessions._idle_timeout
+            timeout._timer.stop()
+            for session in plane.sessions.all():
+                session.moved_at -= 3600.0
+            timeout._look()
+            assert plane.counters.ended == {"idle": 1}
+            next(iter(plane.sessions.all())).client.moved += 1
+
+        plane.ask(be_idle_at_once)
+        wait_until(lambda: not plane.ask(lambda: plane.sessions._idle_timeout._idle))
+        assert plane.counters.ended == {"idle": 2}
+
+
+def test_many_sessions_that_go_together_are_cut_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --close-spread, too, others have their turn in between."""
+    monkeypatch.setattr(cuts, "AT_ONCE", 1)
+    with Backend() as backend, Plane(backend.endpoint) as plane, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(plane.connect())
+            stack.enter_context(backend.accept())
+
+        def cut_at_once() -> None:
+            plane.sessions.cut_over(0.0, End.DRAINED)
+            scheduled = plane.sessions._cuts
+            scheduled._timer.stop()
+            scheduled._cut_due()
+            assert plane.counters.ended == {"drained": 1}
+
+        plane.ask(cut_at_once)
+        wait_until(lambda: plane.counters.ended == {"drained": 3})
 
 
 def test_a_worker_that_was_stopped_takes_nobody_for_idle() -> None:
