@@ -113,14 +113,24 @@ def _fork(
         pid = os.fork()
         if pid == 0:
             _run_child(sockets, view, log, names, alive_r, handled)
-        pidfd = os.pidfd_open(pid)
+        pidfd = _watch(pid)
     except OSError:
-        os.close(alive_w)  # a child that was born ends by that
+        os.close(alive_w)
         return None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(alive_r)
     return _Process(pidfd, alive_w)
+
+
+def _watch(pid: int) -> int:
+    """A pidfd of the child. OSError: there is none, and the child is gone."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)  # it was forked a moment ago and has accepted nobody
+        raise
 
 
 def _run_child(

@@ -194,6 +194,7 @@ REFUSED = """
 import os, socket, sys
 from gateway.scoreboard import Scoreboard
 from supervisor.core.workers.worker_id import WorkerId
+from supervisor.interim_admin import InterimAdmin
 from supervisor.workers.fork import WorkerSpec, fork_workers
 from tests.refused_calls import refuse
 inbox, other = socket.socketpair()
@@ -203,6 +204,9 @@ spec = WorkerSpec(who=WorkerId(0, 1), slots=1, listen=(), listeners=(), exclusiv
 before = len(os.listdir("/proc/self/fd"))
 refuse(int(sys.argv[1]), "pidfd_open")
 print(fork_workers([spec])[0])
+interim_admin = InterimAdmin()
+interim_admin.start((), None, None, names=())
+print(interim_admin.named_descriptors())
 print(len(os.listdir("/proc/self/fd")) - before)
 print(open(f"/proc/self/task/{os.getpid()}/children").read() == "")
 """
@@ -212,14 +216,17 @@ print(open(f"/proc/self/task/{os.getpid()}/children").read() == "")
     ("code", "text"), [(1, "Operation not permitted"), (38, "not implemented")]
 )
 def test_a_child_that_cannot_be_watched_is_not_left_behind(code: int, text: str) -> None:
-    """pidfd_open refused after the fork: no child, no descriptor stays, the call is named."""
+    """pidfd_open refused after the fork: no child, no descriptor stays, the call is named.
+
+    Neither of a worker, nor of the process that answers at the admin address during an upgrade.
+    """
     done = subprocess.run(
         [sys.executable, "-c", REFUSED, str(code)], capture_output=True, text=True, timeout=120
     )
-    error, opened, childless = done.stdout.splitlines()
+    error, interim_admin, opened, childless = done.stdout.splitlines()
     assert "pidfd_open" in error
     assert text in error
-    assert (opened, childless) == ("0", "True")
+    assert (interim_admin, opened, childless) == ("{}", "0", "True")
 
 
 def _children() -> str:
