@@ -37,7 +37,7 @@ from supervisor.signal_actions import SignalActions
 from supervisor.startup import StartError, Startup
 from supervisor.system import limits
 from supervisor.system.patience import try_until_done
-from supervisor.system.signals import SignalWatch
+from supervisor.system.signals import STOP, SignalWatch
 from supervisor.system.tasks import Tasks, make_loop
 from supervisor.upkeep import Upkeep
 from supervisor.workers.pool import Handlers
@@ -120,7 +120,8 @@ class Master:
             parts, self._handover, is_looking=lambda: self._startup.search.is_on
         )
         parts.signals = SignalWatch(loop, actions.act)
-        parts.signals.start()
+        # Workers of the image before serve. Until they are ours to drain, a stop would only end us.
+        parts.signals.start(waiting=STOP if parts.left.goes_back else ())
         if parts.signals.deaf:
             parts.log.warn("SIGTTIN and SIGTTOU are ignored", error=parts.signals.deaf)
         parts.upgrade = upgrade.Upgrade(

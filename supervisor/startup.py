@@ -33,6 +33,10 @@ from supervisor.workers.pool import Handlers, WorkerPool
 RETRY_S = 5.0
 """With endpoints taken over from the image before us, unusable targets are tried again."""
 
+STOP_WAITS_S = 5.0
+"""The longest that a stop waits until the image has workers to drain, which it mostly has at once.
+A start that waits for something has to end when it is asked to."""
+
 UPGRADE_RETRY_S = 60.0
 """Until a start that failed beside the workers of a former master is gone on with."""
 
@@ -84,6 +88,7 @@ class Startup:
         It may take as long as DNS does. Raises StartError, OSError, and as :meth:`follow`.
         """
         parts = self._parts
+        self._timers["stop"] = parts.loop.call_later(STOP_WAITS_S, parts.signals.let_in)
         parts.listen = await self.search.find()
         set_title("master", ",".join(str(address) for address in parts.listen))
         slots = self._settle_size()
@@ -226,6 +231,7 @@ class Startup:
         parts.totals.expect(parts.left.inherited.worker_ids())
         pool.restarts.update(parts.left.state.restarts)
         parts.pool = pool
+        parts.signals.let_in()
         if parts.config.handover and parts.notify.enabled:
             parts.record = open_record(parts.notify, parts.log)
         else:

@@ -49,8 +49,12 @@ def _is_left_by_crash() -> bool:
 
 def _wait_for_another_try() -> bool:
     """False if a stop signal comes; HUP says that it is worth a try now."""
+    from supervisor.handover.systemd import Notify
     from supervisor.system.signals import STOP
 
+    notify = Notify(os.environ.get("NOTIFY_SOCKET"))
+    notify.extend(2.0 * RETRY_S)
+    notify.close()
     report(f"the workers of the master that crashed go on; trying again in {RETRY_S:g} s")
     got = signal.sigtimedwait((signal.SIGHUP, *STOP), RETRY_S)  # ``launch`` holds them
     return got is None or got.si_signo == signal.SIGHUP

@@ -62,10 +62,15 @@ class SignalWatch:
         self._on_signal = on_signal
         self._fd = -1
         self._blocked: tuple[signal.Signals, ...] = ()
+        self._waiting: tuple[signal.Signals, ...] = ()
         self.deaf = ""
 
-    def start(self) -> None:
-        """Install the handlers and let the signals in that waited for them."""
+    def start(self, waiting: tuple[signal.Signals, ...] = ()) -> None:
+        """Install the handlers and let the signals in that waited for them.
+
+        Those in ``waiting`` wait on, until :meth:`let_in`.
+        """
+        self._waiting = waiting
         if has_controlling_terminal():
             self._blocked = JOB_CONTROL
             self._open_signalfd()
@@ -75,9 +80,14 @@ class SignalWatch:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         self.resume()
 
+    def let_in(self) -> None:
+        """Hear all signals."""
+        self._waiting = ()
+        self.resume()
+
     def resume(self) -> None:
         """Undo :func:`hold` and :func:`hold_all`."""
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked + self._waiting)
 
     def close(self) -> None:
         """Hear nothing any more.

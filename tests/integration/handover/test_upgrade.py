@@ -106,15 +106,23 @@ def test_the_status_page_goes_on_after_usr2() -> None:
         assert shown.index("upgrading") < len(shown) - 1
 
 
-def test_term_on_the_heels_of_usr2_stops_the_gateway() -> None:
+def test_term_on_the_heels_of_usr2_drains_the_gateway() -> None:
     """Whichever image hears of it."""
     for again in range(3):
-        with running("--drain-timeout=1s") as gateway:
-            gateway.signal(signal.SIGUSR2)
-            if again:
-                gateway.wait_line("upgrading")
-            gateway.signal(signal.SIGTERM)
+        with (
+            Backend(echo) as backend,
+            running("--drain-timeout=1m", endpoints=[backend.address]) as gateway,
+        ):
+            with connect(gateway.address) as session:
+                talk(session)
+                gateway.signal(signal.SIGUSR2)
+                if again:
+                    gateway.wait_line("upgrading")
+                gateway.signal(signal.SIGTERM)
+                gateway.wait_line("draining")
+                talk(session)
             assert gateway.process.wait(60) == 0
+            assert [line["sessions_cut"] for line in gateway.lines("drained")] == [0]
             assert gateway.lines("internal error") == []
 
 
