@@ -19,9 +19,9 @@ from supervisor.core.roster import Roster
 from supervisor.discovery.loop import DiscoveryLoop
 from supervisor.endpoint_tracker import EndpointTracker
 from supervisor.handover.image import describe
+from supervisor.handover.inheritance import take_over
 from supervisor.handover.record import HandoverRecord
 from supervisor.handover.service_notifier import ServiceNotifier
-from supervisor.handover.state import take_over
 from supervisor.handover.systemd import Notify
 from supervisor.handover.upgrade import Upgrade
 from supervisor.interim_admin import InterimAdmin

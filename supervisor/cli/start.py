@@ -42,9 +42,9 @@ def read_plainly(arguments: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
 def _is_left_by_crash() -> bool:
     """Whether workers of a master that crashed serve. They would end with the unit, whose next
     start nobody asked for: it waits for what can be used, and an operator's start does not."""
-    from supervisor.handover import state
+    from supervisor.handover import inheritance
 
-    return state.is_left_by_crash(os.environ)
+    return inheritance.is_left_by_crash(os.environ)
 
 
 def _wait_for_another_try() -> bool:

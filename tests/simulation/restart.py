@@ -75,7 +75,7 @@ def _left(world: World, master: Master, config: Config, workers: int, gap_s: flo
 
 
 def take_stored(world: World, master: Master) -> tuple[HandoverState, InheritedDescriptors]:
-    """What the service manager has for the next master, as ``handover.state`` reads it."""
+    """What the service manager has for the next master, as ``handover.inheritance`` reads it."""
     world.crashes += 1
     world.checks.counts_begin_anew()
     state = decode(json.loads(master.record))

@@ -10,7 +10,8 @@ import os
 from supervisor.core.handover_state import HandoverState
 from supervisor.handover import upgrade
 from supervisor.handover.image import command
-from supervisor.handover.state import HANDOVER_VARIABLE, take_over
+from supervisor.handover.inheritance import take_over
+from supervisor.handover.state import HANDOVER_VARIABLE
 left = take_over(os.environ)
 if left.document is None:
     inode = os.fstat(1).st_ino
