@@ -23,14 +23,14 @@ ROWS = 4096
 The kernel gives memory only to the pages of rows in use.
 """
 
-LAYOUT = 4
+LAYOUT = 5
 """The version of the layout. A master that inherits another layout makes a new scoreboard."""
 
 _CELL_BYTES = 8
 _HEAD = 3
 """Cells before the columns, the master's: the layout, how many rows may be in use, and how many
 clients workers accepted that are gone."""
-_COLUMNS = 9
+_COLUMNS = 10
 _SESSIONS_COLUMN = 3
 _CELLS = _HEAD + ROWS * _COLUMNS
 
@@ -58,7 +58,7 @@ class Scoreboard:
         self._columns = columns
         self._slots, self._gens, self._pids, self._sessions = columns[:4]
         self._beats_ns, self._accepting, self._waits_ns, self._told_ns = columns[4:8]
-        self._accepted = columns[8]
+        self._accepted, self._rate_marks = columns[8:]
 
     # -- written by the master, while no worker has the row ---------------------------------
 
@@ -128,6 +128,10 @@ class Scoreboard:
         """The worker accepted one client; counted for --max-session-rate only."""
         self._accepted[row] += 1
 
+    def set_rate_mark(self, row: int, mark: int) -> None:
+        """The worker's mark for --max-session-rate, see ``core.rate``; 0: none."""
+        self._rate_marks[row] = mark
+
     # -- read by anybody --------------------------------------------------------------------
 
     @property
@@ -161,6 +165,14 @@ class Scoreboard:
     def accepted(self) -> int:
         """Clients that workers ever accepted, those included that are gone."""
         return self._cells[2] + sum(self._accepted[: self.rows].tolist())
+
+    def rate_marks(self, since_ns: int) -> list[int]:
+        """The marks of the workers that take clients, and whose loop ran since then."""
+        return [
+            mark
+            for row, mark in enumerate(self._rate_marks[: self.rows].tolist())
+            if mark and self._accepting[row] and self._beats_ns[row] >= since_ns
+        ]
 
     def has_taker(self, slot: int, *, beside: int) -> bool:
         """Whether another worker of this slot, not that of row ``beside``, takes clients."""

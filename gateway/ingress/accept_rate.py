@@ -10,8 +10,12 @@ import time
 from collections.abc import Callable
 
 from gateway.core.rate import RateLimit
+from gateway.ingress.handoff import STALE_NS
 from gateway.ingress.quota import Quota
 from gateway.scoreboard import Scoreboard
+
+LOOK_AGAIN_S = 0.1
+"""A look counts no longer: for a moment at a reload, the marks of others are of another rate."""
 
 
 class AcceptRate:
@@ -37,7 +41,7 @@ class AcceptRate:
         self._row = row
         self._quota = quota
         self._recheck = recheck
-        self._limit = RateLimit(per_s, scoreboard.accepted(), time.monotonic())
+        self._limit = RateLimit(per_s, scoreboard.accepted())
         self._timer: asyncio.TimerHandle | None = None
         quota.rate_limited = True
 
@@ -48,20 +52,27 @@ class AcceptRate:
         """
         self._scoreboard.count_client(self._row)
         if self._timer is None and accepting:
-            self._look()
+            self._look(own=1)
 
     def close(self) -> None:
         """There is no rate any more."""
         if self._timer is not None:
             self._timer.cancel()
+        self._scoreboard.set_rate_mark(self._row, 0)
         self._quota.rate_limited = self._quota.rate_reached = False
 
-    def _look(self) -> None:
-        """Accept if another client may come now, else look again when one may."""
+    def _look(self, own: int = 0) -> None:
+        """Accept if another client may come now, else look again when one may.
+
+        ``own``: clients that came here just now.
+        """
         self._timer = None
-        wait_s = self._limit.wait_s(self._scoreboard.accepted(), time.monotonic())
+        scoreboard, now_ns = self._scoreboard, time.monotonic_ns()
+        marks = scoreboard.rate_marks(now_ns - STALE_NS)
+        wait_s = self._limit.wait_s(scoreboard.accepted(), now_ns / 1e9, own=own, marks=marks)
+        scoreboard.set_rate_mark(self._row, self._limit.mark)
         self._quota.rate_reached = wait_s > 0
         if wait_s:
-            self._timer = self._loop.call_later(wait_s, self._look)
+            self._timer = self._loop.call_later(min(wait_s, LOOK_AGAIN_S), self._look)
         else:
             self._recheck()

@@ -89,3 +89,16 @@ def test_no_row_is_left(scoreboard: Scoreboard, monkeypatch: pytest.MonkeyPatch)
     scoreboard.open_row(1, 1)
     with pytest.raises(OSError, match="rows of the scoreboard"):
         scoreboard.open_row(2, 1)
+
+
+def test_marks_are_those_of_workers_that_accept(scoreboard: Scoreboard) -> None:
+    """A worker that leaves, or hangs, or has no mark says nothing of the rate."""
+    rows = [scoreboard.open_row(slot, 1) for slot in range(4)]
+    for row in rows:
+        scoreboard.set_accepting(row, row != 1)
+        scoreboard.beat(row, 50 if row == 2 else 100)
+        scoreboard.set_rate_mark(row, 0 if row == 3 else -7 - row)
+    assert scoreboard.rate_marks(100) == [-7]
+    assert scoreboard.rate_marks(50) == [-7, -9]
+    scoreboard.close_row(0)
+    assert scoreboard.rate_marks(50) == [-9]
