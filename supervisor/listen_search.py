@@ -30,7 +30,7 @@ RETRY_S = 5.0
 
 
 class ListenSearch:
-    """Finds the listen addresses for ``parts``; ``is_on`` while it does."""
+    """Finds the listen addresses for ``parts``; ``is_on`` while a reload can change them."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -39,7 +39,8 @@ class ListenSearch:
 
     async def find(self) -> tuple[Address, ...]:
         """The listen addresses as literals. Raises BadTargetError."""
-        self.is_on = True
+        # An upgrade has been tried with its configuration, and finds the addresses at once.
+        self.is_on = not self._parts.left.goes_back
         try:
             while True:
                 set_title("master", ",".join(map(str, self._parts.config.listen_addr)))
