@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
@@ -46,6 +47,8 @@ def find_admin(flags: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
 def _read_finding(flags: Mapping[str, Sequence[str]]) -> tuple[Config, ConfigError | None]:
     """What says where the gateway answers, and what is wrong with the config file; None if nothing.
 
+    The default of its unit or image comes after what the file says: a gateway that was started
+    before the file said so is still there.
     A gateway whose file was broken after its start goes on, and its operator wants to see it. But
     whoever names a file means that file: where it cannot be read, its error is raised.
     """
@@ -53,15 +56,21 @@ def _read_finding(flags: Mapping[str, Sequence[str]]) -> tuple[Config, ConfigErr
     if flags.get("admin-addr") or os.environ.get(BY_NAME["admin-addr"].variable):
         return without_file, None
     try:
-        return settings.load(flags, only=FINDING_FLAGS), None
+        return _with_default(settings.load(flags, only=FINDING_FLAGS), without_file), None
     except ConfigError as error:
         problem = error
     try:
-        return settings.load(flags, only=FINDING_FLAGS, strict=False), problem
+        read = settings.load(flags, only=FINDING_FLAGS, strict=False)
+        return _with_default(read, without_file), problem
     except ConfigError:
         if flags.get("config-file"):
             raise
         return without_file, problem
+
+
+def _with_default(config: Config, default: Config) -> Config:
+    addresses = dict.fromkeys((*config.admin_addr, *default.admin_addr))
+    return dataclasses.replace(config, admin_addr=tuple(addresses))
 
 
 def _may_be_there(path: str) -> bool:

@@ -402,6 +402,19 @@ def test_a_file_that_nobody_can_read_leaves_the_address_of_the_package(
     assert warning.endswith(f"; asking at {double.address}")
 
 
+def test_an_address_that_is_new_in_the_file_hides_no_gateway_at_that_of_the_package(
+    double: AdminDouble, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A restart opens the new one; the unit's reload of what else is in the file needs none."""
+    path = tmp_path / "gateway.toml"
+    path.write_text(f'admin-addr = "127.0.0.1:{free_port()}"')
+    monkeypatch.setenv("GATEWAY_CONFIG_FILE", str(path))
+    assert commands.run(["status"]) == 4
+    monkeypatch.setenv("GATEWAY_DEFAULT_ADMIN_ADDR", double.address)
+    assert commands.run(["status"]) == 0
+    assert finding.find_admin({"admin-addr": ("127.0.0.1:1",)}) == ("127.0.0.1:1",)
+
+
 def test_reload_of_nobody_or_of_a_draining_gateway_fails(
     double: AdminDouble, capsys: pytest.CaptureFixture[str]
 ) -> None:
