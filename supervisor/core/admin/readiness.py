@@ -47,7 +47,7 @@ def summary_of(
     """The same from its parts: a whole view every second would be dear with 3,000 endpoints."""
     counts = Counter(states)
     active = counts[EndpointState.ACTIVE]
-    present = active + counts[EndpointState.INACTIVE]
+    present = counts.total() - counts[EndpointState.REMOVED]
     live = len(_live_slots(workers))
     beside = ", another program listens here too" if foreign_listeners else ""
     return (

@@ -314,7 +314,7 @@ def test_each_of_several_addresses_has_its_state() -> None:
 
 
 def test_the_summary_for_the_service_manager() -> None:
-    """Removed endpoints do not count, and one is not two."""
+    """Removed endpoints do not count, those in maintenance do, as for `status`; one is not two."""
 
     def summary(view: GatewayView) -> str:
         states = [each.state for each in view.endpoints]
@@ -327,6 +327,7 @@ def test_the_summary_for_the_service_manager() -> None:
             EndpointView(endpoint="a:1"),
             EndpointView(endpoint="b:1", state=EndpointState.INACTIVE),
             EndpointView(endpoint="c:1", state=EndpointState.REMOVED),
+            EndpointView(endpoint="d:1", state=EndpointState.DRAINING),
         ),
         workers=(
             WorkerView(slot=0, gen=1, pid=1, state="ready"),
@@ -334,7 +335,7 @@ def test_the_summary_for_the_service_manager() -> None:
             WorkerView(slot=0, gen=0, pid=3, state="draining"),
         ),
     )
-    assert summary(more) == "1/2 endpoints active, 2 workers, 5 sessions"
+    assert summary(more) == "1/3 endpoints active, 2 workers, 5 sessions"
 
 
 def test_an_endpoint_is_what_roster_and_prober_know_of_it() -> None:
