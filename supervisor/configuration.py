@@ -11,6 +11,8 @@ def log_configuration(config: Config, log: Log) -> None:
     """Log each value with its source and what lost against it, and names that look misspelled."""
     for name, meant in config.misspelled:
         log.warn("unknown variable", variable=name, did_you_mean=meant)
+    for error in config.wrong_but_overridden:
+        log.warn("a value that is overridden could not be used", error=error)
     for each in config.effective:
         log.debug("configuration", flag=each.flag, value=each.value, source=each.source.value)
         for source, text in each.overrides:

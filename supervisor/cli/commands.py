@@ -85,6 +85,8 @@ def _check(*, as_json: bool, explain: bool, **given: tuple[str, ...]) -> int:
     config = settings.load(_by_flag(given))
     for name, meant in config.misspelled:
         report(f"warning: {name} is not a variable of the gateway, did you mean {meant}?")
+    for error in config.wrong_but_overridden:
+        report(f"warning: {error}; another source overrides it")
     from supervisor.cli import check as check_command
 
     return check_command.run(config, as_json=as_json, explain=explain)

@@ -114,6 +114,8 @@ class Config:
     """The same as texts with their sources, one for each flag that was read."""
     misspelled: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
     """Variables that are no flag's but are spelled almost like one, each with that one."""
+    wrong_but_overridden: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """What is wrong with values that another source overrides: they count once it does no more."""
 
 
 def build(
@@ -136,6 +138,7 @@ def build(
     fields: dict[str, Any] = {}
     used: dict[str, Given] = {}
     effective: list[EffectiveValue] = []
+    wrong: list[str] = []
     for flag in FLAGS:
         if flag.name not in only:
             continue
@@ -144,10 +147,16 @@ def build(
         if given:
             used[flag.name] = given[0]
             fields |= _fields(flag, _read(flag, given[0]))
+            wrong += _find_wrong(flag, given[1:])
     if "health-idle-interval" not in used and "health_interval_s" in fields:
         fields["health_idle_interval_s"] = _idle_interval_s(fields["health_interval_s"])
     _check_together(fields, used)
-    config = Config(**fields, effective=tuple(effective), misspelled=find_misspelled(environ))
+    config = Config(
+        **fields,
+        effective=tuple(effective),
+        misspelled=find_misspelled(environ),
+        wrong_but_overridden=tuple(wrong),
+    )
     if "listen-addr" in only:
         _check_admin(config, used)
     return config
@@ -181,6 +190,14 @@ def _read(flag: Flag, given: Given) -> Any:
             return ()
     read = [_read_one(flag, given, text) for text in _split(flag, given.texts)]
     return tuple(dict.fromkeys(read))  # the same one twice is the same one
+
+
+def _find_wrong(flag: Flag, given: Sequence[Given]) -> Iterator[str]:
+    for each in given:
+        try:
+            _read(flag, each)
+        except ConfigError as error:
+            yield str(error)
 
 
 def _split(flag: Flag, texts: Sequence[str]) -> Iterator[str]:

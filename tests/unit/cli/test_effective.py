@@ -44,6 +44,16 @@ def test_what_a_value_overrides_is_kept() -> None:
     assert document["balance"] == {"value": "round-robin", "source": "default"}
 
 
+def test_what_is_wrong_with_an_overridden_value_is_told() -> None:
+    """It would be an error on the day on which nothing overrides it any more."""
+    given = {"drain-timeout": ["5s"], "workers": ["2"]}
+    config = build(given, {"GATEWAY_DRAIN_TIMEOUT": "5"}, {"workers": 0, "drain-timeout": "1m"})
+    variable, key = config.wrong_but_overridden
+    assert variable.startswith('GATEWAY_DRAIN_TIMEOUT "5": the unit is missing')
+    assert key.startswith('workers in the config file "0": expected a whole number')
+    assert build(given, {}, {}).wrong_but_overridden == ()
+
+
 def test_a_reload_shows_what_it_could_not_change() -> None:
     """A fixed value keeps its text and source after a reload; the others take the new ones."""
     running = build({}, {}, {"workers": 2, "balance": "round-robin"})
