@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from time import monotonic
 
 from gateway.core.age import OLDEST, YOUNGEST, limit_s
@@ -21,10 +21,19 @@ IDLE_S = 1.0
 
 
 class SessionAge:
-    """Borrows ``sessions``, which are in the order of their arrival; off until it is set."""
+    """Borrows ``sessions``, which are in the order of their arrival; off until it is set.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sessions: Collection[Session]) -> None:
+    Those that are ``scheduled`` are cut at a time of their own.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sessions: Collection[Session],
+        scheduled: Container[Session],
+    ) -> None:
         self._sessions = sessions
+        self._scheduled = scheduled
         self._most_s = 0.0
         self._timer = Timer(loop, self._look)
         self._last_client = ""
@@ -34,6 +43,13 @@ class SessionAge:
         self._most_s = most_s
         if most_s:
             self._timer.start(self._step_s)
+
+    def is_too_old(self, session: Session, now: float) -> bool:
+        """Whether its time is over."""
+        age_s, most_s = now - session.started_at, self._most_s
+        if not most_s or age_s < YOUNGEST * most_s:
+            return False
+        return age_s >= OLDEST * most_s or age_s >= limit_s(most_s, session.started_at)
 
     def give_up_one(self, name: str, older_than_s: float) -> None:
         """Cut the endpoint's oldest idle session, another client's than the last if there is one.
@@ -73,9 +89,8 @@ class SessionAge:
             return
         now = monotonic()
         for session in tuple(self._sessions):
-            age_s = now - session.started_at
-            if age_s < YOUNGEST * most_s:
+            if now - session.started_at < YOUNGEST * most_s:
                 break
-            if age_s >= OLDEST * most_s or age_s >= limit_s(most_s, session.started_at):
+            if self.is_too_old(session, now) and session not in self._scheduled:
                 session.cut(End.AGE)
         self._timer.start(self._step_s)

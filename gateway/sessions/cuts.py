@@ -32,7 +32,7 @@ class ScheduledCuts:
         self.spread_s = 1.0
         """Over how long the sessions are cut."""
 
-    def __contains__(self, session: Session) -> bool:
+    def __contains__(self, session: object) -> bool:
         return session in self._scheduled
 
     def __len__(self) -> int:

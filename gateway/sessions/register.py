@@ -92,8 +92,8 @@ class Sessions:
         self._counted_at = 0.0
         self._keepalive = Keepalive(loop, self._all, settings)
         self._idle_timeout = IdleTimeout(loop, self._all)
-        self._age = SessionAge(loop, self._all)
         self._cuts = ScheduledCuts(loop)
+        self._age = SessionAge(loop, self._all, self._cuts)
         self._tcp_sample = TcpSample()
         self._kept: frozenset[str] | None = None
         self._inactive = InactivePlaces()
@@ -141,8 +141,8 @@ class Sessions:
         """Act on a new snapshot; the caller has given it to the table already.
 
         Sessions of endpoints that are gone end with ``removed``, those of endpoints that turned
-        inactive with ``inactive`` if the settings say so, and those whose time on a draining
-        endpoint is over with ``drained``.
+        inactive with ``inactive`` if the settings say so, those whose time on a draining endpoint
+        is over with ``drained``, and those that are too old by now with ``age``.
         """
         self._choose_paths(snapshot.settings)
         self.settings = self._keepalive.settings = snapshot.settings
@@ -160,9 +160,9 @@ class Sessions:
         )
         if self._end_of_all is None:
             self._cuts.spread_s = snapshot.settings.close_spread_s
+        self._age.set(snapshot.settings.max_session_age_s)
         self._cuts.replace(list(self._to_cut(self._kept, turned_inactive)))
         self._idle_timeout.set(snapshot.settings.idle_timeout_s)
-        self._age.set(snapshot.settings.max_session_age_s)
         self.stalls.set(snapshot.settings.tcp_user_timeout_s)
 
     def _choose_paths(self, settings: Settings) -> None:
@@ -280,7 +280,7 @@ class Sessions:
     def _to_cut(
         self, kept: frozenset[str], turned_inactive: frozenset[Place]
     ) -> Iterator[tuple[Session, End]]:
-        inactive = self._inactive
+        inactive, now = self._inactive, monotonic()
         for session in self._all:
             name = session.endpoint
             if self._end_of_all is not None:
@@ -294,6 +294,8 @@ class Sessions:
             place = inactive.place_of(name, session.address)
             if place in turned_inactive or (place in inactive.all and session in self._cuts):
                 yield session, End.INACTIVE
+            elif self._age.is_too_old(session, now):  # many are where it is new, or shorter
+                yield session, End.AGE
 
     def _reached_untrusted(self, session: Session, name: str) -> None:
         """Tell the master; or cut the session, if the endpoint left while it was dialed."""

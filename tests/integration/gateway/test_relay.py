@@ -799,6 +799,36 @@ def test_many_sessions_that_go_together_are_cut_in_pieces(monkeypatch: pytest.Mo
         wait_until(lambda: plane.counters.ended == {"drained": 3})
 
 
+def test_sessions_that_are_too_old_at_a_reload_are_cut_one_by_one() -> None:
+    """With --max-session-age turned on, over --close-spread; turned off again, they stay."""
+    on = Settings(max_session_age_s=60.0, close_spread_s=86400.0)
+    with Backend() as backend, Plane(backend.endpoint) as plane, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(plane.connect())
+            stack.enter_context(backend.accept())
+
+        def grow_old() -> None:
+            for session in plane.sessions.all():
+                session.started_at -= 3600.0
+
+        def look() -> int:
+            plane.sessions._age._timer.stop()
+            plane.sessions._age._look()
+            return len(plane.sessions._cuts)
+
+        plane.ask(grow_old)
+        plane.apply(backend.endpoint, settings=on)
+        assert plane.ask(look) == 3
+        times = dict(plane.sessions._cuts._scheduled)
+        plane.apply(backend.endpoint, settings=on)
+        assert plane.sessions._cuts._scheduled == times, "each keeps its time"
+        plane.apply(backend.endpoint, settings=Settings())
+        assert plane.ask(look) == 0
+        assert plane.counters.ended == {}
+        plane.apply(backend.endpoint, settings=dataclasses.replace(on, close_spread_s=0.0))
+        wait_until(lambda: plane.counters.ended == {"age": 3})
+
+
 def test_a_worker_that_was_stopped_takes_nobody_for_idle() -> None:
     """Bytes that came while its loop stood still have moved nothing yet."""
     with Backend() as backend, Plane(backend.endpoint) as plane:
