@@ -11,12 +11,15 @@ which also tells who sent them.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
 import struct
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio  # the longest import of all, before which signals are held
 
 STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 """The first one drains the gateway, a second one ends it at once."""

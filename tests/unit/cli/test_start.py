@@ -77,6 +77,13 @@ print(*sorted({"click", "h11", "rich", "tomllib"} & sys.modules.keys()))
     assert (done.stdout, done.stderr, done.returncode) == ("\n", "", 0)
 
 
+def test_signals_are_held_before_the_longest_import() -> None:
+    """One that came earlier would end, or stop, what it is meant for."""
+    program = "import sys; from supervisor.system import signals; print('asyncio' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("False\n", 0)
+
+
 def test_garbage_is_looked_for_while_the_gateway_runs() -> None:
     """The command's first step keeps the collector away from the imports, and from them alone."""
     program = (
