@@ -6,6 +6,7 @@ Units and scripts write flags as ``--name=value``. Such a command line is read h
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
@@ -47,6 +48,13 @@ def _is_left_by_crash() -> bool:
     return inheritance.is_left_by_crash(os.environ)
 
 
+def _forget_crash() -> None:
+    from supervisor.handover import inheritance
+
+    with contextlib.suppress(OSError):  # without memory for it the next start waits, too
+        inheritance.forget_crash(os.environ)
+
+
 def _wait_for_another_try() -> bool:
     """False if a stop signal comes; HUP says that it is worth a try now."""
     from supervisor.handover.systemd import Notify
@@ -71,6 +79,7 @@ def run(flags: Mapping[str, Sequence[str]]) -> int:
             if not _is_left_by_crash():
                 return EXIT_USAGE
             if not _wait_for_another_try():
+                _forget_crash()
                 return 0
         else:
             break

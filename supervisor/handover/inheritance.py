@@ -14,10 +14,10 @@ from gateway.core.records import dataclass
 from gateway.descriptors import close_all
 from supervisor.core.config import Config
 from supervisor.core.handover_state import HandoverState, Image
-from supervisor.core.next_master import fit
+from supervisor.core.next_master import after_restart, fit
 from supervisor.core.workers.descriptor_names import Kind, read_name
 from supervisor.handover import systemd
-from supervisor.handover.record import RECORD_NAME
+from supervisor.handover.record import RECORD_NAME, write_record
 from supervisor.handover.state import HANDOVER_VARIABLE, read_state
 from supervisor.workers.inherited import InheritedDescriptors
 
@@ -126,6 +126,14 @@ def _is_control(name: str) -> bool:
     """Whether it is the name of a worker's control socket."""
     known = read_name(name)
     return known is not None and known[0] is Kind.CONTROL
+
+
+def forget_crash(environ: Mapping[str, str]) -> None:
+    """An operator stops the start that followed a crash: the next one is asked for, a restart."""
+    for name, fd in systemd.find_stored(environ):
+        if name == RECORD_NAME:
+            write_record(fd, after_restart(read_state(fd)))
+            return  # the newest comes first
 
 
 def _after_a_restart(stored: list[tuple[str, int]]) -> Inheritance:

@@ -37,6 +37,13 @@ def open_record(store: DescriptorStore, log: Log) -> HandoverRecord | None:
         return None
 
 
+def write_record(fd: int, state: HandoverState) -> None:
+    """Have the record say ``state``; the store has a duplicate of ``fd``."""
+    text = json.dumps(encode(state), default=str).encode()
+    os.pwrite(fd, text, 0)
+    os.ftruncate(fd, len(text))
+
+
 class HandoverRecord:
     """Owns the memory until :meth:`close`; the store has a duplicate until :meth:`withdraw`."""
 
@@ -54,9 +61,7 @@ class HandoverRecord:
         former master are replaced after a crash, too.
         """
         kept = after_crash(state) if ours and not self._leaving else after_restart(state)
-        text = json.dumps(encode(kept), default=str).encode()
-        os.pwrite(self._fd, text, 0)
-        os.ftruncate(self._fd, len(text))
+        write_record(self._fd, kept)
 
     def leave(self, state: HandoverState) -> None:
         """From now on the next master replaces the workers, and follows its own configuration."""

@@ -456,9 +456,16 @@ def test_a_crash_beside_a_file_that_cannot_be_used_ends_nothing(tmp_path: Path) 
         main.send_signal(signal.SIGHUP)
         manager.until(lambda: manager.ready)
         assert echoes(gateway.address, 10)
-        manager.end_main(signal.SIGTERM)
+        manager.end_main(signal.SIGKILL)
         file.write_text("trusted-ca-file = ")
+        told = manager.log.read_text().count("trying again")
+        manager.launch()
+        manager.until(lambda: manager.log.read_text().count("trying again") > told)
+        manager.end_main(signal.SIGTERM)
         assert manager.launch().wait(60) == 2
+        file.write_text("")
+        manager.start()
+        assert echoes(gateway.address, 10)
 
 
 def test_the_next_master_knows_how_the_last_reload_ended(tmp_path: Path) -> None:
