@@ -7,6 +7,7 @@ its reports to the first process, which tells them as if it had run the tests it
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -50,6 +51,8 @@ class SuiteProcesses:
         session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
         if not all(item.get_closest_marker("unit") for item in session.items):
             fork_server.prepare()
+        gc.collect()
+        gc.freeze()  # what was collected is for good: no fork looks at it, and copies it
         try:
             for number in range(min(self._jobs, len(modules))):
                 fork = Fork(session, number, modules, queue_r)
