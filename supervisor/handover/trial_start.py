@@ -7,6 +7,7 @@ already is not tried again: its listening sockets and its admin sockets are hand
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
 import select
@@ -176,7 +177,8 @@ def _try_worker(config: Config, state: HandoverState) -> None:
     if isinstance(child, OSError):
         raise TrialError(f"cannot start a worker: {child}")
     try:
-        os.write(child.pipe_w, wire.encode(snapshot))
+        with contextlib.suppress(BrokenPipeError):  # it has ended; why is in the other direction
+            os.write(child.pipe_w, wire.encode(snapshot))
         _wait_ready(child)
     except OSError as error:
         raise TrialError(f"a worker ended before it was ready: {error.strerror}") from None

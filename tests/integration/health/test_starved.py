@@ -36,6 +36,7 @@ def servers_first() -> Iterator[None]:
     yield
     os.setpriority(os.PRIO_PROCESS, 0, usual)
 
+
 QUICK = (
     "--health-check=http", "--health-interval=300ms", "--health-timeout=300ms",
     "--health-min-active=0%",

@@ -570,15 +570,18 @@ def test_what_timed_out_while_the_loop_stood_still_is_no_evidence() -> None:
         async with staged(config) as stage:
             stage.prober.set_endpoints(found(server.port))
             name = f"e{server.port}:1"
-            await eventually(lambda: server.open == 1)
+            await eventually(asked.is_set)
             time.sleep(1.0)  # noqa: ASYNC251 (the loop stands still: that is the test)
             await eventually(lambda: stage.view(name).probes.get("passed"))
             assert stage.view(name).probes["undecided"] >= 1
             assert stage.changes == []
             assert "the gateway got no CPU for" in stage.log.said("cannot probe")[0]["error"]
 
+    asked = threading.Event()
+
     def late(conn: socket.socket) -> None:
         conn.recv(65536)
+        asked.set()
         if server.accepted == 1:
             time.sleep(0.5)
         conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
