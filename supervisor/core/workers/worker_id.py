@@ -11,3 +11,7 @@ class WorkerId:
 
     slot: int
     gen: int
+
+    def __lt__(self, other: WorkerId) -> bool:
+        """By slot, and the older ones of a slot first."""
+        return (self.slot, self.gen) < (other.slot, other.gen)
