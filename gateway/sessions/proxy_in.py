@@ -52,6 +52,10 @@ class HeadersIn:
             self._awaited[awaited] = None
             self._timer.start(HEADER_S)
 
+    def forget(self, awaited: AwaitedHeader) -> None:
+        """Its client is gone: a flood of such would wait here for their time to be over."""
+        self._awaited.pop(awaited, None)
+
     def arrived(self, awaited: AwaitedHeader, header: Header) -> None:
         """Dial, with the bytes after the header, unless its client may not come."""
         session = awaited.session
@@ -95,7 +99,7 @@ class HeadersIn:
         now = monotonic()
         for awaited in tuple(self._awaited):
             if awaited.over:
-                del self._awaited[awaited]
+                self.forget(awaited)
             elif awaited.until > now:
                 self._timer.start(awaited.until - now)
                 return
@@ -129,7 +133,9 @@ class AwaitedHeader:
     def on_event(self, mask: int) -> None:
         self.seen |= mask  # kept here: what is still to read comes behind the header's read
         self.session.end_if_reset(mask)
-        if not self.over:
+        if self.over:
+            self.headers.forget(self)
+        else:
             self.read_on()
 
     def on_crash(self, error: Exception) -> None:

@@ -181,6 +181,17 @@ def test_no_header_in_time(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None
         assert session_line(plane)["error"] == "no PROXY protocol header within 1 s"
 
 
+def test_who_resets_before_the_header_leaves_nothing_behind() -> None:
+    """A flood of such clients would stay in memory until their time is over."""
+    with proxied() as (plane, _):
+        for _ in range(3):
+            client = plane.connect()
+            wait_until(lambda: plane.sessions.headers_in._awaited)
+            reset(client)
+            wait_until(lambda: plane.counters.sessions == 0)
+            assert not plane.ask(lambda: len(plane.sessions.headers_in._awaited))
+
+
 def test_a_header_that_came_while_the_loop_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """A header that lies in the kernel when its time is over is a header in time."""
     monkeypatch.setattr(proxy_in, "HEADER_S", 0.05)
