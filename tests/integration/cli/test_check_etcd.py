@@ -253,4 +253,5 @@ def test_a_server_that_speaks_first_gets_no_http(monkeypatch: pytest.MonkeyPatch
     with serving(script) as server:
         endpoint = f"--endpoints=127.0.0.1:{server.port}"
         assert main(["check", "--listen-addr=127.0.0.1:1", "--json", endpoint]) == 0
+        wait_until(lambda: heard)
     assert set(heard) == {b""}

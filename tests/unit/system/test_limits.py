@@ -65,6 +65,13 @@ def test_the_old_hierarchy_counts_too(tmp_path: Path, own: Path) -> None:
     assert usable_cpus(str(tmp_path / "fs"), str(own)) == 1
 
 
+def test_a_group_may_have_any_name(tmp_path: Path, own: Path) -> None:
+    """Its name is bytes, as every file's."""
+    (own / "cgroup").write_bytes(b"0::/a/\xff\n")
+    write(tmp_path / "fs", os.fsdecode(b"a/\xff"), "50000 100000\n")
+    assert usable_cpus(str(tmp_path / "fs"), str(own)) == 1
+
+
 def test_garbage_is_no_quota(tmp_path: Path, own: Path) -> None:
     """What cannot be read bounds nothing."""
     write(tmp_path / "fs", "a/b", "nonsense\n")
