@@ -61,7 +61,7 @@ test: $(VENV)/.tests
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target check programs cover
 	$(call side_by_side,$(MOSTLY_WAITING)) -m "not own_cpu and (slow or not unit)" \
 	  tests/unit tests/integration tests/stress
-	$(call side_by_side,$(EACH_ITS_OWN)) -m own_cpu tests
+	$(call side_by_side,$(EACH_ITS_OWN)) -m own_cpu tests/integration tests/stress
 
 programs: $(VENV)/.tests
 	@tests/provision.sh test $(BIN)

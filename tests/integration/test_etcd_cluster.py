@@ -15,7 +15,7 @@ from tests.etcd_answers import insist_get, insist_put
 from tests.gateway import Gateway, running
 from tests.support import wait_until
 
-pytestmark = [needs_etcd, pytest.mark.timeout(300)]
+pytestmark = [needs_etcd, pytest.mark.timeout(300), pytest.mark.slow]
 
 
 class Watch:

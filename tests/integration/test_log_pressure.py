@@ -59,6 +59,7 @@ def say_hello(port: int) -> bool:
         return False
 
 
+@pytest.mark.slow(seconds=7)
 def test_nobody_reads_the_log(stream: tuple[int, int]) -> None:
     """Every session works; every one of them is a whole line or counted as dropped."""
     reader_fd, writer_fd = stream

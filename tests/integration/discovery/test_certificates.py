@@ -19,7 +19,7 @@ from tests.gateway import running
 from tests.support import PATIENCE, free_port, wait_until
 from tests.tls import Authority
 
-pytestmark = [needs_etcd, pytest.mark.timeout(300)]
+pytestmark = [needs_etcd, pytest.mark.timeout(300), pytest.mark.slow]
 
 SSL = "_etcd-client-ssl._tcp.example.test"
 METRIC = "etcd_gateway_endpoint_certificate_not_after_timestamp_seconds"

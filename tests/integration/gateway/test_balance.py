@@ -43,7 +43,7 @@ async def sample(port: int) -> dict[str, float]:
     return {name: sums[name] / samples for name in LASTING_S}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=24)
 def test_a_slow_endpoint_fills_up_or_does_not() -> None:
     """With round-robin it holds most of all sessions, with least-sessions about a third."""
     shares = {}

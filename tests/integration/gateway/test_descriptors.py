@@ -149,6 +149,7 @@ def test_pipes_of_slow_readers_cost_no_client_its_session() -> None:
         assert {line["end"] for line in gateway.lines("session")} <= {"client", "endpoint", "reset"}
 
 
+@pytest.mark.slow
 def test_nobody_is_handed_to_a_worker_without_descriptors() -> None:
     """Two workers, one of them used up by slow readers: clients of the other keep being served."""
     with contextlib.ExitStack() as held:

@@ -52,6 +52,7 @@ def test_one_after_the_other() -> None:
     assert empty <= TRIES / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "most"), [(16, 4), (64, 12)])
 def test_all_at_once(count: int, most: int) -> None:
     """A burst is spread too, though the workers decide at the same moment."""

@@ -13,7 +13,7 @@ from tests.gateway import Gateway
 from tests.support import wait_until
 from tests.wires import hosts, ip, prefix
 
-pytestmark = [needs_etcd, pytest.mark.timeout(300)]
+pytestmark = [needs_etcd, pytest.mark.timeout(300), pytest.mark.slow]
 
 GATEWAY = "10.77.0.1"
 MEMBERS = ["10.77.0.11", "10.77.0.12", "10.77.0.13"]
