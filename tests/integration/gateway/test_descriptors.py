@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from typing import Self
 
+import pytest
+
 from supervisor.cli.admin_client import fetch_status
 from tests.clients import connect
 from tests.gateway import Gateway, running
