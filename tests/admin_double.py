@@ -26,6 +26,7 @@ import setproctitle
 
 from gateway.core.endpoint import EndpointState
 from gateway.core.messages import EndpointReport, Report
+from supervisor.admin import connection
 from supervisor.admin.server import AdminServer
 from supervisor.admin.sockets import bind_all
 from supervisor.core.admin.totals import Totals
@@ -166,6 +167,8 @@ class Pretender:
                 self.event(" ".join(rest))
             case "reload":
                 self.next_reload = rest[0]
+            case "life":
+                connection.CONNECTION_LIFE_S = float(rest[0])
 
     def event(self, msg: str, endpoint: str = "") -> None:
         at = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime())

@@ -6,9 +6,7 @@ import json
 import os
 import socket
 import subprocess
-from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -45,6 +43,24 @@ def read(fd: int) -> bytes:
     return data
 
 
+class Log:
+    """What was read of the log so far; a line that is not whole fails."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._sessions = 0
+        self.rest = b""
+        self.dropped = 0
+
+    def told(self) -> int:
+        """Sessions that have a line, and lines that are said to be dropped."""
+        *lines, self.rest = (self.rest + read(self._fd)).split(b"\n")
+        for line in map(json.loads, lines):
+            self._sessions += line["msg"] == "session"
+            self.dropped += line.get("dropped", 0) if line["msg"] == "log lines dropped" else 0
+        return self._sessions + self.dropped
+
+
 def say_hello(port: int) -> bool:
     """One whole session; whether the echo came back."""
     try:
@@ -75,24 +91,15 @@ def test_nobody_reads_the_log(stream: tuple[int, int]) -> None:
             wait_until(lambda: say_hello(port), 15, "the first session")
             assert all(say_hello(port) for _ in range(SESSIONS))
             assert os.get_blocking(writer_fd)
-            data = b""
-            while chunk := read(reader_fd):  # the workers' queues follow as there is room
-                data += chunk
+            log = Log(reader_fd)
+            # The workers' queues follow as there is room. At a stop they would have half a second.
+            wait_until(lambda: log.told() == SESSIONS + 1, 60, "each is told or counted")
             gateway.terminate()
-
-            def ended() -> bool:
-                nonlocal data
-                data += read(reader_fd)
-                return gateway.poll() is not None
-
-            wait_until(ended, 20, "the gateway has stopped")
+            wait_until(lambda: log.told() and gateway.poll() is not None, 20, "it has stopped")
         finally:
             gateway.kill()
             gateway.wait()
-    data += read(reader_fd)
-    lines: list[dict[str, Any]] = [json.loads(line) for line in data.splitlines()]
-    counted = Counter(line["msg"] for line in lines)
-    dropped = sum(line["dropped"] for line in lines if line["msg"] == "log lines dropped")
     assert gateway.returncode == 0
-    assert dropped > 0
-    assert counted["session"] + dropped == SESSIONS + 1
+    assert log.told() == SESSIONS + 1
+    assert log.dropped > 0
+    assert not log.rest

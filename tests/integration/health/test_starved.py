@@ -19,22 +19,8 @@ from tests.gateway import Gateway, running
 from tests.servers import Server, serving
 from tests.support import free_port, wait_until
 
-pytestmark = pytest.mark.own_cpu
-
-PRIORITY = -10
-
-
-@pytest.fixture(autouse=True)
-def servers_first() -> Iterator[None]:
-    """The servers are threads of the test, and answer in time only if they get the CPU at once.
-
-    A thread inherits its priority (setpriority(2)); only root may raise it.
-    """
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
-    yield
-    os.setpriority(os.PRIO_PROCESS, 0, usual)
+# The servers are threads of the test, and answer in time only if they get the CPU at once.
+pytestmark = [pytest.mark.own_cpu, pytest.mark.usefixtures("priority")]
 
 
 QUICK = (
