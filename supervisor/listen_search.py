@@ -26,7 +26,7 @@ from supervisor.parts import Parts
 from supervisor.system.connections import find_foreign_source
 
 RETRY_S = 5.0
-"""Between two looks whether this host has the address to dial from."""
+"""Between two looks whether this host has the address to dial from, or whether a name is there."""
 
 
 class ListenSearch:
@@ -84,6 +84,19 @@ class ListenSearch:
         parts = self._parts
         parts.left.fit(parts.config, parts.loop.time())
         await self._wait_for_source()
+        while True:
+            try:
+                return await self._find_once()
+            except BadTargetError as error:
+                if not (parts.left.crashed and parts.left.took_over):
+                    raise
+                # Its workers serve, and nobody asked for this start: a reload is the way out.
+                parts.log.error(OLD_WORKERS_GO_ON, error=str(error))
+            await asyncio.sleep(RETRY_S)
+
+    async def _find_once(self) -> tuple[Address, ...]:
+        """Raises BadTargetError: they can never be."""
+        parts = self._parts
         # What is bound already does not depend on DNS.
         config, state = parts.config, parts.left.state
         if state.listen and parts.left.restarted:

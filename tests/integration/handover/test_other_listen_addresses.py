@@ -13,6 +13,7 @@ import pytest
 from supervisor.handover.record import RECORD_NAME
 from tests.backends import Backend, echo
 from tests.clients import echoes
+from tests.dns import NameServer
 from tests.integration.handover.test_record import Managed
 from tests.support import free_port
 
@@ -144,3 +145,27 @@ def test_a_crash_before_the_new_workers_are_ready(tmp_path: Path) -> None:
         manager.start()
         assert gateway.serves(gateway.a, gateway.b)
     assert all(served)
+
+
+def test_a_name_that_does_not_exist_ends_nothing_after_a_crash(tmp_path: Path) -> None:
+    """A start that nobody asked for waits, and a reload gives it the name that was meant."""
+    file = tmp_path / "gateway.toml"
+    file.write_text("")
+    with Backend(echo) as backend, NameServer() as dns:
+        flags = ("--workers=1", f"--endpoints={backend.address}", f"--nameserver={dns.address}")
+        managed = Managed(tmp_path, *flags, f"--config-file={file}")
+        manager, port = managed.manager, managed.address[1]
+        try:
+            manager.start()
+            manager.end_main(signal.SIGKILL)
+            manager.argv = [each for each in manager.argv if not each.startswith("--listen-addr=")]
+            file.write_text(f'listen-addr = "absent.example.test:{port}"')
+            main = manager.launch()
+            manager.until(lambda: "absent.example.test" in manager.log.read_text())
+            assert echoes(managed.address, 10)
+            file.write_text(f'listen-addr = "127.0.0.1:{port}"')
+            main.send_signal(signal.SIGHUP)
+            manager.until(lambda: manager.ready)
+            assert echoes(managed.address, 10)
+        finally:
+            manager.stop()
