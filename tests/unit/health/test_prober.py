@@ -604,6 +604,7 @@ def test_a_failure_counts_while_the_loop_goes_round() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("priority")  # no second may pass without traffic
 def test_traffic_spares_probes_and_silence_brings_them_back() -> None:
     """While an endpoint answers its sessions it is not probed; when it stops answering, it is."""
 
