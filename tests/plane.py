@@ -233,7 +233,8 @@ class BlackHole:
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.sock = socket.socket()
-        self.sock.bind((host, port))
+        # None that the kernel gives to whoever connects: some tests need it on two addresses.
+        self.sock.bind((host, port or free_port()))
         self.sock.listen(0)
         self.endpoint = endpoint_of(self.sock.getsockname()[1], host)
         self.fillers = []
