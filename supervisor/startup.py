@@ -232,6 +232,7 @@ class Startup:
         pool.restarts.update(parts.left.state.restarts)
         parts.pool = pool
         parts.signals.let_in()
+        self._timers["stop"].cancel()  # else it could let them in again while an upgrade holds them
         if parts.config.handover and parts.notify.enabled:
             parts.record = open_record(parts.notify, parts.log)
         else:
