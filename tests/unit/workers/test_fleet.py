@@ -453,6 +453,17 @@ def test_workers_are_recycled_by_age_one_at_a_time() -> None:
     ]
 
 
+def test_the_oldest_worker_is_recycled_first() -> None:
+    """Where a reload makes several too old at once, also if it is not in the first slot."""
+    play = filled()
+    play.ticks(5.0)
+    play.do(events.WorkerExited(A))
+    play.do(events.WorkerReady(WorkerId(0, 2)))
+    play.ticks(20.0)
+    play.fleet.limits = Limits(max_age_s=10.0)
+    assert play.ticks(1.0) == [commands.Spawn(WorkerId(1, 2), False, "age")]
+
+
 def test_stop() -> None:
     """Everybody drains, hung sockets are shut after a while, the end comes with the last exit."""
     play = filled()
