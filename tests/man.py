@@ -8,19 +8,32 @@ import textwrap
 import click
 
 from supervisor.cli.commands import program
-from supervisor.core.exit_codes import EXIT_CRASH_LOOP, EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAGE
+from supervisor.core.exit_codes import (
+    EXIT_CRASH_LOOP,
+    EXIT_DEGRADED,
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_NO_ENDPOINT,
+    EXIT_OK,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+)
 from supervisor.core.flags import FLAGS, Flag, FlagKind, Topic
 
 SUMMARY = "TCP gateway in front of an etcd cluster, or of any service found by SRV records"
 
 EXIT_CODES = (
-    (0, "start: stopped by a signal. Other commands: done."),
+    (EXIT_OK, "start: stopped by a signal. Other commands: done."),
     (EXIT_FAILURE, "A failure at run time: an address cannot be bound, the reload failed."),
     (EXIT_USAGE, "Wrong usage: a flag, a variable or a key of the config file."),
-    (3, "status: the gateway is degraded, starting or draining. sessions: the list is incomplete."),
-    (4, "status, sessions: nothing answers at the admin address."),
+    (
+        EXIT_DEGRADED,
+        "status: the gateway is degraded, starting or draining. sessions: the list is incomplete.",
+    ),
+    (EXIT_UNREACHABLE, "status, sessions: nothing answers at the admin address."),
     (EXIT_NO_ENDPOINT, "No endpoint to be found, and waiting would not help."),
     (EXIT_CRASH_LOOP, "Workers keep dying before they are ready."),
+    (EXIT_INTERRUPTED, "Ended by Ctrl-C; start, demo and --watch end with one of the others."),
 )
 
 SIGNALS = (

@@ -29,14 +29,12 @@ from supervisor.core.discovery.explanation import Branch
 from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.system_names import Files
 from supervisor.core.effective import Source, to_document
-from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAGE
+from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_OK, EXIT_USAGE
 from supervisor.core.printable import escape_unprintable
 from supervisor.discovery.listen_addresses import UnresolvedListenError, resolve_listen
 from supervisor.discovery.resolution import BadTargetError, Targets
 from supervisor.system import limits
 from supervisor.system.connections import dial_as, find_foreign_source
-
-EXIT_USABLE = 0
 
 MAX_VALUE = 60
 """Characters of a value that the table of the configuration shows."""
@@ -107,7 +105,7 @@ def run(
         report(obstacle)
     if found.obstacles:
         return EXIT_FAILURE
-    return EXIT_USABLE if any(each.usable for each in found.checked) else EXIT_NO_ENDPOINT
+    return EXIT_OK if any(each.usable for each in found.checked) else EXIT_NO_ENDPOINT
 
 
 async def _find(config: Config, files: Files | None, *, explain: bool) -> Findings:

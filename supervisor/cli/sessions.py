@@ -13,19 +13,13 @@ from typing import Any
 from gateway.core.records import dataclass
 from supervisor.cli.admin_client import UnreachableError, fetch_sessions
 from supervisor.cli.console import report
-from supervisor.cli.status import (
-    EXIT_DEGRADED,
-    EXIT_READY,
-    NARROW_COLUMNS,
-    lasting,
-    size,
-)
+from supervisor.cli.status import NARROW_COLUMNS, lasting, size
 from supervisor.cli.tables import PIPE_COLUMNS, Cell, Output, Part, line, make_table, stack, word
-from supervisor.cli.watch import EXIT_UNREACHABLE
 from supervisor.cli.watch import watch as watch_again
 from supervisor.core.admin.session_holders import TOP_CLIENTS, Holders, Process
 from supervisor.core.admin.session_list import DEFAULT_LIMIT, MOST_LIMIT, Sort
 from supervisor.core.config_error import ConfigError
+from supervisor.core.exit_codes import EXIT_DEGRADED, EXIT_OK, EXIT_UNREACHABLE
 from supervisor.system.socket_holders import find_holders
 
 HEAD_LINES = 6
@@ -85,7 +79,7 @@ def run(
 
 
 def exit_code(document: Mapping[str, Any]) -> int:
-    return EXIT_DEGRADED if document["incomplete"] else EXIT_READY
+    return EXIT_DEGRADED if document["incomplete"] else EXIT_OK
 
 
 def _watch(admin_addrs: Sequence[str], wish: Wish, output: Output, *, as_json: bool) -> int:
@@ -216,8 +210,8 @@ def _table(rows: Sequence[Mapping[str, Any]], *, small: bool) -> Part:
             "RESENT": str((each["client_retransmits"] or 0) + (each["endpoint_retransmits"] or 0)),
             "SLOT": str(each["slot"]),
         }
-        row: list[Cell] = [printable(each["client"])]
-        row += [printable(each["via"] or "-")] * via
+        row: list[Cell] = [each["client"]]
+        row += [each["via"] or "-"] * via
         row += [_endpoint(each), word(each["state"]), *(figures[name] for name in columns)]
         row += [_process(each)] * process
         body.append(row)
@@ -238,16 +232,11 @@ def _process(each: Mapping[str, Any]) -> str:
     if each["pid"] is None:
         return ""
     unit = f" {each['unit']}" if each["unit"] else ""
-    return printable(f"{each['command'] or '?'}[{each['pid']}]{unit}")
+    return f"{each['command'] or '?'}[{each['pid']}]{unit}"
 
 
 def _holder(each: Mapping[str, Any]) -> str:
-    return f"{_process(each) or printable(each['client'] or '?')} {each['sessions']}"
-
-
-def printable(text: str) -> str:
-    """Without control characters: a process may call itself anything."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return f"{_process(each) or each['client'] or '?'} {each['sessions']}"
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -14,14 +14,10 @@ from typing import Any
 from supervisor.cli.admin_client import UnreachableError, fetch_status
 from supervisor.cli.console import report
 from supervisor.cli.tables import PIPE_COLUMNS, Cell, Output, Part, line, make_table, stack, word
-from supervisor.cli.watch import EXIT_UNREACHABLE
 from supervisor.cli.watch import watch as watch_again
 from supervisor.core.admin import digest
 from supervisor.core.certificates import WARN_S
-
-EXIT_READY = 0
-EXIT_DEGRADED = 3
-"""It answers, and is not ready: degraded, starting or draining."""
+from supervisor.core.exit_codes import EXIT_DEGRADED, EXIT_OK, EXIT_UNREACHABLE
 
 NARROW_COLUMNS = 110
 """Fewer than these have no room for all figures beside a name of usual length."""
@@ -51,7 +47,7 @@ def run(admin_addrs: Sequence[str], *, as_json: bool = False, watch: bool = Fals
 
 
 def exit_code(document: Mapping[str, Any]) -> int:
-    return EXIT_READY if document["state"] == "ready" else EXIT_DEGRADED
+    return EXIT_OK if document["state"] == "ready" else EXIT_DEGRADED
 
 
 def fit(document: Mapping[str, Any], output: Output) -> Part:

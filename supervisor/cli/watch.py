@@ -13,8 +13,7 @@ from typing import Any
 
 from supervisor.cli.admin_client import UnreachableError
 from supervisor.cli.tables import Output, Part, line
-
-EXIT_UNREACHABLE = 4
+from supervisor.core.exit_codes import EXIT_UNREACHABLE
 
 REFRESH_S = 2.0
 

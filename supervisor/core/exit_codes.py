@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+EXIT_DEGRADED = 3
+"""The gateway answers, and is not ready; or its list of sessions is not complete."""
+EXIT_UNREACHABLE = 4
+"""Nothing answers at the admin address."""
 EXIT_NO_ENDPOINT = 69
 """EX_UNAVAILABLE of sysexits(3): there is no endpoint to relay to."""
 EXIT_CRASH_LOOP = 70

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.core import exit_codes
 from supervisor.core.flags import BY_NAME
-from tests import generate
+from tests import generate, man
 from tests.generate import DOCS, ROOT
 
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -221,6 +222,15 @@ def test_every_metric_is_documented() -> None:
     """Every metric of the contract stands on a page, by its whole name."""
     text = "\n".join(page.read_text() for page in PAGES)
     assert [name for name in METRICS if not re.search(rf"{name}(?![a-z_])", text)] == []
+
+
+def test_every_exit_code_is_documented() -> None:
+    """Each command has its rows on the page of operations; man has the codes, too."""
+    codes = {str(value) for name, value in vars(exit_codes).items() if name.startswith("EXIT_")}
+    section = (DOCS / "operations.md").read_text().partition("## Exit codes\n")[2]
+    table = re.findall(r"^\| (\S*) ?\| (\d+) \|", section.partition("\n## ")[0], re.MULTILINE)
+    assert {code for _, code in table} == codes == {str(code) for code, _ in man.EXIT_CODES}
+    assert {command.strip("`") for command, _ in table} - {""} == {"all", *COMMANDS}
 
 
 def test_every_log_line_is_documented() -> None:

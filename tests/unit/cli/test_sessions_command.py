@@ -15,6 +15,7 @@ from supervisor.cli import sessions
 from supervisor.cli.main import main
 from supervisor.cli.sessions import add_processes, is_of_this_host, read_wish, render, set_rates
 from supervisor.core.admin.session_list import Sort
+from tests.generate import DOCS
 
 Row = dict[str, Any]
 
@@ -90,12 +91,36 @@ def test_more_than_the_page_is_said_last() -> None:
 
 
 def test_a_process_may_call_itself_anything() -> None:
-    """Control characters reach no terminal, and wide characters are no problem."""
+    """Control characters are escapes as in every table, and wide characters are no problem."""
     name = "\x1b[2J\x07日本"
     lines = shown(document(row(pid=7, command=name, client="a\x1b:5")))
     assert "\x1b" not in "".join(lines)
-    assert lines[-1].startswith("a?:5")
-    assert lines[-1].endswith("?[2J?日本[7]")
+    assert lines[-1].startswith(r"a\x1b:5")
+    assert lines[-1].endswith(r"\x1b[2J\x07日本[7]")
+
+
+def test_the_example_of_the_page_is_what_the_command_prints() -> None:
+    """The page of operations shows a table that its readers will see."""
+    etcdctl = {"pid": 4711, "command": "etcdctl", "unit": "backup.service"}
+    nobody = {"pid": None, "command": None, "unit": None}
+    lines = shown(
+        document(
+            row(address=None, age_s=183_600.0, idle_s=1.0, bytes_in=4_300_000, rate_in=23.4,
+                bytes_out=958_900_000, rate_out=5222.0, client_retransmits=5,
+                endpoint_retransmits=7, slot=3),
+            row(client="127.0.0.1:40312", endpoint="infra1.example.com:2379", address=None,
+                age_s=4320.0, idle_s=9.0, bytes_in=1229, rate_in=0.3, bytes_out=5734, rate_out=1.3,
+                endpoint_rtt_s=0.0003, client_retransmits=0, endpoint_retransmits=0, **etcdctl),
+            total=900,
+            clients=[
+                {"client": "127.0.0.1:40312", "sessions": 850, **etcdctl},
+                {"client": "10.0.0.7", "sessions": 40, **nobody},
+                {"client": "10.0.0.9", "sessions": 10, **nobody},
+            ],
+        )
+    )  # fmt: skip
+    page = (DOCS / "operations.md").read_text()
+    assert "$ etcd-gateway sessions\n" + "\n".join(lines) + "\n```" in page
 
 
 def test_rates_are_those_between_two_answers() -> None:
