@@ -41,10 +41,19 @@ def result_of(code: int, *, answered: bool = False) -> DialResult:
     """How a dial that failed with ``code`` is counted.
 
     ``answered``: the code came after the connect was under way, so "network unreachable" is what
-    a router said (ICMP) and not our own host.
+    a router said (ICMP) and not our own host. See :func:`answer_of` for "permission denied".
     """
     if answered and code == errno.ENETUNREACH:
         return DialResult.UNREACHABLE
     if code in LOCAL:
         return DialResult.LOCAL
     return _RESULTS.get(code, DialResult.ERROR)
+
+
+def answer_of(code: int) -> int:
+    """``code`` as a router or a firewall meant it that answered a connect under way.
+
+    Over IPv6 the kernel tells of "administratively prohibited" (ICMPv6) by the errno of a dial that
+    our own host forbids, over IPv4 by this one.
+    """
+    return errno.EHOSTUNREACH if code == errno.EACCES else code

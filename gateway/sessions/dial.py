@@ -21,7 +21,7 @@ from gateway.core.counters import DialResult, End, EndpointCounters
 from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.endpoint import Endpoint
 from gateway.core.messages import Settings
-from gateway.core.outcome import EXHAUSTED, result_of
+from gateway.core.outcome import EXHAUSTED, answer_of, result_of
 from gateway.poller import DIALING, ERR, HUP, OUT, Poller
 from gateway.sessions.connect import StartConnect
 from gateway.tcp import arm_reset, is_connected, met_itself
@@ -216,6 +216,7 @@ class Dial:
         """This attempt came to nothing: the endpoint's next address, else the next endpoint."""
         now = time.monotonic()
         self.attempts.remove(attempt)
+        code = answer_of(code)
         result = result_of(code, answered=True)
         self._drop(attempt, result)
         endpoint = attempt.endpoint

@@ -15,7 +15,7 @@ import socket
 import struct
 from typing import Protocol
 
-from gateway.core.outcome import EXHAUSTED
+from gateway.core.outcome import EXHAUSTED, answer_of
 from gateway.core.proxy_protocol import Route, Version, write_own
 from gateway.core.unix_address import is_unix, socket_name
 from gateway.tcp import arm_reset, bind_source, met_itself
@@ -114,7 +114,8 @@ async def _introduce(sock: socket.socket) -> None:
 async def _connect(sock: socket.socket, address: str, port: int) -> None:
     """Connect to a literal address, or to ``unix:/path``; raises OSError.
 
-    Nobody listens where a connection met itself, so that is a refusal too.
+    Nobody listens where a connection met itself, so that is a refusal too. What fails at once is
+    our own host's doing; what fails later was answered.
     """
     if is_unix(address):
         try:
@@ -122,9 +123,26 @@ async def _connect(sock: socket.socket, address: str, port: int) -> None:
         except BlockingIOError:
             raise ConnectionRefusedError(QUEUE_FULL) from None
         return
-    await asyncio.get_running_loop().sock_connect(sock, (address, port))
+    try:
+        sock.connect((address, port))
+    except BlockingIOError:
+        await _wait_connected(sock, (address, port))
     if met_itself(sock, port):
         raise ConnectionRefusedError("connection refused (connected to itself)")
+
+
+async def _wait_connected(sock: socket.socket, address: tuple[str, int]) -> None:
+    """Until a connect under way has ended; raises OSError.
+
+    On loopback it has ended already, and this finds out without a turn of the loop.
+    """
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except OSError as error:
+        code = answer_of(error.errno or 0)
+        if code == error.errno:
+            raise
+        raise OSError(code, os.strerror(code)) from None
 
 
 async def knock(sock: socket.socket, address: str, port: int) -> bool:
@@ -140,11 +158,9 @@ async def knock(sock: socket.socket, address: str, port: int) -> bool:
     """
     if is_unix(address):
         return await _knock_unix_address(sock, address, port)
+    # On loopback the answer is here at once, and must be seen at once: a turn of a busy loop could
+    # outlast the ACK's 200 ms.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
-    with contextlib.suppress(BlockingIOError):
-        # On loopback the answer is here at once; a turn of a busy loop could outlast the ACK's
-        # 200 ms.
-        sock.connect((address, port))
     await _connect(sock, address, port)
     if is_acknowledged(sock):
         await _introduce(sock)

@@ -13,7 +13,7 @@ from tests.clients import connect
 from tests.gateway import Gateway
 from tests.servers import serving
 from tests.support import wait_until
-from tests.wires import inside, ip, loopback, prefix
+from tests.wires import hosts, inside, ip, loopback, prefix
 
 ADDRESS = "192.0.2.10"
 
@@ -66,3 +66,22 @@ def test_a_missing_route_is_said_and_forgotten(check: str, tmp_path: Path) -> No
         wait_until(lambda: is_served(gateway, namespace))
         wait_until(lambda: reason() == "")
         assert len(gateway.lines("cannot dial")) == 1
+
+
+@pytest.mark.parametrize("check", ["tcp", "off"])
+def test_a_firewall_that_prohibits_a_dial_over_ipv6_is_the_endpoints_fault(check: str) -> None:
+    """Its answer is no "permission denied" of this host: a probe, or a dial, deactivates."""
+    with hosts("192.0.2.1", "192.0.2.2") as (near, router):
+        for n, name in enumerate((near, router), 1):
+            ip("-n", name, "addr", "add", f"2001:db8:1::{n}/64", "dev", "eth0", "nodad")
+        ip("-n", near, "route", "add", "2001:db8:2::/64", "via", "2001:db8:1::2")
+        ip("-n", router, "route", "add", "prohibit", "2001:db8:2::/64")
+        ip("netns", "exec", router, "sysctl", "-w", "net.ipv6.conf.all.forwarding=1")
+        flags = [f"--health-check={check}", "--health-interval=200ms", "--dial-timeout=200ms"]
+        with Gateway(*flags, endpoints=["[2001:db8:2::1]:2379"], prefix=prefix(near)) as gateway:
+            gateway.wait_ready()
+            if check == "off":
+                assert not is_served(gateway, near)
+            line = gateway.wait_line("deactivated endpoint")
+            assert line["error"] == "no route to host"
+            assert gateway.lines("cannot dial") == []

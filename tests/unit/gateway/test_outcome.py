@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from gateway.core.counters import DialResult
-from gateway.core.outcome import LOCAL, result_of
+from gateway.core.outcome import LOCAL, answer_of, result_of
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,9 @@ def test_a_router_said_unreachable() -> None:
     """The same errno after the connect was under way came from the network."""
     assert result_of(errno.ENETUNREACH, answered=True) is DialResult.UNREACHABLE
     assert result_of(errno.EMFILE, answered=True) is DialResult.LOCAL
+
+
+def test_a_firewall_said_that_it_is_prohibited() -> None:
+    """What ICMPv6 calls prohibited is no "permission denied" of our own host's."""
+    assert result_of(answer_of(errno.EACCES), answered=True) is DialResult.UNREACHABLE
+    assert answer_of(errno.ECONNREFUSED) == errno.ECONNREFUSED
