@@ -9,6 +9,7 @@ from typing import Any
 
 from gateway.core.messages import EndpointReport, Report
 from gateway.core.records import dataclass
+from supervisor.core.exact_seconds import COARSE, exact
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ class EndpointSum:
         self.bytes_out += part.bytes_out
         add_counts(self.dials, part.dials)
         _add_buckets(self.dial_buckets, part.dial_buckets)
-        self.dial_seconds += part.dial_seconds
+        self.dial_seconds += exact(part.dial_seconds)
         add_counts(self.ended, part.ended)
         self.retransmits += part.retransmits
 
@@ -81,7 +82,7 @@ class Sums:
         add_counts(self.ended, part.ended)
         add_counts(self.refused, part.refused)
         _add_buckets(self.session_buckets, part.session_buckets)
-        self.session_seconds += part.session_seconds
+        self.session_seconds += exact(part.session_seconds, COARSE)
         add_counts(self.accept_paused, part.accept_paused)
         add_counts(self.turned_away, part.turned_away)
         self.log_dropped += part.log_dropped
@@ -89,7 +90,7 @@ class Sums:
 
     def add_cpu(self, slot: int, cpu_s: float) -> None:
         """Add CPU seconds of a worker of this slot."""
-        self.cpu_s[str(slot)] = self.cpu_s.get(str(slot), 0.0) + cpu_s
+        self.cpu_s[str(slot)] = exact(self.cpu_s.get(str(slot), 0.0)) + exact(cpu_s)
 
     def of(self, name: str) -> EndpointSum:
         """The sum of endpoint ``name``, made on first use."""

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import zip_longest
 
 from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.exact_seconds import exact
 from supervisor.core.health.health_view import HealthView
 
 
@@ -106,7 +107,7 @@ def add_counts(view: HealthView, others: Iterable[HealthView]) -> HealthView:
         probe_buckets=tuple(
             map(sum, zip_longest(*(each.probe_buckets for each in all_views), fillvalue=0))
         ),
-        probe_seconds=sum(each.probe_seconds for each in all_views),
+        probe_seconds=sum(exact(each.probe_seconds) for each in all_views),
         transitions=dict(transitions),
     )
 

@@ -212,6 +212,33 @@ def test_a_worker_may_drop_an_endpoint_and_begin_anew() -> None:
     assert totals.worker_sessions_total(0, 1) == 7
 
 
+def test_seconds_add_up_to_the_same_in_any_order() -> None:
+    """Of 0.1 + 0.2 + 0.3 the last bit depends on the order, and a counter that loses it went back.
+
+    Whoever ends moves from the living to the dead, which are added up first.
+    """
+    totals = Totals()
+
+    def now() -> list[float]:
+        sums = totals.sums()
+        dials = sums.endpoints[A].dial_seconds
+        return [sums.overall.dial_seconds, dials, sums.session_seconds, sums.cpu_s["0"]]
+
+    for gen, seconds in enumerate((0.1, 0.2, 0.3), 1):
+        part = EndpointReport(sessions_total=1, dial_seconds=seconds)
+        counted = dataclasses.replace(
+            report(a=part, b=part), session_seconds=seconds, cpu_s=seconds
+        )
+        totals.report(0, gen, counted)
+    before = now()
+    for gen in (2, 3, 1):
+        totals.gone(0, gen)
+        assert now() == before
+    assert before == pytest.approx([1.2, 0.6, 0.6, 0.6], abs=0.003)
+    totals.retain([A])
+    assert now() == before
+
+
 def test_an_endpoint_that_is_gone_has_no_series_but_stays_in_the_overall_figures() -> None:
     """retain() drops it by name, living and dead parts alike; the sum does not go back."""
     totals = Totals()

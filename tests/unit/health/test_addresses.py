@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from supervisor.core.discovery.endpoints import Discovered
-from supervisor.core.health.addresses import inactive_addresses, joined, log_fields, places
+from supervisor.core.health.addresses import (
+    add_counts,
+    inactive_addresses,
+    joined,
+    log_fields,
+    places,
+)
 from supervisor.core.health.health_view import HealthView
 
 A, B = "10.0.0.1", "fd00::2"
@@ -101,3 +107,11 @@ def test_an_address_that_was_never_reached_says_nothing_of_the_endpoint() -> Non
     assert (whole.active, whole.cut_off, whole.kept, whole.last_error) == (True, None, True, None)
     whole = joined({A: never, B: never}, since=0.0)
     assert (whole.active, whole.cut_off, whole.kept) == (True, "no route", False)
+
+
+def test_seconds_of_probes_are_the_same_whoever_leaves_first() -> None:
+    """What an address counted goes to the past of its endpoint, and no sum loses its last bit."""
+    one, two, three = (HealthView(active=True, since=0.0, probe_seconds=n) for n in (0.1, 0.2, 0.3))
+    all_of_them = joined({"a": one, "b": two, "c": three}, 0.0)
+    past = add_counts(three, [two])
+    assert add_counts(joined({"a": one}, 0.0), [past]).probe_seconds == all_of_them.probe_seconds
