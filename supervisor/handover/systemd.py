@@ -69,6 +69,7 @@ class Notify:
     def __init__(self, address: str | None, *, stores: bool = True) -> None:
         """``address``: of NOTIFY_SOCKET, ``@`` begins an abstract one; ``stores``: keep fds."""
         self._stores = stores
+        self._stopping = False
         self._sock: socket.socket | None = None
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._status = ""
@@ -91,17 +92,26 @@ class Notify:
         return self._sock is not None
 
     def ready(self, status: str) -> None:
-        """Started, or a reload is over (for a failed one ``status`` says so)."""
+        """Started, or a reload is over (for a failed one ``status`` says so).
+
+        Behind STOPPING=1 only the status is said: a service that is ready again is not stopping.
+        """
+        if self._stopping:
+            self.status(status)
+            return
         if self.enabled:
             self._status = status
             self._note_said()
         self._send(f"READY=1\nSTATUS={_line(status)}")
 
     def reloading(self) -> None:
-        """A reload begins; both lines have to be in one datagram."""
+        """A reload begins; both lines have to be in one datagram. Not said behind STOPPING=1."""
+        if self._stopping:
+            return
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
+        self._stopping = True
         self._send("STOPPING=1")
 
     def extend(self, by_s: float) -> None:

@@ -172,6 +172,35 @@ def test_a_reload_before_ready_is_told_with_it(systemd: socket.socket) -> None:
     asyncio.run(main())
 
 
+def test_a_service_that_stops_is_not_ready_again(systemd: socket.socket) -> None:
+    """A reload, or the last step of the start, may end behind STOPPING=1: only the status is said.
+
+    systemd would take READY=1 for the end of the stop, and RELOADING=1 for a reload that begins.
+    """
+
+    async def main() -> None:
+        notify = Notify(systemd.getsockname())
+        notifier = ServiceNotifier(notify, summary=lambda: "draining", healthy=lambda: True)
+        notifier.tell_reloading()
+        starting = asyncio.create_task(notifier.tell_ready())
+        await asyncio.sleep(0)
+        notify.stopping()
+        barrier = heard(systemd)[1][0]
+        assert heard(systemd)[0] == "STOPPING=1"
+        os.close(barrier)
+        await starting
+        notifier.tell_reloading()
+        notifier.tell_reloaded(None)
+        texts: list[str] = []
+        await hear(systemd, texts, 1)
+        assert texts == ["STATUS=draining"]
+        with pytest.raises(BlockingIOError):
+            heard(systemd)
+        notifier.close()
+
+    asyncio.run(main())
+
+
 @pytest.mark.slow
 def test_the_watchdog_is_fed_as_soon_as_a_worker_lives_again(systemd: socket.socket) -> None:
     """The next turn, here after 70 s, may be too late: the manager's interval has begun."""
