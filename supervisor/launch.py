@@ -157,7 +157,7 @@ def _recover(document: int) -> None:
     image, state["image"] = state.get("image"), None
     if argv := _find_image(image):
         state["failure"] = "the new image did not start"
-    elif _wait_for_another_try(failures):
+    elif _wait_for_another_try(failures, state):
         argv = _own_command()
     else:
         return
@@ -197,8 +197,11 @@ def _own_command() -> list[str]:
     return [sys.executable, *sys.orig_argv[1:]]
 
 
-def _wait_for_another_try(failures: int) -> bool:
-    """False if a stop signal comes; HUP and USR2 say that it is worth a try now."""
+def _wait_for_another_try(failures: int, state: "dict[str, Any]") -> bool:
+    """False if a stop signal comes; HUP and USR2 say that it is worth a try now.
+
+    Whoever sent HUP waits for the end of a reload (``etcd-gateway reload``): the start is to do it.
+    """
     import signal
     import time
 
@@ -209,6 +212,8 @@ def _wait_for_another_try(failures: int) -> bool:
     until = time.monotonic() + wait_s
     while (left_s := until - time.monotonic()) > 0:
         if got := signal.sigtimedwait(waking, min(left_s, _feed_watchdog())):
+            if got.si_signo == signal.SIGHUP:
+                state["facts"]["reload"]["asked"] = True  # as ``handover_document`` spells it
             return got.si_signo in (signal.SIGHUP, signal.SIGUSR2)
     return True
 

@@ -236,7 +236,7 @@ def test_the_watchdog_is_fed_while_the_old_workers_serve(tmp_path: Path, what: s
 
 
 def test_where_the_old_image_is_gone_a_start_that_fails_is_tried_again(tmp_path: Path) -> None:
-    """The process stays and hears of USR2; the workers never notice."""
+    """The process stays and hears of HUP, which is a reload too; the workers never notice."""
     place = Installation(tmp_path / "etcd-gateway")
     with served(command=[str(place.script)]) as gateway:
         place.install()
@@ -246,8 +246,9 @@ def test_where_the_old_image_is_gone_a_start_that_fails_is_tried_again(tmp_path:
         with connect(gateway.address) as client:
             talk(client)
         place.install()
-        gateway.signal(signal.SIGUSR2)
+        gateway.signal(signal.SIGHUP)
         wait_until(lambda: gateway.text().count(f'"{READY}"') == 2, 20)
+        wait_until(lambda: '"reload complete"' in gateway.text(), 20)  # somebody may wait for it
 
 
 def test_a_stop_is_heard_while_a_start_is_tried_again(tmp_path: Path) -> None:
