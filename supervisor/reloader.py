@@ -43,14 +43,15 @@ class Reloader:
 
     ``view`` tells the status document about reloads. It goes on from the view of the image before
     an upgrade: a reload that the upgrade interrupted is done again, and then one that was asked for
-    meanwhile, so that whoever waits for the number of either gets it.
+    meanwhile, so that whoever waits for the number of either gets it. What the last reload of that
+    image refused is over: this one has read the configuration itself, and uses it.
     """
 
     def __init__(self, steps: Steps, log: Log, view: ReloadView) -> None:
         self._steps = steps
         self._log = log
         self._task: asyncio.Task[None] | None = None
-        self.view = view
+        self.view = dataclasses.replace(view, refused=False)
 
     def ask(self) -> None:
         """Reload now, or once more after the reload that is under way."""
@@ -92,6 +93,7 @@ class Reloader:
             last_error=error,
             results={**before, result: before.get(result, 0) + 1},
             asked=self.view.asked,
+            refused=error is not None,
         )
         self._steps.on_end(error)
 

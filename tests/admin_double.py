@@ -184,6 +184,7 @@ class Pretender:
             last_result=self.next_reload,
             last_error="config file: unknown key 'bogus'" if failed else None,
             results={**before, self.next_reload: before.get(self.next_reload, 0) + 1},
+            refused=failed,
         )
 
     def view(self) -> GatewayView:

@@ -60,7 +60,7 @@ def _gateway(view: GatewayView) -> tuple[Metric, ...]:
         _gauge(
             "last_reload_successful",
             "1 if the configuration in use is the one that was read last, 0 if that was refused.",
-            int(view.reload.last_result != "failed"),
+            int(not view.reload.refused),
         ),
         _gauge(
             "foreign_listeners",

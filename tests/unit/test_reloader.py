@@ -140,6 +140,24 @@ def test_a_reload_that_an_upgrade_interrupted_or_a_start_put_off_is_done() -> No
     asyncio.run(scenario())
 
 
+def test_what_a_reload_refused_is_over_with_an_upgrade() -> None:
+    """The next image has read the configuration itself, so the one in use is the newest."""
+
+    async def scenario() -> None:
+        before = Gateway()
+        before.failures.append(ConfigError("--workers", "nonsense", "expected a number"))
+        before.reloader.ask()
+        await before.until(lambda: len(before.ends) == 1)
+        assert before.reloader.view.refused
+        after = Gateway(before.reloader.view).reloader.view
+        assert (after.last_result, after.refused) == ("failed", False)
+        before.reloader.ask()
+        await before.until(lambda: len(before.ends) == 2)
+        assert not before.reloader.view.refused
+
+    asyncio.run(scenario())
+
+
 def test_a_reload_that_was_asked_for_while_one_ran_outlives_an_upgrade() -> None:
     """Both have a number of their own, because somebody may wait for the second one."""
 

@@ -56,7 +56,7 @@ def problems(document: Document) -> list[str]:
         lines.append(f"discovery: {found['last_error']}")
     if (found.get("member_sync") or {}).get("last_error"):
         lines.append(f"member sync: {found['member_sync']['last_error']}")
-    if reload["last_result"] == "failed":
+    if reload.get("refused", reload["last_result"] == "failed"):
         lines.append(f"the last reload failed: {reload['last_error'] or 'see the log'}")
     return lines
 

@@ -36,6 +36,7 @@ def document(view: GatewayView) -> dict[str, Any]:
         "reload": {
             "number": view.reload.number,
             "under_way": view.reload.under_way,
+            "refused": view.reload.refused,
             "last_at": instant(view.reload.last_at),
             "last_result": view.reload.last_result,
             "last_error": view.reload.last_error,

@@ -75,6 +75,7 @@ class ReloadView:
     """``last_result`` is ``complete`` or ``failed``; ``results`` counts reloads by it.
 
     ``under_way``: a reload has begun and not ended. ``asked``: one is asked for that has not begun.
+    ``refused``: the configuration in use is older than the one that was read last.
     """
 
     last_at: float | None = None
@@ -83,6 +84,7 @@ class ReloadView:
     results: Mapping[str, int] = field(default_factory=dict)
     under_way: bool = False
     asked: bool = False
+    refused: bool = False
 
     @property
     def number(self) -> int:

@@ -77,6 +77,7 @@ def test_problems_are_spelled_out() -> None:
     ]
     failed = {"last_result": "failed", "last_error": None}
     assert digest.problems(document(reload=failed)) == ["the last reload failed: see the log"]
+    assert digest.problems(document(reload=failed | {"refused": False})) == []
 
 
 def test_endpoints_that_are_wrong_come_first() -> None:

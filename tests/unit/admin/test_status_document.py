@@ -139,6 +139,7 @@ def test_the_document_has_the_contracts_keys_and_values() -> None:
     assert written["reload"] == {
         "number": 0,
         "under_way": False,
+        "refused": False,
         "last_at": None,
         "last_result": None,
         "last_error": None,
