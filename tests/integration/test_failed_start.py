@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends import Backend, greet
+from tests.clients import asked
 from tests.dns import NameServer
 from tests.gateway import Gateway
 from tests.support import free_port
@@ -31,12 +32,16 @@ def last_line(gateway: Gateway, code: int) -> str:
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_a_listen_address_that_another_program_has(workers: int) -> None:
-    """Also while several workers start."""
-    with (
-        Backend(greet) as other,
-        Gateway(endpoints=["127.0.0.1:1"], listen=other.address, workers=workers) as it,
-    ):
-        assert f"cannot listen on {other.address}: Address already in use" in last_line(it, 1)
+    """One clear line, also while several workers start, and the other program keeps the address."""
+    with Backend(greet, name="other") as other:
+        with Gateway(endpoints=["127.0.0.1:1"], listen=other.address, workers=workers) as it:
+            assert last_line(it, 1).rstrip() == (
+                f"cannot listen on {other.address}: Address already in use; expected in"
+                " --listen-addr an address of this host on which no other program listens"
+            )
+            assert "expected" in it.lines("worker cannot start")[0]
+            assert "Traceback" not in it.text()
+        assert asked((other.host, other.port)) == "other"
 
 
 def test_a_listen_address_of_another_host() -> None:
@@ -64,9 +69,11 @@ def test_no_endpoint() -> None:
 
 
 def test_too_few_descriptors() -> None:
-    """Fewer than the workers need."""
+    """What could not work is said at once, with what would be enough, and in one line."""
     with Gateway(endpoints=["127.0.0.1:1"], workers=4, prefix=["prlimit", "--nofile=40:40"]) as it:
-        assert "the limit of open files is 40" in last_line(it, 1)
+        why = last_line(it, 1)
+        assert "the limit of open files is 40, expected at least 60 for 4 workers" in why
+        assert len([line for line in it.lines() if line["level"] == "error"]) == 1
 
 
 def test_an_endpoint_that_is_the_gateway_itself() -> None:

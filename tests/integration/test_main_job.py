@@ -319,31 +319,6 @@ def has_greeting(client: socket.socket, timeout_s: float = 0.3) -> bool:
         return False
 
 
-def test_a_listen_address_in_use_is_exit_1() -> None:
-    """Another program on the address: one clear line, exit code 1, and it keeps the address."""
-    with Backend(greet, name="other") as other, greeters(1) as backends:
-        with Gateway(endpoints=addresses(backends), listen=other.address) as gateway:
-            assert gateway.process.wait(60) == 1
-            assert "Address already in use" in gateway.text()
-            assert "expected" in gateway.lines("worker cannot start")[0]
-            last = gateway.lines()[-1]
-            assert last["level"] == "error"
-            assert last["msg"] == (
-                f"cannot listen on {other.address}: Address already in use; expected in"
-                " --listen-addr an address of this host on which no other program listens"
-            )
-            assert "Traceback" not in gateway.text()
-        assert asked((other.host, other.port)) == "other"
-
-
-def test_too_few_descriptors_for_the_workers_is_exit_1() -> None:
-    """What could not work is said at once, with what would be enough; nobody is left behind."""
-    with Gateway(endpoints=["127.0.0.1:1"], workers=4, prefix=["prlimit", "--nofile=40:40"]) as few:
-        assert few.process.wait(60) == 1
-        [error] = [line["msg"] for line in few.lines() if line["level"] == "error"]
-        assert "limit of open files is 40, expected at least 60 for 4 workers" in error
-
-
 def test_more_listen_addresses_than_possible_is_exit_2() -> None:
     """The listeners of a worker travel in one message, and the kernel bounds it."""
     listen = ",".join(f"127.0.0.1:{port}" for port in range(10_000, 10_254))
