@@ -2,9 +2,9 @@
 
 Resolution says which endpoints are in DNS, and health says which are active. The roster joins both
 into the list that goes to the workers; it is at the root of ``core`` because it belongs to neither
-room. An endpoint that leaves DNS is dropped at once if it is inactive and has no sessions.
-Otherwise it gets no new sessions and stays for its grace. One that comes back within its grace is
-what it was before it left.
+of their packages. An endpoint that leaves DNS is dropped at once if it is inactive and has no
+sessions. Otherwise it gets no new sessions and stays for its grace. One that comes back within its
+grace is what it was before it left.
 """
 
 from __future__ import annotations

@@ -233,6 +233,16 @@ def test_every_exit_code_is_documented() -> None:
     assert {command.strip("`") for command, _ in table} - {""} == {"all", *COMMANDS}
 
 
+def test_every_file_of_the_system_that_is_read_is_on_the_page_of_security() -> None:
+    """Whoever confines the gateway finds there what it needs."""
+    named: set[str] = set()
+    for path in [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "supervisor").rglob("*.py")]:
+        named.update(re.findall(r'"(/(?:etc|sys)/[a-z/._-]+)"', path.read_text()))
+    page = (DOCS / "security.md").read_text()
+    assert len(named) > 3
+    assert sorted(each for each in named if f"`{each}`" not in page) == []
+
+
 def test_every_log_line_is_documented() -> None:
     """Every log line of the contract stands on a page as code."""
     text = "\n".join(page.read_text() for page in PAGES)
