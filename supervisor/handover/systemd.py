@@ -43,7 +43,17 @@ def find_stored(environ: Mapping[str, str]) -> list[tuple[str, int]]:
         return []
     names = environ.get("LISTEN_FDNAMES", "").split(":")
     unnamed = [""] * (int(count) - len(names))
-    return list(zip([*names, *unnamed], range(FIRST_FD, FIRST_FD + int(count)), strict=False))
+    counted = zip([*names, *unnamed], range(FIRST_FD, FIRST_FD + int(count)), strict=False)
+    return [(name, fd) for name, fd in counted if _came_with_exec(fd)]
+
+
+def _came_with_exec(fd: int) -> bool:
+    """Whether we were given it. If what started us has closed it, and left the variables, the
+    number is nobody's, or the event loop's: Python makes descriptors that close on exec."""
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False
 
 
 def watchdog_interval_s(environ: MutableMapping[str, str]) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import socket
 from collections.abc import Iterator
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from gateway.descriptors import receive
+from supervisor.handover import systemd as systemd_module
 from supervisor.handover.service_notifier import ServiceNotifier
 from supervisor.handover.systemd import (
     Notify,
+    find_stored,
     least_watchdog_s,
     take_stored,
     watchdog_interval_s,
@@ -282,6 +285,30 @@ def test_stored_descriptors_for_somebody_else_are_not_ours() -> None:
     assert take_stored(environ) == []
     assert environ == {}
     assert take_stored({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "none"}) == []
+
+
+def test_descriptors_that_were_counted_and_not_given_are_not_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What somebody closed on the way may be a number of our own by now: it stays as it is."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        first = fcntl.fcntl(sock, fcntl.F_DUPFD, 600)  # as an exec leaves it
+        own = fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, first + 1)  # as Python makes descriptors
+    try:
+        assert own == first + 1, "the next number is taken"
+        monkeypatch.setattr(systemd_module, "FIRST_FD", first)
+        environ = {
+            "LISTEN_PID": str(os.getpid()),
+            "LISTEN_FDS": "3",  # nobody has the third
+            "LISTEN_FDNAMES": "given:own:closed",
+        }
+        assert find_stored(environ) == [("given", first)]
+        assert take_stored(environ) == [("given", first)]
+        assert environ == {}
+        assert not os.get_inheritable(first)
+    finally:
+        os.close(first)
+        os.close(own)
 
 
 def test_watchdog_interval() -> None:
