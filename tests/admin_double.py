@@ -20,7 +20,8 @@ import signal
 import subprocess
 import sys
 import time
-from typing import IO, Any, Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import setproctitle
 
@@ -38,6 +39,7 @@ from supervisor.core.admin.views import (
     WorkerView,
 )
 from supervisor.core.health.health_view import HealthView
+from tests import fork_server
 
 NAMES = ("infra0.example.com:2379", "infra1.example.com:2379", "infra2.example.com:2379")
 
@@ -261,17 +263,30 @@ async def serve(addresses: list[str]) -> None:
         each.close()
 
 
+def main(addresses: Sequence[str]) -> int:
+    """The process's own part; returns its exit code."""
+    asyncio.run(serve(list(addresses)))
+    return 0
+
+
 class AdminDouble:
     """The process, as its parent sees it; a context manager that ends it."""
 
     def __init__(self, *addresses: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.admin_double", *(addresses or ("127.0.0.1:0",))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.addresses: list[str] = json.loads(_pipe(self.process.stdout).readline() or "[]")
+        words_r, words_w = os.pipe()
+        answers_r, answers_w = os.pipe()
+        argv = [*fork_server.ADMIN_DOUBLE, *(addresses or ("127.0.0.1:0",))]
+        with (
+            open(words_r, "rb") as words,
+            open(answers_w, "wb") as answers,
+            open(2, "wb", closefd=False) as errors,
+        ):
+            self.process = fork_server.start(
+                argv, os.environ, answers, errors, stdin=words_r
+            ) or subprocess.Popen(argv, stdin=words, stdout=answers)
+        self._words = os.fdopen(words_w, "w", buffering=1)
+        self._answers = os.fdopen(answers_r)
+        self.addresses: list[str] = json.loads(self._answers.readline() or "[]")
 
     @property
     def address(self) -> str:
@@ -279,24 +294,17 @@ class AdminDouble:
 
     def tell(self, line: str) -> None:
         """Change its state; back when it has."""
-        stdin = _pipe(self.process.stdin)
-        stdin.write(line + "\n")
-        stdin.flush()
-        assert _pipe(self.process.stdout).readline() == "ok\n"
+        self._words.write(line + "\n")
+        assert self._answers.readline() == "ok\n"
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _pipe(self.process.stdin).close()
+        self._words.close()
         self.process.wait(60)
-        _pipe(self.process.stdout).close()
-
-
-def _pipe(pipe: IO[str] | None) -> IO[str]:
-    assert pipe is not None
-    return pipe
+        self._answers.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -2,8 +2,9 @@
 
 The tests start some seven hundred gateways, and nine tenths of what a start costs are the imports.
 ``python -m tests.fork_server FD`` imports once, and then forks a process for each order that comes
-over the socket FD. It is a process like any other, with its own arguments, environment, descriptors
-and title. An upgrade of a gateway executes the program as always.
+over the socket FD: the console script, or the double of an admin address, which imports the same.
+It is a process like any other, with its own arguments, environment, descriptors and title. An
+upgrade of a gateway executes the program as always.
 
 ``GATEWAY_TESTS_FORK=no`` starts every gateway as a user does, with an interpreter of its own.
 """
@@ -42,6 +43,9 @@ READ_BY_THE_INTERPRETER = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_", 
 MOST_DESCRIPTORS = 64
 """That a service manager hands over; more get an interpreter of their own."""
 
+ADMIN_DOUBLE = (sys.executable, "-m", "tests.admin_double")
+"""How :mod:`tests.admin_double` is started where it is executed."""
+
 IMPORTED = (
     "supervisor.cli.main",
     "supervisor.cli.start",
@@ -52,8 +56,9 @@ IMPORTED = (
     "supervisor.master",
     "supervisor.admin.sessions_answer",
     "tomllib",
+    ADMIN_DOUBLE[-1],
 )
-"""What the command imports, besides what a running gateway imports when it needs it."""
+"""What the commands import, besides what a running gateway imports when it needs it."""
 
 LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 
@@ -161,15 +166,13 @@ class ForkServer:
         self,
         argv: Sequence[str],
         environment: Mapping[str, str],
-        output: IO[bytes],
-        errors: IO[bytes],
+        streams: Sequence[int],
         descriptors: Sequence[int],
     ) -> ForkedProcess:
-        """As the function :func:`start`."""
+        """``streams``: its input, output and errors; the rest as the function :func:`start`."""
         status_r, status_w = os.pipe()
         order = _write_order(argv, environment)
-        passed = [output.fileno(), errors.fileno(), status_w, *descriptors]
-        socket.send_fds(self._socket, [order], passed)
+        socket.send_fds(self._socket, [order], [*streams, status_w, *descriptors])
         os.close(status_w)
         pid = int(self._socket.recv(32) or b"0")
         assert pid, "the fork server has ended"
@@ -196,10 +199,14 @@ def start(
     output: IO[bytes],
     errors: IO[bytes] | None = None,
     descriptors: Sequence[int] = (),
+    *,
+    stdin: int | None = None,
 ) -> ForkedProcess | None:
     """Start the console script ``argv[0]``; None where it needs an interpreter of its own.
 
-    Its output goes to the caller's file, and its errors too unless they have one of their own.
+    ``argv`` may also be :data:`ADMIN_DOUBLE` and its addresses.
+    Its output goes to the caller's file, and its errors too unless they have one of their own; it
+    reads the descriptor ``stdin``, or nothing.
     ``descriptors`` are its 3 and following, as a service manager hands them over: LISTEN_PID is
     set to its pid (sd_listen_fds(3)).
     """
@@ -207,7 +214,10 @@ def start(
     server = _servers.get(os.getpid())
     if server is None or not server.can_start(argv, environment, descriptors):
         return None
-    return server.start(argv, environment, output, errors or output, descriptors)
+    with open(os.devnull, "rb") as nothing:
+        begin = nothing.fileno() if stdin is None else stdin
+        streams = (begin, output.fileno(), (errors or output).fileno())
+        return server.start(argv, environment, streams, descriptors)
 
 
 def _is_wanted() -> bool:
@@ -250,7 +260,7 @@ def serve(orders: socket.socket) -> socket.socket | None:
                     os.close(key.fd)
                     tell_exit_code(*key.data)
                     continue
-                order, fds, _, _ = socket.recv_fds(orders, MOST_BYTES, 3 + MOST_DESCRIPTORS)
+                order, fds, _, _ = socket.recv_fds(orders, MOST_BYTES, 4 + MOST_DESCRIPTORS)
                 if not order:
                     return None
                 pid = os.fork()
@@ -259,7 +269,7 @@ def serve(orders: socket.socket) -> socket.socket | None:
                     return socket.socket(fileno=fds[0])
                 if not pid:
                     run_command(order, fds)
-                status_w = None if order == FORK else fds.pop(2)
+                status_w = None if order == FORK else fds.pop(3)
                 selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, status_w))
                 for fd in fds:
                     os.close(fd)
@@ -278,14 +288,15 @@ def tell_exit_code(pid: int, status_w: int | None) -> None:
 
 
 def run_command(order: bytes, fds: Sequence[int]) -> NoReturn:
-    """This process is the command from now on. ``fds``: output, errors, the status, and others.
+    """This process is the command from now on.
+
+    ``fds``: its input, output and errors, the status, and others.
 
     Ends it without taking the interpreter apart, which takes as long as half of a start.
     """
     argv, environment = json.loads(order)
-    output, errors, _, *others = fds
-    null = os.open(os.devnull, os.O_RDONLY)
-    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, ABOVE) for fd in (null, output, errors, *others)]
+    streams, others = fds[:3], fds[4:]
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, ABOVE) for fd in (*streams, *others)]
     for number, fd in enumerate(moved):
         os.dup2(fd, number)
     os.closerange(len(moved), os.sysconf("SC_OPEN_MAX"))
@@ -298,7 +309,10 @@ def run_command(order: bytes, fds: Sequence[int]) -> NoReturn:
     sys.path[0] = str(Path(argv[0]).parent)
     code = 1
     try:
-        code = etcd_gateway.main()
+        if tuple(argv[: len(ADMIN_DOUBLE)]) == ADMIN_DOUBLE:
+            code = importlib.import_module(ADMIN_DOUBLE[-1]).main(argv[len(ADMIN_DOUBLE) :])
+        else:
+            code = etcd_gateway.main()
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

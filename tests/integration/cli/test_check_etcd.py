@@ -220,7 +220,8 @@ def test_a_list_that_start_would_not_follow_is_said() -> None:
     """With --member-sync and nobody to tell the members, check says so without --explain."""
     with serving(answer("404 Not Found")) as server:
         name = f"127.0.0.1:{server.port}"
-        flags = [f"--endpoints={name}", "--member-sync=30s"]
+        # A thread of a busy test may answer late.
+        flags = [f"--endpoints={name}", "--member-sync=30s", "--health-timeout=60s"]
         problem = f"member list not adopted: {name}: HTTP status 404"
         assert checked(*flags)["problems"] == [problem]
         printed = run_command("check", "--listen-addr=127.0.0.1:1", *flags)
