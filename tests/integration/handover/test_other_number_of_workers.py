@@ -23,7 +23,9 @@ class Counted:
     def __init__(self, folder: Path, endpoint: str) -> None:
         self._config = folder / "gateway.toml"
         self.want(2)
-        flags = (f"--config-file={self._config}", f"--endpoints={endpoint}")
+        # Three upgrades take a busy machine longer than the half minute of the default.
+        patient = "--drain-timeout=600s"
+        flags = (f"--config-file={self._config}", f"--endpoints={endpoint}", patient)
         self.managed = Managed(folder, *flags)
         self.manager = self.managed.manager
 
