@@ -116,12 +116,11 @@ def listen_again(sock: socket.socket) -> bool:
 
 def drain_queue(
     sock: socket.socket, on_client: OnClient, room: Callable[[], int] = lambda: 1
-) -> int:
-    """Accept what is queued, without waiting; how many. For a stop, before the socket closes.
+) -> None:
+    """Accept what is queued, without waiting. For a stop, before the socket closes.
 
     ``room()``: for how many more clients there are descriptors; for the others there is no help.
     """
-    taken = 0
     accept = accept_of(sock)
     while room():
         try:
@@ -129,11 +128,9 @@ def drain_queue(
         except ConnectionAbortedError:
             continue
         except OSError:
-            return taken
+            return
         os.set_blocking(fd, False)
-        taken += 1
         on_client(fd, peer)
-    return taken
 
 
 def accept_of(sock: socket.socket) -> Callable[[], tuple[int, Any]]:

@@ -194,12 +194,10 @@ class Sessions:
         self._cuts.spread_s = spread_s
         self._cuts.replace(list(self._to_cut(self._kept or frozenset(), frozenset())))
 
-    def cut_all(self, end: End) -> int:
-        """End every session now, with a reset on both sides; how many."""
-        cut = tuple(self._all)
-        for session in cut:
+    def cut_all(self, end: End) -> None:
+        """End every session now, with a reset on both sides."""
+        for session in tuple(self._all):
             session.cut(end)
-        return len(cut)
 
     def count_bytes(self) -> None:
         """Bring the counters up to date with the live sessions; before each reading.

@@ -77,8 +77,10 @@ def test_drain_queue() -> None:
     taken: list[int] = []
     with open_listener(address, exclusive=True) as listener:
         clients = [socket.create_connection((address.host, address.port)) for _ in range(5)]
-        assert drain_queue(listener, lambda fd, _peer: taken.append(fd)) == 5
-        assert drain_queue(listener, lambda fd, _peer: taken.append(fd)) == 0
+        drain_queue(listener, lambda fd, _peer: taken.append(fd))
+        assert len(taken) == 5
+        drain_queue(listener, lambda fd, _peer: taken.append(fd))
+        assert len(taken) == 5
     for fd in taken:
         os.close(fd)
     for client in clients:
@@ -206,7 +208,8 @@ def test_nobody_is_accepted_from_a_listener_that_was_removed(
             return plane.counters.sessions
 
         assert plane.ask(remove_between_two_batches) == 1
-        assert plane.ask(lambda: drain_queue(plane.listener, plane.acceptor.on_client)) == 2
+        plane.ask(lambda: drain_queue(plane.listener, plane.acceptor.on_client))
+        assert plane.ask(lambda: plane.counters.sessions) == 3
         for client in clients:
             reset(client)
         wait_until(lambda: plane.counters.sessions == 0)

@@ -598,7 +598,7 @@ def test_cut_all_is_a_reset_on_both_sides() -> None:
         with plane.connect() as client, backend.accept() as server:
             client.sendall(b"1")
             assert server.recv(1) == b"1"
-            assert plane.ask(lambda: plane.sessions.cut_all(End.DRAINED)) == 1
+            plane.ask(lambda: plane.sessions.cut_all(End.DRAINED))
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
             with pytest.raises(ConnectionResetError):
