@@ -24,6 +24,10 @@ side_by_side = $(BIN)/python -m tests.side_by_side --jobs=$(or $(JOBS),$(1))
 # Tests of the integration that have more to do in `make stress`.
 LONGER = $(shell grep -rlE "tests.long_tests|import .*TRIED" tests/integration --include="test_*.py")
 
+# The peers of the benchmark are the system's packages, and so is the interpreter, where there is one
+# that is new enough: one that pyenv builds as it does by default takes more CPU.
+BENCH_PYTHON ?= $(or $(firstword $(wildcard /usr/bin/python3.1[1-9])),$(PYTHON))
+
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 
 .PHONY: help run test programs test-all unit cover check format stress simulate mutants conditions chaos bench fleet docs \
@@ -111,9 +115,9 @@ conditions: $(VENV)/.tests
 
 bench: $(VENV)/.tests
 	@tests/provision.sh bench $(BIN)
-	$(PYTHON) -m venv --clear build/installed
+	$(BENCH_PYTHON) -m venv --clear --without-pip build/installed
 	rm -rf build/lib
-	build/installed/bin/pip install --quiet .
+	$(BIN)/pip --python build/installed/bin/python install --quiet .
 	rm -rf build/lib build/bdist.*
 	$(BIN)/python -m tests.benchmarks --ours=build/installed/bin/etcd-gateway $(BENCH)
 

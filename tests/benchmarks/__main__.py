@@ -102,7 +102,7 @@ def _measure(options: argparse.Namespace, results: Results) -> None:
     places = share_cpus()
     subjects = _choose(options, results)
     results.machine = {
-        **describe(),
+        **describe(options.ours or Path(OURS.program or sys.executable)),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "rounds": f"{options.rounds} of {options.duration} s",
         "descriptors": str(raise_descriptor_limit(_DESCRIPTORS)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +33,11 @@ def share_cpus() -> Places:
     )
 
 
-def describe() -> dict[str, str]:
-    """What a reader needs to compare the figures with those of another machine."""
+def describe(program: Path) -> dict[str, str]:
+    """What a reader needs to compare the figures with those of another machine.
+
+    ``program`` is etcd-gateway as it is measured; its interpreter lies beside it.
+    """
     cpu = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     memory = re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())
     system = re.search(r'PRETTY_NAME="(.+)"', Path("/etc/os-release").read_text())
@@ -41,5 +46,12 @@ def describe() -> dict[str, str]:
         "memory": f"{int(memory[1]) / 2**20:.0f} GiB" if memory else "unknown",
         "system": system[1] if system else platform.platform(),
         "kernel": platform.release(),
-        "Python": platform.python_version(),
+        "Python": _describe_interpreter(program.with_name("python")),
     }
+
+
+def _describe_interpreter(python: Path) -> str:
+    """Its release and its compiler: two builds of one release may take different times."""
+    code = "import platform; print(platform.python_version(), platform.python_compiler(), sep=', ')"
+    argv = [python if python.exists() else sys.executable, "-c", code]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
