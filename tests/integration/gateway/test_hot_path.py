@@ -80,6 +80,8 @@ def counting_calls(pid: int, directory: Path) -> Iterator[Count]:
             pytest.skip("strace may not attach here")
         began_at = time.monotonic()
         yield count
+        # A peer has what a call wrote before strace has counted the call.
+        wait_until(lambda: "State:\tS" in status.read_text(), 10, "the worker waits")
         count.beats += round(BEATS_PER_S * (time.monotonic() - began_at))
     finally:
         if tracer.poll() is None:
