@@ -40,7 +40,7 @@ def probe(kind: ProbeKind, port_of_checks: int | None = None) -> Visit:
     async def visit(port: int) -> None:
         plan = Plan(kind=kind, server_name="a.test", verify=False, port=port_of_checks)
         one = Probe(HOST, port, plan, TlsContexts())
-        await one.run(1.0)
+        await one.run(30.0)  # a busy machine is long before it says anything
         await one.leave()
         one.close()
 
@@ -49,7 +49,7 @@ def probe(kind: ProbeKind, port_of_checks: int | None = None) -> Visit:
 
 VISITS: dict[str, Visit] = {
     "the TLS gate": lambda port: Gate("a.test").verify(Candidate("a.test:1", HOST, port)),
-    "check, by TLS": lambda port: dial(HOST, port, 2.0, asyncio.Semaphore(1), tls=True),
+    "check, by TLS": lambda port: dial(HOST, port, 30.0, asyncio.Semaphore(1), tls=True),
     "the member list": ask_etcd,
     "a tls probe": probe(ProbeKind.TLS),
     "an http probe": probe(ProbeKind.HTTP),
@@ -72,8 +72,9 @@ def begins(visit: Visit, port: int = 0) -> list[bytes]:
 
     def listen(conn: socket.socket) -> None:
         conn.settimeout(20)
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(OSError):
             heard.append(conn.recv(len(LOCAL)))
+            conn.shutdown(socket.SHUT_RDWR)  # nobody waits for an answer
 
     with serving(listen, port=port) as server:
         asyncio.run(asyncio.wait_for(visit(server.port), 60))
@@ -81,7 +82,6 @@ def begins(visit: Visit, port: int = 0) -> list[bytes]:
     return heard
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", VISITS)
 def test_everything_that_is_dialed_is_introduced(name: str) -> None:
     """Each says LOCAL first: an endpoint that requires a header requires it of everybody."""
@@ -95,7 +95,6 @@ def test_a_dial_of_check_is_not_seen() -> None:
         assert server.accepted == 0
 
 
-@pytest.mark.slow
 def test_a_port_of_its_own_for_checks() -> None:
     """A health check of another port than the endpoint's says nothing of the sort."""
     port = free_port()
