@@ -213,7 +213,8 @@ def _wait_for_another_try(failures: int, state: "dict[str, Any]") -> bool:
     while (left_s := until - time.monotonic()) > 0:
         if got := signal.sigtimedwait(waking, min(left_s, _feed_watchdog())):
             if got.si_signo == signal.SIGHUP:
-                state["facts"]["reload"]["asked"] = True  # as ``handover_document`` spells it
+                # As ``handover_document`` spells it; one of another release may not have it.
+                state.get("facts", {}).get("reload", {})["asked"] = True
             return got.si_signo in (signal.SIGHUP, signal.SIGUSR2)
     return True
 
