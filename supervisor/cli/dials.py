@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterable
 
 from gateway.core.records import dataclass
@@ -12,7 +13,7 @@ from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.system import connections
 from supervisor.system.tls import TlsClient
-from supervisor.system.tls_contexts import unverified
+from supervisor.system.tls_contexts import load_certificate, unverified
 
 MAX_CONCURRENT = 64
 """Dials under way at once."""
@@ -47,11 +48,19 @@ class Checked:
 async def dial_all(config: Config, endpoints: Iterable[Discovered]) -> tuple[Checked, ...]:
     """Every address of every endpoint, some at a time."""
     slots = asyncio.Semaphore(MAX_CONCURRENT)
+    certificate = (config.health_cert_file, config.health_key_file)
 
     async def check(endpoint: Discovered) -> Checked:
         tls = endpoint.tls or (endpoint.srv and not config.insecure_discovery)
         dials = (
-            dial(address, endpoint.port, config.dial_timeout_s, slots, tls=tls)
+            dial(
+                address,
+                endpoint.port,
+                config.dial_timeout_s,
+                slots,
+                tls=tls,
+                certificate=certificate,
+            )
             for address in endpoint.addresses
         )
         return Checked(endpoint, tuple(await asyncio.gather(*dials)))
@@ -60,12 +69,19 @@ async def dial_all(config: Config, endpoints: Iterable[Discovered]) -> tuple[Che
 
 
 async def dial(
-    address: str, port: int, timeout_s: float, slots: asyncio.Semaphore, *, tls: bool = False
+    address: str,
+    port: int,
+    timeout_s: float,
+    slots: asyncio.Semaphore,
+    *,
+    tls: bool = False,
+    certificate: tuple[str, str] = ("", ""),
 ) -> Dial:
-    """Connect once and hang up.
+    """Connect once and hang up, so that the program on the other side does not notice.
 
-    If it speaks TLS, after a handshake that is not measured. Otherwise so that the program on the
-    other side does not notice: perhaps it speaks TLS and nobody said so.
+    It may speak TLS though nobody said so. Where the kernel does not allow that, a program that is
+    known to speak it (``tls``) gets a handshake, which is not measured. ``certificate``: the files
+    of a client certificate and its key, for a program that demands one.
     """
     loop = asyncio.get_running_loop()
     async with slots:
@@ -78,25 +94,32 @@ async def dial(
         with sock:
             try:
                 async with asyncio.timeout(timeout_s):
-                    if tls:
-                        await connections.connect(sock, address, port)
-                    else:
-                        unseen = await connections.knock(sock, address, port)
+                    unseen = await connections.knock(sock, address, port)
             except TimeoutError:
                 error = f"timeout after {timeout_s:g} s"
             except OSError as failure:
                 error = connections.words(failure)
             time_s = loop.time() - started_at
             if not error and not unseen:
-                await _hang_up(sock, timeout_s, tls=tls)
+                await hang_up(sock, timeout_s, tls=tls, certificate=certificate)
         return Dial(address, time_s, error)
 
 
-async def _hang_up(sock: socket.socket, timeout_s: float, *, tls: bool) -> None:
+async def hang_up(
+    sock: socket.socket, timeout_s: float, *, tls: bool, certificate: tuple[str, str]
+) -> None:
     """End the connection in order: etcd logs every one that ends before its TLS handshake."""
-    client = TlsClient(sock, unverified(), None) if tls else None
+    client = TlsClient(sock, _make_context(*certificate), None) if tls else None
     if client is not None:
         with contextlib.suppress(OSError):
             async with asyncio.timeout(timeout_s):
                 await client.shake_hands()
     await connections.leave(sock, client)
+
+
+def _make_context(cert_file: str, key_file: str) -> ssl.SSLContext:
+    context = unverified()
+    if cert_file:
+        with contextlib.suppress(OSError):  # the health check says what is wrong with it
+            load_certificate(context, cert_file, key_file)
+    return context

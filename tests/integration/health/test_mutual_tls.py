@@ -9,7 +9,7 @@ import pytest
 
 from tests.etcd import Cluster, needs_etcd
 from tests.etcd_answers import PROBE_PATIENCE, insist_put, unexplained
-from tests.gateway import running
+from tests.gateway import run_command, running
 from tests.tls import Authority
 
 pytestmark = [needs_etcd, pytest.mark.timeout(300)]
@@ -40,20 +40,21 @@ def cluster(authority: Authority, files: tuple[str, str]) -> Iterator[Cluster]:
 def test_probes_with_a_certificate_leave_no_trace(
     cluster: Cluster, authority: Authority, files: tuple[str, str], kind: str
 ) -> None:
-    """Members are active, etcd logs no rejected connection, clients are served."""
+    """Members are active, etcd logs no rejected connection, clients are served; so with check."""
     before = [complaints(cluster, index) for index in range(3)]
-    with running(
-        PROBE_PATIENCE,
+    endpoints = [f"https://{name}" for name in cluster.endpoints]
+    flags = [
         f"--health-check={kind}",
-        "--health-interval=100ms",
         f"--trusted-ca-file={authority.file}",
         f"--health-cert-file={files[0]}",
         f"--health-key-file={files[1]}",
-        endpoints=[f"https://{name}" for name in cluster.endpoints],
-    ) as gateway:
+    ]
+    with running(PROBE_PATIENCE, "--health-interval=100ms", *flags, endpoints=endpoints) as gateway:
         for n in range(6):
             insist_put(cluster, gateway.listen, "key", f"value {n}")
         assert unexplained(gateway) == []
+        done = run_command("check", f"--endpoints={','.join(endpoints)}", *flags)
+        assert done.returncode == 0, done.stdout + done.stderr
     assert [complaints(cluster, index) for index in range(3)] == before
 
 

@@ -49,7 +49,6 @@ def probe(kind: ProbeKind, port_of_checks: int | None = None) -> Visit:
 
 VISITS: dict[str, Visit] = {
     "the TLS gate": lambda port: Gate("a.test").verify(Candidate("a.test:1", HOST, port)),
-    "check, by TLS": lambda port: dial(HOST, port, 30.0, asyncio.Semaphore(1), tls=True),
     "the member list": ask_etcd,
     "a tls probe": probe(ProbeKind.TLS),
     "an http probe": probe(ProbeKind.HTTP),
@@ -88,10 +87,11 @@ def test_everything_that_is_dialed_is_introduced(name: str) -> None:
     assert set(begins(VISITS[name])) == {LOCAL}
 
 
-def test_a_dial_of_check_is_not_seen() -> None:
-    """Where nothing is known of TLS there is nobody to say it to: the program accepts nothing."""
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_dial_of_check_is_not_seen(tls: bool) -> None:
+    """There is nobody to say it to: the program accepts nothing, whether it speaks TLS or not."""
     with serving(lambda _: None) as server:
-        assert not asyncio.run(dial(HOST, server.port, 2.0, asyncio.Semaphore(1))).error
+        assert not asyncio.run(dial(HOST, server.port, 2.0, asyncio.Semaphore(1), tls=tls)).error
         assert server.accepted == 0
 
 
