@@ -83,8 +83,10 @@ def test_the_manifests_follow_the_schema() -> None:
 
 
 def test_the_manifests_start_a_gateway_that_can_be_probed() -> None:
-    """Arguments and config file are valid; the probes ask where the admin address is."""
+    """Arguments and config file are valid; probes ask where the admin address is, and so do the
+    commands that somebody runs inside the container."""
     yaml = pytest.importorskip("yaml", reason="needs `make .venv/.dist`")
+    inside = build({}, dict(re.findall(r"(GATEWAY_\w+)=(\S+)", CONTAINERFILE)), {}).admin_addr
     for path in MANIFESTS:
         documents = {each["kind"]: each for each in yaml.safe_load_all(path.read_text())}
         pod = documents.get("Pod") or documents["DaemonSet"]["spec"]["template"]
@@ -98,4 +100,5 @@ def test_the_manifests_start_a_gateway_that_can_be_probed() -> None:
             asked = container[probe]["httpGet"]
             assert asked["path"] == path_asked
             assert f"{asked['host']}:{asked['port']}" in config.admin_addr
+        assert set(inside) < set(config.admin_addr)
         assert pod["spec"]["terminationGracePeriodSeconds"] > config.drain_timeout_s
