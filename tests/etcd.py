@@ -286,6 +286,13 @@ class Cluster:
     def log(self, index: int) -> str:
         return Path(f"{self._directory.name}/m{index}.log").read_text(errors="replace")
 
+    def rejections(self) -> list[list[str]]:
+        """What each member logged of connections whose handshake failed."""
+        return [
+            [line for line in self.log(index).splitlines() if "rejected connection" in line]
+            for index in range(len(self.members))
+        ]
+
     def wait_healthy(self, deadline_s: float = 60.0) -> None:
         """Until every member that runs answers a linearizable read."""
         for index, name in enumerate(self.endpoints):

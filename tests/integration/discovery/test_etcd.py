@@ -42,16 +42,11 @@ def ns(cluster: Cluster) -> Iterator[NameServer]:
         yield server
 
 
-def complaints(cluster: Cluster) -> list[int]:
-    """How often each member logged a connection that it did not like."""
-    return [cluster.log(index).count("rejected connection") for index in range(3)]
-
-
 def test_a_tls_cluster_is_found_verified_and_used(cluster: Cluster, ns: NameServer) -> None:
     """Members are verified for the discovery domain and used; the client's TLS is untouched, and
     neither the TLS check nor the probes leave a trace in etcd's log."""
     assert cluster.tls is not None
-    before = complaints(cluster)
+    before = cluster.rejections()
     with running(
         PROBE_PATIENCE,
         "--discovery-srv=example.test",
@@ -65,14 +60,14 @@ def test_a_tls_cluster_is_found_verified_and_used(cluster: Cluster, ns: NameServ
             assert insist_get(cluster, gateway.listen, "key") == f"value {n}"
         gateway.signal(signal.SIGHUP)
         gateway.wait_line("reload complete")
-    assert complaints(cluster) == before
+    assert cluster.rejections() == before
 
 
 def test_members_beside_the_records_pass_the_same_check(cluster: Cluster, ns: NameServer) -> None:
     """With --member-sync one record finds all members; those are verified for the discovery
     domain too, and neither question nor check leaves a trace in etcd's log."""
     assert cluster.tls is not None
-    before = complaints(cluster)
+    before = cluster.rejections()
     ns.set(SSL, "SRV", f"0 0 {cluster.client_ports[0]} infra.example.test.")
     admin = f"127.0.0.1:{free_port()}"
     with running(
@@ -89,7 +84,7 @@ def test_members_beside_the_records_pass_the_same_check(cluster: Cluster, ns: Na
         assert sources[f"infra.example.test:{cluster.client_ports[0]}"] == "srv"
         assert gateway.lines("endpoints changed")[0]["source"] == "members"
         insist_put(cluster, gateway.listen, "key", "value")
-    assert complaints(cluster) == before
+    assert cluster.rejections() == before
 
 
 def test_the_wrong_authority_lets_none_pass(
@@ -110,7 +105,7 @@ def test_the_wrong_authority_lets_none_pass(
 def test_check_shows_the_cluster(cluster: Cluster, ns: NameServer) -> None:
     """check finds, verifies and dials all three members, and leaves no trace in their logs."""
     assert cluster.tls is not None
-    before = complaints(cluster)
+    before = cluster.rejections()
     done = run_command(
         "check",
         "--listen-addr=127.0.0.1:1",
@@ -120,4 +115,4 @@ def test_check_shows_the_cluster(cluster: Cluster, ns: NameServer) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "3 of 3 endpoints can be used" in done.stdout
-    assert complaints(cluster) == before
+    assert cluster.rejections() == before

@@ -92,11 +92,6 @@ def passed(admin: str, endpoint: str) -> int:
     return int(float(next(x for x in text.splitlines() if x.startswith(name)).split()[-1]))
 
 
-def complaints(cluster: Cluster) -> list[int]:
-    """How often each member logged a connection that it did not like."""
-    return [cluster.log(n).count("rejected connection") for n in range(len(cluster.members))]
-
-
 def version_of(cluster: Cluster) -> str:
     said = insist(cluster, cluster.endpoints[0], "endpoint", "status", "--write-out=json")
     return str(json.loads(said)[0]["Status"]["version"])
@@ -104,7 +99,7 @@ def version_of(cluster: Cluster) -> str:
 
 def test_healthy_members_are_active_and_log_nothing(cluster: Cluster) -> None:
     """The version is known; after many probes no member has a line about them."""
-    before = complaints(cluster)
+    before = cluster.rejections()
     version = version_of(cluster)
     with shown(endpoints=cluster.founders) as it:
         for name in cluster.founders:
@@ -113,7 +108,7 @@ def test_healthy_members_are_active_and_log_nothing(cluster: Cluster) -> None:
             it.wait(name, lambda e: e["degraded"] is None, "not degraded")
         it.wait_ready()
         assert unexplained(it.gateway) == []
-    assert complaints(cluster) == before
+    assert cluster.rejections() == before
     assert "fail exclude alarms" not in cluster.log(0)
 
 
@@ -328,7 +323,7 @@ def test_with_a_client_certificate_no_member_complains(
     mutual: Cluster, authority: Authority, files: tuple[str, str], scheme: str
 ) -> None:
     """Whether the members are known to speak TLS, or that has to be found out."""
-    before = complaints(mutual)
+    before = mutual.rejections()
     with shown(
         f"--trusted-ca-file={authority.file}",
         f"--health-cert-file={files[0]}",
@@ -340,7 +335,7 @@ def test_with_a_client_certificate_no_member_complains(
             assert it.endpoint(name)["certificate_not_after"] is not None
             assert it.endpoint(name)["etcd_version"] is not None
         assert unexplained(it.gateway) == []
-    assert complaints(mutual) == before
+    assert mutual.rejections() == before
 
 
 def test_without_a_client_certificate_it_says_so(mutual: Cluster, authority: Authority) -> None:
@@ -352,7 +347,7 @@ def test_without_a_client_certificate_it_says_so(mutual: Cluster, authority: Aut
 
 def test_the_health_port_needs_no_client_certificate(mutual: Cluster, authority: Authority) -> None:
     """Plain HTTP beside a TLS port: found out, remembered, and no member logs a connection."""
-    before = complaints(mutual)
+    before = mutual.rejections()
     name = mutual.endpoints[0]
     with shown(
         f"--health-port={mutual.metrics_ports[0]}",
@@ -362,7 +357,7 @@ def test_the_health_port_needs_no_client_certificate(mutual: Cluster, authority:
         wait_until(lambda: passed(it.admin, name) >= 10, 60, "ten probes")
         it.wait(name, lambda e: e["etcd_version"] is not None, "its version is known")
         assert unexplained(it.gateway) == []
-    assert complaints(mutual) == before
+    assert mutual.rejections() == before
 
 
 def test_the_health_port_tells_of_a_lost_leader(mutual: Cluster) -> None:
@@ -395,4 +390,4 @@ def test_the_health_port_may_speak_tls(authority: Authority, tmp_path: Path) -> 
             wait_until(lambda: passed(it.admin, name) >= 10, 60, "ten probes")
             assert it.endpoint(name)["certificate_not_after"] is not None
             assert unexplained(it.gateway) == []
-        assert complaints(cluster) == [0, 0, 0]
+        assert cluster.rejections() == [[], [], []]

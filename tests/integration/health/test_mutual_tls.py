@@ -41,7 +41,7 @@ def test_probes_with_a_certificate_leave_no_trace(
     cluster: Cluster, authority: Authority, files: tuple[str, str], kind: str
 ) -> None:
     """Members are active, etcd logs no rejected connection, clients are served; so with check."""
-    before = [complaints(cluster, index) for index in range(3)]
+    before = cluster.rejections()
     endpoints = [f"https://{name}" for name in cluster.endpoints]
     flags = [
         f"--health-check={kind}",
@@ -55,7 +55,7 @@ def test_probes_with_a_certificate_leave_no_trace(
         assert unexplained(gateway) == []
         done = run_command("check", f"--endpoints={','.join(endpoints)}", *flags)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert [complaints(cluster, index) for index in range(3)] == before
+    assert cluster.rejections() == before
 
 
 def test_https_probes_without_a_certificate_say_so(cluster: Cluster, authority: Authority) -> None:
@@ -81,8 +81,3 @@ def test_tls_probes_without_a_certificate(cluster: Cluster, authority: Authority
         for n in range(6):
             insist_put(cluster, gateway.listen, "key", f"value {n}")
         assert unexplained(gateway) == []
-
-
-def complaints(cluster: Cluster, index: int) -> int:
-    """How often the member logged a connection that it did not like."""
-    return cluster.log(index).count("rejected connection")
