@@ -75,13 +75,15 @@ class Roster:
 
     def resume(self, since: Since, now: float) -> None:
         """Go on where a former master was, with what the policy still wants and health allows."""
-        slow = bool(self._policy.slow_start_s)
         for name, member in self._members.items():
             drains = member.draining_at is not None
+            returned_at = member.back_at(self._policy, now)
+            if returned_at is not None and (drains or name not in since.draining):
+                returned_at = since.returned.get(name)
             resumed = dataclasses.replace(
                 member,
                 draining_at=since.draining.get(name, now) if drains else None,
-                returned_at=since.returned.get(name) if slow and member.active else None,
+                returned_at=returned_at,
             )
             self._members[name] = resumed.advanced(self._policy, now)
         self._moved = True
@@ -132,8 +134,8 @@ class Roster:
             self._moved = True
         if member.active == active:
             return
-        returned_at = now if active and self._policy.slow_start_s else None
-        member = dataclasses.replace(member, active=active, returned_at=returned_at)
+        member = dataclasses.replace(member, active=active)
+        member = dataclasses.replace(member, returned_at=member.back_at(self._policy, now))
         self._members[name] = member.advanced(self._policy, now)
         self._moved = True
 

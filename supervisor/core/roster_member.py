@@ -26,7 +26,8 @@ class Member:
 
     ``grace_s`` is how long it may stay after that; 0 is until its last session ended.
     ``draining_at``: since when it is under maintenance; its sessions have the policy's grace, too.
-    ``returned_at``: when it became active again, while it does not have its whole share.
+    ``returned_at``: when it became active again, or was under maintenance no more, while it does
+    not have its whole share.
     """
 
     found: Discovered
@@ -63,12 +64,20 @@ class Member:
 
     def under(self, policy: Policy, now: float) -> Member:
         """The member as the policy wants it."""
-        draining_at = None
+        draining_at, returned_at = None, self.returned_at
         if self.found.name in policy.draining:
             draining_at = now if self.draining_at is None else self.draining_at
+        elif self.draining_at is not None:
+            returned_at = self.back_at(policy, now)
         tier = policy.tier_of(self.found.addresses)
-        wanted = dataclasses.replace(self, draining_at=draining_at, tier=tier)
+        wanted = dataclasses.replace(
+            self, draining_at=draining_at, returned_at=returned_at, tier=tier
+        )
         return wanted.advanced(policy, now)
+
+    def back_at(self, policy: Policy, now: float) -> float | None:
+        """``returned_at`` of one that gets sessions again from now on; None: no ramp."""
+        return now if policy.slow_start_s and self.active else None
 
     def advanced(self, policy: Policy, now: float) -> Member:
         """The member as it is by now."""

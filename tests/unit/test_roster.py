@@ -256,6 +256,33 @@ def test_one_that_came_back_is_ramped_up() -> None:
     assert [e.ramp for e in roster.snapshot(SETTINGS).endpoints] == [100, 100]
 
 
+def test_one_whose_maintenance_is_over_is_ramped_up() -> None:
+    """Whether it failed meanwhile or not: with a slow start it has no whole share at once."""
+    roster = Roster()
+    policy = Policy(slow_start_s=20)
+    drained = replace(policy, draining=frozenset({"a:1"}))
+    for failed in (False, True):
+        roster.follow(drained, 0)
+        roster.resolve([A, B], 0, 30)
+        if failed:
+            roster.judge("a:1", False, 10)
+            roster.judge("a:1", True, 20)
+        roster.follow(policy, 100)
+        roster.resolve([A, B], 101, 30)
+        ramps = []
+        for now in (100, 110, 120):
+            roster.advance(now)
+            ramps.append([each.ramp for each in roster.snapshot(SETTINGS).endpoints])
+        assert ramps == [[10, 100], [50, 100], [100, 100]]
+    roster.follow(drained, 200)
+    roster.judge("a:1", False, 201)
+    roster.follow(policy, 202)
+    assert roster.since == Since()
+    roster.follow(drained, 300)
+    roster.follow(Policy(), 301)
+    assert [each.ramp for each in roster.snapshot(SETTINGS).endpoints] == [100, 100]
+
+
 def test_the_next_master_goes_on_with_ramps_and_drains() -> None:
     """An upgrade gives no whole share at once, and begins no grace anew."""
     policy = Policy(slow_start_s=20, grace_s=30, draining=frozenset({"b:1"}))
@@ -275,14 +302,15 @@ def test_the_next_master_goes_on_with_ramps_and_drains() -> None:
 
 
 def test_what_health_and_the_policy_say_now_counts_more() -> None:
-    """One that failed meanwhile does not come back, and one that is not drained any more does."""
+    """One that failed meanwhile does not come back, and one that is not drained any more does,
+    from now on."""
     since = Since(draining={"a:1": 0.0, "gone:1": 0.0}, returned={"a:1": 99.0, "b:1": 99.0})
     roster = Roster()
     roster.follow(Policy(slow_start_s=20), 100)
     roster.resolve([A, B], 100, 30)
     roster.judge("b:1", False, 100)
     roster.resume(since, 100)
-    assert roster.since == Since(returned={"a:1": 99.0})
+    assert roster.since == Since(returned={"a:1": 100})
     roster.follow(Policy(), 100)
     roster.resume(since, 100)
     assert roster.since == Since()
