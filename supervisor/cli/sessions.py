@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.core.records import dataclass
-from supervisor.cli.admin_client import UnreachableError, fetch_sessions
+from supervisor.cli.admin_client import UnreachableError, fetch_sessions, fetch_status
 from supervisor.cli.console import report
 from supervisor.cli.status import NARROW_COLUMNS, lasting, size
 from supervisor.cli.tables import PIPE_COLUMNS, Cell, Output, Part, line, make_table, stack, word
 from supervisor.cli.watch import watch as watch_again
 from supervisor.core.admin.session_holders import TOP_CLIENTS, Holders, Process
-from supervisor.core.admin.session_list import DEFAULT_LIMIT, MOST_LIMIT, Sort
+from supervisor.core.admin.session_list import DEFAULT_LIMIT, MOST_LIMIT, Sort, read_endpoint
 from supervisor.core.config_error import ConfigError
 from supervisor.core.exit_codes import EXIT_DEGRADED, EXIT_OK, EXIT_UNREACHABLE
 from supervisor.system.socket_holders import find_holders
@@ -50,7 +50,7 @@ def read_wish(*, endpoint: str | None, limit: str | None, sort: str | None) -> W
     if sort is not None and sort not in ("age", "bytes"):
         raise ConfigError("--sort", sort, "expected age or bytes")
     return Wish(
-        endpoint=endpoint or "",
+        endpoint=read_endpoint(endpoint or ""),
         limit=None if limit is None else int(limit.lstrip("0")[:18]),
         sort=Sort(sort or "age"),
     )
@@ -117,9 +117,20 @@ def _fetch(admin_addrs: Sequence[str], wish: Wish, output: Output, *, as_json: b
         page["incomplete"] = document["incomplete"] or page["incomplete"]
         document = page
     document["limit"] = wanted
+    if wish.endpoint and not document["total"] and not as_json:
+        document["unknown"] = not _has_endpoint(admin_addrs, wish.endpoint)
     if any(is_of_this_host(address) for address in admin_addrs):
         add_processes(document)
     return document
+
+
+def _has_endpoint(admin_addrs: Sequence[str], name: str) -> bool:
+    """Whether the gateway has it: no sessions of a name that nobody has would be taken for good."""
+    try:
+        endpoints = fetch_status(admin_addrs)["endpoints"]
+    except UnreachableError:
+        return True
+    return any(each["endpoint"] == name for each in endpoints)
 
 
 def is_of_this_host(admin_addr: str) -> bool:
@@ -180,6 +191,9 @@ def render(document: Mapping[str, Any], width: int = PIPE_COLUMNS) -> Part:
     many = f"{total} session{'' if total == 1 else 's'}{of}"
     order = f", {SORTED_BY[Sort(document['sort'])]}" if len(rows) > 1 else ""
     parts: list[Part] = [line(many + order)]
+    if document.get("unknown"):
+        told = "the gateway has no endpoint of this name; etcd-gateway status has their names"
+        parts.append(line(told, style="yellow"))
     parts += [line(f"incomplete: {each}", style="red") for each in document["missing"]]
     if total > 1:
         holders = [_holder(each) for each in document["clients"][:TOP_SHOWN]]

@@ -14,6 +14,7 @@ from dataclasses import field
 from typing import Any
 
 from gateway.core import json_codec
+from gateway.core.address import parse_endpoint
 from gateway.core.messages import SessionDetail, SessionSlice
 from gateway.core.records import dataclass
 from supervisor.core.admin.session_holders import Process, host_part, leave_out_process
@@ -65,11 +66,22 @@ def read_query(pairs: Iterable[tuple[str, str]]) -> SessionQuery:
         given[name] = text
     sort = _read_sort(given.get("sort", Sort.AGE))
     return SessionQuery(
-        endpoint=given.get("endpoint", ""),
+        endpoint=read_endpoint(given.get("endpoint", "")),
         limit=_read_limit(given.get("limit", str(DEFAULT_LIMIT))),
         sort=sort,
         after=_read_place(given["next"], sort) if "next" in given else None,
     )
+
+
+def read_endpoint(text: str) -> str:
+    """The name of an endpoint in its one spelling, however ``--endpoints`` would take it.
+
+    What is no name of an endpoint stays as it is: none is called so.
+    """
+    try:
+        return str(parse_endpoint(text)[0])
+    except ValueError:
+        return text
 
 
 def _read_sort(text: str) -> Sort:

@@ -445,6 +445,9 @@ def test_the_command_prints_a_table(admin: str) -> None:
     ):
         nothing = run_command("sessions", f"--admin-addr={admin}")
         assert (nothing.returncode, nothing.stdout) == (0, "0 sessions\n")
+        for name, count in ((f"http://{a.address}", 1), ("nobody:1", 2)):
+            nothing = run_command("sessions", f"--admin-addr={admin}", f"--endpoint={name}")
+            assert (nothing.returncode, len(nothing.stdout.splitlines())) == (0, count)
         with closing(connect(gateway, 10)) as socks:
             for n, sock in enumerate(socks):
                 talk(sock, 1 + n)

@@ -62,6 +62,22 @@ def test_a_question_may_have_each_parameter_once() -> None:
     assert read_query(pairs) == SessionQuery(endpoint="a:1", limit=5, sort=Sort.BYTES, after=place)
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Infra0.Example.com.:2379", "infra0.example.com:2379"),
+        ("https://infra0:2379/", "infra0:2379"),
+        ("[0:0::1]:2379", "[::1]:2379"),
+        ("unix:/run/Etcd.sock", "unix:/run/Etcd.sock"),
+        ("nobody", "nobody"),
+        ("", ""),
+    ],
+)
+def test_an_endpoint_may_be_written_as_operators_write_it(text: str, name: str) -> None:
+    """However --endpoints takes it, as a maintainer copies it from the configuration."""
+    assert read_query([("endpoint", text)]).endpoint == name
+
+
 def test_a_limit_beyond_a_page_is_a_page() -> None:
     """Whoever wants more asks for the next page."""
     for text in ("10001", "1" * 5000):

@@ -90,6 +90,15 @@ def test_more_than_the_page_is_said_last() -> None:
     assert shown(document(row(), total=12))[-1] == "... 11 more; --limit shows more of them"
 
 
+def test_a_name_that_no_endpoint_has_is_told() -> None:
+    """No sessions of a misspelled name would be taken for an endpoint that is free."""
+    lines = shown(document(endpoint="nobody:1", unknown=True))
+    assert lines == [
+        "0 sessions of nobody:1",
+        "the gateway has no endpoint of this name; etcd-gateway status has their names",
+    ]
+
+
 def test_a_process_may_call_itself_anything() -> None:
     """Control characters are escapes as in every table, and wide characters are no problem."""
     name = "\x1b[2J\x07日本"
@@ -174,7 +183,7 @@ def test_processes_are_looked_for_on_the_gateways_host(address: str, here: bool)
 def test_a_wish() -> None:
     """Nothing asked for is the oldest sessions, as many as there is room for."""
     assert read_wish(endpoint=None, limit=None, sort=None) == sessions.Wish()
-    assert read_wish(endpoint="a:1", limit="0012", sort="bytes") == sessions.Wish(
+    assert read_wish(endpoint="http://A.:1", limit="0012", sort="bytes") == sessions.Wish(
         endpoint="a:1", limit=12, sort=Sort.BYTES
     )
 
