@@ -388,6 +388,44 @@ def test_who_was_handed_over_too_late_does_not_wait_for_the_end_of_a_drain() -> 
         wait_until(lambda: entry.emptied == 1)
 
 
+def test_who_is_taken_together_with_one_that_is_over_at_once_is_served() -> None:
+    """A worker that leaves takes both; the end of the first is not the end of the worker."""
+    with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
+        plane.ask(lambda: entry.ingress.apply(plane.settings))
+        plane.ask(entry.ingress.start)
+        plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            gone, client = (socket.create_connection(server.getsockname()) for _ in range(2))
+            for _ in range(2):
+                with server.accept()[0] as accepted:
+                    send(entry.sender, b"+", [accepted.fileno()])
+        reset(gone)
+        with client:
+            client.sendall(b"hi")
+            plane.ask(lambda: entry.ingress.tick(0.1))
+            with backend.accept() as upstream:
+                assert upstream.recv(10) == b"hi"
+                assert plane.counters.ended == {"reset": 1}
+                assert entry.emptied == 0
+        wait_until(lambda: entry.emptied == 1)
+
+
+def test_who_waits_at_a_stop_is_not_handed_over() -> None:
+    """The worker with fewer sessions stops, too, although it has not heard of it yet."""
+    with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
+        other = plane.ask(lambda: entry.scoreboard.open_row(1, 1))
+        plane.ask(lambda: entry.scoreboard.set_accepting(other, True))
+        plane.ask(lambda: entry.scoreboard.beat(other, time.monotonic_ns() + 10**12))
+        their_inbox, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        plane.ask(lambda: entry.ingress.add_peer(1, peer))
+        plane.ask(lambda: entry.ingress.apply(plane.settings))
+        with their_inbox, peer, entry.connect(), entry.connect():
+            plane.ask(lambda: entry.ingress.leave(accept_rest=True, shut=True))
+            with backend.accept(), backend.accept():
+                assert plane.counters.sessions == 2
+            plane.ask(lambda: entry.scoreboard.set_accepting(other, False))
+
+
 def test_who_is_handed_over_while_a_stop_begins_is_served() -> None:
     """Another worker has not heard of the stop: who has no session waits until that leaves too.
 
@@ -415,6 +453,22 @@ def test_who_is_handed_over_while_a_stop_begins_is_served() -> None:
                 plane.ask(lambda: entry.scoreboard.beat(other, 1))
         wait_until(lambda: entry.emptied == 1)
         assert "drained" not in plane.counters.ended
+
+
+def test_who_waits_for_the_rate_comes_when_a_reload_turns_it_off() -> None:
+    """Nothing is left of it: neither that it was reached, nor a look that is still to come."""
+    with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
+        plane.ask(lambda: entry.ingress.apply(Settings(max_session_rate=1)))
+        plane.ask(entry.ingress.start)
+        with entry.connect(), backend.accept():
+            with entry.connect() as waits, entry.connect() as waits_too:
+                wait_until(lambda: plane.counters.accept_paused)
+                plane.ask(lambda: entry.ingress.apply(Settings()))
+                for client in (waits, waits_too):
+                    client.sendall(b"hi")
+                    with backend.accept() as server:
+                        assert server.recv(10) == b"hi"
+        plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
 
 
 def test_who_may_not_come_tells_nothing_of_how_long_sessions_last() -> None:

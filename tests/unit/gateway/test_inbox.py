@@ -1,0 +1,109 @@
+"""The inbox of a worker: what keeps it from waking the loop, or from holding it up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.core.counters import WorkerCounters
+from gateway.core.descriptor_budget import DescriptorBudget
+from gateway.descriptors import send
+from gateway.ingress.handoff import Handoff
+from gateway.ingress.inbox import Inbox
+from gateway.ingress.quota import Quota
+from gateway.scoreboard import Scoreboard
+from tests.logbook import Logbook
+from tests.support import no_descriptors_left
+
+
+class Receiver:
+    """A worker's inbox, whose clients are kept, and whose places are counted."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.scoreboard = Scoreboard()
+        row = self.scoreboard.open_row(0, 1)
+        self.sock, self.sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.clients: list[int] = []
+        self.offered = 0
+        counters = WorkerCounters()
+        quota = Quota(
+            self.scoreboard,
+            row=row,
+            counters=counters,
+            budget=DescriptorBudget(counters),
+            serve=self.clients.append,
+        )
+        handoff = Handoff(self.scoreboard, row=row, slot=0, inbox=self.sock, peers={})
+        self.inbox = Inbox(
+            self.loop,
+            self.sock,
+            handoff,
+            quota,
+            Logbook(),
+            on_place=self._on_place,
+            on_change=lambda: self.inbox.watch(not self.inbox.full),
+        )
+
+    @property
+    def watched(self) -> bool:
+        """Whether the loop looks after it."""
+        return self.loop.remove_reader(self.sock)
+
+    def _on_place(self) -> None:
+        self.offered += 1
+
+    def send(self, word: bytes) -> None:
+        """A client, as another worker sends it."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            send(self.sender, word, [theirs.fileno()])
+
+    def close(self) -> None:
+        for fd in self.clients:
+            os.close(fd)
+        self.sock.close()
+        self.sender.close()
+        self.scoreboard.close()
+        self.loop.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.close()
+
+
+def test_who_waits_where_the_host_is_short_holds_nobody_up(receiver: Receiver) -> None:
+    """By our count there is room, and the kernel has no number: it is asked again later."""
+    receiver.send(b"+")
+    with no_descriptors_left():
+        receiver.inbox.take()
+        assert receiver.inbox.full
+        receiver.inbox.go_on()
+    assert receiver.clients == []
+    receiver.inbox.go_on()
+    assert len(receiver.clients) == 1
+    assert not receiver.inbox.full
+
+
+def test_an_inbox_that_nobody_can_send_to_is_left_alone(receiver: Receiver) -> None:
+    """Its end would wake the loop again and again."""
+    receiver.inbox.watch(True)
+    receiver.sender.close()
+    receiver.inbox.take()
+    assert not receiver.watched
+
+
+def test_a_place_is_taken_though_clients_came_behind_it(receiver: Receiver) -> None:
+    """One of them of a UNIX socket, which is another word in the same batch."""
+    send(receiver.sender, b"!")
+    receiver.send(b"u")
+    receiver.send(b"+")
+    receiver.inbox.take()
+    assert (receiver.offered, len(receiver.clients)) == (1, 2)
