@@ -218,6 +218,15 @@ def test_a_page_without_the_block_is_an_error() -> None:
         generate.fill_block("a page", "x", "new")
 
 
+def test_modules_on_the_page_of_the_architecture_exist() -> None:
+    """Also those that are named by hand: whoever looks for a fault begins there."""
+    text = (DOCS / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", text))
+    sources = [path for place in ("gateway", "supervisor") for path in (ROOT / place).rglob("*.py")]
+    known = {"/".join(path.parts[-n:]) for path in sources for n in range(1, 6)}
+    assert named - known == set()
+
+
 def test_every_metric_is_documented() -> None:
     """Every metric of the contract stands on a page, by its whole name."""
     text = "\n".join(page.read_text() for page in PAGES)
