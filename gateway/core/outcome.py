@@ -23,6 +23,7 @@ LOCAL = EXHAUSTED.keys() | {
     errno.EAFNOSUPPORT,
     errno.EAGAIN,  # ip_local_port_range used up, or the queue of a UNIX socket full (connect(2))
     errno.EADDRINUSE,
+    errno.EINVAL,  # from a loopback address, as --source-addr may have it, to another host
 }
 
 _RESULTS = {

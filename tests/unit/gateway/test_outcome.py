@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 
 import pytest
 
@@ -17,7 +18,7 @@ from gateway.core.outcome import LOCAL, answer_of, result_of
         (errno.ETIMEDOUT, DialResult.TIMEOUT),
         (errno.EHOSTUNREACH, DialResult.UNREACHABLE),
         (errno.ECONNRESET, DialResult.RESET),
-        (errno.EINVAL, DialResult.ERROR),
+        (errno.EISCONN, DialResult.ERROR),
     ],
 )
 def test_the_endpoints_fault(code: int, result: DialResult) -> None:
@@ -29,6 +30,15 @@ def test_the_endpoints_fault(code: int, result: DialResult) -> None:
 @pytest.mark.parametrize("code", sorted(LOCAL))
 def test_our_own_fault(code: int) -> None:
     """What our own host lacks or forbids is never evidence against an endpoint."""
+    assert result_of(code) is DialResult.LOCAL
+
+
+def test_a_loopback_address_reaches_no_other_host() -> None:
+    """Who dials from 127.0.0.1 by --source-addr is told "invalid argument" by our own kernel."""
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        sock.bind(("127.0.0.1", 0))
+        code = sock.connect_ex(("192.0.2.1", 1))
     assert result_of(code) is DialResult.LOCAL
 
 
