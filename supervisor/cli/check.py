@@ -63,6 +63,8 @@ class Findings:
     """Why the endpoints do not follow the member list though they should."""
     unhealthy: tuple[Unhealthy, ...] = ()
     """What can be dialed and will be inactive."""
+    drained: tuple[str, ...] = ()
+    """The names in ``--drain-endpoints``."""
     cluster: ClusterReport | None = None
     """What the members say, if the endpoints are etcd."""
 
@@ -75,6 +77,20 @@ class Findings:
         problems += [str(each) for each in self.unhealthy if each.endpoint not in told]
         if self.not_followed:
             problems.append(f"member list not adopted: {self.not_followed}")
+        return problems + self._drain_problems()
+
+    def _drain_problems(self) -> list[str]:
+        """Names that no endpoint has, which may be misspelled; or that none is left for clients."""
+        names = {each.endpoint.name for each in self.checked}
+        if not names or not self.drained:
+            return []
+        known = names | self.resolution.left_out.keys()
+        unknown = [each for each in self.drained if each not in known]
+        problems = (
+            [f"no such endpoint in --drain-endpoints: {', '.join(unknown)}"] if unknown else []
+        )
+        if names <= set(self.drained):
+            problems.append("every endpoint is in --drain-endpoints, so no client will be served")
         return problems
 
 
@@ -124,6 +140,7 @@ async def _find(config: Config, files: Files | None, *, explain: bool) -> Findin
         await dial_all(config, resolution.endpoints),
         obstacles=obstacles,
         not_followed=not_followed,
+        drained=config.drain_endpoints,
     )
     examiner = Examiner(config, listen, targets.look_up)
     found.cluster, found.unhealthy = await asyncio.gather(

@@ -268,6 +268,24 @@ def test_the_configuration_is_shown_with_its_sources(
     assert configuration["balance"] == {"value": "round-robin", "source": "default"}
 
 
+@pytest.mark.parametrize(
+    ("drained", "problems"),
+    [
+        ("127.0.0.1:1", []),
+        ("127.0.0.1:1,infra9:2379", ["no such endpoint in --drain-endpoints: infra9:2379"]),
+        (
+            "127.0.0.1:1,127.0.0.2:1",
+            ["every endpoint is in --drain-endpoints, so no client will be served"],
+        ),
+    ],
+)
+def test_endpoints_under_maintenance(drained: str, problems: list[str], capfd: Capture) -> None:
+    """A name that no endpoint has, as the log says it, and that nobody is left for clients."""
+    flags = [f"--drain-endpoints={drained}", f"--listen-addr=127.0.0.1:{free_port()}"]
+    assert main(["check", "--json", "--endpoints=127.0.0.1:1,127.0.0.2:1", *flags]) == 69
+    assert json.loads(capfd.readouterr().out)["problems"] == problems
+
+
 def test_explain_shows_the_chain_from_name_to_address(
     ns: NameServer, files: Files, capsys: Capture
 ) -> None:
