@@ -11,6 +11,7 @@ import struct
 import sys
 
 NUMBERS = {
+    "splice": 275,
     "prlimit64": 302,
     "memfd_create": 319,
     "pidfd_send_signal": 424,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from os import splice
@@ -58,12 +59,15 @@ class Pipes:
     def __init__(self, budget: DescriptorBudget) -> None:
         self._budget = budget
         self._spare: list[Pipe] = []
-        self._usable = True
+        self._usable: bool | None = None
+        """Whether the host lets us splice; None until somebody wants a pipe."""
 
     def take(self) -> Pipe | None:
-        """A pipe, or None: then copy instead (descriptors or pipe memory are short)."""
+        """A pipe, or None: then copy (descriptors or memory are short, splice is refused)."""
         if self._spare:
             return self._spare.pop()
+        if self._usable is None:
+            self._usable = _may_splice()
         if not self._usable or not self._budget.take_pipe():
             return None
         try:
@@ -96,6 +100,15 @@ class Pipes:
         os.close(pipe.r)
         os.close(pipe.w)
         self._budget.give_pipe_back()
+
+
+def _may_splice() -> bool:
+    """False where a seccomp profile, or the kernel, refuses the call whatever is asked of it."""
+    try:
+        splice(-1, -1, 1)
+    except OSError as error:
+        return error.errno == errno.EBADF
+    return True
 
 
 def _grow(w: int) -> int:
