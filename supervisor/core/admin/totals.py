@@ -95,10 +95,17 @@ class Totals:
         return not self._expected
 
     def retain(self, endpoints: Collection[str]) -> None:
-        """Only these endpoints exist; keep no counters under the names of others."""
+        """Only these endpoints exist; keep no counters under the names of others.
+
+        Live workers list one that left for about a second more. Until they drop it nothing of it
+        is forgotten: if it comes back meanwhile, a part of its figures would be a counter that
+        went back.
+        """
         self._known = frozenset(endpoints)
+        reports = [worker.report.endpoints for worker in self._living.values()]
         for name in [name for name in self._dead.endpoints if name not in self._known]:
-            self._dead.forget(name)
+            if not any(name in listed for listed in reports):
+                self._dead.forget(name)
 
     def sums(self) -> Sums:
         """The sums over live and dead workers, as a new value."""
@@ -194,10 +201,7 @@ class Totals:
         return totals
 
     def _add_dead(self, name: str, part: EndpointReport) -> None:
-        if self._known is None or name in self._known:
-            self._dead.of(name).add(part)
-        else:
-            self._dead.forgotten.add(part)
+        self._dead.of(name).add(part)
 
 
 def _went_back(before: EndpointReport, now: EndpointReport) -> bool:

@@ -265,6 +265,29 @@ def test_an_endpoint_that_comes_back_starts_a_new_series() -> None:
     assert totals.sums().overall.sessions_total == 4
 
 
+def test_an_endpoint_that_comes_back_at_once_goes_on() -> None:
+    """Live workers list one that left for a moment more: what the others counted belongs to it.
+
+    A series of a part of the figures would be a counter that went back.
+    """
+    totals = Totals()
+    for slot, gen in ((0, 1), (0, 2), (1, 1)):
+        totals.report(slot, gen, report(a=moved(3)))
+    totals.gone(0, 1)
+    totals.retain([])
+    assert A not in totals.sums().endpoints
+    totals.report(0, 2, report())  # has dropped it; worker 1 has not yet
+    totals.retain([A])
+    assert totals.sums().endpoints[A].sessions_total == 9
+    totals.retain([])
+    totals.report(1, 1, report())
+    totals.retain([])
+    totals.retain([A])
+    totals.report(1, 1, report(a=moved(1)))
+    assert totals.sums().endpoints[A].sessions_total == 1
+    assert totals.sums().overall.sessions_total == 10
+
+
 def test_sessions_of_one_endpoint_over_all_workers() -> None:
     """The gauge the roster asks for, 0 for an unknown endpoint."""
     totals = Totals()
