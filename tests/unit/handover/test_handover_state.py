@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.address import HostPort
+from gateway.core.messages import MAX_SLOTS
 from supervisor.core.admin.views import DiscoveryView, MemberSyncView
 from supervisor.core.certificates import CertificateEnd
 from supervisor.core.discovery.adoption import AdoptedList
@@ -217,6 +218,13 @@ def test_a_pipe_is_no_document() -> None:
     finally:
         os.close(pipe_r)
         os.close(pipe_w)
+
+
+def test_a_slot_that_no_worker_can_have_counts_for_nothing() -> None:
+    """A master that took it for one of its own would make sockets for thousands of slots."""
+    document = kept("1.0.0.json")
+    document["facts"] |= {"gens": [[MAX_SLOTS, 1], [MAX_SLOTS - 1, 7]]}
+    assert decode(document).gens == {MAX_SLOTS - 1: 7}
 
 
 @pytest.mark.parametrize("number", [-1, 10**30])
