@@ -16,7 +16,8 @@ from gateway.core.records import dataclass
 from gateway.core.unix_address import UnixAddress, is_unix, join_options
 from supervisor.core.config_error import ConfigError, quote
 from supervisor.core.config_sources import Given, describe_given, find_given, refuse_unknown
-from supervisor.core.effective import EffectiveValue, find_misspelled
+from supervisor.core.duration import format_duration
+from supervisor.core.effective import EffectiveValue, find_misspelled, follow_from
 from supervisor.core.flags import BY_NAME, FLAGS, Flag, FlagKind
 from supervisor.core.listening import are_apart, find_overlap
 
@@ -149,7 +150,9 @@ def build(
             fields |= _fields(flag, _read(flag, given[0]))
             wrong += _find_wrong(flag, given[1:])
     if "health-idle-interval" not in used and "health_interval_s" in fields:
-        fields["health_idle_interval_s"] = _idle_interval_s(fields["health_interval_s"])
+        idle_s = fields["health_idle_interval_s"] = _idle_interval_s(fields["health_interval_s"])
+        if idle_s != DEFAULT_IDLE_INTERVAL_S:
+            effective = follow_from(effective, "health-idle-interval", format_duration(idle_s))
     _check_together(fields, used)
     config = Config(
         **fields,
@@ -169,7 +172,7 @@ def _idle_interval_s(interval_s: float) -> float:
     that nobody uses, too.
     """
     quick = interval_s < DEFAULT_INTERVAL_S
-    return IDLE_INTERVALS * interval_s if quick else DEFAULT_IDLE_INTERVAL_S
+    return IDLE_INTERVALS * interval_s if quick else max(DEFAULT_IDLE_INTERVAL_S, interval_s)
 
 
 def find_config_file(flags: Mapping[str, Sequence[str]], environ: Mapping[str, str]) -> str:

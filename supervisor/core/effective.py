@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -33,6 +34,11 @@ class EffectiveValue:
     source: Source
     overrides: tuple[tuple[Source, str], ...] = ()
     """Other sources that have a different text for this flag, and the text: they lost."""
+
+
+def follow_from(values: Iterable[EffectiveValue], flag: str, text: str) -> list[EffectiveValue]:
+    """The values, where ``flag`` was not given and another one makes its default ``text``."""
+    return [dataclasses.replace(v, value=text) if v.flag == flag else v for v in values]
 
 
 def to_document(values: Iterable[EffectiveValue]) -> dict[str, dict[str, Any]]:

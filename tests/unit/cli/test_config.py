@@ -15,6 +15,7 @@ from gateway.core.address import HostPort
 from gateway.core.unix_address import UnixAddress
 from supervisor.core.config import Config, StaticTarget, build, find_config_file
 from supervisor.core.config_error import ConfigError
+from supervisor.core.effective import Source
 from supervisor.core.flags import BY_NAME, FLAGS, Flag, FlagKind
 
 GOOD = {
@@ -172,16 +173,24 @@ def test_defaults_are_what_help_says(flag: Flag) -> None:
 
 
 @pytest.mark.parametrize(
-    ("interval", "idle", "expected_s"),
-    [("300ms", None, 1.2), ("20s", None, 60.0), ("1s", "30s", 30.0), (None, None, 60.0)],
+    ("interval", "idle", "expected_s", "shown"),
+    [
+        ("300ms", None, 1.2, "1.2s"),
+        ("20s", None, 60.0, "60s"),
+        ("5m", None, 300.0, "5m0s"),
+        ("1s", "30s", 30.0, "30s"),
+        (None, None, 60.0, "60s"),
+    ],
 )
 def test_idle_interval_follows_a_given_interval(
-    interval: str | None, idle: str | None, expected_s: float
+    interval: str | None, idle: str | None, expected_s: float, shown: str
 ) -> None:
-    """Who asks for quick probes alone gets quick probes of idle endpoints, too."""
+    """Who asks for quick probes alone gets quick probes of idle endpoints, too, and is told so."""
     given = {"health-interval": interval, "health-idle-interval": idle}
     config = build({name: [text] for name, text in given.items() if text}, {}, {})
     assert config.health_idle_interval_s == pytest.approx(expected_s)
+    (told,) = (each for each in config.effective if each.flag == "health-idle-interval")
+    assert (told.value, told.source) == (shown, Source.FLAG if idle else Source.DEFAULT)
 
 
 def test_all_flags() -> None:
