@@ -85,11 +85,14 @@ class Roster:
                 draining_at=since.draining.get(name, now) if drains else None,
                 returned_at=returned_at,
             )
-            self._members[name] = resumed.advanced(self._policy, now)
+            self._members[name] = resumed.under(self._policy, now)
         self._moved = True
 
     def follow(self, policy: Policy, now: float) -> None:
-        """Take a new policy; it counts for the endpoints at hand and for those to come."""
+        """Take a new policy; it counts for the endpoints at hand and for those to come.
+
+        So a reload to another grace counts for those that are in theirs.
+        """
         self._policy = policy
         self._members = {name: each.under(policy, now) for name, each in self._members.items()}
         self._moved = True

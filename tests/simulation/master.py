@@ -372,7 +372,7 @@ class Master:
 
     def _make(self) -> messages.Snapshot:
         self.last_members.update((each.found.name, each) for each in self.roster.members)
-        self.roster.advance(self.world.clock.now)
+        self.world.oracle.dropped(self.roster.advance(self.world.clock.now))
         return self.roster.snapshot(worker_settings(self.config))
 
     def _publish_first(self) -> None:
@@ -437,7 +437,7 @@ class Master:
             here = addresses.get(name, {})
             self.prober.take_traffic(name, moved.sessions, moved.dials, moved.bytes_out, here)
         self.last_members.update((each.found.name, each) for each in self.roster.members)
-        self.roster.advance(self.world.clock.now)
+        self.world.oracle.dropped(self.roster.advance(self.world.clock.now))
         self._watch_members()
         self.publish()
         self.discovery.set_any_active(self._any_active())
@@ -478,6 +478,7 @@ class Master:
         if config is not None:
             self.config = config
             self.fleet.limits = _limits(config)
+            self.world.oracle.follows(config)
             self._follow_policy()
             self.prober.reconfigure()
             self._publish()

@@ -241,6 +241,8 @@ class Oracle:
         self._named_at = 0.0
         self._left: dict[str, tuple[float, float]] = {}
         """When an endpoint left DNS, and its grace then."""
+        self._dropped: set[str] = set()
+        """Those whose grace was over; workers may not have been told yet."""
         self._recorded: Config | None = None
         """Whose endpoints are in the record."""
         self._anew = False
@@ -337,16 +339,27 @@ class Oracle:
         names = set(owners)
         for name in self._names - names:
             self._left[name] = (now, grace_s)
+            self._dropped.discard(name)
             if not self._may_vanish(master.discovery.targets, name):
                 raise Violation("the last good answer stays", f"{name} vanished, now {names}")
         for name in names:
             self._left.pop(name, None)
         if names != self._names:
             self._named_at = now
-        # A reload that changes the grace counts for those at hand.
-        self._left = {name: (at, grace_s) for name, (at, _) in self._left.items()}
         self._names = names
         self._owners |= owners
+
+    def follows(self, config: Config) -> None:
+        """A reload, or another image, that changes the grace: it counts for those in theirs."""
+        self._left |= {
+            name: (at, config.removal_grace_s)
+            for name, (at, _) in self._left.items()
+            if name not in self._dropped
+        }
+
+    def dropped(self, names: Iterable[str]) -> None:
+        """The grace of these is over; it is judged when it is made known."""
+        self._dropped.update(names)
 
     def recorded(self, state: HandoverState) -> None:
         """What was found a moment before may not be written down yet: then it is not known."""
@@ -379,6 +392,7 @@ class Oracle:
         self._anew = other_targets or (checks_again and unchecked)
         if self._anew or (checks_again and not fitting.found):
             self._left |= dict.fromkeys(self._names, (now, config.removal_grace_s))
+            self._dropped -= self._names
             self._names = set()
             self._world.members_oracle.begins_anew()
 
@@ -414,6 +428,7 @@ class Oracle:
         What it had in use counts as passed, also if the check refused the last endpoint there was:
         with nothing else to go on with, it stays.
         """
+        self.follows(master.config)
         anew, self._anew = self._anew, False
         if anew and (state.found or state.member_list):
             raise Violation("other targets begin anew", f"{state.found} {state.member_list}")

@@ -85,6 +85,27 @@ def test_removed_lives_for_its_grace() -> None:
     assert states(roster) == {"b:1": EndpointState.ACTIVE}
 
 
+def test_another_grace_counts_for_those_that_are_in_theirs() -> None:
+    """A reload shortens it, or sets an end where there was none; so does the next image."""
+    roster, after = Roster(), Roster()
+    roster.follow(Policy(grace_s=0), 0)
+    roster.resolve([A, B, C], 0, 0)
+    roster.sessions("a:1", 1)
+    roster.resolve([B, C], 10, 0)
+    assert roster.advance(1000) == ()
+    roster.follow(Policy(grace_s=1200), 1000)
+    assert roster.advance(1209.9) == ()
+    roster.resolve([C], 1209.9, 1200)
+    after.follow(Policy(grace_s=30), 1209.9)
+    after.remember(roster.removed)
+    after.resolve([C], 1209.9, 30)
+    assert roster.advance(1210) == ("a:1",)
+    after.resume(Since(), 1209.9)
+    assert after.advance(1209.9) == ("a:1",)
+    assert after.advance(1239.8) == ()
+    assert after.advance(1239.9) == ("b:1",)
+
+
 def test_a_removed_one_that_turns_inactive_stays_for_its_sessions_only() -> None:
     """Absent and failing is gone at once, but sessions that still live have their grace."""
     roster = Roster()
