@@ -51,7 +51,7 @@ class Reloader:
         self._steps = steps
         self._log = log
         self._task: asyncio.Task[None] | None = None
-        self.view = dataclasses.replace(view, refused=False)
+        self.view = dataclasses.replace(view, refused=False, needs_restart=())
 
     def ask(self) -> None:
         """Reload now, or once more after the reload that is under way."""
@@ -84,7 +84,7 @@ class Reloader:
 
     async def _reload(self) -> None:
         self.view = dataclasses.replace(self.view, under_way=True)
-        error = await self._attempt()
+        in_vain, error = await self._attempt()
         result = "complete" if error is None else "failed"
         before = self.view.results
         self.view = ReloadView(
@@ -94,11 +94,12 @@ class Reloader:
             results={**before, result: before.get(result, 0) + 1},
             asked=self.view.asked,
             refused=error is not None,
+            needs_restart=self.view.needs_restart if in_vain is None else in_vain,
         )
         self._steps.on_end(error)
 
-    async def _attempt(self) -> str | None:
-        """Returns what went wrong, or None."""
+    async def _attempt(self) -> tuple[tuple[str, ...] | None, str | None]:
+        """The flags that were changed in vain, None if nothing is used; and what went wrong."""
         try:
             self._steps.on_begin()
             steps = self._steps
@@ -106,15 +107,15 @@ class Reloader:
             await self._resolve_and_apply(config)
         except (ConfigError, ReloadFailedError) as error:
             self._log.error("reload failed", error=str(error))
-            return str(error)
+            return None, str(error)
         except Exception as error:  # noqa: BLE001 - the boundary: every reload ends and says how
             text = f"internal error: {error!r}"
             self._log.error("reload failed", error=text)
-            return text
+            return None, text
         self._log.info(
             "reload complete", **({"needs_restart": list(needs_restart)} if needs_restart else {})
         )
-        return None
+        return needs_restart, None
 
     async def _resolve_and_apply(self, config: Config) -> None:
         """Resolve and check TLS, already dialing as the new configuration says.

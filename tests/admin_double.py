@@ -5,7 +5,7 @@ Its view changes as the lines on its standard input say; it answers each with ``
 ``worker SLOT STATE``, ``workers COUNT``, ``drain [SECONDS]``, ``refuse NAME REASON``,
 ``half NAME ADDRESS REASON``, ``degrade NAME REASON``, ``certificate NAME DAYS``,
 ``static``, ``set FLAG VALUE SOURCE``, ``pid NUMBER``,
-``event TEXT``, ``reload complete|failed``.
+``event TEXT``, ``reload complete|failed [FLAG]``: with a flag that only a restart changes.
 The first line it prints is its addresses. SIGHUP counts as a reload with the result of the last
 ``reload`` line.
 """
@@ -93,6 +93,7 @@ class Pretender:
         self.events: list[dict[str, Any]] = []
         self.reload = ReloadView()
         self.next_reload = "complete"
+        self.in_vain: tuple[str, ...] = ()
 
     def obey(self, line: str) -> None:
         word, *rest = line.split()
@@ -168,7 +169,8 @@ class Pretender:
             case "event":
                 self.event(" ".join(rest))
             case "reload":
-                self.next_reload = rest[0]
+                self.next_reload, *in_vain = rest
+                self.in_vain = tuple(in_vain)
             case "life":
                 connection.CONNECTION_LIFE_S = float(rest[0])
 
@@ -186,6 +188,7 @@ class Pretender:
             last_result=self.next_reload,
             last_error="config file: unknown key 'bogus'" if failed else None,
             results={**before, self.next_reload: before.get(self.next_reload, 0) + 1},
+            needs_restart=self.in_vain,
             refused=failed,
         )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.cli.admin_client import UnreachableError, fetch_status
-from supervisor.cli.console import PROGRAM
+from supervisor.cli.console import PROGRAM, report
 from supervisor.core.exit_codes import EXIT_FAILURE
 from supervisor.core.printable import escape_unprintable
 
@@ -68,6 +68,7 @@ def _await(admin_addrs: Sequence[str], before: Mapping[str, Any]) -> int:
         if reload["number"] >= wanted:
             if reload["last_result"] == "complete":
                 sys.stdout.write("reload complete\n")
+                _warn(reload.get("needs_restart") or ())
                 return 0
             return _fail(f"reload failed: {reload['last_error'] or 'see the log'}")
         if document["state"] == "draining":
@@ -94,6 +95,13 @@ def await_master(pid: int, deadline_s: float) -> bool:
         if not begins or time.monotonic() >= give_up_at:
             return False
         time.sleep(POLL_S)
+
+
+def _warn(in_vain: Sequence[str]) -> None:
+    """Say which changes are not in use; a gateway before this release says so in its log alone."""
+    if in_vain:
+        flags = ", ".join(in_vain)
+        report(f"warning: changed in the configuration, used after a restart: {flags}")
 
 
 def _fail(text: str) -> int:

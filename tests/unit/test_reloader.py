@@ -25,10 +25,11 @@ class Gateway:
         self.applied = self.resolved = 0
         self.ends: list[str | None] = []
         self.log = Logbook()
+        self.read = Config()
         self.reloader = Reloader(
             Steps(
                 running=Config,
-                reread=Config,
+                reread=lambda: self.read,
                 fixed=lambda: FIXED,
                 resolve=self.resolve,
                 apply=self.apply,
@@ -154,6 +155,28 @@ def test_what_a_reload_refused_is_over_with_an_upgrade() -> None:
         before.reloader.ask()
         await before.until(lambda: len(before.ends) == 2)
         assert not before.reloader.view.refused
+
+    asyncio.run(scenario())
+
+
+def test_what_a_reload_could_not_apply_is_known_until_it_is_in_use() -> None:
+    """A failed reload changes nothing of that; the next image has read it, and uses it."""
+
+    async def scenario() -> None:
+        gateway = Gateway()
+
+        async def reload(read: Config) -> tuple[str, ...]:
+            gateway.read = read
+            count = len(gateway.ends)
+            gateway.reloader.ask()
+            await gateway.until(lambda: len(gateway.ends) > count)
+            return gateway.reloader.view.needs_restart
+
+        assert await reload(Config(workers=3, dial_timeout_s=1.0)) == ("--workers",)
+        gateway.failures.append(ReloadFailedError("no endpoint"))
+        assert await reload(Config()) == ("--workers",)
+        assert Gateway(gateway.reloader.view).reloader.view.needs_restart == ()
+        assert await reload(Config()) == ()
 
     asyncio.run(scenario())
 

@@ -58,6 +58,8 @@ def problems(document: Document) -> list[str]:
         lines.append(f"member sync: {found['member_sync']['last_error']}")
     if reload.get("refused", reload["last_result"] == "failed"):
         lines.append(f"the last reload failed: {reload['last_error'] or 'see the log'}")
+    if in_vain := reload.get("needs_restart"):
+        lines.append(f"changed in the configuration, used after a restart: {', '.join(in_vain)}")
     return lines
 
 

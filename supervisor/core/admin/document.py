@@ -40,6 +40,7 @@ def document(view: GatewayView) -> dict[str, Any]:
             "last_at": instant(view.reload.last_at),
             "last_result": view.reload.last_result,
             "last_error": view.reload.last_error,
+            "needs_restart": list(view.reload.needs_restart),
         },
         "endpoints": [
             _endpoint(each, view.sums.endpoints.get(each.endpoint) or EndpointSum())

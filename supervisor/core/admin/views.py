@@ -76,6 +76,7 @@ class ReloadView:
 
     ``under_way``: a reload has begun and not ended. ``asked``: one is asked for that has not begun.
     ``refused``: the configuration in use is older than the one that was read last.
+    ``needs_restart``: flags whose new values, in the one that was used last, no reload can apply.
     """
 
     last_at: float | None = None
@@ -85,6 +86,7 @@ class ReloadView:
     under_way: bool = False
     asked: bool = False
     refused: bool = False
+    needs_restart: tuple[str, ...] = ()
 
     @property
     def number(self) -> int:

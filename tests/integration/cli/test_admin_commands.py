@@ -315,14 +315,21 @@ def test_watch_goes_on_until_interrupted(double: AdminDouble) -> None:
 
 
 def test_reload_waits_for_the_outcome(
-    double: AdminDouble, capsys: pytest.CaptureFixture[str]
+    double: AdminDouble, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit 0 and a line when it is complete, exit 1 and the reason when it failed."""
+    """Exit 0 and a line when it is complete, exit 1 and the reason when it failed.
+
+    What of the configuration it could not apply is told beside that.
+    """
     assert reload_command.run([double.address]) == 0
-    assert capsys.readouterr().out == "reload complete\n"
+    assert capfd.readouterr() == ("reload complete\n", "")
+    double.tell("reload complete --workers")
+    assert reload_command.run([double.address]) == 0
+    warning = "warning: changed in the configuration, used after a restart: --workers"
+    assert capfd.readouterr() == ("reload complete\n", f"etcd-gateway: {warning}\n")
     double.tell("reload failed")
     assert reload_command.run([double.address]) == 1
-    assert capsys.readouterr().err == (
+    assert capfd.readouterr().err == (
         "etcd-gateway: reload failed: config file: unknown key 'bogus'\n"
     )
 

@@ -75,6 +75,10 @@ def test_problems_are_spelled_out() -> None:
         "member sync: HTTP status 401",
         "the last reload failed: no such file",
     ]
+    in_vain = {"last_result": "complete", "needs_restart": ["--listen-addr", "--workers"]}
+    assert digest.problems(document(reload=in_vain)) == [
+        "changed in the configuration, used after a restart: --listen-addr, --workers"
+    ]
     failed = {"last_result": "failed", "last_error": None}
     assert digest.problems(document(reload=failed)) == ["the last reload failed: see the log"]
     assert digest.problems(document(reload=failed | {"refused": False})) == []

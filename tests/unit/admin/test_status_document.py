@@ -143,6 +143,7 @@ def test_the_document_has_the_contracts_keys_and_values() -> None:
         "last_at": None,
         "last_result": None,
         "last_error": None,
+        "needs_restart": [],
     }
     assert written["endpoints"] == [
         {
