@@ -8,7 +8,7 @@ together either.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from random import random
 from time import monotonic
 
@@ -24,9 +24,17 @@ AT_ONCE = 64
 
 
 class ScheduledCuts:
-    """Borrows the sessions until their cut, or until :meth:`forget`."""
+    """Borrows the sessions until their cut, or until :meth:`forget`.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    ``is_due(session)`` is asked when its time has come: whether it still has to go.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        is_due: Callable[[Session], bool] = lambda _: True,
+    ) -> None:
+        self._is_due = is_due
         self._scheduled: dict[Session, tuple[float, End]] = {}
         self._timer = Timer(loop, self._cut_due)
         self.spread_s = 1.0
@@ -46,6 +54,10 @@ class ScheduledCuts:
             at, _ = before.get(session) or (self._draw(now), end)
             self._scheduled[session] = (at, end)
         self._start()
+
+    def clear(self) -> None:
+        """Cut none of them."""
+        self._scheduled.clear()
 
     def add(self, session: Session, end: End) -> None:
         self._scheduled[session] = (self._draw(monotonic()), end)
@@ -67,7 +79,9 @@ class ScheduledCuts:
         now = monotonic()
         due = [(session, end) for session, (at, end) in self._scheduled.items() if at <= now]
         for session, end in due[:AT_ONCE]:
-            session.cut(end)
+            self.forget(session)
+            if self._is_due(session):
+                session.cut(end)
         if len(due) > AT_ONCE:
             self._timer.start(0.0)
         else:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from time import monotonic
 
 from gateway.core.counters import End
+from gateway.sessions.cuts import ScheduledCuts
 from gateway.sessions.session import Session
 from gateway.sessions.timer import Timer
 
@@ -14,10 +15,6 @@ STEPS = 10
 """How many times in one timeout the sessions are looked at."""
 
 SHORTEST_STEP_S, LONGEST_STEP_S = 0.01, 5.0
-
-AT_ONCE = 64
-"""Sessions cut before the others have their turn: about 3 ms. Clients that came together, and say
-nothing, are idle together."""
 
 LATE_S = 0.1
 """A look that is late by more was kept back: the worker was stopped, or got no CPU."""
@@ -31,17 +28,22 @@ class IdleTimeout:
         self._timeout_s = 0.0
         self._timer = Timer(loop, self._look)
         self._due_at = 0.0
-        self._idle: list[Session] = []
-        """What is left of a look that is under way."""
+        self._cuts = ScheduledCuts(loop, is_due=self._is_idle)
 
-    def set(self, timeout_s: float) -> None:
-        """Cut sessions that are idle for ``timeout_s`` from now on; 0 turns it off."""
+    def set(self, timeout_s: float, spread_s: float) -> None:
+        """Cut sessions that are idle for ``timeout_s`` from now on; 0 turns it off.
+
+        ``spread_s``: over how long those are cut that are found together. They are many where the
+        timeout is new, or shorter, and where many clients came together and say nothing.
+        """
         self._timeout_s = timeout_s
+        self._cuts.spread_s = min(spread_s, timeout_s)
         if timeout_s and not self._timer.running:
             self._start()
 
     def close(self) -> None:
         self._timer.stop()
+        self._cuts.close()
 
     @property
     def _step_s(self) -> float:
@@ -52,28 +54,27 @@ class IdleTimeout:
         self._timer.start(self._step_s)
 
     def _look(self) -> None:
-        """Cut who is idle, AT_ONCE of them before the loop goes on."""
+        """Cut who is idle: the only one at once, of several each at a moment of its own."""
         if not self._timeout_s:
-            self._idle.clear()
+            self._cuts.clear()
             return
         now = monotonic()
-        if not self._idle:
-            self._gather(now)
-        for _ in range(min(len(self._idle), AT_ONCE)):
-            session = self._idle.pop()
-            if session.idle_for(now) >= self._timeout_s:  # still
-                session.cut(End.IDLE)
-        if self._idle:
-            self._timer.start(0.0)
-        else:
-            self._start()
-
-    def _gather(self, now: float) -> None:
         late_s = now - self._due_at
         if late_s > LATE_S:
             self._forgive(late_s, now)
-        timeout_s = self._timeout_s
-        self._idle = [each for each in self._sessions if each.idle_for(now) >= timeout_s]
+        timeout_s, cuts = self._timeout_s, self._cuts
+        idle = [each for each in self._sessions if each.idle_for(now) >= timeout_s]
+        if len(idle) == 1 and idle[0] not in cuts:
+            idle[0].cut(End.IDLE)
+            idle = []
+        for session in idle:
+            if session not in cuts:
+                cuts.add(session, End.IDLE)
+        self._start()
+
+    def _is_idle(self, session: Session) -> bool:
+        """Still; or it ended meanwhile."""
+        return not session.over and 0 < self._timeout_s <= session.idle_for(monotonic())
 
     def _forgive(self, late_s: float, now: float) -> None:
         """The loop stood still for so long: bytes that came meanwhile were not moved yet."""

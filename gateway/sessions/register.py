@@ -162,7 +162,7 @@ class Sessions:
             self._cuts.spread_s = snapshot.settings.close_spread_s
         self._age.set(snapshot.settings.max_session_age_s)
         self._cuts.replace(list(self._to_cut(self._kept, turned_inactive)))
-        self._idle_timeout.set(snapshot.settings.idle_timeout_s)
+        self._idle_timeout.set(snapshot.settings.idle_timeout_s, snapshot.settings.close_spread_s)
         self.stalls.set(snapshot.settings.tcp_user_timeout_s)
 
     def _choose_paths(self, settings: Settings) -> None:

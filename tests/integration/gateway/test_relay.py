@@ -23,9 +23,10 @@ from gateway.core.counters import DialResult, End
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings
 from gateway.poller import STREAM, Watcher
-from gateway.sessions import age, cuts, idle
+from gateway.sessions import age, cuts
 from gateway.sessions.dial import Attempt
 from gateway.sessions.leg import Leg
+from gateway.sessions.session import Session
 from gateway.tcp import is_connected
 from gateway.unix import UNIX_PEER
 from tests.plane import (
@@ -759,25 +760,63 @@ def test_rebalancing_spares_who_waits(busy: str, monkeypatch: pytest.MonkeyPatch
 
 def test_many_idle_sessions_are_cut_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Others have their turn in between, and whoever sends something meanwhile is spared."""
-    monkeypatch.setattr(idle, "AT_ONCE", 1)
+    monkeypatch.setattr(cuts, "AT_ONCE", 1)
+    settings = Settings(idle_timeout_s=3600.0, close_spread_s=0.0)
     with Backend() as backend, Plane(backend.endpoint) as plane, contextlib.ExitStack() as stack:
-        plane.apply(backend.endpoint, settings=Settings(idle_timeout_s=3600.0))
+        plane.apply(backend.endpoint, settings=settings)
         for _ in range(3):
             stack.enter_context(plane.connect())
             stack.enter_context(backend.accept())
+        scheduled = plane.sessions._idle_timeout._cuts
 
         def be_idle_at_once() -> None:
-            timeout = plane.sessions._idle_timeout
-            timeout._timer.stop()
-            for session in plane.sessions.all():
-                session.moved_at -= 3600.0
-            timeout._look()
+            _be_idle_for(3600.0, plane)
+            scheduled._timer.stop()
+            scheduled._cut_due()
             assert plane.counters.ended == {"idle": 1}
             next(iter(plane.sessions.all())).client.moved += 1
 
         plane.ask(be_idle_at_once)
-        wait_until(lambda: not plane.ask(lambda: plane.sessions._idle_timeout._idle))
+        wait_until(lambda: not plane.ask(lambda: len(scheduled)))
         assert plane.counters.ended == {"idle": 2}
+
+
+def test_sessions_that_are_idle_together_are_cut_one_by_one() -> None:
+    """Over --close-spread, as where a reload turns the timeout on; or not, if that turns it off."""
+    on = Settings(idle_timeout_s=3600.0, close_spread_s=86400.0)
+    with Backend() as backend, Plane(backend.endpoint) as plane, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(plane.connect())
+            stack.enter_context(backend.accept())
+        timeout = plane.sessions._idle_timeout
+
+        def look() -> dict[Session, tuple[float, End]]:
+            _be_idle_for(3600.0, plane)
+            return dict(timeout._cuts._scheduled)
+
+        plane.apply(backend.endpoint, settings=on)
+        times = plane.ask(look)
+        assert len(times) == 3
+        latest = max(at for at, _ in times.values())
+        assert latest < time.monotonic() + 3600.0, "at most as long again"
+        assert plane.ask(look) == times, "each keeps its time"
+        plane.apply(backend.endpoint, settings=Settings())
+        assert plane.ask(look) == {}
+        assert plane.counters.ended == {}
+        plane.apply(backend.endpoint, settings=dataclasses.replace(on, close_spread_s=0.0))
+        assert len(plane.ask(look)) == 3
+        wait_until(lambda: plane.counters.ended == {"idle": 3})
+
+
+def _be_idle_for(seconds: float, plane: Plane) -> None:
+    """As if no byte had moved for so long, and it is time to look."""
+    for session in plane.sessions.all():
+        session.idle_for(time.monotonic())
+        session.moved_at -= seconds
+    timeout = plane.sessions._idle_timeout
+    timeout._timer.stop()
+    timeout._due_at = time.monotonic()
+    timeout._look()
 
 
 def test_many_sessions_that_go_together_are_cut_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
