@@ -27,7 +27,7 @@ from supervisor.endpoint_tracker import EndpointTracker
 from supervisor.gateway_view import make_view, summarize
 from supervisor.handover import preflight, upgrade
 from supervisor.handover.service_notifier import ServiceNotifier
-from supervisor.handover.systemd import Notify, least_watchdog_s, watchdog_interval_s
+from supervisor.handover.systemd import Notify, watchdog_interval_s
 from supervisor.master_handover import MasterHandover
 from supervisor.parts import Parts
 from supervisor.reloader import Reloader, Steps
@@ -247,20 +247,9 @@ class Master:
             parts.log,
             msg="cannot tell the service manager, trying again",
         )
-        self._feed_watchdog()
+        parts.service_notifier.feed_watchdog(watchdog_interval_s(os.environ))
         parts.reloader.resume()
         await parts.admin.open()
-
-    def _feed_watchdog(self) -> None:
-        interval_s = watchdog_interval_s(os.environ)
-        least_s = least_watchdog_s(self._parts.config.worker_timeout_s)
-        if interval_s is not None and 2.0 * interval_s < least_s:
-            self._parts.log.warn(
-                "the watchdog is too short for --worker-timeout",
-                watchdog_s=2.0 * interval_s,
-                expected_s=least_s,
-            )
-        self._parts.service_notifier.feed_watchdog(interval_s)
 
     def _on_upgrade_failed(self, why: str = "the new workers end before they are ready") -> None:
         self._parts.tasks.start(self._go_back(why), "go back")

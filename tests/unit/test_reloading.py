@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from gateway.core.address import HostPort
 from gateway.core.messages import Settings
+from supervisor.configuration import log_configuration
 from supervisor.core.config import Config
 from supervisor.core.reload_rules import flag_name, keep_fixed, worker_settings
+from tests.logbook import Logbook
 
 
 def test_what_sockets_and_processes_hang_on_stays() -> None:
@@ -23,6 +27,20 @@ def test_nothing_is_named_where_nothing_was_changed_in_vain() -> None:
     """A reload of what may change says nothing of restarts."""
     running = Config()
     assert keep_fixed(running, replace(running, balance="least-sessions"))[1] == ()
+
+
+def test_a_watchdog_that_a_timeout_has_made_too_short_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At a reload too: the next time that the only worker hangs, it would be the master's end."""
+    monkeypatch.setenv("WATCHDOG_USEC", "90000000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    log = Logbook()
+    log_configuration(Config(worker_timeout_s=35.0), log)
+    assert log.lines == []
+    log_configuration(Config(worker_timeout_s=36.0), log)
+    (told,) = log.said("the watchdog is too short for --worker-timeout")
+    assert (told["watchdog_s"], told["expected_s"]) == (90.0, 92.0)
 
 
 def test_fields_are_named_as_flags() -> None:
