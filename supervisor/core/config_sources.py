@@ -85,7 +85,12 @@ def _texts_of(flag: Flag, source: str, value: Any) -> tuple[str, ...]:
     """A value of the config file as the text it would have as a flag."""
     match value:
         case bool():
-            return (str(value).lower(),)
+            text = str(value).lower()
+            if flag.kind is not FlagKind.SWITCH and _is_value(flag, text):
+                # A domain called "false" is not what somebody means who turns something off.
+                none = '; "" is none' if flag.may_be_empty else ""
+                raise ConfigError(source, text, f"expected a text in quotes{none}")
+            return (text,)
         case str() | int() | float():
             return (str(value),)
         case list() if flag.kind is FlagKind.MANY:
@@ -98,3 +103,11 @@ def _texts_of(flag: Flag, source: str, value: Any) -> tuple[str, ...]:
                 "a string or a list of strings" if flag.kind is FlagKind.MANY else "one value"
             )
             raise ConfigError(source, str(value), f"expected {expected}")
+
+
+def _is_value(flag: Flag, text: str) -> bool:
+    try:
+        flag.read(text)
+    except ValueError:
+        return False
+    return True

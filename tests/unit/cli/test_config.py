@@ -488,6 +488,11 @@ def test_who_only_asks_where_the_gateway_is_reads_past_unknown_keys() -> None:
         ({"workers": [1]}, "expected one value"),
         ({"workers": {"a": 1}}, "expected one value"),
         ({"workers": True}, 'workers in g.toml "true": expected a whole number'),
+        (
+            {"discovery-srv": False},
+            'discovery-srv in g.toml "false": expected a text in quotes; "" is none',
+        ),
+        ({"admin-host": True}, 'admin-host in g.toml "true": expected a text in quotes; "" is'),
         ({"workers": 1.5}, "expected a whole number"),
         ({"retry-delay": 5}, "unit is missing"),
         ({"endpoints": [1]}, "expected a list of strings"),
