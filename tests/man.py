@@ -19,6 +19,7 @@ from supervisor.core.exit_codes import (
     EXIT_USAGE,
 )
 from supervisor.core.flags import FLAGS, Flag, FlagKind, Topic
+from tests.samples import name_fixed
 
 SUMMARY = "TCP gateway in front of an etcd cluster, or of any service found by SRV records"
 
@@ -94,7 +95,8 @@ def render_config_file() -> str:
                 "A TOML file without tables. Each key is a flag of etcd-gateway(1) without the "
                 "dashes in front, and an unknown key is an error. A flag on the command line and "
                 "a GATEWAY_ variable beat the key. --config-file or GATEWAY_CONFIG_FILE names the "
-                "file, SIGHUP has it read again; a file that cannot be used changes nothing."
+                "file, SIGHUP has it read again; a file that cannot be used changes nothing. "
+                f"SIGHUP does not change {name_fixed()}; a restart does."
             )
             + "\n.PP\n"
             + _text("Lists may be written as TOML lists or as one string with commas.")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from supervisor.core.flags import FLAGS, Flag, FlagKind, Topic
+from supervisor.core.reload_rules import FIXED, flag_name
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,6 +27,7 @@ FILE_OPENING = """\
 # change what you need, ask `etcd-gateway check --config-file=/etc/etcd-gateway.toml` whether it is
 # right, and apply it with `systemctl reload etcd-gateway`. A variable in /etc/default/etcd-gateway
 # beats the key here.
+{fixed}
 """
 
 UNIT_OPENING = """\
@@ -51,6 +53,13 @@ a folder has to be."""
 WIDTH = 98
 
 
+def name_fixed(mark: str = "") -> str:
+    """The keys that only a restart changes, in a sentence; each between two ``mark``."""
+    flags = [flag_name(field).removeprefix("--") for field in FIXED if field != "config_file"]
+    *others, last = (f"{mark}{flag}{mark}" for flag in flags)
+    return f"{', '.join(others)} and {last}"
+
+
 def render_environment_file() -> str:
     """``/etc/default/etcd-gateway``: the config file named, every other flag commented out."""
     return _render(ENVIRONMENT_OPENING, lambda flag: f"#{flag.variable}={_shown(flag)}")
@@ -58,7 +67,10 @@ def render_environment_file() -> str:
 
 def render_config_file() -> str:
     """``/etc/etcd-gateway.toml``: every key commented out, with its default."""
-    return _render(FILE_OPENING, lambda flag: f"#{flag.name} = {_toml_value(flag)}")
+    fixed = f"A reload does not change {name_fixed()}: use `systemctl restart etcd-gateway`."
+    comment = textwrap.fill(fixed, WIDTH, initial_indent="# ", subsequent_indent="# ")
+    opening = FILE_OPENING.format(fixed=comment)
+    return _render(opening, lambda flag: f"#{flag.name} = {_toml_value(flag)}")
 
 
 def render_template_unit() -> str:

@@ -7,6 +7,7 @@ import click
 
 from supervisor.cli.commands import program
 from supervisor.core.flags import FLAGS, Flag, FlagKind, Topic
+from tests.samples import name_fixed
 
 OPENING = """\
 # Usage
@@ -64,6 +65,7 @@ An unknown key is an error.
 
 The file must be a regular file.
 SIGHUP makes the gateway read it again; if it cannot be used, the gateway keeps its configuration and logs `reload failed`.
+A reload does not change {fixed}: [a restart or an upgrade does](known-issues.md#supervision).
 
 ```toml
 discovery-srv = "example.com"
@@ -99,7 +101,8 @@ etcd-gateway completion fish > ~/.config/fish/completions/etcd-gateway.fish
 
 def render() -> str:
     """The whole page."""
-    parts = [OPENING, _commands(), VALUES, "## Flags of `start` and `check`\n"]
+    values = VALUES.replace("{fixed}", name_fixed("`"))
+    parts = [OPENING, _commands(), values, "## Flags of `start` and `check`\n"]
     parts += [_topic(topic) for topic in Topic]
     return "\n".join([*parts, CLOSING])
 
