@@ -7,13 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from supervisor.core.admin.views import ReloadView
 from supervisor.core.handover_state import HandoverState, Image
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.handover.record import RECORD_NAME, HandoverRecord
 from supervisor.handover.state import read_state
 
 STATE = HandoverState(
-    image=Image(argv=("etcd-gateway",)), snapshot_version=7, draining=(WorkerId(0, 1),)
+    image=Image(argv=("etcd-gateway",)),
+    snapshot_version=7,
+    draining=(WorkerId(0, 1),),
+    reload=ReloadView(asked=True),
 )
 
 
@@ -46,12 +50,13 @@ def test_who_leaves_is_no_crash_whatever_is_written_after(store: Store) -> None:
     """Endpoints may change until the master has ended: the next one replaces the workers."""
     record = HandoverRecord(store)
     record.write(STATE, ours=True)
-    assert said(store).image == STATE.image
+    assert (said(store).image, said(store).reload) == (STATE.image, STATE.reload)
     record.write(STATE, ours=False)
     assert said(store).image is None
     record.leave(STATE)
     record.write(STATE, ours=True)
     assert (said(store).image, said(store).snapshot_version) == (None, 7)
+    assert said(store).reload == ReloadView(), "a restart reads the configuration itself"
     record.close()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.descriptors import receive
+from gateway.descriptors import close_all, receive
 from supervisor.handover import systemd as systemd_module
 from supervisor.handover.service_notifier import ServiceNotifier
 from supervisor.handover.systemd import (
@@ -22,6 +22,7 @@ from supervisor.handover.systemd import (
     take_stored,
     watchdog_interval_s,
 )
+from tests.support import no_descriptors_left
 
 
 @pytest.fixture
@@ -42,7 +43,9 @@ async def hear(systemd: socket.socket, texts: list[str], count: int) -> None:
     async with asyncio.timeout(60):
         while len(texts) < count:
             with contextlib.suppress(BlockingIOError):
-                texts.append(heard(systemd)[0])
+                text, fds = heard(systemd)
+                close_all(fds)
+                texts.append(text)
                 continue
             await asyncio.sleep(0.01)
 
@@ -238,6 +241,26 @@ def test_kept_descriptors_come_back_by_name(systemd: socket.socket) -> None:
     notify.close()
     for fd in (read_end, write_end, *fds):
         os.close(fd)
+
+
+def test_what_is_forgotten_before_it_could_be_kept_is_not_kept(systemd: socket.socket) -> None:
+    """Its number may be another descriptor's by then."""
+    texts: list[str] = []
+
+    async def play() -> None:
+        notify = Notify(systemd.getsockname())
+        with no_descriptors_left():
+            for name in ("listener.0.0", "listener.1.0"):
+                notify.keep(name, systemd.fileno())
+            notify.remove("listener.0.0")
+        systemd.setblocking(False)
+        await hear(systemd, texts, 3)
+        notify.close()
+
+    asyncio.run(play())
+    forgotten, *kept = texts
+    assert forgotten == "FDSTOREREMOVE=1\nFDNAME=listener.0.0"
+    assert kept == [f"FDSTORE{word}=1\nFDNAME=listener.1.0" for word in ("REMOVE", "")]
 
 
 def test_the_barrier_waits_for_systemd(systemd: socket.socket) -> None:
