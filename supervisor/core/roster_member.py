@@ -63,20 +63,19 @@ class Member:
         return self.removed_at + (self.grace_s or SETTLE_S)
 
     def under(self, policy: Policy, now: float) -> Member:
-        """The member as the policy wants it."""
-        draining_at, returned_at = None, self.returned_at
         """The member as the policy wants it; of one that left, the grace too."""
-        draining_at = None
+        draining_at, returned_at = None, self.returned_at
         if self.found.name in policy.draining:
             draining_at = now if self.draining_at is None else self.draining_at
         elif self.draining_at is not None:
             returned_at = self.back_at(policy, now)
-        tier = policy.tier_of(self.found.addresses)
         wanted = dataclasses.replace(
-            self, draining_at=draining_at, returned_at=returned_at, tier=tier
+            self,
+            draining_at=draining_at,
+            returned_at=returned_at,
+            tier=policy.tier_of(self.found.addresses),
+            grace_s=self.grace_s if self.removed_at is None else policy.grace_s,
         )
-        grace_s = self.grace_s if self.removed_at is None else policy.grace_s
-        wanted = dataclasses.replace(self, draining_at=draining_at, tier=tier, grace_s=grace_s)
         return wanted.advanced(policy, now)
 
     def back_at(self, policy: Policy, now: float) -> float | None:
