@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 
 from gateway.core.log import Log
 from gateway.core.records import dataclass
@@ -71,10 +72,12 @@ class EndpointHealth:
         """Watch exactly these; ``retired`` get no new sessions and do not count as active.
 
         Other addresses of a known endpoint are judged anew, so what is held of it is told again.
+        One that was active stays so, for as long as it has been.
         """
         before, self._several = self._several, {}
         watched: list[Discovered] = []
         readdressed: list[str] = []
+        single_since: dict[str, float] = {}
         for found in endpoints:
             several = before.get(found.name)
             if len(found.addresses) == 1:
@@ -82,10 +85,14 @@ class EndpointHealth:
                 if several is not None:
                     readdressed.append(found.name)
                     self._keep_counts(found.name, [place.name for place in several.places])
+                    if several.active:
+                        single_since[found.name] = several.since
                 continue
             if several is None:
                 several = _Several(found, places(found), self._wall())
-                if self.prober.view(found.name) is not None:
+                if (view := self.prober.view(found.name)) is not None:
+                    if view.active and view.since is not None:
+                        several.since = view.since
                     readdressed.append(found.name)
                     self._keep_counts(found.name, [found.name])
             elif several.found != found:
@@ -99,6 +106,8 @@ class EndpointHealth:
             present = {endpoint_of(each.name) for each in watched}
             self._past = {name: each for name, each in self._past.items() if name in present}
         self.prober.set_endpoints(watched, retired=retired)
+        for name, since in single_since.items():
+            self.prober.was_active_since(name, since)
         for name in readdressed:
             self.tell(name)
 
@@ -114,6 +123,12 @@ class EndpointHealth:
             watched = endpoint in self._several or self.prober.view(endpoint) is not None
             if watched and self.prober.view(name) is None:
                 self._add_past(endpoint, [view])
+        for name, several in self._several.items():
+            since = [each.since for each in self._views(several).values() if each.since is not None]
+            if not several.active:
+                several.since = max(since, default=several.since)  # the last one turned it inactive
+            elif name in views:
+                several.since = views[name].since or several.since
 
     def export(self, names: Iterable[str]) -> dict[str, HealthView]:
         """What is held of these endpoints, by what the prober watches, for the next master."""
@@ -124,6 +139,8 @@ class EndpointHealth:
             for each in watched:
                 if (view := self.prober.view(each)) is not None:
                     views[each] = view
+            if several is not None and several.active:
+                views[name] = replace(NOTHING_COUNTED, since=several.since)
             if (past := self._past.get(name)) is not None:
                 views[name] = add_counts(views.get(name, NOTHING_COUNTED), [past])
         return views

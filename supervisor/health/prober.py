@@ -112,6 +112,10 @@ class Prober:
                 self._arm(watch)
                 self._on_change(name, self._view(watch))
 
+    def was_active_since(self, name: str, since: float) -> None:
+        """It was watched in another form before, and was active then, too."""
+        self._watches[name].since = since
+
     def reconfigure(self, config: Config) -> None:
         """New kind, intervals or files of probes; the endpoints keep their state."""
         self._config = config

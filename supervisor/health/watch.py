@@ -72,6 +72,8 @@ class Watch:
                 unchanged_s = max(0.0, wall - view.since)
                 self.health.resume_damping(view.flaps, view.hold_s, unchanged_s, now)
         self.health.last_error = view.last_error
+        if view.last_error_at is not None:
+            self.health.last_error_at = now - max(0.0, wall - view.last_error_at)
         self.unreached = view.unreached
         self.degraded = view.degraded or ""
         self.memory.known = Known(version=view.etcd_version)

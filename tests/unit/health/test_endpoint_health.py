@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -39,10 +40,16 @@ class Stage:
         *more: Discovered,
         addresses: Sequence[str] = (GOOD, DEAD),
         config: Config = QUICK,
+        later_s: float = 0.0,
     ):
         self.log = Logbook()
         self.changes: list[tuple[str, bool, tuple[str, ...]]] = []
-        self.it = EndpointHealth(config, self.log, lambda *change: self.changes.append(change))
+        self.it = EndpointHealth(
+            config,
+            self.log,
+            lambda *change: self.changes.append(change),
+            wall=lambda: time.time() + later_s,
+        )
         self.found = Discovered("web:1", "web", port, tuple(addresses))
         self.it.set_endpoints([self.found, *more])
 
@@ -190,11 +197,62 @@ def test_the_next_master_goes_on() -> None:
             stage = Stage(backend.port)
             await eventually(lambda: stage.active == {GOOD: True, DEAD: False})
             exported = stage.it.export(["web:1"])
-            await stage.it.close()
-            after = Stage(backend.port)
+            after = Stage(backend.port, later_s=3600)
             after.it.remember(exported)
             assert after.active == {GOOD: True, DEAD: False}
             assert after.changes == [("web:1", True, (DEAD,))]
+            assert since(after) == since(stage)
+            await after.it.close()
+            backend.stop()
+            await eventually(lambda: stage.active == {GOOD: False, DEAD: False})
+            exported, ended = stage.it.export(["web:1"]), since(stage)
+            await stage.it.close()
+            after = Stage(backend.port, later_s=3600)
+            after.it.remember(exported)
+            assert since(after) == pytest.approx(ended, abs=1)
+            await after.it.close()
+
+    asyncio.run(main())
+
+
+def since(stage: Stage) -> float | None:
+    view = stage.it.view("web:1")
+    assert view is not None
+    return view.since
+
+
+def test_an_endpoint_with_other_addresses_is_active_for_as_long_as_it_was() -> None:
+    """With one address more, others, or one alone: only a change of its state begins a new time."""
+
+    async def main() -> None:
+        with Backend(greet) as backend:
+            stage = Stage(backend.port, addresses=(GOOD,))
+            began = since(stage)
+            for addresses in ((GOOD, "127.0.0.2"), ("127.0.0.3", GOOD), ("127.0.0.4",), (GOOD,)):
+                stage.it.set_endpoints([replace(stage.found, addresses=addresses)])
+                assert since(stage) == began
+            await stage.it.close()
+
+    asyncio.run(main())
+
+
+def test_the_next_master_knows_when_an_endpoint_failed_last() -> None:
+    """It shows the last error of one that has recovered with its age."""
+
+    async def main() -> None:
+        with Backend(greet) as backend:
+            stage = Stage(backend.port, addresses=(GOOD,))
+            stage.it.dial_failed("web:1", "", "connection refused", "refused")
+            await eventually(lambda: stage.changes[-1:] == [("web:1", True, ())])
+            before, exported = stage.it.view("web:1"), stage.it.export(["web:1"])
+            await stage.it.close()
+            after = Stage(backend.port, addresses=(GOOD,), later_s=3600)
+            after.it.remember(exported)
+            view = after.it.view("web:1")
+            assert before is not None
+            assert view is not None
+            assert (view.active, view.last_error) == (True, "connection refused")
+            assert view.last_error_at == pytest.approx(before.last_error_at, abs=1)
             await after.it.close()
 
     asyncio.run(main())
