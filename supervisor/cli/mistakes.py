@@ -30,6 +30,9 @@ ELSEWHERE = {
 }
 """Commands that other programs have, and what to do instead."""
 
+SHORT = {"f": "config-file", "c": "config-file"}
+"""Single letters that HAProxy, nginx and Envoy have, and our flags for them."""
+
 MAX_SHOWN_ARGUMENTS = 4
 """Arguments of a suggested command line; the rest becomes three dots."""
 
@@ -132,6 +135,9 @@ def _unknown_option(command: str, each: _Argument, options: Options) -> str:
     said = f"{quote(each.text.partition('=')[0])[1:-1]}: no such flag"
     name = each.option.lower().replace("_", "-")
     longer = [option for option in options if option.startswith(name)]
+    short = SHORT.get(name, "") if each.dashes == 1 else ""
+    if short in options:
+        return f"{said}, did you mean --{short}={options[short]}?"
     if meant := longer[0] if len(longer) == 1 else nearest(name, options):
         value = each.text.partition("=")[1] + each.text.partition("=")[2]
         return f"{said}, did you mean {_shown('--' + meant + value)}?"
@@ -156,6 +162,8 @@ def _extra_argument(text: str, previous: str, options: Options) -> str:
     like_an_endpoint = text.startswith(("http://", "https://")) or text.rpartition(":")[2].isdigit()
     if like_an_endpoint and "endpoints" in options:
         return f"{said}, did you mean {_shown('--endpoints=' + text)}?"
+    if text.endswith(".toml") and "config-file" in options:
+        return f"{said}, did you mean {_shown('--config-file=' + text)}?"
     return f"{said}, expected flags that begin with two dashes"
 
 

@@ -182,7 +182,9 @@ def _facts(document: Mapping[str, Any]) -> list[Part]:
         f"since the start: {ever}",
     ]
     source = f"SRV records of {found['srv']}" if found["srv"] else "the --endpoints list"
-    if found["last_success_at"]:
+    if found["last_success_at"] and found.get("results") == {}:  # addresses alone
+        source += ", nothing to look up"
+    elif found["last_success_at"]:
         source += f", last answer {lasting(now - _seconds(found['last_success_at']))} ago"
     if found["next_refresh_s"] is not None:
         source += f", next in {lasting(found['next_refresh_s'])}"

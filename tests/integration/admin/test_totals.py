@@ -200,6 +200,7 @@ def test_a_worker_that_hangs_is_seen() -> None:
             assert sum(hangs.values()) == 1
             shown = run_command("status", f"--admin-addr={admin}")
             assert (shown.returncode, "hangs" in shown.stdout) == (3, True)
+            assert "discovery: the --endpoints list, nothing to look up\n" in shown.stdout
         finally:
             os.kill(victim, signal.SIGCONT)
         assert gateway.wait_line("worker recovered")["pid"] == victim

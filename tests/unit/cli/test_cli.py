@@ -72,6 +72,10 @@ def refuse(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["start", "-x"], "-x: no such flag, see etcd-gateway start --help"),
         (["start", "--retry-delay"], "--retry-delay: a value is missing, as in --retry-delay=1m0s"),
         (["start", "extra"], '"extra": a value without a flag'),
+        (["start", "-f", "a.cfg"], "-f: no such flag, did you mean --config-file=FILE?"),
+        (["status", "-c", "a.cfg"], "-c: no such flag, did you mean --config-file=FILE?"),
+        (["check", "a.toml"], '"a.toml": a value without a flag, did you mean --config-file=a.tom'),
+        (["completion", "a.toml"], 'SHELL "a.toml": expected bash'),
         (
             ["start", "--access-log", "false"],
             "after an equals sign: did you mean --access-log=fals",
