@@ -110,7 +110,7 @@ def decode(document: object) -> HandoverState:
         tls_check=_text(facts.get("tls_check")),
         searched=_names(_get(facts, "searched", {})),
         member_list=_member_list(facts.get("member_list")),
-        reload=_build(ReloadView, facts.get("reload")) or ReloadView(),
+        reload=_reload(facts.get("reload")),
         restarts=_numbers(_get(facts, "restarts", {})),
         events=tuple(each for each in events if isinstance(each, dict)),
         listen_given=_texts(_get(facts, "listen_given", [])),
@@ -215,6 +215,11 @@ def _discovery(document: object) -> DiscoveryView | None:
     if view is None:
         return None
     return dataclasses.replace(view, member_sync=_build(MemberSyncView, view.member_sync))
+
+
+def _reload(document: object) -> ReloadView:
+    view = _build(ReloadView, document) or ReloadView()
+    return dataclasses.replace(view, needs_restart=tuple(view.needs_restart))
 
 
 def _list_facts(adopted: AdoptedList) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from supervisor.system.tls_contexts import TlsContexts
 from tests.servers import serving
 from tests.unit.health.test_prober import QUICK, SLOW, eventually, found, play, staged
 
-ETCD = replace(QUICK, health_check="etcd")
+ETCD = replace(QUICK, health_check="etcd", health_timeout_s=20.0)
 
 
 class EtcdDouble:
