@@ -11,6 +11,7 @@ import struct
 import sys
 
 NUMBERS = {
+    "clone": 56,
     "splice": 275,
     "prlimit64": 302,
     "memfd_create": 319,

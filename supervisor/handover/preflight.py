@@ -16,6 +16,7 @@ from supervisor.core.handover_state import HandoverState
 from supervisor.handover.image import command
 from supervisor.handover.state import write_state
 from supervisor.system import signals
+from supervisor.system.limits import describe_shortage
 from supervisor.workers.fork import SYSTEMD_VARIABLES
 
 PREFLIGHT_VARIABLE = "ETCD_GATEWAY_PREFLIGHT"
@@ -41,7 +42,7 @@ class Preflight:
         try:
             child = _Child(argv, state, on_gone=self._pids.discard)
         except OSError as error:
-            return f"{argv[0]}: {error.strerror}"
+            return f"cannot start the new image: {describe_shortage(error)}"
         self._pids.add(child.pid)
         try:
             return await child.wait(deadline_s)

@@ -175,7 +175,7 @@ def _try_worker(config: Config, state: HandoverState) -> None:
         )
     scoreboard.close()
     if isinstance(child, OSError):
-        raise TrialError(f"cannot start a worker: {child}")
+        raise TrialError(f"cannot start a worker: {limits.describe_shortage(child)}")
     try:
         with contextlib.suppress(BrokenPipeError):  # it has ended; why is in the other direction
             os.write(child.pipe_w, wire.encode(snapshot))

@@ -28,6 +28,7 @@ from supervisor.core.workers.fleet import FAILED_STARTS_MOST, TICK_S, Fleet, Pha
 from supervisor.core.workers.slot import Limits
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import IllegalTransitionError
+from supervisor.system.limits import describe_shortage
 from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
 from supervisor.workers.handles import WorkerHandle, WorkerHandles
 from supervisor.workers.handover import PoolHandover, hand_over, take_over
@@ -324,7 +325,7 @@ class WorkerPool:
             snapshot=self._snapshot,
         )
         for who, error in failed:
-            self._note_failure(f"cannot start worker: {error.strerror or error}")
+            self._note_failure(f"cannot start worker: {describe_shortage(error)}")
             self._feed(events.WorkerExited(who))
 
     def _on_message(self, who: WorkerId, message: messages.Up, fds: list[int]) -> None:

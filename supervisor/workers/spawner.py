@@ -13,6 +13,7 @@ from gateway.core.records import dataclass
 from gateway.worker import WorkerStart
 from supervisor.core.workers import commands
 from supervisor.core.workers.worker_id import WorkerId
+from supervisor.system.limits import describe_shortage
 from supervisor.workers.fork import Child, WorkerSpec, fork_workers
 from supervisor.workers.handles import WorkerHandles
 from supervisor.workers.scoreboard_rows import ScoreboardRows
@@ -71,7 +72,8 @@ class Spawner:
                 handle.channel.send(snapshot, messages.Snapshot)
         for who, why in failed:
             self.rows.take_back(who)
-            self.log.error("cannot start worker", slot=who.slot, gen=who.gen, error=str(why))
+            text = describe_shortage(why)
+            self.log.error("cannot start worker", slot=who.slot, gen=who.gen, error=text)
         return failed
 
     def _fork(

@@ -125,6 +125,7 @@ FIGURES: list[tuple[str, str, object, object]] = [
     ("life-of-a-worker", "takes more than 0.1 s, another worker", slot.ADOPT_AFTER_S, 0.1),
     ("life-of-a-worker", "or within a second after", fleet.SHORT_LIFE_S, 1.0),
     ("life-of-a-worker", "Five such deaths in a row", fleet.FAILED_STARTS_MOST, 5),
+    ("life-of-a-worker", "waited for, 3 seconds at most", fleet.FIRST_CHANCE_S, 3),
     ("life-of-a-worker", "two seconds after its deadline", slot.KILL_MARGIN_S, 2.0),
     ("known-issues", "It has at most 256 workers", messages.MAX_SLOTS, 256),
 ]

@@ -38,6 +38,9 @@ SHORT_LIFE_S = 1.0
 """A worker that ends this soon after Ready is respawned with backoff, as if it never was ready."""
 FAILED_STARTS_MOST = 5
 """So many workers in a row that never became ready: exit 70, or an upgrade that failed."""
+FIRST_CHANCE_S = 3.0
+"""How long a worker may take to its Ready while others fail. On a host with room for a few workers
+the forks of all others fail at once; those few need a moment each, and more on a busy host."""
 UPGRADE_RETRY_S = 60.0
 """Between two attempts to replace a former master's workers, after FAILED_STARTS_MOST in a row."""
 STOP_MARGIN_S = 1.0
@@ -196,12 +199,22 @@ class Fleet:
             self._on_failed_start(now)
 
     def _on_failed_start(self, now: float) -> None:
-        if self._failed_starts < FAILED_STARTS_MOST:
+        if self._failed_starts < FAILED_STARTS_MOST or self._may_get_ready(now):
             return
         if self._took_over:
             self._give_up_upgrade(now)
         else:
             self._end(EXIT_CRASH_LOOP, now)
+
+    def _may_get_ready(self, now: float) -> bool:
+        """Whether a worker has just been started in a slot where none has failed."""
+        return any(
+            worker.state is WorkerState.STARTING
+            and not slot.failures
+            and now - worker.since < FIRST_CHANCE_S
+            for slot in self.slots
+            for worker in slot.workers()
+        )
 
     def _give_up_upgrade(self, now: float) -> None:
         """No worker of ours gets ready: leave the old ones in service, try once a minute."""

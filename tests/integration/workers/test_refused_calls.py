@@ -11,17 +11,18 @@ import pytest
 
 from tests.clients import connect, read_exactly
 from tests.gateway import Gateway, running
-from tests.refused_calls import NUMBERS
 from tests.servers import serving
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="knows x86-64 numbers only")
 
-DONE_WITHOUT = {"splice"}
+TRIED = {"memfd_create", "pidfd_open", "pidfd_send_signal", "prlimit64"}
+"""At the start; the others are refused when it is too late to end."""
+
 BULK = os.urandom(1 << 20) * 4
 
 
 @pytest.mark.parametrize("code", [1, 38], ids=["EPERM", "ENOSYS"])
-@pytest.mark.parametrize("call", sorted(NUMBERS.keys() - DONE_WITHOUT))
+@pytest.mark.parametrize("call", sorted(TRIED))
 def test_a_refused_call_is_named(call: str, code: int) -> None:
     """The start fails with one error that names the call; no worker was forked."""
     prefix = [sys.executable, "-m", "tests.refused_calls", str(code), call]
@@ -33,6 +34,14 @@ def test_a_refused_call_is_named(call: str, code: int) -> None:
         ] == [True]
         assert "seccomp" in errors[0]["msg"]
         assert gateway.lines("worker exited") == []
+
+
+def test_a_host_that_forks_no_worker_is_told_with_its_limit() -> None:
+    """As one on which the user has as many processes as are allowed (EAGAIN)."""
+    prefix = [sys.executable, "-m", "tests.refused_calls", "11", "clone"]
+    with Gateway(prefix=prefix) as gateway:
+        assert gateway.process.wait(60) == 70
+        assert "as many processes as are allowed" in gateway.lines()[-1]["error"]
 
 
 def test_bulk_is_copied_where_splice_is_refused() -> None:

@@ -16,6 +16,7 @@ from supervisor.core.workers import commands, events
 from supervisor.core.workers.adopters import ADOPT_RETRY_S
 from supervisor.core.workers.fleet import (
     FAILED_STARTS_MOST,
+    FIRST_CHANCE_S,
     GAP_S,
     SHORT_LIFE_S,
     SHUT_AFTER_S,
@@ -280,6 +281,35 @@ def test_giving_up_kills_the_others() -> None:
         issued += play.ticks(1.0) if gen < FAILED_STARTS_MOST else []
     assert issued == [commands.Kill(A, "giving-up"), commands.ShutListeners()]
     assert play.do(events.WorkerExited(A)) == [commands.Finish(70)]
+
+
+def test_a_host_with_room_for_few_workers_is_no_crash_loop() -> None:
+    """More forks than are tried fail at once: those that worked have the time to get ready."""
+    play = Play(2 + FAILED_STARTS_MOST)
+    play.do(events.WorkerBound(A))
+    failing = [WorkerId(slot, 1) for slot in range(2, 2 + FAILED_STARTS_MOST)]
+    for who in failing:
+        play.do(events.WorkerExited(who))
+    play.ticks(1.0)
+    assert play.fleet.phase is Phase.RUNNING
+    play.do(events.WorkerReady(A))
+    for slot in range(2, 2 + FAILED_STARTS_MOST):
+        play.do(events.WorkerExited(WorkerId(slot, play.fleet.slots[slot].gen)))
+    play.ticks(1.0)
+    assert play.fleet.phase is Phase.RUNNING
+
+
+def test_a_host_on_which_no_worker_gets_ready_is_given_up() -> None:
+    """Those that could be forked have so long, and no longer."""
+    play = Play(1 + FAILED_STARTS_MOST)
+    play.do(events.WorkerBound(A))
+    while play.fleet.phase is Phase.RUNNING:
+        assert play.now < 100.0 + 2 * FIRST_CHANCE_S
+        for slot in play.fleet.slots[1:]:
+            if slot.occupant is not None:
+                play.do(events.WorkerExited(slot.occupant.who))
+        play.ticks(TICK_S)
+    assert commands.Kill(A, "giving-up") in play.seen
 
 
 def test_a_taken_address_ends_with_1_at_start_only() -> None:
