@@ -63,6 +63,8 @@ class Startup:
         """StartError: a system call is missing, or --source-addr is no address of this host."""
         if missing := kernel_calls.find_missing_call():
             raise StartError(missing)
+        if self._parts.config.pin_workers and (why := kernel_calls.find_unpinnable()):
+            self._object(OLD_WORKERS_GO_ON, why)
         dial_as(self._parts.config)
         if foreign := find_foreign_source(self._parts.config):
             self._object("cannot dial", foreign)

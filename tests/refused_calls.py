@@ -12,6 +12,7 @@ import sys
 
 NUMBERS = {
     "clone": 56,
+    "sched_setaffinity": 203,
     "splice": 275,
     "prlimit64": 302,
     "memfd_create": 319,

@@ -68,6 +68,8 @@ def run(config: Config, document: int) -> None:
     os.close(document)
     if missing := kernel_calls.find_missing_call():
         raise TrialError(missing)
+    if config.pin_workers and (why := kernel_calls.find_unpinnable()):
+        raise TrialError(why)
     if foreign := find_foreign_source(config):
         raise TrialError(foreign)
     for module in LATE_MODULES:

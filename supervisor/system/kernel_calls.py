@@ -32,6 +32,19 @@ def find_missing_call() -> str | None:
     return None
 
 
+def find_unpinnable() -> str:
+    """Why no process may be pinned to a CPU here, which --pin-workers needs; "" if it may be."""
+    try:
+        os.sched_setaffinity(0, os.sched_getaffinity(0))
+    except OSError as error:
+        return (
+            f"--pin-workers: the system call sched_setaffinity is refused ({error.strerror}), "
+            f"expected a service unit (drop-ins/pin-workers.conf) or a seccomp profile that "
+            f"allows it"
+        )
+    return ""
+
+
 def _open_pidfd() -> None:
     os.close(os.pidfd_open(os.getpid()))
 

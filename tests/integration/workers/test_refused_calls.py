@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +36,22 @@ def test_a_refused_call_is_named(call: str, code: int) -> None:
         ] == [True]
         assert "seccomp" in errors[0]["msg"]
         assert gateway.lines("worker exited") == []
+
+
+def test_where_no_process_may_be_pinned_only_that_is_refused(tmp_path: Path) -> None:
+    """As under the shipped unit without its drop-in: a start says so, and an upgrade is refused."""
+    prefix = [sys.executable, "-m", "tests.refused_calls", "1", "sched_setaffinity"]
+    refusal = "--pin-workers: the system call sched_setaffinity is refused"
+    with Gateway("--pin-workers", prefix=prefix) as gateway:
+        assert gateway.process.wait(60) == 1
+        assert gateway.lines()[-1]["msg"].startswith(refusal)
+    config = tmp_path / "config.toml"
+    config.write_text("")
+    with running(f"--config-file={config}", workers=1, prefix=prefix) as gateway:
+        config.write_text("pin-workers = true\n")
+        gateway.process.send_signal(signal.SIGUSR2)
+        failed = gateway.wait_line("upgrade failed, the old image goes on")
+        assert failed["error"].startswith(refusal)
 
 
 def test_a_host_that_forks_no_worker_is_told_with_its_limit() -> None:
