@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from prometheus_client import ProcessCollector
 from prometheus_client.core import Metric, UnknownMetricFamily
 from prometheus_client.exposition import choose_encoder
 
 from gateway.core.records import dataclass
 from supervisor.admin.endpoint_metrics import BY_ENDPOINT, PREFIX, ended_by_endpoint
 from supervisor.admin.metric_families import ended_without_endpoint, of_gateway
+from supervisor.admin.process_metrics import of_process
 from supervisor.core.admin.accepted import OPENMETRICS, accepts_openmetrics
 from supervisor.core.admin.views import GatewayView
 
@@ -85,4 +85,4 @@ def _parts(view: GatewayView) -> Iterator[_Part]:
         for number, chunk in enumerate(chunks):
             yield _Part(describe(chunk, view.sums), continued=number > 0)
     # Of the master, also where another process answers while it executes its next image.
-    yield from map(_Part, ProcessCollector(pid=lambda: view.pid, registry=None).collect())
+    yield from map(_Part, of_process(view.pid, view.started_at))
