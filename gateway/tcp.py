@@ -26,7 +26,6 @@ from gateway.unix import name_peer
 _INET, _STREAM, _SHUT_WR = int(socket.AF_INET), int(socket.SOCK_STREAM), int(socket.SHUT_WR)
 _UNIX = int(socket.AF_UNIX)
 _MORE = int(socket.MSG_MORE) | int(socket.MSG_NOSIGNAL)
-_PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 _LINGER_NOT = struct.pack("ii", 0, 0)
 _NO_BYTES = struct.pack("i", 0)
@@ -246,14 +245,17 @@ def _whole_seconds(duration_s: float) -> int:
 
 
 @lru_cache(maxsize=1)
-def ephemeral_ports() -> range:
-    """The local ports the kernel gives to connections; Linux's default if it does not say."""
+def ephemeral_ports(path: str = "/proc/sys/net/ipv4/ip_local_port_range") -> range:
+    """The local ports that the kernel gives to connections, as far as it says.
+
+    Under the shipped unit it says nothing (``ProcSubset=pid``), and each port may be one of them.
+    """
     try:
         # Not pathlib, nor text: their code would be 0.2 MB of pages of its own in each worker.
-        with open(_PORT_RANGE, "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0) as file:
             low, high = file.read(64).split()
     except (OSError, ValueError):
-        return range(32768, 61000)
+        return range(1, 1 << 16)
     return range(int(low), int(high) + 1)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.tcp import own_address_of, peer_of
+from gateway.tcp import ephemeral_ports, own_address_of, peer_of
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -42,3 +42,11 @@ def test_a_peer_that_is_gone() -> None:
     """A socket that is not connected has nobody at its other end."""
     with socket.socket() as sock:
         assert peer_of(sock.fileno()) == ("", 0)
+
+
+def test_ports_that_the_kernel_gives_to_connections(tmp_path: Path) -> None:
+    """Where it does not say which, a dial of any port may meet itself."""
+    told = tmp_path / "range"
+    told.write_text("7000\t7001\n")
+    assert ephemeral_ports(str(told)) == range(7000, 7002)
+    assert ephemeral_ports(str(tmp_path / "nothing")) == range(1, 65536)
