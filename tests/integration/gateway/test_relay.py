@@ -758,6 +758,24 @@ def test_rebalancing_spares_who_waits(busy: str, monkeypatch: pytest.MonkeyPatch
             assert plane.counters.ended == {"rebalance": 1}
 
 
+def test_rebalancing_asks_each_host_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host with the oldest sessions does not connect again for all of them before others do."""
+    monkeypatch.setattr(age, "IDLE_S", 0.0)
+    hosts = ("127.0.0.1", "127.0.0.1", "127.0.0.2")
+    with Backend() as backend, Plane(backend.endpoint) as plane, contextlib.ExitStack() as stack:
+        clients = []
+        for number, host in enumerate(hosts, 1):
+            address = (plane.address.host, plane.address.port)
+            client = socket.create_connection(address, 60, source_address=(host, 0))
+            clients.append(stack.enter_context(client))
+            stack.enter_context(backend.accept())
+            wait_until(lambda number=number: plane.counters.sessions == number)  # type: ignore[misc]
+        for closed in (0, 2, 1):
+            plane.ask(lambda: plane.sessions.give_up_one(backend.endpoint.name, 0.0))
+            with pytest.raises(ConnectionResetError):
+                clients[closed].recv(1)
+
+
 def test_many_idle_sessions_are_cut_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Others have their turn in between, and whoever sends something meanwhile is spared."""
     monkeypatch.setattr(cuts, "AT_ONCE", 1)

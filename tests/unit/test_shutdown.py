@@ -1,0 +1,43 @@
+"""What the log says at the end of a drain."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from supervisor.core.handover_state import HandoverState
+from supervisor.handover.systemd import Notify
+from supervisor.shutdown import Shutdown
+from supervisor.system.tasks import Tasks
+from supervisor.workers.pool import WorkerPool
+from tests.logbook import Logbook
+
+
+class DrainingPool(WorkerPool):
+    """Does nothing when it is told to drain."""
+
+    def __init__(self) -> None:
+        pass
+
+    def drain(self, deadline_s: float) -> None:
+        pass
+
+
+def test_sessions_that_were_cut_before_the_stop_do_not_count() -> None:
+    """Those of a worker that was replaced, or of an upgrade, are no part of this drain."""
+    log, loop, ended = Logbook(), asyncio.new_event_loop(), list[int]()
+    shutdown = Shutdown(
+        log,
+        Notify(None),
+        Tasks(loop, lambda name, error: None),
+        end=ended.append,
+        state=HandoverState,
+    )
+    shutdown.on_drained(3)
+    shutdown.on_signal(signal.SIGTERM, DrainingPool(), now=0.0, handover=False, drain_timeout_s=5.0)
+    shutdown.on_drained(2)
+    shutdown.close()
+    assert [line["sessions_cut"] for line in log.said("drained")] == [2]
+    assert shutdown.deadline_s(4.0) == 1.0
+    assert ended == []
+    loop.close()
