@@ -5,6 +5,7 @@ click would refuse most of these lines too, but in words of its own and without 
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -159,9 +160,12 @@ def _extra_argument(text: str, previous: str, options: Options) -> str:
             )
     if flag is not None and flag.kind is FlagKind.MANY:
         return f"{said}; the values of --{previous} are separated by commas, without spaces"
-    like_an_endpoint = text.startswith(("http://", "https://")) or text.rpartition(":")[2].isdigit()
-    if like_an_endpoint and "endpoints" in options:
-        return f"{said}, did you mean {_shown('--endpoints=' + text)}?"
+    if text.partition("=")[0] in options:
+        return f"{said}, did you mean {_shown('--' + text)}?"
+    like_an_endpoint = text.startswith(("http://", "https://")) or re.search(":[0-9]+$", text)
+    for name in ("endpoints", "endpoint"):
+        if like_an_endpoint and name in options:
+            return f"{said}, did you mean {_shown(f'--{name}={text}')}?"
     if text.endswith(".toml") and "config-file" in options:
         return f"{said}, did you mean {_shown('--config-file=' + text)}?"
     return f"{said}, expected flags that begin with two dashes"

@@ -43,7 +43,7 @@ class Wish:
 
 def read_wish(*, endpoint: str | None, limit: str | None, sort: str | None) -> Wish:
     """What the options say; ConfigError if one of them says nothing."""
-    if endpoint is not None and not (endpoint and endpoint.isprintable()):
+    if endpoint is not None and (not endpoint.isprintable() or endpoint[:1] in ("", "-")):
         raise ConfigError("--endpoint", endpoint, "expected an endpoint, as status shows it")
     if limit is not None and not (limit.isascii() and limit.isdigit() and limit.strip("0")):
         raise ConfigError("--limit", limit, "expected a number of sessions, 1 or more")

@@ -133,6 +133,8 @@ def test_every_value_may_follow_behind_a_blank(capfd: pytest.CaptureFixture[str]
         ("check --endpoints 'a:1 b:2'", "expected commas between the values, as in a:1,b:2"),
         ("check --endpoints a:1 b:2", "the values of --endpoints are separated by commas"),
         ("check 10.0.0.1:2379", "did you mean --endpoints=10.0.0.1:2379?"),
+        ("sessions 10.0.0.1:2379", "did you mean --endpoint=10.0.0.1:2379?"),
+        ("start endpoints=10.0.0.1:2379", "did you mean --endpoints=10.0.0.1:2379?"),
         ("check --endpoints=h:2379:2379", "with one port, did you mean h:2379?"),
         ("check --endpoints=h:2379:2380", "expected host:port, with one port"),
         ("check --endpoints=https://h:2379/foo", "a path has no meaning here"),

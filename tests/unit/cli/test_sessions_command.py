@@ -197,6 +197,7 @@ def test_a_wish() -> None:
         ("--sort=client", '--sort "client": expected age or bytes'),
         ("--endpoint=", '--endpoint "": expected an endpoint, as status shows it'),
         ("--endpoint=a\x1b[2J", r'--endpoint "a\x1b[2J": expected an endpoint, as status shows it'),
+        ("--endpoint=--json", '--endpoint "--json": expected an endpoint, as status shows it'),
         ("--endpoint=a\udcff", r'--endpoint "a\udcff": expected an endpoint, as status shows it'),
     ],
 )
