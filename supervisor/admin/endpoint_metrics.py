@@ -159,6 +159,17 @@ def _draining(chunk: Chunk, _sums: Sums) -> Metric:
     return family
 
 
+def _removed(chunk: Chunk, _sums: Sums) -> Metric:
+    family = GaugeMetricFamily(
+        PREFIX + "endpoint_removed",
+        "1 if an endpoint is not found any more and its sessions have their grace, else 0.",
+        labels=["endpoint"],
+    )
+    for each in chunk:
+        family.add_metric([each.endpoint], int(each.state is EndpointState.REMOVED))
+    return family
+
+
 def _transitions_total(chunk: Chunk, _sums: Sums) -> Metric:
     family = CounterMetricFamily(
         PREFIX + "endpoint_transitions_total",
@@ -241,6 +252,7 @@ BY_ENDPOINT: tuple[Callable[[Chunk, Sums], Metric], ...] = (
     _retransmits_total,
     _active,
     _draining,
+    _removed,
     _addresses,
     _transitions_total,
     _probes_total,

@@ -73,6 +73,7 @@ CONTRACT = {
     "worker_loop_lag_seconds": {"slot"},
     "accept_paused_total": {"reason"},
     "endpoint_draining": {"endpoint"},
+    "endpoint_removed": {"endpoint"},
     "handed_over_total": set(),
     "log_dropped_total": set(),
 }
@@ -284,6 +285,17 @@ def test_the_values_are_the_views() -> None:
     assert value(got, "max_sessions") == 100
     assert value(got, "max_open_files") == 1024
     assert value(got, "workers_wanted") == 2
+
+
+def test_who_is_to_be_inactive_is_told_from_who_fails() -> None:
+    """The rules leave out what is under maintenance, and what is not found any more."""
+    states = {f"{state}:1": EndpointState(state) for state in ("active", "draining", "removed")}
+    endpoints = tuple(EndpointView(endpoint=name, state=state) for name, state in states.items())
+    got = samples(page(dataclasses.replace(view(), endpoints=endpoints)))
+    for name in states:
+        for state in ("active", "draining", "removed"):
+            expected = int(name == f"{state}:1")
+            assert value(got, f"endpoint_{state}", endpoint=name) == expected
 
 
 @pytest.mark.parametrize(("refused", "expected"), [(False, 1), (True, 0)])
