@@ -31,7 +31,8 @@ class Endpoint:
     one's family, the others come after them. A UNIX socket has the port 0, and its name is its
     address. ``priority`` and ``weight`` are those of RFC 2782
     (0..65535; lower priority first); both 0 for static endpoints.
-    ``inactive``: those of several addresses that the master holds for inactive.
+    ``inactive``: those of several addresses that the master holds for inactive; of one that is
+    retired and inactive, all of them.
     ``tier`` divides a priority: the lower one is used while any of it is active (``--prefer``).
     ``ramp`` is the percentage of its share that it gets for now (``--slow-start``).
     ``emptied``: the time of its last sessions is over too.

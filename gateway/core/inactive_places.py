@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from gateway.core.endpoint import Endpoint, EndpointState
+from gateway.core.endpoint import RETIRED, Endpoint, EndpointState
 
 Place = str | tuple[str, str]
 """An endpoint's name, or its name and one of its several addresses."""
@@ -32,7 +32,12 @@ class InactivePlaces:
 def _inactive(endpoints: Iterable[Endpoint]) -> Iterator[Place]:
     for endpoint in endpoints:
         addresses = endpoint.inactive
-        if endpoint.state is EndpointState.INACTIVE:
+        if endpoint.state is EndpointState.INACTIVE or _is_retired_and_inactive(endpoint):
             addresses = endpoint.addresses
             yield endpoint.name
         yield from ((endpoint.name, address) for address in addresses)
+
+
+def _is_retired_and_inactive(endpoint: Endpoint) -> bool:
+    """Whether one that is drained, or in its grace, fails as well: see ``Endpoint.inactive``."""
+    return endpoint.state in RETIRED and set(endpoint.addresses) == set(endpoint.inactive)

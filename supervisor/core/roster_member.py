@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 
-from gateway.core.endpoint import Endpoint, EndpointState
+from gateway.core.endpoint import RETIRED, Endpoint, EndpointState
 from gateway.core.networks import Networks
 from gateway.core.records import dataclass
 from gateway.core.socket_address import packed
@@ -108,8 +108,15 @@ class Member:
             tier=self.tier,
             ramp=self.ramp,
             emptied=self.emptied,
-            inactive=tuple(each for each in self.inactive if each in found.addresses),
+            inactive=self._inactive_addresses(),
         )
+
+    def _inactive_addresses(self) -> tuple[str, ...]:
+        """The state says nothing of the health of one that is retired, and its sessions may have
+        to go; so its only address is told like one of several."""
+        if self.state in RETIRED and not self.active:
+            return self.found.addresses
+        return tuple(each for each in self.inactive if each in self.found.addresses)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

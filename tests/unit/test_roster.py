@@ -394,3 +394,23 @@ def test_the_grace_of_one_that_left_goes_on_under_the_next_master() -> None:
     assert after.advance(30.9) == ("c:1",)
     after.sessions("b:1", 0)
     assert after.advance(31.0) == ("b:1",)
+
+
+def test_what_is_retired_and_fails_is_told_by_its_addresses() -> None:
+    """Workers close the sessions of what turned inactive if they are told so, these too."""
+    roster = Roster()
+    roster.follow(Policy(draining=frozenset({"a:1"})), 0)
+    roster.resolve([A, B], 0, 600)
+    for name in ("a:1", "b:1"):
+        roster.sessions(name, 1)
+    roster.resolve([A], 1, 600)
+    assert [each.inactive for each in roster.snapshot(SETTINGS).endpoints] == [(), ()]
+    before = roster.version
+    for name in ("a:1", "b:1"):
+        roster.judge(name, False, 2)
+    a, b = roster.snapshot(SETTINGS).endpoints
+    assert (a.state, b.state) == (EndpointState.DRAINING, EndpointState.REMOVED)
+    assert (a.inactive, b.inactive) == (a.addresses, b.addresses)
+    assert roster.version == before + 1
+    roster.judge("a:1", True, 3)
+    assert roster.snapshot(SETTINGS).endpoints[0].inactive == ()

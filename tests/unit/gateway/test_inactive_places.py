@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from gateway.core.endpoint import Endpoint, EndpointState
+import pytest
+
+from gateway.core.endpoint import RETIRED, Endpoint, EndpointState
 from gateway.core.inactive_places import InactivePlaces
 
 ONE = Endpoint("one:1", ("10.0.0.1",), 1)
@@ -40,3 +42,14 @@ def test_an_address_that_left_shares_its_endpoints_fate() -> None:
     assert "two:1" in InactivePlaces([inactive(TWO)]).all
     assert "two:1" not in InactivePlaces([dataclasses.replace(TWO, inactive=TWO.addresses)]).all
     assert InactivePlaces().place_of("gone:1", "10.0.0.1") == "gone:1"
+
+
+@pytest.mark.parametrize("state", sorted(RETIRED))
+@pytest.mark.parametrize("endpoint", [ONE, TWO])
+def test_one_that_is_retired_may_be_inactive_too(state: EndpointState, endpoint: Endpoint) -> None:
+    """Its state does not say so, its addresses do."""
+    retired = dataclasses.replace(endpoint, state=state)
+    assert endpoint.name not in InactivePlaces([retired]).all
+    failed = InactivePlaces([dataclasses.replace(retired, inactive=endpoint.addresses)])
+    assert endpoint.name in failed.all
+    assert failed.place_of(endpoint.name, endpoint.addresses[0]) in failed.all
