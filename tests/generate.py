@@ -141,7 +141,7 @@ END_MEANINGS = {
     "endpoint is named in `--drain-endpoints` and `--removal-grace` is over",
     End.AGE: "it was as old as `--max-session-age`",
     End.REBALANCE: "its endpoint had more than its share of sessions (`--rebalance`)",
-    End.NO_ENDPOINT: "no endpoint was known",
+    End.NO_ENDPOINT: "no endpoint was known that may get sessions",
     End.DIAL_FAILED: "every endpoint was dialed and none could be reached",
     End.DENIED: "the client is not in `--allow`; nothing was dialed",
     End.PROXY_HEADER: "no PROXY protocol header came from a peer in `--proxy-in`, or none that "
