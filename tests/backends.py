@@ -81,6 +81,7 @@ class Backend:
         self._started.set()
         await self._done.wait()
         server.close()
+        await asyncio.sleep(0)  # who was accepted just now gets a transport, which closes it
         for writer in list(self._writers):
             reset(writer)
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

@@ -14,8 +14,11 @@ from tests.long_tests import long
 from tests.support import wait_until
 
 MEMBERS = [f"127.77.0.{number}" for number in range(1, 5)]
-PORT = 2379
-"""Fixed addresses: a host's order is made from the endpoints' names, and chance has no place."""
+PORT = 7023
+"""Fixed addresses: a host's order is made from the endpoints' names, and chance has no place.
+
+Not etcd's own port, which a developer's etcd may have.
+"""
 
 
 @contextlib.contextmanager
