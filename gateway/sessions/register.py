@@ -163,7 +163,13 @@ class Sessions:
         self._age.set(snapshot.settings.max_session_age_s)
         self._cuts.replace(list(self._to_cut(self._kept, turned_inactive)))
         self._idle_timeout.set(snapshot.settings.idle_timeout_s, snapshot.settings.close_spread_s)
-        self.stalls.set(snapshot.settings.tcp_user_timeout_s)
+        self.stalls.set(snapshot.settings.tcp_user_timeout_s, self._legs())
+
+    def _legs(self) -> Iterator[Leg]:
+        for session in self._all:
+            yield session.client
+            if session.upstream is not None:
+                yield session.upstream
 
     def _choose_paths(self, settings: Settings) -> None:
         """Choose the path of new sessions here, so that what is off costs them nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 
 from gateway.core.stall import Stall, longest_gap_s, step_s
@@ -54,8 +54,13 @@ class Stalls:
         """Until a kernel older than Linux 6.15 says no."""
         self._timer = Timer(loop, self._look)
 
-    def set(self, timeout_s: float) -> None:
-        """Give up peers that are silent for ``timeout_s`` from now on; 0 turns it off."""
+    def set(self, timeout_s: float, legs: Iterable[Leg] = ()) -> None:
+        """Give up peers that are silent for ``timeout_s`` from now on; 0 turns it off.
+
+        ``legs``: all there are. Where it was off, something may wait on each of them.
+        """
+        if timeout_s and not self._timeout_s:
+            self._moved.update(dict.fromkeys(legs))
         self._timeout_s = timeout_s
         if timeout_s:
             self._timer.start(step_s(timeout_s))

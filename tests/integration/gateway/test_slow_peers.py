@@ -7,6 +7,7 @@ probing differ by its version, so everything is tried with both.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import socket
 import threading
 import time
@@ -278,5 +279,26 @@ def test_a_reader_that_resets_after_the_end_is_let_go(narrow: str) -> None:
             wait_until(lambda: plane.ask(lambda: len(stalls._lingering)) == 1)
             reset(late)
             wait_until(lambda: plane.ask(lambda: len(stalls._lingering)) == 0)
+
+    inside(narrow, run)
+
+
+def test_a_timeout_that_a_reload_turns_on_is_for_those_that_wait_by_then(narrow: str) -> None:
+    """Sessions that hang are why an operator sets one."""
+
+    def run() -> None:
+        off = dataclasses.replace(SETTINGS, tcp_user_timeout_s=0.0)
+        with (
+            Backend() as backend,
+            worker(backend, settings=off) as plane,
+            plane.connect() as late,
+            backend.accept() as other,
+        ):
+            stalls = plane.sessions.stalls
+            close_its_window(late, other)
+            plane.ask(plane.sessions.count_bytes)
+            wait_until(lambda: not plane.ask(lambda: len(plane.sessions.relay.dirty)))
+            plane.apply(backend.endpoint, settings=SETTINGS)
+            wait_until(lambda: plane.ask(lambda: len(stalls._stalled)) == 1)
 
     inside(narrow, run)
