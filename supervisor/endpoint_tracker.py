@@ -31,6 +31,9 @@ from supervisor.system.tls_contexts import TlsContexts
 
 NOTHING_SINCE = Since()
 
+FIRST_LIST_S = 5.0
+"""For so long after a start or a reload, endpoints may still come from a first member list."""
+
 
 class EndpointTracker:
     """Keeps roster, prober and totals in step, and publishes a snapshot when one of them changed.
@@ -63,6 +66,7 @@ class EndpointTracker:
         self._publisher: SnapshotPublisher | None = None
         self._reconfigured: asyncio.Handle | None = None
         self._unknown: frozenset[str] = frozenset()
+        self._configured_at = loop.time()
         self._rebalancer = Rebalancer()
         self._rebalancing = False
         self._log = log
@@ -127,6 +131,8 @@ class EndpointTracker:
             )
         self._roster.advance(self._loop.time())
         self._watch_members()
+        if self._config.member_sync_s and self._config.drain_endpoints:
+            self._name_unknown()
         self.publish()
         return {name: moved.sessions for name, moved in traffic.items()}
 
@@ -167,6 +173,7 @@ class EndpointTracker:
         snapshot, and nothing is said or forgotten of endpoints that are just about to come.
         """
         self._config = config
+        self._configured_at = self._loop.time()
         self._follow_policy()
         self.health.reconfigure(config)
         self._reconfigured = self._loop.call_soon(self._after_reload)
@@ -229,7 +236,13 @@ class EndpointTracker:
         self._watch_members()
 
     def _name_unknown(self) -> None:
-        """Say which names of --drain-endpoints no endpoint has: one may be misspelled."""
+        """Say which names of --drain-endpoints no endpoint has: one may be misspelled.
+
+        With --member-sync a list may bring them that nobody has been asked for yet.
+        """
+        waited_s = self._loop.time() - self._configured_at
+        if self._config.member_sync_s and waited_s < FIRST_LIST_S:
+            return
         names = {member.found.name for member in self._roster.members}
         unknown = frozenset(self._config.drain_endpoints) - names if names else frozenset()
         if unknown - self._unknown:

@@ -218,3 +218,27 @@ def test_a_reload_to_other_endpoints_is_one_snapshot() -> None:
         await stage.it.close()
 
     asyncio.run(main())
+
+
+def test_a_drained_member_that_a_list_is_still_to_bring_is_not_called_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With --member-sync endpoints come a moment after the start; what is misspelled is told."""
+    seed, member = (Discovered(f"{name}:1", name, 1, (DEAD,)) for name in ("seed", "member"))
+    drained = ("member:1", "misspelled:1")
+
+    async def main() -> None:
+        config = dataclasses.replace(QUICK, member_sync_s=30.0, drain_endpoints=drained)
+        stage = Stage(config)
+        stage.it.on_found((seed,))
+        stage.it.on_tick()
+        assert stage.log.said("no such endpoint in --drain-endpoints") == []
+        stage.it.on_found((seed, member))
+        monkeypatch.setattr("supervisor.endpoint_tracker.FIRST_LIST_S", 0.0)
+        for _ in range(2):
+            stage.it.on_tick()
+        (told,) = stage.log.said("no such endpoint in --drain-endpoints")
+        assert told["names"] == ["misspelled:1"]
+        await stage.it.close()
+
+    asyncio.run(main())
