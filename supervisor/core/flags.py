@@ -533,7 +533,8 @@ FLAGS: tuple[Flag, ...] = (
         may_be_empty=True,
         metavar="FILE",
         topic=Topic.HEALTH,
-        help="Client certificate (PEM) for tls, https and etcd probes.",
+        help="Client certificate (PEM) for tls, https and etcd probes, the TLS check and "
+        "--member-sync.",
     ),
     Flag(
         name="health-key-file",

@@ -24,16 +24,6 @@ from supervisor.system.tls_sessions import TlsSessions
 if TYPE_CHECKING:
     from supervisor.system.http_client import HttpClient
 
-CLIENT_CERTIFICATE_ALERTS = frozenset(
-    {
-        "SSLV3_ALERT_BAD_CERTIFICATE",
-        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
-        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
-        "TLSV1_ALERT_UNKNOWN_CA",
-    }
-)
-"""How servers say that they want a client certificate, or another one (OpenSSL's names)."""
-
 
 class Probe:
     """One connection: ``run`` for the result, then ``leave`` to end it in order, then ``close``.
@@ -110,7 +100,7 @@ class Probe:
         if not isinstance(error, ssl.SSLError):
             text = words(error) if isinstance(error, OSError) else str(error)
             return Result(Verdict.FAILED, text)
-        reason = _reason(error, self._plan)
+        reason = tls.advise(error, shown=bool(self._plan.cert_file))
         if self._resuming:  # perhaps it is only the session that is wrong: once more, in full
             self._sessions.forget(self._server)
             return Result(Verdict.UNDECIDED, f"cannot resume TLS: {reason}")
@@ -243,12 +233,3 @@ def files_of(plan: Plan) -> TlsFiles:
         key_file=plan.key_file,
         verify=plan.verify,
     )
-
-
-def _reason(error: ssl.SSLError, plan: Plan) -> str:
-    """OpenSSL's words, and what the operator can do about them where that is known."""
-    text = tls.words(error)
-    if error.reason not in CLIENT_CERTIFICATE_ALERTS:
-        return text
-    verb = "does not accept" if plan.cert_file else "wants a client certificate:"
-    return f"{text} (the endpoint {verb} --health-cert-file)"

@@ -101,8 +101,14 @@ class EtcdConnection:
         except BaseException as error:
             await self._end()
             if isinstance(error, OSError):
-                raise EtcdError(_words(error)) from None
+                raise EtcdError(self._words(error)) from None
             raise
+
+    def _words(self, error: Exception) -> str:
+        if isinstance(error, ssl.SSLError):
+            files = self._peer.files
+            return f"TLS: {tls.advise(error, shown=files is not None and bool(files.cert_file))}"
+        return words(error) if isinstance(error, OSError) else str(error)
 
     async def _shake_hands(self, context: ssl.SSLContext) -> None:
         """Raises _NoTlsError if that is what it looks like, and it was a guess."""
@@ -142,7 +148,7 @@ class EtcdConnection:
         try:
             return await self._http.get(path, last=last, max_body_bytes=max_body_bytes)
         except (OSError, HttpError) as error:
-            raise EtcdError(_words(error)) from None
+            raise EtcdError(self._words(error)) from None
 
     async def ask(
         self, path: str, question: Mapping[str, Any] | None = None, *, last: bool = False
@@ -154,7 +160,7 @@ class EtcdConnection:
                 path, body, last=last, max_body_bytes=16 * MAX_BODY_BYTES
             )
         except (OSError, HttpError) as error:
-            raise EtcdError(_words(error)) from None
+            raise EtcdError(self._words(error)) from None
         try:
             document = json.loads(answer.body)
         except (ValueError, RecursionError):
@@ -175,12 +181,6 @@ class EtcdConnection:
 
 class _NoTlsError(Exception):
     """TLS was tried, and the server does not seem to speak it."""
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {tls.words(error)}"
-    return words(error) if isinstance(error, OSError) else str(error)
 
 
 def _reason(document: object, body: bytes) -> str:

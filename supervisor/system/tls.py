@@ -20,6 +20,16 @@ CLIENT_SECOND_FLIGHT = (11, 16)
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_EOF_WHILE_READING"})
 """What OpenSSL says of a peer that speaks something else."""
 
+CLIENT_CERTIFICATE_ALERTS = frozenset(
+    {
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "TLSV1_ALERT_UNKNOWN_CA",
+    }
+)
+"""How servers say that they want a client certificate, or another one (OpenSSL's names)."""
+
 
 class TlsClient:
     """The client's side of one TLS connection over a connected, non-blocking socket."""
@@ -152,3 +162,14 @@ def words(error: ssl.SSLError) -> str:
     reason = error.reason or str(error)
     text = reason.lower().replace("_", " ")
     return f"does not speak TLS ({text})" if reason in NO_TLS else text
+
+
+def advise(error: ssl.SSLError, *, shown: bool) -> str:
+    """The same, and what an operator can do about it where that is known.
+
+    ``shown``: whether a client certificate was shown.
+    """
+    if error.reason not in CLIENT_CERTIFICATE_ALERTS:
+        return words(error)
+    verb = "does not accept" if shown else "wants a client certificate:"
+    return f"{words(error)} (the endpoint {verb} --health-cert-file)"

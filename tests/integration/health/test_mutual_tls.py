@@ -10,6 +10,7 @@ import pytest
 from tests.etcd import Cluster, needs_etcd
 from tests.etcd_answers import PROBE_PATIENCE, insist_put, unexplained
 from tests.gateway import run_command, running
+from tests.support import wait_until
 from tests.tls import Authority
 
 pytestmark = [needs_etcd, pytest.mark.timeout(300)]
@@ -59,14 +60,21 @@ def test_probes_with_a_certificate_leave_no_trace(
 
 
 def test_https_probes_without_a_certificate_say_so(cluster: Cluster, authority: Authority) -> None:
-    """The member refuses to answer: inactive, with the reason; clients are served all the same."""
+    """The member refuses to answer: inactive, with the reason; clients are served all the same.
+
+    Nor does it tell its member list, and the reason is the same.
+    """
     with running(
         "--health-check=https",
+        "--member-sync=200ms",
         f"--trusted-ca-file={authority.file}",
         endpoints=[f"https://{cluster.endpoints[0]}"],
     ) as gateway:
         line = gateway.wait_line("deactivated endpoint")
         assert "--health-cert-file" in line["error"]
+        failed = "member sync failed, endpoints stay as they were"
+        wanted = "wants a client certificate: --health-cert-file"
+        wait_until(lambda: any(wanted in each["error"] for each in gateway.lines(failed)))
         insist_put(cluster, gateway.listen, "key", "value")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,19 @@ def test_a_server_without_tls_is_said(tmp_path: Path) -> None:
     ):
         asked(server.port, files)
     assert str(raised.value).startswith(("TLS: ", "closed the connection"))
+
+
+def test_a_member_that_wants_another_certificate_is_told_with_the_flag(tmp_path: Path) -> None:
+    """OpenSSL's words do not say whose certificate is unknown, nor what to do."""
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    tls_1_2 = ssl.TLSVersion.TLSv1_2
+    context = authority.context("127.0.0.1", want_client_certificate=True, version=tls_1_2)
+    certificate, key = other.client_files()
+    files = TlsFiles(ca_file=authority.file, cert_file=certificate, key_file=key)
+    with serving(answer("200 OK", b"{}"), context) as server, pytest.raises(EtcdError) as told:
+        asked(server.port, files)
+    assert str(told.value).startswith("TLS: ")
+    assert str(told.value).endswith("(the endpoint does not accept --health-cert-file)")
 
 
 def test_tls_is_found_out(tmp_path: Path) -> None:
