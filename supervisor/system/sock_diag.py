@@ -12,6 +12,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from itertools import islice
+from typing import TextIO
 
 from gateway.core.socket_address import address_text
 from supervisor.core.admin.foreign_listeners import Listener
@@ -24,6 +25,7 @@ _LISTEN = 10
 """TCP_LISTEN: include/net/tcp_states.h."""
 _CONNECTED = sum(1 << state for state in (1, 4, 5, 8, 9, 11))
 """ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING: a process may hold these."""
+NET = "/proc/self/net"
 LINES = 250
 """Lines of /proc/net/tcp in a piece."""
 _V6_ONLY = 11
@@ -49,18 +51,16 @@ def listeners(port: int) -> list[Listener]:
     return found
 
 
-def listeners_from_proc(port: int) -> list[Listener]:
+def listeners_from_proc(port: int, net: str = NET) -> list[Listener]:
     """The same from /proc, which does not say whether an IPv6 socket accepts IPv4 clients."""
     found = []
-    for name in ("tcp", "tcp6"):
-        with open(f"/proc/self/net/{name}", encoding="ascii") as lines:
-            next(lines)
-            for line in lines:
-                fields = line.split()
-                address, _, hexport = fields[1].partition(":")
-                if int(fields[3], 16) == _LISTEN and int(hexport, 16) == port:
-                    host = _host_of(address)
-                    found.append(Listener(host, port, int(fields[9]), int(fields[7])))
+    for lines in _tables(net):
+        for line in lines:
+            fields = line.split()
+            address, _, hexport = fields[1].partition(":")
+            if int(fields[3], 16) == _LISTEN and int(hexport, 16) == port:
+                host = _host_of(address)
+                found.append(Listener(host, port, int(fields[9]), int(fields[7])))
     return found
 
 
@@ -87,21 +87,36 @@ def clients(port: int) -> Iterator[dict[str, int]]:
                 yield found
 
 
-def clients_from_proc(port: int) -> Iterator[dict[str, int]]:
+def clients_from_proc(port: int, net: str = NET) -> Iterator[dict[str, int]]:
     """The same from /proc; a piece is LINES lines."""
+    for lines in _tables(net):
+        while some := list(islice(lines, LINES)):
+            found = {}
+            for line in some:
+                fields = line.split()
+                state = 1 << int(fields[3], 16)
+                if state & _CONNECTED and int(fields[2].rpartition(":")[2], 16) == port:
+                    address, _, hexport = fields[1].partition(":")
+                    own = address_text((_host_of(address), int(hexport, 16)))
+                    found[own] = int(fields[9])
+            yield found
+
+
+def _tables(net: str) -> Iterator[TextIO]:
+    """The tables of both families, without their first line; OSError: they may not be read.
+
+    A host whose kernel has no IPv6 (``ipv6.disable=1``) has the first one only.
+    """
     for name in ("tcp", "tcp6"):
-        with open(f"/proc/self/net/{name}", encoding="ascii") as lines:
+        try:
+            lines = open(f"{net}/{name}", encoding="ascii")  # noqa: SIM115 - closed below
+        except FileNotFoundError:
+            if name == "tcp":
+                raise
+            return
+        with lines:
             next(lines)
-            while some := list(islice(lines, LINES)):
-                found = {}
-                for line in some:
-                    fields = line.split()
-                    state = 1 << int(fields[3], 16)
-                    if state & _CONNECTED and int(fields[2].rpartition(":")[2], 16) == port:
-                        address, _, hexport = fields[1].partition(":")
-                        own = address_text((_host_of(address), int(hexport, 16)))
-                        found[own] = int(fields[9])
-                yield found
+            yield lines
 
 
 def _question(family: int, states: int, *, port: int = 0, peer_port: int = 0) -> bytes:

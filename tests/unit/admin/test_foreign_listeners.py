@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
 from gateway.core.address import HostPort
+from gateway.core.socket_address import address_text
 from supervisor.admin.port_monitor import EVERY_TICKS, EVERY_TICKS_FROM_PROC, PortMonitor
 from supervisor.core.admin.foreign_listeners import ForeignListeners, Listener, shares
 from supervisor.system import sock_diag
@@ -75,6 +77,20 @@ def test_the_kernel_tells_who_listens(read: object) -> None:
                 ("::1", os.fstat(six.fileno()).st_ino, os.getuid()),
             }
             assert all(each.port == port for each in read(port))
+
+
+def test_a_host_without_ipv6_has_one_table(tmp_path: Path) -> None:
+    """The other one is not missed; without any, nobody knows."""
+    (tmp_path / "tcp").symlink_to("/proc/self/net/tcp")
+    net = str(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as four:
+        port = four.getsockname()[1]
+        assert [each.host for each in sock_diag.listeners_from_proc(port, net)] == ["127.0.0.1"]
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            found = [piece for piece in sock_diag.clients_from_proc(port, net) if piece]
+            assert found == [{address_text(sock.getsockname()): os.fstat(sock.fileno()).st_ino}]
+    with pytest.raises(FileNotFoundError):
+        sock_diag.listeners_from_proc(port, f"{net}/nothing")
 
 
 def test_ipv6_only_is_known() -> None:
