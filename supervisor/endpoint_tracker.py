@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
@@ -197,12 +198,14 @@ class EndpointTracker:
     def views(self) -> tuple[EndpointView, ...]:
         """What the status document and the metrics say of each endpoint, in the roster's order."""
         certificates = self._certificates.ends.by_endpoint()
+        monotonic_began_at = time.time() - self._loop.time()
         return tuple(
             endpoint_view(
                 member,
                 self.health.view(member.found.name),
                 self.health.address_views(member.found.name),
                 certificates.get(member.found.name),
+                None if member.retired_at is None else monotonic_began_at + member.retired_at,
             )
             for member in self._roster.members
         )

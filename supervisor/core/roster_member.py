@@ -52,6 +52,11 @@ class Member:
         return EndpointState.ACTIVE if self.active else EndpointState.INACTIVE
 
     @property
+    def retired_at(self) -> float | None:
+        """Since when it is in its state, if that is REMOVED or DRAINING; health knows the rest."""
+        return self.draining_at if self.removed_at is None else self.removed_at
+
+    @property
     def ends_at(self) -> float | None:
         """When it is to be dropped; None: not yet known."""
         if self.removed_at is None:

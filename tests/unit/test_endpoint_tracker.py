@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 
 import pytest
 
@@ -13,7 +14,7 @@ from supervisor.core.admin.totals import Totals
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.roster import Roster
-from supervisor.core.roster_member import Removed
+from supervisor.core.roster_member import Removed, Since
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.endpoint_tracker import EndpointTracker
 from supervisor.system.certificate_watch import CertificateWatch
@@ -148,6 +149,27 @@ def test_sessions_of_workers_that_have_not_reported_yet_keep_an_endpoint() -> No
         after.it.on_tick()
         assert not after.roster.members
         await after.it.close()
+
+    asyncio.run(main())
+
+
+def test_since_when_an_endpoint_gets_no_new_sessions() -> None:
+    """Its state is ``draining`` or ``removed`` since then, however long it has been active."""
+
+    async def main() -> None:
+        stage = Stage()
+        now = asyncio.get_running_loop().time()
+        away, kept = (Discovered(f"{n}:1", n, 1, ("127.0.0.1",)) for n in ("away", "kept"))
+        stage.it.on_found((away, kept))
+        assert [view.retired_since for view in stage.it.views()] == [None, None]
+        drains = dataclasses.replace(QUICK, drain_endpoints=("kept:1",))
+        stage.it.reconfigure(drains)
+        stage.roster.resolve((kept,), now - 50.0, 600.0)
+        stage.roster.resume(Since(draining={"kept:1": now - 20.0}), now)
+        since = {view.endpoint: view.retired_since for view in stage.it.views()}
+        assert since["away:1"] == pytest.approx(time.time() - 50.0, abs=9)
+        assert since["kept:1"] == pytest.approx(time.time() - 20.0, abs=9)
+        await stage.it.close()
 
     asyncio.run(main())
 

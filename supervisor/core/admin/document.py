@@ -146,7 +146,7 @@ def _endpoint(view: EndpointView, traffic: EndpointSum) -> dict[str, Any]:
         "probe_failures": view.health.probe_failures,
         "last_error": view.health.last_error or None,
         "last_error_at": instant(view.health.last_error_at),
-        "since": instant(view.health.since),
+        "since": instant(view.retired_since or view.health.since),
         "hold_s": round(view.health.hold_s, 3),
         "kept": view.health.kept,
         "degraded": view.health.degraded or None,

@@ -108,6 +108,8 @@ class EndpointView:
     """What the prober knows of it, of all its addresses together."""
     address_views: Mapping[str, HealthView] = field(default_factory=dict)
     """By address, of an endpoint with several."""
+    retired_since: float | None = None
+    """Since when it gets no new sessions, because it left DNS or is under maintenance."""
     certificate_not_after: float | None = None
     """When the first of its certificates ends; None if no handshake showed one."""
 
@@ -169,6 +171,7 @@ def endpoint_view(
     health: HealthView | None,
     addresses: Mapping[str, HealthView] | None = None,
     certificate_not_after: float | None = None,
+    retired_since: float | None = None,
 ) -> EndpointView:
     """One endpoint: identity and state from the roster, health from the prober."""
     found = member.found
@@ -181,5 +184,6 @@ def endpoint_view(
         state=member.state,
         health=health or UNWATCHED,
         address_views=addresses or {},
+        retired_since=retired_since,
         certificate_not_after=certificate_not_after,
     )

@@ -350,3 +350,9 @@ def test_an_endpoint_is_what_roster_and_prober_know_of_it() -> None:
     known = endpoint_view(member, health)
     assert (known.addresses, known.state) == (("10.0.1.10",), EndpointState.ACTIVE)
     assert known.health is health
+    drains = endpoint_view(dataclasses.replace(member, draining_at=1.0), health, retired_since=12.0)
+    listed = document(dataclasses.replace(view(), endpoints=(known, drains)))["endpoints"]
+    assert [each["since"] for each in listed] == [
+        "1970-01-01T00:00:09.000Z",
+        "1970-01-01T00:00:12.000Z",
+    ]
