@@ -35,10 +35,9 @@ class ScheduledCuts:
         is_due: Callable[[Session], bool] = lambda _: True,
     ) -> None:
         self._is_due = is_due
+        self._spread_s = 1.0
         self._scheduled: dict[Session, tuple[float, End]] = {}
         self._timer = Timer(loop, self._cut_due)
-        self.spread_s = 1.0
-        """Over how long the sessions are cut."""
 
     def __contains__(self, session: object) -> bool:
         return session in self._scheduled
@@ -54,6 +53,16 @@ class ScheduledCuts:
             at, _ = before.get(session) or (self._draw(now), end)
             self._scheduled[session] = (at, end)
         self._start()
+
+    def spread_over(self, spread_s: float) -> None:
+        """Cut over so long from now on; who would wait for longer gets another moment within it."""
+        hurried, self._spread_s = spread_s < self._spread_s, spread_s
+        if not hurried:
+            return
+        now = monotonic()
+        for session, (at, end) in self._scheduled.items():
+            if at > now + spread_s:
+                self._scheduled[session] = (self._draw(now), end)
 
     def clear(self) -> None:
         """Cut none of them."""
@@ -89,4 +98,4 @@ class ScheduledCuts:
 
     def _draw(self, now: float) -> float:
         """The instant of one cut."""
-        return now + random() * self.spread_s  # noqa: S311 (no secret)
+        return now + random() * self._spread_s  # noqa: S311 (no secret)

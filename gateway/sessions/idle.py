@@ -37,7 +37,7 @@ class IdleTimeout:
         timeout is new, or shorter, and where many clients came together and say nothing.
         """
         self._timeout_s = timeout_s
-        self._cuts.spread_s = min(spread_s, timeout_s)
+        self._cuts.spread_over(min(spread_s, timeout_s))
         if timeout_s and not self._timer.running:
             self._start()
 

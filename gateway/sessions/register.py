@@ -159,7 +159,7 @@ class Sessions:
             frozenset(each.name for each in snapshot.endpoints if len(each.addresses) > 1)
         )
         if self._end_of_all is None:
-            self._cuts.spread_s = snapshot.settings.close_spread_s
+            self._cuts.spread_over(snapshot.settings.close_spread_s)
         self._age.set(snapshot.settings.max_session_age_s)
         self._cuts.replace(list(self._to_cut(self._kept, turned_inactive)))
         self._idle_timeout.set(snapshot.settings.idle_timeout_s, snapshot.settings.close_spread_s)
@@ -197,7 +197,7 @@ class Sessions:
     def cut_over(self, spread_s: float, end: End) -> None:
         """End every session, each at a moment of its own, the last one ``spread_s`` from now."""
         self._end_of_all = end
-        self._cuts.spread_s = spread_s
+        self._cuts.spread_over(spread_s)
         self._cuts.replace(list(self._to_cut(self._kept or frozenset(), frozenset())))
 
     def cut_all(self, end: End) -> None:

@@ -886,6 +886,28 @@ def test_sessions_that_are_too_old_at_a_reload_are_cut_one_by_one() -> None:
         wait_until(lambda: plane.counters.ended == {"age": 3})
 
 
+def test_sessions_that_are_to_be_cut_follow_a_shorter_spread() -> None:
+    """Of a reload, or of the end of a drain: the last goes within it, and not all at its end."""
+    old = Settings(max_session_age_s=1e-3, close_spread_s=86400.0)
+    with Backend() as backend, Plane(backend.endpoint) as plane, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(plane.connect())
+            stack.enter_context(backend.accept())
+
+        def times() -> set[float]:
+            return {at - time.monotonic() for at, _ in plane.sessions._cuts._scheduled.values()}
+
+        plane.ask(lambda: plane.sessions._age._timer.start(86400.0))
+        plane.apply(backend.endpoint, settings=old)
+        assert len(plane.ask(times)) == 3
+        plane.apply(backend.endpoint, settings=dataclasses.replace(old, close_spread_s=3600.0))
+        moments = plane.ask(times)
+        assert len(moments) == 3
+        assert max(moments) < 3600.0
+        plane.apply(backend.endpoint, settings=dataclasses.replace(old, close_spread_s=0.0))
+        wait_until(lambda: plane.counters.ended == {"age": 3})
+
+
 def test_a_worker_that_was_stopped_takes_nobody_for_idle() -> None:
     """Bytes that came while its loop stood still have moved nothing yet."""
     with Backend() as backend, Plane(backend.endpoint) as plane:
