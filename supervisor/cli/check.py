@@ -33,7 +33,7 @@ from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_OK, 
 from supervisor.core.printable import escape_unprintable
 from supervisor.discovery.listen_addresses import UnresolvedListenError, resolve_listen
 from supervisor.discovery.resolution import BadTargetError, Targets
-from supervisor.system import limits
+from supervisor.system import kernel_calls, limits
 from supervisor.system.connections import dial_as, find_foreign_source
 
 MAX_VALUE = 60
@@ -126,7 +126,9 @@ def run(
 
 async def _find(config: Config, files: Files | None, *, explain: bool) -> Findings:
     dial_as(config)
-    obstacles = [foreign] if (foreign := find_foreign_source(config)) else []
+    refused = kernel_calls.find_missing_call()
+    unpinnable = kernel_calls.find_unpinnable() if config.pin_workers else ""
+    obstacles = [each for each in (refused, unpinnable, find_foreign_source(config)) if each]
     try:
         listen = await resolve_listen(config.listen_addr, config.nameserver, files=files)
     except UnresolvedListenError as error:

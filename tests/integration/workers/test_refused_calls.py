@@ -6,14 +6,16 @@ import os
 import platform
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.clients import connect, read_exactly
-from tests.gateway import Gateway, running
+from tests.gateway import COMMAND, Gateway, environment, running
 from tests.servers import serving
+from tests.support import free_port
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="knows x86-64 numbers only")
 
@@ -52,6 +54,18 @@ def test_where_no_process_may_be_pinned_only_that_is_refused(tmp_path: Path) -> 
         gateway.process.send_signal(signal.SIGUSR2)
         failed = gateway.wait_line("upgrade failed, the old image goes on")
         assert failed["error"].startswith(refusal)
+
+
+def test_check_tells_what_a_start_would_miss() -> None:
+    """And exits with what the start would exit with."""
+    prefix = [sys.executable, "-m", "tests.refused_calls", "1", "pidfd_open,sched_setaffinity"]
+    flags = ["--pin-workers", f"--listen-addr=127.0.0.1:{free_port()}", "--endpoints=127.0.0.1:1"]
+    done = subprocess.run(
+        [*prefix, *COMMAND, "check", *flags], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "the system call pidfd_open is refused" in done.stderr
+    assert "--pin-workers: the system call sched_setaffinity is refused" in done.stderr
 
 
 def test_a_host_that_forks_no_worker_is_told_with_its_limit() -> None:
