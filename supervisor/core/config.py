@@ -181,6 +181,8 @@ def find_config_file(flags: Mapping[str, Sequence[str]], environ: Mapping[str, s
 
 
 def _read(flag: Flag, given: Given) -> Any:
+    if given.problem is not None:
+        raise given.problem
     if flag.kind is not FlagKind.MANY:
         text = given.texts[-1]
         if not text and not flag.may_be_empty:

@@ -14,11 +14,15 @@ from supervisor.core.spelling import nearest
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The texts that one source has for a flag, and what the operator calls that place."""
+    """The texts that one source has for a flag, and what the operator calls that place.
+
+    ``problem``: the value is of a wrong type, which matters if nothing overrides it.
+    """
 
     source: Source
     name: str
     texts: tuple[str, ...]
+    problem: ConfigError | None = None
 
 
 def refuse_unknown(document: Mapping[str, Any], document_name: str) -> None:
@@ -45,14 +49,20 @@ def find_given(
     document: Mapping[str, Any],
     document_name: str,
 ) -> Iterator[Given]:
-    """Every source that has the flag; the first one wins. ConfigError: a value of a wrong type."""
+    """Every source that has the flag; the first one wins."""
     if texts := flags.get(flag.name):
         yield Given(Source.FLAG, f"--{flag.name}", tuple(texts))
     if _is_set(text := environ.get(flag.variable), flag):
         yield Given(Source.VARIABLE, flag.variable, (text,))
     if flag.name in document:
         name = f"{flag.name} in {document_name}"
-        yield Given(Source.FILE, name, _texts_of(flag, name, document[flag.name]))
+        value, problem = document[flag.name], None
+        try:
+            texts = _texts_of(flag, name, value)
+        except ConfigError as error:
+            text = str(value)
+            texts, problem = (text.lower() if isinstance(value, bool) else text,), error
+        yield Given(Source.FILE, name, texts, problem)
     if _is_set(text := environ.get(flag.default_variable), flag):
         yield Given(Source.PACKAGE, flag.default_variable, (text,))
 

@@ -52,6 +52,10 @@ def test_what_is_wrong_with_an_overridden_value_is_told() -> None:
     assert variable.startswith('GATEWAY_DRAIN_TIMEOUT "5": the unit is missing')
     assert key.startswith('workers in the config file "0": expected a whole number')
     assert build(given, {}, {}).wrong_but_overridden == ()
+    (key,) = build(given, {}, {"workers": [2]}).wrong_but_overridden
+    assert key == 'workers in the config file "[2]": expected one value'
+    with pytest.raises(ConfigError, match="expected one value"):
+        build({}, {}, {"workers": [2]})
 
 
 def test_a_reload_shows_what_it_could_not_change() -> None:
