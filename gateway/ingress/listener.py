@@ -5,6 +5,7 @@ When clients are accepted from it is the acceptor's to decide.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -18,6 +19,9 @@ from gateway.unix import UNIX_PEER, tune_accepted
 
 BACKLOG = 4096
 """Clients that may wait to be accepted; the kernel caps it at net.core.somaxconn."""
+
+FIRST_FREE_PORT = 1024
+"""Linux's default of net.ipv4.ip_unprivileged_port_start."""
 
 OnClient = Callable[[int, Any], None]
 """Takes over an accepted, non-blocking descriptor and its peer's address."""
@@ -35,8 +39,16 @@ def open_listener(address: HostPort, *, exclusive: bool) -> socket.socket:
     try:
         return _open(address, exclusive)
     except OSError as error:
-        text = f"cannot listen on {address}: {error.strerror or error}"
+        text = f"cannot listen on {address}: {describe_failure(error, address.port)}"
         raise OSError(error.errno, text) from error
+
+
+def describe_failure(error: OSError, port: int) -> str:
+    """The system's words, and what "permission denied" is about: nobody else is in the way."""
+    text = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno == errno.EACCES and port < FIRST_FREE_PORT:
+        return f"{text}, a port below {FIRST_FREE_PORT} needs root or CAP_NET_BIND_SERVICE"
+    return text
 
 
 def _open(address: HostPort, exclusive: bool) -> socket.socket:

@@ -14,7 +14,7 @@ from pathlib import Path
 from gateway.core.address import Address, HostPort
 from gateway.core.records import dataclass
 from gateway.core.unix_address import UnixAddress
-from gateway.ingress.listener import bind_socket
+from gateway.ingress.listener import bind_socket, describe_failure
 from supervisor.cli.admin_client import UnreachableError, fetch_status
 from supervisor.core.admin.foreign_listeners import Listener
 from supervisor.system import sock_diag
@@ -61,7 +61,7 @@ def try_listen(flag: str, address: Address) -> OwnAddress:
         inodes = {each.inode for each in _listeners(address.port)}
         if error.errno == errno.EADDRINUSE and (pids := list(_gateways_with(inodes))):
             return OwnAddress(flag, str(address), Availability.RUNNING, pid=min(pids))
-        text = os.strerror(error.errno) if error.errno else str(error)
+        text = describe_failure(error, address.port)
         return OwnAddress(flag, str(address), Availability.UNUSABLE, text)
     return OwnAddress(flag, str(address), Availability.FREE)
 

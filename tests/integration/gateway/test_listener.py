@@ -16,7 +16,7 @@ import pytest
 from gateway.core.address import HostPort
 from gateway.core.counters import PauseReason
 from gateway.ingress import acceptor
-from gateway.ingress.listener import drain_queue, open_listener
+from gateway.ingress.listener import describe_failure, drain_queue, open_listener
 from tests.backends import Backend as Server
 from tests.backends import echo
 from tests.clients import connect
@@ -43,6 +43,15 @@ def test_exclusive_finds_another_program() -> None:
         with pytest.raises(OSError, match=str(address.port)) as caught:
             open_listener(address, exclusive=True)
         assert caught.value.errno == errno.EADDRINUSE
+
+
+def test_a_port_that_needs_a_capability() -> None:
+    """Nobody else is in the way, so the error says what is missing."""
+    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    missing = "Permission denied, a port below 1024 needs root or CAP_NET_BIND_SERVICE"
+    assert describe_failure(error, 443) == missing
+    assert describe_failure(error, 2379) == "Permission denied"
+    assert describe_failure(OSError("no number"), 443) == "no number"
 
 
 def test_all_interfaces_is_both_families() -> None:
