@@ -33,9 +33,15 @@ def find_missing_call() -> str | None:
 
 
 def find_unpinnable() -> str:
-    """Why no process may be pinned to a CPU here, which --pin-workers needs; "" if it may be."""
+    """Why no process may be pinned to a CPU here, which --pin-workers needs; "" if it may be.
+
+    No process is touched: one that asks for the CPUs that it has would be kept to them, also when
+    its control group is given more (since Linux 6.2).
+    """
     try:
-        os.sched_setaffinity(0, os.sched_getaffinity(0))
+        os.sched_setaffinity(-1, {0})
+    except ProcessLookupError:  # there is none of this number, and the call may be made
+        return ""
     except OSError as error:
         return (
             f"--pin-workers: the system call sched_setaffinity is refused ({error.strerror}), "
