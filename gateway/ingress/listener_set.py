@@ -38,6 +38,7 @@ class ListenerSet:
         self._lent = list(lent)
         self._room = room
         self._adopted: dict[int, list[socket.socket]] = {}
+        self._settings: Settings | None = None
         self._closed = False
 
     def bind(self, listen: Sequence[HostPort], *, exclusive: bool) -> list[int]:
@@ -51,6 +52,7 @@ class ListenerSet:
 
     def tune(self, settings: Settings) -> None:
         """Set what accepted TCP sockets inherit."""
+        self._settings = settings
         for sock in self._tcp():
             tune_listener(sock, settings)
 
@@ -62,7 +64,8 @@ class ListenerSet:
     def adopt(self, slot: int, socks: list[socket.socket]) -> None:
         """Accept from another slot's sockets, too, until :meth:`release`; takes ``socks`` over.
 
-        After :meth:`close` they are closed at once.
+        Their worker may have ended, or hang, before it set what we know. After :meth:`close` they
+        are closed at once.
         """
         self.release(slot)
         if self._closed:
@@ -72,6 +75,8 @@ class ListenerSet:
         self._adopted[slot] = socks
         self._budget.spend(len(socks))
         for sock in socks:
+            if self._settings is not None:
+                tune_listener(sock, self._settings)
             self._acceptor.add(sock)
 
     def release(self, slot: int) -> None:

@@ -95,6 +95,17 @@ def test_who_waits_at_a_stop_is_served_to_the_end() -> None:
         assert "drained" not in plane.counters.ended
 
 
+def test_adopted_listeners_are_tuned_as_our_own() -> None:
+    """Their worker may have ended before it was told anything, or hang since before a reload."""
+    with Plane() as plane, watcher(plane) as entry:
+        other = open_listener(HostPort("127.0.0.1", free_port()), exclusive=True)
+        settings = Settings(keepalive_time_s=7.0)
+        plane.ask(lambda: entry.ingress.apply(settings))
+        plane.ask(lambda: entry.ingress.listeners.adopt(1, [other]))
+        assert other.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
+        plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
+
+
 def test_a_leaving_ingress_adopts_nothing() -> None:
     """Listeners that come too late are closed, and nobody can connect to what it left."""
     with Plane() as plane, watcher(plane) as entry:
