@@ -10,26 +10,40 @@ import dataclasses
 from collections.abc import Collection
 
 from supervisor.core.admin.totals import Totals
-from supervisor.core.admin.views import ReloadView
+from supervisor.core.admin.views import DiscoveryView, ReloadView
 from supervisor.core.config import Config
 from supervisor.core.discovery.targets import describe_targets, describe_tls_check
 from supervisor.core.handover_state import HandoverState
+from supervisor.core.health.health_view import without_counts
 from supervisor.core.roster_member import Removed
 from supervisor.core.workers.descriptor_names import BORN_WITH, read_name
 from supervisor.core.workers.worker_id import WorkerId
 
 
 def after_crash(state: HandoverState) -> HandoverState:
-    """Another process counts anew, and the service manager has the descriptors."""
+    """Another process counts anew, and the service manager has the descriptors.
+
+    The record is older than the crash, and a counter that goes on from a little less than it was
+    looks like one that counted all of it again.
+    """
     return dataclasses.replace(
         state,
         descriptors={},
         totals=Totals(),
+        health={name: without_counts(view) for name, view in state.health.items()},
+        discovery=None if state.discovery is None else _without_counts(state.discovery),
         events=(),
         restarts={},
         started_at=None,
         started_boot_s=None,
     )
+
+
+def _without_counts(view: DiscoveryView) -> DiscoveryView:
+    synced = view.member_sync
+    if synced is not None:
+        synced = dataclasses.replace(synced, results={})
+    return dataclasses.replace(view, results={}, by_source={}, member_sync=synced)
 
 
 def after_restart(state: HandoverState) -> HandoverState:

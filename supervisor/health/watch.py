@@ -41,6 +41,8 @@ class Watch:
     memory: EtcdMemory = field(default_factory=EtcdMemory)
     degraded: str = ""
     undecided: bool = False
+    has_passed: bool = False
+    """A probe passed in an earlier process."""
     unreached: bool = False
     """One of several addresses that this host cannot dial at all, and never could."""
 
@@ -51,7 +53,7 @@ class Watch:
     def note_reach(self, *, cut_off: bool) -> bool:
         """A probe told whether this host can dial the address at all; whether that is news."""
         before = self.unreached
-        never = not self.probes[Verdict.PASSED]
+        never = not self.has_passed and not self.probes[Verdict.PASSED]
         self.unreached = cut_off and never and is_place(self.found.name)
         return self.unreached != before
 
@@ -74,6 +76,7 @@ class Watch:
         self.health.last_error = view.last_error
         if view.last_error_at is not None:
             self.health.last_error_at = now - max(0.0, wall - view.last_error_at)
+        self.has_passed = view.has_passed
         self.unreached = view.unreached
         self.degraded = view.degraded or ""
         self.memory.known = Known(version=view.etcd_version)
@@ -104,4 +107,5 @@ class Watch:
             unreached=self.unreached,
             degraded=(self.degraded or None) if health.active else None,
             etcd_version=self.memory.known.version,
+            has_passed=self.has_passed or bool(self.probes[Verdict.PASSED]),
         )

@@ -10,10 +10,12 @@ import pytest
 
 from gateway.core.address import HostPort
 from supervisor.core.admin.totals import Totals
+from supervisor.core.admin.views import DiscoveryView, MemberSyncView
 from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.targets import describe_targets, describe_tls_check
 from supervisor.core.handover_state import HandoverState, Image
+from supervisor.core.health.health_view import HealthView
 from supervisor.core.next_master import (
     after_crash,
     after_restart,
@@ -47,6 +49,38 @@ def test_after_a_crash_the_program_and_its_workers_go_on() -> None:
     assert (left.descriptors, left.workers, left.image) == ({}, 3, STATE.image)
     assert left.totals.sums() == Totals().sums(), "workers may end unseen"
     assert (left.found, left.listen) == (FOUND, STATE.listen)
+
+
+def test_after_a_crash_probes_and_questions_are_counted_anew() -> None:
+    """The record is older than the crash: a counter must begin at zero, or be exact."""
+    view = HealthView(
+        active=True,
+        since=5.0,
+        last_error="refused",
+        probe_failures=2,
+        probes={"passed": 7, "failed": 2},
+        probe_seconds=0.5,
+        transitions={"active": 1},
+        has_passed=True,
+    )
+    asked = DiscoveryView(srv="a", results={"success": 3}, by_source={"srv": {"success": 3}})
+    both = dataclasses.replace(
+        asked, member_sync=MemberSyncView(cluster_id="1", results={"success": 2})
+    )
+    for discovery in (asked, both):
+        left = after_crash(dataclasses.replace(STATE, health={"a:1": view}, discovery=discovery))
+        kept = left.health["a:1"]
+        assert (kept.probe_failures, kept.probes, kept.probe_seconds) == (0, {}, 0.0)
+        assert (kept.since, kept.last_error, kept.transitions) == (5.0, "refused", {"active": 1})
+        assert kept.has_passed
+        assert left.discovery is not None
+        assert (left.discovery.srv, left.discovery.results, left.discovery.by_source) == (
+            "a",
+            {},
+            {},
+        )
+        synced = left.discovery.member_sync
+        assert synced is None or (synced.cluster_id, synced.results) == ("1", {})
 
 
 def test_after_a_restart_the_configuration_decides_of_the_workers() -> None:

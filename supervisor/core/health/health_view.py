@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 
@@ -42,10 +43,24 @@ class HealthView:
     """What is wrong with it though it is healthy."""
     etcd_version: str | None = None
     """Of the member, as far as probes asked."""
+    has_passed: bool = False
+    """A probe passed once, be it in an earlier process."""
 
     @property
     def state(self) -> EndpointState:
         return EndpointState.ACTIVE if self.active else EndpointState.INACTIVE
+
+
+def without_counts(view: HealthView) -> HealthView:
+    """What is known, and nothing of what was counted but changes of state, which are all known."""
+    return dataclasses.replace(
+        view,
+        dial_failures=0,
+        probe_failures=0,
+        probes={},
+        probe_buckets=(),
+        probe_seconds=0.0,
+    )
 
 
 UNWATCHED = HealthView(active=True, since=None)

@@ -12,6 +12,7 @@ import pytest
 
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.health.health_view import HealthView
 from supervisor.health.endpoint_health import EndpointHealth
 from tests.backends import Backend, greet
 from tests.logbook import Logbook
@@ -285,6 +286,21 @@ def test_an_address_that_cannot_be_dialed_keeps_no_endpoint_active() -> None:
             with Backend(greet, port=backend.port):
                 await eventually(lambda: after.changes[-1] == ("web:1", True, ()))
             await after.it.close()
+
+    asyncio.run(main())
+
+
+def test_an_address_that_passed_under_a_former_master_had_a_way_once() -> None:
+    """Counters begin at zero after a crash, but what its probes showed is known."""
+
+    async def main() -> None:
+        with Backend(greet) as backend:
+            stage = Stage(backend.port, addresses=(GOOD, NO_WAY))
+            known = HealthView(active=True, since=1.0, has_passed=True)
+            stage.it.remember({f"web:1 {NO_WAY}": known})
+            await eventually(lambda: stage.it.address_views("web:1")[NO_WAY].cut_off)
+            assert not stage.it.address_views("web:1")[NO_WAY].unreached
+            await stage.it.close()
 
     asyncio.run(main())
 
