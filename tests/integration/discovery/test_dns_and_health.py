@@ -92,6 +92,7 @@ def test_absent_and_failing_goes_at_once_absent_and_healthy_is_drained(zone: Zon
         zone.team[1].healthy = zone.team[3].healthy = False
         gateway.wait_line("deactivated endpoint", count=2)
         wait_until(lambda: served_by(gateway) == {"m0", "m2"}, what="all workers know")
+        wait_until(lambda: zone.rows()[zone.name(3)]["sessions"] == 0, what="its clients left")
         with contextlib.ExitStack() as stack:
             clients = begin(gateway, stack, "m2")
             zone.publish((0, 1), (1, 1))

@@ -897,6 +897,10 @@ def test_sessions_that_are_to_be_cut_follow_a_shorter_spread() -> None:
         def times() -> set[float]:
             return {at - time.monotonic() for at, _ in plane.sessions._cuts._scheduled.values()}
 
+        def ages() -> list[float]:
+            return [time.monotonic() - each.started_at for each in plane.sessions.all()]
+
+        wait_until(lambda: [age > 0.01 for age in plane.ask(ages)] == [True] * 3, what="too old")
         plane.ask(lambda: plane.sessions._age._timer.start(86400.0))
         plane.apply(backend.endpoint, settings=old)
         assert len(plane.ask(times)) == 3
