@@ -185,14 +185,6 @@ def is_waiting(fd: int) -> bool:
     return fcntl.ioctl(fd, termios.TIOCOUTQ, _NO_BYTES) != _NO_BYTES
 
 
-def is_unread(fd: int) -> bool:
-    """Whether bytes lie in the socket that nobody has read (SIOCINQ, ``man 7 tcp``).
-
-    Neither an end of stream nor an urgent byte is one.
-    """
-    return fcntl.ioctl(fd, termios.FIONREAD, _NO_BYTES) != _NO_BYTES
-
-
 def read_signs(fd: int) -> Signs:
     """What the kernel knows of the peer; nothing waits where it is a UNIX socket's."""
     with borrowed(fd) as sock:

@@ -18,7 +18,7 @@ from gateway.core.stall import Stall
 from gateway.poller import ERR, IN, OUT, RDHUP
 from gateway.sessions.pipes import Pipe
 from gateway.sessions.relay import Countable, Relay
-from gateway.tcp import is_unread, shut_write, write_last
+from gateway.tcp import shut_write, write_last
 
 READ_BYTES = 1 << 16
 """One read of small traffic; a read that fills it is a sign of bulk.
@@ -35,9 +35,6 @@ COPY_BUDGET = 4
 
 SMALL_BYTES = 1 << 14
 """A splice that moves less than this was not worth it: the flow is small again."""
-
-LARGE_BYTES = 1 << 18
-"""After a splice that moves this much more is likely to be there, so nobody asks."""
 
 FAST_EVENTS = IN | OUT
 CAREFUL = -1
@@ -241,8 +238,7 @@ class Leg:
             return True
         relay.pipes.give_back(pipe)
         if size >= SMALL_BYTES:
-            if size >= LARGE_BYTES or self.signs or is_unread(self.fd):
-                relay.poller.again(self)
+            relay.poller.again(self)
             return True
         if size:
             self.bulk = 0
