@@ -149,24 +149,19 @@ def _addresses(chunk: Chunk, _sums: Sums) -> Metric:
 
 
 def _draining(chunk: Chunk, _sums: Sums) -> Metric:
-    family = GaugeMetricFamily(
-        PREFIX + "endpoint_draining",
-        "1 if an endpoint is under maintenance (--drain-endpoints), else 0.",
-        labels=["endpoint"],
-    )
-    for each in chunk:
-        family.add_metric([each.endpoint], int(each.state is EndpointState.DRAINING))
-    return family
+    what = "1 if an endpoint is under maintenance (--drain-endpoints), else 0."
+    return _in_state(chunk, EndpointState.DRAINING, "endpoint_draining", what)
 
 
 def _removed(chunk: Chunk, _sums: Sums) -> Metric:
-    family = GaugeMetricFamily(
-        PREFIX + "endpoint_removed",
-        "1 if an endpoint is not found any more and its sessions have their grace, else 0.",
-        labels=["endpoint"],
-    )
+    what = "1 if an endpoint is not found any more and its sessions have their grace, else 0."
+    return _in_state(chunk, EndpointState.REMOVED, "endpoint_removed", what)
+
+
+def _in_state(chunk: Chunk, state: EndpointState, name: str, what: str) -> Metric:
+    family = GaugeMetricFamily(PREFIX + name, what, labels=["endpoint"])
     for each in chunk:
-        family.add_metric([each.endpoint], int(each.state is EndpointState.REMOVED))
+        family.add_metric([each.endpoint], int(each.state is state))
     return family
 
 
