@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from gateway.core.records import dataclass
@@ -105,7 +106,8 @@ def _in_the_command(command: str, arguments: Sequence[str], options: Options) ->
 class _Argument:
     """One argument: ``option`` is its name without dashes, or "" if it is not an option.
 
-    ``value`` is the next argument of a flag that needs one; None if there is none.
+    ``value`` is the next argument of a flag that needs one; None if there is none, or if that is an
+    option itself: no value is spelled like one, and who means one writes it behind ``=``.
     """
 
     text: str
@@ -116,8 +118,9 @@ class _Argument:
 
 def _read(arguments: Sequence[str], options: Options) -> Iterator[_Argument]:
     """The options with their values, and the arguments that belong to none."""
-    rest = iter(arguments)
-    for text in rest:
+    rest = deque(arguments)
+    while rest:
+        text = rest.popleft()
         dashes = len(text) - len(text.lstrip("-"))
         name, equals, _ = text.lstrip("-").partition("=")
         if not 1 <= dashes <= 2 or text == "--" or not name:
@@ -127,9 +130,15 @@ def _read(arguments: Sequence[str], options: Options) -> Iterator[_Argument]:
             name = "help"
             dashes = 2
         if dashes == 2 and options.get(name) and not equals:
-            yield _Argument(text, name, dashes, value=next(rest, None))
+            missing = not rest or _is_option(rest[0], options)
+            yield _Argument(text, name, dashes, value=None if missing else rest.popleft())
         else:
             yield _Argument(text, name, dashes)
+
+
+def _is_option(text: str, options: Options) -> bool:
+    """Whether an argument is an option of the command, and so no value of the one in front."""
+    return text == "-h" or (text.startswith("--") and text[2:].partition("=")[0] in options)
 
 
 def _unknown_option(command: str, each: _Argument, options: Options) -> str:

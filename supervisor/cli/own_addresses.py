@@ -5,15 +5,17 @@ A socket that is bound and does not listen takes no client, and leaves those tha
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import errno
 import os
+import socket
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from gateway.core.address import Address, HostPort
 from gateway.core.records import dataclass
-from gateway.core.unix_address import UnixAddress
+from gateway.core.unix_address import UnixAddress, socket_name
 from gateway.ingress.listener import bind_socket, describe_failure
 from supervisor.cli.admin_client import UnreachableError, fetch_status
 from supervisor.core.admin.foreign_listeners import Listener
@@ -81,16 +83,15 @@ def _try_unix_listen(flag: str, address: UnixAddress) -> OwnAddress:
     name = str(address)
     if error := why_not(address):
         return OwnAddress(flag, name, Availability.UNUSABLE, error)
-    listeners = _unix_listeners(address.path)
     try:
-        in_use = bool(listeners) if address.abstract else is_in_use(address.path)
+        in_use = _is_taken(name) if address.abstract else is_in_use(address.path)
     except OSError as failure:
         return OwnAddress(flag, name, Availability.UNUSABLE, os.strerror(failure.errno or 0))
     if not in_use and (error := "" if address.abstract else why_not_removed(address.path)):
         return OwnAddress(flag, name, Availability.UNUSABLE, error)
     if not in_use:
         return OwnAddress(flag, name, Availability.FREE)
-    if pids := list(_gateways_with(listeners)):
+    if pids := list(_gateways_with(_unix_listeners(address.path))):
         return OwnAddress(flag, name, Availability.RUNNING, pid=min(pids))
     return OwnAddress(flag, name, Availability.UNUSABLE, os.strerror(errno.EADDRINUSE))
 
@@ -120,17 +121,37 @@ def _gateways_with(inodes: Collection[int]) -> Iterator[int]:
             continue
 
 
+def _is_taken(name: str) -> bool:
+    """Whether a name in the abstract namespace has a socket. OSError: it cannot be found out."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.bind(socket_name(name))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return True
+    return False
+
+
 def _listeners(port: int) -> list[Listener]:
+    """Empty where nothing says it: netlink is forbidden, and ``/proc`` is not mounted."""
     try:
         return sock_diag.listeners(port)
-    except OSError:  # netlink is forbidden
-        return sock_diag.listeners_from_proc(port)
+    except OSError:
+        with contextlib.suppress(OSError):
+            return sock_diag.listeners_from_proc(port)
+    return []
 
 
 def _unix_listeners(path: str) -> set[int]:
-    """The inodes of the sockets that listen under this name (proc_pid_net(5))."""
-    found = set()
-    with open("/proc/self/net/unix", encoding="utf-8", errors="surrogateescape") as lines:
+    """The inodes of the sockets that listen under this name (proc_pid_net(5)), where we may see
+    them."""
+    found: set[int] = set()
+    try:
+        lines = open("/proc/self/net/unix", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - closed below
+    except OSError:
+        return found
+    with lines:
         next(lines)
         for line in lines:
             fields = line.split()

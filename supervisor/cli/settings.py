@@ -15,6 +15,7 @@ from typing import Any
 from supervisor.core.config import Config, build, find_config_file
 from supervisor.core.config_error import ConfigError
 from supervisor.core.flags import BY_NAME
+from supervisor.core.spelling import WITHOUT_QUOTES, is_quoted
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 """The most that is read of a file: a bundle of all public CAs has 1 MB, /dev/zero has no end."""
@@ -95,7 +96,8 @@ def _read_file(path: str, source: str) -> bytes:
                 raise ConfigError(source, path, "expected a regular file")
             data = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise ConfigError(source, path, _why_unreadable(error)) from None
+        why = WITHOUT_QUOTES if is_quoted(path) else _why_unreadable(error)
+        raise ConfigError(source, path, why) from None
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(source, path, f"expected at most {MAX_FILE_BYTES} bytes")
     return data

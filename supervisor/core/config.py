@@ -20,6 +20,7 @@ from supervisor.core.duration import format_duration
 from supervisor.core.effective import EffectiveValue, find_misspelled, follow_from
 from supervisor.core.flags import BY_NAME, FLAGS, Flag, FlagKind
 from supervisor.core.listening import are_apart, find_overlap
+from supervisor.core.spelling import WITHOUT_QUOTES, is_quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +216,9 @@ def _read_one(flag: Flag, given: Given, text: str) -> Any:
     try:
         return flag.read(text)
     except ValueError as error:
+        whole = ",".join(given.texts) if flag.kind is FlagKind.MANY else text
+        if is_quoted(whole) or is_quoted(text):
+            raise ConfigError(given.name, whole, WITHOUT_QUOTES) from None
         expected = _missing_commas(flag, text) or str(error)
         raise ConfigError(given.name, text, expected) from None
 

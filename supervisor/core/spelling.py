@@ -1,11 +1,21 @@
-"""Finding the name that was probably meant: the nearest of the known ones, if one is near."""
+"""What was probably meant: the nearest of the known names, or the value without its quotes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+WITHOUT_QUOTES = "expected it without the quotes, which are a part of the value here"
+"""What is said of a value that cannot be used with the quotes around it."""
+
 MAX_EDITS = 2
 """Letters that may be wrong, missing, extra or swapped with their neighbour."""
+
+
+def is_quoted(text: str) -> bool:
+    """Whether quotes were left around a value. A shell takes them away; ``docker --env-file`` and
+    lists of arguments do not."""
+    bare = text.strip()
+    return len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "\"'"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

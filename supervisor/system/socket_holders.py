@@ -78,7 +78,11 @@ def _clients_of(port: int) -> Iterator[Mapping[str, int]]:
 
 def _pids(skip: Collection[int]) -> Iterator[int]:
     """Every process that is there now, the newest first: old ones are the host's own."""
-    pids = sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True)
+    try:
+        names = os.listdir("/proc")
+    except OSError:  # there is no such directory
+        return
+    pids = sorted((int(name) for name in names if name.isdigit()), reverse=True)
     yield from (pid for pid in pids if pid not in skip)
 
 

@@ -103,7 +103,7 @@ OTHER_FLAGS = {
     ),
     *("--endpoint", "--limit", "--sort"),
     *("--read-only", "--stop-timeout", "--concurrency", "--restart-epoch", "--require-hashes"),
-    *("--format", "--build-arg"),
+    *("--format", "--build-arg", "--env-file"),
 }
 """Flags of our other commands, of ``tests.generate``, of etcd, of jq, and of programs beside us."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import threading
@@ -224,6 +225,30 @@ def test_addresses_of_a_running_gateway(files: Files, capfd: Capture, tmp_path: 
     assert f"in use by the running gateway, pid {gateway.pid}" in text
     document = json.loads(text[text.index("{") :])
     assert [each["pid"] for each in document["own_addresses"]] == [gateway.pid, gateway.pid]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts, which needs root")
+def test_a_host_without_proc(tmp_path: Path) -> None:
+    """Where /proc is not mounted that is the obstacle; UNIX sockets are looked at all the same."""
+    taken = f"@{tmp_path}/taken"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(f"\0{taken[1:]}")
+        listen = f"unix:{tmp_path}/g.sock,unix:@{tmp_path}/free,unix:{taken}"
+        hidden = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+        check = ["check", "--json", "--endpoints=127.0.0.1:1", f"--listen-addr={listen}"]
+        shown = subprocess.run(
+            [*hidden, *COMMAND, *check],
+            capture_output=True,
+            text=True,
+            env=environment(),
+        )
+    assert shown.returncode == 1
+    assert shown.stderr.splitlines() == [
+        f"etcd-gateway: --listen-addr unix:{taken}: cannot listen there: Address already in use",
+        "etcd-gateway: /proc is not there, expected it to be mounted",
+    ]
+    document = json.loads(shown.stdout)
+    assert [each["state"] for each in document["own_addresses"]] == ["free", "free", "unusable"]
 
 
 def test_a_listen_name_that_does_not_resolve(files: Files, ns: NameServer, capfd: Capture) -> None:
