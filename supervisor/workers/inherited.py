@@ -11,7 +11,12 @@ from dataclasses import field
 from gateway.core.address import Address, HostPort, tcp_only
 from gateway.core.records import dataclass
 from gateway.descriptors import close_all
-from supervisor.core.workers.descriptor_names import Kind, compose_name, read_name
+from supervisor.core.workers.descriptor_names import (
+    Kind,
+    compose_name,
+    read_name,
+    worker_names,
+)
 from supervisor.core.workers.events import FormerSlot
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.workers.fork import Child
@@ -193,6 +198,13 @@ class InheritedDescriptors:
     def worker_ids(self) -> set[WorkerId]:
         """The workers that are still there, whatever they do."""
         return {WorkerId(index, gen) for index, slot in self.slots.items() for gen in slot.workers}
+
+    def kept_by_handover(self) -> Iterator[str]:
+        """The names of what only ``--handover`` keeps in the store: inboxes, and workers."""
+        for index, slot in self.slots.items():
+            yield from (compose_name(kind, index) for kind in (Kind.INBOX_R, Kind.INBOX_W))
+            for gen in slot.workers:
+                yield from worker_names(WorkerId(index, gen))
 
     def drop_useless(self) -> None:
         """Close incomplete workers, and what nobody knows."""

@@ -149,6 +149,9 @@ class WorkerPool:
         # workers' shared copy of it would be a second one.
         gc.freeze()
         self._descriptor_store.keep(compose_name(Kind.SCOREBOARD), self._rows.scoreboard.fd)
+        if not self._config.handover:  # the master before us may have been told otherwise
+            for name in self._inherited.kept_by_handover():
+                self._descriptor_store.remove(name)
         take_over(
             self._inherited,
             self._handles,

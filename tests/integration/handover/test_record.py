@@ -410,7 +410,8 @@ def test_workers_whose_sockets_are_all_lost_are_replaced(
 
 
 def test_an_upgrade_that_turns_handover_on_keeps_the_inboxes(tmp_path: Path) -> None:
-    """Else after a crash clients would be handed to inboxes that no worker reads."""
+    """Else after a crash clients would be handed to inboxes that no worker reads. One that turns it
+    off leaves nothing of them, nor of the workers, for a master that would take them for alive."""
     config = tmp_path / "gateway.toml"
     config.write_text("handover = false\n")
     with (
@@ -434,6 +435,13 @@ def test_an_upgrade_that_turns_handover_on_keeps_the_inboxes(tmp_path: Path) -> 
         gateway.crash()
         gateway.until(lambda status: {each["gen"] for each in status["workers"]} == {2})
         assert all(echoes(gateway.address, 10) for _ in range(8))
+        config.write_text("handover = false\n")
+        assert manager.main is not None
+        manager.ready = False
+        manager.main.send_signal(signal.SIGUSR2)
+        manager.until(lambda: manager.ready, 60)
+        kinds = {name.split(".")[0] for name, _ in manager.stored}
+        assert kinds == {"listener", "scoreboard"}, "the workers of before have left, or will"
 
 
 def test_a_crash_beside_a_file_that_cannot_be_used_ends_nothing(tmp_path: Path) -> None:
