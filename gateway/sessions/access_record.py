@@ -30,7 +30,7 @@ class AccessRecord:
         self.address = ""
         self.attempts = 0
         self.dial_s: float | None = None
-        self.looked_at = 0.0
+        self.looked_at: float | None = None
         """When the endpoint's connection last said something, until its first bytes are here."""
         self.first_byte_at: float | None = None
 

@@ -213,7 +213,10 @@ def test_a_session_from_before_the_access_log_says_what_is_known() -> None:
         with plane.connect() as client, backend.accept() as server:
             client.sendall(b"x")
             assert server.recv(1) == b"x"
+            server.sendall(b"y")
+            assert client.recv(1) == b"y"
             plane.apply(backend.endpoint, settings=LOGGED)
         line = read_line(plane)
-    assert line["endpoint"] == backend.endpoint.name
+    assert (line["endpoint"], line["bytes_out"]) == (backend.endpoint.name, 1)
     assert (line["client"], line["local"], line["dial_s"]) == ("", "", None)
+    assert line["first_byte_s"] is None
