@@ -146,7 +146,9 @@ END_MEANINGS = {
     End.DENIED: "the client is not in `--allow`; nothing was dialed",
     End.PROXY_HEADER: "no PROXY protocol header came from a peer in `--proxy-in`, or none that "
     "can be read; `error` says what was wrong",
-    End.ERROR: "the host had no memory for it, or the gateway failed (`session failed` in the log)",
+    End.ERROR: "the host had no memory for it, or the gateway failed (`session failed` in the "
+    "log). The metric also counts here what a worker that died had; the access log has no lines "
+    "of it",
 }
 
 

@@ -2,7 +2,8 @@
 
 A worker's report holds everything that it counted since its start; the newest report replaces the
 one before. When the worker exits, its last report is added to the sum of the dead workers. What a
-worker counted between its last report and a SIGKILL is lost: about one second.
+worker counted between its last report and a SIGKILL is lost: about one second. The sessions that it
+had by its last report have ended with it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from gateway.core.counters import End
 from gateway.core.messages import EndpointReport, Report
 from gateway.core.records import dataclass
 from supervisor.core.admin.sums import Sums, add_counts, known_fields, restore_sums
@@ -82,8 +84,10 @@ class Totals:
         if (worker := self._living.pop((slot, gen), None)) is not None:
             self._dead.add(worker.report)
             self._dead.add_cpu(slot, worker.report.cpu_s)
+            add_counts(self._dead.ended, _ended_with(worker.report.sessions))
             for name, part in worker.report.endpoints.items():
                 self._add_dead(name, part)
+                add_counts(self._dead.of(name).ended, _ended_with(part.sessions))
 
     def expect(self, workers: Collection[WorkerId]) -> None:
         """These workers of a former master live, and may have sessions."""
@@ -202,6 +206,11 @@ class Totals:
 
     def _add_dead(self, name: str, part: EndpointReport) -> None:
         self._dead.of(name).add(part)
+
+
+def _ended_with(sessions: int) -> dict[str, int]:
+    """What ends with a worker that had this many sessions, which is none if it ended in order."""
+    return {End.ERROR.value: sessions} if sessions else {}
 
 
 def _went_back(before: EndpointReport, now: EndpointReport) -> bool:

@@ -97,6 +97,20 @@ def test_ends_belong_to_an_endpoint_or_to_none() -> None:
     assert restored.sums().ended_without_endpoint == expected[0]
 
 
+def test_sessions_of_a_worker_that_died_have_ended() -> None:
+    """Whoever subtracts those that ended from all that began gets those that go on."""
+    totals = Totals()
+    on_a = EndpointReport(sessions=2, sessions_total=3, ended={"client": 1})
+    last = dataclasses.replace(report(sessions=3, a=on_a), ended={"client": 1})  # one still dials
+    totals.report(0, 1, last)
+    totals.report(1, 1, report(sessions=1, a=moved(1, sessions=1)))
+    totals.gone(0, 1)
+    sums = Totals.restore(json.loads(json.dumps(totals.export()))).sums()
+    assert sums.endpoints[A].ended == {"client": 1, "error": 2}
+    assert sums.ended_without_endpoint == {"client": 0, "error": 1}
+    assert sums.endpoints[A].sessions_total - 3 == sums.endpoints[A].sessions == 1
+
+
 def test_round_trips_are_of_living_workers_and_retransmissions_of_all() -> None:
     """A mean over the workers that sample now; a counter that never goes back."""
     totals = Totals()
