@@ -170,7 +170,8 @@ class Targets:
                 asked_hosts += asked
         self._answers.keep({*owners, *hosts, *statics})
         dns = judge_dns(asked_owners, asked_hosts, self._answers.trusted)
-        return self._chosen(dataclasses.replace(result, stale=self._answers.errors(), dns=dns))
+        result = dataclasses.replace(result, stale=self._answers.errors(), dns=dns)
+        return joining.follow(result, adopted)
 
     async def look_up(self, question: Question) -> Outcome:
         """What DNS says now, whatever was asked before."""
@@ -261,18 +262,13 @@ class Targets:
     def _join(self, seeds: Findings, *, srv: bool) -> Findings:
         return joining.join(seeds, self._adopted, self._answers.lookup, srv=srv)
 
-    def _chosen(self, result: Resolution) -> Resolution:
-        """The result with those endpoints alone that the member list wants, if there is one."""
-        used = joining.choose(result.endpoints, self._adopted)
-        return dataclasses.replace(result, endpoints=used, known=result.endpoints)
-
     def _publish(self, result: Resolution, publish: Publish | None) -> None:
         """Publish endpoints that may be used while others are not known yet.
 
         A static endpoint that is ourselves may fail the resolution: nothing is used before that.
         """
         if publish is not None and result.endpoints and (result.srv or not result.loops):
-            publish(self._chosen(result))
+            publish(joining.follow(result, self._adopted))
 
     def _log_discovered(self, found: tuple[Discovered, ...]) -> None:
         """Log what DNS says, before the TLS check; once for each different answer."""
@@ -295,6 +291,7 @@ class Targets:
                 kept.append(dataclasses.replace(left, addresses=addresses))
             if hit is not None:
                 (member_loops if endpoint.listed else loops)[endpoint.name] = str(hit)
+        taken = tuple(kept)
         return dataclasses.replace(
-            result, endpoints=tuple(kept), loops=loops, member_loops=member_loops
+            result, endpoints=taken, found=taken, loops=loops, member_loops=member_loops
         )

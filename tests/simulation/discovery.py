@@ -21,6 +21,7 @@ from supervisor.core.discovery.nameservers import Nameservers
 from supervisor.core.discovery.outcomes import join_families, srv_outcome
 from supervisor.core.discovery.questions import Failure, Negative, Outcome, Question, QuestionKind
 from supervisor.core.discovery.replies import Meaning, ReplyKind
+from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.schedule import next_due
 from tests.simulation.member_sync import MemberSync
 from tests.simulation.network import RTT_S, Mode
@@ -168,7 +169,7 @@ class Discovery:
             joined = joining.join(core.find_srv(targets.owners, lookup), adopted, lookup, srv=True)
             found = self._without_own(joined.endpoints)
             if targets.config.insecure_discovery:
-                self._finish(targets, found, candidate, adopted, force=force)
+                self._finish(targets, found, found, candidate, adopted, force=force)
                 return
             now = self._world.clock.now
             candidates = targets.admission.to_check(found, now, everything=recheck, renewed=renewed)
@@ -177,13 +178,14 @@ class Discovery:
         def admitted(found: tuple[Discovered, ...]) -> None:
             used = targets.admission.admitted(found)
             self._world.oracle.admitted(used)
-            self._finish(targets, used, candidate, adopted, force=force)
+            self._finish(targets, used, found, candidate, adopted, force=force)
 
         self._ask(targets, owners, force, hosts)
 
     def _finish(
         self,
         targets: Targets,
+        usable: tuple[Discovered, ...],
         found: tuple[Discovered, ...],
         candidate: Config | None,
         adopted: AdoptedList | None,
@@ -193,11 +195,13 @@ class Discovery:
         self._busy = False
         if force:
             self._asked_all_at = self._world.clock.now
-        if targets.config.endpoints_given and not any(not each.listed for each in found):
+        if targets.config.endpoints_given and not any(not each.listed for each in usable):
             lookup = targets.answers.lookup
             static = core.find_static(targets.config, lookup)
             found = self._without_own(joining.join(static, adopted, lookup, srv=False).endpoints)
-        known, found = found, joining.choose(found, adopted)
+            usable = found
+        result = joining.follow(Resolution(usable, found=found), adopted)
+        known, found = result.known, result.endpoints
         if candidate is not None:
             if not found:
                 self._master.on_reloaded(None)
@@ -208,7 +212,7 @@ class Discovery:
             self.sync.reload()
         if found or self.started:
             self._world.oracle.resolved(targets, found, adopted)
-            self._world.members_oracle.resolved(known, found, adopted)
+            self._world.members_oracle.resolved(usable, found, adopted)
             self.known = known
             relisted, self.joined = self.joined != adopted, adopted
             if found != self.found:

@@ -72,7 +72,7 @@ def _without_majority(proposal: adoption.Proposal, _: object) -> adoption.Adopte
     return proposal.adopted
 
 
-def _all_known(known: Sequence[Any], _: object) -> tuple[Any, ...]:
+def _all_known(known: Sequence[Any], *_: object) -> tuple[Any, ...]:
     return tuple(known)
 
 

@@ -6,14 +6,16 @@ be asked, and used again if nothing else is left.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gateway.core.address import literal_ip
+from gateway.core.records import dataclass
 from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered, Findings, Problem, find_addresses
 from supervisor.core.discovery.member_list import is_loopback
 from supervisor.core.discovery.questions import Lookup, Question
+from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.targets import host_question
 
 
@@ -36,9 +38,7 @@ def join(seeds: Findings, adopted: AdoptedList | None, lookup: Lookup, *, srv: b
     tls = {str(each.address) for each in adopted.targets if each.tls}
     named = {seed.name for seed in seeds.endpoints}
     priority, weight = _place_beside(seeds.endpoints)
-    joined = [
-        dataclasses.replace(seed, tls=seed.tls or seed.name in tls) for seed in seeds.endpoints
-    ]
+    joined = [replace(seed, tls=seed.tls or seed.name in tls) for seed in seeds.endpoints]
     problems: list[Problem] = []
     for target in adopted.targets:
         name = str(target.address)
@@ -66,31 +66,74 @@ def join(seeds: Findings, adopted: AdoptedList | None, lookup: Lookup, *, srv: b
     return Findings(tuple(joined), (*seeds.problems, *problems))
 
 
-def choose(known: Sequence[Discovered], adopted: AdoptedList | None) -> tuple[Discovered, ...]:
+def follow(result: Resolution, adopted: AdoptedList | None) -> Resolution:
+    """The result with those endpoints alone that the member list wants, if there is one.
+
+    Nothing is said of a client URL that a seed stands for: what is said of the seed is enough.
+    """
+    used = choose(result.endpoints, adopted, result.found)
+    seeds = (*result.endpoints, *result.found)
+    doubles = find_doubles(seeds, adopted, result.found).urls
+    return replace(
+        result,
+        endpoints=used,
+        known=tuple(each for each in result.endpoints if each.name not in doubles),
+        refused={name: why for name, why in result.refused.items() if name not in doubles},
+        waiting={name: why for name, why in result.waiting.items() if name not in doubles},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Doubles:
+    """``urls``: the client URLs that seeds stand for, by name. ``seeds``: the seeds that do."""
+
+    urls: frozenset[str] = frozenset()
+    seeds: frozenset[str] = frozenset()
+
+
+def choose(
+    known: Sequence[Discovered], adopted: AdoptedList | None, found: Sequence[Discovered]
+) -> tuple[Discovered, ...]:
     """Those of the known endpoints that are used.
+
+    ``found``: see :func:`find_doubles`. Seeds that are no members are used as long as the list is
+    not confirmed, or nothing of it can be used.
+    """
+    if adopted is None:
+        return tuple(known)
+    doubles = find_doubles(known, adopted, found)
+    single = tuple(each for each in known if each.name not in doubles.urls)
+    if not adopted.confirmed:
+        return single
+    used = {str(target.address) for target in adopted.targets} | doubles.seeds
+    return tuple(each for each in single if each.name in used) or single
+
+
+def find_doubles(
+    seeds: Sequence[Discovered], adopted: AdoptedList | None, found: Sequence[Discovered]
+) -> Doubles:
+    """Which client URLs are not used beside the seeds that stand for them.
 
     A seed whose addresses are all a member's, by one or by several of its client URLs, is that
     member: it is used under the name that the operators gave it, and the URLs with one of these
-    addresses are not. Seeds that are no members are used as long as the list is not confirmed, or
-    nothing of it can be used.
+    addresses are not.
+    ``found``: all endpoints that the targets and the list name. Whose URL they are does not depend
+    on whether the TLS check has reached them.
     """
-    if adopted is None or not adopted.confirmed:
-        return tuple(known)
     by_member: dict[str, set[str]] = {}
-    for target in adopted.targets:
+    for target in adopted.targets if adopted else ():
         by_member.setdefault(target.member, set()).add(str(target.address))
-    used = {str(target.address) for target in adopted.targets}
     doubles: set[str] = set()
+    standing: set[str] = set()
     for names in by_member.values():
-        urls = [each for each in known if each.listed and each.name in names]
-        for seed in (each for each in known if not each.listed):
+        urls = [each for each in found if each.listed and each.name in names]
+        for seed in (each for each in seeds if not each.listed):
             shared = [each for each in urls if _is_shared(seed, each)]
             held = {address for each in shared for address in each.addresses}
             if seed.name in names or set(seed.addresses) <= held:
-                used.add(seed.name)
+                standing.add(seed.name)
                 doubles |= {each.name for each in shared}
-    chosen = tuple(each for each in known if each.name in used - doubles)
-    return chosen or tuple(known)
+    return Doubles(frozenset(doubles), frozenset(standing))
 
 
 def _is_shared(seed: Discovered, url: Discovered) -> bool:

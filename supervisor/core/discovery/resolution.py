@@ -53,6 +53,7 @@ class Resolution:
     ``stale``: failures behind answers that stay in use.
     ``srv``: the endpoints were found by SRV, not by the static list.
     ``known``: the endpoints, and targets that are not used because a member list is followed.
+    ``found``: what the targets and the member list name, whether it passed the TLS check or not.
     """
 
     endpoints: tuple[Discovered, ...] = ()
@@ -65,6 +66,7 @@ class Resolution:
     srv: bool = False
     dns: DnsResult = DnsResult.NOT_ASKED
     known: tuple[Discovered, ...] = ()
+    found: tuple[Discovered, ...] = ()
 
     @property
     def seeds(self) -> tuple[Discovered, ...]:

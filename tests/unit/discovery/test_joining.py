@@ -7,9 +7,10 @@ from dataclasses import replace
 from gateway.core.address import HostPort
 from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered, Findings, Problem, Source
-from supervisor.core.discovery.joining import choose, join, member_questions
+from supervisor.core.discovery.joining import choose, follow, join, member_questions
 from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.discovery.questions import Answer, Outcome, Question, QuestionKind
+from supervisor.core.discovery.resolution import Resolution
 
 
 def adopted(
@@ -45,7 +46,7 @@ def test_without_a_list_nothing_changes() -> None:
     """Seeds are as they were found, and all of them are used."""
     seeds = Findings((seed("10.0.0.1:1"),))
     assert join(seeds, None, nothing, srv=False) is seeds
-    assert choose(seeds.endpoints, None) == seeds.endpoints
+    assert choose(seeds.endpoints, None, ()) == seeds.endpoints
     assert member_questions(None) == ()
 
 
@@ -100,7 +101,7 @@ def test_the_list_decides_which_are_used() -> None:
         Findings((seed("10.0.0.1:1"), seed("10.0.0.2:1"))), listed, nothing, srv=False
     ).endpoints
     assert names(known) == ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"]
-    assert names(choose(known, listed)) == ["10.0.0.2:1", "10.0.0.3:1"]
+    assert names(choose(known, listed, known)) == ["10.0.0.2:1", "10.0.0.3:1"]
 
 
 def test_a_seed_keeps_its_name() -> None:
@@ -109,12 +110,12 @@ def test_a_seed_keeps_its_name() -> None:
     known = join(
         Findings((seed("infra1.test:1", "10.0.0.1"),)), listed, nothing, srv=False
     ).endpoints
-    assert names(choose(known, listed)) == ["infra1.test:1", "10.0.0.2:1"]
+    assert names(choose(known, listed, known)) == ["infra1.test:1", "10.0.0.2:1"]
 
 
 def used(listed: AdoptedList, *seeds: Discovered, answer: Answer | None = None) -> list[str]:
     known = join(Findings(seeds), listed, lambda _: answer, srv=False).endpoints
-    return names(choose(known, listed))
+    return names(choose(known, listed, known))
 
 
 def test_a_seed_with_the_addresses_of_several_client_urls_keeps_its_name() -> None:
@@ -158,12 +159,44 @@ def test_one_name_for_all_members_is_replaced_by_them() -> None:
     known = join(
         Findings((seed("etcd.test:1", "10.0.0.1", "10.0.0.2"),)), listed, nothing, srv=False
     ).endpoints
-    assert names(choose(known, listed)) == ["10.0.0.1:1", "10.0.0.2:1"]
+    assert names(choose(known, listed, known)) == ["10.0.0.1:1", "10.0.0.2:1"]
 
 
 def test_seeds_are_used_while_nobody_confirms_the_list() -> None:
     """And if nothing of the list can be used."""
     listed = adopted("10.0.0.2:1")
     known = join(Findings((seed("10.0.0.1:1"),)), listed, nothing, srv=False).endpoints
-    assert choose(known, replace(listed, confirmed=False)) == known
-    assert choose(known[:1], listed) == known[:1]
+    assert choose(known, replace(listed, confirmed=False), known) == known
+    assert choose(known[:1], listed, known) == known[:1]
+
+
+def test_no_member_is_there_twice_while_nobody_confirms_the_list() -> None:
+    """A seed under a name of its own is the member that it was before."""
+    listed = replace(adopted("10.0.0.1:1", "10.0.0.2:1"), confirmed=False)
+    seeds = (seed("infra1.test:1", "10.0.0.1"), seed("infra9.test:1", "10.0.0.9"))
+    assert used(listed, *seeds) == ["infra1.test:1", "infra9.test:1", "10.0.0.2:1"]
+
+
+def test_a_seed_is_the_member_whose_client_url_the_tls_check_does_not_reach() -> None:
+    """It passed before, so it stays; nothing is said of the same address under another name."""
+    listed = adopted("10.0.0.1:1", "10.0.0.2:1")
+    seeds = Findings((seed("infra1.test:1", "10.0.0.1"), seed("infra3.test:1", "10.0.0.3")))
+    found = join(seeds, listed, nothing, srv=True).endpoints
+    passed = tuple(each for each in found if each.name != "10.0.0.1:1")
+    waiting = {"10.0.0.1:1": "connection refused", "infra3.test:1": "connection refused"}
+    result = follow(Resolution(passed, waiting=waiting, found=found, srv=True), listed)
+    assert names(result.endpoints) == ["infra1.test:1", "10.0.0.2:1"]
+    assert names(result.known) == ["infra1.test:1", "infra3.test:1", "10.0.0.2:1"]
+    assert result.left_out == {"infra3.test:1": "TLS check: connection refused"}
+
+
+def test_a_seed_that_did_not_pass_is_told_of_once() -> None:
+    """Under the name that the operators gave it."""
+    listed = adopted("10.0.0.1:1", "10.0.0.2:1")
+    found = join(
+        Findings((seed("infra1.test:1", "10.0.0.1"),)), listed, nothing, srv=True
+    ).endpoints
+    why = {"10.0.0.1:1": "speaks no TLS", "infra1.test:1": "speaks no TLS"}
+    result = follow(Resolution(found[-1:], refused=why, found=found, srv=True), listed)
+    assert names(result.endpoints) == names(result.known) == ["10.0.0.2:1"]
+    assert result.left_out == {"infra1.test:1": "speaks no TLS"}
