@@ -37,6 +37,25 @@ RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0
 
 def main() -> int:
     """Check whose packages they are, then run the command line; the exit code."""
+    code = _run_with_recovery()
+    if sys.flags.inspect:
+        _exit_without_prompt(code)
+    return code
+
+
+def _exit_without_prompt(code: int) -> None:
+    """End here. With PYTHONINSPECT in the environment the interpreter would print a traceback of
+    its own exit and then ask for input: a stop would not end, and no upgrade would pass its trial.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):  # its reader is gone, or there is none
+            continue
+    os._exit(code)
+
+
+def _run_with_recovery() -> int:
     code = _run_to_an_end()
     if code and HANDOVER_VARIABLE in os.environ:
         try:

@@ -34,6 +34,39 @@ Every flag is an environment variable too: GATEWAY_ and its name in upper case w
 beats the variable, the variable beats the file. Durations are written as 300ms, 1m30s or 1.5h.
 """
 
+HELP = {
+    "program": (
+        "The TCP gateway in front of an etcd cluster, or of any service found by SRV records."
+    ),
+    "start": "Run the gateway in the foreground until a signal stops it.",
+    "check": """\
+Check everything that start would need, dial every endpoint once, and start nothing.
+
+Exits 0 if at least one endpoint can be dialed, 69 if none can, 1 if something else would keep
+the gateway from starting (as an address that cannot be bound), 2 on wrong usage.
+""",
+    "status": "Show the workers, endpoints and sessions of a running gateway.",
+    "sessions": """\
+List the open sessions of a running gateway, with who holds most of them.
+
+A terminal shows as many as fit, a pipe gets a thousand. Run it as root to see the processes of
+all clients on this host.
+""",
+    "reload": (
+        "Make a running gateway reload; waits for the outcome and exits 0 if it worked, else 1."
+    ),
+    "demo": """\
+Show the gateway at work, on loopback and with nothing else installed.
+
+Three small backends that say who they are, a DNS server with SRV records for them, and a real
+gateway in front; prints what to try next.
+""",
+    "help": "Show the help of COMMAND, or of the program.",
+    "version": "Print the version.",
+    "completion": "Print the completion script for SHELL: bash, zsh or fish.",
+}
+"""What each command is for. These are no docstrings, because PYTHONOPTIMIZE=2 leaves those out."""
+
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Usage errors are reported here, as one line."""
@@ -63,25 +96,19 @@ def run(arguments: Sequence[str]) -> int:
     return int(code or 0)
 
 
-@click.group(context_settings=_CONTEXT)
+@click.group(context_settings=_CONTEXT, help=HELP["program"])
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 def program() -> None:
-    """The TCP gateway in front of an etcd cluster, or of any service found by SRV records."""
+    """The program itself, without a command."""
 
 
 def _start(**given: tuple[str, ...]) -> int:
-    """Run the gateway in the foreground until a signal stops it."""
     from supervisor.cli import start
 
     return start.run(_by_flag(given))
 
 
 def _check(*, as_json: bool, explain: bool, **given: tuple[str, ...]) -> int:
-    """Check everything that start would need, dial every endpoint once, and start nothing.
-
-    Exits 0 if at least one endpoint can be dialed, 69 if none can, 1 if something else would keep
-    the gateway from starting (as an address that cannot be bound), 2 on wrong usage.
-    """
     config = settings.load(_by_flag(given))
     for name, meant in config.misspelled:
         report(f"warning: {name} is not a variable of the gateway, did you mean {meant}?")
@@ -93,7 +120,6 @@ def _check(*, as_json: bool, explain: bool, **given: tuple[str, ...]) -> int:
 
 
 def _status(*, as_json: bool, watch: bool, **given: tuple[str, ...]) -> int:
-    """Show the workers, endpoints and sessions of a running gateway."""
     admin_addrs = find_admin(_by_flag(given))
     from supervisor.cli import status as status_command
 
@@ -109,11 +135,6 @@ def _sessions(
     sort: str | None,
     **given: tuple[str, ...],
 ) -> int:
-    """List the open sessions of a running gateway, with who holds most of them.
-
-    A terminal shows as many as fit, a pipe gets a thousand. Run it as root to see the processes of
-    all clients on this host.
-    """
     from supervisor.cli import sessions as sessions_command
 
     wish = sessions_command.read_wish(endpoint=endpoint, limit=limit, sort=sort)
@@ -121,37 +142,29 @@ def _sessions(
 
 
 def _reload(**given: tuple[str, ...]) -> int:
-    """Make a running gateway reload; waits for the outcome and exits 0 if it worked, else 1."""
     admin_addrs = find_admin(_by_flag(given))
     from supervisor.cli import reload as reload_command
 
     return reload_command.run(admin_addrs)
 
 
-@program.command()
+@program.command("demo", help=HELP["demo"])
 @click.option("--etcd", is_flag=True, help="Three real etcd members instead (needs etcd).")
 @click.option("--once", is_flag=True, help="Leave after the tour; exits 1 if something failed.")
-def demo(etcd: bool, once: bool) -> int:
-    """Show the gateway at work, on loopback and with nothing else installed.
-
-    Three small backends that say who they are, a DNS server with SRV records for them, and a real
-    gateway in front; prints what to try next.
-    """
+def _demo(etcd: bool, once: bool) -> int:
     from supervisor import demo as stage
 
     return stage.run(etcd=etcd, once=once)
 
 
-@program.command("help", hidden=True)
+@program.command("help", hidden=True, help=HELP["help"])
 @click.argument("command", required=False, type=click.UNPROCESSED)
-def show_help(command: str | None) -> int:
-    """Show the help of COMMAND, or of the program."""
+def _show_help(command: str | None) -> int:
     return run([*([command] if command else []), "--help"])
 
 
-@program.command("version", hidden=True)
-def show_version() -> int:
-    """Print the version."""
+@program.command("version", hidden=True, help=HELP["version"])
+def _show_version() -> int:
     click.echo(f"{PROGRAM} {__version__}")
     return 0
 
@@ -174,10 +187,9 @@ def _complete_shell(
     return [CompletionItem(shell) for shell in SHELLS if shell.startswith(incomplete)]
 
 
-@program.command()
+@program.command("completion", help=HELP["completion"])
 @click.argument("shell", type=click.UNPROCESSED, shell_complete=_complete_shell)
-def completion(shell: str) -> int:
-    """Print the completion script for SHELL: bash, zsh or fish."""
+def _completion(shell: str) -> int:
     from click.shell_completion import get_completion_class
 
     from supervisor.cli import completion as shells
@@ -228,8 +240,8 @@ def _add_commands() -> None:
             context_settings=_CONTEXT,
             callback=callback,
             params=[*params],
-            help=callback.__doc__,
-            short_help=(callback.__doc__ or "").partition(";")[0].partition(".")[0] + ".",
+            help=HELP[name],
+            short_help=HELP[name].partition(";")[0].partition(".")[0] + ".",
             epilog=_EPILOG if params[-1] is every[-1] else None,
         )
         program.add_command(command)

@@ -337,6 +337,15 @@ def test_version_and_help() -> None:
     assert all(f"--{flag.name}" in shown.stdout for flag in FLAGS)
 
 
+def test_variables_of_the_interpreter_change_nothing() -> None:
+    """It neither asks for input at the end, nor leaves out the help texts."""
+    odd = {"PYTHONINSPECT": "1", "PYTHONOPTIMIZE": "2"}
+    for arguments in (["--help"], ["check", "--help"], ["start", "--workers=x"], ["frobnicate"]):
+        usual, shown = run(*arguments), run(*arguments, **odd)
+        assert (shown.stdout, shown.stderr) == (usual.stdout, usual.stderr)
+        assert shown.returncode == usual.returncode
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(shell: str) -> None:
     """There is a script for each shell."""
