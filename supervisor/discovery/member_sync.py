@@ -33,6 +33,7 @@ from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.questions import Outcome, Question
 from supervisor.core.discovery.schedule import URGENT_S
 from supervisor.discovery.member_questions import MOST_AT_ONCE, MemberQuestions
+from supervisor.discovery.member_sync_log import MemberSyncLog
 from supervisor.system.connections import CLOSE_S
 from supervisor.system.tls_contexts import TlsContexts
 
@@ -70,6 +71,7 @@ class MemberSync:
     ) -> None:
         self._config = config
         self._log = log
+        self._says = MemberSyncLog(log)
         self._around = around
         self._draw = draw
         self._wall = wall
@@ -85,7 +87,6 @@ class MemberSync:
         self._last_success_at: float | None = None
         self._last_error = ""
         self._last_asked = ""
-        self._passed_over: list[str] = []
         self._by_operator = False
         self._forgotten = 0
         """How often the list was forgotten: what was asked before that is of no use any more."""
@@ -152,6 +153,7 @@ class MemberSync:
             await self.close()
         if not (config.member_sync_s and same_targets):
             self.adopted, self._left_out, self._last_error = None, {}, ""
+            self._says.forget()
             self._forgotten += 1
         self._by_operator = True
         self._kick.set()
@@ -192,7 +194,8 @@ class MemberSync:
             try:
                 await self._sync()
             except Exception as error:  # noqa: BLE001 (the boundary of this task)
-                self._fail(f"internal error: {type(error).__name__}: {error}")
+                reason = f"internal error: {type(error).__name__}: {error}"
+                self._fail(reason, {reason})
             wait_s = self._config.member_sync_s
             if not self._any_active:
                 wait_s = min(wait_s, URGENT_S)
@@ -209,10 +212,10 @@ class MemberSync:
         if forgotten != self._forgotten:
             return
         if hearing.outcome is None:
-            reasons = hearing.refusals[:1] or sorted(errors)
-            self._fail("; ".join(reasons) or "there is nobody to ask")
+            reasons = hearing.refusals[:1] or sorted(errors) or ["there is nobody to ask"]
+            self._fail("; ".join(reasons), {*hearing.refusals, *reasons})
             return
-        self._tell_passed_over(hearing.refusals)
+        self._says.passed_over(hearing.refusals)
         heard, judged = hearing.outcome
         self._last_asked = heard.endpoint
         match judged:
@@ -225,7 +228,7 @@ class MemberSync:
                     return
                 match judge(judged, failures):
                     case Refusal(reason):
-                        self._fail(f"{heard.endpoint}: {reason}")
+                        self._fail(f"{heard.endpoint}: {reason}", {reason})
                     case adopted:
                         self._adopt(adopted, judged, heard)
             case other:
@@ -250,28 +253,16 @@ class MemberSync:
         self._succeed(proposal.left_out)
         self._around.on_change()
 
-    def _tell_passed_over(self, refusals: list[str]) -> None:
-        """Say once whose answer is not followed though another member's is."""
-        for reason in refusals:
-            if reason not in self._passed_over:
-                self._log.warn("member list passed over", error=reason)
-        self._passed_over = refusals
-
     def _succeed(self, left_out: dict[str, str]) -> None:
-        for name, reason in left_out.items():
-            if self._left_out.get(name) != reason:
-                self._log.info("member left out", member=name, reason=reason)
         self._left_out = left_out
-        if self._last_error:
-            self._log.info("member sync works again", asked=self._last_asked)
+        self._says.succeeded(left_out, self._last_asked)
         self._last_error = ""
         self._last_success_at = self._wall()
         self._results["success"] += 1
 
-    def _fail(self, reason: str) -> None:
-        if reason != self._last_error:
-            self._log.warn("member sync failed, endpoints stay as they were", error=reason)
-        self._last_error = reason
+    def _fail(self, text: str, reasons: Collection[str]) -> None:
+        self._says.failed(text, reasons)
+        self._last_error = text
         self._results["failure"] += 1
         if not self._any_active:
             self._confirm(False)

@@ -155,6 +155,7 @@ def make_report(answers: Iterable[MemberAnswer], now: float) -> ClusterReport:
     problems = [
         *_disagreements(given, clusters, lists),
         *(text for row in rows for text in _complaints(row, now)),
+        *_ownerless(alarms, set(by_id), listed=bool(listed)),
     ]
     return ClusterReport(
         rows=tuple(rows),
@@ -228,6 +229,13 @@ def _disagreements(
         ]
         lines.append(f"members tell different lists: {'; '.join(told)}")
     return lines
+
+
+def _ownerless(alarms: set[tuple[int, str]], members: set[int], *, listed: bool) -> list[str]:
+    """Alarms that no row has: that of a member outlives the member, and holds for the cluster."""
+    rest = sorted((whose, kind) for whose, kind in alarms if whose not in members)
+    gone = ", which is no member any more" if listed else ""
+    return [f"{whose:x}{gone}: alarm {kind}" for whose, kind in rest]
 
 
 def _complaints(row: MemberRow, now: float) -> list[str]:

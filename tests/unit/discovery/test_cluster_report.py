@@ -153,6 +153,15 @@ def test_alarms_belong_to_members() -> None:
     assert report.problems[:2] == ("m1: alarm CORRUPT", "m1: alarm NOSPACE")
 
 
+def test_an_alarm_outlives_its_member() -> None:
+    """The cluster refuses writes until it is disarmed, whoever raised it."""
+    alarmed = MemberStatus(member_id=1, cluster_id=0xC, alarms=((0xAB, "NOSPACE"),))
+    problems = make_report([answer(1, status=alarmed), answer(2), answer(3)], NOW).problems
+    assert "ab, which is no member any more: alarm NOSPACE" in problems
+    unlisted = answer(1, status=alarmed, listed=None)
+    assert make_report([unlisted], NOW).problems == ("ab: alarm NOSPACE",)
+
+
 def test_members_of_different_clusters() -> None:
     """Two clusters are said with who belongs to which."""
     other = MemberStatus(member_id=9, cluster_id=0xD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 import socket
@@ -117,9 +118,13 @@ class Synced:
         self.found: tuple[Discovered, ...] = ()
         self.active: set[str] | None = None
         """None: all of them."""
+        self.draws: Iterator[int] = itertools.repeat(0)
         self.it = DiscoveryLoop(
-            config, self.log, self._take, active_names=self._active, files=files, draw=lambda _: 0
+            config, self.log, self._take, active_names=self._active, files=files, draw=self._draw
         )
+
+    def _draw(self, most: int) -> int:
+        return next(self.draws) % most
 
     def _take(self, found: tuple[Discovered, ...]) -> None:
         self.found = found
@@ -136,6 +141,10 @@ class Synced:
     def error(self) -> str:
         view = self.it.view.member_sync
         return (view and view.last_error) or ""
+
+
+def failures(synced: Synced) -> int:
+    return synced.it.view.by_source.get("members", {}).get("failure", 0)
 
 
 @pytest.fixture
@@ -312,6 +321,52 @@ def test_a_refusal_is_said_once_and_seeds_stay(cluster: list[Member], files: Fil
             await until(lambda: f.it.view.by_source["members"]["failure"] > 2)
             assert f.names == [cluster[0].name]
             assert len(f.log.said("member sync failed, endpoints stay as they were")) == 1
+
+    asyncio.run(scene())
+
+
+def test_a_refusal_is_said_once_whoever_is_asked(cluster: list[Member], files: Files) -> None:
+    """Of many members a few are asked at a time, others each time: that is nothing new."""
+
+    async def scene() -> None:
+        for member in cluster:
+            member.refusal = b'{"error":"etcdserver: user name is empty","code":3}'
+        async with following(static(*names(cluster, 0, 1, 2, 3)), files) as f:
+            f.draws = itertools.count()
+            await until(lambda: failures(f) > 8)
+            lines = f.log.said("member sync failed, endpoints stay as they were")
+            assert len(lines) <= 2, lines
+            assert all(any(each.name in line["error"] for line in lines) for each in cluster)
+            for member in cluster:
+                member.refusal = b""
+            await until(lambda: f.log.said("member sync works again"))
+            for member in cluster:
+                member.refusal = b'{"error":"etcdserver: user name is empty","code":3}'
+            await until(lambda: "user name is empty" in f.error)
+            assert len(f.log.said("member sync failed, endpoints stay as they were")) > len(lines)
+
+    asyncio.run(scene())
+
+
+def test_another_cluster_is_said_once_whoever_tells(cluster: list[Member], files: Files) -> None:
+    """Which member answers first is chance, for the next image does not know who did before."""
+
+    async def scene() -> None:
+        async with following(static(*names(cluster, 0, 1, 2)), files) as f:
+            await until(lambda: f.it.adopted)
+            view, adopted, found = f.it.view, f.it.adopted, f.found
+        for member in cluster:
+            member.cluster_id = 0xDEF
+        after = Synced(f.config, files)
+        after.draws = itertools.count()
+        after.it.remember(view, adopted, found)
+        await after.it.start(f.config.listen_addr)
+        after.found = found
+        try:
+            await until(lambda: failures(after) > 8)
+            assert len(after.log.said("member sync failed, endpoints stay as they were")) == 1
+        finally:
+            await after.it.close()
 
     asyncio.run(scene())
 

@@ -1,0 +1,48 @@
+"""What the log says of member sync: each thing that is wrong once, and when it works again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from gateway.core.log import Log
+
+
+class MemberSyncLog:
+    """Remembers what it has said."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._failures: set[str] = set()
+        self._passed_over: Collection[str] = ()
+        self._left_out: Mapping[str, str] = {}
+
+    def failed(self, text: str, reasons: Collection[str]) -> None:
+        """Say the text, unless each of the reasons was told since the last success.
+
+        Who is asked, and who of them answers first, is chance: that is no news.
+        """
+        if not self._failures.issuperset(reasons):
+            self._log.warn("member sync failed, endpoints stay as they were", error=text)
+        self._failures.update(reasons)
+
+    def passed_over(self, refusals: Collection[str]) -> None:
+        """Say whose answer is not followed though another member's is."""
+        for reason in refusals:
+            if reason not in self._passed_over:
+                self._log.warn("member list passed over", error=reason)
+        self._passed_over = refusals
+
+    def succeeded(self, left_out: Mapping[str, str], asked: str) -> None:
+        """Say who is left out, and that it works again if it did not."""
+        for name, reason in left_out.items():
+            if self._left_out.get(name) != reason:
+                self._log.info("member left out", member=name, reason=reason)
+        self._left_out = left_out
+        if self._failures:
+            self._log.info("member sync works again", asked=asked)
+        self._failures.clear()
+
+    def forget(self) -> None:
+        """Other targets: what was said of those of before does not count."""
+        self._failures.clear()
+        self._left_out = {}
