@@ -15,18 +15,33 @@ Place = str | tuple[str, str]
 
 
 class InactivePlaces:
-    """Those of ``endpoints``; ``all`` are the places themselves."""
+    """Those of ``endpoints``, each with when it was first known to be one: ``since``.
 
-    __slots__ = ("_several", "all")
+    ``before`` is what was known until ``now``.
+    """
 
-    def __init__(self, endpoints: Iterable[Endpoint] = ()) -> None:
+    __slots__ = ("_several", "since")
+
+    def __init__(
+        self,
+        endpoints: Iterable[Endpoint] = (),
+        before: InactivePlaces | None = None,
+        now: float = 0.0,
+    ) -> None:
         known = tuple(endpoints)
         self._several = {each.name: each.addresses for each in known if len(each.addresses) > 1}
-        self.all: frozenset[Place] = frozenset(_inactive(known))
+        earlier = {} if before is None else before.since
+        self.since: dict[Place, float] = {
+            place: earlier.get(place, now) for place in _inactive(known)
+        }
 
     def place_of(self, name: str, address: str) -> Place:
         """Where a session is; ``address`` is "" if its endpoint has one only."""
         return (name, address) if address in self._several.get(name, ()) else name
+
+    def turned(self, before: InactivePlaces) -> dict[Place, float]:
+        """Those that were none ``before``."""
+        return {place: at for place, at in self.since.items() if place not in before.since}
 
 
 def _inactive(endpoints: Iterable[Endpoint]) -> Iterator[Place]:

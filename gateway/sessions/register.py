@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any
 
@@ -97,7 +97,8 @@ class Sessions:
         self._tcp_sample = TcpSample()
         self._kept: frozenset[str] | None = None
         self._inactive = InactivePlaces()
-        """Where sessions are closed."""
+        self._closes = False
+        """Whether sessions there are closed."""
         self._emptied: frozenset[str] = frozenset()
         self._several: frozenset[str] = frozenset()
         """Endpoints with several addresses."""
@@ -147,10 +148,7 @@ class Sessions:
         self._choose_paths(snapshot.settings)
         self.settings = self._keepalive.settings = snapshot.settings
         self._kept = frozenset(endpoint.name for endpoint in snapshot.endpoints)
-        closes = snapshot.settings.on_inactive == "close"
-        inactive = InactivePlaces(snapshot.endpoints if closes else ())
-        turned_inactive = inactive.all - self._inactive.all
-        self._inactive = inactive
+        turned_inactive = self._note_inactive(snapshot)
         self._emptied = frozenset(
             endpoint.name for endpoint in snapshot.endpoints if endpoint.emptied
         )
@@ -164,6 +162,19 @@ class Sessions:
         self._cuts.replace(list(self._to_cut(self._kept, turned_inactive)))
         self._idle_timeout.set(snapshot.settings.idle_timeout_s, snapshot.settings.close_spread_s)
         self.stalls.set(snapshot.settings.tcp_user_timeout_s, self._legs())
+
+    def _note_inactive(self, snapshot: Snapshot) -> Mapping[Place, float]:
+        """Where sessions have to go that began before an instant; it is noted whatever the setting.
+
+        So where a reload turns ``--on-inactive=close`` on, those go that would have gone before,
+        and those that began on an inactive endpoint stay.
+        """
+        before, closed = self._inactive, self._closes
+        self._inactive = InactivePlaces(snapshot.endpoints, before, monotonic())
+        self._closes = snapshot.settings.on_inactive == "close"
+        if not self._closes:
+            return {}
+        return self._inactive.turned(before) if closed else self._inactive.since
 
     def _legs(self) -> Iterator[Leg]:
         for session in self._all:
@@ -198,7 +209,7 @@ class Sessions:
         """End every session, each at a moment of its own, the last one ``spread_s`` from now."""
         self._end_of_all = end
         self._cuts.spread_over(spread_s)
-        self._cuts.replace(list(self._to_cut(self._kept or frozenset(), frozenset())))
+        self._cuts.replace(list(self._to_cut(self._kept or frozenset(), {})))
 
     def cut_all(self, end: End) -> None:
         """End every session now, with a reset on both sides."""
@@ -282,7 +293,7 @@ class Sessions:
         self._on_end()
 
     def _to_cut(
-        self, kept: frozenset[str], turned_inactive: frozenset[Place]
+        self, kept: frozenset[str], turned_inactive: Mapping[Place, float]
     ) -> Iterator[tuple[Session, End]]:
         inactive, now = self._inactive, monotonic()
         for session in self._all:
@@ -296,7 +307,9 @@ class Sessions:
                 yield session, End.DRAINED
                 continue
             place = inactive.place_of(name, session.address)
-            if place in turned_inactive or (place in inactive.all and session in self._cuts):
+            if session.started_at < turned_inactive.get(place, 0.0) or (
+                self._closes and place in inactive.since and session in self._cuts
+            ):
                 yield session, End.INACTIVE
             elif self._age.is_too_old(session, now):  # many are where it is new, or shorter
                 yield session, End.AGE

@@ -715,6 +715,25 @@ def test_sessions_begun_with_an_inactive_endpoint_stay() -> None:
             assert server.recv(20) == b"still here"
 
 
+def test_a_reload_to_close_ends_those_that_were_there_before() -> None:
+    """With keep, sessions stay when their endpoint turns inactive; those begun then stay for good."""
+    closing = Settings(on_inactive="close", close_spread_s=3600)
+    with Backend() as one, Plane(one.endpoint) as plane:
+        with plane.connect(), one.accept():
+            wait_until(lambda: plane.counters.sessions == 1)
+            plane.apply(inactive(one.endpoint))
+            with plane.connect(), one.accept():
+                wait_until(lambda: len(plane.sessions) == 2)
+                plane.apply(inactive(one.endpoint), settings=closing)
+                (before, begun) = plane.sessions.all()
+                assert (before in plane.sessions._cuts, begun in plane.sessions._cuts) == (
+                    True,
+                    False,
+                )
+                plane.apply(inactive(one.endpoint), settings=Settings())
+                assert plane.ask(lambda: len(plane.sessions._cuts)) == 0
+
+
 def test_sessions_begun_with_an_inactive_address_stay() -> None:
     """Whatever becomes of the other address of the endpoint: nothing changed for theirs."""
     settings = Settings(on_inactive="close", close_spread_s=3600)
