@@ -14,7 +14,6 @@ import struct
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 from gateway.core.messages import Settings
@@ -236,15 +235,17 @@ def _whole_seconds(duration_s: float) -> int:
     return min(max(round(duration_s), 1), 32767)
 
 
-@lru_cache(maxsize=1)
-def ephemeral_ports(path: str = "/proc/sys/net/ipv4/ip_local_port_range") -> range:
+PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
+
+
+def ephemeral_ports(path: str = "") -> range:
     """The local ports that the kernel gives to connections, as far as it says.
 
     Under the shipped unit it says nothing (``ProcSubset=pid``), and each port may be one of them.
     """
     try:
         # Not pathlib, nor text: their code would be 0.2 MB of pages of its own in each worker.
-        with open(path, "rb", buffering=0) as file:
+        with open(path or PORT_RANGE, "rb", buffering=0) as file:
             low, high = file.read(64).split()
     except (OSError, ValueError):
         return range(1, 1 << 16)

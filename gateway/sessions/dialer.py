@@ -103,7 +103,13 @@ class Dialer:
         return dial if dial in self.unfinished else None
 
     def apply(self, snapshot: Snapshot) -> None:
-        """Drop the attempts to what is not to be dialed any more."""
+        """Drop the attempts to what is not to be dialed any more.
+
+        Which ports the kernel gives to connections may have changed: it is read again, for there is
+        a snapshot whenever an endpoint turned inactive, and only where nobody listens can a dial
+        meet itself.
+        """
+        self.ephemeral = ephemeral_ports()
         self.settings = snapshot.settings
         self.connect = connect_from(snapshot.settings.source_addr)
         usable = {

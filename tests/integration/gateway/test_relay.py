@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import tcp
 from gateway.core.counters import DialResult, End
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings
@@ -732,6 +733,20 @@ def test_a_reload_to_close_ends_those_that_were_there_before() -> None:
                 )
                 plane.apply(inactive(one.endpoint), settings=Settings())
                 assert plane.ask(lambda: len(plane.sessions._cuts)) == 0
+
+
+def test_the_range_of_local_ports_may_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read again when an endpoint turns inactive: a dial of it may meet itself from now on."""
+    told = tmp_path / "range"
+    monkeypatch.setattr(tcp, "PORT_RANGE", str(told))
+    told.write_text("60000 60001")
+    with Backend() as one, Plane(one.endpoint) as plane:
+        assert plane.sessions.dialer.ephemeral == range(60000, 60002)
+        told.write_text("20000 60001")
+        plane.apply(inactive(one.endpoint))
+        assert plane.sessions.dialer.ephemeral == range(20000, 60002)
 
 
 def test_sessions_begun_with_an_inactive_address_stay() -> None:
