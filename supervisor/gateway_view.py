@@ -21,7 +21,7 @@ from supervisor.system import limits
 def make_view(parts: Parts) -> GatewayView:
     """The whole gateway at this moment, also while it starts or drains."""
     pool, port_monitor, totals = parts.pool, parts.port_monitor, parts.totals
-    slots = pool.wanted if pool else 0
+    slots = pool.wanted if pool else parts.plan_workers()
     return GatewayView(
         version=__version__,
         pid=os.getpid(),
@@ -39,7 +39,9 @@ def make_view(parts: Parts) -> GatewayView:
         endpoints=parts.endpoints.views(),
         workers=tuple(
             dataclasses.replace(
-                each, sessions_total=totals.worker_sessions_total(each.slot, each.gen)
+                each,
+                sessions=totals.worker_sessions(each.slot, each.gen),
+                sessions_total=totals.worker_sessions_total(each.slot, each.gen),
             )
             for each in (pool.view() if pool else ())
         ),

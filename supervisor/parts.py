@@ -11,10 +11,12 @@ import os
 from collections.abc import Mapping
 
 from gateway.core.address import Address
+from gateway.core.messages import MAX_SLOTS
 from supervisor.admin.lifecycle import AdminLifecycle
 from supervisor.admin.port_monitor import PortMonitor
 from supervisor.admin.recent_events import RecentEvents
 from supervisor.core.config import Config
+from supervisor.core.next_master import count_workers
 from supervisor.core.roster import Roster
 from supervisor.discovery.loop import DiscoveryLoop
 from supervisor.endpoint_tracker import EndpointTracker
@@ -80,6 +82,12 @@ class Parts:
     def worker_restarts(self) -> Mapping[str, int]:
         """Workers that were replaced, by reason, also under the images before this one."""
         return self.left.state.restarts if self.pool is None else self.pool.restarts
+
+    def plan_workers(self) -> int:
+        """How many workers there are to be when the pool starts."""
+        given = self.workers_given or self.config.workers or limits.usable_cpus()
+        slots = count_workers(self.left.state, given, restarted=self.left.restarted)
+        return min(max(slots + self.resized_by, 1), MAX_SLOTS)
 
     def share_out_files(self, open_files: int, *, workers: int) -> None:
         """Tell the parts how many descriptors each may use, beside so many workers."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 
-from gateway.core import messages
 from gateway.process_title import set_title
 from supervisor.admin.lifecycle import PATIENCE_S
 from supervisor.admin.port_monitor import PortMonitor
 from supervisor.core.discovery.targets import describe_targets
-from supervisor.core.next_master import count_workers, find_own
+from supervisor.core.next_master import find_own
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.discovery.loop import NoEndpointsError
 from supervisor.discovery.publication import STAYING
@@ -93,18 +92,18 @@ class Startup:
         self._timers["stop"] = parts.loop.call_later(STOP_WAITS_S, parts.signals.let_in)
         parts.listen = await self.search.find()
         set_title("master", ",".join(str(address) for address in parts.listen))
-        slots = self._settle_size()
+        self._settle_size()
         state = parts.left.state
         # Also if DNS has denied everything: sessions go on in the workers of a former master.
         parts.endpoints.remember(state.found, state.removed, state.health, state.since)
         if state.found or state.discovery is not None:
             self._take_over_discovery()
             await self._open_listeners()
-            self._start_pool(slots)
+            self._start_pool()
         await self.follow()
         if parts.pool is None:
             await self._open_listeners()
-            self._start_pool(slots)
+            self._start_pool()
 
     async def follow(self) -> None:
         """Resolve for the first time. With endpoints at hand its failure is no reason to end.
@@ -147,14 +146,12 @@ class Startup:
     def _open_admin(self) -> None:
         self._parts.tasks.start(self._parts.admin.open(), "admin")
 
-    def _settle_size(self) -> int:
-        """How many workers there are to be; the host's open files are shared out accordingly."""
+    def _settle_size(self) -> None:
+        """Settle how many workers there are to be, and share the host's open files out."""
         parts = self._parts
         open_files = limits.raise_open_files()
-        left = parts.left
         parts.workers_given = parts.config.workers or limits.usable_cpus()
-        slots = count_workers(left.state, parts.workers_given, restarted=left.restarted)
-        slots = min(slots, messages.MAX_SLOTS)
+        slots = parts.plan_workers()
         parts.log.info(
             "starting",
             listen=[str(address) for address in parts.listen],
@@ -166,7 +163,6 @@ class Startup:
         if obstacle := limits.find_obstacle(open_files, workers=slots, listen=listen):
             self._object(OLD_WORKERS_GO_ON, obstacle)
         parts.share_out_files(open_files, workers=slots)
-        return slots
 
     def _take_over_discovery(self) -> None:
         """The master before us knew endpoints a moment ago: serve with them until DNS answers.
@@ -207,11 +203,11 @@ class Startup:
             else:
                 return
 
-    def _start_pool(self, slots: int) -> None:
+    def _start_pool(self) -> None:
         """Fork the workers. From here on this master is responsible for what it took over."""
         parts = self._parts
+        slots = parts.plan_workers()
         if parts.resized_by:
-            slots = min(max(slots + parts.resized_by, 1), messages.MAX_SLOTS)
             parts.log.info("number of workers changed", workers=slots)
         parts.left.inherited.identify()
         parts.port_monitor = PortMonitor(parts.listen, parts.log)
@@ -230,7 +226,7 @@ class Startup:
             store=parts.notify,
         )
         parts.left.commit(os.environ)
-        parts.totals.expect(parts.left.inherited.worker_ids())
+        parts.totals.expect(parts.left.inherited.worker_ids(), pool.sessions_by_worker())
         pool.restarts.update(parts.left.state.restarts)
         parts.pool = pool
         parts.signals.let_in()

@@ -234,6 +234,7 @@ class Pretender:
                     snapshot_version=7,
                     heartbeat_age_s=0.3 if state != "backoff" else None,
                     report=reports[slot],
+                    sessions=totals.worker_sessions(slot, 1),
                     sessions_total=totals.worker_sessions_total(slot, 1),
                 )
                 for slot, state in self.workers.items()

@@ -138,7 +138,7 @@ def _workers(view: GatewayView) -> tuple[Metric, ...]:
     for slot, gens in sorted(_by_slot(view).items()):
         label = [str(slot)]
         newest = max(gens, key=lambda each: each.gen)
-        sessions.add_metric(label, sum(each.report.sessions for each in gens if each.report))
+        sessions.add_metric(label, sum(each.sessions for each in gens))
         memory.add_metric(label, sum(each.report.rss_bytes for each in gens if each.report))
         versions.add_metric(label, newest.snapshot_version)
         lags.add_metric(label, newest.report.loop_lag_s if newest.report else 0.0)

@@ -231,6 +231,10 @@ class WorkerPool:
         """The inodes of all listening sockets of this gateway."""
         return self._sockets.listener_inodes()
 
+    def sessions_by_worker(self) -> dict[WorkerId, int]:
+        """How many sessions each worker has, also of a former master, as the scoreboard says."""
+        return self._rows.sessions()
+
     def view(self) -> tuple[WorkerView, ...]:
         """All workers, and the slots that wait for one, by slot and generation.
 

@@ -65,6 +65,11 @@ class ScoreboardRows:
         """When the worker's loop last ran."""
         return self.scoreboard.beat_ns(self._rows[who])
 
+    def sessions(self) -> dict[WorkerId, int]:
+        """By worker, how many sessions it holds; also of those that are not known to us."""
+        by_row = self.scoreboard.row_sessions()
+        return {WorkerId(slot, gen): by_row[row] for row, slot, gen, _ in self.scoreboard.workers()}
+
     def report(self, who: WorkerId, sessions: int) -> None:
         """The worker said how many sessions it holds; most write that themselves."""
         if who in self._written_here:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.core.counters import DialResult
-from gateway.core.endpoint import EndpointState
+from gateway.core.endpoint import RETIRED
 from supervisor.core.admin.readiness import gateway_state, unreadiness
 from supervisor.core.admin.sums import EndpointSum
 from supervisor.core.admin.views import (
@@ -161,11 +161,7 @@ def _address(view: EndpointView, traffic: EndpointSum, address: str) -> dict[str
         state, sessions, error = view.state.value, traffic.sessions, view.health.last_error
     else:
         health = view.address_views.get(address)
-        state = (
-            view.state.value
-            if health is None or view.state is EndpointState.REMOVED
-            else health.state.value
-        )
+        state = view.state.value if health is None or view.state in RETIRED else health.state.value
         sessions = traffic.addresses.get(address, 0)
         error = None if health is None else health.last_error
     return {"state": state, "sessions": sessions, "last_error": error or None}
@@ -180,7 +176,7 @@ def _worker(view: WorkerView) -> dict[str, Any]:
         "state": str(view.state),
         "hangs": view.hangs,
         "snapshot_version": view.snapshot_version,
-        "sessions": report.sessions if report else 0,
+        "sessions": view.sessions,
         "sessions_total": view.sessions_total,
         "heartbeat_age_s": _rounded(view.heartbeat_age_s),
         "loop_lag_s": round(report.loop_lag_s, 6) if report else 0.0,

@@ -19,6 +19,8 @@ from gateway.core.records import dataclass
 from supervisor.core.admin.sums import Sums, add_counts, known_fields, restore_sums
 from supervisor.core.workers.worker_id import WorkerId
 
+NO_SESSIONS: Mapping[WorkerId, int] = {}
+
 LATE_REPORTS = 256
 """How many dead workers are remembered, so that a late report of one is not counted twice."""
 
@@ -50,8 +52,8 @@ class Totals:
         self._dead = Sums()
         self._living: dict[tuple[int, int], _Living] = {}
         self._gone: collections.deque[tuple[int, int]] = collections.deque(maxlen=LATE_REPORTS)
-        self._expected: set[tuple[int, int]] = set()
-        """Workers of a former master that have not reported yet."""
+        self._expected: dict[tuple[int, int], int] = {}
+        """The sessions of the workers of a former master that have not reported yet."""
         self._known: frozenset[str] | None = None
         self.last_turned_away: dict[str, str] = {}
         """The last client that was turned away, by reason."""
@@ -60,7 +62,7 @@ class Totals:
         """Take the newest report of a live worker; a report that comes after gone() is ignored."""
         if (slot, gen) in self._gone:
             return
-        self._expected.discard((slot, gen))
+        self._expected.pop((slot, gen), None)
         worker = self._living.get((slot, gen))
         for reason, client in report.last_turned_away.items():
             if worker is None or worker.report.last_turned_away.get(reason) != client:
@@ -80,7 +82,7 @@ class Totals:
         if last is not None:
             self.report(slot, gen, last)
         self._gone.append((slot, gen))
-        self._expected.discard((slot, gen))
+        self._expected.pop((slot, gen), None)
         if (worker := self._living.pop((slot, gen), None)) is not None:
             self._dead.add(worker.report)
             self._dead.add_cpu(slot, worker.report.cpu_s)
@@ -89,9 +91,15 @@ class Totals:
                 self._add_dead(name, part)
                 add_counts(self._dead.of(name).ended, _ended_with(part.sessions))
 
-    def expect(self, workers: Collection[WorkerId]) -> None:
-        """These workers of a former master live, and may have sessions."""
-        self._expected = {(who.slot, who.gen) for who in workers} - self._living.keys()
+    def expect(
+        self, workers: Collection[WorkerId], sessions: Mapping[WorkerId, int] = NO_SESSIONS
+    ) -> None:
+        """These workers of a former master live, and may have sessions.
+
+        ``sessions``: how many, as far as that is known before they report.
+        """
+        expected = {(who.slot, who.gen): sessions.get(who, 0) for who in workers}
+        self._expected = {who: n for who, n in expected.items() if who not in self._living}
 
     @property
     def complete(self) -> bool:
@@ -117,6 +125,7 @@ class Totals:
         total.add(self._dead)
         total.forgotten.add(self._dead.forgotten)
         total.cpu_s = dict(self._dead.cpu_s)
+        total.sessions = sum(self._expected.values())
         for name, part in self._dead.endpoints.items():
             total.of(name).add(part)
         for (slot, _), worker in self._living.items():
@@ -136,6 +145,12 @@ class Totals:
         for worker in self._living.values():
             add_counts(total, worker.report.turned_away)
         return total
+
+    def worker_sessions(self, slot: int, gen: int) -> int:
+        """Sessions of this worker now, including those that are still dialing."""
+        if (worker := self._living.get((slot, gen))) is None:
+            return self._expected.get((slot, gen), 0)
+        return worker.report.sessions
 
     def worker_sessions_total(self, slot: int, gen: int) -> int:
         """Sessions of this worker that reached an endpoint, since its start."""
@@ -177,7 +192,8 @@ class Totals:
     @property
     def live_sessions(self) -> int:
         """Sessions over all workers, including those that are still dialing."""
-        return sum(worker.report.sessions for worker in self._living.values())
+        reported = sum(worker.report.sessions for worker in self._living.values())
+        return reported + sum(self._expected.values())
 
     def export(self) -> dict[str, Any]:
         """Everything as values that JSON can carry, for the next image of the master."""

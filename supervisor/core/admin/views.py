@@ -128,6 +128,8 @@ class WorkerView:
     hangs: bool = False
     """It was ready and its loop does not turn; ``state`` has no word of its own for that."""
     report: Report | None = None
+    """None before the first one to this master."""
+    sessions: int = 0
     sessions_total: int = 0
 
 

@@ -260,14 +260,17 @@ def test_an_admin_address_that_cannot_be_had_ends_the_start() -> None:
 
 
 def test_a_gateway_that_waits_for_dns_can_be_asked() -> None:
-    """While nothing answers at the start: alive, not ready, starting; a reload has its turn."""
+    """While nothing answers at the start: alive, not ready, starting, and how many workers there
+    are to be; a reload has its turn."""
     admin = f"127.0.0.1:{free_port()}"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         nameserver = f"--nameserver=127.0.0.1:{silent.getsockname()[1]}"
         find = f"--admin-addr={admin}"
-        with Gateway("--discovery-srv=example.com", nameserver, find) as gateway:
+        with Gateway("--discovery-srv=example.com", nameserver, find, "--workers=3") as gateway:
             gateway.wait_line("admin address is open")
+            found = fetch_status([admin])
+            assert (found["limits"]["workers"], found["slots"]) == (3, 3)
             assert get(admin, "/livez")[0] == 200
             code, _, why = get(admin, "/readyz")
             assert (code, b"starting" in why) == (503, True)

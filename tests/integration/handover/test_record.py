@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import time
@@ -92,6 +93,32 @@ def test_workers_that_a_signal_added_or_removed_are_as_many_after_a_crash(tmp_pa
             gateway.crash()
             gateway.until(lambda status, wanted=wanted: count_ready(status) == wanted)  # type: ignore[misc]
             assert echoes(gateway.address, 10)
+
+
+def test_sessions_of_a_worker_are_known_before_it_reports_to_the_next_master(
+    tmp_path: Path,
+) -> None:
+    """A crash of the master does not make them none, not even for the second until a report."""
+    with (
+        Backend(echo) as backend,
+        managed(tmp_path, "--workers=1", f"--endpoints={backend.address}") as gateway,
+    ):
+        gateway.until(lambda status: count_ready(status) == 1)
+        with connect(gateway.address) as client:
+            client.sendall(b"a")
+            assert client.recv(1) == b"a"
+            gateway.until(lambda status: status["totals"]["sessions"] == 1)
+            (worker,) = fetch_status([gateway.admin])["workers"]
+            os.kill(worker["pid"], signal.SIGSTOP)
+            try:
+                gateway.crash()
+                gateway.until(
+                    lambda status: [each["sessions"] for each in status["workers"]] == [1]
+                )
+                gateway.until(lambda status: status["totals"]["sessions"] == 1)
+            finally:
+                os.kill(worker["pid"], signal.SIGCONT)
+            gateway.until(lambda status: status["workers"][0]["heartbeat_age_s"] is not None)
 
 
 @needs_etcd

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from gateway.core.endpoint import EndpointState
+from gateway.core.endpoint import RETIRED, EndpointState
 from gateway.core.messages import EndpointReport, Report
 from supervisor.core.admin.document import document, log_lines
 from supervisor.core.admin.readiness import GatewayState, gateway_state, summary_of, unreadiness
@@ -80,6 +80,7 @@ def view() -> GatewayView:
                 snapshot_version=7,
                 heartbeat_age_s=0.3,
                 report=report,
+                sessions=report.sessions,
                 sessions_total=99,
             ),
         ),
@@ -292,7 +293,7 @@ def test_the_state_of_the_whole(
 
 
 def test_each_of_several_addresses_has_its_state() -> None:
-    """Its sessions, state and error; of an endpoint that left DNS all are removed."""
+    """Its sessions, state and error; those of one that gets no new sessions are in its state."""
     health = {
         "10.0.1.10": HealthView(active=True, since=1.0),
         "10.0.1.11": HealthView(active=False, since=1.0, last_error="refused"),
@@ -310,9 +311,10 @@ def test_each_of_several_addresses_has_its_state() -> None:
         "10.0.1.11": {"state": "inactive", "sessions": 0, "last_error": "refused"},
         "10.0.1.12": {"state": "active", "sessions": 0, "last_error": None},
     }
-    gone = dataclasses.replace(several, state=EndpointState.REMOVED)
-    (written,) = document(dataclasses.replace(whole, endpoints=(gone,)))["endpoints"]
-    assert {each["state"] for each in written["address_states"].values()} == {"removed"}
+    for state in RETIRED:
+        retired = dataclasses.replace(several, state=state)
+        (written,) = document(dataclasses.replace(whole, endpoints=(retired,)))["endpoints"]
+        assert {each["state"] for each in written["address_states"].values()} == {state.value}
 
 
 def test_the_summary_for_the_service_manager() -> None:

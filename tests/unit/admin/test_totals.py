@@ -164,6 +164,18 @@ def test_totals_are_complete_once_each_former_worker_has_reported_or_is_gone() -
     assert totals.complete
 
 
+def test_sessions_that_are_known_before_a_worker_has_reported() -> None:
+    """They count until it has; those of one that reported to the master before are as it said."""
+    totals = Totals()
+    totals.report(0, 1, report(sessions=1, a=moved(3, sessions=1)))
+    known = {WorkerId(slot, 1): 10 for slot in range(2)}
+    totals.expect({*known, WorkerId(2, 1)}, known)
+    assert [totals.worker_sessions(slot, 1) for slot in range(4)] == [1, 10, 0, 0]
+    assert totals.sums().sessions == totals.live_sessions == 11
+    totals.report(1, 1, report(sessions=2))
+    assert totals.sums().sessions == totals.live_sessions == 3
+
+
 def test_the_last_report_may_come_with_the_exit() -> None:
     """gone() takes a final report, also from a worker that never sent one before."""
     totals = Totals()
