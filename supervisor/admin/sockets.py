@@ -8,13 +8,15 @@ import socket
 import stat
 from collections.abc import Mapping, Sequence
 
+from gateway.core.unix_address import UnixAddress
 from supervisor.system.unix_listener import (
     NO_FILE,
     FileId,
+    bind_unix,
     file_id,
-    is_in_use,
     is_there,
     remove_file,
+    why_failed,
 )
 
 UNIX_MODE = 0o660
@@ -42,7 +44,9 @@ class AdminSocket:
         self._path = address.removeprefix("unix:") if address.startswith("unix:") else ""
         self._file = NO_FILE
         if self._path:
-            self.sock = inherited or _bind_unix(self._path)
+            if inherited is None:
+                inherited, file = _bind_unix(self._path)
+            self.sock = inherited
             self._file = file if file != NO_FILE else file_id(self._path)
         else:
             self.sock = inherited or _bind_tcp(address)
@@ -168,31 +172,11 @@ def _listen(literal: str, port: int, *, both: bool) -> socket.socket:
     return sock
 
 
-def _bind_unix(path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _bind_unix(path: str) -> tuple[socket.socket, FileId]:
+    address = UnixAddress(path, UNIX_MODE)
     try:
-        _remove_stale(path)
-        umask = os.umask(0o777 & ~UNIX_MODE)  # bind() makes the file: a chmod would come too late
-        try:
-            sock.bind(path)
-        finally:
-            os.umask(umask)
-        sock.listen()
+        return bind_unix(address)
     except OSError as error:
-        sock.close()
-        why = error.strerror or error
-        raise AdminError(f"cannot serve the admin address unix:{path}: {why}") from None
-    return sock
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket that no process has; leave alone what is in use or is no socket."""
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(found.st_mode):
-        raise OSError(errno.EEXIST, "the file exists and is not a socket")
-    if is_in_use(path):
-        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-    os.unlink(path)
+        starting = isinstance(error, BlockingIOError)
+        why = "another process is just about to" if starting else why_failed(address, error)
+        raise AdminError(f"cannot serve the admin address {address}: {why}") from None

@@ -45,13 +45,22 @@ def listen_unix(address: UnixAddress) -> tuple[socket.socket, FileId]:
     process is just about to bind there.
     """
     try:
-        with contextlib.nullcontext() if address.abstract else _bind_lock(address.path):
-            return _listen(address)
+        return bind_unix(address)
     except BlockingIOError:
         raise
     except OSError as error:
-        why = why_not(address) or error.strerror or str(error)
-        raise OSError(f"cannot listen on {address}: {why}") from error
+        raise OSError(f"cannot listen on {address}: {why_failed(address, error)}") from error
+
+
+def bind_unix(address: UnixAddress) -> tuple[socket.socket, FileId]:
+    """The same; the OSError does not name the address. See :func:`why_failed`."""
+    with contextlib.nullcontext() if address.abstract else _bind_lock(address.path):
+        return _listen(address)
+
+
+def why_failed(address: UnixAddress, error: OSError) -> str:
+    """Why it could not be bound: what is wrong with its path, else what the kernel said."""
+    return why_not(address) or error.strerror or str(error)
 
 
 def _listen(address: UnixAddress) -> tuple[socket.socket, FileId]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -261,7 +262,7 @@ def test_a_socket_whose_file_is_gone_is_made_anew(tmp_path: Path) -> None:
             assert stat.S_IMODE(path.stat().st_mode) == 0o660
         shutil.rmtree(folder)
         line = gateway.wait_line("admin address is not available, trying again")
-        assert "No such file or directory" in line["error"]
+        assert f"there is no directory {folder}" in line["error"]
         folder.mkdir()
         gateway.wait_line(OPEN, 30, count=4)
         assert admin_client.fetch_status([admin])["pid"] == gateway.pid
@@ -297,6 +298,18 @@ def test_another_programs_socket_stays_in_its_place(tmp_path: Path, replaced: bo
             assert path.exists()
 
 
+def test_two_that_bind_at_once_do_not_both_succeed(tmp_path: Path) -> None:
+    """Whoever looks whether a file is left over, and binds, holds its lock."""
+    path = tmp_path / "admin.sock"
+    with (tmp_path / "admin.sock.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(AdminError, match=r"unix:.*another process is just about to"):
+            AdminSocket(f"unix:{path}")
+        assert not path.exists()
+    AdminSocket(f"unix:{path}").close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_socket_in_use_or_a_file_is_left_alone(tmp_path: Path) -> None:
     """Neither a running gateway's socket nor somebody's file is replaced."""
     path = tmp_path / "admin.sock"
@@ -321,7 +334,7 @@ def test_a_socket_in_use_or_a_file_is_left_alone(tmp_path: Path) -> None:
         ("127.0.0.1:{taken}", "Address already in use"),
         ("gateway.example.com:80", "is no IP address"),
         ("192.0.2.1:0", "Cannot assign requested address"),
-        ("unix:/nonexistent/admin.sock", "No such file or directory"),
+        ("unix:/nonexistent/admin.sock", "there is no directory /nonexistent"),
     ],
 )
 def test_an_address_that_cannot_be_served_is_named(address: str, why: str) -> None:

@@ -256,7 +256,7 @@ def test_an_admin_address_that_cannot_be_had_ends_the_start() -> None:
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "unix:/nonexistent/admin.sock: No such file or directory" in done.stderr
+    assert "unix:/nonexistent/admin.sock: there is no directory /nonexistent" in done.stderr
 
 
 def test_a_gateway_that_waits_for_dns_can_be_asked() -> None:

@@ -717,7 +717,7 @@ def test_sessions_begun_with_an_inactive_endpoint_stay() -> None:
 
 
 def test_a_reload_to_close_ends_those_that_were_there_before() -> None:
-    """With keep, sessions stay when their endpoint turns inactive; those begun then stay for good."""
+    """With keep they stayed when their endpoint turned inactive; those begun then stay for good."""
     closing = Settings(on_inactive="close", close_spread_s=3600)
     with Backend() as one, Plane(one.endpoint) as plane:
         with plane.connect(), one.accept():
@@ -738,7 +738,7 @@ def test_a_reload_to_close_ends_those_that_were_there_before() -> None:
 def test_the_range_of_local_ports_may_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is read again when an endpoint turns inactive: a dial of it may meet itself from now on."""
+    """It is read again when an endpoint turns inactive: a dial of it may meet itself then."""
     told = tmp_path / "range"
     monkeypatch.setattr(tcp, "PORT_RANGE", str(told))
     told.write_text("60000 60001")

@@ -60,9 +60,9 @@ def test_since_when_a_place_is_inactive() -> None:
     first = InactivePlaces([inactive(ONE), TWO], InactivePlaces(), 1.0)
     second = InactivePlaces([inactive(ONE), inactive(TWO)], first, 2.0)
     assert second.since["one:1"] == 1.0
-    assert second.turned(first) == {
-        p: 2.0 for p in ("two:1", ("two:1", "10.0.0.1"), ("two:1", "10.0.0.2"))
-    }
+    assert second.turned(first) == dict.fromkeys(
+        ("two:1", ("two:1", "10.0.0.1"), ("two:1", "10.0.0.2")), 2.0
+    )
     assert (
         InactivePlaces([inactive(ONE)], InactivePlaces([ONE], second, 3.0), 4.0).since["one:1"]
         == 4.0
