@@ -107,7 +107,10 @@ class Master:
         parts.notify = Notify(os.environ.get("NOTIFY_SOCKET"))
         parts.shared = SharedListeners(parts.notify)
         parts.service_notifier = ServiceNotifier(
-            parts.notify, summary=lambda: summarize(parts), healthy=self._is_healthy
+            parts.notify,
+            summary=lambda: summarize(parts),
+            healthy=self._is_healthy,
+            reloading=parts.left.goes_back and parts.left.state.reload.under_way,
         )
         parts.tasks = Tasks(loop, self._on_task_failed)
         parts.shutdown = Shutdown(

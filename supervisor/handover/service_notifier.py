@@ -16,7 +16,10 @@ watchdog was to be fed: it is fed then, and not at the next turn, when it may be
 
 
 class ServiceNotifier:
-    """``summary()`` is the STATUS line now; ``healthy()`` says whether to feed the watchdog."""
+    """``summary()`` is the STATUS line now; ``healthy()`` says whether to feed the watchdog.
+
+    ``reloading``: the image before has said RELOADING=1 for a reload that this one does again.
+    """
 
     def __init__(
         self,
@@ -24,11 +27,13 @@ class ServiceNotifier:
         *,
         summary: Callable[[], str],
         healthy: Callable[[], bool],
+        reloading: bool = False,
     ) -> None:
         self._notify = notify
         self._summary = summary
         self._healthy = healthy
         self._ready = False
+        self._reload_said = reloading
         self._reload_unsaid = False
         self._reload_error: str | None = None
         self._watchdog: asyncio.TimerHandle | None = None
@@ -46,16 +51,21 @@ class ServiceNotifier:
         """Say READY=1 once the descriptor store is complete.
 
         A service manager that sent HUP before waits for the word of a reload, and it may wait for
-        good (``Type=notify-reload`` with ``TimeoutStartSec=infinity``).
+        good (``Type=notify-reload`` with ``TimeoutStartSec=infinity``). A reload that the image
+        before has begun is under way: READY=1 is said at its end.
         """
         await self._notify.barrier()
         self._ready = True
+        if self._reload_said:
+            return
         if self._reload_unsaid:
             self._notify.reloading()
         self._notify.ready(self._status())
 
     def tell_reloading(self) -> None:
         """A reload begins. Of one before READY=1 it is told with that, as a part of the start."""
+        if self._reload_said:
+            return
         if self._ready:
             self._notify.reloading()
         else:
@@ -68,6 +78,7 @@ class ServiceNotifier:
         start is over, for it would be taken for the end of the start.
         """
         self._reload_error = error
+        self._reload_said = False
         if self._ready:
             self._notify.ready(self._status())
 

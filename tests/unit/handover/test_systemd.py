@@ -178,6 +178,34 @@ def test_a_reload_before_ready_is_told_with_it(systemd: socket.socket) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("early", [False, True])
+def test_a_reload_that_an_upgrade_interrupts_is_told_once(
+    systemd: socket.socket, early: bool
+) -> None:
+    """The next image does it again, and READY=1 is the end of it and not that of the upgrade."""
+
+    async def main() -> None:
+        notify = Notify(systemd.getsockname())
+        notifier = ServiceNotifier(
+            notify, summary=lambda: "well", healthy=lambda: True, reloading=True
+        )
+        if early:
+            notifier.tell_reloading()
+            notifier.tell_reloaded(None)
+        await tell_ready(notifier, systemd)
+        if not early:
+            notifier.tell_reloading()
+            with pytest.raises(BlockingIOError):
+                heard(systemd)
+            notifier.tell_reloaded(None)
+        assert heard(systemd)[0] == "READY=1\nSTATUS=well"
+        notifier.tell_reloading()
+        assert heard(systemd)[0].startswith("RELOADING=1\n")
+        notifier.close()
+
+    asyncio.run(main())
+
+
 def test_a_service_that_stops_is_not_ready_again(systemd: socket.socket) -> None:
     """A reload, or the last step of the start, may end behind STOPPING=1: only the status is said.
 
