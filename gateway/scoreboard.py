@@ -34,6 +34,9 @@ _COLUMNS = 10
 _SESSIONS_COLUMN = 3
 _CELLS = _HEAD + ROWS * _COLUMNS
 
+SIZE_BYTES = _CELLS * _CELL_BYTES
+"""Of a scoreboard."""
+
 
 class Scoreboard:
     """One process's view of the scoreboard; owns its mapping and the memfd behind it.
@@ -43,15 +46,14 @@ class Scoreboard:
     """
 
     def __init__(self, fd: int | None = None) -> None:
-        size = _CELLS * _CELL_BYTES
-        if fd is not None and not _fits(fd, size):
+        if fd is not None and not _fits(fd, SIZE_BYTES):
             os.close(fd)
             fd = None
         if fd is None:
             fd = os.memfd_create("etcd-gateway-scoreboard")
-            os.ftruncate(fd, size)
+            os.ftruncate(fd, SIZE_BYTES)
         self.fd = fd
-        self._map = mmap.mmap(fd, size)
+        self._map = mmap.mmap(fd, SIZE_BYTES)
         cells = self._cells = memoryview(self._map).cast("q")
         cells[0] = LAYOUT
         columns = [cells[_HEAD + n * ROWS : _HEAD + (n + 1) * ROWS] for n in range(_COLUMNS)]

@@ -1,4 +1,4 @@
-"""What the host allows the gateway: CPUs and open files."""
+"""What the host allows the gateway: CPUs, open files, and their size."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import resource
 from collections.abc import Callable
 
 from gateway.core.records import dataclass
+from gateway.scoreboard import SIZE_BYTES
 
 
 def raise_open_files() -> int:
@@ -38,12 +39,16 @@ def describe_shortage(error: OSError) -> str:
         case errno.EAGAIN:
             limit = "the user or the control group has as many processes as are allowed"
         case errno.EFBIG:
-            size = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-            limit = f"the limit of the size of files of this process is {size} (ulimit -f)"
+            limit = f"the limit of the size of files of this process is {_file_size()} (ulimit -f)"
         case _:
             return str(error)
     where = f" ({error.filename})" if error.filename else ""
     return f"{error.strerror}{where}: {limit}"
+
+
+def _file_size() -> int:
+    """The limit in force, in bytes; -1 is none."""
+    return resource.getrlimit(resource.RLIMIT_FSIZE)[0]
 
 
 _OWN_FILES = 32
@@ -65,6 +70,11 @@ def find_obstacle(
         return (
             f"the limit of open files is {allowed}, expected at least {needed} "
             f"for {workers} workers and {listen} listen addresses"
+        )
+    if 0 <= (size := _file_size()) < SIZE_BYTES:
+        return (
+            f"the limit of the size of files is {size} bytes, expected at least {SIZE_BYTES} "
+            f"(ulimit -f, LimitFSIZE=): it counts for memory that processes share"
         )
     if not os.path.exists(f"{own}/fd"):
         return "/proc is not there, expected it to be mounted"

@@ -259,19 +259,26 @@ def test_a_listen_name_that_does_not_resolve(files: Files, ns: NameServer, capfd
     assert "--listen-addr listen.test:1: cannot resolve the host" in capfd.readouterr().err
 
 
-def test_too_few_descriptors() -> None:
-    """A limit of open files that is too low for the workers is an obstacle."""
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("-n 60", "the limit of open files is 60, expected at least"),
+        ("-f 0", "the limit of the size of files is 0 bytes, expected at least"),
+    ],
+)
+def test_a_limit_that_is_too_low(limit: str, said: str) -> None:
+    """One of open files that is too low for the workers is an obstacle; so is one of their size."""
     with Server(plaintext) as backend:
         flags = ["--workers=16", f"--endpoints=127.0.0.1:{backend.port}"]
         flags.append(f"--listen-addr=127.0.0.1:{free_port()}")
         shown = subprocess.run(
-            ["sh", "-c", 'ulimit -n 60; exec "$@"', "sh", *COMMAND, "check", *flags],
+            ["sh", "-c", f'ulimit {limit}; exec "$@"', "sh", *COMMAND, "check", *flags],
             capture_output=True,
             text=True,
             env=environment(),
         )
     assert shown.returncode == 1
-    assert "the limit of open files is 60, expected at least" in shown.stderr
+    assert said in shown.stderr
 
 
 def test_the_configuration_is_shown_with_its_sources(
