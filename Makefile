@@ -30,8 +30,8 @@ BENCH_PYTHON ?= $(or $(firstword $(wildcard /usr/bin/python3.1[1-9])),$(PYTHON))
 
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 
-.PHONY: help run test programs test-all unit cover check format stress simulate mutants conditions chaos bench fleet docs \
-  dist deb sbom site pictures pins clean
+.PHONY: help run test programs test-all unit cover check format stress simulate mutants conditions \
+  compiled chaos bench fleet docs dist wheel deb sbom site pictures pins clean
 
 help:
 	@echo "make run      set up and start the demo (Ctrl-C ends it)"
@@ -45,11 +45,13 @@ help:
 	@echo "make chaos    ten minutes of disturbances, and a checker; CHAOS=--seed=N repeats one"
 	@echo "make simulate simulate the control plane for ten minutes, against its promises"
 	@echo "make mutants  plant twenty mistakes, one at a time, and see which tests notice"
+	@echo "make compiled the tests of the data plane against the compiled relay"
 	@echo "make conditions  take every condition of the relay, the fleet and the health machine away"
 	@echo "make bench    the side-by-side benchmark against the peers"
 	@echo "make fleet    simulate thousands of hosts and draw their curves"
 	@echo "make docs     write the generated pages anew"
 	@echo "make dist     wheel, source distribution and one file, into dist/"
+	@echo "make wheel    a wheel with the compiled relay, for this Python and machine, into dist/"
 	@echo "make deb      the Debian package, into dist/"
 	@echo "make sbom     the software bill of materials (CycloneDX), into dist/"
 	@echo "make site     the documentation as a web site, into site/"
@@ -113,13 +115,20 @@ mutants: $(VENV)/.tests
 conditions: $(VENV)/.tests
 	$(BIN)/python -m tests.every_condition $(CONDITIONS)
 
+compiled: $(VENV)/.tests
+	$(BIN)/python -m tests.compiled
+
 bench: $(VENV)/.tests
 	@tests/provision.sh bench $(BIN)
 	$(BENCH_PYTHON) -m venv --clear --without-pip build/installed
 	rm -rf build/lib
 	$(BIN)/pip --python build/installed/bin/python install --quiet .
+	$(BENCH_PYTHON) -m venv --clear --without-pip build/installed-compiled
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=true \
+	  $(BIN)/pip --python build/installed-compiled/bin/python install --quiet .
 	rm -rf build/lib build/bdist.*
-	$(BIN)/python -m tests.benchmarks --ours=build/installed/bin/etcd-gateway $(BENCH)
+	$(BIN)/python -m tests.benchmarks --ours=build/installed/bin/etcd-gateway \
+	  --compiled=build/installed-compiled/bin/etcd-gateway $(BENCH)
 
 fleet: $(VENV)/.tests
 	$(BIN)/python -m tests.fleet
@@ -134,6 +143,11 @@ dist: $(VENV)/.dist
 	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
 	$(BIN)/python -m deploy.distribution.onefile dist
 	cd dist && sha256sum -- * > SHA256SUMS && cat SHA256SUMS
+
+# With the compiled relay (docs/adr/0039); needs a C compiler and the headers of Python.
+wheel: $(VENV)/.runtime
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/etcd_gateway-*-cp*.whl
 
 # One package for Debian 12 and 13, into dist/; needs dpkg-deb.
 deb: $(VENV)/.runtime

@@ -10,12 +10,16 @@ import dataclasses
 import os
 import socket
 
+from gateway.sessions import leg
 from supervisor import __version__
 from supervisor.core.admin.readiness import summary_of
 from supervisor.core.admin.views import GatewayView
 from supervisor.core.effective import to_document
 from supervisor.parts import Parts
 from supervisor.system import limits
+
+COMPILED = not str(leg.__file__).endswith((".py", ".pyc"))
+"""The relay was compiled when the program was installed (docs/adr/0039)."""
 
 
 def make_view(parts: Parts) -> GatewayView:
@@ -24,6 +28,7 @@ def make_view(parts: Parts) -> GatewayView:
     slots = pool.wanted if pool else parts.plan_workers()
     return GatewayView(
         version=__version__,
+        compiled=COMPILED,
         pid=os.getpid(),
         started_at=parts.uptime.started_at,
         uptime_s=parts.uptime.seconds(),

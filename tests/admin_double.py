@@ -204,6 +204,7 @@ class Pretender:
         totals.retain(self.endpoints)
         return GatewayView(
             version="1.0.0",
+            compiled=False,
             pid=self.pid,
             started_at=self.began,
             uptime_s=time.time() - self.began,

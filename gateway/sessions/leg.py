@@ -188,7 +188,8 @@ class Leg:
                 return
             last = signs == RDHUP and size != READ_BYTES
             try:
-                sent = (write_last if last else write)(self.peer.fd, data)
+                fd = self.peer.fd
+                sent = write_last(fd, data) if last else write(fd, data)
             except BlockingIOError:
                 sent = 0
             except OSError as error:

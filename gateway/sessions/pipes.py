@@ -39,7 +39,7 @@ class Pipe:
         stands at an urgent byte look alike to splice; only ``read`` tells them apart.
         """
         try:
-            self.fill = splice(fd, self.w, PIPE_BYTES, flags=_FLAGS)
+            self.fill = splice(fd, self.w, PIPE_BYTES, None, None, _FLAGS)
         except BlockingIOError:
             self.fill = 0
         return self.fill
@@ -48,7 +48,7 @@ class Pipe:
         """Move bytes on to the socket ``fd`` until it takes no more; ``fill`` is what is left."""
         while self.fill:
             try:
-                self.fill -= splice(self.r, fd, self.fill, flags=_FLAGS)
+                self.fill -= splice(self.r, fd, self.fill, None, None, _FLAGS)
             except BlockingIOError:
                 return
 
@@ -105,7 +105,7 @@ class Pipes:
 def _may_splice() -> bool:
     """False where a seccomp profile, or the kernel, refuses the call whatever is asked of it."""
     try:
-        splice(-1, -1, 1)
+        splice(-1, -1, 1, None, None, _FLAGS)
     except OSError as error:
         return error.errno == errno.EBADF
     return True

@@ -23,7 +23,7 @@ from tests.benchmarks.measures import Measure, Setting
 from tests.benchmarks.own import OWN_MEASURES
 from tests.benchmarks.processes import BenchmarkError, raise_descriptor_limit
 from tests.benchmarks.report import write_report
-from tests.benchmarks.results import BEFORE, Results, judge
+from tests.benchmarks.results import BEFORE, COMPILED, Results, judge
 from tests.benchmarks.rounds import plan, take_turns
 from tests.benchmarks.subjects import FLOOR, OURS, PEERS, Subject, installed
 
@@ -70,6 +70,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--before", type=Path, metavar="PROGRAM", help="another release, in the same run"
     )
+    parser.add_argument(
+        "--compiled", type=Path, metavar="PROGRAM", help="with the compiled relay, in the same run"
+    )
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--docs", action="store_true", help="put the figures into docs/")
     parser.add_argument("--draw", type=Path, metavar="JSON", help="report an earlier run again")
@@ -84,9 +87,10 @@ def _choose(options: argparse.Namespace, results: Results) -> list[Subject]:
     """The subjects that are installed; those that are not are failures, never left out silently."""
     chosen = []
     ours = installed(OURS.name, options.ours) if options.ours else OURS
-    former = [installed(BEFORE, options.before)] if options.before else []
-    for subject in (ours, *former, *PEERS, FLOOR):
-        if options.subjects and subject.name not in (*options.subjects, BEFORE):
+    others = {BEFORE: options.before, COMPILED: options.compiled}
+    more = [installed(name, program) for name, program in others.items() if program]
+    for subject in (ours, *more, *PEERS, FLOOR):
+        if options.subjects and subject.name not in (*options.subjects, BEFORE, COMPILED):
             continue
         if subject.program is None:
             results.failures.append(f"{subject.name} is not installed ({subject.install})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from tests.benchmarks.measures import Measure
 from tests.benchmarks.results import BEFORE, FLOOR, OURS, Outcome, Results
@@ -12,7 +12,7 @@ def write_report(
     results: Results,
     measures: Sequence[Measure],
     own_measures: Sequence[Measure],
-    outcomes: Iterable[Outcome],
+    outcomes: Sequence[Outcome],
 ) -> str:
     """Everything: machine, one table per measure, our own figures, the goals, the failures."""
     parts = [_describe(results)]
@@ -82,15 +82,23 @@ def _list_own(results: Results, measure: Measure) -> str:
     return f"### {measure.title}\n\n" + _table(rows)
 
 
-def _list_goals(outcomes: Iterable[Outcome]) -> str:
+def _list_goals(outcomes: Sequence[Outcome]) -> str:
     whom = {"": "value", "c": "of HAProxy and nginx, the better", "best": "of the best peer"}
     rows = [["goal", "at most", "", "reached", ""], ["---", "---:", "---", "---:", "---"]]
+    with_compiled = any(outcome.compiled is not None for outcome in outcomes)
+    if with_compiled:
+        rows[0] += ["compiled", ""]
+        rows[1] += ["---:", "---"]
     for outcome in outcomes:
         goal = outcome.goal
-        reached = "not measured" if outcome.reached is None else f"{outcome.reached:,.2f}"
-        verdict = "" if outcome.reached is None else "yes" if outcome.held else "**no**"
         against = whom.get(goal.against, f"of {goal.against.replace('cpu_us_', 'that with ')}")
-        rows.append([goal.text, f"{goal.limit:,.2f}", against, reached, verdict])
+        row = [goal.text, f"{goal.limit:,.2f}", against]
+        for reached in (outcome.reached, outcome.compiled)[: 1 + with_compiled]:
+            if reached is None:
+                row += ["not measured", ""]
+            else:
+                row += [f"{reached:,.2f}", "yes" if outcome.holds(reached) else "**no**"]
+        rows.append(row)
     return "### Goals\n\n" + _table(rows)
 
 

@@ -10,6 +10,9 @@ from typing import Any, TypeAlias
 OURS = "etcd-gateway"
 BEFORE = "etcd-gateway before"
 """Another release of ours, no peer: what became better or worse since."""
+COMPILED = "etcd-gateway compiled"
+"""This release with the compiled relay, no peer either."""
+VARIANTS = (OURS, BEFORE, COMPILED)
 ETCD = "etcd gateway"
 FLOOR = "floor"
 """A relay in C that does nothing else: what can be reached, and no peer."""
@@ -58,7 +61,7 @@ class Results:
         self, measure: str, metric: str, among: Iterable[str] | None = None
     ) -> tuple[str, float] | None:
         """The peer with the lowest median, and that median."""
-        peers = [s for s in self.subjects(measure) if s not in (OURS, BEFORE, FLOOR)]
+        peers = [s for s in self.subjects(measure) if s not in (*VARIANTS, FLOOR)]
         figures = [
             (peer, figure.median)
             for peer in peers
@@ -67,9 +70,9 @@ class Results:
         ]
         return min(figures, key=lambda item: item[1], default=None)
 
-    def ratio(self, measure: str, metric: str, peer: str) -> float | None:
-        """Ours divided by a peer's, by medians."""
-        ours = self.figure(measure, OURS, metric)
+    def ratio(self, measure: str, metric: str, peer: str, variant: str = OURS) -> float | None:
+        """Ours, or another variant's, divided by a peer's, by medians."""
+        ours = self.figure(measure, variant, metric)
         theirs = self.figure(measure, peer, metric)
         if ours is None or theirs is None or not theirs.median:
             return None
@@ -113,14 +116,15 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A goal and what was reached; None: not measured."""
+    """A goal and what was reached, also with the compiled relay; None: not measured."""
 
     goal: Goal
     reached: float | None
+    compiled: float | None = None
 
-    @property
-    def held(self) -> bool:
-        return self.reached is not None and self.reached <= self.goal.limit
+    def holds(self, reached: float | None) -> bool:
+        """Whether ``reached``, one of the two, is within the limit."""
+        return reached is not None and reached <= self.goal.limit
 
 
 C_PROXIES = ("HAProxy", "nginx stream")
@@ -148,19 +152,22 @@ GOALS = (
 
 def judge(results: Results, goals: Iterable[Goal] = GOALS) -> list[Outcome]:
     """Each goal with what was reached."""
-    return [Outcome(goal, _reached(results, goal)) for goal in goals]
+    return [
+        Outcome(goal, _reached(results, goal, OURS), _reached(results, goal, COMPILED))
+        for goal in goals
+    ]
 
 
-def _reached(results: Results, goal: Goal) -> float | None:
+def _reached(results: Results, goal: Goal, variant: str) -> float | None:
     peer: str | None = goal.against
     if not peer:
-        ours = results.figure(goal.measure, OURS, goal.metric)
+        ours = results.figure(goal.measure, variant, goal.metric)
         return ours.median if ours else None
     if peer.startswith("cpu_us_"):
-        ours = results.figure(goal.measure, OURS, goal.metric)
-        other = results.figure(goal.measure, OURS, peer)
+        ours = results.figure(goal.measure, variant, goal.metric)
+        other = results.figure(goal.measure, variant, peer)
         return ours.median / other.median if ours and other and other.median else None
     if peer in ("best", "c"):
         best = results.best_peer(goal.measure, goal.metric, C_PROXIES if peer == "c" else None)
         peer = best[0] if best else None
-    return results.ratio(goal.measure, goal.metric, peer) if peer else None
+    return results.ratio(goal.measure, goal.metric, peer, variant) if peer else None

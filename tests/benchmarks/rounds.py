@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tests.benchmarks.measures import Measure, Setting
 from tests.benchmarks.processes import BenchmarkError
-from tests.benchmarks.results import BEFORE, OURS, Results
+from tests.benchmarks.results import OURS, VARIANTS, Results
 from tests.benchmarks.subjects import Subject
 
 
@@ -67,7 +67,8 @@ def _who(
     alone = any(measure is own for own in own_measures)
     if not alone:
         return list(subjects)
-    return [s for s in subjects if s.name == OURS or (s.name == BEFORE and not measure.in_process)]
+    variants = (OURS,) if measure.in_process else VARIANTS
+    return [subject for subject in subjects if subject.name in variants]
 
 
 def _rotate(subjects: Sequence[Subject], by: int) -> Iterator[Subject]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from tests.benchmarks.measures import Measure, Setting
 from tests.benchmarks.own import OWN_MEASURES
 from tests.benchmarks.processes import BenchmarkError
 from tests.benchmarks.report import write_report
-from tests.benchmarks.results import BEFORE, GOALS, Goal, Results, judge
+from tests.benchmarks.results import BEFORE, COMPILED, GOALS, Goal, Results, judge
 from tests.benchmarks.rounds import plan, take_turns
 from tests.benchmarks.subjects import FLOOR, OURS, PEERS, Subject, installed
 
@@ -61,7 +62,7 @@ def test_goals_are_judged_against_the_peer_they_name() -> None:
     ]
     outcomes = judge(results, goals)
     assert [o.reached for o in outcomes] == [0.9, 1.5, 1.5, 9.0, None]
-    assert [o.held for o in outcomes] == [True, False, False, False, False]
+    assert [o.holds(o.reached) for o in outcomes] == [True, False, False, False, False]
 
 
 def test_results_survive_a_file() -> None:
@@ -133,7 +134,7 @@ def test_subjects_take_turns() -> None:
 
 
 def test_another_release_is_beside_ours_and_no_peer(tmp_path: Path) -> None:
-    """It has its row or column, nothing is judged by it, and it runs what is run as a program."""
+    """It has its row or column, no peer is judged by it, and it runs what is run as a program."""
     former = installed(BEFORE, Path(sys.executable))
     assert former.program == sys.executable
     assert installed(BEFORE, tmp_path / "none").program is None
@@ -150,7 +151,11 @@ def test_another_release_is_beside_ours_and_no_peer(tmp_path: Path) -> None:
         results.add("idle-workers", subject, {"mb_per_worker": value})
     goal = Goal("requests-64", "cpu_us", 1.0, "best", "")
     assert [outcome.reached for outcome in judge(results, [goal])] == [pytest.approx(0.9)]
-    report = write_report(results, MEASURES, OWN_MEASURES, [])
+    results.add("requests-64", COMPILED, {"cpu_us": 10.5})
+    (outcome,) = judge(results, [goal])
+    assert [outcome.reached, outcome.compiled] == pytest.approx([0.9, 1.05])
+    report = write_report(results, MEASURES, OWN_MEASURES, [outcome])
+    assert re.search(r"\| +0\.90 \| yes +\| +1\.05 \| \*\*no\*\* +\|", report)
     assert f"| {BEFORE}" in report
     assert "| before |" in report
     assert "3.90 |" in report

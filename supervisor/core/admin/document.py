@@ -26,6 +26,7 @@ def document(view: GatewayView) -> dict[str, Any]:
     overall = view.sums.overall
     return {
         "version": view.version,
+        "compiled": view.compiled,
         "pid": view.pid,
         "started_at": instant(view.started_at),
         "uptime_s": round(view.uptime_s, 3),

@@ -144,6 +144,8 @@ class GatewayView:
     """
 
     version: str
+    compiled: bool
+    """Whether the relay is native code (docs/adr/0039)."""
     pid: int
     started_at: float
     uptime_s: float

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.distribution import compiled
 from deploy.distribution.trees import ROOT
 from supervisor import __version__
 from tests.gateway import environment
@@ -83,6 +85,24 @@ def test_the_source_distribution_is_complete(built: tuple[Path, Path]) -> None:
         tracked = subprocess.run(argv, capture_output=True, text=True).stdout
         assert set(tracked.splitlines()) <= names
     assert not any(name.startswith((".venv", "dist/")) for name in names)
+
+
+@pytest.mark.slow(15)
+@pytest.mark.skipif(not compiled.is_possible(), reason="there is no C compiler")
+def test_a_wheel_with_the_compiled_relay(tmp_path: Path) -> None:
+    """Asked for by a variable: for this Python and machine, with the sources beside."""
+    argv = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
+    env = environment({"HATCH_BUILD_HOOK_ENABLE_CUSTOM": "true"})
+    done = subprocess.run([*argv, str(ROOT)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = tmp_path.glob("*.whl")
+    assert not path.name.endswith("-none-any.whl")
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    with zipfile.ZipFile(path) as wheel:
+        names = set(wheel.namelist())
+    native = {f"{module}{suffix}" for module in compiled.MODULES}
+    assert {name for name in names if name.endswith(".so")} == native
+    assert {f"{module}.py" for module in compiled.MODULES} <= names
 
 
 @pytest.mark.slow

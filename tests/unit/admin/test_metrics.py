@@ -128,6 +128,7 @@ def view(endpoints: int = 2) -> GatewayView:
     more = tuple(EndpointView(endpoint=f"e{i}.test:1") for i in range(endpoints - 2))
     return GatewayView(
         version="1.0.0",
+        compiled=False,
         pid=os.getpid(),
         started_at=0.0,
         uptime_s=1.0,

@@ -52,6 +52,7 @@ def view() -> GatewayView:
     totals.report(0, 1, report)
     return GatewayView(
         version="1.0.0",
+        compiled=False,
         pid=4711,
         started_at=1767225600.0,
         uptime_s=12.5,
@@ -121,9 +122,9 @@ def test_member_sync_is_shown() -> None:
 def test_the_document_has_the_contracts_keys_and_values() -> None:
     """Every key of the contract is there, with its meaning, and ours come after them."""
     written = json.loads(json.dumps(document(view())))
-    assert list(written)[:11] == [
-        "version", "pid", "started_at", "uptime_s", "state", "listen", "snapshot_version",
-        "discovery", "reload", "endpoints", "workers",
+    assert list(written)[:12] == [
+        "version", "compiled", "pid", "started_at", "uptime_s", "state", "listen",
+        "snapshot_version", "discovery", "reload", "endpoints", "workers",
     ]  # fmt: skip
     assert written["started_at"] == "2026-01-01T00:00:00.000Z"
     assert written["state"] == "ready"

@@ -1,0 +1,107 @@
+"""The relay as native code: its modules, as they stand in ``gateway``, compiled with Cython.
+
+The Python sources stay the only ones. What is beside this file declares types for them, one
+``.pxd`` for each module, and ``calls.pxd`` makes their system calls without ``os`` in between
+(Cython calls this augmenting: https://cython.readthedocs.io, "Pure Python mode").
+:mod:`deploy.distribution.compiled.hook` puts the native modules into a wheel.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sysconfig
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+
+MODULES = ("gateway/poller", "gateway/sessions/leg", "gateway/sessions/pipes")
+"""What every byte passes; each has a ``.pxd`` of its last name here."""
+
+OPTIONS = ("-O2", "-fno-semantic-interposition")
+DIRECTIVES = {"language_level": "3", "annotation_typing": False, "nonecheck": True}
+"""Annotations are for people and mypy; the ``.pxd`` files say what is an integer of C.
+
+A leg without a peer is an AttributeError, as in Python, and not a crash of the worker.
+"""
+
+CALLS = re.compile(r"^from gateway\.calls cimport (.+)$", re.MULTILINE)
+
+
+class CannotCompileError(Exception):
+    """The text says what is missing, or what the compiler said."""
+
+
+def is_possible() -> bool:
+    """Whether there is a C compiler, the one that the interpreter was built for or another."""
+    words = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    return shutil.which(words.split()[0]) is not None
+
+
+def compile_into(folder: Path) -> list[Path]:
+    """Compile the modules; the paths of the native ones below ``folder``.
+
+    Needs Cython, setuptools and a C compiler; CannotCompileError says what is not there.
+    """
+    try:
+        from Cython.Build import cythonize
+        from Cython.Compiler.Errors import CompileError
+        from setuptools import Distribution, Extension
+        from setuptools.errors import BaseError
+    except ImportError as error:
+        raise CannotCompileError(f"{error.name} is needed to compile the relay") from None
+    if not is_possible():
+        raise CannotCompileError("a C compiler is needed to compile the relay, such as cc")
+    with tempfile.TemporaryDirectory(prefix="etcd-gateway-compiled-") as name:
+        work = Path(name)
+        _copy_sources(work)
+        before = Path.cwd()
+        os.chdir(work)  # so that the result does not depend on where it was made
+        try:
+            extensions = [
+                Extension(
+                    module.replace("/", "."),
+                    [f"{module}.py"],
+                    extra_compile_args=[*OPTIONS],
+                    extra_link_args=["-s"],
+                )
+                for module in MODULES
+            ]
+            built = cythonize(  # type: ignore[no-untyped-call,unused-ignore]
+                extensions, quiet=True, compiler_directives=DIRECTIVES
+            )
+            command = Distribution({"ext_modules": built}).get_command_obj("build_ext")
+            command.build_lib, command.build_temp = str(folder), "build"
+            command.ensure_finalized()
+            command.run()
+        except (CompileError, BaseError) as error:
+            raise CannotCompileError(f"the relay could not be compiled: {error}") from error
+        finally:
+            os.chdir(before)
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    return [folder / f"{module}{suffix}" for module in MODULES]
+
+
+def _copy_sources(work: Path) -> None:
+    shutil.copytree(
+        ROOT / "gateway", work / "gateway", ignore=shutil.ignore_patterns("__pycache__", "*.so")
+    )
+    shutil.copy(HERE / "calls.pxd", work / "gateway")
+    for module in MODULES:
+        types = (HERE / f"{Path(module).name}.pxd").read_text()
+        (work / f"{module}.pxd").write_text(types)
+        source = work / f"{module}.py"
+        source.write_text(_without_calls(source.read_text(), types, module))
+
+
+def _without_calls(source: str, types: str, module: str) -> str:
+    """The source without the line that imports from ``os`` what its types import."""
+    for names in CALLS.findall(types):
+        line = f"from os import {names}\n"
+        if line not in source:
+            raise CannotCompileError(f'{module}.py has no line "{line.strip()}"')
+        source = source.replace(line, "", 1)
+    return source

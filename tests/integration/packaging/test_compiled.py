@@ -1,0 +1,52 @@
+"""The relay as native code: built, used, and as good as the interpreted one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.distribution import compiled
+from deploy.distribution.compiled import CannotCompileError, compile_into
+from supervisor.gateway_view import COMPILED
+from tests import compiled as copies
+
+RELAY = [
+    f"tests/integration/gateway/test_{name}.py"
+    for name in ("relay", "resets", "session_model", "slow_peers", "hot_path", "instructions")
+]
+
+needs_compiler = pytest.mark.skipif(not compiled.is_possible(), reason="there is no C compiler")
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compiled") / "tree"
+    copies.copy(folder)
+    return folder
+
+
+@needs_compiler
+@pytest.mark.slow(30)
+def test_the_relays_tests_pass(copy: Path) -> None:
+    """Sessions whatever both sides do, resets, slow readers, and what an event costs."""
+    assert copies.is_compiled(copy)
+    argv = ["-m", "pytest", "-q", "-m", "not own_cpu", "-p", "no:cacheprovider"]
+    argv += ["--deselect", copies.REPLACES_A_METHOD, *RELAY, "tests/unit/gateway/test_poller.py"]
+    assert copies.run(argv, copy) == 0
+
+
+@needs_compiler
+@pytest.mark.slow(5)
+def test_a_gateway_says_that_it_is_compiled(copy: Path) -> None:
+    """``compiled`` of the status document."""
+    program = "from supervisor.gateway_view import COMPILED; raise SystemExit(not COMPILED)"
+    assert copies.run(["-c", program], copy) == 0
+    assert not COMPILED
+
+
+def test_without_a_compiler_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "/nowhere/cc")
+    with pytest.raises(CannotCompileError, match="a C compiler is needed"):
+        compile_into(tmp_path)
+    assert not any(tmp_path.iterdir())
