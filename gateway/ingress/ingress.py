@@ -36,6 +36,11 @@ from gateway.unix import UNIX_PEER, is_unix_socket
 LOOK_AGAIN_S = 0.005
 """How often a worker that is empty at a stop looks whether the others have heard of it."""
 
+ON_THE_WAY_NS = STALE_NS
+"""For how long it looks. Nobody begins to hand a client to us once the scoreboard says that we
+leave, and who had begun is done by then, or hangs. Those that accept later belong to a master that
+was started beside us, after a crash of ours."""
+
 
 class Ingress:
     """Owns ``listeners`` and the clients held back; borrows the rest.
@@ -119,6 +124,7 @@ class Ingress:
         self._left = False
         self._all_leave = False
         """Nobody else will take who is in flight to us when this process has ended."""
+        self._leaving_since_ns = 0
         self._look_again = Timer(loop, self.end_if_empty)
         self._ended = 0
         scoreboard.enter(row, os.getpid())
@@ -160,6 +166,7 @@ class Ingress:
         self._leaving = True
         self._all_leave |= accept_rest
         self._update_taking()
+        self._leaving_since_ns = time.monotonic_ns()
         self.listeners.close(accept_rest=accept_rest, shut=shut)
         self._empty_inbox()
         if not self._all_leave:
@@ -177,8 +184,12 @@ class Ingress:
         """
         if not self._left or not self.empty or self._inbox.serving:
             return
-        since_ns = time.monotonic_ns() - STALE_NS
-        if self._all_leave and self._scoreboard.any_accepting(since_ns, beside=self._row):
+        now_ns = time.monotonic_ns()
+        if (
+            self._all_leave
+            and now_ns - self._leaving_since_ns < ON_THE_WAY_NS
+            and self._scoreboard.any_accepting(now_ns - STALE_NS, beside=self._row)
+        ):
             self._look_again.start(LOOK_AGAIN_S)
             return
         self._empty_inbox()

@@ -15,6 +15,7 @@ from gateway.core.address import HostPort
 from gateway.core.descriptor_budget import RESERVE
 from gateway.core.messages import Settings
 from gateway.descriptors import receive, send
+from gateway.ingress import ingress
 from gateway.ingress.ingress import Ingress
 from gateway.ingress.listener import open_listener
 from gateway.scoreboard import Scoreboard
@@ -437,11 +438,12 @@ def test_who_waits_at_a_stop_is_not_handed_over() -> None:
             plane.ask(lambda: entry.scoreboard.set_accepting(other, False))
 
 
-def test_who_is_handed_over_while_a_stop_begins_is_served() -> None:
+def test_who_is_handed_over_while_a_stop_begins_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another worker has not heard of the stop: who has no session waits until that leaves too.
 
     And no longer: one whose loop does not run hands nobody over.
     """
+    monkeypatch.setattr(ingress, "ON_THE_WAY_NS", 10**12)
     with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
         other = plane.ask(lambda: entry.scoreboard.open_row(1, 1))
         plane.ask(lambda: entry.scoreboard.set_accepting(other, True))
@@ -464,6 +466,19 @@ def test_who_is_handed_over_while_a_stop_begins_is_served() -> None:
                 plane.ask(lambda: entry.scoreboard.beat(other, 1))
         wait_until(lambda: entry.emptied == 1)
         assert "drained" not in plane.counters.ended
+
+
+def test_a_worker_whose_master_is_gone_does_not_wait_for_those_of_the_next_one() -> None:
+    """They are on the same scoreboard, accept for good and hand nobody to it."""
+    with Plane() as plane, watcher(plane) as entry:
+        other = plane.ask(lambda: entry.scoreboard.open_row(0, 2))
+        plane.ask(lambda: entry.scoreboard.set_accepting(other, True))
+        plane.ask(lambda: entry.scoreboard.beat(other, time.monotonic_ns() + 10**12))
+        plane.ask(lambda: entry.ingress.apply(plane.settings))
+        plane.ask(entry.ingress.start)
+        plane.ask(lambda: entry.ingress.leave(accept_rest=True, shut=False))
+        plane.ask(entry.ingress.end_if_empty)
+        wait_until(lambda: entry.emptied == 1)
 
 
 def test_who_waits_for_the_rate_comes_when_a_reload_turns_it_off() -> None:
