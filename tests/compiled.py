@@ -23,10 +23,7 @@ PARTS = ("deploy", "docs", "gateway", "supervisor", "tests", "Makefile", "pyproj
 
 TESTS = ("tests/unit/gateway", "tests/integration/gateway")
 
-REPLACES_A_METHOD = (
-    "tests/integration/gateway/test_relay.py::test_a_crash_at_the_start_costs_one_session[watch]"
-)
-"""The poller's methods cannot be replaced where it is native code."""
+MARKERS = "not own_cpu and not interpreted"
 
 
 def copy(folder: Path) -> None:
@@ -72,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not is_compiled(FOLDER):
         print("the copy does not run the native modules")
         return 1
-    parts = [f"--jobs={options.jobs}", "-m", "not own_cpu", *options.tests]
+    parts = [f"--jobs={options.jobs}", "-m", MARKERS, *options.tests]
     return run(["-m", "tests.side_by_side", *parts], FOLDER)
 
 

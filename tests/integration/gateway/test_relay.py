@@ -410,7 +410,7 @@ def speak(plane: Plane, first_words: bytes) -> bytes:
         return client.recv(1)
 
 
-@pytest.mark.parametrize("broken", ["pick", "watch"])
+@pytest.mark.parametrize("broken", ["pick", pytest.param("watch", marks=pytest.mark.interpreted)])
 def test_a_crash_at_the_start_costs_one_session(broken: str) -> None:
     """Whatever goes wrong before the bytes flow: the client gets a reset, nothing is left over."""
     with Backend() as backend, Plane(backend.endpoint) as plane:

@@ -31,9 +31,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_relays_tests_pass(copy: Path) -> None:
     """Sessions whatever both sides do, resets, slow readers, and what an event costs."""
     assert copies.is_compiled(copy)
-    argv = ["-m", "pytest", "-q", "-m", "not own_cpu", "-p", "no:cacheprovider"]
-    argv += ["--deselect", copies.REPLACES_A_METHOD, *RELAY, "tests/unit/gateway/test_poller.py"]
-    assert copies.run(argv, copy) == 0
+    argv = ["-m", "pytest", "-q", "-m", copies.MARKERS, "-p", "no:cacheprovider"]
+    assert copies.run([*argv, *RELAY, "tests/unit/gateway/test_poller.py"], copy) == 0
 
 
 @needs_compiler
