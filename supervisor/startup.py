@@ -210,7 +210,7 @@ class Startup:
         if parts.resized_by:
             parts.log.info("number of workers changed", workers=slots)
         parts.left.inherited.identify()
-        parts.port_monitor = PortMonitor(parts.listen, parts.log)
+        parts.port_monitor = PortMonitor(parts.listen, parts.log, parts.shared.renewed())
         kept = self._find_kept()
         parts.keeps_workers = bool(kept) and kept == parts.left.inherited.serving()
         # A start that fails before the commit is made again with all that was inherited.

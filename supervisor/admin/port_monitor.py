@@ -18,9 +18,12 @@ EVERY_TICKS_FROM_PROC = 60
 
 
 class PortMonitor:
-    """Looks for foreign listeners every few ticks of the master."""
+    """Looks for foreign listeners every few ticks of the master.
 
-    def __init__(self, listen: Iterable[Address], log: Log) -> None:
+    ``lost``: UNIX listen addresses whose file a former master had lost.
+    """
+
+    def __init__(self, listen: Iterable[Address], log: Log, lost: Iterable[str] = ()) -> None:
         by_tcp = tcp_only(listen)
         self._ports = sorted({address.port for address in by_tcp})
         self._foreign = ForeignListeners(by_tcp)
@@ -28,7 +31,7 @@ class PortMonitor:
         self._read = sock_diag.listeners
         self._every = EVERY_TICKS
         self._ticks = 0
-        self._lost: frozenset[str] = frozenset()
+        self._lost = frozenset(lost)
 
     @property
     def foreign_listeners(self) -> tuple[Mapping[str, Any], ...]:

@@ -145,6 +145,12 @@ class SharedListeners:
             if each.file != NO_FILE and not is_there(each.address.path, each.file)
         ]
 
+    def renewed(self) -> list[str]:
+        """The addresses whose file a former master had lost, until :meth:`drop_former`."""
+        lost = {os.fsdecode(sock.getsockname()) for _, sock, _ in self._former}
+        texts = [str(each.address) for each in self._listeners]
+        return [text for text in texts if socket_name(text) in lost]
+
     def remove_files(self) -> None:
         """Nobody finds the sockets any more; files of other processes in their place stay."""
         for each in self._listeners:

@@ -93,7 +93,7 @@ def test_another_path_after_a_restart(tmp_path: Path, start: Start) -> None:
 def test_a_file_that_was_removed_meanwhile(
     tmp_path: Path, start: Start, number: signal.Signals
 ) -> None:
-    """The log says so while the gateway runs; the next start makes the socket anew.
+    """The log says so while the gateway runs; the next start makes the socket anew, and says so.
 
     After a crash, too, clients are accepted there: workers that do not have it are replaced.
     """
@@ -107,6 +107,9 @@ def test_a_file_that_was_removed_meanwhile(
     manager.start()
     with connect(path) as session:
         talk(session)
+    msg = "clients find the socket of a listen address again"
+    manager.until(lambda: lines(tmp_path, msg))
+    assert lines(tmp_path, msg)[0]["listen"] == f"unix:{path}"
 
 
 def test_a_socket_that_the_service_manager_made(tmp_path: Path, start: Start) -> None:
