@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 
+from gateway.core.outcome import EXHAUSTED
 from gateway.process_title import set_title
 from supervisor.admin.lifecycle import PATIENCE_S
 from supervisor.admin.port_monitor import PortMonitor
@@ -38,6 +39,8 @@ A start that waits for something has to end when it is asked to."""
 
 UPGRADE_RETRY_S = 60.0
 """Until a start that failed beside the workers of a former master is gone on with."""
+
+EXPECTED_ADDRESS = "expected in --listen-addr an address at which the gateway can listen"
 
 
 class StartError(Exception):
@@ -196,7 +199,9 @@ class Startup:
                 parts.left.inherited.fit_listeners(parts.listen, held=parts.left.state.listen)
             except OSError as error:
                 if not parts.left.took_over:
-                    raise
+                    if error.errno in EXHAUSTED:
+                        raise
+                    raise StartError(f"{error.strerror or error}; {EXPECTED_ADDRESS}") from error
                 parts.log.error(OLD_WORKERS_GO_ON, error=str(error))
                 inherited = []
                 await asyncio.sleep(RETRY_S)

@@ -153,7 +153,7 @@ def _bind_tcp(address: str) -> socket.socket:
             why = error.strerror or f"{host!r} is no IP address, localhost or empty"
             if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 break
-    raise AdminError(f"cannot serve the admin address {address}: {why}")
+    raise _refusal(address, why)
 
 
 def _listen(literal: str, port: int, *, both: bool) -> socket.socket:
@@ -179,4 +179,9 @@ def _bind_unix(path: str) -> tuple[socket.socket, FileId]:
     except OSError as error:
         starting = isinstance(error, BlockingIOError)
         why = "another process is just about to" if starting else why_failed(address, error)
-        raise AdminError(f"cannot serve the admin address {address}: {why}") from None
+        raise _refusal(str(address), why) from None
+
+
+def _refusal(address: str, why: str) -> AdminError:
+    expected = "expected in --admin-addr an address at which the gateway can listen"
+    return AdminError(f"cannot serve the admin address {address}: {why}; {expected}")

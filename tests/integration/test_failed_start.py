@@ -56,7 +56,9 @@ def test_an_admin_address_that_another_program_has() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         with Gateway(f"--admin-addr={address}", endpoints=["127.0.0.1:1"]) as it:
-            assert f"cannot serve the admin address {address}" in last_line(it, 1)
+            why = last_line(it, 1)
+    assert f"cannot serve the admin address {address}: Address already in use" in why
+    assert "; expected in --admin-addr an address at which the gateway can listen" in why
 
 
 def test_no_endpoint() -> None:

@@ -70,7 +70,10 @@ def test_a_second_gateway_and_a_stale_file(path: str, backend: Backend) -> None:
     with running(listen=f"unix:{path}", endpoints=[backend.address]) as first:
         second = run_command("start", f"--listen-addr=unix:{path}", "--log-format=json")
         assert second.returncode == 1
-        assert f"cannot listen on unix:{path}: Address already in use" in second.stderr
+        assert second.stderr.splitlines()[-1].endswith(
+            f"cannot listen on unix:{path}: Address already in use; "
+            'expected in --listen-addr an address at which the gateway can listen"}'
+        )
         with connect(path) as client:
             talk(client)
         checked = run_command(
