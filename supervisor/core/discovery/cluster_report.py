@@ -135,7 +135,7 @@ def make_report(answers: Iterable[MemberAnswer], now: float) -> ClusterReport:
     rows = []
     for number, answered in by_id.items():
         member = listed.get(number)
-        own = answered or [each for each in lost if member and _names(member, each.endpoint)]
+        own = answered or _lost_at(listed[number], lost)
         lost = [each for each in lost if each not in own]
         rows.append(_row(number, member, own, alarms, leaders))
     rows.sort(key=lambda row: (row.role == "unstarted", row.name))
@@ -206,6 +206,18 @@ def _errors(answer: MemberAnswer) -> list[str]:
 def _names(member: ClusterMember, endpoint: str) -> bool:
     """Whether the endpoint is one of the member's client URLs."""
     return any(url.partition("://")[2].rstrip("/") == endpoint for url in member.client_urls)
+
+
+def _lost_at(member: ClusterMember, lost: list[MemberAnswer]) -> list[MemberAnswer]:
+    """The failures at a member's client URLs, and at endpoints that are the same places."""
+    places = {_place(each) for each in lost if _names(member, each.endpoint)}
+    return [each for each in lost if _names(member, each.endpoint) or _place(each) in places]
+
+
+def _place(answer: MemberAnswer) -> tuple[str, str]:
+    """Where it was asked; an answer without an address is at a place of its own."""
+    port = answer.endpoint.rpartition(":")[2]
+    return (answer.address, port) if answer.address else (answer.endpoint, "")
 
 
 def _disagreements(

@@ -153,6 +153,23 @@ def test_alarms_belong_to_members() -> None:
     assert report.problems[:2] == ("m1: alarm CORRUPT", "m1: alarm NOSPACE")
 
 
+def test_a_member_that_is_down_is_one_row() -> None:
+    """Its client URL leads to the endpoint of another name, which was asked in vain as well."""
+    down = [
+        answer(2, status=None, listed=None, error="connection refused", endpoint=endpoint)
+        for endpoint in ("infra1.test:2379", "10.0.0.1:2379")
+    ]
+    nowhere = answer(3, status=None, listed=None, error="no address", address="")
+    report = make_report([answer(1), *down, nowhere], NOW)
+    assert [(row.name, row.endpoints) for row in report.rows[:3]] == [
+        ("m0", ("10.0.0.0:2379",)),
+        ("m1", ("infra1.test:2379", "10.0.0.1:2379")),
+        ("m2", ("10.0.0.2:2379",)),
+    ]
+    assert report.problems[:2] == ("m1: connection refused", "m2: no address")
+    assert len(report.rows) == 4
+
+
 def test_an_alarm_outlives_its_member() -> None:
     """The cluster refuses writes until it is disarmed, whoever raised it."""
     alarmed = MemberStatus(member_id=1, cluster_id=0xC, alarms=((0xAB, "NOSPACE"),))
