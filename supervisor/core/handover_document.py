@@ -231,6 +231,7 @@ def _list_facts(adopted: AdoptedList) -> dict[str, Any]:
             {"member": each.member, "url": str(each.address), "tls": each.tls}
             for each in adopted.targets
         ],
+        "addresses": {host: list(each) for host, each in adopted.addresses.items()},
     }
 
 
@@ -248,7 +249,13 @@ def _member_list(document: object) -> AdoptedList | None:
         targets=targets,
         from_elsewhere=_get(facts, "from_elsewhere", False),
         confirmed=_get(facts, "confirmed", True),
+        addresses=_hosts(_get(facts, "addresses", {})),
     )
+
+
+def _hosts(document: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    texts = {host: _texts(each) for host, each in document.items() if isinstance(each, list)}
+    return {host: each for host, each in texts.items() if each and all(map(literal_ip, each))}
 
 
 def _member_target(document: object) -> MemberTarget | None:

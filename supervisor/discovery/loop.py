@@ -129,7 +129,8 @@ class DiscoveryLoop:
     @property
     def adopted(self) -> AdoptedList | None:
         """The member list of the cluster that endpoints follow, None if they follow none."""
-        return self._member_sync.adopted
+        adopted, targets = self._member_sync.adopted, self._targets
+        return targets.tell(adopted) if adopted and targets else adopted
 
     @property
     def searched(self) -> dict[str, str]:
@@ -186,7 +187,9 @@ class DiscoveryLoop:
         self._started = asyncio.get_running_loop().create_future()
         self._listen = listen
         self._targets = self._make_targets(self._config)
-        self._targets.remember(self._former, same_check=self._passed_our_check)
+        self._targets.remember(
+            self._former, self._member_sync.adopted, same_check=self._passed_our_check
+        )
         self._task = asyncio.create_task(self._run(), name="discovery loop")
         try:
             await self._started

@@ -97,14 +97,21 @@ class Targets:
         self._in_use: tuple[Question, ...] = ()
         """What the last resolution needed; nothing else is asked again when its time comes."""
 
-    def remember(self, found: Sequence[Discovered], *, same_check: bool) -> None:
+    def remember(
+        self, found: Sequence[Discovered], adopted: AdoptedList | None, *, same_check: bool
+    ) -> None:
         """Begin with what a former master had in use: it stays until DNS and TLS say otherwise.
 
         ``same_check``: it has passed the TLS check that this configuration asks for.
         """
-        self._answers.remember(found, asyncio.get_running_loop().time())
+        hosts = adopted.addresses if adopted else {}
+        self._answers.remember(found, asyncio.get_running_loop().time(), hosts=hosts)
         if same_check:
             self._tls.remember(found)
+
+    def tell(self, adopted: AdoptedList) -> AdoptedList:
+        """The list as the next master is to have it."""
+        return joining.with_addresses(adopted, self._answers.lookup)
 
     def learn_from(self, tried: Targets) -> bool:
         """Take over what the TLS check of a configuration that was not taken found, if it is the

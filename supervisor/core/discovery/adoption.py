@@ -24,12 +24,14 @@ class AdoptedList:
     ``from_elsewhere``: it came from an address that is no loopback address.
     ``confirmed``: the last answer agreed with it. While it is not confirmed and none of its members
     is active, the operators' own targets are used beside it.
+    ``addresses``: what DNS said of the names on it, by host; for the next master alone.
     """
 
     cluster_id: int
     targets: tuple[MemberTarget, ...]
     from_elsewhere: bool = False
     confirmed: bool = True
+    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import assert_never
 
 from gateway.core.records import dataclass
@@ -97,26 +97,37 @@ class Answers:
         twin._entries = dict(self._entries)
         return twin
 
-    def remember(self, found: Iterable[Discovered], now: float) -> None:
+    def remember(
+        self,
+        found: Iterable[Discovered],
+        now: float,
+        *,
+        hosts: Mapping[str, Iterable[str]] | None = None,
+    ) -> None:
         """Begin with what a former master had in use; all of it is asked for at once.
 
         Without this, DNS that fails just after an upgrade would take endpoints away.
+        ``hosts``: addresses of further names.
         """
         records: dict[str, list[SrvRecord]] = {}
         addresses: dict[str, dict[str, None]] = {}
+        for host, known in (hosts or {}).items():
+            self._hold(host, Answer(0.0, addresses=tuple(known)), now)
         for each in found:
             # Another port of the host may have been left without some of them.
             of_host = addresses.setdefault(each.host, {})
             of_host |= dict.fromkeys(each.addresses)
-            answer = Answer(0.0, addresses=tuple(of_host))
-            for kind in (QuestionKind.HOST, QuestionKind.SEARCH):
-                self._entries[Question(kind, each.host)] = Entry(answer, now)
+            self._hold(each.host, Answer(0.0, addresses=tuple(of_host)), now)
             record = SrvRecord(each.priority, each.weight, each.port, each.host)
             for owner in each.owners:
                 records.setdefault(owner, []).append(record)
         for owner, named in records.items():
             answer = Answer(0.0, records=tuple(named))
             self._entries[Question(QuestionKind.SRV, owner)] = Entry(answer, now)
+
+    def _hold(self, host: str, answer: Answer, now: float) -> None:
+        for kind in (QuestionKind.HOST, QuestionKind.SEARCH):
+            self._entries[Question(kind, host)] = Entry(answer, now)
 
     def lookup(self, question: Question) -> Outcome | None:
         """The last good answer, else the newest outcome; None if the question was never asked."""

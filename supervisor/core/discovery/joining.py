@@ -14,7 +14,7 @@ from gateway.core.records import dataclass
 from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered, Findings, Problem, find_addresses
 from supervisor.core.discovery.member_list import is_loopback
-from supervisor.core.discovery.questions import Lookup, Question
+from supervisor.core.discovery.questions import Answer, Lookup, Question
 from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.targets import host_question
 
@@ -24,6 +24,13 @@ def member_questions(adopted: AdoptedList | None) -> tuple[Question, ...]:
     addresses = [each.address for each in adopted.targets] if adopted else []
     names = (each for each in addresses if literal_ip(each.host) is None)
     return tuple(dict.fromkeys(map(host_question, names)))
+
+
+def with_addresses(adopted: AdoptedList, lookup: Lookup) -> AdoptedList:
+    """The list with what DNS last said of its names: whose URL a seed stands for depends on it."""
+    outcomes = {each.name: lookup(each) for each in member_questions(adopted)}
+    answers = {host: each for host, each in outcomes.items() if isinstance(each, Answer)}
+    return replace(adopted, addresses={host: each.addresses for host, each in answers.items()})
 
 
 def join(seeds: Findings, adopted: AdoptedList | None, lookup: Lookup, *, srv: bool) -> Findings:

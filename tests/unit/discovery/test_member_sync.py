@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import re
 import socket
 import threading
@@ -554,6 +555,38 @@ def test_the_next_image_goes_on_with_the_list(cluster: list[Member], files: File
             await until(lambda: after.error)
             assert after.it.view.by_source["members"]["success"] >= 1
             assert isinstance(after.it.adopted, AdoptedList)
+        finally:
+            await after.it.close()
+
+    asyncio.run(scene())
+
+
+def test_the_next_image_knows_the_seed_of_a_client_url_that_dns_fails_for(
+    cluster: list[Member], files: Files
+) -> None:
+    """The seed has an address, the client URL a name that has it, too: it goes on being used."""
+    Path(files.hosts).write_text("127.0.0.1 infra1.test\n")
+    port = cluster[1].name.rpartition(":")[2]
+    for member in cluster:
+        member.urls["m1"] = [f"http://infra1.test:{port}"]
+    config = replace(
+        static(*names(cluster, 0, 1)), nameserver=(HostPort("127.0.0.1", free_port()),)
+    )
+
+    async def scene() -> None:
+        async with following(config, files) as before:
+            await until(lambda: before.names == names(cluster, 0, 1, 2))
+            view, adopted, found = before.it.view, before.it.adopted, before.found
+        os.truncate(files.hosts, 0)
+        after = Synced(config, files)
+        after.it.remember(view, adopted, found)
+        await after.it.start(config.listen_addr)
+        try:
+            assert not after.log.said("endpoints changed")
+            assert after.names == names(cluster, 0, 1, 2)
+            assert "infra1.test" in (after.it.view.last_error or "")
+            assert after.it.adopted
+            assert after.it.adopted.addresses == {"infra1.test": ("127.0.0.1",)}
         finally:
             await after.it.close()
 

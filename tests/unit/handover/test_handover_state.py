@@ -85,6 +85,7 @@ def test_everything_comes_back() -> None:
         ),
         from_elsewhere=True,
         confirmed=False,
+        addresses={"infra1.example.com": ("10.0.0.2", "fd00::2")},
     )
     state.member_list_of = "10.0.0.1:2379 False"
     state.tls_check = "example.com system off"
@@ -105,6 +106,8 @@ def test_everything_comes_back() -> None:
     assert through_json(encode(again)) == through_json(encode(state))
     assert again.image is not None
     assert again.member_list == state.member_list
+    assert again.member_list is not None
+    assert again.member_list.addresses == state.member_list.addresses
     assert again.member_list_of == state.member_list_of
     assert again.tls_check == state.tls_check
     assert again.discovery is not None
@@ -142,6 +145,12 @@ def test_a_member_list_that_makes_no_sense_is_none() -> None:
     for each in lists:
         facts["member_list"] = each
         assert decode(document).member_list is None
+    odd = {"a": ["10.0.0.1"], "b": ["no address"], "c": 5, "d": []}
+    target = {"member": "m", "url": "a:1"}
+    facts["member_list"] = {"cluster_id": "a", "targets": [target], "addresses": odd}
+    listed = decode(document).member_list
+    assert listed is not None
+    assert listed.addresses == {"a": ("10.0.0.1",)}
     discovery = decode(document).discovery
     assert discovery is not None
     assert (discovery.results, discovery.by_source) == ({}, {"flag": {"success": 1}})
