@@ -187,7 +187,8 @@ class Targets:
     @property
     def may_refresh(self) -> bool:
         """Whether there is something to ask DNS again and again for."""
-        asks = self._owners or targets.static_questions(self.config)
+        listed = joining.member_questions(self._adopted)
+        asks = self._owners or targets.static_questions(self.config) or listed
         return bool(asks) and self.config.discovery_refresh != "off"
 
     def explain(

@@ -22,6 +22,7 @@ from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.system_names import Files
 from supervisor.discovery.loop import DiscoveryLoop
+from tests.dns import NameServer
 from tests.logbook import Logbook
 from tests.servers import Server
 from tests.support import free_port
@@ -517,6 +518,30 @@ def test_names_of_the_list_are_looked_up(cluster: list[Member], files: Files) ->
             await until(lambda: f.names == sorted([cluster[0].name, f"infra1.test:{port}"]), 30)
 
     asyncio.run(scene())
+
+
+def test_while_nothing_is_active_the_names_of_the_list_are_asked_again_and_again(
+    cluster: list[Member], files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members that moved under their names are found long before the TTL, whatever the seeds."""
+    monkeypatch.setattr("supervisor.core.discovery.schedule.URGENT_S", 0.1)
+    port = cluster[1].name.rpartition(":")[2]
+    for member in cluster:
+        member.urls = {"m0": [cluster[0].url], "m1": [f"http://infra1.test:{port}"]}
+
+    async def scene(ns: NameServer) -> None:
+        config = replace(static(cluster[0].name), nameserver=(ns.address,))
+        async with following(config, files) as f:
+            await until(lambda: f.names == sorted([cluster[0].name, f"infra1.test:{port}"]))
+            asked = ns.asked("infra1.test", "A")
+            f.active = set()
+            f.it.set_any_active(False)
+            await until(lambda: ns.asked("infra1.test", "A") >= asked + 3)
+
+    with NameServer() as ns:
+        ns.negative_ttl = 3600
+        ns.set("infra1.test", "A", "127.0.0.1", ttl=3600)
+        asyncio.run(scene(ns))
 
 
 def test_other_targets_forget_the_list(cluster: list[Member], files: Files) -> None:
