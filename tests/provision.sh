@@ -19,7 +19,8 @@ if [ "$set_name" = dist ]; then
 fi
 if [ "$set_name" = bench ]; then
   packages=([etcd]=etcd-server [haproxy]=haproxy [nginx]=nginx [wrk]=wrk [iperf3]=iperf3
-    [curl]=curl [h2load]=nghttp2-client [cc]=build-essential)
+    [curl]=curl [h2load]=nghttp2-client [cc]=build-essential
+    [/usr/bin/python3-config]=python3-dev)
 fi
 PATH=$PATH:/usr/sbin:/sbin
 
