@@ -1,8 +1,8 @@
 """The relay's tests against the compiled relay: ``python -m tests.compiled``.
 
 The sources are copied to ``build/compiled`` and compiled there, and the tests of the data plane run
-in the copy: all of them, or those named. Exits 1 if one failed; without a C compiler nothing is
-tested, which is said.
+in the copy: all of them, or those named. Exits 1 if one failed; where a C compiler or the
+header of Python is not there, nothing is tested, which is said.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.distribution.compiled import MODULES, compile_into, is_possible
+from deploy.distribution.compiled import MODULES, compile_into, find_missing
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "compiled"
@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1))
     parser.add_argument("tests", nargs="*", default=TESTS, help="what pytest is to run")
     options = parser.parse_args(argv)
-    if not is_possible():
-        print("there is no C compiler: the compiled relay is not tested")
+    if missing := find_missing():
+        print(f"{missing} is not there: the compiled relay is not tested")
         return 0
     copy(FOLDER)
     if not is_compiled(FOLDER):

@@ -35,10 +35,13 @@ class CannotCompileError(Exception):
     """The text says what is missing, or what the compiler said."""
 
 
-def is_possible() -> bool:
-    """Whether there is a C compiler, the one that the interpreter was built for or another."""
-    words = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
-    return shutil.which(words.split()[0]) is not None
+def find_missing() -> str:
+    """What this host lacks: a C compiler, or the header of Python; "" if both are there."""
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        return f"a C compiler ({compiler})"
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    return "" if header.exists() else f"the header of Python ({header})"
 
 
 def compile_into(folder: Path) -> list[Path]:
@@ -53,8 +56,8 @@ def compile_into(folder: Path) -> list[Path]:
         from setuptools.errors import BaseError
     except ImportError as error:
         raise CannotCompileError(f"{error.name} is needed to compile the relay") from None
-    if not is_possible():
-        raise CannotCompileError("a C compiler is needed to compile the relay, such as cc")
+    if missing := find_missing():
+        raise CannotCompileError(f"{missing} is needed to compile the relay")
     with tempfile.TemporaryDirectory(prefix="etcd-gateway-compiled-") as name:
         work = Path(name)
         _copy_sources(work)
