@@ -68,7 +68,7 @@ def config(ns: NameServer) -> Config:
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     (tmp_path / "hosts").write_text("127.0.0.1 localhost\n")
-    (tmp_path / "resolv.conf").write_text("options attempts:1\n")
+    (tmp_path / "resolv.conf").write_text("options attempts:1 timeout:30\n")
     return Files(str(tmp_path / "hosts"), str(tmp_path / "resolv.conf"), domain="")
 
 
@@ -857,7 +857,7 @@ def serve_in_two_search_domains(ns: NameServer, files: Files) -> None:
     """The name ``etcd`` is there twice, and the first of the two counts."""
     ns.set("etcd.a.test", "A", "127.0.0.1")
     ns.set("etcd.b.test", "A", "127.0.0.2")
-    write(files.resolv_conf, "search a.test b.test\noptions attempts:1\n")
+    write(files.resolv_conf, "search a.test b.test\noptions attempts:1 timeout:30\n")
 
 
 def test_a_changed_resolv_conf_brings_no_other_name_of_the_search_list(
@@ -870,7 +870,7 @@ def test_a_changed_resolv_conf_brings_no_other_name_of_the_search_list(
         async with started(static(replace(config, discovery_srv=""), "etcd:1"), files) as f:
             assert f.told.lists[-1][0].addresses == ("127.0.0.1",)
             ns.faults["etcd.a.test"] = Fault.SERVFAIL
-            write(files.resolv_conf, "search a.test b.test\noptions attempts:1 edns0\n")
+            write(files.resolv_conf, "search a.test b.test\noptions attempts:1 timeout:30 edns0\n")
             await f.it.reload(f.config)
             assert f.told.lists[-1][0].addresses == ("127.0.0.1",)
             assert "etcd.a.test: SERVFAIL" in (f.it.view.last_error or "")

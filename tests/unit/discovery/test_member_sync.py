@@ -152,7 +152,7 @@ def failures(synced: Synced) -> int:
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     (tmp_path / "hosts").write_text("127.0.0.1 localhost\n")
-    (tmp_path / "resolv.conf").write_text("options attempts:1\n")
+    (tmp_path / "resolv.conf").write_text("options attempts:1 timeout:30\n")
     return Files(str(tmp_path / "hosts"), str(tmp_path / "resolv.conf"), domain="")
 
 
