@@ -141,7 +141,7 @@ class Plane:
             row=self.row,
             counters=self.counters,
             budget=self.budget,
-            serve=lambda fd: self._serve(fd, None),
+            serve=self._serve,
             closing=self.poller.closing,
             reclaim=self.sessions.relay.pipes.close_spare,
         )

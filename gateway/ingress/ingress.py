@@ -17,7 +17,6 @@ from gateway.core.counters import PauseReason, WorkerCounters
 from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.log import Log
 from gateway.core.messages import Settings
-from gateway.core.socket_address import SocketAddress
 from gateway.ingress.accept_rate import AcceptRate
 from gateway.ingress.acceptor import Acceptor
 from gateway.ingress.freed_places import FreedPlaces
@@ -232,7 +231,7 @@ class Ingress:
             self._counters.handed_over += 1
             self._quota.served()
         elif self._quota.max_sessions:
-            self._quota.admit(fd)
+            self._quota.admit(fd, peer)
         else:
             self._sessions.serve(fd, peer)
             self._publish_sessions()
@@ -262,12 +261,12 @@ class Ingress:
                 recheck=self._acceptor.recheck,
             )
 
-    def _serve(self, fd: int) -> None:
-        peer: SocketAddress | None = None
-        if self._is_unix_client(fd):
-            peer = UNIX_PEER
-        elif self._sessions.settings.access_log:
-            peer = peer_of(fd)
+    def _serve(self, fd: int, peer: Any) -> None:
+        if peer is None:  # another worker accepted the client
+            if self._is_unix_client(fd):
+                peer = UNIX_PEER
+            elif self._sessions.settings.access_log:
+                peer = peer_of(fd)
         self._sessions.serve(fd, peer)
         self._publish_sessions()
 

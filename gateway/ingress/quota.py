@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sized
+from typing import Any
 
 from gateway.core.counters import PauseReason, WorkerCounters
 from gateway.core.descriptor_budget import PER_SESSION, DescriptorBudget
@@ -31,7 +32,8 @@ QUIET_NS = 60_000_000_000
 class Quota:
     """Admits clients; owns those that it holds back.
 
-    ``max_sessions`` is of the whole gateway, 0 for none of ours. ``serve(fd)`` starts a session.
+    ``max_sessions`` is of the whole gateway, 0 for none of ours.
+    ``serve(fd, peer)`` starts a session; ``peer`` is None if another worker accepted the client.
     ``over()``: sessions that are over and still have their place.
     ``closing``: descriptors that are not in use any more but not closed yet.
     ``in_flight()``: clients that are on their way from one worker to another.
@@ -45,7 +47,7 @@ class Quota:
         row: int,
         counters: WorkerCounters,
         budget: DescriptorBudget,
-        serve: Callable[[int], None],
+        serve: Callable[[int, Any], None],
         over: Callable[[], int] = lambda: 0,
         closing: Sized = (),
         in_flight: Callable[[], int] = lambda: 0,
@@ -62,7 +64,7 @@ class Quota:
         self._in_flight = in_flight
         self._reclaim = reclaim
         self._close_client = close_client
-        self._held_back: deque[int] = deque()
+        self._held_back: deque[tuple[int, Any]] = deque()
         self._serving = False
         self.closed = False
         """Nobody is served any more: whoever comes waits for :meth:`close`."""
@@ -84,7 +86,7 @@ class Quota:
 
     def clients_held_back(self) -> tuple[int, ...]:
         """Their descriptors, which stay ours; the oldest first."""
-        return tuple(self._held_back)
+        return tuple(fd for fd, _ in self._held_back)
 
     def room(self) -> int:
         """How many more clients may be accepted as things stand."""
@@ -143,7 +145,7 @@ class Quota:
 
     def give_up_held_back(self, hand_over: Callable[[int], bool]) -> None:
         """Let another worker have the clients held back; ``hand_over(fd)`` says whether it has."""
-        while self._held_back and hand_over(self._held_back[0]):
+        while self._held_back and hand_over(self._held_back[0][0]):
             self._budget.give_back()
             self._held_back.popleft()
 
@@ -154,13 +156,13 @@ class Quota:
         self._scoreboard.tell(self._row, now_ns)
         return True
 
-    def admit(self, fd: int) -> None:
+    def admit(self, fd: int, peer: Any = None) -> None:
         """Serve the client now, or hold it back until there is room; takes ``fd`` over."""
         if self._held_back or not self._has_place():
             self._budget.spend()
-            self._held_back.append(fd)
+            self._held_back.append((fd, peer))
         else:
-            self._serve(fd)
+            self._serve(fd, peer)
             self.served()
 
     def serve_held_back(self) -> None:
@@ -175,7 +177,7 @@ class Quota:
         try:
             while self._held_back and self._budget.free > 0 and self._has_place():
                 self._budget.give_back()
-                self._serve(self._held_back.popleft())
+                self._serve(*self._held_back.popleft())
                 self.served()
         finally:
             self._serving = False
@@ -183,7 +185,7 @@ class Quota:
     def close(self) -> None:
         while self._held_back:
             self._budget.give_back()
-            self._close_client(self._held_back.popleft())
+            self._close_client(self._held_back.popleft()[0])
 
     def _has_place(self) -> bool:
         """Whether the limit allows one more; if so it is ours, and serving it counts the same."""

@@ -78,7 +78,7 @@ class Process:
             row=row,
             counters=counters,
             budget=self.budget,
-            serve=self._serve,
+            serve=lambda number, _: self._serve(number),
             in_flight=world.clients_in_flight,
             close_client=lambda number: world.lost(world.kernel.clients[number], "held back"),
         )

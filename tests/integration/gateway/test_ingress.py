@@ -468,6 +468,21 @@ def test_who_is_handed_over_while_a_stop_begins_is_served(monkeypatch: pytest.Mo
         assert "drained" not in plane.counters.ended
 
 
+def test_who_left_before_there_was_room_is_named_all_the_same() -> None:
+    """The kernel says at the accept who it was, and not any more once the connection was reset."""
+    settings = Settings(max_sessions=1, access_log=True)
+    with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
+        plane.apply(backend.endpoint, settings=settings)
+        plane.ask(lambda: entry.ingress.apply(settings))
+        probe = entry.connect()
+        name = "{}:{}".format(*probe.getsockname())
+        reset(probe)
+        plane.ask(entry.ingress.start)
+        wait_until(lambda: plane.log.lines_of("session"))
+        assert [line["client"] for line in plane.log.lines_of("session")] == [name]
+        plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
+
+
 def test_a_worker_whose_master_is_gone_does_not_wait_for_those_of_the_next_one() -> None:
     """They are on the same scoreboard, accept for good and hand nobody to it."""
     with Plane() as plane, watcher(plane) as entry:

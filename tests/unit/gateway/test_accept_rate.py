@@ -33,7 +33,9 @@ def test_no_look_is_to_come_after_the_end() -> None:
     row = scoreboard.open_row(0, 1)
     scoreboard.enter(row, os.getpid())
     budget = DescriptorBudget(counters)
-    quota = Quota(scoreboard, row=row, counters=counters, budget=budget, serve=os.close)
+    quota = Quota(
+        scoreboard, row=row, counters=counters, budget=budget, serve=lambda fd, _: os.close(fd)
+    )
     rate = AcceptRate(loop, scoreboard, row=row, per_s=1, quota=quota, recheck=lambda: None)
     rate.count_client(accepting=True)
     assert quota.rate_reached

@@ -36,7 +36,7 @@ class Receiver:
             row=row,
             counters=counters,
             budget=DescriptorBudget(counters),
-            serve=self.clients.append,
+            serve=lambda fd, _: self.clients.append(fd),
         )
         handoff = Handoff(self.scoreboard, row=row, slot=0, inbox=self.sock, peers={})
         self.inbox = Inbox(

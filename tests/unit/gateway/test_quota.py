@@ -42,7 +42,7 @@ class Worker:
         )
         self.quota.max_sessions = most
 
-    def _serve(self, fd: int) -> None:
+    def _serve(self, fd: int, _peer: object) -> None:
         self.held.append(fd)
         self._publish()
 
