@@ -28,6 +28,9 @@ EXIT_INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it."""
 
 
+HELD_SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "TTIN", "TTOU")
+"""As in ``system.signals``: what the master answers."""
+
 HANDOVER_VARIABLE = "ETCD_GATEWAY_HANDOVER"
 """As in ``handover.state``: the handover state, until this image has taken it over."""
 
@@ -99,6 +102,8 @@ def _describe_shortage(error: BaseException) -> str:
 
 
 def _run() -> int:
+    if sys.argv[1:2] == ["start"]:
+        hold_signals()
     if (
         sys.argv[1:2] == ["start"]
         and next(iter(os.environ), CHANGED_BY_PYTHON) == CHANGED_BY_PYTHON
@@ -120,9 +125,6 @@ def _run() -> int:
         import gc
         import logging
 
-        from supervisor.system import signals
-
-        signals.hold()
         # Imports leave no garbage worth the search, which is a tenth of the start. It begins in
         # ``cli.start``.
         gc.disable()
@@ -131,6 +133,18 @@ def _run() -> int:
     from supervisor.cli import main as cli
 
     return cli.main()
+
+
+def hold_signals() -> None:
+    """Let signals wait until the master handles them: its imports take a tenth of a second.
+
+    A reload that came early would otherwise kill what it is to reload. The interpreter's own start
+    is before this, and nothing of ours can do anything about that.
+    """
+    import signal
+
+    held = [getattr(signal, f"SIG{name}") for name in HELD_SIGNALS]
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
 
 
 def _execute_with_path() -> None:

@@ -38,14 +38,6 @@ _SIGINFO = struct.Struct("=Iii")
 """The first fields of ``struct signalfd_siginfo``: signal number, errno, code (signalfd(2))."""
 
 
-def hold() -> None:
-    """Let signals wait until the master handles them: its imports take a tenth of a second.
-
-    A reload that came early would otherwise kill what it is to reload.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
-
-
 def hold_all() -> None:
     """Let every signal wait, for the next image or until :meth:`SignalWatch.resume`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -89,7 +81,7 @@ class SignalWatch:
         self.resume()
 
     def resume(self) -> None:
-        """Undo :func:`hold` and :func:`hold_all`."""
+        """Undo ``launch.hold_signals`` and :func:`hold_all`."""
         signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked + self._waiting)
 
     def close(self) -> None:
@@ -98,7 +90,7 @@ class SignalWatch:
         The loop gives the signals their default actions back when it is closed. One that comes
         after that must not turn the exit code into a death by signal, so they are blocked first.
         """
-        hold()
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
             os.close(self._fd)
