@@ -300,7 +300,8 @@ class Sessions:
             name = session.endpoint
             if self._end_of_all is not None:
                 yield session, self._end_of_all
-            elif name and name not in kept:
+                continue
+            if name and name not in kept:
                 yield session, End.REMOVED
                 continue
             if name in self._emptied:

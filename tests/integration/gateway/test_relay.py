@@ -920,6 +920,22 @@ def test_sessions_that_are_too_old_at_a_reload_are_cut_one_by_one() -> None:
         wait_until(lambda: plane.counters.ended == {"age": 3})
 
 
+def test_what_a_drain_cuts_has_been_drained() -> None:
+    """Also sessions whose cut was due for another reason: the log says how many a drain has cut."""
+    on = Settings(max_session_age_s=60.0, close_spread_s=86400.0)
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        with plane.connect(), backend.accept():
+
+            def grow_old() -> None:
+                for session in plane.sessions.all():
+                    session.started_at -= 3600.0
+
+            plane.ask(grow_old)
+            plane.apply(backend.endpoint, settings=on)
+            plane.ask(lambda: plane.sessions.cut_over(0.0, End.DRAINED))
+            wait_until(lambda: plane.counters.ended == {"drained": 1})
+
+
 def test_sessions_that_are_to_be_cut_follow_a_shorter_spread() -> None:
     """Of a reload, or of the end of a drain: the last goes within it, and not all at its end."""
     old = Settings(max_session_age_s=1e-3, close_spread_s=86400.0)
