@@ -38,14 +38,8 @@ _RESULTS = {
 }
 
 
-def result_of(code: int, *, answered: bool = False) -> DialResult:
-    """How a dial that failed with ``code`` is counted.
-
-    ``answered``: the code came after the connect was under way, so "network unreachable" is what
-    a router said (ICMP) and not our own host. See :func:`answer_of` for "permission denied".
-    """
-    if answered and code == errno.ENETUNREACH:
-        return DialResult.UNREACHABLE
+def result_of(code: int) -> DialResult:
+    """How a dial that failed with ``code`` is counted; see :func:`answer_of` if it was answered."""
     if code in LOCAL:
         return DialResult.LOCAL
     return _RESULTS.get(code, DialResult.ERROR)
@@ -54,7 +48,8 @@ def result_of(code: int, *, answered: bool = False) -> DialResult:
 def answer_of(code: int) -> int:
     """``code`` as a router or a firewall meant it that answered a connect under way.
 
-    Over IPv6 the kernel tells of "administratively prohibited" (ICMPv6) by the errno of a dial that
-    our own host forbids, over IPv4 by this one.
+    A router that has no route (ICMP), and over IPv6 one that calls a network "administratively
+    prohibited", are told of by the errnos of a dial for which our own host has none, or which it
+    forbids.
     """
-    return errno.EHOSTUNREACH if code == errno.EACCES else code
+    return errno.EHOSTUNREACH if code in (errno.ENETUNREACH, errno.EACCES) else code

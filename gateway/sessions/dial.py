@@ -217,7 +217,7 @@ class Dial:
         now = time.monotonic()
         self.attempts.remove(attempt)
         code = answer_of(code)
-        result = result_of(code, answered=True)
+        result = result_of(code)
         self._drop(attempt, result)
         endpoint = attempt.endpoint
         self._blame(endpoint, attempt.address, code, result, now)

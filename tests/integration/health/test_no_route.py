@@ -69,19 +69,27 @@ def test_a_missing_route_is_said_and_forgotten(check: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("check", ["tcp", "off"])
-def test_a_firewall_that_prohibits_a_dial_over_ipv6_is_the_endpoints_fault(check: str) -> None:
-    """Its answer is no "permission denied" of this host: a probe, or a dial, deactivates."""
+def test_a_router_that_says_no_is_the_endpoints_fault(check: str) -> None:
+    """A probe, or a dial, deactivates. Over IPv6 "prohibited" is no "permission denied" of this
+    host's, and a router without a route is no "network is unreachable" of its.
+    """
     with hosts("192.0.2.1", "192.0.2.2") as (near, router):
         for n, name in enumerate((near, router), 1):
             ip("-n", name, "addr", "add", f"2001:db8:1::{n}/64", "dev", "eth0", "nodad")
         ip("-n", near, "route", "add", "2001:db8:2::/64", "via", "2001:db8:1::2")
         ip("-n", router, "route", "add", "prohibit", "2001:db8:2::/64")
-        ip("netns", "exec", router, "sysctl", "-w", "net.ipv6.conf.all.forwarding=1")
+        ip("-n", near, "route", "add", "198.51.100.0/24", "via", "192.0.2.2")
+        for name in ("ipv6.conf.all.forwarding=1", "ipv4.ip_forward=1", "ipv4.icmp_ratelimit=0"):
+            ip("netns", "exec", router, "sysctl", "-w", f"net.{name}")
         flags = [f"--health-check={check}", "--health-interval=200ms", "--dial-timeout=200ms"]
-        with Gateway(*flags, endpoints=["[2001:db8:2::1]:2379"], prefix=prefix(near)) as gateway:
+        flags.append("--health-min-active=0%")
+        endpoints = ["[2001:db8:2::1]:2379", "198.51.100.1:2379"]
+        with Gateway(*flags, endpoints=endpoints, prefix=prefix(near)) as gateway:
             gateway.wait_ready()
             if check == "off":
                 assert not is_served(gateway, near)
-            line = gateway.wait_line("deactivated endpoint")
-            assert line["error"] == "no route to host"
+            gateway.wait_line("deactivated endpoint", count=2)
+            lines = gateway.lines("deactivated endpoint")
+            assert {line["endpoint"] for line in lines} == {*endpoints}
+            assert {line["error"] for line in lines} == {"no route to host"}
             assert gateway.lines("cannot dial") == []
