@@ -11,12 +11,20 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway.core import json_codec
-from supervisor.core.admin.session_list import QueryError, SessionPage, SessionQuery, read_query
+from supervisor.core.admin.session_list import (
+    BusyError,
+    QueryError,
+    SessionPage,
+    SessionQuery,
+    read_query,
+)
 
 ROWS_AT_A_TIME = 250
 """Rows encoded between two turns of the loop: about a millisecond."""
 
 DURING_AN_UPGRADE = "the gateway is being upgraded and cannot list sessions now, ask again\n"
+
+BUSY = "others ask for the sessions and there was no time for this question, ask again\n"
 
 
 class ListSessions(Protocol):
@@ -28,20 +36,27 @@ class ListSessions(Protocol):
 
 
 async def answer_sessions(request: web.BaseRequest, sessions: ListSessions | None) -> web.Response:
-    """One page as JSON; 400 says what is wrong with the question."""
+    """One page as JSON; 400 says what is wrong with the question, 503 why there is no page now."""
     try:
         query = read_query(request.query.items())
     except QueryError as error:
         return web.Response(text=f"{error}\n", status=400)
     if sessions is None:
-        return web.Response(text=DURING_AN_UPGRADE, status=503, headers={"Retry-After": "1"})
-    page = await sessions(
-        query,
-        with_processes=is_unix(request) or _is_of_this_host(request),
-        is_awaited=lambda: request.transport is not None,
-    )
+        return _not_now(DURING_AN_UPGRADE)
+    try:
+        page = await sessions(
+            query,
+            with_processes=is_unix(request) or _is_of_this_host(request),
+            is_awaited=lambda: request.transport is not None,
+        )
+    except BusyError:
+        return _not_now(BUSY)
     body = b"" if page is None else await _encode(page)
     return web.Response(body=body, content_type="application/json", charset="utf-8")
+
+
+def _not_now(text: str) -> web.Response:
+    return web.Response(text=text, status=503, headers={"Retry-After": "1"})
 
 
 async def _encode(page: SessionPage) -> bytes:

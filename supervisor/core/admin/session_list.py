@@ -39,6 +39,10 @@ class QueryError(Exception):
     """The question cannot be answered; the text says what was wrong and what was expected."""
 
 
+class BusyError(Exception):
+    """So much was asked before that there is no time left for this question."""
+
+
 Key = tuple[float, float, int, int, str]
 """Where a row stands in the list: what it is sorted by, when the session began, slot, generation
 and client. The client alone does not tell sessions apart: a process has one name on a UNIX socket.
