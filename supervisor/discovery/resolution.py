@@ -229,7 +229,7 @@ class Targets:
         asked = await self._asker.ask(hosts, force=force)
         self._asker.leave_dead_end(self._owners, before)
         result = await self._tls.check(
-            self._find_srv(),
+            joining.without_doubles(self._find_srv(), self._adopted),
             everything=recheck,
             renewed=renewed,
             late=lambda admitted: self._publish(admitted, publish),

@@ -172,11 +172,14 @@ class Discovery:
                 self._finish(targets, found, found, candidate, adopted, force=force)
                 return
             now = self._world.clock.now
-            candidates = targets.admission.to_check(found, now, everything=recheck, renewed=renewed)
-            self._check_tls(targets, candidates, lambda: admitted(found))
+            single = joining.without_doubles(Resolution(found, found=found), adopted).endpoints
+            candidates = targets.admission.to_check(
+                single, now, everything=recheck, renewed=renewed
+            )
+            self._check_tls(targets, candidates, lambda: admitted(found, single))
 
-        def admitted(found: tuple[Discovered, ...]) -> None:
-            used = targets.admission.admitted(found)
+        def admitted(found: tuple[Discovered, ...], single: tuple[Discovered, ...]) -> None:
+            used = targets.admission.admitted(single)
             self._world.oracle.admitted(used)
             self._finish(targets, used, found, candidate, adopted, force=force)
 
@@ -212,7 +215,7 @@ class Discovery:
             self.sync.reload()
         if found or self.started:
             self._world.oracle.resolved(targets, found, adopted)
-            self._world.members_oracle.resolved(usable, found, adopted)
+            self._world.members_oracle.resolved(usable, found, adopted, result.found)
             self.known = known
             relisted, self.joined = self.joined != adopted, adopted
             if found != self.found:

@@ -69,8 +69,12 @@ class MembersOracle:
         known: tuple[Discovered, ...],
         found: tuple[Discovered, ...],
         adopted: AdoptedList | None,
+        named: tuple[Discovered, ...],
     ) -> None:
-        """The list decides: what is used is on it, as long as anything on it can be used."""
+        """The list decides: what is used is on it, as long as anything on it can be used.
+
+        ``named``: by the targets and the list, whether it may be used or not.
+        """
         if adopted is None and self._followed is not None:
             raise Violation("the adopted list stays", f"{self._followed} is not followed any more")
         if adopted != self._followed:
@@ -79,7 +83,7 @@ class MembersOracle:
             return
         listed = {str(each.address) for each in adopted.targets}
         names = {each.member for each in adopted.targets}
-        members = [_places_of(name, known, adopted) for name in names]
+        members = [_places_of(name, named, adopted) for name in names]
         able = [e for e in known if e.name in listed or any(_places(e) <= m for m in members)]
         outsiders = [e.name for e in found if e not in able]
         if adopted.confirmed and able and outsiders:
@@ -95,11 +99,11 @@ class MembersOracle:
 
 
 def _places_of(
-    member: str, known: tuple[Discovered, ...], adopted: AdoptedList
+    member: str, named: tuple[Discovered, ...], adopted: AdoptedList
 ) -> set[tuple[str, int]]:
     """Where one member is reached, by all of its client URLs together."""
     urls = {str(each.address) for each in adopted.targets if each.member == member}
-    return set().union(*(_places(each) for each in known if each.name in urls))
+    return set().union(*(_places(each) for each in named if each.name in urls))
 
 
 def _places(endpoint: Discovered) -> set[tuple[str, int]]:

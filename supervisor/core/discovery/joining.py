@@ -90,6 +90,13 @@ def follow(result: Resolution, adopted: AdoptedList | None) -> Resolution:
     )
 
 
+def without_doubles(result: Resolution, adopted: AdoptedList | None) -> Resolution:
+    """What the TLS check is to look at: what it finds of a seed holds for its client URLs, too."""
+    doubles = find_doubles(result.found, adopted, result.found).urls
+    left = tuple(each for each in result.endpoints if each.name not in doubles)
+    return replace(result, endpoints=left)
+
+
 @dataclass(frozen=True, slots=True)
 class Doubles:
     """``urls``: the client URLs that seeds stand for, by name. ``seeds``: the seeds that do."""

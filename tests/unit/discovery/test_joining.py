@@ -7,7 +7,13 @@ from dataclasses import replace
 from gateway.core.address import HostPort
 from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered, Findings, Problem, Source
-from supervisor.core.discovery.joining import choose, follow, join, member_questions
+from supervisor.core.discovery.joining import (
+    choose,
+    follow,
+    join,
+    member_questions,
+    without_doubles,
+)
 from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.discovery.questions import Answer, Outcome, Question, QuestionKind
 from supervisor.core.discovery.resolution import Resolution
@@ -200,3 +206,14 @@ def test_a_seed_that_did_not_pass_is_told_of_once() -> None:
     result = follow(Resolution(found[-1:], refused=why, found=found, srv=True), listed)
     assert names(result.endpoints) == names(result.known) == ["10.0.0.2:1"]
     assert result.left_out == {"infra1.test:1": "speaks no TLS"}
+
+
+def test_a_seed_is_checked_for_its_client_urls() -> None:
+    """They are the same places; all others are checked."""
+    listed = adopted("10.0.0.1:1", "10.0.0.2:1")
+    seeds = (seed("infra1.test:1", "10.0.0.1"), seed("infra3.test:1", "10.0.0.3"))
+    found = join(Findings(seeds), listed, nothing, srv=True).endpoints
+    result = without_doubles(Resolution(found, found=found), listed)
+    assert names(result.endpoints) == ["infra1.test:1", "infra3.test:1", "10.0.0.2:1"]
+    assert result.found == found
+    assert without_doubles(Resolution(found, found=found), None).endpoints == found

@@ -14,13 +14,16 @@ import pytest
 from gateway.core.address import HostPort, parse_endpoint, parse_listen
 from supervisor.core.admin.views import DiscoveryView
 from supervisor.core.config import Config, StaticTarget
+from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.discovery.system_names import Files
 from supervisor.discovery import loop as loop_module
 from supervisor.discovery.listen_addresses import resolve_listen
 from supervisor.discovery.loop import DiscoveryLoop, NoEndpointsError
 from supervisor.discovery.requests import ReloadFailedError
 from supervisor.discovery.resolution import BadTargetError
+from supervisor.system.certificate_watch import CertificateWatch
 from tests.dns import Fault, NameServer
 from tests.logbook import Logbook
 from tests.support import free_port
@@ -998,6 +1001,32 @@ class TestTlsGate:
             await fixture.it.close()
 
         asyncio.run(main())
+
+    def test_a_member_that_has_a_name_is_checked_under_it_alone(
+        self, secure: Config, files: Files, ns: NameServer, authority: Authority
+    ) -> None:
+        """Its client URL is the same address: a second handshake would warn of one thing twice."""
+        with Server(authority.context("test")) as good:
+            ns.set(SSL, "SRV", f"0 0 {good.port} n1.test.")
+            ns.set("n1.test", "A", "127.0.0.1")
+            ns.set(PLAIN, "SRV")
+            member = MemberTarget("m0", HostPort("127.0.0.1", good.port), tls=True)
+
+            async def main() -> None:
+                watch, told, log = CertificateWatch(Logbook()), Told(), Logbook()
+                config = replace(secure, member_sync_s=3600.0)
+                it = DiscoveryLoop(
+                    config, log, told, files=files, draw=lambda _: 0, certificates=watch
+                )
+                it.remember(DiscoveryView(), AdoptedList(cluster_id=1, targets=(member,)))
+                try:
+                    await it.start(config.listen_addr)
+                    assert told.names == [f"n1.test:{good.port}"]
+                    assert [each.endpoint for each in watch.ends.export()] == told.names
+                finally:
+                    await it.close()
+
+            asyncio.run(main())
 
     @pytest.mark.timeout(20)
     def test_one_that_is_gone_is_not_waited_for(
