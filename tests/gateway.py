@@ -95,7 +95,7 @@ class Gateway:
                 self._parsed.append(json.loads(line))
         return [line for line in self._parsed if msg is None or line["msg"] == msg]
 
-    def wait_line(self, msg: str, deadline_s: float = 20.0, count: int = 1) -> dict[str, Any]:
+    def wait_line(self, msg: str, deadline_s: float = 60.0, count: int = 1) -> dict[str, Any]:
         """The ``count``-th log line with this ``msg``, as soon as it is there."""
 
         def seen() -> bool:
@@ -110,7 +110,7 @@ class Gateway:
             raise AssertionError(f"{error}\n{self.text()[-4000:]}") from None
         return self.lines(msg)[count - 1]
 
-    def wait_ready(self, deadline_s: float = 20.0) -> Gateway:
+    def wait_ready(self, deadline_s: float = 60.0) -> Gateway:
         self.wait_line(READY, deadline_s)
         return self
 
@@ -122,7 +122,7 @@ class Gateway:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def stop(self, deadline_s: float = 20.0, *, at_once: bool = False) -> int:
+    def stop(self, deadline_s: float = 60.0, *, at_once: bool = False) -> int:
         """TERM, and KILL if that does not end it in time; its exit code. Workers end with it.
 
         ``at_once``: with a second signal, so that nobody waits for the sessions that are left.

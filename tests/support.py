@@ -21,7 +21,7 @@ MOST_PAUSE_S = 0.05
 """Whoever waits longer looks less often: what is asked has the CPU to get there meanwhile."""
 
 
-def wait_until(predicate: Callable[[], object], deadline_s: float = 20.0, what: str = "") -> None:
+def wait_until(predicate: Callable[[], object], deadline_s: float = 60.0, what: str = "") -> None:
     """Wait until ``predicate()`` is true; fail with ``what`` after ``deadline_s`` seconds."""
     end = time.monotonic() + deadline_s * PATIENCE
     pause_s = 0.002

@@ -85,7 +85,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("supervisor.core.discovery.schedule.URGENT_S", 0.1)
 
 
-async def until(predicate: Callable[[], object], deadline_s: float = 20.0) -> None:
+async def until(predicate: Callable[[], object], deadline_s: float = 60.0) -> None:
     async with asyncio.timeout(deadline_s):
         while not predicate():  # noqa: ASYNC110 (the product tells no test)
             await asyncio.sleep(0.005)
