@@ -15,6 +15,9 @@ from collections.abc import Sequence
 from supervisor.cli.console import COMPLETE_VARIABLE, report
 from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED
 
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What only a write fails with. No command writes to a file but to what it was given as output."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code.
@@ -40,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
             raise
+        if error.errno in NO_PLACE and error.filename is None:
+            return _fail(f"the output could not be written: {error.strerror}", error, arguments)
         return _fail_unexpectedly(error, arguments)
     except Exception as error:  # noqa: BLE001 - the outermost boundary: no traceback for users
         return _fail_unexpectedly(error, arguments)
@@ -78,7 +83,11 @@ def _write_any_character() -> None:
 
 def _fail_unexpectedly(error: Exception, arguments: Sequence[str]) -> int:
     reason = str(error) or "no further reason"
-    report(f"unexpected {type(error).__name__}: {reason}")
+    return _fail(f"unexpected {type(error).__name__}: {reason}", error, arguments)
+
+
+def _fail(text: str, error: Exception, arguments: Sequence[str]) -> int:
+    report(text)
     if "debug" in (os.environ.get("GATEWAY_LOG_LEVEL"), *_levels(arguments)):
         import traceback
 
