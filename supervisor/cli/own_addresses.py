@@ -23,6 +23,7 @@ from supervisor.system import sock_diag
 from supervisor.system.unix_listener import is_in_use, why_not, why_not_removed
 
 TITLE = b"etcd-gateway: "
+MASTER_TITLE = TITLE + b"master"
 """What the command line of each process of a gateway begins with."""
 
 
@@ -61,8 +62,8 @@ def try_listen(flag: str, address: Address) -> OwnAddress:
         bind_socket(address, exclusive=True).close()
     except OSError as error:
         inodes = {each.inode for each in _listeners(address.port)}
-        if error.errno == errno.EADDRINUSE and (pids := list(_gateways_with(inodes))):
-            return OwnAddress(flag, str(address), Availability.RUNNING, pid=min(pids))
+        if error.errno == errno.EADDRINUSE and (pid := _gateway_with(inodes)):
+            return OwnAddress(flag, str(address), Availability.RUNNING, pid=pid)
         text = describe_failure(error, address.port)
         return OwnAddress(flag, str(address), Availability.UNUSABLE, text)
     return OwnAddress(flag, str(address), Availability.FREE)
@@ -91,8 +92,8 @@ def _try_unix_listen(flag: str, address: UnixAddress) -> OwnAddress:
         return OwnAddress(flag, name, Availability.UNUSABLE, error)
     if not in_use:
         return OwnAddress(flag, name, Availability.FREE)
-    if pids := list(_gateways_with(_unix_listeners(address.path))):
-        return OwnAddress(flag, name, Availability.RUNNING, pid=min(pids))
+    if pid := _gateway_with(_unix_listeners(address.path)):
+        return OwnAddress(flag, name, Availability.RUNNING, pid=pid)
     return OwnAddress(flag, name, Availability.UNUSABLE, os.strerror(errno.EADDRINUSE))
 
 
@@ -108,15 +109,25 @@ def _try_unix_admin(address: str) -> OwnAddress:
     return OwnAddress("admin-addr", address, Availability.RUNNING, pid=pid)
 
 
-def _gateways_with(inodes: Collection[int]) -> Iterator[int]:
-    """The processes of gateways that hold one of these sockets, as far as we may see them."""
+def _gateway_with(inodes: Collection[int]) -> int:
+    """The gateway that holds one of these sockets, as far as we may see it; 0 if there is none.
+
+    That is its master, if one holds it: after a crash workers are older than their master.
+    """
+    found = [(not is_master, pid) for pid, is_master in _processes_with(inodes)]
+    return min(found, default=(False, 0))[1]
+
+
+def _processes_with(inodes: Collection[int]) -> Iterator[tuple[int, bool]]:
+    """The processes of gateways that hold one of these sockets, and whether each is a master."""
     links = {f"socket:[{inode}]" for inode in inodes}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if not (process / "cmdline").read_bytes().startswith(TITLE):
+            shown = (process / "cmdline").read_bytes()
+            if not shown.startswith(TITLE):
                 continue
             if any(os.readlink(fd) in links for fd in (process / "fd").iterdir()):
-                yield int(process.name)
+                yield int(process.name), shown.startswith(MASTER_TITLE)
         except OSError:  # it ended, or belongs to somebody else
             continue
 

@@ -99,7 +99,7 @@ def without_doubles(result: Resolution, adopted: AdoptedList | None) -> Resoluti
 
 @dataclass(frozen=True, slots=True)
 class Doubles:
-    """``urls``: the client URLs that seeds stand for, by name. ``seeds``: the seeds that do."""
+    """``urls``: the client URLs that others stand for, by name. ``seeds``: the seeds that do."""
 
     urls: frozenset[str] = frozenset()
     seeds: frozenset[str] = frozenset()
@@ -126,11 +126,12 @@ def choose(
 def find_doubles(
     seeds: Sequence[Discovered], adopted: AdoptedList | None, found: Sequence[Discovered]
 ) -> Doubles:
-    """Which client URLs are not used beside the seeds that stand for them.
+    """Which client URLs are not used beside the seeds that stand for them, or beside each other.
 
     A seed whose addresses are all a member's, by one or by several of its client URLs, is that
     member: it is used under the name that the operators gave it, and the URLs with one of these
-    addresses are not.
+    addresses are not. Nor is a client URL
+    that leads only to where others of the member do; addresses come before names, which change.
     ``found``: all endpoints that the targets and the list name. Whose URL they are does not depend
     on whether the TLS check has reached them.
     """
@@ -143,11 +144,22 @@ def find_doubles(
         urls = [each for each in found if each.listed and each.name in names]
         for seed in (each for each in seeds if not each.listed):
             shared = [each for each in urls if _is_shared(seed, each)]
-            held = {address for each in shared for address in each.addresses}
-            if seed.name in names or set(seed.addresses) <= held:
+            if seed.name in names or _is_within(seed, shared):
                 standing.add(seed.name)
                 doubles |= {each.name for each in shared}
+        own = [each for each in urls if each.name not in doubles]
+        kept: list[Discovered] = []
+        for each in sorted(own, key=lambda url: literal_ip(url.host) is None):
+            if _is_within(each, [other for other in kept if _is_shared(each, other)]):
+                doubles.add(each.name)
+            else:
+                kept.append(each)
     return Doubles(frozenset(doubles), frozenset(standing))
+
+
+def _is_within(endpoint: Discovered, others: Sequence[Discovered]) -> bool:
+    """Whether each of its addresses is one of the others, which have its port."""
+    return set(endpoint.addresses) <= {address for each in others for address in each.addresses}
 
 
 def _is_shared(seed: Discovered, url: Discovered) -> bool:

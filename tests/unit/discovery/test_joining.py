@@ -159,6 +159,16 @@ def test_a_client_url_with_more_addresses_than_the_seed_is_the_seed() -> None:
     assert used(listed, seed("10.0.0.1:1"), answer=answer) == ["10.0.0.1:1"]
 
 
+def test_client_urls_that_lead_to_one_place_are_one_endpoint() -> None:
+    """A member that tells its address and its name would have the share of two."""
+    both = adopted("10.0.0.1:1", "infra.test:1", "infra.test:2", member="m")
+    other = seed("10.0.0.9:1")
+    assert used(both, other, answer=answers("10.0.0.1")) == ["10.0.0.1:1", "infra.test:2"]
+    for elsewhere in (answers("10.0.0.3"), answers("10.0.0.1", "10.0.0.3")):
+        found = used(both, other, answer=elsewhere)
+        assert found == ["10.0.0.1:1", "infra.test:1", "infra.test:2"]
+
+
 def test_one_name_for_all_members_is_replaced_by_them() -> None:
     """A seed with the addresses of several members is none of them."""
     listed = adopted("10.0.0.1:1", "10.0.0.2:1")
