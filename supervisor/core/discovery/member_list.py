@@ -126,13 +126,34 @@ def _read_urls(
             used.append(MemberTarget(member.label, *_read(url)))
         except ValueError as error:
             left_out[f"{member.label} {url}"] = str(error)
-    afar = [each for each in used if not is_loopback(each.address.host)]
-    if from_elsewhere or afar:
-        why = "the list came from elsewhere" if from_elsewhere else "the member has another address"
-        reason = f"is a loopback or unspecified address, and {why}"
-        left_out |= {f"{member.label} {each.address}": reason for each in used if each not in afar}
-        used = afar
-    return used, left_out
+    needed = [each for each in used if not is_loopback(each.address.host)]
+    if not (from_elsewhere or needed):
+        needed = _without_unspecified(used)
+    why = "the list came from elsewhere" if from_elsewhere else "the member has another address"
+    reason = f"is a loopback or unspecified address, and {why}"
+    left_out |= {f"{member.label} {each.address}": reason for each in used if each not in needed}
+    return needed, left_out
+
+
+def _without_unspecified(targets: Sequence[MemberTarget]) -> list[MemberTarget]:
+    """All addresses of this host, but for unspecified ones of a port that another one has, too.
+
+    Who dials those reaches a loopback address: the same socket of the same member.
+    """
+    has_one = {each.address.port for each in targets if not _is_unspecified(each.address.host)}
+    kept: list[MemberTarget] = []
+    for each in targets:
+        if not _is_unspecified(each.address.host):
+            kept.append(each)
+        elif each.address.port not in has_one:
+            has_one.add(each.address.port)
+            kept.append(each)
+    return kept
+
+
+def _is_unspecified(host: str) -> bool:
+    literal = literal_ip(host)
+    return literal is not None and ipaddress.ip_address(literal).is_unspecified
 
 
 def _by_name(target: MemberTarget) -> tuple[str, str]:

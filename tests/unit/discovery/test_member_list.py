@@ -142,6 +142,20 @@ def test_loopback_beside_another_address_is_not_needed() -> None:
     assert "the member has another address" in left_out["m 127.0.0.1:2379"]
 
 
+def test_an_unspecified_address_beside_a_loopback_one_is_not_needed() -> None:
+    """Both lead to the same socket: the member would have two shares."""
+    for urls, used in (
+        (("0.0.0.0:1", "127.0.0.1:1"), ["127.0.0.1:1"]),
+        (("[::1]:1", "[::]:1", "0.0.0.0:1"), ["[::1]:1"]),
+        (("0.0.0.0:1", "[::]:1"), ["0.0.0.0:1"]),
+        (("0.0.0.0:1", "127.0.0.1:2", "localhost:2"), ["0.0.0.0:1", "127.0.0.1:2", "localhost:2"]),
+    ):
+        found, left_out = targets(member(*(f"http://{url}" for url in urls)), from_elsewhere=False)
+        assert found == used
+        assert left_out.keys() == {f"m {url}" for url in urls if url not in used}
+        assert all("the member has another address" in why for why in left_out.values())
+
+
 def test_an_address_counts_once() -> None:
     """Two URLs with the same address are one target, whatever their spelling."""
     found, _ = targets(member("http://10.0.0.1:2379", "http://10.0.0.1:2379/"))
