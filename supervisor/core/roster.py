@@ -2,9 +2,9 @@
 
 Resolution says which endpoints are in DNS, and health says which are active. The roster joins both
 into the list that goes to the workers; it is at the root of ``core`` because it belongs to neither
-of their packages. An endpoint that leaves DNS is dropped at once if it is inactive and has no
-sessions. Otherwise it gets no new sessions and stays for its grace. One that comes back within its
-grace is what it was before it left.
+of their packages. An endpoint that leaves DNS gets no new sessions and stays for its grace, or, if
+it is inactive and has no sessions, until that is certain. One that comes back within its grace is
+what it was before it left.
 """
 
 from __future__ import annotations
@@ -116,8 +116,6 @@ class Roster:
         for name, member in self._members.items():
             if name in wanted:
                 continue
-            if member.removed_at is None and not member.active and not member.sessions:
-                continue  # absent and inactive, nobody would miss it
             since = now if member.removed_at is None else member.removed_at
             members[name] = dataclasses.replace(member, removed_at=since, grace_s=grace_s)
         self._members = members

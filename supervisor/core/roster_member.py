@@ -16,8 +16,9 @@ RAMP_STEP = 10
 """Percent: the steps in which an endpoint that came back gets its share."""
 
 SETTLE_S = 2.0
-"""With a grace of 0 (no limit) an endpoint is dropped with its last session, but not earlier than
-this: a worker's report is up to a second old and may not count a session that has just begun."""
+"""With a grace of 0 (no limit) an endpoint is dropped with its last session, and with any grace one
+that fails its probes; but not earlier than this: a worker's report is up to a second old and may
+not count a session that has just begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,12 @@ class Member:
         """When it is to be dropped; None: not yet known."""
         if self.removed_at is None:
             return None
-        if self.sessions == 0 and not self.active:
-            return self.removed_at
         if self.sessions > 0 and self.grace_s == 0:
             return None
-        return self.removed_at + (self.grace_s or SETTLE_S)
+        grace_s = self.grace_s or SETTLE_S
+        if self.sessions == 0 and not self.active:
+            grace_s = min(grace_s, SETTLE_S)
+        return self.removed_at + grace_s
 
     def under(self, policy: Policy, now: float) -> Member:
         """The member as the policy wants it; of one that left, the grace too."""

@@ -107,14 +107,15 @@ def test_another_grace_counts_for_those_that_are_in_theirs() -> None:
 
 
 def test_a_removed_one_that_turns_inactive_stays_for_its_sessions_only() -> None:
-    """Absent and failing is gone at once, but sessions that still live have their grace."""
+    """Absent and failing is gone soon, but sessions that still live have their grace."""
     roster = Roster()
     roster.resolve([A, B], 0, 30)
     roster.sessions("a:1", 1)
     roster.resolve([], 1, 30)
     roster.judge("a:1", False, 0.0)
     roster.judge("b:1", False, 0.0)
-    assert roster.advance(2) == ("b:1",)
+    assert roster.advance(2.9) == ()
+    assert roster.advance(1 + SETTLE_S) == ("b:1",)
     roster.sessions("a:1", 0)
     assert roster.advance(3) == ("a:1",)
 
@@ -132,8 +133,25 @@ def test_one_that_failed_in_its_grace_and_came_back_is_what_health_says() -> Non
     assert states(roster) == {"a:1": EndpointState.ACTIVE}
 
 
-def test_absent_and_inactive_goes_at_once_unless_it_has_sessions() -> None:
-    """Absent and inactive without sessions goes at once; sessions get their grace all the same."""
+def test_the_last_sessions_of_an_absent_and_inactive_one_may_not_be_told_yet() -> None:
+    """Those that began in its last second have their grace; without any it goes soon after."""
+    for grace_s, soon in ((30.0, SETTLE_S), (1.0, 1.0), (0.0, SETTLE_S)):
+        roster = Roster()
+        roster.resolve([A, B], 0, grace_s)
+        roster.judge("a:1", False, 0.0)
+        roster.resolve([], 0, grace_s)
+        roster.judge("b:1", False, 0.0)
+        assert roster.advance(soon - 0.1) == ()
+        if grace_s > SETTLE_S:
+            roster.sessions("b:1", 1)
+            assert roster.advance(soon) == ("a:1",)
+            assert roster.advance(grace_s) == ("b:1",)
+        else:
+            assert roster.advance(soon) == ("a:1", "b:1")
+
+
+def test_absent_and_inactive_is_removed_until_it_goes() -> None:
+    """Whether it has sessions or not, it gets no new ones."""
     roster = Roster()
     roster.resolve([A, B], 0, 30)
     roster.judge("a:1", False, 0.0)
@@ -142,7 +160,7 @@ def test_absent_and_inactive_goes_at_once_unless_it_has_sessions() -> None:
     roster.sessions("b:1", 1)
     roster.sessions("nobody:1", 1)
     roster.resolve([], 2, 30)
-    assert states(roster) == {"b:1": EndpointState.REMOVED}
+    assert states(roster) == dict.fromkeys(("a:1", "b:1"), EndpointState.REMOVED)
 
 
 def test_one_that_came_back_in_time_is_as_if_it_never_left() -> None:
