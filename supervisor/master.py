@@ -81,7 +81,7 @@ class Master:
         self._reread = reread
         self._parts = Parts(config)
         self._handover = MasterHandover(self._parts)
-        self._upkeep = Upkeep(self._parts)
+        self._upkeep = Upkeep(self._parts, self._handover.write_record)
         self._failed_with = 0
         self._failure = ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from gateway.core import messages
 from supervisor.core.admin.turned_away import TurnedAway
@@ -14,10 +15,14 @@ TICK_S = 1.0
 
 
 class Upkeep:
-    """Owns its timer, from :meth:`start` to :meth:`close`."""
+    """Owns its timer, from :meth:`start` to :meth:`close`.
 
-    def __init__(self, parts: Parts) -> None:
+    ``record()`` brings what the next master will know up to date.
+    """
+
+    def __init__(self, parts: Parts, record: Callable[[], None]) -> None:
         self._parts = parts
+        self._record = record
         self._turned_away = TurnedAway(parts.totals.turned_away())
         self._timer: asyncio.TimerHandle | None = None
 
@@ -30,6 +35,9 @@ class Upkeep:
         if parts.tls_contexts.look():
             parts.discovery_loop.check_tls_again()
             parts.endpoints.health.prober.look_again()
+        if parts.certificates.warned:  # seldom, but often for many endpoints at the same moment
+            parts.certificates.warned = False
+            self._record()
         if parts.pool is not None:
             self._watch_listeners(parts.pool)
         if parts.admin.has_lost_files:

@@ -22,6 +22,8 @@ class CertificateWatch:
         self._log = log
         self._wall = wall
         self.ends = CertificateEnds()
+        self.warned = False
+        """Whether the log was told something since whoever records that has set this to False."""
 
     def take(self, place: Place, client: TlsClient) -> None:
         """A handshake is over, or failed after the server had shown its certificate."""
@@ -33,6 +35,7 @@ class CertificateWatch:
         now = self._wall()
         endpoint, address, port = place
         if self.ends.take(place, not_after, now):
+            self.warned = True
             self._log.warn(
                 "certificate ends soon",
                 endpoint=endpoint,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ from tests.etcd_answers import insist_put
 from tests.gateway import COMMAND
 from tests.stress.manager import Manager
 from tests.support import free_port
+from tests.tls import Authority, LateHandshake, Server
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -400,6 +402,28 @@ def test_the_record_knows_of_a_worker_before_it_is_ready(tmp_path: Path) -> None
     ):
         (record,) = [fd for name, fd in gateway.manager.stored if name == RECORD_NAME]
         assert read_state(record).gens == {0: 1}
+
+
+def test_the_record_knows_what_the_log_has_said_of_certificates(tmp_path: Path) -> None:
+    """Else it would say it again after each crash, because nothing else is recorded then."""
+    authority = Authority(tmp_path)
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=3)
+    leaf = authority.ca.issue_cert("127.0.0.1", not_after=end)
+    late = LateHandshake(authority.context(certificate=leaf))
+    with (
+        Server(late) as server,
+        managed(
+            tmp_path,
+            *("--workers=1", f"--endpoints=https://127.0.0.1:{server.port}"),
+            *(f"--trusted-ca-file={authority.file}", "--health-timeout=60s"),
+        ) as gateway,
+    ):
+        (record,) = [fd for name, fd in gateway.manager.stored if name == RECORD_NAME]
+        assert not read_state(record).certificates
+        late.go_on.set()
+        gateway.manager.until(
+            lambda: any(each.warned_at is not None for each in read_state(record).certificates)
+        )
 
 
 def crash_without(folder: Path, missing: Sequence[str]) -> None:
