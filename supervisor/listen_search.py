@@ -13,6 +13,7 @@ from collections.abc import Callable
 from gateway.core.address import Address
 from gateway.process_title import set_title
 from supervisor.core.config import Config
+from supervisor.core.reload_rules import flag_name
 from supervisor.discovery.listen_addresses import (
     UnresolvedListenError,
     resolve_listen,
@@ -20,13 +21,19 @@ from supervisor.discovery.listen_addresses import (
 )
 from supervisor.discovery.requests import ReloadFailedError
 from supervisor.discovery.resolution import BadTargetError
-from supervisor.handover.inherited_listen import find_listen, find_listen_after_restart
+from supervisor.handover.inherited_listen import (
+    find_listen,
+    find_listen_after_restart,
+    keep_listen,
+)
 from supervisor.handover.upgrade import OLD_WORKERS_GO_ON
 from supervisor.parts import Parts
 from supervisor.system.connections import find_foreign_source
 
 RETRY_S = 5.0
 """Between two looks whether this host has the address to dial from, or whether a name is there."""
+
+KEPT = "the listen addresses stay as they were"
 
 
 class ListenSearch:
@@ -102,7 +109,16 @@ class ListenSearch:
         if state.listen and parts.left.restarted:
             return await find_listen_after_restart(config, state, parts.log)
         if state.listen:
-            return await find_listen(config, state)
+            try:
+                return await find_listen(config, state)
+            except BadTargetError as error:
+                if not state.failure:
+                    raise
+                # This image is gone back to, and its file was changed meanwhile: it has no other.
+                parts.log.error(KEPT, error=str(error))
+                parts.config = keep_listen(config, state)
+                parts.reloader.tell_kept(flag_name("listen_addr"))
+                return await find_listen(parts.config, state)
         return await wait_for_listen(
             config.listen_addr, config.nameserver, parts.log, draw=random.randrange
         )

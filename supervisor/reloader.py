@@ -58,6 +58,10 @@ class Reloader:
         self.remember()
         self.resume()
 
+    def tell_kept(self, flag: str) -> None:
+        """The start could not apply the flag's new value, and goes on with the one of before."""
+        self.view = dataclasses.replace(self.view, needs_restart=(flag,))
+
     def remember(self) -> None:
         """Reload at :meth:`resume`: the gateway is still starting."""
         self.view = dataclasses.replace(self.view, asked=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from gateway.core.address import Address, parse_listen
 from gateway.core.log import Log
 from supervisor.core.config import Config
@@ -44,3 +46,20 @@ async def find_listen(config: Config, state: HandoverState) -> tuple[Address, ..
         both = ", ".join(sorted(before & after))
         raise BadTargetError(f"--listen-addr: {both} is in use by the workers before; restart")
     return found
+
+
+def keep_listen(config: Config, state: HandoverState) -> Config:
+    """The configuration with the listen addresses that the image before had been given.
+
+    For an image that goes on with its own workers: they hold what is bound.
+    """
+    return dataclasses.replace(
+        config,
+        listen_addr=tuple(map(parse_listen, state.listen_given)),
+        effective=tuple(
+            dataclasses.replace(each, value=",".join(state.listen_given))
+            if each.flag == "listen-addr"
+            else each
+            for each in config.effective
+        ),
+    )

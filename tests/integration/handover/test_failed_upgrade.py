@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from gateway.descriptors import close_all, receive
+from supervisor.cli.admin_client import fetch_status
+from supervisor.listen_search import KEPT
 from tests.backends import Backend, echo
 from tests.clients import connect, echoes
 from tests.gateway import COMMAND, READY, Gateway, running
@@ -159,6 +161,39 @@ def test_what_fails_after_exec_goes_back_to_the_old_image(
         wait_until(lambda: gateway.text().count(f'"{READY}"') == 2, 20)
         assert f'"{REFUSED}"' in gateway.text()
         assert workers == set(gateway.workers())
+
+
+def test_an_upgrade_that_meets_a_changed_file_goes_back_to_what_serves(tmp_path: Path) -> None:
+    """The file has another listen address since the preflight, which only a restart can use.
+
+    The image before reads the file too, and goes on as it was; the status names the flag.
+    """
+    config, port, admin = tmp_path / "gateway.toml", free_port(), f"unix:{tmp_path}/admin"
+    listen, more = f"127.0.0.1:{port}", f"127.0.0.1:{free_port()}"
+    config.write_text(f'listen-addr = "{listen}"\n')
+    changed = f"open({str(config)!r}, 'w').write('listen-addr = \"{listen},{more}\"')"
+    old, new = Installation(tmp_path / "v1"), Installation(tmp_path / "v2")
+    new.insert("supervisor/__init__.py", OUTSIDE_PREFLIGHT + changed)
+    current = tmp_path / "current"
+    point(current, old.folder)
+    flags = (f"--config-file={config}", f"--admin-addr={admin}")
+    command = [str(current / "etcd-gateway")]
+    with (
+        Backend(echo) as backend,
+        running(*flags, endpoints=[backend.address], listen="", command=command) as gateway,
+        connect(("127.0.0.1", port)) as session,
+    ):
+        talk(session)
+        workers = set(gateway.workers())
+        point(current, new.folder)
+        gateway.signal(signal.SIGUSR2)
+        gateway.wait_line(READY, count=2)
+        assert [listen in error for error in errors(gateway, KEPT)] == [True]
+        wait_until(lambda: set(gateway.workers()) == workers, 20, "nobody answers meanwhile")
+        status = fetch_status([admin])
+        assert status["listen"] == [listen]
+        assert status["reload"]["needs_restart"] == ["--listen-addr"]
+        talk(session)
 
 
 def test_workers_that_die_only_after_exec_go_back_to_the_old_image(tmp_path: Path) -> None:

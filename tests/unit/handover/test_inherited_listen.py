@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from gateway.core.address import Address, HostPort
-from supervisor.core.config import Config
+from supervisor.core.config import Config, build
 from supervisor.core.handover_state import HandoverState
 from supervisor.discovery.resolution import BadTargetError
-from supervisor.handover.inherited_listen import find_listen
+from supervisor.handover.inherited_listen import find_listen, keep_listen
 
 
 def find(listen: tuple[Address, ...], state: HandoverState) -> tuple[Address, ...]:
@@ -39,3 +39,14 @@ def test_a_first_image_has_nothing_to_go_by() -> None:
     assert find((HostPort("127.0.0.1", 1),), HandoverState()) == (HostPort("127.0.0.1", 1),)
     state = HandoverState(listen_given=("localhost:1",), listen=("127.0.0.1:1",))
     assert find((HostPort("127.0.0.1", 1),), state) == (HostPort("127.0.0.1", 1),)
+
+
+def test_the_addresses_of_before_can_be_kept() -> None:
+    """Names too, which go on with what is bound; the configuration is shown as it is in use."""
+    config = build({"listen-addr": ["127.0.0.1:1,127.0.0.1:2"]}, {}, {})
+    state = HandoverState(listen_given=("gw.invalid:1",), listen=("127.0.0.1:1",))
+    kept = keep_listen(config, state)
+    assert find(kept.listen_addr, state) == (HostPort("127.0.0.1", 1),)
+    shown = {each.flag: each.value for each in kept.effective}
+    assert shown["listen-addr"] == "gw.invalid:1"
+    assert shown["workers"] == "auto"
