@@ -10,6 +10,7 @@ from gateway.core.address import Address
 from supervisor.core.admin.views import MemberSyncView
 from supervisor.core.config import Config
 from supervisor.core.discovery.explanation import Branch
+from supervisor.core.discovery.joining import endpoint_for
 from supervisor.core.discovery.resolution import Resolution
 from supervisor.discovery.member_sync import MemberSync, Surroundings
 from supervisor.discovery.resolution import Targets
@@ -43,14 +44,17 @@ async def follow_members(
     view = member_sync.view
     if view is None:
         return resolution, (), ""
-    return resolution, (_explain(view),), view.last_error or ""
+    return resolution, (_explain(view, resolution),), view.last_error or ""
 
 
-def _explain(view: MemberSyncView) -> Branch:
-    children = [
-        Branch(f"member {name}: endpoint {endpoint}", {"member": name, "endpoint": endpoint})
-        for name, endpoint in view.members
-    ]
+def _explain(view: MemberSyncView, resolution: Resolution) -> Branch:
+    children = []
+    for name, url in view.members:
+        endpoint = endpoint_for(url, resolution)
+        used = f"endpoint {endpoint}" if endpoint else "not used"
+        text = used if endpoint == url else f"client URL {url}, {used}"
+        facts = {"member": name, "client_url": url, "endpoint": endpoint or None}
+        children.append(Branch(f"member {name}: {text}", facts))
     children += [
         Branch(f"left out: {name} {reason}", {"member": name, "left_out": reason})
         for name, reason in view.left_out.items()

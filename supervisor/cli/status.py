@@ -201,7 +201,8 @@ def _member_sync(synced: Mapping[str, Any], now: float) -> str:
     """Which list endpoints follow, when a member answered last, and which members are not used."""
     text = "no list adopted"
     if synced["cluster_id"]:
-        text = f"{len(synced['members'])} endpoints of cluster {synced['cluster_id']}"
+        members = {each["name"] for each in synced["members"]}
+        text = f"{len(members)} members of cluster {synced['cluster_id']}"
         text += "" if synced["confirmed"] else ", not confirmed"
     if synced["last_success_at"]:
         text += f", last answer {lasting(now - _seconds(synced['last_success_at']))} ago"

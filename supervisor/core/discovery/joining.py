@@ -130,8 +130,8 @@ def find_doubles(
 
     A seed whose addresses are all a member's, by one or by several of its client URLs, is that
     member: it is used under the name that the operators gave it, and the URLs with one of these
-    addresses are not. Nor is a client URL
-    that leads only to where others of the member do; addresses come before names, which change.
+    addresses are not. Nor is a client URL that leads only to where others of the member do;
+    addresses come before names, which change.
     ``found``: all endpoints that the targets and the list name. Whose URL they are does not depend
     on whether the TLS check has reached them.
     """
@@ -155,6 +155,14 @@ def find_doubles(
             else:
                 kept.append(each)
     return Doubles(frozenset(doubles), frozenset(standing))
+
+
+def endpoint_for(url: str, result: Resolution) -> str:
+    """The endpoint under which a client URL is used; "" if it is not used."""
+    names = [each.name for each in result.endpoints]
+    same = [each for each in result.found if each.name == url]
+    places = [each.name for each in result.endpoints if same and _is_shared(each, same[0])]
+    return url if url in names else next(iter(places), "")
 
 
 def _is_within(endpoint: Discovered, others: Sequence[Discovered]) -> bool:

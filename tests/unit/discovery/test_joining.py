@@ -9,6 +9,7 @@ from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered, Findings, Problem, Source
 from supervisor.core.discovery.joining import (
     choose,
+    endpoint_for,
     follow,
     join,
     member_questions,
@@ -227,3 +228,13 @@ def test_a_seed_is_checked_for_its_client_urls() -> None:
     assert names(result.endpoints) == ["infra1.test:1", "infra3.test:1", "10.0.0.2:1"]
     assert result.found == found
     assert without_doubles(Resolution(found, found=found), None).endpoints == found
+
+
+def test_under_which_endpoint_a_client_url_is_used() -> None:
+    """Its own, that of the seed that stands for it, or none."""
+    listed = adopted("10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1")
+    seeds = Findings((seed("infra1.test:1", "10.0.0.1"),))
+    found = join(seeds, listed, nothing, srv=True).endpoints
+    result = follow(Resolution(found[:-1], found=found), listed)
+    urls = ("10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "absent.test:1")
+    assert [endpoint_for(url, result) for url in urls] == ["infra1.test:1", "10.0.0.2:1", "", ""]
