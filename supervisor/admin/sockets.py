@@ -178,7 +178,11 @@ def _bind_unix(path: str) -> tuple[socket.socket, FileId]:
         return bind_unix(address)
     except OSError as error:
         starting = isinstance(error, BlockingIOError)
-        why = "another process is just about to" if starting else why_failed(address, error)
+        why = (
+            "another process is just about to listen there"
+            if starting
+            else why_failed(address, error)
+        )
         raise _refusal(str(address), why) from None
 
 

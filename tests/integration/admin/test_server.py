@@ -303,7 +303,9 @@ def test_two_that_bind_at_once_do_not_both_succeed(tmp_path: Path) -> None:
     path = tmp_path / "admin.sock"
     with (tmp_path / "admin.sock.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(AdminError, match=r"unix:.*another process is just about to"):
+        with pytest.raises(
+            AdminError, match=r"unix:.*another process is just about to listen there"
+        ):
             AdminSocket(f"unix:{path}")
         assert not path.exists()
     AdminSocket(f"unix:{path}").close()
