@@ -83,8 +83,7 @@ class AdminAcceptor:
         for server in self._servers.values():
             server.close()
         self._servers = {}
-        for connection in list(self._connections.open):
-            connection.abort()
+        self._connections.close()
 
     def _make_connection(self) -> Connection:
         protocol = self._make_protocol()

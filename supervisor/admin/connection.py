@@ -24,10 +24,20 @@ class Connections:
     def __init__(self) -> None:
         self.open: dict[Connection, None] = {}
         self.answered: dict[Connection, None] = {}
+        self.closed = False
 
     def forget(self, connection: Connection) -> None:
         self.open.pop(connection, None)
         self.answered.pop(connection, None)
+
+    def close(self) -> None:
+        """Cut all of them, and those that asyncio has accepted and is still about to make.
+
+        Nobody may be answered any more: what an answer is made of is about to be closed, too.
+        """
+        self.closed = True
+        for connection in list(self.open):
+            connection.abort()
 
 
 class Connection(asyncio.Protocol):
@@ -49,6 +59,9 @@ class Connection(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._connections.closed:
+            cast("asyncio.Transport", transport).abort()
+            return
         while len(self._connections.open) >= self._most():
             next(iter(self._connections.open)).abort()
         self._connections.open[self] = None
@@ -71,6 +84,8 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is None:  # it came too late
+            return
         self._connections.forget(self)
         if not self._connections.open:
             self._on_idle()
