@@ -40,6 +40,8 @@ class Shutdown:
         self.record: HandoverRecord | None = None
         self.draining = False
         self._left = False
+        self._unready = False
+        """Whether the stop came when there were no workers yet, so that nothing drains."""
         self.sessions_cut = 0
         self._deadline_at: float | None = None
 
@@ -58,6 +60,9 @@ class Shutdown:
     ) -> None:
         """The first signal drains, the second one stops at once."""
         if pool is None:
+            if not self._unready:
+                self._unready = True
+                self._log.info("stopped before it was ready", signal=number.name)
             self._end(0)
         elif self.draining:
             self._log.info("stopping at once", signal=number.name)

@@ -1,4 +1,4 @@
-"""What the log says at the end of a drain."""
+"""What the log says of a stop."""
 
 from __future__ import annotations
 
@@ -40,4 +40,22 @@ def test_sessions_that_were_cut_before_the_stop_do_not_count() -> None:
     assert [line["sessions_cut"] for line in log.said("drained")] == [2]
     assert shutdown.deadline_s(4.0) == 1.0
     assert ended == []
+    loop.close()
+
+
+def test_a_stop_before_there_are_workers_is_told() -> None:
+    """Once, though two signals may come together."""
+    log, loop, ended = Logbook(), asyncio.new_event_loop(), list[int]()
+    shutdown = Shutdown(
+        log,
+        Notify(None),
+        Tasks(loop, lambda name, error: None),
+        end=ended.append,
+        state=HandoverState,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        shutdown.on_signal(number, None, now=0.0, handover=True, drain_timeout_s=5.0)
+    shutdown.close()
+    assert [line["signal"] for line in log.said("stopped before it was ready")] == ["SIGTERM"]
+    assert (log.said("drained"), ended) == ([], [0, 0])
     loop.close()
