@@ -52,10 +52,12 @@ class AdminAcceptor:
             for each in sockets:
                 duplicate = each.sock.dup()
                 undo.callback(duplicate.close)
+                # Ours before it accepts: a stop may come while it begins to.
                 server = await loop.create_server(
-                    self._make_connection, sock=duplicate, backlog=ACCEPTS
+                    self._make_connection, sock=duplicate, backlog=ACCEPTS, start_serving=False
                 )
                 undo.callback(server.close)
+                await server.start_serving()
                 each.sock.listen()  # the kernel's queue keeps its usual length
                 servers[each] = server
             undo.pop_all()
