@@ -101,10 +101,13 @@ def _copy_sources(work: Path) -> None:
 
 
 def _without_calls(source: str, types: str, module: str) -> str:
-    """The source without the line that imports from ``os`` what its types import."""
+    """The source, empty where it imports from ``os`` what its types import.
+
+    The line itself stays, because tracebacks name lines of the source that was handed out.
+    """
     for names in CALLS.findall(types):
         line = f"from os import {names}\n"
         if line not in source:
             raise CannotCompileError(f'{module}.py has no line "{line.strip()}"')
-        source = source.replace(line, "", 1)
+        source = source.replace(line, "\n", 1)
     return source

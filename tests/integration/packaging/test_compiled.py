@@ -45,6 +45,17 @@ def test_a_gateway_says_that_it_is_compiled(copy: Path) -> None:
     assert not COMPILED
 
 
+def test_every_line_is_compiled_where_it_stands(tmp_path: Path) -> None:
+    """Tracebacks of the compiled relay name lines of the sources, which are installed beside it."""
+    compiled._copy_sources(tmp_path)
+    for module in compiled.MODULES:
+        before = Path(compiled.ROOT, f"{module}.py").read_text().splitlines()
+        after = (tmp_path / f"{module}.py").read_text().splitlines()
+        assert len(after) == len(before), module
+        changed = [old for old, new in zip(before, after, strict=True) if old != new]
+        assert all(line.startswith("from os import ") for line in changed), changed
+
+
 def test_without_a_compiler_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "/nowhere/cc")
     with pytest.raises(CannotCompileError, match=r"a C compiler \(/nowhere/cc\) is needed"):
