@@ -20,9 +20,12 @@ FEW = ["prlimit", "--nofile=64:64", "--"]
 
 
 def count_probed(admin: str) -> int:
-    """How many endpoints passed a probe."""
-    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=20 * PATIENCE) as answer:
-        text = answer.read().decode()
+    """How many endpoints passed a probe; 0 if the answer took longer than a connection may last."""
+    try:
+        with urllib.request.urlopen(f"http://{admin}/metrics", timeout=20 * PATIENCE) as answer:
+            text = answer.read().decode()
+    except ConnectionError:
+        return 0
     passed = re.findall(
         r'^etcd_gateway_probes_total\{.*result="passed"\} (.*)$', text, re.MULTILINE
     )

@@ -13,6 +13,7 @@ import re
 import shutil
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -44,9 +45,10 @@ def find_missing() -> str:
     return "" if header.exists() else f"the header of Python ({header})"
 
 
-def compile_into(folder: Path) -> list[Path]:
+def compile_into(folder: Path, options: Sequence[str] = OPTIONS) -> list[Path]:
     """Compile the modules; the paths of the native ones below ``folder``.
 
+    ``options``: of the compiler, after those with which Python was built.
     Needs Cython, setuptools and a C compiler; CannotCompileError says what is not there.
     """
     try:
@@ -68,7 +70,7 @@ def compile_into(folder: Path) -> list[Path]:
                 Extension(
                     module.replace("/", "."),
                     [f"{module}.py"],
-                    extra_compile_args=[*OPTIONS],
+                    extra_compile_args=[*options],
                     extra_link_args=["-s"],
                 )
                 for module in MODULES

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 
+import pytest
+
 from supervisor.cli.admin_client import fetch_status
 from tests.clients import connect
 from tests.gateway import running
@@ -29,6 +31,7 @@ def talk(conn: socket.socket) -> None:
             first = conn.recv(100)
 
 
+@pytest.mark.own_cpu
 def test_bulk_flows_do_not_make_a_worker_look_hung() -> None:
     """While they run, a small session gets its answers and the gateway stays ready."""
     admin = f"127.0.0.1:{free_port()}"

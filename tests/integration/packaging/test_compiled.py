@@ -16,6 +16,8 @@ RELAY = [
     for name in ("relay", "resets", "session_model", "slow_peers", "hot_path", "instructions")
 ]
 
+pytestmark = pytest.mark.timeout(900)
+
 MISSING = compiled.find_missing()
 needs_compiler = pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}")
 
@@ -23,7 +25,7 @@ needs_compiler = pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}")
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compiled") / "tree"
-    copies.copy(folder)
+    copies.copy(folder, quick=True)
     return folder
 
 
