@@ -207,7 +207,8 @@ class Checks:
         for slot in master.fleet.slots:
             if slot.wanted and not slot.serving:
                 return f"slot {slot.index} has no live worker"
-            if slot.draining or slot.successor is not None:
+            by_age = master.config.worker_max_age_s > 0  # one leaves or comes at each moment then
+            if not by_age and (slot.draining or slot.successor is not None):
                 return f"slot {slot.index} has a worker that leaves or comes"
         newest = master.roster.version
         for process in world.processes:
