@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import os
+import select
 import socket
 import stat
 from collections.abc import Iterable
@@ -22,11 +24,12 @@ from supervisor.core.workers.descriptor_names import Kind, compose_name
 from supervisor.system.unix_listener import (
     NO_FILE,
     FileId,
+    bind_unix,
     find_group,
     give_to_group,
     is_there,
-    listen_unix,
     remove_file,
+    why_failed,
 )
 from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
 
@@ -67,6 +70,8 @@ class SharedListeners:
         self._listeners: list[_Listener] = []
         self._former: list[tuple[str, socket.socket, FileId]] = []
         """Of addresses that are not listened on any more, until our workers are ready."""
+        self._freed: set[str] = set()
+        """Names of sockets that were shut down: the service manager is just closing its own."""
         self.made_anew = False
         """Whether one had to be made: workers of a former master do not accept from it."""
 
@@ -92,6 +97,11 @@ class SharedListeners:
         """
         for left in inherited:
             sock = socket.socket(fileno=left.fd)
+            if not left.lent and _is_shut(sock):  # and no client will ever be accepted from it
+                self._freed.add(os.fsdecode(sock.getsockname()))
+                self._store.remove(left.name)
+                sock.close()
+                continue
             address = _find_address(sock, left.file, listen)
             if address is None:
                 self._former.append((left.name, sock, left.file))
@@ -109,7 +119,8 @@ class SharedListeners:
         for address in listen:
             if not isinstance(address, UnixAddress) or self._has(address):
                 continue
-            sock, file = await _listen_patiently(address)
+            freed = socket_name(str(address)) in self._freed
+            sock, file = await _listen_patiently(address, freed=freed)
             name = self._new_name(Kind.SHARED, *file)
             self._listeners.append(_Listener(address, sock, file, name))
             self.made_anew = True
@@ -197,16 +208,28 @@ def is_listening_unix(fd: int) -> bool:
         )
 
 
-async def _listen_patiently(address: UnixAddress) -> tuple[socket.socket, FileId]:
+def _is_shut(sock: socket.socket) -> bool:
+    """Whether a listening UNIX socket was shut down: it says that it listens, and refuses all."""
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+async def _listen_patiently(address: UnixAddress, *, freed: bool) -> tuple[socket.socket, FileId]:
+    """``freed``: that the name is in use will pass."""
     loop = asyncio.get_running_loop()
     until = loop.time() + LOCK_S
     while True:
         try:
-            return listen_unix(address)
+            return bind_unix(address)
         except BlockingIOError:
-            if loop.time() >= until:
-                why = f"another process has held {address.path}.lock for {LOCK_S:g} s"
-                raise OSError(f"cannot listen on {address}: {why}") from None
+            why = f"another process has held {address.path}.lock for {LOCK_S:g} s"
+        except OSError as error:
+            why = why_failed(address, error)
+            if not freed or error.errno != errno.EADDRINUSE:
+                raise OSError(f"cannot listen on {address}: {why}") from error
+        if loop.time() >= until:
+            raise OSError(f"cannot listen on {address}: {why}")
         await asyncio.sleep(LOOK_AGAIN_S)
 
 

@@ -391,9 +391,10 @@ class Fleet:
         return Worker(who, since=now, beat_at=now)
 
     def _finish(self, now: float) -> None:
-        if self._shut_at is not None and now >= self._shut_at:
+        over = not any(True for _ in self.workers())
+        if self._shut_at is not None and (over or now >= self._shut_at):
             self._shut_at = None
             self._out.append(commands.ShutListeners())
-        if not any(True for _ in self.workers()):
+        if over:
             self.phase = Phase.OVER
             self._out.append(commands.Finish(self._code))

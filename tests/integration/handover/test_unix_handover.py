@@ -246,6 +246,27 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
         assert said in line
 
 
+def test_a_name_without_a_file_is_listened_on_again(tmp_path: Path) -> None:
+    """What a stop has shut down is used no more, though the service manager has it."""
+    name = f"@{tmp_path.name}"
+    argv = [*COMMAND, "start", f"--listen-addr=unix:{name}", "--workers=1", "--drain-timeout=0s"]
+    with Backend(echo) as backend, contextlib.ExitStack() as stack:
+        manager = Manager(tmp_path, [*argv, f"--endpoints={backend.address}"], tmp_path / "log")
+        stack.callback(manager.stop)
+        for stop in (signal.SIGTERM, signal.SIGKILL, None):
+            manager.start()
+            with connect(name) as session:
+                talk(session)
+            if stop is signal.SIGKILL:  # between the shutdown and the word to the manager
+                (fd,) = (fd for stored, fd in manager.stored if stored.startswith("unix."))
+                with socket.socket(fileno=os.dup(fd)) as shared:
+                    shared.shutdown(socket.SHUT_RD)
+            if stop is not None:
+                manager.end_main(stop)
+            if stop is signal.SIGTERM:
+                assert [stored for stored, _ in manager.stored if stored != "scoreboard"] == []
+
+
 def test_a_start_that_fails_leaves_no_socket_to_the_next_one(tmp_path: Path) -> None:
     """It ends with 1 each time, as long as another program has one of the addresses."""
     ours, taken = str(tmp_path / "s"), str(tmp_path / "taken")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from deploy.distribution import compiled
-from deploy.distribution.compiled import CannotCompileError, compile_into
+from deploy.distribution.compiled import HERE, CannotCompileError, compile_into
+from gateway.sessions.leg import READ_BYTES
 from supervisor.gateway_view import COMPILED
 from tests import compiled as copies
 
@@ -63,3 +64,8 @@ def test_without_a_compiler_it_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(CannotCompileError, match=r"a C compiler \(/nowhere/cc\) is needed"):
         compile_into(tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_read_fits_into_the_buffer() -> None:
+    """A read that cannot fill is never taken for a sign of bulk."""
+    assert f"read_buffer[{READ_BYTES}]" in (HERE / "calls.pxd").read_text()

@@ -510,6 +510,14 @@ def test_stop() -> None:
     assert play.ticks(1.0) == []
 
 
+def test_a_quick_stop_shuts_its_sockets_too() -> None:
+    """The service manager may keep them, and would give them to the next start."""
+    play = filled()
+    play.do(events.DrainAll(5.0))
+    play.do(events.WorkerExited(A))
+    assert play.do(events.WorkerExited(B)) == [commands.ShutListeners(), commands.Finish(0)]
+
+
 def test_leaving_the_workers_to_the_next_master() -> None:
     """Nothing is killed, nothing drained."""
     assert filled().do(events.LeaveWorkers()) == [commands.Finish(0)]
