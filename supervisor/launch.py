@@ -81,7 +81,11 @@ def _run_to_an_end() -> int:
         if reason := _describe_shortage(error):
             print(f"etcd-gateway: {reason}", file=sys.stderr)
             return 1
-        print(f"etcd-gateway: unexpected {type(error).__name__}: {error}", file=sys.stderr)
+        if isinstance(error, ImportError):
+            said = f"cannot be imported: {error}; install etcd-gateway again"
+        else:
+            said = f"unexpected {type(error).__name__}: {error}"
+        print(f"etcd-gateway: {said}", file=sys.stderr)
         return 1
 
 

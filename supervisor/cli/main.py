@@ -83,6 +83,8 @@ def _write_any_character() -> None:
 
 def _fail_unexpectedly(error: Exception, arguments: Sequence[str]) -> int:
     reason = str(error) or "no further reason"
+    if isinstance(error, ImportError):  # a damaged file, or a native library of another host
+        return _fail(f"cannot be imported: {reason}; install etcd-gateway again", error, arguments)
     return _fail(f"unexpected {type(error).__name__}: {reason}", error, arguments)
 
 

@@ -536,6 +536,19 @@ def test_a_full_disk() -> None:
     assert (shown.returncode, shown.stderr) == (1, said)
 
 
+def test_a_library_that_cannot_be_loaded(tmp_path: Path) -> None:
+    """As from a damaged file, or from a host with another C library."""
+    (tmp_path / "click.py").write_text("raise ImportError('libz.so: file too short')\n")
+    shown = subprocess.run(
+        [COMMAND, "status"],
+        stderr=subprocess.PIPE,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    said = b"cannot be imported: libz.so: file too short; install etcd-gateway again\n"
+    assert (shown.returncode, shown.stderr) == (1, b"etcd-gateway: " + said)
+
+
 def test_an_unexpected_error_when_debugging() -> None:
     """With the log level debug the traceback follows the line, from flag or variable."""
     for arguments, environ in (
