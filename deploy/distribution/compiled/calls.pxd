@@ -1,8 +1,8 @@
 # The system calls of the relay, without a trip through Python's os module.
 #
 # Same arguments, results and errors as os.read, os.write and os.splice; an interrupted call is
-# made again (PEP 475). The interpreter's lock is kept: the descriptors do not block, and a worker
-# has no other thread.
+# made again (PEP 475). Sockets and pipes have no offsets, so those of splice are None. The
+# interpreter's lock is kept: the descriptors do not block, and a worker has no other thread.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
@@ -53,7 +53,8 @@ cdef inline Py_ssize_t write(int fd, object data) except -1:
 
 
 cdef inline Py_ssize_t splice(
-    int source, int target, Py_ssize_t size, object no_offset, object nor_there, unsigned int flags
+    int source, int target, Py_ssize_t size, object source_offset, object target_offset,
+    unsigned int flags
 ) except -1:
     cdef Py_ssize_t count
     while True:
