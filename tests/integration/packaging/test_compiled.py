@@ -14,7 +14,7 @@ from tests import compiled as copies
 
 RELAY = [
     f"tests/integration/gateway/test_{name}.py"
-    for name in ("relay", "resets", "session_model", "slow_peers", "hot_path", "instructions")
+    for name in ("relay", "resets", "session_model", "unix", "urgent")
 ]
 
 pytestmark = pytest.mark.timeout(900)
@@ -33,7 +33,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_compiler
 @pytest.mark.slow(30)
 def test_the_relays_tests_pass(copy: Path) -> None:
-    """Sessions whatever both sides do, resets, slow readers, and what an event costs."""
+    """Sessions whatever both sides do, resets, urgent bytes, UNIX sockets. All: make compiled."""
     assert copies.is_compiled(copy)
     argv = ["-m", "pytest", "-q", "-m", copies.MARKERS, "-p", "no:cacheprovider"]
     assert copies.run([*argv, *RELAY, "tests/unit/gateway/test_poller.py"], copy) == 0
