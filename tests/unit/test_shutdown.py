@@ -23,16 +23,21 @@ class DrainingPool(WorkerPool):
         pass
 
 
-def test_sessions_that_were_cut_before_the_stop_do_not_count() -> None:
-    """Those of a worker that was replaced, or of an upgrade, are no part of this drain."""
-    log, loop, ended = Logbook(), asyncio.new_event_loop(), list[int]()
-    shutdown = Shutdown(
+def make_shutdown(log: Logbook, loop: asyncio.AbstractEventLoop, ended: list[int]) -> Shutdown:
+    """One that notes in ``ended`` with which codes the gateway was to end."""
+    return Shutdown(
         log,
         Notify(None),
         Tasks(loop, lambda name, error: None),
         end=ended.append,
         state=HandoverState,
     )
+
+
+def test_sessions_that_were_cut_before_the_stop_do_not_count() -> None:
+    """Those of a worker that was replaced, or of an upgrade, are no part of this drain."""
+    log, loop, ended = Logbook(), asyncio.new_event_loop(), list[int]()
+    shutdown = make_shutdown(log, loop, ended)
     shutdown.on_drained(3)
     shutdown.on_signal(signal.SIGTERM, DrainingPool(), now=0.0, handover=False, drain_timeout_s=5.0)
     shutdown.on_drained(2)
@@ -46,13 +51,7 @@ def test_sessions_that_were_cut_before_the_stop_do_not_count() -> None:
 def test_a_stop_before_there_are_workers_is_told() -> None:
     """Once, though two signals may come together."""
     log, loop, ended = Logbook(), asyncio.new_event_loop(), list[int]()
-    shutdown = Shutdown(
-        log,
-        Notify(None),
-        Tasks(loop, lambda name, error: None),
-        end=ended.append,
-        state=HandoverState,
-    )
+    shutdown = make_shutdown(log, loop, ended)
     for number in (signal.SIGTERM, signal.SIGINT):
         shutdown.on_signal(number, None, now=0.0, handover=True, drain_timeout_s=5.0)
     shutdown.close()
