@@ -438,6 +438,16 @@ def test_who_waits_at_a_stop_is_not_handed_over() -> None:
             plane.ask(lambda: entry.scoreboard.set_accepting(other, False))
 
 
+def start_beside_another(plane: Plane, entry: OpenIngress, *, slot: int, gen: int) -> int:
+    """Start, beside a worker on the scoreboard that accepts; its row."""
+    other = plane.ask(lambda: entry.scoreboard.open_row(slot, gen))
+    plane.ask(lambda: entry.scoreboard.set_accepting(other, True))
+    plane.ask(lambda: entry.scoreboard.beat(other, time.monotonic_ns() + 10**12))
+    plane.ask(lambda: entry.ingress.apply(plane.settings))
+    plane.ask(entry.ingress.start)
+    return other
+
+
 def test_who_is_handed_over_while_a_stop_begins_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another worker has not heard of the stop: who has no session waits until that leaves too.
 
@@ -445,11 +455,7 @@ def test_who_is_handed_over_while_a_stop_begins_is_served(monkeypatch: pytest.Mo
     """
     monkeypatch.setattr(ingress, "ON_THE_WAY_NS", 10**12)
     with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
-        other = plane.ask(lambda: entry.scoreboard.open_row(1, 1))
-        plane.ask(lambda: entry.scoreboard.set_accepting(other, True))
-        plane.ask(lambda: entry.scoreboard.beat(other, time.monotonic_ns() + 10**12))
-        plane.ask(lambda: entry.ingress.apply(plane.settings))
-        plane.ask(entry.ingress.start)
+        other = start_beside_another(plane, entry, slot=1, gen=1)
         plane.ask(lambda: entry.ingress.leave(accept_rest=True, shut=True))
         plane.ask(entry.ingress.end_if_empty)
         assert entry.emptied == 0
@@ -486,11 +492,7 @@ def test_who_left_before_there_was_room_is_named_all_the_same() -> None:
 def test_a_worker_whose_master_is_gone_does_not_wait_for_those_of_the_next_one() -> None:
     """They are on the same scoreboard, accept for good and hand nobody to it."""
     with Plane() as plane, watcher(plane) as entry:
-        other = plane.ask(lambda: entry.scoreboard.open_row(0, 2))
-        plane.ask(lambda: entry.scoreboard.set_accepting(other, True))
-        plane.ask(lambda: entry.scoreboard.beat(other, time.monotonic_ns() + 10**12))
-        plane.ask(lambda: entry.ingress.apply(plane.settings))
-        plane.ask(entry.ingress.start)
+        start_beside_another(plane, entry, slot=0, gen=2)
         plane.ask(lambda: entry.ingress.leave(accept_rest=True, shut=False))
         plane.ask(entry.ingress.end_if_empty)
         wait_until(lambda: entry.emptied == 1)
