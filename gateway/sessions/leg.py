@@ -51,7 +51,7 @@ class LegOwner(Countable, Protocol):
         """``leg`` is the first of the two whose stream ended."""
 
     def completed(self) -> None:
-        """Both streams ended, and everything was passed on."""
+        """Both streams ended, and everything was passed on; or one did, whose peer is gone."""
 
     def broken(self, leg: Leg, error: OSError | None) -> None:
         """``leg``'s connection was reset or timed out.

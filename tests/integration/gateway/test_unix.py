@@ -136,6 +136,40 @@ def test_a_request_of_a_client_that_left(folder: str) -> None:
         assert {line["end"] for line in gw.lines("session")} <= {"client", "reset"}
 
 
+def test_a_session_ends_with_a_peer_that_left(folder: str) -> None:
+    """It does not wait for the other side: nobody is there to read what that might still say."""
+    heard_end, over = threading.Event(), threading.Event()
+
+    def hang(conn: socket.socket) -> None:
+        word = conn.recv(100)
+        if word == b"leave":
+            conn.sendall(b"bye")
+            return
+        if word == b"end":
+            assert conn.recv(100) == b""
+            heard_end.set()
+        over.wait(60)
+        over.clear()
+
+    with scripted(f"{folder}/be", hang), gateway_on(folder, f"unix:{folder}/be") as gw:
+        with connect(f"{folder}/gw") as client:
+            client.sendall(b"leave")
+            assert read_exactly(client, 100) == b"bye"
+            assert ended(gw)["end"] == "endpoint"
+        with connect(f"{folder}/gw") as client:
+            client.sendall(b"stay")
+        line = ended(gw, 2)
+        assert (line["end"], line["bytes_in"]) == ("client", 4)
+        over.set()
+        with connect(f"{folder}/gw") as client:
+            client.sendall(b"end")
+            client.shutdown(socket.SHUT_WR)
+            assert heard_end.wait(60)
+            assert len(gw.lines("session")) == 2
+        assert ended(gw, 3)["end"] == "client"
+        over.set()
+
+
 @contextlib.contextmanager
 def black_hole() -> Iterator[str]:
     """A listener whose queue is full: the kernel drops further SYNs."""
