@@ -181,8 +181,11 @@ def source_address(text: str) -> str:
 
 
 def percent(text: str) -> int:
+    expected = "expected a percentage from 0% to 100%"
+    if re.fullmatch(r"[0-9]{1,3}", text) and int(text) <= 100:
+        raise ValueError(f"the sign is missing, {expected}, did you mean {int(text)}%?")
     if not re.fullmatch(r"[0-9]{1,3}%", text) or int(text[:-1]) > 100:
-        raise ValueError("expected a percentage from 0% to 100%")
+        raise ValueError(expected)
     return int(text[:-1])
 
 
