@@ -258,8 +258,7 @@ def _endpoint_rows(found: Findings) -> list[list[Cell]]:
         name = [endpoint.name, str(endpoint.priority), str(endpoint.weight)]
         for dial in each.dials:
             tls = "yes" if endpoint.tls and name[0] else ""
-            said = f"connected in {dial.time_s * 1000:.1f} ms"
-            result = line(dial.error, style="red") if dial.error else said
+            result = line(dial.said, style="red") if dial.error else dial.said
             rows.append([name[0], dial.address, *name[1:], tls, result])
             name = ["", "", ""]
     for left, reason in found.resolution.left_out.items():
