@@ -8,6 +8,7 @@ import textwrap
 import click
 
 from supervisor.cli.commands import program
+from supervisor.cli.flag_options import FlagOption
 from supervisor.core.exit_codes import (
     EXIT_CRASH_LOOP,
     EXIT_DEGRADED,
@@ -51,6 +52,8 @@ FILES = (
     ("/run/etcd-gateway/admin.sock", "The admin address of the systemd unit."),
 )
 
+OPTIONS_OF = ".PP\nThe options of the following sections are those of start and check.\n"
+
 
 def render_command() -> str:
     """``etcd-gateway.1``."""
@@ -60,7 +63,7 @@ def render_command() -> str:
         SUMMARY,
         _section("SYNOPSIS", _synopsis()),
         _section("DESCRIPTION", _description()),
-        _section("COMMANDS", "".join(_command(each) for each in _commands())),
+        _section("COMMANDS", "".join(_command(each) for each in _commands()) + OPTIONS_OF),
         *(_section(f"OPTIONS: {topic.value.upper()}", _flags(topic)) for topic in Topic),
         _section("VALUES", _values()),
         _section("SIGNALS", _list(SIGNALS)),
@@ -148,14 +151,23 @@ def _command(command: click.Command) -> str:
         if isinstance(each, click.Argument)
     ]
     own = [
-        (each.opts[0], each.help or "")
+        (_title(each), each.help or "")
         for each in command.params
-        if isinstance(each, click.Option) and not each.multiple
+        if isinstance(each, click.Option) and not _is_in_table(each)
     ]
     title = " ".join([command.name or "", *arguments])
     text = " ".join((command.help or "").split())
     options = f".RS\n{_list(own)}.RE\n" if own else ""
     return f".TP\n.B {_text(title)}\n{_text(text)}\n{options}"
+
+
+def _title(option: click.Option) -> str:
+    return option.opts[0] if option.is_flag else f"{option.opts[0]}={option.metavar}"
+
+
+def _is_in_table(option: click.Option) -> bool:
+    """Whether the table of flags says what the option is for."""
+    return isinstance(option, FlagOption) and option.help == option.flag.help
 
 
 def _flags(topic: Topic) -> str:

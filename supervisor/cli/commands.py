@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 SHELLS = ("bash", "zsh", "fish")
+EXPECTED_SHELL = "expected bash, zsh or fish"
 
 _CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -56,10 +57,10 @@ all clients on this host.
         "Make a running gateway reload; waits for the outcome and exits 0 if it worked, else 1."
     ),
     "demo": """\
-Show the gateway at work, on loopback and with nothing else installed.
+Show the gateway at work, with nothing else installed.
 
-Three small backends that say who they are, a DNS server with SRV records for them, and a real
-gateway in front; prints what to try next.
+On loopback: three small backends that say who they are, a DNS server with SRV records for them,
+and a real gateway in front; prints what to try next.
 """,
     "help": "Show the help of COMMAND, or of the program.",
     "version": "Print the version.",
@@ -152,9 +153,9 @@ def _reload(**given: tuple[str, ...]) -> int:
 @click.option("--etcd", is_flag=True, help="Three real etcd members instead (needs etcd).")
 @click.option("--once", is_flag=True, help="Leave after the tour; exits 1 if something failed.")
 def _demo(etcd: bool, once: bool) -> int:
-    from supervisor import demo as stage
+    from supervisor import demo
 
-    return stage.run(etcd=etcd, once=once)
+    return demo.run(etcd=etcd, once=once)
 
 
 @program.command("help", hidden=True, help=HELP["help"])
@@ -197,7 +198,7 @@ def _completion(shell: str) -> int:
     shells.install()
     kind = get_completion_class(shell) if shell in SHELLS else None
     if kind is None:
-        raise click.UsageError(f"SHELL {quote(shell)}: expected {', '.join(SHELLS)}")
+        raise click.UsageError(f"SHELL {quote(shell)}: {EXPECTED_SHELL}")
     click.echo(kind(program, {}, PROGRAM, COMPLETE_VARIABLE).source())
     return 0
 
@@ -227,7 +228,7 @@ def _add_commands() -> None:
         ["--explain"], is_flag=True, help="Show every step from the names to the addresses."
     )
     every = [FlagOption(flag) for flag in FLAGS]
-    finding = [FlagOption(BY_NAME[name]) for name in FINDING_FLAGS]
+    finding = [FlagOption(BY_NAME[name], text) for name, text in FINDING_FLAGS.items()]
     for name, callback, params in (
         ("start", _start, every),
         ("check", _check, [json_option, explain_option, *every]),
@@ -277,6 +278,8 @@ def _explain(error: click.ClickException | ConfigError) -> str:
     """One printable line."""
     if isinstance(error, ConfigError):
         return str(error)
+    if isinstance(error, click.MissingParameter):  # SHELL is the only one that can be missing
+        return f"SHELL: a value is missing, {EXPECTED_SHELL}"
     return quote(error.format_message())[1:-1]
 
 

@@ -12,11 +12,15 @@ from supervisor.core.config import Config
 from supervisor.core.config_error import ConfigError
 from supervisor.core.flags import BY_NAME
 
-FINDING_FLAGS = ("admin-addr", "config-file")
-"""What ``status``, ``sessions`` and ``reload`` need to find the running gateway."""
-
 UNIT_SOCKET = "/run/etcd-gateway/admin.sock"
 """The admin address of the shipped systemd unit."""
+
+FINDING_FLAGS = {
+    "admin-addr": "Ask the gateway that serves one of these; without it, and without "
+    f"{BY_NAME['admin-addr'].variable} and admin-addr in the config file, {UNIT_SOCKET} is tried.",
+    "config-file": "The config file of the gateway; its admin-addr is asked.",
+}
+"""What ``status``, ``sessions`` and ``reload`` find the running gateway by, and their help."""
 
 
 def find_admin(flags: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

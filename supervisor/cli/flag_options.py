@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 
 
 class FlagOption(click.Option):
-    """A flag of the table; its texts are collected here and read by ``core.config``."""
+    """A flag of the table; its texts are collected here and read by ``core.config``.
 
-    def __init__(self, flag: Flag) -> None:
+    ``help_text``: what the flag is for in a command to which the table's text does not apply.
+    """
+
+    def __init__(self, flag: Flag, help_text: str = "") -> None:
         super().__init__(
             [f"--{flag.name}"],
             multiple=True,
             type=click.UNPROCESSED,
             metavar=flag.metavar or "BOOLEAN",
-            help=flag.help,
+            help=help_text or flag.help,
             shell_complete=functools.partial(_complete, flag),
         )
         self.flag = flag
@@ -34,7 +37,7 @@ class FlagOption(click.Option):
         flag = self.flag
         name = f"--{flag.name} {flag.metavar}".rstrip()
         shown = f"  [default: {flag.default}]" if flag.default not in ("", "false") else ""
-        return name, f"{flag.help}{shown}"
+        return name, f"{self.help}{shown}"
 
 
 class FlagCommand(click.Command):

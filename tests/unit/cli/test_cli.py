@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from supervisor import __version__
 from supervisor.cli import settings as config_settings
 from supervisor.cli.commands import program
+from supervisor.cli.finding import UNIT_SOCKET
 from supervisor.cli.flag_options import FlagCommand, FlagOption, spell_out_switches
 from supervisor.cli.main import main
 from supervisor.core.config_error import ConfigError
@@ -98,8 +99,8 @@ def refuse(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["start", "--log-level", "--json"], '--log-level "--json": expected debug'),
         (["sessions", "--limit", "-1"], '--limit "-1": expected a number of sessions, 1 or more'),
         (["sessions", "--watch", "5"], '"5": a value without a flag, expected flags'),
-        (["completion"], "Missing argument 'SHELL'"),
-        (["completion", "tcsh"], 'SHELL "tcsh": expected bash, zsh, fish'),
+        (["completion"], "SHELL: a value is missing, expected bash, zsh or fish"),
+        (["completion", "tcsh"], 'SHELL "tcsh": expected bash, zsh or fish'),
         (["--frobnicate"], "No such option"),
     ],
 )
@@ -335,6 +336,17 @@ def test_version_and_help() -> None:
     shown = run("start", "--help")
     assert shown.returncode == 0
     assert all(f"--{flag.name}" in shown.stdout for flag in FLAGS)
+    assert "..." not in run("--help").stdout.partition("Commands:")[2], "a line on one is cut"
+
+
+@pytest.mark.parametrize("command", ["status", "sessions", "reload"])
+def test_help_of_commands_that_ask(capfd: pytest.CaptureFixture[str], command: str) -> None:
+    """A command that asks a running gateway says whom, and where without a flag; it serves nobody."""
+    assert main([command, "--help"]) == 0
+    said = "".join(capfd.readouterr().out.split())  # lines end within words that have a dash
+    assert "Askthegatewaythatservesoneofthese" in said
+    assert UNIT_SOCKET in said
+    assert "Servethestatuspage" not in said
 
 
 def test_variables_of_the_interpreter_change_nothing() -> None:
