@@ -26,6 +26,9 @@ The kernel gives memory only to the pages of rows in use.
 LAYOUT = 5
 """The version of the layout. A master that inherits another layout makes a new scoreboard."""
 
+STALE_NS = 350_000_000
+"""A worker whose last beat is older (they come every 100 ms) may hang: nothing is sent to it."""
+
 _CELL_BYTES = 8
 _HEAD = 3
 """Cells before the columns, the master's: the layout, how many rows may be in use, and how many
@@ -163,6 +166,10 @@ class Scoreboard:
 
     def accepting(self, row: int) -> bool:
         return bool(self._accepting[row])
+
+    def takes_clients(self, row: int, now_ns: int) -> bool:
+        """Whether the worker takes clients that others hand over, and its loop ran lately."""
+        return self.accepting(row) and now_ns - self._beats_ns[row] <= STALE_NS
 
     def accepted(self) -> int:
         """Clients that workers ever accepted, those included that are gone."""

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable
 
 from gateway.core.rate import RateLimit
-from gateway.ingress.handoff import STALE_NS
 from gateway.ingress.quota import Quota
-from gateway.scoreboard import Scoreboard
+from gateway.scoreboard import STALE_NS, Scoreboard
 
 LOOK_AGAIN_S = 0.1
 """A look counts no longer: for a moment at a reload, the marks of others are of another rate."""

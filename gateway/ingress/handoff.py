@@ -24,16 +24,13 @@ from functools import cache
 
 from gateway.core.outcome import EXHAUSTED
 from gateway.descriptors import DescriptorsLostError, has_number_for_one, receive, send
-from gateway.scoreboard import Scoreboard
+from gateway.scoreboard import STALE_NS, Scoreboard
 
 MARGIN_DIVISOR = 16
 """A difference of a sixteenth is even enough; below 16 sessions every difference counts."""
 
 CHURN_LIMIT_PER_S = 25.0
 """Above this many sessions ended per second in this worker, sessions are short: leave them."""
-
-STALE_NS = 350_000_000
-"""A worker whose last beat is older (they come every 100 ms) may hang: nothing is sent to it."""
 
 _DATAGRAM = b"+"
 """A datagram carries a descriptor only if it carries a byte, too (unix(7))."""
@@ -129,9 +126,8 @@ class Handoff:
             (sessions, scoreboard.slot(row))
             for row, sessions in enumerate(scoreboard.row_sessions())
             if row != self._row
-            and scoreboard.accepting(row)
+            and scoreboard.takes_clients(row, now_ns)
             and scoreboard.slot(row) in self._peers
-            and now_ns - scoreboard.beat_ns(row) <= STALE_NS
         ]
         return min(staying)[1] if staying else None
 

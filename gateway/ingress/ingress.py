@@ -20,13 +20,13 @@ from gateway.core.messages import Settings
 from gateway.ingress.accept_rate import AcceptRate
 from gateway.ingress.acceptor import Acceptor
 from gateway.ingress.freed_places import FreedPlaces
-from gateway.ingress.handoff import STALE_NS, Handoff
+from gateway.ingress.handoff import Handoff
 from gateway.ingress.inbox import Inbox
 from gateway.ingress.listener_set import ListenerSet
 from gateway.ingress.open_files import count_open_files
 from gateway.ingress.quota import Quota
 from gateway.poller import Poller
-from gateway.scoreboard import Scoreboard
+from gateway.scoreboard import STALE_NS, Scoreboard
 from gateway.sessions.register import Sessions
 from gateway.sessions.timer import Timer
 from gateway.tcp import arm_reset, peer_of

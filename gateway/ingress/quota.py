@@ -18,7 +18,6 @@ from typing import Any
 
 from gateway.core.counters import PauseReason, WorkerCounters
 from gateway.core.descriptor_budget import PER_SESSION, DescriptorBudget
-from gateway.ingress.handoff import STALE_NS
 from gateway.scoreboard import Scoreboard
 
 NEAR = 64
@@ -134,14 +133,10 @@ class Quota:
         line = [
             (since_ns, row)
             for row, since_ns in enumerate(scoreboard.waiting())
-            if since_ns and (row == own or self._uses_places(row, now_ns))
+            if since_ns and (row == own or scoreboard.takes_clients(row, now_ns))
         ]
         first = min(line)[1] if line else own
         return None if first == own else scoreboard.slot(first)
-
-    def _uses_places(self, row: int, now_ns: int) -> bool:
-        scoreboard = self._scoreboard
-        return scoreboard.accepting(row) and now_ns - scoreboard.beat_ns(row) <= STALE_NS
 
     def give_up_held_back(self, hand_over: Callable[[int], bool]) -> None:
         """Let another worker have the clients held back; ``hand_over(fd)`` says whether it has."""

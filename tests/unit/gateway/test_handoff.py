@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.ingress.handoff import CHURN_LIMIT_PER_S, STALE_NS, Handoff
-from gateway.scoreboard import Scoreboard
+from gateway.ingress.handoff import CHURN_LIMIT_PER_S, Handoff
+from gateway.scoreboard import STALE_NS, Scoreboard
 from tests.support import no_descriptors_left
 
 

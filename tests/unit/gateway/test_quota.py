@@ -9,9 +9,8 @@ import pytest
 
 from gateway.core.counters import PauseReason, WorkerCounters
 from gateway.core.descriptor_budget import RESERVE, DescriptorBudget
-from gateway.ingress.handoff import STALE_NS
 from gateway.ingress.quota import NEAR, QUIET_NS, Quota
-from gateway.scoreboard import Scoreboard
+from gateway.scoreboard import STALE_NS, Scoreboard
 
 NOW_NS = 100 * STALE_NS
 
