@@ -33,7 +33,7 @@ class NoReplyError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ServerAddress:
     """A nameserver's literal address; an IPv6 one may have a scope, ``fe80::1%eth0``."""
 
     host: str
@@ -64,26 +64,26 @@ class Datagrams(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._lines: dict[Address, _Line[T]] = {}
+        self._sockets: dict[ServerAddress, _QuerySocket[T]] = {}
 
-    def line(self, server: Address) -> _Line[T]:
-        """The way to a nameserver; raises OSError."""
-        line = self._lines.get(server)
-        if line is None:
-            line = self._lines[server] = _Line(server)
-        return line
+    def socket_to(self, server: ServerAddress) -> _QuerySocket[T]:
+        """The one to this nameserver; raises OSError."""
+        found = self._sockets.get(server)
+        if found is None:
+            found = self._sockets[server] = _QuerySocket(server)
+        return found
 
     def close(self) -> None:
-        for line in self._lines.values():
-            line.sock.close()
-        self._lines.clear()
+        for each in self._sockets.values():
+            each.sock.close()
+        self._sockets.clear()
 
 
-class _Line(Generic[T]):
+class _QuerySocket(Generic[T]):
     """A connected socket, and the queries that went by it and are not answered, with how to parse
     the reply to each."""
 
-    def __init__(self, server: Address) -> None:
+    def __init__(self, server: ServerAddress) -> None:
         self.unanswered: dict[bytes, Callable[[bytes], T | None]] = {}
         self.sock = socket.socket(server.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
@@ -103,7 +103,7 @@ class _Line(Generic[T]):
 
 
 async def exchange(
-    server: Address,
+    server: ServerAddress,
     query: bytes,
     *,
     datagrams: Datagrams[T] | None,
@@ -119,7 +119,7 @@ async def exchange(
     try:
         async with asyncio.timeout(timeout_s):
             if datagrams is not None:
-                return await _over_udp(datagrams.line(server), query, parse)
+                return await _over_udp(datagrams.socket_to(server), query, parse)
             with socket.socket(server.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
                 return await _over_tcp(sock, server, query, parse)
     except TimeoutError:
@@ -129,20 +129,20 @@ async def exchange(
         raise NoReplyError(text) from None
 
 
-async def _over_udp(line: _Line[T], query: bytes, parse: Callable[[bytes], T | None]) -> T:
+async def _over_udp(server: _QuerySocket[T], query: bytes, parse: Callable[[bytes], T | None]) -> T:
     """Datagrams that are no reply are ignored: anybody may have forged them."""
     loop = asyncio.get_running_loop()
-    line.unanswered[query] = parse
-    line.sock.send(query)  # does not block, with an empty send buffer
+    server.unanswered[query] = parse
+    server.sock.send(query)  # does not block, with an empty send buffer
     while True:
-        reply = line.parse(await loop.sock_recv(line.sock, MAX_DATAGRAM_BYTES))
+        reply = server.parse(await loop.sock_recv(server.sock, MAX_DATAGRAM_BYTES))
         if reply is not None:
             return reply
         await asyncio.sleep(0)  # sock_recv takes what is there without a turn for anybody else
 
 
 async def _over_tcp(
-    sock: socket.socket, server: Address, query: bytes, parse: Callable[[bytes], T | None]
+    sock: socket.socket, server: ServerAddress, query: bytes, parse: Callable[[bytes], T | None]
 ) -> T:
     loop = asyncio.get_running_loop()
     await loop.sock_connect(sock, server.name)

@@ -19,13 +19,13 @@ from supervisor.discovery.dns_message import (
     compose_query,
     parse_reply,
 )
-from supervisor.discovery.dns_transport import Address, Datagrams, NoReplyError, exchange
+from supervisor.discovery.dns_transport import Datagrams, NoReplyError, ServerAddress, exchange
 
 
 class Inquirer:
     """Asks ``servers``, in this order, and remembers what it learned of each."""
 
-    def __init__(self, servers: Sequence[Address], *, rotate: bool) -> None:
+    def __init__(self, servers: Sequence[ServerAddress], *, rotate: bool) -> None:
         self._servers = servers
         self._nameservers = Nameservers(len(servers), rotate=rotate)
 

@@ -36,7 +36,7 @@ from supervisor.core.discovery.system_names import (
 )
 from supervisor.core.discovery.trace import FromHosts, Step
 from supervisor.discovery.dns_message import BadNameError
-from supervisor.discovery.dns_transport import Address
+from supervisor.discovery.dns_transport import ServerAddress
 from supervisor.discovery.hosts_file import HostsFile
 from supervisor.discovery.inquirer import Inquirer
 
@@ -87,10 +87,10 @@ class Resolver:
         """
         files = files or Files()
         self._conf = conf = _read_conf(files)
-        self._servers = [Address(each.host, each.port) for each in nameservers]
+        self._servers = [ServerAddress(each.host, each.port) for each in nameservers]
         timeout_s, rotate = NAMESERVER_TIMEOUT_S, False
         if not nameservers:
-            self._servers = [Address(host, files.port) for host in conf.nameservers]
+            self._servers = [ServerAddress(host, files.port) for host in conf.nameservers]
             timeout_s, rotate = conf.timeout_s, conf.rotate
         # The question ends after MAX_LIFETIME_S, and each nameserver has to have its turn before.
         timeout_s = min(timeout_s, MAX_LIFETIME_S / len(self._servers))
