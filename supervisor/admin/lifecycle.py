@@ -26,6 +26,7 @@ from supervisor.admin.sockets import (
     descriptor_name,
 )
 from supervisor.core.admin.views import GatewayView
+from supervisor.system.limits import UNLIMITED
 from supervisor.system.patience import try_until_done
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ PATIENCE_S = 1.0
 
 REBIND_S = 5.0
 """How often an admin address is tried again that somebody else holds, or whose folder is gone."""
-
-UNLIMITED = 1 << 30
 
 CANNOT_OPEN = "cannot open the admin address, trying again"
 

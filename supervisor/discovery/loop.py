@@ -31,12 +31,11 @@ from supervisor.discovery.publication import OnFound, Publication, source_of
 from supervisor.discovery.requests import ReloadFailedError, Request, Requests
 from supervisor.discovery.resolution import BadTargetError, Targets
 from supervisor.system.certificate_watch import CertificateWatch
+from supervisor.system.limits import UNLIMITED
 from supervisor.system.tls_contexts import TlsContexts
 
 AFTER_ERROR_S = 5.0
 """Wait after an error that nobody expected."""
-
-UNLIMITED = 1 << 30
 
 
 class NoEndpointsError(Exception):

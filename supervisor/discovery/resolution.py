@@ -29,6 +29,7 @@ from supervisor.discovery.asker import Asker
 from supervisor.discovery.local_addresses import has_route, is_local, is_same_socket
 from supervisor.discovery.tls_admission import TlsAdmission
 from supervisor.system.certificate_watch import CertificateWatch
+from supervisor.system.limits import UNLIMITED
 from supervisor.system.tls_contexts import TlsContexts
 
 Publish = Callable[[Resolution], None]
@@ -36,9 +37,6 @@ Publish = Callable[[Resolution], None]
 
 class BadTargetError(Exception):
     """A target that can never work as configured; the text names the flag (exit code 2)."""
-
-
-UNLIMITED = 1 << 30
 
 
 class Targets:

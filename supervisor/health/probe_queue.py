@@ -7,11 +7,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from supervisor.system.connections import CLOSE_S
+from supervisor.system.limits import UNLIMITED
 
 MAX_CONCURRENT = 128
 """Probes that run at once; each has one descriptor."""
-
-UNLIMITED = 1 << 30
 
 Begin = Callable[[], Coroutine[Any, Any, None]]
 """Begins a probe; the coroutine is the rest of it, up to the end of its connection."""

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from gateway.core.records import dataclass
 from gateway.scoreboard import SIZE_BYTES
 
+UNLIMITED = 1 << 30
+"""More than any limit: how many descriptors a part may use until :func:`share_out` has said it."""
+
 
 def raise_open_files() -> int:
     """Raise the soft limit of open files to the hard one; returns the limit in force."""
