@@ -1,4 +1,8 @@
-"""The port monitor: logs when a foreign listener joins a listen address, and when it leaves."""
+"""The port monitor: whether our listen addresses are still ours alone, and still found.
+
+It logs when a foreign listener joins a listen address or leaves it, and when the file of a UNIX
+socket is gone, or is there again.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ EVERY_TICKS_FROM_PROC = 60
 
 
 class PortMonitor:
-    """Looks for foreign listeners every few ticks of the master.
+    """Looks for foreign listeners every few ticks of the master; is told of files at each.
 
     ``lost``: UNIX listen addresses whose file a former master had lost.
     """
