@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from supervisor.cli.status import size
+from supervisor.cli.figures import size
 from supervisor.cli.tables import Cell, Part, line, make_table
 from supervisor.core.discovery.cluster_report import ClusterReport, MemberRow
 

@@ -17,14 +17,14 @@ from gateway.core.address import Address, HostPort
 from gateway.core.records import dataclass
 from gateway.core.unix_address import UnixAddress, socket_name
 from gateway.ingress.listener import bind_socket, describe_failure
+from gateway.process_title import MASTER, PROGRAM
 from supervisor.cli.admin_client import UnreachableError, fetch_status
 from supervisor.core.admin.foreign_listeners import Listener
 from supervisor.system import sock_diag
 from supervisor.system.unix_listener import is_in_use, why_not, why_not_removed
 
-TITLE = b"etcd-gateway: "
-MASTER_TITLE = TITLE + b"master"
-"""What the command line of each process of a gateway begins with."""
+TITLE, MASTER_TITLE = PROGRAM.encode(), MASTER.encode()
+"""What the command lines of a gateway's processes, and of its master, begin with."""
 
 
 _ACCEPTS = 1 << 16

@@ -10,17 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gateway.process_title import MASTER
 from supervisor.cli.admin_client import UnreachableError, fetch_status
-from supervisor.cli.console import PROGRAM, report
+from supervisor.cli.console import report
 from supervisor.core.exit_codes import EXIT_FAILURE
-from supervisor.core.printable import escape_unprintable
 
 WAIT_S = 90.0
 """A reload resolves every name again; dead nameservers make that slow."""
 
 POLL_S = 0.05
 
-MASTER_TITLE = b"etcd-gateway: master"
+MASTER_TITLE = MASTER.encode()
 
 PROGRAMS = (b"etcd-gateway", b"etcd_gateway")
 """How the command line of a master names it that is just executing its next image."""
@@ -105,5 +105,5 @@ def _warn(in_vain: Sequence[str]) -> None:
 
 
 def _fail(text: str) -> int:
-    sys.stderr.write(f"{PROGRAM}: {escape_unprintable(text)}\n")
+    report(text)
     return EXIT_FAILURE

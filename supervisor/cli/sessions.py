@@ -13,7 +13,7 @@ from typing import Any
 from gateway.core.records import dataclass
 from supervisor.cli.admin_client import UnreachableError, fetch_sessions, fetch_status
 from supervisor.cli.console import report
-from supervisor.cli.status import NARROW_COLUMNS, lasting, size
+from supervisor.cli.figures import NARROW_COLUMNS, lasting, size
 from supervisor.cli.tables import PIPE_COLUMNS, Cell, Output, Part, line, make_table, stack, word
 from supervisor.cli.watch import watch as watch_again
 from supervisor.core.admin.session_holders import TOP_CLIENTS, Holders, Process

@@ -13,14 +13,12 @@ from typing import Any
 
 from supervisor.cli.admin_client import UnreachableError, fetch_status
 from supervisor.cli.console import report
+from supervisor.cli.figures import NARROW_COLUMNS, lasting, size
 from supervisor.cli.tables import PIPE_COLUMNS, Cell, Output, Part, line, make_table, stack, word
 from supervisor.cli.watch import watch as watch_again
 from supervisor.core.admin import digest
 from supervisor.core.certificates import WARN_S
 from supervisor.core.exit_codes import EXIT_DEGRADED, EXIT_OK, EXIT_UNREACHABLE
-
-NARROW_COLUMNS = 110
-"""Fewer than these have no room for all figures beside a name of usual length."""
 
 
 def run(admin_addrs: Sequence[str], *, as_json: bool = False, watch: bool = False) -> int:
@@ -216,25 +214,3 @@ def _now(document: Mapping[str, Any]) -> float:
 
 def _seconds(instant: str) -> float:
     return datetime.datetime.fromisoformat(instant).timestamp()
-
-
-def lasting(seconds: float) -> str:
-    """A length of time in its two largest units."""
-    left = max(round(seconds), 0)
-    for unit, length, smaller, part in (
-        ("d", 86400, "h", 3600),
-        ("h", 3600, "m", 60),
-        ("m", 60, "s", 1),
-    ):
-        if left >= length:
-            return f"{left // length}{unit}{left % length // part}{smaller}"
-    return f"{left}s"
-
-
-def size(count: float) -> str:
-    """Bytes with a binary unit."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

@@ -341,7 +341,7 @@ def test_version_and_help() -> None:
 
 @pytest.mark.parametrize("command", ["status", "sessions", "reload"])
 def test_help_of_commands_that_ask(capfd: pytest.CaptureFixture[str], command: str) -> None:
-    """A command that asks a running gateway says whom, and where without a flag; it serves nobody."""
+    """A command that asks a running gateway says whom, and where without a flag."""
     assert main([command, "--help"]) == 0
     said = "".join(capfd.readouterr().out.split())  # lines end within words that have a dash
     assert "Askthegatewaythatservesoneofthese" in said
