@@ -51,6 +51,7 @@ A variable that begins with `GATEWAY_`, is no flag's and is spelled almost like 
 - **Durations** are written as in Go: `300ms`, `1m30s`, `1.5h`.
   A number without a unit is refused, except `0`; so is a negative duration.
 - **Addresses** are `host:port` or `[v6]:port`.
+  To listen on all addresses of this host, leave the host out: `:23790`. `0.0.0.0` is all of IPv4 alone, and `[::]` all of IPv6.
   A port by name and an IPv6 scope (`%eth0`) are refused.
 - **Lists** are separated by commas, and their flags may be repeated: `--endpoints=a:2379,b:2379 --endpoints=c:2379`.
 - **Booleans** are set by their name alone, and take a value only after an equals sign: `--access-log`, `--access-log=false`.
