@@ -64,6 +64,7 @@ class MasterHandover:
             listen=tuple(map(str, parts.listen)),
             admin=tuple(parts.config.admin_addr),
             image=parts.image,
+            command=parts.command,
         )
 
     def write_record(self) -> None:

@@ -20,7 +20,7 @@ from supervisor.core.next_master import count_workers
 from supervisor.core.roster import Roster
 from supervisor.discovery.loop import DiscoveryLoop
 from supervisor.endpoint_tracker import EndpointTracker
-from supervisor.handover.image import describe
+from supervisor.handover.image import command, describe
 from supervisor.handover.inheritance import take_over
 from supervisor.handover.record import HandoverRecord
 from supervisor.handover.service_notifier import ServiceNotifier
@@ -67,6 +67,8 @@ class Parts:
         self.image = describe()
         self.left = take_over(os.environ)
         state = self.left.state
+        # An image that is gone back to was executed under the path of its own release.
+        self.command = (state.command if state.failure else ()) or command()
         self.events = RecentEvents(state.events)
         self.log = make_log(config.log_level, config.log_format, tap=self.events.take)
         take_library_messages(self.log)

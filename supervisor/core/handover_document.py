@@ -42,6 +42,7 @@ def encode(state: HandoverState) -> dict[str, Any]:
         "format": FORMAT,
         "fds": state.descriptors,
         "image": None if state.image is None else dataclasses.asdict(state.image),
+        "command": list(state.command),
         "failure": state.failure,
         "facts": {
             "wanted": state.workers,
@@ -117,6 +118,7 @@ def decode(document: object) -> HandoverState:
         listen=_addresses(_texts(_get(facts, "listen", []))),
         admin=_texts(_get(facts, "admin", [])),
         image=_image(whole.get("image")),
+        command=_texts(_get(whole, "command", [])),
         failure=_get(whole, "failure", ""),
     )
 

@@ -47,6 +47,7 @@ class HandoverState:
     ``searched``: by host, the name of the search list whose addresses are in use.
     ``listen_given`` and ``listen``: the addresses as configured, and as bound. ``admin``: the admin
     addresses that are bound. ``image``: who wrote this, None if it is not worth going back to.
+    ``command``: what an upgrade executes, as the gateway was started; ``image`` names one release.
     ``failure``: why an upgrade was undone, if one was.
     """
 
@@ -80,4 +81,5 @@ class HandoverState:
     listen: tuple[str, ...] = ()
     admin: tuple[str, ...] = ()
     image: Image | None = None
+    command: tuple[str, ...] = ()
     failure: str = ""

@@ -11,16 +11,30 @@ _MODULES = ("etcd_gateway", "supervisor", "supervisor.master", "gateway.worker")
 """Their files tell two releases apart: an installer writes every file of a package anew."""
 
 
-def command() -> list[str]:
+def command() -> tuple[str, ...]:
     """The command line that started this process, to execute again.
 
     A script that was executed itself is executed again, so that a new one may name another
     interpreter; ``python -m`` and the like are repeated as they were.
     """
     script = sys.orig_argv[1] if len(sys.orig_argv) > 1 else ""
-    if os.path.sep in script and os.access(script, os.X_OK):
-        return sys.orig_argv[1:]
-    return [sys.executable, *sys.orig_argv[1:]]
+    if os.path.sep in script and os.access(script, os.X_OK) and not _has_another_python(script):
+        return tuple(sys.orig_argv[1:])
+    return (sys.executable, *sys.orig_argv[1:])
+
+
+def _has_another_python(script: str) -> bool:
+    """Whether it runs by another Python than the first one in PATH, which it would run by itself.
+
+    So does the one file on a host whose ``python3`` is too old: ``python3.12 FILE start``.
+    """
+    try:
+        with open(script, "rb") as file:
+            words = os.fsdecode(file.readline(256)).split()
+    except OSError:
+        return False
+    by_path = len(words) == 2 and words[0].startswith("#!") and words[0].endswith("/env")
+    return by_path and words[1] != sys.orig_argv[0]
 
 
 def describe() -> Image:

@@ -13,7 +13,6 @@ import signal
 from collections.abc import Callable, Mapping
 
 from supervisor.core.handover_state import HandoverState
-from supervisor.handover.image import command
 from supervisor.handover.state import write_state
 from supervisor.system import signals
 from supervisor.system.limits import describe_shortage
@@ -38,9 +37,8 @@ class Preflight:
 
     async def run(self, state: HandoverState, deadline_s: float = PREFLIGHT_S) -> str | None:
         """Try the new image with this handover state; None if it would start, else why not."""
-        argv = command()
         try:
-            child = _Child(argv, state, on_gone=self._pids.discard)
+            child = _Child(state, on_gone=self._pids.discard)
         except OSError as error:
             return f"cannot start the new image: {describe_shortage(error)}"
         self._pids.add(child.pid)
@@ -63,9 +61,7 @@ def handed_over(environ: Mapping[str, str]) -> int | None:
 class _Child:
     """Owns the child, its pidfd and the pipe of its standard error until :meth:`close`."""
 
-    def __init__(
-        self, argv: list[str], state: HandoverState, *, on_gone: Callable[[int], None]
-    ) -> None:
+    def __init__(self, state: HandoverState, *, on_gone: Callable[[int], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_gone = on_gone
         self._said = b""
@@ -78,7 +74,7 @@ class _Child:
             undo.callback(os.close, errors_w)
             with contextlib.ExitStack() as undo_all:
                 undo_all.callback(os.close, self._errors_r)
-                self.pid = _spawn(argv, document, errors_w)
+                self.pid = _spawn(state.command, document, errors_w)
                 undo_all.callback(self._end_unwatched)
                 self._pidfd = os.pidfd_open(self.pid)
                 undo_all.pop_all()
@@ -134,7 +130,7 @@ class _Child:
         os.waitpid(self.pid, 0)
 
 
-def _spawn(argv: list[str], document: int, errors_w: int) -> int:
+def _spawn(argv: tuple[str, ...], document: int, errors_w: int) -> int:
     """The pid of a child that runs the new image."""
     environ = {**os.environ, PREFLIGHT_VARIABLE: str(document)}
     for name in SYSTEMD_VARIABLES:

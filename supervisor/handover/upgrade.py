@@ -15,7 +15,7 @@ from typing import NoReturn
 from gateway.core.log import Log
 from supervisor.core.handover_state import HandoverState
 from supervisor.core.next_master import going_back
-from supervisor.handover.image import command, is_there
+from supervisor.handover.image import is_there
 from supervisor.handover.preflight import Preflight
 from supervisor.handover.state import HANDOVER_VARIABLE, write_state
 from supervisor.system import signals
@@ -70,7 +70,8 @@ class Upgrade:
             if not await self._halt():
                 return
             self._log.info("upgrading")
-            execute(command(), self._hand_over())
+            state = self._hand_over()
+            execute(state.command, state)
         except OSError as error:
             self._log.error(FAILED, error=str(error))
         finally:

@@ -211,6 +211,30 @@ def test_workers_that_die_only_after_exec_go_back_to_the_old_image(tmp_path: Pat
         wait_until(lambda: set(gateway.workers()) == workers, 20, "nothing else is left")
 
 
+@pytest.mark.parametrize("where", [long("supervisor/__init__.py"), "gateway/worker.py"])
+def test_after_an_upgrade_was_undone_the_next_one_follows_the_link(
+    tmp_path: Path, where: str
+) -> None:
+    """The image that was gone back to is executed under its own path, and is not the next one."""
+    old, new = Installation(tmp_path / "v1"), Installation(tmp_path / "v2")
+    if where == "gateway/worker.py":
+        break_worker(new)
+    else:
+        new.insert(where, NOT_IMPORTABLE)
+    current, ran = tmp_path / "current", tmp_path / "ran"
+    point(current, old.folder)
+    with served(command=[str(current / "etcd-gateway")]) as gateway:
+        point(current, new.folder)
+        gateway.signal(signal.SIGUSR2)
+        wait_until(lambda: gateway.text().count(f'"{READY}"') == 2, 20)
+        assert f'"{REFUSED}"' in gateway.text()
+        new.install()
+        new.insert("supervisor/__init__.py", f"{OUTSIDE_PREFLIGHT}open({str(ran)!r}, 'w').close()")
+        gateway.signal(signal.SIGUSR2)
+        wait_until(lambda: gateway.text().count(f'"{READY}"') == 3, 20)
+        assert ran.exists()
+
+
 def break_worker(installation: Installation) -> None:
     worker = installation.folder / "gateway/worker.py"
     begin = "loop = uvloop.new_event_loop()"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 SCRIPT = """
 import os
@@ -37,3 +41,37 @@ def test_a_state_of_any_size_and_descriptors_of_any_name_reach_the_next_image() 
     with subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True) as it:
         said, _ = it.communicate(timeout=120)
     assert said == f"pid {it.pid}\n"
+
+
+@pytest.mark.parametrize(
+    ("first_line", "ran_by", "again"),
+    [
+        ("#!{python}", [], ["{script}"]),
+        ("#!/usr/bin/env python-in-path", [], ["{script}"]),
+        ("#!/usr/bin/env python-in-path", ["{python}"], ["{python}", "{script}"]),
+        ("#!/opt/other/bin/python3", ["{python}"], ["{script}"]),
+    ],
+    ids=["an environment's", "the one file", "the one file by another Python", "unknown"],
+)
+def test_the_next_image_runs_by_the_python_that_was_chosen(
+    tmp_path: Path, first_line: str, ran_by: list[str], again: list[str]
+) -> None:
+    """A script names its own, unless that is the first one in PATH and another was chosen."""
+    script = tmp_path / "etcd-gateway"
+    (tmp_path / "python-in-path").symlink_to(sys.executable)
+    names = {"python": sys.executable, "script": str(script)}
+    script.write_text(
+        f"{first_line.format(**names)}\n"
+        f"import sys; sys.path[:0] = {sys.path}\n"
+        "from supervisor.handover.image import command\n"
+        "for word in command(): print(word)\n"
+    )
+    script.chmod(0o755)
+    done = subprocess.run(
+        [*(each.format(**names) for each in ran_by), str(script), "start"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines() == [*(each.format(**names) for each in again), "start"], done
