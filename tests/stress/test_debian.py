@@ -137,6 +137,11 @@ def test_install_upgrade_and_purge(machine: Machine, ground: Field) -> None:
     assert machine.show("MainPID") == master
     assert machine.path("/etc/etcd-gateway.toml").read_text() == config
 
+    machine.run("dpkg", "--remove", "etcd-gateway", timeout_s=300)
+    assert machine.show("ActiveState") == "inactive"
+    install(machine, "9*")
+    assert machine.show("ActiveState") == "active"
+
     machine.run("dpkg", "--purge", "etcd-gateway", timeout_s=300)
     after = machine.run("sh", "-c", "find /etc /opt /usr /var/cache -xdev | sort")
     left = set(after.splitlines()) - set(before.splitlines())

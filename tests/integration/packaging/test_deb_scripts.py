@@ -15,15 +15,28 @@ pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare"
 )
 
-FOLDERS = ("opt", "var/cache")
+FOLDERS = ("opt", "run", "var/cache", "var/lib")
+MASKED = "var/lib/systemd/deb-systemd-helper-masked/etcd-gateway.service"
+"""Made by ``deb-systemd-helper mask``, in a removal."""
+
+RECORDER = """\
+#!/bin/sh
+echo "${{0##*/}}" "$@" >> {calls}
+case "$*" in list-units*) echo etcd-gateway@blue.service loaded ;; esac
+"""
 
 
-def run(script: str, action: str, host: Path) -> None:
-    """Run a script of the package where ``host`` has the folders that it may touch."""
-    tools = host / "tools"
+def run(script: str, action: str, host: Path) -> list[str]:
+    """Run a script of the package where ``host`` has the folders that it may touch.
+
+    The commands about units that it ran; an instance of the template is there.
+    """
+    tools, calls = host / "tools", host / "calls"
     tools.mkdir(exist_ok=True)
+    calls.touch()
     for name in ("deb-systemd-helper", "deb-systemd-invoke", "systemctl"):
-        (tools / name).symlink_to("/bin/true")
+        (tools / name).write_text(RECORDER.format(calls=calls))
+        (tools / name).chmod(0o755)
     mounts = "".join(f"mount --bind {host / name} /{name} && " for name in FOLDERS)
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", f"{mounts} exec sh {TEMPLATES / script} {action}"],
@@ -33,6 +46,9 @@ def run(script: str, action: str, host: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, b"")
     shutil.rmtree(tools)
+    said = calls.read_text().splitlines()
+    calls.unlink()
+    return said
 
 
 @pytest.fixture
@@ -81,3 +97,19 @@ def test_a_purge_takes_what_the_units_kept(host: Path) -> None:
     assert {path.name for path in (host / "var/cache").glob("etcd*")} == {"etcd-gateway-exporter"}
     private = host / "var/cache/private"
     assert {path.name for path in private.iterdir()} == {"etcd-gateway-exporter"}
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["an upgrade", "a removal, and again"])
+def test_what_a_removal_stopped_is_started(host: Path, removed: bool) -> None:
+    """dpkg names the last version in both cases, and only what serves can be upgraded in place."""
+    (host / "run/systemd/system").mkdir(parents=True)
+    (host / "opt/etcd-gateway/bin").mkdir()
+    (host / "opt/etcd-gateway/bin/python3").symlink_to("/bin/true")
+    (host / MASKED).parent.mkdir(parents=True)
+    if removed:
+        (host / MASKED).touch()
+    calls = run("postinst", "configure 1.0.0", host)
+    started = [call.split()[-1] for call in calls if call.startswith("deb-systemd-invoke start")]
+    units = ["etcd-gateway.service", "etcd-gateway@blue.service"]
+    assert started == (units if removed else [])
+    assert any("USR2" in call for call in calls) is not removed
