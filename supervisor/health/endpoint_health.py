@@ -15,6 +15,7 @@ from supervisor.core.health.addresses import (
     endpoint_of,
     inactive_addresses,
     is_active,
+    is_place,
     joined,
     place_name,
     places,
@@ -209,10 +210,9 @@ class EndpointHealth:
         return {address: view for address, view in views.items() if view is not None}
 
     def _on_change(self, watched: str, view: HealthView) -> None:
-        name, _, address = watched.partition(" ")
-        if not address:
-            self._tell(name, view.active, ())
-        elif name in self._several:
+        if not is_place(watched):
+            self._tell(watched, view.active, ())
+        elif (name := endpoint_of(watched)) in self._several:
             self.tell(name)
 
     def tell(self, name: str) -> None:

@@ -145,7 +145,6 @@ class Prober:
             watch.health.hint(now)
             self._arm(watch)
             return
-        watch.dial_failures += 1
         ago_s = self._config.dial_timeout_s if result == DialResult.TIMEOUT else 0.0
         self._took(watch, watch.health.dial_failed(error, now, began_at=now - ago_s))
 

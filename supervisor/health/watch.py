@@ -31,7 +31,6 @@ class Watch:
     plan: Plan
     health: Health
     since: float
-    dial_failures: int = 0
     probes: Counter[str] = field(default_factory=Counter)
     durations: Histogram = field(default_factory=lambda: Histogram(DIAL_BOUNDS_S))
     transitions: Counter[str] = field(default_factory=Counter)
@@ -62,7 +61,6 @@ class Watch:
 
         ``now`` of the monotonic clock is ``wall`` of the other one.
         """
-        self.dial_failures = view.dial_failures
         self.probes = Counter(view.probes)
         if len(view.probe_buckets) == len(self.durations.counts):
             self.durations.counts = list(view.probe_buckets)
@@ -95,7 +93,6 @@ class Watch:
             cut_off=cut_off,
             last_error=cut_off or health.last_error,
             last_error_at=wall if cut_off else last_error_at,
-            dial_failures=self.dial_failures,
             probe_failures=self.probes[Verdict.FAILED],
             probes=dict(self.probes),
             probe_buckets=tuple(self.durations.counts),

@@ -35,7 +35,7 @@ class Watch:
     """One place under observation."""
 
     __slots__ = (
-        "armed_at", "bytes_out", "dial_failures", "dials", "found", "health", "oracle", "plan",
+        "armed_at", "bytes_out", "dials", "found", "health", "oracle", "plan",
         "probes", "since", "transitions",
     )  # fmt: skip
 
@@ -45,7 +45,7 @@ class Watch:
         self.health = health
         self.since = since
         self.armed_at = math.inf
-        self.dials = self.bytes_out = self.dial_failures = 0
+        self.dials = self.bytes_out = 0
         self.probes: Counter[str] = Counter()
         self.transitions: Counter[str] = Counter()
         self.oracle = HealthOracle(health)
@@ -125,7 +125,6 @@ class Prober:
             watch.health.hint(now)
             self._arm(watch)
             return
-        watch.dial_failures += 1
         ago_s = self._master.config.dial_timeout_s if result == DialResult.TIMEOUT else 0.0
         before = watch.health.active
         change = watch.health.dial_failed(result, now, began_at=now - ago_s)
@@ -267,7 +266,6 @@ class Prober:
             active=health.active,
             since=watch.since,
             last_error=health.last_error,
-            dial_failures=watch.dial_failures,
             probe_failures=watch.probes[Verdict.FAILED],
             probes=dict(watch.probes),
             transitions=dict(watch.transitions),
@@ -290,7 +288,6 @@ class Prober:
             watch = self._watches.get(name)
             if watch is None:
                 continue
-            watch.dial_failures = view.dial_failures
             watch.probes = Counter(view.probes)
             watch.transitions = Counter(view.transitions)
             watch.health.last_error = view.last_error

@@ -101,7 +101,6 @@ def add_counts(view: HealthView, others: Iterable[HealthView]) -> HealthView:
         transitions.update(each.transitions)
     return dataclasses.replace(
         view,
-        dial_failures=sum(each.dial_failures for each in all_views),
         probe_failures=sum(each.probe_failures for each in all_views),
         probes=dict(probes),
         probe_buckets=tuple(

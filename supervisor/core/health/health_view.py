@@ -27,7 +27,6 @@ class HealthView:
     since: float | None
     last_error: str | None = None
     last_error_at: float | None = None
-    dial_failures: int = 0
     probe_failures: int = 0
     probes: Mapping[str, int] = field(default_factory=dict)
     probe_buckets: Sequence[int] = ()
@@ -55,7 +54,6 @@ def without_counts(view: HealthView) -> HealthView:
     """What is known, and nothing of what was counted but changes of state, which are all known."""
     return dataclasses.replace(
         view,
-        dial_failures=0,
         probe_failures=0,
         probes={},
         probe_buckets=(),

@@ -39,7 +39,6 @@ def test_an_endpoint_is_active_while_one_address_is() -> None:
             since=1.0,
             last_error="refused",
             last_error_at=5.0,
-            dial_failures=2,
             probe_failures=1,
             probes={"failed": 1},
             probe_buckets=(1,),
@@ -65,7 +64,7 @@ def test_an_endpoint_is_active_while_one_address_is() -> None:
     assert whole.active
     assert whole.since == 7.0
     assert (whole.last_error, whole.last_error_at) == (f"{A}: refused", 5.0)
-    assert (whole.dial_failures, whole.probe_failures) == (2, 2)
+    assert whole.probe_failures == 2
     assert whole.probes == {"passed": 5, "failed": 2}
     assert whole.transitions == {"inactive": 1}
     assert (whole.probe_buckets, whole.probe_seconds) == ((5, 2), 1.5)

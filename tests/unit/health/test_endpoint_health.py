@@ -354,7 +354,6 @@ def counted(stage: Stage) -> list[float]:
     view = stage.it.view("web:1")
     assert view is not None
     return [
-        view.dial_failures,
         view.probe_failures,
         view.probe_seconds,
         sum(view.probes.values()),
