@@ -74,7 +74,7 @@ class SignalActions:
             parts.resized_by += by
             return
         before = pool.wanted
-        obstacle = self._find_obstacle(before + by) if by > 0 else None
+        obstacle = self._find_obstacle(before + by) if by > 0 else ""
         after = before if obstacle else pool.resize(by)
         self._handover.write_record()
         if after == before:
@@ -84,7 +84,7 @@ class SignalActions:
             parts.share_out_files(limits.open_files(), workers=after)
             log.info("number of workers changed", workers=after)
 
-    def _find_obstacle(self, workers: int) -> str | None:
+    def _find_obstacle(self, workers: int) -> str:
         """Why so many cannot be had; slots without a worker would take what others need."""
         listen = len(self._parts.listen)
         return limits.find_obstacle(limits.open_files(), workers=workers, listen=listen)

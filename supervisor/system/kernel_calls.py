@@ -14,8 +14,8 @@ from collections.abc import Callable
 from gateway.core.outcome import EXHAUSTED
 
 
-def find_missing_call() -> str | None:
-    """Which needed call is refused here and what to do about it, or None.
+def find_missing_call() -> str:
+    """Which needed call is refused here and what to do about it; "" if none is.
 
     OSError: the host is short of something just now, which is no refusal.
     """
@@ -29,7 +29,7 @@ def find_missing_call() -> str | None:
                 f"the system call {name} is refused ({error.strerror}), expected Linux 5.4 or "
                 f"newer, and a seccomp profile of the container that allows it"
             )
-    return None
+    return ""
 
 
 def find_unpinnable() -> str:

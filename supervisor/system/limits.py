@@ -64,10 +64,8 @@ _FILES_PER_WORKER = 6
 """A pipe, a control socket, a pidfd, both ends of the inbox, and one more during the fork."""
 
 
-def find_obstacle(
-    allowed: int, *, workers: int, listen: int, own: str = "/proc/self"
-) -> str | None:
-    """Why so many workers cannot run here, or None. ``listen``: listen addresses."""
+def find_obstacle(allowed: int, *, workers: int, listen: int, own: str = "/proc/self") -> str:
+    """Why so many workers cannot run here; "" if they can. ``listen``: listen addresses."""
     needed = _needed(workers, listen)
     if allowed < needed:
         return (
@@ -81,7 +79,7 @@ def find_obstacle(
         )
     if not os.path.exists(f"{own}/fd"):
         return "/proc is not there, expected it to be mounted"
-    return None
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
