@@ -23,8 +23,8 @@ MOST_QUEUED_BYTES = 4 * 1024 * 1024
 Two reports of 3,000 endpoints fit.
 """
 
-
 AGAIN_S = 0.1
+"""After how long the kernel is asked anew that had no memory for a message."""
 
 
 @dataclass(slots=True, eq=False)

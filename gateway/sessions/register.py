@@ -98,7 +98,7 @@ class Sessions:
         self._kept: frozenset[str] | None = None
         self._inactive = InactivePlaces()
         self._closes = False
-        """Whether sessions there are closed."""
+        """Whether sessions of an endpoint that turns inactive are closed (``--on-inactive``)."""
         self._emptied: frozenset[str] = frozenset()
         self._several: frozenset[str] = frozenset()
         """Endpoints with several addresses."""
