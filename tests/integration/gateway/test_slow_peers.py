@@ -167,6 +167,16 @@ def close_its_window(late: socket.socket, other: socket.socket) -> None:
         other.sendall(bytes(4000))
 
 
+def is_stalled(plane: Plane) -> bool:
+    """Whether the worker's last look found that the client takes nothing.
+
+    On a busy machine an end of stream may wait for its acknowledgement at a look, too.
+    """
+    return plane.ask(
+        lambda: any(each.client in plane.sessions.stalls._stalled for each in plane.sessions.all())
+    )
+
+
 def test_the_tail_is_delivered_to_who_paused_long_before_the_end(narrow: str) -> None:
     """The kernel has probed it so often that it would give up at once, left alone with it."""
 
@@ -274,7 +284,7 @@ def test_a_reader_that_resets_after_the_end_is_let_go(narrow: str) -> None:
         ):
             stalls = plane.sessions.stalls
             close_its_window(late, other)
-            wait_until(lambda: plane.ask(lambda: len(stalls._stalled)) == 1)
+            wait_until(lambda: is_stalled(plane))
             other.close()
             wait_until(lambda: plane.ask(lambda: len(stalls._lingering)) == 1)
             reset(late)
@@ -294,11 +304,10 @@ def test_a_timeout_that_a_reload_turns_on_is_for_those_that_wait_by_then(narrow:
             plane.connect() as late,
             backend.accept() as other,
         ):
-            stalls = plane.sessions.stalls
             close_its_window(late, other)
             plane.ask(plane.sessions.count_bytes)
             wait_until(lambda: not plane.ask(lambda: len(plane.sessions.relay.dirty)))
             plane.apply(backend.endpoint, settings=SETTINGS)
-            wait_until(lambda: plane.ask(lambda: len(stalls._stalled)) == 1)
+            wait_until(lambda: is_stalled(plane))
 
     inside(narrow, run)

@@ -72,6 +72,12 @@ class Stage:
     def workers(self, state: str = "ready") -> list[WorkerView]:
         return [view for view in self.pool.view() if view.state == state]
 
+    def pid(self, slot: int) -> int:
+        """The process of a slot's worker, whatever its state just now."""
+        (pid,) = [view.pid for view in self.pool.view() if view.slot == slot]
+        assert pid is not None
+        return pid
+
     async def until(self, predicate: Callable[[], object], deadline_s: float = 20.0) -> None:
         end = time.monotonic() + deadline_s
         while not predicate():
@@ -97,6 +103,9 @@ async def staged(
     stage.pool.start(messages.Snapshot(1, ()))
     try:
         yield stage
+    except BaseException:
+        print(*stage.log.lines, sep="\n")  # what happened, for whoever reads the failure
+        raise
     finally:
         if stage.ended is None:
             stage.pool.stop_now()
@@ -132,9 +141,7 @@ def test_a_killed_worker_is_replaced_and_its_queue_is_not_lost() -> None:
         async with staged(2) as stage:
             await stage.until(lambda: stage.ready)
             for round_number in range(5):
-                victim = stage.workers()[round_number % 2]
-                assert victim.pid is not None
-                os.kill(victim.pid, signal.SIGKILL)
+                os.kill(stage.pid(round_number % 2), signal.SIGKILL)
                 answers = await asyncio.gather(*(stage.ask() for _ in range(50)))
                 assert all(answers)
                 await stage.until(lambda: len(stage.workers()) == 2)
@@ -149,12 +156,11 @@ def test_a_hung_workers_clients_are_served_by_a_survivor() -> None:
     async def play() -> None:
         async with staged(2) as stage:
             await stage.until(lambda: stage.ready)
-            victim = stage.workers()[1]
-            assert victim.pid is not None
-            os.kill(victim.pid, signal.SIGSTOP)
+            victim = stage.pid(1)
+            os.kill(victim, signal.SIGSTOP)
             answers = await asyncio.gather(*(stage.ask() for _ in range(40)))
             assert not any(each.startswith("1.") for each in answers)
-            os.kill(victim.pid, signal.SIGCONT)
+            os.kill(victim, signal.SIGCONT)
             await stage.until(lambda: len(stage.workers()) == 2)
             assert {v.gen for v in stage.workers()} == {1}
 
@@ -167,18 +173,15 @@ def test_an_adoption_without_descriptors_is_made_up_for() -> None:
     async def play() -> None:
         async with staged(2) as stage:
             await stage.until(lambda: stage.ready)
-            victim = stage.workers()[1]
-            assert victim.pid is not None
-            before = len(os.listdir(f"/proc/{stage.workers()[0].pid}/fd"))
+            survivor, victim = stage.pid(0), stage.pid(1)
+            before = len(os.listdir(f"/proc/{survivor}/fd"))
             with no_descriptor_left():
-                os.kill(victim.pid, signal.SIGSTOP)
+                os.kill(victim, signal.SIGSTOP)
                 await stage.until(lambda: stage.log.lines_of("command to a worker failed"))
-            await stage.until(
-                lambda: len(os.listdir(f"/proc/{stage.workers()[0].pid}/fd")) > before
-            )
+            await stage.until(lambda: len(os.listdir(f"/proc/{survivor}/fd")) > before)
             answers = await asyncio.gather(*(stage.ask() for _ in range(40)))
             assert all(each.startswith("0.") for each in answers)
-            os.kill(victim.pid, signal.SIGCONT)
+            os.kill(victim, signal.SIGCONT)
             await stage.until(lambda: len(stage.workers()) == 2)
 
     asyncio.run(play())
@@ -208,9 +211,8 @@ def test_a_worker_that_stays_hung_is_killed_and_replaced() -> None:
     async def play() -> None:
         async with staged(2, worker_timeout_s=3.0) as stage:
             await stage.until(lambda: stage.ready)
-            victim = stage.workers()[1]
-            assert victim.pid is not None
-            os.kill(victim.pid, signal.SIGSTOP)
+            victim = stage.pid(1)
+            os.kill(victim, signal.SIGSTOP)
             await stage.until(lambda: (1, 1) in stage.gone)
             await stage.until(lambda: len(stage.workers()) == 2)
             assert stage.pool.restarts["timeout"] == 1
@@ -309,7 +311,7 @@ def test_a_worker_holds_its_own_descriptors_only() -> None:
     async def play() -> None:
         async with staged(3) as stage:
             await stage.until(lambda: stage.ready)
-            os.kill(stage.workers()[0].pid or 0, signal.SIGKILL)
+            os.kill(stage.pid(0), signal.SIGKILL)
             await stage.until(lambda: {v.gen for v in stage.workers()} == {1, 2})
 
             def each_holds_its_own() -> bool:
