@@ -21,6 +21,8 @@ from itertools import islice
 from time import monotonic
 from typing import Protocol
 
+poll = select.epoll.poll
+
 IN = select.EPOLLIN
 OUT = select.EPOLLOUT
 ERR = select.EPOLLERR
@@ -234,7 +236,7 @@ class Poller:
         """
         count = self._handle_postponed(until) if self._postponed else 0
         if not self._postponed:
-            events = self._epoll.poll(wait_s, BATCH)
+            events = poll(self._epoll, wait_s, BATCH)
             count += len(events)
             if len(events) <= CHUNK:
                 self._handle(events)

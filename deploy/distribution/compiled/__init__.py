@@ -1,7 +1,7 @@
 """The relay as native code: its modules, as they stand in ``gateway``, compiled with Cython.
 
 The Python sources stay the only ones. What is beside this file declares types for them, one
-``.pxd`` for each module, and ``calls.pxd`` makes their system calls without ``os`` in between
+``.pxd`` for each module, and ``calls.h`` makes their system calls without ``os`` in between
 (Cython calls this augmenting: https://cython.readthedocs.io, "Pure Python mode").
 :mod:`deploy.distribution.compiled.hook` puts the native modules into a wheel.
 """
@@ -19,7 +19,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 
-MODULES = ("gateway/poller", "gateway/sessions/leg", "gateway/sessions/pipes")
+MODULES = (
+    "gateway/poller",
+    "gateway/sessions/leg",
+    "gateway/sessions/pipes",
+    "gateway/sessions/relay",
+)
 """What every byte passes; each has a ``.pxd`` of its last name here."""
 
 OPTIONS = ("-O2", "-fno-semantic-interposition")
@@ -70,6 +75,7 @@ def compile_into(folder: Path, options: Sequence[str] = OPTIONS) -> list[Path]:
                 Extension(
                     module.replace("/", "."),
                     [f"{module}.py"],
+                    include_dirs=["gateway"],
                     extra_compile_args=[*options],
                     extra_link_args=["-s"],
                 )
@@ -94,7 +100,8 @@ def _copy_sources(work: Path) -> None:
     shutil.copytree(
         ROOT / "gateway", work / "gateway", ignore=shutil.ignore_patterns("__pycache__", "*.so")
     )
-    shutil.copy(HERE / "calls.pxd", work / "gateway")
+    for name in ("calls.h", "calls.pxd"):
+        shutil.copy(HERE / name, work / "gateway")
     for module in MODULES:
         types = (HERE / f"{Path(module).name}.pxd").read_text()
         (work / f"{module}.pxd").write_text(types)
@@ -103,13 +110,13 @@ def _copy_sources(work: Path) -> None:
 
 
 def _without_calls(source: str, types: str, module: str) -> str:
-    """The source, empty where it imports from ``os`` what its types import.
+    """The source, empty where it names the calls that its types declare.
 
     The line itself stays, because tracebacks name lines of the source that was handed out.
     """
     for names in CALLS.findall(types):
-        line = f"from os import {names}\n"
-        if line not in source:
-            raise CannotCompileError(f'{module}.py has no line "{line.strip()}"')
-        source = source.replace(line, "\n", 1)
+        line = re.compile(rf"^(from \w+ import {names}|{names} = .+)$", re.MULTILINE)
+        source, count = line.subn("", source)
+        if count != 1:
+            raise CannotCompileError(f"{module}.py has {count} lines that define {names}, not one")
     return source

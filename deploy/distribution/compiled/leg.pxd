@@ -2,6 +2,7 @@
 
 from gateway.calls cimport read, write
 from gateway.sessions.pipes cimport Pipe
+from gateway.sessions.relay cimport Relay
 
 cdef int ERR, IN, OUT, RDHUP, FAST_EVENTS, SIGNS, CAREFUL
 
@@ -11,7 +12,8 @@ cdef class Leg:
     cdef public long long bulk, moved
     cdef public Leg peer
     cdef public Pipe pipe
-    cdef public object relay, session, stall, unsent
+    cdef public Relay relay
+    cdef public object session, stall, unsent
 
     cpdef on_event(self, int mask)
     cpdef on_other_event(self, int mask)

@@ -8,3 +8,10 @@ cdef class Pipe:
 
     cpdef Py_ssize_t take_from(self, int fd) except -1
     cpdef pass_to(self, int fd)
+
+cdef class Pipes:
+    cdef object _budget, _usable
+    cdef list _spare
+
+    cpdef Pipe take(self)
+    cpdef give_back(self, Pipe pipe)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from deploy.distribution import compiled
 from deploy.distribution.compiled import HERE, CannotCompileError, compile_into
+from gateway.poller import BATCH
 from gateway.sessions.leg import READ_BYTES
 from supervisor.gateway_view import COMPILED
 from tests import compiled as copies
@@ -16,6 +18,8 @@ RELAY = [
     f"tests/integration/gateway/test_{name}.py"
     for name in ("relay", "resets", "session_model", "unix", "urgent")
 ]
+
+CALLS = re.compile(r"from (os|time) import .+|poll = .+")
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -56,7 +60,7 @@ def test_every_line_is_compiled_where_it_stands(tmp_path: Path) -> None:
         after = (tmp_path / f"{module}.py").read_text().splitlines()
         assert len(after) == len(before), module
         changed = [old for old, new in zip(before, after, strict=True) if old != new]
-        assert all(line.startswith("from os import ") for line in changed), changed
+        assert all(CALLS.fullmatch(line) for line in changed), changed
 
 
 def test_without_a_compiler_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +70,8 @@ def test_without_a_compiler_it_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     assert not any(tmp_path.iterdir())
 
 
-def test_a_read_fits_into_the_buffer() -> None:
+def test_a_read_and_a_batch_fit_into_their_buffers() -> None:
     """A read that cannot fill is never taken for a sign of bulk."""
-    assert f"read_buffer[{READ_BYTES}]" in (HERE / "calls.pxd").read_text()
+    calls = (HERE / "calls.h").read_text()
+    assert f"calls_read_buffer[{READ_BYTES}]" in calls
+    assert f"calls_events[{BATCH}]" in calls
