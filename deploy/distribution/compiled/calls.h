@@ -39,6 +39,7 @@ static inline int calls_failed(void) {
         Py_XDECREF(type);
         if (nothing_now == NULL) return -1;
     }
+    PyException_SetContext(nothing_now, NULL); /* what was handled the last time */
     PyErr_SetObject((PyObject *)Py_TYPE(nothing_now), nothing_now);
     return -1;
 }
