@@ -51,11 +51,7 @@ def run(admin_addrs: Sequence[str]) -> int:
 
 
 def _await(admin_addrs: Sequence[str], before: Mapping[str, Any]) -> int:
-    """Wait for a reload that read the configuration as it was when this command began.
-
-    A reload that was under way then had read it earlier, so the result of the next one counts.
-    """
-    wanted = before["reload"]["number"] + (2 if before["reload"]["under_way"] else 1)
+    """Wait for a reload that read the configuration as it was when this command began."""
     give_up_at = time.monotonic() + WAIT_S
     while time.monotonic() < give_up_at:
         try:
@@ -65,7 +61,7 @@ def _await(admin_addrs: Sequence[str], before: Mapping[str, Any]) -> int:
         if (document["pid"], document["started_at"]) != (before["pid"], before["started_at"]):
             return _fail("the gateway was restarted during the reload")
         reload = document["reload"]
-        if reload["number"] >= wanted:
+        if has_ended(reload, before["reload"]):
             if reload["last_result"] == "complete":
                 sys.stdout.write("reload complete\n")
                 _warn(reload.get("needs_restart") or ())
@@ -75,6 +71,17 @@ def _await(admin_addrs: Sequence[str], before: Mapping[str, Any]) -> int:
             return _fail("the gateway began to drain and did not reload")
         time.sleep(POLL_S)
     return _fail(f"the reload is not over after {WAIT_S:g} s; see the log")
+
+
+def has_ended(reload: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether our reload is over, by what the status document says of reloads now and ``before``.
+
+    A reload that was under way before had read the configuration earlier, so the result of the
+    next one counts. Releases that number none go on running where the package was replaced.
+    """
+    if "number" not in before or "number" not in reload:
+        return bool(reload["last_at"] != before["last_at"])
+    return bool(reload["number"] > before["number"] + before["under_way"])
 
 
 def await_master(pid: int, deadline_s: float) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.cli.admin_client import fetch_status
-from supervisor.cli.reload import await_master
+from supervisor.cli.reload import await_master, has_ended
 from tests.backends import Backend, echo
 from tests.dns import Fault, NameServer
 from tests.gateway import run_command, running
@@ -54,6 +54,18 @@ def test_a_reload_during_an_upgrade_is_not_lost() -> None:
         gateway.signal(signal.SIGHUP)
         gateway.wait_line("ready to proxy client requests", count=2)
         gateway.wait_line("reload complete")
+
+
+def test_the_end_of_a_reload_is_seen_in_the_status_of_every_release() -> None:
+    """Early ones did not number reloads, and run on where the package was replaced."""
+    never, old = {"last_at": None}, {"last_at": "2026-11-22T21:12:00Z"}
+    new = {"last_at": "2026-11-25T22:06:00Z", "number": 1, "under_way": False}
+    assert not has_ended(old, old)
+    assert has_ended(old, never)
+    assert has_ended(new, old), "an upgrade in place was over meanwhile"
+    assert not has_ended(new, new)
+    assert has_ended(new | {"number": 2}, new)
+    assert not has_ended(new | {"number": 2}, new | {"under_way": True})
 
 
 BEGINS = """
