@@ -24,6 +24,7 @@ from supervisor.core.rebalance import Rebalancer
 from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Roster
 from supervisor.core.roster_member import Policy, Removed, Since
+from supervisor.core.workers.worker_id import WorkerId
 from supervisor.health.endpoint_health import EndpointHealth
 from supervisor.snapshot_publisher import SnapshotPublisher
 from supervisor.system.certificate_watch import CertificateWatch
@@ -137,7 +138,7 @@ class EndpointTracker:
         self.publish()
         return {name: moved.sessions for name, moved in traffic.items()}
 
-    def rebalance(self) -> list[tuple[tuple[int, int], messages.GiveUp]]:
+    def rebalance(self) -> list[tuple[WorkerId, messages.GiveUp]]:
         """What workers are to do now so that endpoints come back to their shares."""
         over_s = self._config.rebalance_s
         if not over_s and not self._rebalancing:

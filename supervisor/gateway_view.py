@@ -15,6 +15,7 @@ from supervisor import __version__
 from supervisor.core.admin.readiness import summary_of
 from supervisor.core.admin.views import GatewayView
 from supervisor.core.effective import to_document
+from supervisor.core.workers.worker_id import WorkerId
 from supervisor.parts import Parts
 from supervisor.system import limits
 
@@ -45,8 +46,8 @@ def make_view(parts: Parts) -> GatewayView:
         workers=tuple(
             dataclasses.replace(
                 each,
-                sessions=totals.worker_sessions(each.slot, each.gen),
-                sessions_total=totals.worker_sessions_total(each.slot, each.gen),
+                sessions=totals.worker_sessions(who := WorkerId(each.slot, each.gen)),
+                sessions_total=totals.worker_sessions_total(who),
             )
             for each in (pool.view() if pool else ())
         ),

@@ -21,6 +21,7 @@ from supervisor.configuration import apply_configuration, log_configuration
 from supervisor.core.config import Config
 from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAGE
 from supervisor.core.reload_rules import FIXED, FIXED_FROM_THE_BEGINNING
+from supervisor.core.workers.worker_id import WorkerId
 from supervisor.discovery.loop import DiscoveryLoop, NoEndpointsError
 from supervisor.discovery.resolution import BadTargetError
 from supervisor.endpoint_tracker import EndpointTracker
@@ -273,11 +274,11 @@ class Master:
         parts.service_notifier.show_status()
         parts.discovery_loop.set_any_active(parts.endpoints.any_active)
 
-    def _on_message(self, slot: int, gen: int, message: messages.Up) -> None:
+    def _on_message(self, who: WorkerId, message: messages.Up) -> None:
         health = self._parts.endpoints.health
         match message:
             case messages.Report():
-                self._parts.totals.report(slot, gen, message)
+                self._parts.totals.report(who, message)
             case messages.DialFailed(endpoint, address, result, error):
                 health.dial_failed(endpoint, address, error.lower(), result)
             case messages.DialSucceeded(endpoint, address):

@@ -72,5 +72,5 @@ class Upkeep:
         parts.discovery_loop.set_any_active(parts.endpoints.any_active)
         if parts.config.balance == "least-sessions":
             pool.push_loads(messages.Loads(sessions, parts.totals.sessions_by_address()))
-        for (slot, gen), order in parts.endpoints.rebalance():
-            pool.give_up(slot, gen, order)
+        for who, order in parts.endpoints.rebalance():
+            pool.give_up(who, order)

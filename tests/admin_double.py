@@ -39,6 +39,7 @@ from supervisor.core.admin.views import (
     WorkerView,
 )
 from supervisor.core.health.health_view import HealthView
+from supervisor.core.workers.worker_id import WorkerId
 from tests import fork_server
 
 NAMES = ("infra0.example.com:2379", "infra1.example.com:2379", "infra2.example.com:2379")
@@ -200,7 +201,7 @@ class Pretender:
             mine = {n: t for i, (n, t) in enumerate(self.traffic.items()) if i % many == slot}
             sessions = sum(each.sessions for each in mine.values())
             reports[slot] = Report(7, sessions, 0.0004 * (slot + 1), 21_000_000, endpoints=mine)
-            totals.report(slot, 1, reports[slot])
+            totals.report(WorkerId(slot, 1), reports[slot])
         totals.retain(self.endpoints)
         return GatewayView(
             version="1.0.0",
@@ -235,8 +236,8 @@ class Pretender:
                     snapshot_version=7,
                     heartbeat_age_s=0.3 if state != "backoff" else None,
                     report=reports[slot],
-                    sessions=totals.worker_sessions(slot, 1),
-                    sessions_total=totals.worker_sessions_total(slot, 1),
+                    sessions=totals.worker_sessions(WorkerId(slot, 1)),
+                    sessions_total=totals.worker_sessions_total(WorkerId(slot, 1)),
                 )
                 for slot, state in self.workers.items()
             ),

@@ -14,6 +14,7 @@ from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.records import dataclass
 from gateway.core.selection import shares
 from supervisor.core.backoff import STEPS, Draw
+from supervisor.core.workers.worker_id import WorkerId
 
 MARGIN = 0.1
 """An endpoint that has no more than this above its share is even enough."""
@@ -24,9 +25,9 @@ SETTLING_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """``worker`` (slot, gen) is to close one session of ``endpoint`` that is ``older_than_s``."""
+    """``worker`` is to close one session of ``endpoint`` that is ``older_than_s``."""
 
-    worker: tuple[int, int]
+    worker: WorkerId
     endpoint: str
     older_than_s: float
 
@@ -35,7 +36,7 @@ class Order:
 class Direction:
     """The next client of ``worker`` goes to ``endpoint``, which has less than its share."""
 
-    worker: tuple[int, int]
+    worker: WorkerId
     endpoint: str
 
 
@@ -60,7 +61,7 @@ class Rebalancer:
     def step(
         self,
         endpoints: Sequence[Endpoint],
-        workers: Mapping[tuple[int, int], Mapping[str, int]],
+        workers: Mapping[WorkerId, Mapping[str, int]],
         *,
         over_s: float,
         now: float,
@@ -101,9 +102,7 @@ class Rebalancer:
                 directions += self._direct(worker, workers, fair, held)
         return commands, directions
 
-    def _choose(
-        self, name: str, workers: Mapping[tuple[int, int], Mapping[str, int]]
-    ) -> tuple[int, int]:
+    def _choose(self, name: str, workers: Mapping[WorkerId, Mapping[str, int]]) -> WorkerId:
         """A worker that has sessions of the endpoint; each in turn."""
         having = sorted(who for who, sessions in workers.items() if sessions.get(name))
         self._turn += 1
@@ -111,8 +110,8 @@ class Rebalancer:
 
     def _direct(
         self,
-        closing: tuple[int, int],
-        workers: Collection[tuple[int, int]],
+        closing: WorkerId,
+        workers: Collection[WorkerId],
         fair: Mapping[str, float],
         held: Mapping[str, int],
     ) -> list[Direction]:
@@ -132,7 +131,7 @@ class Rebalancer:
         return [Direction(worker, name) for worker in told[:count]]
 
 
-def _add_up(workers: Mapping[tuple[int, int], Mapping[str, int]]) -> Counter[str]:
+def _add_up(workers: Mapping[WorkerId, Mapping[str, int]]) -> Counter[str]:
     """Sessions by endpoint over all workers."""
     held = Counter[str]()
     for sessions in workers.values():

@@ -59,10 +59,10 @@ class Handlers:
     ``on_end`` is the last call: no worker is left (or the next master has them).
     """
 
-    on_message: Callable[[int, int, messages.Up], None]
+    on_message: Callable[[WorkerId, messages.Up], None]
     on_ready: Callable[[], None]
     on_upgrade_failed: Callable[[], None]
-    on_worker_gone: Callable[[int, int, messages.Report | None], None]
+    on_worker_gone: Callable[[WorkerId, messages.Report | None], None]
     on_workers: Callable[[], None]
     on_change: Callable[[], None]
     on_end: Callable[[int], None]
@@ -177,9 +177,9 @@ class WorkerPool:
         """Send Loads to every worker; a slow one gets the newest only."""
         self._handles.tell_all(wire.encode(loads), messages.Loads)
 
-    def give_up(self, slot: int, gen: int, order: messages.GiveUp) -> None:
+    def give_up(self, who: WorkerId, order: messages.GiveUp) -> None:
         """Have one worker close sessions; no harm is done if it is gone."""
-        self._handles.tell(WorkerId(slot, gen), wire.encode(order), messages.GiveUp)
+        self._handles.tell(who, wire.encode(order), messages.GiveUp)
 
     def resize(self, by: int) -> int:
         """Change the number of workers by ``by``; the number that there will be."""
@@ -349,7 +349,7 @@ class WorkerPool:
         self.survey.forget(who)
         if not handle.told_why:
             self._note_failure(f"worker of slot {who.slot} ended: {handle.how}")
-        self._handlers.on_worker_gone(who.slot, who.gen, handle.report)
+        self._handlers.on_worker_gone(who, handle.report)
         self._rows.take_back(who)  # before the end of the last worker closes the scoreboard
         self._feed(events.WorkerExited(who))
 

@@ -24,7 +24,7 @@ class WorkerMessages:
     """Takes the messages of all workers; owns nothing.
 
     ``feed(event)`` tells the fleet. ``on_failure(text)``: why a worker did not come up.
-    ``pass_on(slot, gen, message)`` gets what somebody beside the pool may want to know too.
+    ``pass_on(who, message)`` gets what somebody beside the pool may want to know too.
     """
 
     listen: tuple[Address, ...]
@@ -34,17 +34,17 @@ class WorkerMessages:
     log: Log
     feed: Callable[[events.Event], None]
     on_failure: Callable[[str], None]
-    pass_on: Callable[[int, int, messages.Up], None]
+    pass_on: Callable[[WorkerId, messages.Up], None]
 
     def take(self, who: WorkerId, message: messages.Up, fds: list[int]) -> None:
         """One message of a live worker; owns the descriptors that came with it."""
-        slot, gen = who.slot, who.gen
         match message:
             case messages.Bound():
                 self._on_bound(who, fds)
             case messages.Ready():
                 self.handles.keep(who)
-                self.log.info("worker ready", slot=slot, gen=gen, pid=self.handles[who].child.pid)
+                pid = self.handles[who].child.pid
+                self.log.info("worker ready", slot=who.slot, gen=who.gen, pid=pid)
                 self.feed(events.WorkerReady(who))
             case messages.Failed():
                 self._on_failed(who, message)
@@ -62,7 +62,7 @@ class WorkerMessages:
                 return
             case _:
                 assert_never(message)
-        self.pass_on(slot, gen, message)
+        self.pass_on(who, message)
 
     def _on_bound(self, who: WorkerId, fds: list[int]) -> None:
         if self.sockets[who.slot].listeners or len(fds) != len(tcp_only(self.listen)):

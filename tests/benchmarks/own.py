@@ -13,6 +13,7 @@ from gateway.core.table import Table
 from gateway.ingress.handoff import Handoff
 from gateway.scoreboard import Scoreboard
 from supervisor.core.admin.totals import Totals
+from supervisor.core.workers.worker_id import WorkerId
 from tests.benchmarks.loads import first_byte_s, load_requests
 from tests.benchmarks.measures import Measure, Metric, Setting
 from tests.benchmarks.processes import BenchmarkError, Process
@@ -180,7 +181,7 @@ def _take_bookkeeping(_subject: Subject, _setting: Setting) -> Mapping[str, floa
         for slot in range(_SIMULATED):
             taken = wire.decode(line)
             assert isinstance(taken, messages.Report)
-            totals.report(slot, 1, taken)
+            totals.report(WorkerId(slot, 1), taken)
         totals.traffic()
         sample[f"master_share_{count}"] = 100 * (time.process_time() - began_at)
     return sample

@@ -125,11 +125,11 @@ class Clients:
     def direct(self, directions: Iterable[Direction]) -> None:
         """The next clients go where sessions are missing."""
         for each in directions:
-            self._tables[each.worker[0]].direct([each.endpoint])
+            self._tables[each.worker.slot].direct([each.endpoint])
 
     def give_up_one(self, order: Order) -> None:
         """Close the oldest session of the endpoint that is old enough."""
-        now, slot = self._clock.now, order.worker[0]
+        now, slot = self._clock.now, order.worker.slot
         for session in self._sessions:
             if now - session.began_at <= order.older_than_s:
                 break

@@ -22,6 +22,7 @@ from supervisor.core.rebalance import Rebalancer
 from supervisor.core.reload_rules import seed_of, worker_settings
 from supervisor.core.roster import Roster
 from supervisor.core.roster_member import Policy
+from supervisor.core.workers.worker_id import WorkerId
 from tests.fleet.clients import Clients
 from tests.fleet.clock import Clock
 from tests.fleet.world import OWNER, Cache, Member
@@ -223,7 +224,7 @@ class Host:
         snapshot = self._roster.snapshot(self._settings)
         self.clients.apply(snapshot)
         if self._config.rebalance_s:
-            held = {(slot, 0): each for slot, each in self.clients.by_worker().items()}
+            held = {WorkerId(slot, 0): each for slot, each in self.clients.by_worker().items()}
             commands, directions = self._rebalancer.step(
                 snapshot.endpoints,
                 held,

@@ -161,7 +161,7 @@ class Checks:
         """Counters never go back, and the total is what was reported, to the session."""
         self._delivered[process] = process.told
         living = master.totals.sessions_by_worker().keys()
-        if ghosts := living - {(who.slot, who.gen) for who in master.handles}:
+        if ghosts := living - master.handles.keys():
             raise Violation("only workers that live hold sessions", f"{sorted(ghosts)}")
         overall = master.totals.sums()
         whole = overall.overall

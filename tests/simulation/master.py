@@ -311,7 +311,7 @@ class Master:
                 if who in self.handles:
                     self.handles[who].report = message
                 process.told = process.truths.popleft()
-                self.totals.report(who.slot, who.gen, message)
+                self.totals.report(who, message)
                 self.world.checks.reported(self, process)
             case messages.DialFailed(endpoint, address, result, _):
                 self.prober.dial_failed(endpoint, address, result)
@@ -337,7 +337,7 @@ class Master:
         del self.handles[who]
         self.kept.pop(who, None)
         self._alive.discard(who)
-        self.totals.gone(who.slot, who.gen, handle.report)
+        self.totals.gone(who, handle.report)
         self.world.scoreboard.close_row(handle.process.row)
         self.world.checks.reported(self, handle.process)
         self._feed(events.WorkerExited(who))
@@ -458,10 +458,10 @@ class Master:
         )
         for order in orders:
             give_up = messages.GiveUp((order.endpoint,), (order.older_than_s,))
-            self._give_up(WorkerId(*order.worker), give_up)
+            self._give_up(order.worker, give_up)
         for direction in directions:
             give_up = messages.GiveUp(towards=(direction.endpoint,))
-            self._give_up(WorkerId(*direction.worker), give_up)
+            self._give_up(direction.worker, give_up)
 
     def _give_up(self, who: WorkerId, give_up: messages.GiveUp) -> None:
         if handle := self.handles.get(who):

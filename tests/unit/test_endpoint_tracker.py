@@ -145,7 +145,7 @@ def test_sessions_of_workers_that_have_not_reported_yet_keep_an_endpoint() -> No
         after.it.on_tick()
         assert [member.found for member in after.roster.members] == [web]
         report = Report(snapshot_version=1, sessions=0, loop_lag_s=0.0, rss_bytes=1, endpoints={})
-        after.totals.report(0, 1, report)
+        after.totals.report(WorkerId(0, 1), report)
         after.it.on_tick()
         assert not after.roster.members
         await after.it.close()

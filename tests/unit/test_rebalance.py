@@ -11,13 +11,16 @@ from hypothesis import strategies as st
 
 from gateway.core.endpoint import Endpoint, EndpointState
 from supervisor.core.rebalance import Direction, Rebalancer, find_excess, find_fair
+from supervisor.core.workers.worker_id import WorkerId
 
-Held = dict[tuple[int, int], dict[str, int]]
+Held = dict[WorkerId, dict[str, int]]
 
 
 def endpoint(name: str, **more: object) -> Endpoint:
     return Endpoint(name, ("192.0.2.1",), 1, **more)  # type: ignore[arg-type]
 
+
+WORKER = WorkerId(0, 1)
 
 ABC = [endpoint(name) for name in "abc"]
 
@@ -86,7 +89,7 @@ def run(held: Held, *, over_s: float, until_s: int) -> list[tuple[int, str]]:
 
 def test_the_excess_is_spread_and_ends_even() -> None:
     """Thirty sessions too many over a minute: one every two seconds, and then no more."""
-    held: Held = {(0, 1): {"a": 30, "b": 7}, (1, 1): {"a": 23, "c": 9}}
+    held: Held = {WORKER: {"a": 30, "b": 7}, WorkerId(1, 1): {"a": 23, "c": 9}}
     log = run(held, over_s=60.0, until_s=300)
     total = Counter[str]()
     for each in held.values():
@@ -100,29 +103,29 @@ def test_the_excess_is_spread_and_ends_even() -> None:
 @given(st.lists(st.integers(0, 60), min_size=3, max_size=3), st.sampled_from([1.0, 5.0, 60.0]))
 def test_nobody_gets_below_its_share(counts: list[int], over_s: float) -> None:
     """However quick it is, an endpoint that gives sessions up keeps its share of them."""
-    held: Held = {(0, 1): dict(zip("abc", counts, strict=True))}
+    held: Held = {WORKER: dict(zip("abc", counts, strict=True))}
     fair = sum(counts) / 3
-    before = dict(held[0, 1])
+    before = dict(held[WORKER])
     run(held, over_s=over_s, until_s=100)
     for name, count in before.items():
         if count >= fair:
-            assert held[0, 1][name] >= int(fair)
+            assert held[WORKER][name] >= int(fair)
 
 
 def test_orders_that_do_not_show_yet_are_counted() -> None:
     """Reports are late: what was ordered is not ordered once more in the meantime."""
     rebalancer = Rebalancer()
-    held: Held = {(0, 1): {"a": 9, "b": 0, "c": 0}}
+    held: Held = {WORKER: {"a": 9, "b": 0, "c": 0}}
     rebalancer.step(ABC, held, over_s=1.0, now=10.0, draw=none)
     orders = [rebalancer.step(ABC, held, over_s=1.0, now=10.0 + n, draw=none)[0] for n in (1, 2)]
     assert [len(each) for each in orders] == [6, 0]
-    assert {order.worker for order in orders[0]} == {(0, 1)}
+    assert {order.worker for order in orders[0]} == {WORKER}
 
 
 def test_the_age_is_that_of_the_excess() -> None:
     """Sessions that began since the endpoint is over-full are spared; switched off, all ends."""
     rebalancer = Rebalancer()
-    held: Held = {(0, 1): {"a": 3, "b": 0, "c": 0}}
+    held: Held = {WORKER: {"a": 3, "b": 0, "c": 0}}
     ages = []
     for second in range(10, 17):
         orders, _ = rebalancer.step(ABC, held, over_s=10.0, now=float(second), draw=none)
@@ -137,7 +140,7 @@ def test_hosts_of_one_moment_begin_at_different_times() -> None:
     first = []
     for drawn in (lambda _: 0, lambda _: 512, lambda _: 1023):
         rebalancer = Rebalancer()
-        held: Held = {(0, 1): {"a": 2, "b": 0, "c": 1}}
+        held: Held = {WORKER: {"a": 2, "b": 0, "c": 1}}
         for second in range(10, 40):
             orders, _ = rebalancer.step(ABC, held, over_s=20.0, now=float(second), draw=drawn)
             if orders:
@@ -149,7 +152,7 @@ def test_hosts_of_one_moment_begin_at_different_times() -> None:
 def test_clients_are_sent_where_sessions_are_missing() -> None:
     """Workers are told of the emptiest endpoint: as many as it can take, the closing one first."""
     rebalancer = Rebalancer()
-    held: Held = {(slot, 1): {"a": 2, "b": 1, "c": 0} for slot in range(4)}
+    held: Held = {WorkerId(slot, 1): {"a": 2, "b": 1, "c": 0} for slot in range(4)}
     rebalancer.step(ABC, held, over_s=1.0, now=10.0, draw=none)
     orders, directions = rebalancer.step(ABC, held, over_s=1.0, now=11.0, draw=none)
     assert [order.endpoint for order in orders] == ["a"] * 4
@@ -163,11 +166,11 @@ def test_nobody_is_sent_where_nothing_is_missing() -> None:
     """An endpoint beyond the first rank gives up what fled to it, though nobody lacks it here."""
     rebalancer = Rebalancer()
     ranks = [endpoint("a"), endpoint("b", priority=1)]
-    held: Held = {(0, 1): {"a": 0, "b": 1}}
+    held: Held = {WORKER: {"a": 0, "b": 1}}
     rebalancer.step(ranks, held, over_s=1.0, now=10.0, draw=none)
     first = rebalancer.step(ranks, held, over_s=1.0, now=11.0, draw=none)
     assert [len(each) for each in first] == [1, 1]
-    full: Held = {(0, 1): {"a": 1, "b": 1}}
+    full: Held = {WORKER: {"a": 1, "b": 1}}
     rebalancer.step(ranks, full, over_s=1.0, now=12.0, draw=none)
     _, directions = rebalancer.step(ranks, full, over_s=1.0, now=13.0, draw=none)
     assert directions == []

@@ -8,7 +8,6 @@ had by its last report have ended with it.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -46,29 +45,30 @@ class _Living:
 
 
 class Totals:
-    """What the master adds up. A worker is known by its slot and generation, which never repeat."""
+    """What the master adds up."""
 
     def __init__(self) -> None:
         self._dead = Sums()
-        self._living: dict[tuple[int, int], _Living] = {}
-        self._gone: collections.deque[tuple[int, int]] = collections.deque(maxlen=LATE_REPORTS)
-        self._expected: dict[tuple[int, int], int] = {}
+        self._living: dict[WorkerId, _Living] = {}
+        self._gone: dict[WorkerId, None] = {}
+        """The last workers that are dead, the oldest first."""
+        self._expected: dict[WorkerId, int] = {}
         """The sessions of the workers of a former master that have not reported yet."""
         self._known: frozenset[str] | None = None
         self.last_turned_away: dict[str, str] = {}
         """The last client that was turned away, by reason."""
 
-    def report(self, slot: int, gen: int, report: Report) -> None:
+    def report(self, who: WorkerId, report: Report) -> None:
         """Take the newest report of a live worker; a report that comes after gone() is ignored."""
-        if (slot, gen) in self._gone:
+        if who in self._gone:
             return
-        self._expected.pop((slot, gen), None)
-        worker = self._living.get((slot, gen))
+        self._expected.pop(who, None)
+        worker = self._living.get(who)
         for reason, client in report.last_turned_away.items():
             if worker is None or worker.report.last_turned_away.get(reason) != client:
                 self.last_turned_away[reason] = client
         if worker is None:
-            self._living[slot, gen] = _Living(report)
+            self._living[who] = _Living(report)
             return
         for name, before in worker.report.endpoints.items():
             now = report.endpoints.get(name)
@@ -77,15 +77,17 @@ class Totals:
                 worker.shed += before.sessions_total
         worker.report = report
 
-    def gone(self, slot: int, gen: int, last: Report | None = None) -> None:
+    def gone(self, who: WorkerId, last: Report | None = None) -> None:
         """The worker exited: add its last report to the dead workers (``last``: a final one)."""
         if last is not None:
-            self.report(slot, gen, last)
-        self._gone.append((slot, gen))
-        self._expected.pop((slot, gen), None)
-        if (worker := self._living.pop((slot, gen), None)) is not None:
+            self.report(who, last)
+        self._gone[who] = None
+        if len(self._gone) > LATE_REPORTS:
+            del self._gone[next(iter(self._gone))]
+        self._expected.pop(who, None)
+        if (worker := self._living.pop(who, None)) is not None:
             self._dead.add(worker.report)
-            self._dead.add_cpu(slot, worker.report.cpu_s)
+            self._dead.add_cpu(who.slot, worker.report.cpu_s)
             add_counts(self._dead.ended, _ended_with(worker.report.sessions))
             for name, part in worker.report.endpoints.items():
                 self._add_dead(name, part)
@@ -98,8 +100,7 @@ class Totals:
 
         ``sessions``: how many, as far as that is known before they report.
         """
-        expected = {(who.slot, who.gen): sessions.get(who, 0) for who in workers}
-        self._expected = {who: n for who, n in expected.items() if who not in self._living}
+        self._expected = {who: sessions.get(who, 0) for who in workers if who not in self._living}
 
     @property
     def complete(self) -> bool:
@@ -128,10 +129,10 @@ class Totals:
         total.sessions = sum(self._expected.values())
         for name, part in self._dead.endpoints.items():
             total.of(name).add(part)
-        for (slot, _), worker in self._living.items():
+        for who, worker in self._living.items():
             total.sessions += worker.report.sessions
             total.add(worker.report)
-            total.add_cpu(slot, worker.report.cpu_s)
+            total.add_cpu(who.slot, worker.report.cpu_s)
             for name, counted in worker.report.endpoints.items():
                 total.of(name).add_living(counted)
         if self._known is not None:
@@ -146,15 +147,15 @@ class Totals:
             add_counts(total, worker.report.turned_away)
         return total
 
-    def worker_sessions(self, slot: int, gen: int) -> int:
+    def worker_sessions(self, who: WorkerId) -> int:
         """Sessions of this worker now, including those that are still dialing."""
-        if (worker := self._living.get((slot, gen))) is None:
-            return self._expected.get((slot, gen), 0)
+        if (worker := self._living.get(who)) is None:
+            return self._expected.get(who, 0)
         return worker.report.sessions
 
-    def worker_sessions_total(self, slot: int, gen: int) -> int:
+    def worker_sessions_total(self, who: WorkerId) -> int:
         """Sessions of this worker that reached an endpoint, since its start."""
-        if (worker := self._living.get((slot, gen))) is None:
+        if (worker := self._living.get(who)) is None:
             return 0
         return worker.shed + sum(each.sessions_total for each in worker.report.endpoints.values())
 
@@ -173,8 +174,8 @@ class Totals:
                 entry.bytes_out += counted.bytes_out
         return total
 
-    def sessions_by_worker(self) -> dict[tuple[int, int], dict[str, int]]:
-        """Sessions by endpoint of each living worker, known by slot and generation."""
+    def sessions_by_worker(self) -> dict[WorkerId, dict[str, int]]:
+        """Sessions by endpoint of each living worker."""
         return {
             who: {name: each.sessions for name, each in worker.report.endpoints.items()}
             for who, worker in self._living.items()
@@ -201,12 +202,12 @@ class Totals:
             "dead": dataclasses.asdict(self._dead),
             "living": [
                 {
-                    "slot": slot,
-                    "gen": gen,
+                    "slot": who.slot,
+                    "gen": who.gen,
                     "shed": worker.shed,
                     "report": dataclasses.asdict(worker.report),
                 }
-                for (slot, gen), worker in self._living.items()
+                for who, worker in self._living.items()
             ],
         }
 
@@ -216,8 +217,8 @@ class Totals:
         totals = cls()
         totals._dead = restore_sums(document["dead"])
         for each in document["living"]:
-            worker = _Living(_report(each["report"]), each["shed"])
-            totals._living[each["slot"], each["gen"]] = worker
+            who = WorkerId(each["slot"], each["gen"])
+            totals._living[who] = _Living(_report(each["report"]), each["shed"])
         return totals
 
     def _add_dead(self, name: str, part: EndpointReport) -> None:

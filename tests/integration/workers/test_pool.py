@@ -36,7 +36,7 @@ class Stage:
         self.log = Logbook()
         self.messages: list[messages.Up] = []
         self.ready = self.failed_upgrades = 0
-        self.gone: list[tuple[int, int]] = []
+        self.gone: list[WorkerId] = []
         self.ended: int | None = None
         self.config, self.entry = config, entry
         self.pool = self.make(slots, None)
@@ -47,10 +47,10 @@ class Stage:
             (self.address,),
             self.log,
             Handlers(
-                on_message=lambda _slot, _gen, message: self.messages.append(message),
+                on_message=lambda _who, message: self.messages.append(message),
                 on_ready=self._on_ready,
                 on_upgrade_failed=self._on_upgrade_failed,
-                on_worker_gone=lambda slot, gen, _report: self.gone.append((slot, gen)),
+                on_worker_gone=lambda who, _report: self.gone.append(who),
                 on_workers=lambda: None,
                 on_change=lambda: None,
                 on_end=self._on_end,
@@ -129,7 +129,7 @@ def test_start_push_and_drain() -> None:
             stage.pool.drain(5.0)
             await stage.until(lambda: stage.ended is not None)
             assert stage.ended == 0
-            assert sorted(stage.gone) == [(0, 1), (1, 1), (2, 1)]
+            assert sorted(stage.gone) == [WorkerId(slot, 1) for slot in range(3)]
 
     asyncio.run(play())
 
@@ -213,7 +213,7 @@ def test_a_worker_that_stays_hung_is_killed_and_replaced() -> None:
             await stage.until(lambda: stage.ready)
             victim = stage.pid(1)
             os.kill(victim, signal.SIGSTOP)
-            await stage.until(lambda: (1, 1) in stage.gone)
+            await stage.until(lambda: WorkerId(1, 1) in stage.gone)
             await stage.until(lambda: len(stage.workers()) == 2)
             assert stage.pool.restarts["timeout"] == 1
 
@@ -386,7 +386,7 @@ def test_a_worker_that_was_not_told_to_drain_yet_is_told_by_the_next_master(upgr
             inherited.identify()
             stage.pool = stage.make(1, inherited)
             stage.pool.start(messages.Snapshot(1, ()))
-            await stage.until(lambda: (0, 0) in stage.gone)
+            await stage.until(lambda: WorkerId(0, 0) in stage.gone)
             await stage.until(lambda: stage.ready)
 
     asyncio.run(play())

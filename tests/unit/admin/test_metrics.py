@@ -30,6 +30,7 @@ from supervisor.core.admin.views import (
     WorkerView,
 )
 from supervisor.core.health.health_view import HealthView
+from supervisor.core.workers.worker_id import WorkerId
 
 A, B = "a.test:2379", "[2001:db8::1]:2379"
 
@@ -122,9 +123,9 @@ def view(endpoints: int = 2) -> GatewayView:
         },
     )
     totals = Totals()
-    totals.report(0, 2, report)
+    totals.report(WorkerId(0, 2), report)
     old = dataclasses.replace(report, sessions=1, endpoints={})
-    totals.report(0, 1, old)
+    totals.report(WorkerId(0, 1), old)
     more = tuple(EndpointView(endpoint=f"e{i}.test:1") for i in range(endpoints - 2))
     return GatewayView(
         version="1.0.0",

@@ -26,6 +26,7 @@ from supervisor.core.admin.views import (
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.health_view import UNWATCHED, HealthView
 from supervisor.core.roster_member import Member
+from supervisor.core.workers.worker_id import WorkerId
 
 NAME = "infra0.example.com:2379"
 
@@ -49,7 +50,7 @@ def view() -> GatewayView:
         },
     )
     totals = Totals()
-    totals.report(0, 1, report)
+    totals.report(WorkerId(0, 1), report)
     return GatewayView(
         version="1.0.0",
         compiled=False,

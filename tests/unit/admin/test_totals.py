@@ -45,8 +45,8 @@ def moved(total: int, *, sessions: int = 0) -> EndpointReport:
 def test_the_newest_report_of_a_worker_replaces_the_one_before() -> None:
     """Reports are cumulative: two reports of one worker do not add up."""
     totals = Totals()
-    totals.report(0, 1, report(sessions=1, a=moved(3, sessions=1)))
-    totals.report(0, 1, report(sessions=2, a=moved(5, sessions=2)))
+    totals.report(WorkerId(0, 1), report(sessions=1, a=moved(3, sessions=1)))
+    totals.report(WorkerId(0, 1), report(sessions=2, a=moved(5, sessions=2)))
     sums = totals.sums()
     assert sums.sessions == 2
     assert sums.endpoints[A] == EndpointSum(
@@ -77,7 +77,7 @@ def test_ends_belong_to_an_endpoint_or_to_none() -> None:
     first = dataclasses.replace(
         report(a=ended(3), b=ended(2)), ended={"client": 5, "dial-failed": 4}
     )
-    totals.report(0, 1, first)
+    totals.report(WorkerId(0, 1), first)
 
     def now() -> tuple[dict[str, int], dict[str, int]]:
         sums = totals.sums()
@@ -89,9 +89,9 @@ def test_ends_belong_to_an_endpoint_or_to_none() -> None:
     totals.retain({B})
     assert now() == expected
     assert A not in totals.sums().endpoints
-    totals.report(0, 1, dataclasses.replace(first, endpoints={B: ended(2)}))
+    totals.report(WorkerId(0, 1), dataclasses.replace(first, endpoints={B: ended(2)}))
     assert now() == expected
-    totals.gone(0, 1)
+    totals.gone(WorkerId(0, 1))
     assert now() == expected
     restored = Totals.restore(json.loads(json.dumps(totals.export())))
     assert restored.sums().ended_without_endpoint == expected[0]
@@ -102,9 +102,9 @@ def test_sessions_of_a_worker_that_died_have_ended() -> None:
     totals = Totals()
     on_a = EndpointReport(sessions=2, sessions_total=3, ended={"client": 1})
     last = dataclasses.replace(report(sessions=3, a=on_a), ended={"client": 1})  # one still dials
-    totals.report(0, 1, last)
-    totals.report(1, 1, report(sessions=1, a=moved(1, sessions=1)))
-    totals.gone(0, 1)
+    totals.report(WorkerId(0, 1), last)
+    totals.report(WorkerId(1, 1), report(sessions=1, a=moved(1, sessions=1)))
+    totals.gone(WorkerId(0, 1))
     sums = Totals.restore(json.loads(json.dumps(totals.export()))).sums()
     assert sums.endpoints[A].ended == {"client": 1, "error": 2}
     assert sums.ended_without_endpoint == {"client": 0, "error": 1}
@@ -114,12 +114,12 @@ def test_sessions_of_a_worker_that_died_have_ended() -> None:
 def test_round_trips_are_of_living_workers_and_retransmissions_of_all() -> None:
     """A mean over the workers that sample now; a counter that never goes back."""
     totals = Totals()
-    totals.report(0, 1, report(a=ended(1, rtt_weight=3.0)))
-    totals.report(1, 1, report(a=ended(2, rtt_weight=1.0)))
+    totals.report(WorkerId(0, 1), report(a=ended(1, rtt_weight=3.0)))
+    totals.report(WorkerId(1, 1), report(a=ended(2, rtt_weight=1.0)))
     both = totals.sums().endpoints[A]
     assert (both.rtt_weight, both.retransmits) == (4.0, 3)
     assert both.rtt_weighted_s == pytest.approx(0.008)
-    totals.gone(0, 1)
+    totals.gone(WorkerId(0, 1))
     left = totals.sums().endpoints[A]
     assert (left.rtt_weight, left.retransmits) == (1.0, 3)
 
@@ -127,8 +127,8 @@ def test_round_trips_are_of_living_workers_and_retransmissions_of_all() -> None:
 def test_workers_add_up() -> None:
     """Two workers' counters, histograms and gauges are summed by endpoint and overall."""
     totals = Totals()
-    totals.report(0, 1, report(sessions=1, a=moved(3, sessions=1)))
-    totals.report(1, 1, report(sessions=2, a=moved(4, sessions=2), b=moved(1)))
+    totals.report(WorkerId(0, 1), report(sessions=1, a=moved(3, sessions=1)))
+    totals.report(WorkerId(1, 1), report(sessions=2, a=moved(4, sessions=2), b=moved(1)))
     sums = totals.sums()
     assert (sums.endpoints[A].sessions, sums.endpoints[A].sessions_total) == (3, 7)
     assert sums.endpoints[A].dial_buckets == [0, 7]
@@ -138,61 +138,61 @@ def test_workers_add_up() -> None:
 def test_a_dead_worker_keeps_counting_but_holds_no_session() -> None:
     """Its counters stay, its sessions and its memory of being alive do not."""
     totals = Totals()
-    totals.report(0, 1, report(sessions=1, a=moved(3, sessions=1)))
-    totals.gone(0, 1)
-    totals.report(0, 2, report(a=moved(1)))
+    totals.report(WorkerId(0, 1), report(sessions=1, a=moved(3, sessions=1)))
+    totals.gone(WorkerId(0, 1))
+    totals.report(WorkerId(0, 2), report(a=moved(1)))
     sums = totals.sums()
     assert (sums.sessions, sums.endpoints[A].sessions, sums.endpoints[A].sessions_total) == (
         0,
         0,
         4,
     )
-    assert totals.worker_sessions_total(0, 1) == 0
-    assert totals.worker_sessions_total(0, 2) == 1
+    assert totals.worker_sessions_total(WorkerId(0, 1)) == 0
+    assert totals.worker_sessions_total(WorkerId(0, 2)) == 1
 
 
 def test_totals_are_complete_once_each_former_worker_has_reported_or_is_gone() -> None:
     """A worker that has reported to the master before, over an upgrade, is not waited for."""
     totals = Totals()
     assert totals.complete
-    totals.report(0, 1, report(sessions=1, a=moved(3, sessions=1)))
+    totals.report(WorkerId(0, 1), report(sessions=1, a=moved(3, sessions=1)))
     totals.expect({WorkerId(0, 1), WorkerId(1, 1), WorkerId(2, 1)})
-    totals.report(1, 1, report())
-    totals.report(3, 1, report())
+    totals.report(WorkerId(1, 1), report())
+    totals.report(WorkerId(3, 1), report())
     assert not totals.complete
-    totals.gone(2, 1)
+    totals.gone(WorkerId(2, 1))
     assert totals.complete
 
 
 def test_sessions_that_are_known_before_a_worker_has_reported() -> None:
     """They count until it has; those of one that reported to the master before are as it said."""
     totals = Totals()
-    totals.report(0, 1, report(sessions=1, a=moved(3, sessions=1)))
+    totals.report(WorkerId(0, 1), report(sessions=1, a=moved(3, sessions=1)))
     known = {WorkerId(slot, 1): 10 for slot in range(2)}
     totals.expect({*known, WorkerId(2, 1)}, known)
-    assert [totals.worker_sessions(slot, 1) for slot in range(4)] == [1, 10, 0, 0]
+    assert [totals.worker_sessions(WorkerId(slot, 1)) for slot in range(4)] == [1, 10, 0, 0]
     assert totals.sums().sessions == totals.live_sessions == 11
-    totals.report(1, 1, report(sessions=2))
+    totals.report(WorkerId(1, 1), report(sessions=2))
     assert totals.sums().sessions == totals.live_sessions == 3
 
 
 def test_the_last_report_may_come_with_the_exit() -> None:
     """gone() takes a final report, also from a worker that never sent one before."""
     totals = Totals()
-    totals.gone(0, 1, report(a=moved(2)))
-    totals.gone(1, 1)
+    totals.gone(WorkerId(0, 1), report(a=moved(2)))
+    totals.gone(WorkerId(1, 1))
     assert totals.sums().overall.sessions_total == 2
 
 
 def test_a_report_after_the_exit_counts_once() -> None:
     """A line that was still in the socket when the worker was reaped changes nothing."""
     totals = Totals()
-    totals.report(0, 1, report(a=moved(2)))
-    totals.gone(0, 1)
-    totals.report(0, 1, report(a=moved(2)))
+    totals.report(WorkerId(0, 1), report(a=moved(2)))
+    totals.gone(WorkerId(0, 1))
+    totals.report(WorkerId(0, 1), report(a=moved(2)))
     assert totals.sums().overall.sessions_total == 2
     for gen in range(2, LATE_REPORTS + 2):
-        totals.gone(0, gen)
+        totals.gone(WorkerId(0, gen))
     assert totals.sums().overall.sessions_total == 2
 
 
@@ -213,9 +213,9 @@ def test_what_belongs_to_no_endpoint_adds_up_too() -> None:
         log_dropped=5,
         handed_over=6,
     )
-    totals.report(0, 1, counted)
-    totals.gone(0, 1)
-    totals.report(0, 2, counted)
+    totals.report(WorkerId(0, 1), counted)
+    totals.gone(WorkerId(0, 1))
+    totals.report(WorkerId(0, 2), counted)
     sums = totals.sums()
     assert sums.ended == {"client": 4, "reset": 2}
     assert sums.refused == {"no-endpoint": 2}
@@ -229,13 +229,13 @@ def test_what_belongs_to_no_endpoint_adds_up_too() -> None:
 def test_a_worker_may_drop_an_endpoint_and_begin_anew() -> None:
     """Counters that vanish from a report, or start again from zero, are kept."""
     totals = Totals()
-    totals.report(0, 1, report(a=moved(3), b=moved(1)))
-    totals.report(0, 1, report(b=moved(1)))
-    totals.report(0, 1, report(a=moved(2), b=moved(1)))
-    totals.report(0, 1, report(a=moved(1), b=moved(1)))
+    totals.report(WorkerId(0, 1), report(a=moved(3), b=moved(1)))
+    totals.report(WorkerId(0, 1), report(b=moved(1)))
+    totals.report(WorkerId(0, 1), report(a=moved(2), b=moved(1)))
+    totals.report(WorkerId(0, 1), report(a=moved(1), b=moved(1)))
     sums = totals.sums()
     assert (sums.endpoints[A].sessions_total, sums.endpoints[B].sessions_total) == (6, 1)
-    assert totals.worker_sessions_total(0, 1) == 7
+    assert totals.worker_sessions_total(WorkerId(0, 1)) == 7
 
 
 def test_seconds_add_up_to_the_same_in_any_order() -> None:
@@ -255,10 +255,10 @@ def test_seconds_add_up_to_the_same_in_any_order() -> None:
         counted = dataclasses.replace(
             report(a=part, b=part), session_seconds=seconds, cpu_s=seconds
         )
-        totals.report(0, gen, counted)
+        totals.report(WorkerId(0, gen), counted)
     before = now()
     for gen in (2, 3, 1):
-        totals.gone(0, gen)
+        totals.gone(WorkerId(0, gen))
         assert now() == before
     assert before == pytest.approx([1.2, 0.6, 0.6, 0.6], abs=0.003)
     totals.retain([A])
@@ -268,13 +268,13 @@ def test_seconds_add_up_to_the_same_in_any_order() -> None:
 def test_an_endpoint_that_is_gone_has_no_series_but_stays_in_the_overall_figures() -> None:
     """retain() drops it by name, living and dead parts alike; the sum does not go back."""
     totals = Totals()
-    totals.report(0, 1, report(a=moved(3), b=moved(1)))
-    totals.gone(0, 1)
-    totals.report(0, 2, report(a=moved(2), b=moved(1)))
+    totals.report(WorkerId(0, 1), report(a=moved(3), b=moved(1)))
+    totals.gone(WorkerId(0, 1))
+    totals.report(WorkerId(0, 2), report(a=moved(2), b=moved(1)))
     totals.retain([B])
     assert set(totals.sums().endpoints) == {B}
     assert totals.sums().overall.sessions_total == 7
-    totals.gone(0, 2)
+    totals.gone(WorkerId(0, 2))
     assert set(totals.sums().endpoints) == {B}
     assert totals.sums().overall.sessions_total == 7
 
@@ -282,11 +282,11 @@ def test_an_endpoint_that_is_gone_has_no_series_but_stays_in_the_overall_figures
 def test_an_endpoint_that_comes_back_starts_a_new_series() -> None:
     """What was forgotten stays forgotten; the overall figures still do not go back."""
     totals = Totals()
-    totals.report(0, 1, report(a=moved(3)))
-    totals.gone(0, 1)
+    totals.report(WorkerId(0, 1), report(a=moved(3)))
+    totals.gone(WorkerId(0, 1))
     totals.retain([])
     totals.retain([A])
-    totals.report(0, 2, report(a=moved(1)))
+    totals.report(WorkerId(0, 2), report(a=moved(1)))
     assert totals.sums().endpoints[A].sessions_total == 1
     assert totals.sums().overall.sessions_total == 4
 
@@ -298,18 +298,18 @@ def test_an_endpoint_that_comes_back_at_once_goes_on() -> None:
     """
     totals = Totals()
     for slot, gen in ((0, 1), (0, 2), (1, 1)):
-        totals.report(slot, gen, report(a=moved(3)))
-    totals.gone(0, 1)
+        totals.report(WorkerId(slot, gen), report(a=moved(3)))
+    totals.gone(WorkerId(0, 1))
     totals.retain([])
     assert A not in totals.sums().endpoints
-    totals.report(0, 2, report())  # has dropped it; worker 1 has not yet
+    totals.report(WorkerId(0, 2), report())  # has dropped it; worker 1 has not yet
     totals.retain([A])
     assert totals.sums().endpoints[A].sessions_total == 9
     totals.retain([])
-    totals.report(1, 1, report())
+    totals.report(WorkerId(1, 1), report())
     totals.retain([])
     totals.retain([A])
-    totals.report(1, 1, report(a=moved(1)))
+    totals.report(WorkerId(1, 1), report(a=moved(1)))
     assert totals.sums().endpoints[A].sessions_total == 1
     assert totals.sums().overall.sessions_total == 10
 
@@ -317,8 +317,8 @@ def test_an_endpoint_that_comes_back_at_once_goes_on() -> None:
 def test_sessions_of_one_endpoint_over_all_workers() -> None:
     """The gauge the roster asks for, 0 for an unknown endpoint."""
     totals = Totals()
-    totals.report(0, 1, report(a=moved(3, sessions=2)))
-    totals.report(1, 1, report(a=moved(3, sessions=1), b=moved(1)))
+    totals.report(WorkerId(0, 1), report(a=moved(3, sessions=2)))
+    totals.report(WorkerId(1, 1), report(a=moved(3, sessions=1), b=moved(1)))
     assert totals.traffic()[A].sessions == 3
     assert totals.live_sessions == totals.sums().sessions
 
@@ -326,21 +326,21 @@ def test_sessions_of_one_endpoint_over_all_workers() -> None:
 def test_sessions_of_each_worker() -> None:
     """Rebalancing asks which worker has how many of them."""
     totals = Totals()
-    totals.report(0, 1, report(a=moved(3, sessions=2)))
-    totals.report(1, 4, report(a=moved(3, sessions=1), b=moved(1)))
+    totals.report(WorkerId(0, 1), report(a=moved(3, sessions=2)))
+    totals.report(WorkerId(1, 4), report(a=moved(3, sessions=1), b=moved(1)))
     by_worker = totals.sessions_by_worker()
-    assert by_worker[0, 1] == {A: 2}
-    assert by_worker[1, 4][A] == 1
+    assert by_worker[WorkerId(0, 1)] == {A: 2}
+    assert by_worker[WorkerId(1, 4)][A] == 1
 
 
 def test_the_books_survive_a_new_image_of_the_master() -> None:
     """export() goes through JSON, restore() takes fields of another release with good grace."""
     totals = Totals()
-    totals.report(0, 1, report(a=moved(3), b=moved(1)))
-    totals.gone(0, 1)
-    totals.report(0, 2, report(sessions=1, a=moved(2, sessions=1)))
-    totals.report(0, 2, report(sessions=1))
-    totals.report(1, 2, report(a=moved(1)))
+    totals.report(WorkerId(0, 1), report(a=moved(3), b=moved(1)))
+    totals.gone(WorkerId(0, 1))
+    totals.report(WorkerId(0, 2), report(sessions=1, a=moved(2, sessions=1)))
+    totals.report(WorkerId(0, 2), report(sessions=1))
+    totals.report(WorkerId(1, 2), report(a=moved(1)))
     totals.retain([A])
     document = json.loads(json.dumps(totals.export()))
     document["dead"]["unheard_of"] = 1
@@ -348,9 +348,9 @@ def test_the_books_survive_a_new_image_of_the_master() -> None:
     again = Totals.restore(document)
     again.retain([A])
     assert again.sums() == totals.sums()
-    assert again.worker_sessions_total(0, 2) == 2
-    again.report(0, 2, report(a=moved(4)))
-    again.gone(0, 2)
+    assert again.worker_sessions_total(WorkerId(0, 2)) == 2
+    again.report(WorkerId(0, 2), report(a=moved(4)))
+    again.gone(WorkerId(0, 2))
     assert again.sums().overall.sessions_total == totals.sums().overall.sessions_total + 4
 
 
@@ -381,9 +381,9 @@ def test_the_overall_count_is_exact_and_never_goes_back(
             case "report":
                 told[slot] = dict(counted[slot])
                 parts = {n: moved(count) for n, count in told[slot].items()}
-                totals.report(slot, gens[slot], Report(1, 0, 0.0, 0, endpoints=parts))
+                totals.report(WorkerId(slot, gens[slot]), Report(1, 0, 0.0, 0, endpoints=parts))
             case "die":
-                totals.gone(slot, gens[slot])
+                totals.gone(WorkerId(slot, gens[slot]))
                 gens[slot] += 1
                 truth += sum(told[slot].values())
                 counted[slot], told[slot] = {}, {}
@@ -393,7 +393,7 @@ def test_the_overall_count_is_exact_and_never_goes_back(
                 truth += told[slot].pop(name, 0)
                 counted[slot].pop(name, None)
                 parts = {n: moved(count) for n, count in told[slot].items()}
-                totals.report(slot, gens[slot], Report(1, 0, 0.0, 0, endpoints=parts))
+                totals.report(WorkerId(slot, gens[slot]), Report(1, 0, 0.0, 0, endpoints=parts))
             case "exec":
                 totals = Totals.restore(json.loads(json.dumps(totals.export())))
         overall = totals.sums().overall
@@ -406,15 +406,17 @@ def test_the_overall_count_is_exact_and_never_goes_back(
 def test_sessions_by_address_are_added_up_over_workers() -> None:
     """Only endpoints with several addresses are listed."""
     totals = Totals()
-    totals.report(0, 1, report(a=EndpointReport(addresses={"10.0.0.1": 2}), b=moved(1)))
-    totals.report(1, 1, report(a=EndpointReport(addresses={"10.0.0.1": 1, "10.0.0.2": 4})))
+    totals.report(WorkerId(0, 1), report(a=EndpointReport(addresses={"10.0.0.1": 2}), b=moved(1)))
+    totals.report(
+        WorkerId(1, 1), report(a=EndpointReport(addresses={"10.0.0.1": 1, "10.0.0.2": 4}))
+    )
     assert totals.sessions_by_address() == {A: {"10.0.0.1": 3, "10.0.0.2": 4}}
 
 
 def test_pauses_without_reasons_are_left_out() -> None:
     """An image of before the reasons wrote one number."""
     totals = Totals()
-    totals.report(0, 1, report(a=moved(1)))
+    totals.report(WorkerId(0, 1), report(a=moved(1)))
     left = json.loads(json.dumps(totals.export()))
     left["dead"]["accept_paused"] = 7
     assert Totals.restore(left).sums().accept_paused == {}

@@ -6,6 +6,7 @@ from gateway.core.counters import End, WorkerCounters
 from gateway.core.reports import report_of
 from supervisor.core.admin.totals import Totals
 from supervisor.core.admin.turned_away import Told, TurnedAway
+from supervisor.core.workers.worker_id import WorkerId
 
 
 def told(away: TurnedAway, counts: dict[str, int], now: float) -> list[Told]:
@@ -43,13 +44,13 @@ def test_workers_are_added_up() -> None:
 
     def take(slot: int, counters: WorkerCounters) -> None:
         figures = {"snapshot_version": 1, "loop_lag_s": 0.0, "rss_bytes": 1, "cpu_s": 0.0}
-        totals.report(slot, 1, report_of(counters, **figures))  # type: ignore[arg-type]
+        totals.report(WorkerId(slot, 1), report_of(counters, **figures))  # type: ignore[arg-type]
 
     take(0, report("a", "b"))
     take(1, report("c"))
     take(0, report("a", "b"))
     assert totals.turned_away() == {"denied": 3}
     assert totals.last_turned_away == {"denied": "c"}
-    totals.gone(0, 1)
+    totals.gone(WorkerId(0, 1))
     assert totals.turned_away() == totals.sums().turned_away == {"denied": 3}
     assert Totals.restore(totals.export()).turned_away() == {"denied": 3}
