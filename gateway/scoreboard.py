@@ -207,7 +207,7 @@ class Scoreboard:
         return self._waits_ns[row]
 
     def told_ns(self) -> int:
-        """When a worker last told the log that clients have to wait."""
+        """When a worker last told the log that clients have to wait; 0: none has."""
         return max(self._told_ns[: self.rows].tolist(), default=0)
 
     def close(self) -> None:

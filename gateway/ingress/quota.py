@@ -146,7 +146,8 @@ class Quota:
 
     def may_tell(self, now_ns: int) -> bool:
         """Whether the log should hear from us that clients have to wait."""
-        if now_ns - self._scoreboard.told_ns() < QUIET_NS:
+        told_ns = self._scoreboard.told_ns()
+        if told_ns and now_ns - told_ns < QUIET_NS:  # 0: nobody did, on a host just booted
             return False
         self._scoreboard.tell(self._row, now_ns)
         return True
