@@ -24,6 +24,7 @@ from supervisor.workers.scoreboard_rows import ScoreboardRows
 
 HANGS = "worker hangs"
 RECOVERED = "worker recovered"
+LEFT_BEHIND = "worker left behind"
 
 _SHOWN = {
     WorkerState.STARTING: WorkerStatus.STARTING,
@@ -190,6 +191,14 @@ class WorkerHandles:
             level = self._log.debug if reason == GIVING_UP else self._log.warn
             level("killing worker", slot=who.slot, gen=who.gen, pid=handle.child.pid, why=reason)
             handle.child.kill()
+
+    def leave_behind(self, who: WorkerId) -> None:
+        """The gateway ends now, and a worker that was killed does not."""
+        if handle := self._handles.get(who):
+            error = "the kernel does not end it yet: it is in state D, or frozen"
+            self._log.error(
+                LEFT_BEHIND, slot=who.slot, gen=who.gen, pid=handle.child.pid, error=error
+            )
 
     def on_protocol_error(self, who: WorkerId, reason: str) -> None:
         """The two ends disagree about the protocol: that is a bug, and the worker has to go."""

@@ -18,6 +18,7 @@ WorkerCommand = (
     | commands.AdoptListeners
     | commands.ReleaseListeners
     | commands.ShutListeners
+    | commands.LeaveBehind
 )
 
 
@@ -49,6 +50,8 @@ class WorkerCommands:
                     handle.channel.pass_down(messages.Release(slot))
             case commands.ShutListeners():
                 self.sockets.shut()
+            case commands.LeaveBehind(who):
+                self.handles.leave_behind(who)
             case _:
                 assert_never(command)
 

@@ -67,6 +67,13 @@ class ShutListeners:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaveBehind:
+    """The worker was killed and does not go: the gateway ends without having seen its end."""
+
+    who: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """No worker is left (or the master leaves them): exit with ``code``."""
 
@@ -82,5 +89,6 @@ Command = (
     | AnnounceReady
     | ReportUpgradeFailed
     | ShutListeners
+    | LeaveBehind
     | Finish
 )

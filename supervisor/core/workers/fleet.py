@@ -49,6 +49,10 @@ SHUT_AFTER_S = 0.5
 """At a stop the workers shut their listeners; after this long the master does it for those that
 hang."""
 
+UNKILLABLE_AFTER_S = 10.0
+"""A killed worker closes its sockets first: tens of thousands take a second, and more on a busy
+host. One that is not gone then is in state D or frozen, and a stop would wait for ever."""
+
 GIVING_UP = "giving-up"
 """Why a worker is killed when the gateway cannot start."""
 
@@ -252,7 +256,7 @@ class Fleet:
         self._shut_at = now
         for worker in list(self.workers()):
             if worker.state not in (WorkerState.DYING, WorkerState.REAPED):
-                self._kill(worker, GIVING_UP)
+                self._kill(worker, GIVING_UP, now)
 
     # What time brings
 
@@ -280,9 +284,9 @@ class Fleet:
             case WorkerState.HUNG if silent_s > timeout_s:
                 self._kill_occupant(worker, "timeout", now)
             case WorkerState.DRAINING if worker.due_at is not None and now > worker.due_at:
-                self._kill(worker, "deadline")
+                self._kill(worker, "deadline", now)
             case WorkerState.DRAINING if silent_s > timeout_s:
-                self._kill(worker, "timeout")
+                self._kill(worker, "timeout", now)
             case _:
                 pass
 
@@ -291,11 +295,12 @@ class Fleet:
         slot, was = self.slots[worker.who.slot], worker.state
         if worker is not slot.successor:
             slot.reason = reason
-        self._kill(worker, reason)
+        self._kill(worker, reason, now)
         self._lose(slot, worker, was, now)
 
-    def _kill(self, worker: Worker, reason: str) -> None:
+    def _kill(self, worker: Worker, reason: str, now: float) -> None:
         worker.state = next_state(worker.state, Happening.KILL)
+        worker.killed_at = now
         self._out.append(commands.Kill(worker.who, reason))
         self._make_draining(worker)
 
@@ -391,10 +396,15 @@ class Fleet:
         return Worker(who, since=now, beat_at=now)
 
     def _finish(self, now: float) -> None:
-        over = not any(True for _ in self.workers())
+        left = list(self.workers())
+        over = all(
+            worker.killed_at is not None and now - worker.killed_at > UNKILLABLE_AFTER_S
+            for worker in left
+        )
         if self._shut_at is not None and (over or now >= self._shut_at):
             self._shut_at = None
             self._out.append(commands.ShutListeners())
         if over:
+            self._out += [commands.LeaveBehind(worker.who) for worker in left]
             self.phase = Phase.OVER
             self._out.append(commands.Finish(self._code))

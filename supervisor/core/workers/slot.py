@@ -45,6 +45,7 @@ class Worker:
     state: WorkerState = WorkerState.STARTING
     ready_at: float | None = None
     due_at: float | None = None
+    killed_at: float | None = None
     stale: str = ""
 
     def shift(self, by_s: float) -> None:
@@ -52,6 +53,7 @@ class Worker:
         self.beat_at += by_s
         self.ready_at = None if self.ready_at is None else self.ready_at + by_s
         self.due_at = None if self.due_at is None else self.due_at + by_s
+        self.killed_at = None if self.killed_at is None else self.killed_at + by_s
 
 
 @dataclass(slots=True)

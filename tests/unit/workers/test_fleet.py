@@ -21,6 +21,7 @@ from supervisor.core.workers.fleet import (
     SHORT_LIFE_S,
     SHUT_AFTER_S,
     TICK_S,
+    UNKILLABLE_AFTER_S,
     UPGRADE_RETRY_S,
     Fleet,
     Phase,
@@ -510,6 +511,26 @@ def test_stop() -> None:
     assert play.ticks(1.0) == []
 
 
+def test_a_stop_does_not_wait_for_a_worker_that_cannot_be_killed() -> None:
+    """One in state D or frozen is left behind, also if it was killed long before the stop; as long
+    as another one may go on, nobody is."""
+    play = filled(worker_timeout_s=3.0)
+    play.ticks(4.0, alive=(B,))
+    play.do(events.WorkerReady(WorkerId(0, 2)))
+    assert commands.Kill(A, "timeout") in play.seen
+    play.ticks(UNKILLABLE_AFTER_S + 1.0)
+    play.do(events.DrainAll(5.0))
+    play.do(events.WorkerExited(WorkerId(0, 2)))
+    assert play.ticks(1.0) == [commands.ShutListeners()]
+    assert play.do(events.WorkerExited(B)) == [commands.LeaveBehind(A), commands.Finish(0)]
+
+    play = filled()
+    play.do(events.StopAll())
+    issued = play.ticks(UNKILLABLE_AFTER_S + 2.0)
+    assert commands.Kill(B, "deadline") in issued
+    assert issued[-3:] == [commands.LeaveBehind(A), commands.LeaveBehind(B), commands.Finish(0)]
+
+
 def test_a_quick_stop_shuts_its_sockets_too() -> None:
     """The service manager may keep them, and would give them to the next start."""
     play = filled()
@@ -680,6 +701,9 @@ class AnyFleet(RuleBasedStateMachine):
                     | commands.ReleaseListeners(who)
                 ):
                     assert who in self.spawned - self.reaped
+                case commands.LeaveBehind(who):
+                    assert who in self.killed - self.reaped, "nobody who may still go by himself"
+                    self.reaped.add(who)
                 case commands.Finish():
                     assert self.spawned == self.reaped, "every spawn is reaped before the end"
                     self.finished = True
