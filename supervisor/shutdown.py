@@ -40,6 +40,8 @@ class Shutdown:
         self.record: HandoverRecord | None = None
         self.draining = False
         self._left = False
+        self._stopped = False
+        """Whether a second signal came, so that nobody goes on for the next master."""
         self._unready = False
         """Whether the stop came when there were no workers yet, so that nothing drains."""
         self.sessions_cut = 0
@@ -65,6 +67,7 @@ class Shutdown:
                 self._log.info("stopped before it was ready", signal=number.name)
             self._end(0)
         elif self.draining:
+            self._stopped = True
             self._log.info("stopping at once", signal=number.name)
             self._deadline_at = now
             pool.stop_now()
@@ -97,6 +100,8 @@ class Shutdown:
 
     async def _leave(self, pool: WorkerPool) -> None:
         await try_until_done(self._wait_for_store, self._log, msg=CANNOT_LEAVE)
+        if self._stopped:
+            return
         self._left = True
         pool.leave()
 

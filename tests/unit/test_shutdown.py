@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
+from pathlib import Path
 
+from gateway.descriptors import close_all, receive
 from supervisor.core.handover_state import HandoverState
 from supervisor.handover.systemd import Notify
 from supervisor.shutdown import Shutdown
@@ -14,20 +17,31 @@ from tests.logbook import Logbook
 
 
 class DrainingPool(WorkerPool):
-    """Does nothing when it is told to drain."""
+    """Does nothing when it is told to drain, to stop or to leave, and notes the last two."""
 
     def __init__(self) -> None:
-        pass
+        self.told: list[str] = []
 
     def drain(self, deadline_s: float) -> None:
         pass
 
+    def stop_now(self) -> None:
+        self.told.append("stop")
 
-def make_shutdown(log: Logbook, loop: asyncio.AbstractEventLoop, ended: list[int]) -> Shutdown:
+    def leave(self) -> None:
+        self.told.append("leave")
+
+
+def make_shutdown(
+    log: Logbook,
+    loop: asyncio.AbstractEventLoop,
+    ended: list[int],
+    notify: Notify | None = None,
+) -> Shutdown:
     """One that notes in ``ended`` with which codes the gateway was to end."""
     return Shutdown(
         log,
-        Notify(None),
+        notify or Notify(None),
         Tasks(loop, lambda name, error: None),
         end=ended.append,
         state=HandoverState,
@@ -58,3 +72,31 @@ def test_a_stop_before_there_are_workers_is_told() -> None:
     assert [line["signal"] for line in log.said("stopped before it was ready")] == ["SIGTERM"]
     assert (log.said("drained"), ended) == ([], [0, 0])
     loop.close()
+
+
+def test_a_second_signal_stops_also_who_leaves_for_the_next_master(tmp_path: Path) -> None:
+    """The service manager may still be busy with what it keeps for that one."""
+    log, pool = Logbook(), DrainingPool()
+    shutdown = asyncio.run(stop_twice(log, pool, tmp_path / "notify"))
+    assert pool.told == ["stop"]
+    shutdown.close()
+    assert log.said("drained")
+
+
+async def stop_twice(log: Logbook, pool: WorkerPool, path: Path) -> Shutdown:
+    """TERM, and INT before the service manager answers; the end of both."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        notify = Notify(str(path))
+        shutdown = make_shutdown(log, asyncio.get_running_loop(), [], notify)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            shutdown.on_signal(number, pool, now=0.0, handover=True, drain_timeout_s=5.0)
+        (leaving,) = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.sleep(0)
+        manager.settimeout(20)
+        while (heard := receive(manager, 4096))[0] != b"BARRIER=1":
+            close_all(heard[1])
+        close_all(heard[1])
+        await leaving
+        notify.close()
+    return shutdown
