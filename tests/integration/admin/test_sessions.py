@@ -572,7 +572,7 @@ def test_an_endpoint_on_a_unix_socket_is_listed_as_the_access_log_has_it(
     admin: str, tmp_path: Path, abstract: bool
 ) -> None:
     """Its address is its name; that of the process behind it is nobody's."""
-    path = f"@{tmp_path.name}" if abstract else str(tmp_path / "endpoint.sock")
+    path = f"@{tmp_path}" if abstract else str(tmp_path / "endpoint.sock")
     with (
         Backend(echo, path=path) as backend,
         running(f"--admin-addr={admin}", "--access-log", endpoints=[backend.address]) as gateway,

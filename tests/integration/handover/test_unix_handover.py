@@ -248,7 +248,7 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
 
 def test_a_name_without_a_file_is_listened_on_again(tmp_path: Path) -> None:
     """What a stop has shut down is used no more, though the service manager has it."""
-    name = f"@{tmp_path.name}"
+    name = f"@{tmp_path}"
     argv = [*COMMAND, "start", f"--listen-addr=unix:{name}", "--workers=1", "--drain-timeout=0s"]
     with Backend(echo) as backend, contextlib.ExitStack() as stack:
         manager = Manager(tmp_path, [*argv, f"--endpoints={backend.address}"], tmp_path / "log")
