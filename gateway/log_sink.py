@@ -211,12 +211,14 @@ class LineSink:
             return
         # Not loop.add_writer(fd): libuv would make the description non-blocking, and a socket's is
         # shared. What the loop watches is an epoll of our own that watches the descriptor.
-        room = select.epoll()
+        room: select.epoll | None = None
         try:
+            room = select.epoll()
             room.register(self._fd, select.EPOLLOUT)
             self._loop.add_reader(room.fileno(), self._write_queued)
-        except (OSError, RuntimeError):
-            room.close()  # what cannot be watched is tried again at the next line
+        except (OSError, RuntimeError):  # what cannot be watched is tried again at the next line
+            if room is not None:
+                room.close()
         else:
             self._room = room
 

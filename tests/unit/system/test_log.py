@@ -25,7 +25,7 @@ from gateway.core.address import HostPort
 from gateway.log_sink import MAX_LINE_BYTES, MAX_QUEUED_BYTES, LineSink
 from supervisor.core.log_line import to_json_line
 from supervisor.system.log import LineLog, make_log, take_library_messages
-from tests.support import wait_until
+from tests.support import no_descriptors_left, wait_until
 
 
 class Pipe:
@@ -304,6 +304,21 @@ def test_the_loop_writes_the_queue(log: LineLog, pipe: Pipe) -> None:
         line = await asyncio.wait_for(read, 60)
         loop.remove_reader(pipe.r)
         assert json.loads(line)["msg"] == "late"
+
+    asyncio.run(scenario())
+
+
+def test_without_a_descriptor_a_line_waits_for_the_next_one(log: LineLog, pipe: Pipe) -> None:
+    """The reader is slow and nothing can be opened to wait for it: nobody who logs notices."""
+
+    async def scenario() -> None:
+        log.attach(asyncio.get_running_loop())
+        fill(pipe.w)
+        with no_descriptors_left():
+            log.info("late")
+        pipe.read()
+        log.info("next")
+        assert [json.loads(line)["msg"] for line in pipe.read().splitlines()] == ["late", "next"]
 
     asyncio.run(scenario())
 
