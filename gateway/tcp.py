@@ -105,8 +105,9 @@ def shut_write(fd: int) -> None:
     sock = _socket.socket(_INET, _STREAM, 0, fd)
     try:
         sock.shutdown(_SHUT_WR)
-    except OSError:
-        pass
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
     finally:
         sock.detach()
 
@@ -122,8 +123,9 @@ def write_last(fd: int, data: bytes) -> int:
         if sent == len(data):
             try:
                 sock.shutdown(_SHUT_WR)
-            except OSError:
-                return sent  # a peer that is gone already
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:  # a peer that is gone already
+                    raise
         return sent
     finally:
         sock.detach()

@@ -39,8 +39,8 @@ class Lingering:
 
     def take(self, fd: int, stall: Stall, now: float) -> None:
         """End the stream, and keep the connection until it was taken; ``fd`` is not polled."""
-        shut_write(fd)
         self._waiting[fd] = (stall, now + LINGER_S)
+        shut_write(fd)
 
     def look(self, now: float, timeout_s: float, *, kernel_bounds_gaps: bool) -> None:
         """Close what was taken, what vanished, and what has lingered long enough."""

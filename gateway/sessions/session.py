@@ -351,8 +351,7 @@ class Session:
         if end is End.RESET:
             self.reset_by = self._side(leg)
             end = self.first_end or end
-        else:
-            arm_reset(leg.fd)  # our own trouble: its connection still stands
+        arm_reset(leg.fd)  # not every error ends a connection: those of our own host leave it up
         arm_reset(leg.peer.fd)
         self._finish(end)
 

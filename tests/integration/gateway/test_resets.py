@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _socket
 import contextlib
+import errno
 import select
 import socket
 from collections.abc import Callable, Iterator
@@ -10,7 +12,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from gateway import tcp
 from gateway.core.messages import Settings
+from gateway.sessions import leg as leg_module
 from tests.plane import Backend, Plane, read_all, reset
 from tests.support import wait_until
 
@@ -161,3 +165,45 @@ def test_a_session_that_ends_in_order_names_no_reset() -> None:
         assert ends.other.recv(1) == b""
         ends.other.close()
         assert "reset_by" not in ends.line()
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("side", SIDES)
+def test_an_error_that_ends_no_connection(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own host forbids to read on, as a security module may: both sides get a reset."""
+    with session(side) as ends:
+
+        def refuse(_fd: int, _size: int) -> bytes:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(leg_module, "read", refuse)
+        ends.one.sendall(b"!")
+        for sock in (ends.one, ends.other):
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+
+
+@pytest.mark.parametrize("last", [b"", b"!"])
+@pytest.mark.parametrize("side", SIDES)
+def test_an_end_that_cannot_be_passed_on(
+    side: str, last: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for an end of stream that our own host forbids to send."""
+
+    class Socket(_socket.socket):
+        def shutdown(self, _how: int) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    class Sockets:
+        socket = Socket
+
+    with session(side) as ends:
+        monkeypatch.setattr(tcp, "_socket", Sockets)
+        if last:
+            ends.one.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            ends.one.sendall(last)
+        ends.one.shutdown(socket.SHUT_WR)
+        for sock in (ends.one, ends.other):
+            with pytest.raises(ConnectionResetError):
+                read_all(sock)
+        assert ends.line()["end"] == ("reset" if last else "error")
