@@ -82,8 +82,9 @@ class _Process:
         os.close(self._alive_w)
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._pidfd, _resolve, ended)
         try:
+            with contextlib.suppress(OSError):  # there is no room to watch it: it has all the time
+                loop.add_reader(self._pidfd, _resolve, ended)
             await asyncio.wait_for(ended, END_S)
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from gateway.core import messages
+from gateway.core.outcome import EXHAUSTED
 from supervisor.admin.lifecycle import AdminLifecycle
 from supervisor.admin.sockets import AdminError
 from supervisor.configuration import apply_configuration, log_configuration
@@ -331,7 +332,10 @@ class Master:
             # Only the admin address accepts on this loop. asyncio tries again a second later.
             log.warn("cannot accept at the admin address", error=error.strerror)
             return
-        log.error("internal error", error=repr(error or context.get("message")))
+        text = repr(error or context.get("message"))
+        if isinstance(error, OSError) and error.errno in EXHAUSTED:
+            text = limits.describe_shortage(error)
+        log.error("internal error", error=text)
 
     def _fail(self, text: str, code: int) -> None:
         """End with this code; the log says ``text`` when everything else has been said."""

@@ -11,8 +11,10 @@ EXHAUSTED = {
     errno.ENFILE: PauseReason.DESCRIPTORS,
     errno.ENOBUFS: PauseReason.MEMORY,
     errno.ENOMEM: PauseReason.MEMORY,
+    errno.ENOSPC: PauseReason.MEMORY,  # fs.epoll.max_user_watches is reached (epoll_ctl(2))
 }
-"""Our host has nothing left to make a socket of, and what it is: dialing another does not help."""
+"""Our host has nothing left to make a socket of, or to watch one with, and what it is: dialing
+another does not help."""
 
 LOCAL = EXHAUSTED.keys() | {
     errno.EADDRNOTAVAIL,  # no free port towards this address, or no address of this family

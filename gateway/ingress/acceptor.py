@@ -29,11 +29,24 @@ RESUME_AFTER_S = 0.1
 """How long accepting rests when descriptors or memory ran out, unless a session ends first; and
 from a socket that does not listen any more."""
 
+COMPLAIN_EVERY_S = 60.0
+"""How often the log hears of a listener from which nobody can be accepted."""
+
+NO_WATCHES = "no more descriptors may be watched (fs.epoll.max_user_watches): further clients wait"
+
+OF_ONE_CLIENT = frozenset({
+    errno.ECONNABORTED, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT, errno.EHOSTDOWN,
+    errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH,
+})  # fmt: skip
+"""What accept(2) says of a client that left already, or whose network did: the next one may do.
+
+Everything else that it says is about us, and it would say so of the same client again."""
+
 
 class ListenerWatcher:
     """One listening socket as the poller's watcher."""
 
-    __slots__ = ("accept", "acceptor", "complained", "sock")
+    __slots__ = ("accept", "acceptor", "complained", "complained_at", "sock")
 
     def __init__(self, acceptor: Acceptor, sock: socket.socket) -> None:
         self.acceptor = acceptor
@@ -41,6 +54,8 @@ class ListenerWatcher:
         self.accept = accept_of(sock)
         self.complained = False
         """The log was told that it cannot listen again."""
+        self.complained_at = -COMPLAIN_EVERY_S
+        """When the log was told that nobody can be accepted from it."""
 
     def on_event(self, mask: int) -> None:
         if mask:
@@ -87,8 +102,10 @@ class Acceptor:
         self._served: ListenerWatcher | None = None
         """Where the last client came from."""
         self._resting: set[ListenerWatcher] = set()
-        """Those that do not listen just now, and are not polled for a while."""
+        """Those that cannot be accepted from just now, and are not polled for a while."""
         self._resume_timer: asyncio.TimerHandle | None = None
+        poller.on_short = lambda: self.pause(PauseReason.MEMORY, NO_WATCHES)
+        poller.on_room = self.recheck
 
     def has_clients(self) -> bool:
         """Whether anybody waits in the kernel's queues; a system call, for while it is paused."""
@@ -137,7 +154,9 @@ class Acceptor:
                 if error.errno == errno.EINVAL:  # it does not listen any more (accept(2))
                     self._look_after(watcher)
                     return
-                # else that client left already, or its network did (man 2 accept)
+                if error.errno not in OF_ONE_CLIENT:
+                    self._leave_alone(watcher, error)
+                    return
             else:
                 os.set_blocking(fd, False)
                 self._served = watcher
@@ -157,7 +176,7 @@ class Acceptor:
 
     def recheck(self) -> None:
         """Accept again if there is room: a session ended, or something else changed."""
-        if self.pause_reason is None:
+        if self.pause_reason is None or self.poller.short:
             return
         if self._resume_timer is not None:  # the kernel had nothing left: maybe now it has
             self._resume_timer.cancel()
@@ -186,6 +205,8 @@ class Acceptor:
         for fd, watcher in self._watchers.items():
             if watcher not in self._resting:
                 self.poller.add(fd, watcher, select.EPOLLIN)
+            if self.pause_reason is not None:
+                return  # the kernel has no room to watch it
         self._on_resume()
 
     def _look_after(self, watcher: ListenerWatcher) -> None:
@@ -194,9 +215,7 @@ class Acceptor:
         One that was shut down is left alone, again and again: we are about to hear of a stop.
         """
         sock = watcher.sock
-        self.poller.remove(sock.fileno())
-        self._resting.add(watcher)
-        self._loop.call_later(RESUME_AFTER_S, self._poll_again, watcher)
+        self._let_rest(watcher)
         try:
             if listen_again(sock):
                 watcher.complained = False
@@ -207,6 +226,24 @@ class Acceptor:
                 watcher.complained = True
                 text = error.strerror or str(error)
                 self.log.error("cannot listen again, trying on", error=text)
+
+    def _leave_alone(self, watcher: ListenerWatcher, error: OSError) -> None:
+        """Nobody can be accepted, as under a security profile that forbids it: try on, slowly."""
+        self._let_rest(watcher)
+        now = self._loop.time()
+        if now - watcher.complained_at >= COMPLAIN_EVERY_S:
+            watcher.complained_at = now
+            self.log.error(
+                "cannot accept clients, trying on",
+                listen=address_text(watcher.sock.getsockname()),
+                error=error.strerror or str(error),
+            )
+
+    def _let_rest(self, watcher: ListenerWatcher) -> None:
+        """Do not poll it for a while."""
+        self.poller.remove(watcher.sock.fileno())
+        self._resting.add(watcher)
+        self._loop.call_later(RESUME_AFTER_S, self._poll_again, watcher)
 
     def _poll_again(self, watcher: ListenerWatcher) -> None:
         self._resting.discard(watcher)

@@ -19,7 +19,7 @@ class Inbox:
 
     ``full``: clients may wait there, because there were descriptors for no more of them.
     ``received``: clients that came through it and are not served yet.
-    ``serving``: they are just being served.
+    ``serving``: they are just being served. ``unheard``: it cannot be watched, see :meth:`watch`.
     ``on_place()``: a place was offered to us. ``on_change()``: whether clients may be handed to us
     is to be said anew.
     """
@@ -43,18 +43,27 @@ class Inbox:
         self._on_place = on_place
         self._on_change = on_change
         self._watched = False
+        self.unheard = False
         self.full = False
         self.received = 0
         self.serving = False
 
-    def watch(self, taking: bool) -> None:
-        """Take clients as they come, or leave them there."""
+    def watch(self, taking: bool) -> bool:
+        """Take clients as they come, or leave them there; which of both is done.
+
+        They are left there if the event loop's epoll has no room for the inbox: try again.
+        """
         taking = taking and not self._handoff.cut_off  # else its end would wake us for ever
+        self.unheard = False
         if taking and not self._watched:
-            self._loop.add_reader(self._sock, self.take)
+            try:
+                self._loop.add_reader(self._sock, self.take)
+            except OSError:
+                self.unheard, taking = True, False
         elif self._watched and not taking:
             self._loop.remove_reader(self._sock)
         self._watched = taking
+        return taking
 
     def take(self) -> None:
         """Take who waits there, as many as there are descriptors for."""

@@ -310,6 +310,8 @@ class Ingress:
         self._publish_sessions()
         self._handoff.tick(self._ended, interval_s)
         self._ended = 0
+        if self._inbox.unheard:
+            self._update_taking()
         if self._inbox.full:
             self._inbox.go_on()
             self.end_if_empty()
@@ -330,8 +332,7 @@ class Ingress:
         """
         short = self._acceptor.pause_reason not in (None, PauseReason.LIMIT)
         taking = self._knows_endpoints and not self._leaving and not short and not self._inbox.full
-        self._scoreboard.set_accepting(self._row, taking)
-        self._inbox.watch(taking)
+        self._scoreboard.set_accepting(self._row, self._inbox.watch(taking))
 
     def _on_inbox_change(self) -> None:
         if self._inbox.full:

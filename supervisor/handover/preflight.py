@@ -77,10 +77,12 @@ class _Child:
                 self.pid = _spawn(state.command, document, errors_w)
                 undo_all.callback(self._end_unwatched)
                 self._pidfd = os.pidfd_open(self.pid)
+                undo_all.callback(os.close, self._pidfd)
+                os.set_blocking(self._errors_r, False)
+                self._loop.add_reader(self._errors_r, self._read)
+                undo_all.callback(self._loop.remove_reader, self._errors_r)
+                self._loop.add_reader(self._pidfd, self._reap)
                 undo_all.pop_all()
-        os.set_blocking(self._errors_r, False)
-        self._loop.add_reader(self._errors_r, self._read)
-        self._loop.add_reader(self._pidfd, self._reap)
 
     async def wait(self, deadline_s: float) -> str | None:
         """How it ended: None if well, else the reason."""

@@ -184,9 +184,9 @@ class Notify:
         barrier_r, barrier_w = os.pipe()
         loop = asyncio.get_running_loop()
         reached: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(barrier_r, _resolve, reached)
         try:
             try:
+                loop.add_reader(barrier_r, _resolve, reached)
                 self._send("BARRIER=1", (barrier_w,))
             finally:  # the other duplicate is closed by systemd: then we read the end
                 os.close(barrier_w)
@@ -228,8 +228,7 @@ class Notify:
             try:
                 send(self._sock, data, fds)
             except BlockingIOError:
-                self._loop = asyncio.get_running_loop()
-                self._loop.add_writer(self._sock, self._flush)
+                self._flush_when_read(self._sock)
                 return
             except OSError as error:
                 if error.errno in NO_ROOM:
@@ -241,6 +240,15 @@ class Notify:
         if self._loop is not None and self._sock is not None:
             self._loop.remove_writer(self._sock)
             self._loop = None
+
+    def _flush_when_read(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            loop.add_writer(sock, self._flush)
+        except OSError:  # there is no room to watch it
+            self._flush_later()
+        else:
+            self._loop = loop
 
     def _flush_later(self) -> None:
         """The kernel has no memory for a message just now, or too many descriptors in flight."""

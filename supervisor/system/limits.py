@@ -41,6 +41,8 @@ def describe_shortage(error: OSError) -> str:
             limit = "the host or the control group has no memory left"
         case errno.EAGAIN:
             limit = "the user or the control group has as many processes as are allowed"
+        case errno.ENOSPC if not error.filename:
+            limit = "the user watches as many descriptors as fs.epoll.max_user_watches allows"
         case errno.EFBIG:
             limit = f"the limit of the size of files of this process is {_file_size()} (ulimit -f)"
         case _:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from gateway.core import messages
 from gateway.descriptors import close_all
-from gateway.message_socket import MessageSocket
+from gateway.message_socket import AGAIN_S, MessageSocket
 
 
 class Channel:
@@ -99,7 +99,7 @@ class Channel:
             try:
                 sent = os.write(self.pipe_w, self._writing)
             except BlockingIOError:
-                self._loop.add_writer(self.pipe_w, self._write)
+                self._write_when_read()
                 return
             except OSError:  # the worker is gone: its pidfd says so
                 self._newest.clear()
@@ -107,6 +107,16 @@ class Channel:
                 break
             self._writing = self._writing[sent:]
         self._loop.remove_writer(self.pipe_w)
+
+    def _write_when_read(self) -> None:
+        try:
+            self._loop.add_writer(self.pipe_w, self._write)
+        except OSError:  # there is no room to watch it
+            self._loop.call_later(AGAIN_S, self._write_again)
+
+    def _write_again(self) -> None:
+        if not self._closed:
+            self._write()
 
     def _check(self, message: messages.Down | messages.Up, fds: list[int]) -> None:
         """Pass on what may come up, with the descriptors that belong to it."""

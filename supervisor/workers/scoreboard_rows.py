@@ -55,11 +55,15 @@ class ScoreboardRows:
                 pidfd = os.pidfd_open(pid)
             except ProcessLookupError:
                 self.scoreboard.close_row(row)
+                continue
             except OSError:  # no descriptor is left: it counts until the next master looks
                 continue
+            try:
+                self._loop.add_reader(pidfd, self._close_other, pidfd)
+            except OSError:  # it cannot be watched, which comes to the same
+                os.close(pidfd)
             else:
                 self._others[pidfd] = row
-                self._loop.add_reader(pidfd, self._close_other, pidfd)
 
     def beat_ns(self, who: WorkerId) -> int:
         """When the worker's loop last ran."""

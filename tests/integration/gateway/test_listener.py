@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import select
 import shutil
 import socket
 import subprocess
@@ -13,13 +14,14 @@ from contextlib import contextmanager
 
 import pytest
 
+from gateway import poller as poller_module
 from gateway.core.address import HostPort
 from gateway.core.counters import PauseReason
 from gateway.ingress import acceptor
 from gateway.ingress.listener import describe_failure, drain_queue, open_listener
 from tests.backends import Backend as Server
 from tests.backends import echo
-from tests.clients import connect
+from tests.clients import connect, read_exactly
 from tests.gateway import running
 from tests.plane import Backend, Plane, descriptors, reset
 from tests.support import free_port, wait_until
@@ -169,6 +171,81 @@ def test_no_descriptors_left() -> None:
             sock.close()
         wait_until(lambda: plane.counters.sessions == 0)
         assert set(plane.counters.ended) <= {"client", "endpoint"}
+
+
+class FullEpoll:
+    """The epoll of a host where ``fs.epoll.max_user_watches`` may be reached."""
+
+    def __init__(self, epoll: select.epoll) -> None:
+        self._epoll = epoll
+        self.full = False
+
+    def register(self, fd: int, events: int) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self._epoll.register(fd, events)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._epoll, name)
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("speaks", [True, False])
+def test_no_watches_left(speaks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is refused: who was accepted waits for room, and others in the kernel's queue."""
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        epoll = FullEpoll(plane.poller._epoll)
+        monkeypatch.setattr(poller_module, "poll", lambda epoll, *rest: epoll.poll(*rest))
+        plane.poller._epoll = epoll  # type: ignore[assignment]
+        with plane.connect() as before, backend.accept() as old:
+            before.sendall(b"!")
+            assert old.recv(1) == b"!"
+            epoll.full = True
+            clients = [plane.connect() for _ in range(3)]
+            if speaks:
+                for client in clients:
+                    client.sendall(b"hi")
+            wait_until(lambda: plane.pauses == [PauseReason.MEMORY])
+            plane.ask(plane.acceptor.recheck)
+            wait_until(lambda: plane.counters.sessions == 2)
+            before.sendall(b"?")
+            assert old.recv(1) == b"?"
+            epoll.full = False
+            servers = [backend.accept() for _ in clients]
+            for client in clients:
+                client.sendall(b"ho")
+            said = b"hiho" if speaks else b"ho"
+            assert [read_exactly(server, len(said)) for server in servers] == [said] * 3
+            for sock in (*clients, *servers):
+                sock.close()
+            wait_until(lambda: plane.counters.sessions == 1)
+        assert "error" not in plane.counters.ended
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EACCES, errno.ENOSYS])
+def test_nobody_can_be_accepted(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A security profile forbids it: it is tried slowly, told once, and goes on when it may."""
+    monkeypatch.setattr(acceptor, "RESUME_AFTER_S", 0.001)
+    tries: list[bool] = []
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        watcher = plane.acceptor._watchers[plane.listener.fileno()]
+        accept = watcher.accept
+
+        def refuse() -> tuple[int, object]:
+            tries.append(watcher in plane.acceptor._resting)
+            raise OSError(code, os.strerror(code))
+
+        watcher.accept = refuse
+        with plane.connect() as client:
+            client.sendall(b"hi")
+            wait_until(lambda: len(tries) > 2)
+            watcher.accept = accept
+            with backend.accept() as server:
+                assert server.recv(2) == b"hi"
+        assert not any(tries)
+        (line,) = plane.log.said("cannot accept clients, trying on")
+        assert line["listen"] == str(plane.address)
+        assert line["error"] == os.strerror(code)
 
 
 def test_those_who_still_wait_are_accepted_without_another_event(

@@ -422,7 +422,7 @@ def test_a_crash_at_the_start_costs_one_session(broken: str) -> None:
 
         def fail_to_watch(fd: int, watcher: Watcher, events: int = STREAM) -> None:
             if isinstance(watcher, Leg | Attempt):
-                raise OSError(errno.ENOSPC, "max_user_watches is reached")
+                raise OSError(errno.EPERM, "not to be watched")
             watch(fd, watcher, events)
 
         if broken == "pick":

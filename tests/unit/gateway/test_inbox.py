@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -46,13 +47,16 @@ class Receiver:
             quota,
             Logbook(),
             on_place=self._on_place,
-            on_change=lambda: self.inbox.watch(not self.inbox.full),
+            on_change=self._on_change,
         )
 
     @property
     def watched(self) -> bool:
         """Whether the loop looks after it."""
         return self.loop.remove_reader(self.sock)
+
+    def _on_change(self) -> None:
+        self.inbox.watch(not self.inbox.full)
 
     def _on_place(self) -> None:
         self.offered += 1
@@ -98,6 +102,23 @@ def test_an_inbox_that_nobody_can_send_to_is_left_alone(receiver: Receiver) -> N
     receiver.sender.close()
     receiver.inbox.take()
     assert not receiver.watched
+
+
+def test_an_inbox_that_the_loop_has_no_room_for_is_told_of(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is to be handed over to it until it is watched; it is tried again."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(receiver.loop, "add_reader", refuse)
+        assert not receiver.inbox.watch(True)
+        assert receiver.inbox.unheard
+    assert receiver.inbox.watch(True)
+    assert not receiver.inbox.unheard
+    assert receiver.watched
 
 
 def test_a_place_is_taken_though_clients_came_behind_it(receiver: Receiver) -> None:

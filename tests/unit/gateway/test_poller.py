@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import select
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import uvloop
 
 from gateway import poller as poller_module
-from gateway.poller import BATCH, CHUNK, SLICE_S, TURN_S, Poller
+from gateway.poller import BATCH, CHUNK, NO_ROOM, SLICE_S, TURN_S, Poller
 
 
 class Watcher:
@@ -377,3 +381,141 @@ def test_removed_descriptors_are_silent(loop: asyncio.AbstractEventLoop) -> None
     loop.close()
     for fd in (w, twin, r2, w2):
         os.close(fd)
+
+
+class Host:
+    """A host that may have no room for one more watch: fs.epoll.max_user_watches is reached."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        host = self
+
+        class Loop(uvloop.Loop):
+            def add_reader(self, fd: Any, callback: Any, *arguments: Any) -> None:  # type: ignore[override]
+                host.check()
+                super().add_reader(fd, callback, *arguments)
+
+        class Epoll:
+            def __init__(self, epoll: select.epoll) -> None:
+                self._epoll = epoll
+
+            def register(self, fd: int, events: int) -> None:
+                host.check()
+                self._epoll.register(fd, events)
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(self._epoll, name)
+
+        self.loop: asyncio.AbstractEventLoop = Loop()
+        self.poller = Poller(self.loop)
+        self.poller._epoll = Epoll(self.poller._epoll)  # type: ignore[assignment]
+        self.said: list[str] = []
+        self.poller.on_short = lambda: self.said.append("short")
+        self.poller.on_room = lambda: self.said.append("room")
+
+    def check(self) -> None:
+        if self.code:
+            raise OSError(self.code, os.strerror(self.code))
+
+    def close(self) -> None:
+        self.poller.shut()
+        self.loop.close()
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    monkeypatch.setattr(poller_module, "AGAIN_S", 0.001)
+    monkeypatch.setattr(poller_module, "poll", lambda epoll, *rest: epoll.poll(*rest))
+    made = Host()
+    yield made
+    made.close()
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("code", NO_ROOM)
+def test_what_cannot_be_watched_yet_waits_for_room(host: Host, code: int) -> None:
+    """Its events are there when there is room, those included that it asked for meanwhile."""
+    silent, closed, removed = Watcher(), Watcher(), Watcher()
+    ours, theirs = socket.socketpair()
+    gone, away = os.dup(ours.fileno()), os.dup(ours.fileno())
+    host.code = code
+    for fd, watcher in ((ours.fileno(), silent), (gone, closed), (away, removed)):
+        host.poller.add(fd, watcher)
+    host.poller.want_out(ours.fileno())
+    host.poller.close(gone)
+    host.poller.remove(away)
+    theirs.send(b"x")
+    tries: list[bool] = []
+    host.loop.call_later(0.005, tries.append, True)  # some tries are in vain
+    run(host.loop, lambda: bool(tries))
+    assert host.poller.short
+    host.code = 0
+    run(host.loop, lambda: bool(silent.masks))
+    assert silent.masks == [select.EPOLLIN | select.EPOLLOUT]
+    assert host.said == ["short", "room"]
+    assert not host.poller.short
+    host.poller.remove(ours.fileno())
+    assert closed.masks == removed.masks == []
+    for fd in (ours, theirs):
+        fd.close()
+    os.close(away)
+
+
+@pytest.mark.interpreted
+def test_a_number_that_is_used_again_is_watched_once(host: Host) -> None:
+    """One that waited was closed, and the next one with its number was there for the room."""
+    ours, theirs = socket.socketpair()
+    host.code = errno.ENOSPC
+    gone = os.dup(ours.fileno())
+    host.poller.add(gone, Watcher())
+    host.poller.close(gone)
+    host.code = 0
+    assert os.dup(ours.fileno()) == gone
+    watcher = Watcher()
+    host.poller.add(gone, watcher)
+    run(host.loop, lambda: host.said == ["short", "room"])
+    theirs.send(b"x")
+    run(host.loop, lambda: bool(watcher.masks))
+    host.poller.remove(gone)
+    os.close(gone)
+    ours.close()
+    theirs.close()
+
+
+@pytest.mark.interpreted
+def test_what_can_never_be_watched_is_an_error(host: Host) -> None:
+    """At once, and also where it has waited for room before."""
+    ours, theirs = socket.socketpair()
+    watcher = Watcher()
+    host.code = errno.EPERM
+    with pytest.raises(PermissionError):
+        host.poller.add(ours.fileno(), watcher)
+    with pytest.raises(FileNotFoundError):
+        host.poller.want_out(ours.fileno())
+    host.code = errno.ENOSPC
+    host.poller.add(ours.fileno(), watcher)
+    host.code = errno.EPERM
+    run(host.loop, lambda: bool(watcher.crashes))
+    assert host.said == ["short", "room"]
+    ours.close()
+    theirs.close()
+
+
+@pytest.mark.interpreted
+def test_it_stays_awake_where_the_loop_cannot_watch_it(host: Host) -> None:
+    """Events go on to be handled, and it sleeps as soon as there is room."""
+    stay_awake(host.poller, host.loop)
+    host.code = errno.ENOSPC
+    for _ in range(2):
+        host.poller._sleep()
+    assert host.poller.awake
+    host.code = 0
+    run(host.loop, lambda: not host.poller.awake)
+    watcher = Watcher()
+    ours, theirs = socket.socketpair()
+    host.poller.add(ours.fileno(), watcher)
+    theirs.send(b"x")
+    run(host.loop, lambda: bool(watcher.masks))
+    host.poller.remove(ours.fileno())
+    ours.close()
+    theirs.close()

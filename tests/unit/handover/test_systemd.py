@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -327,6 +328,35 @@ def test_many_messages_wait_in_order(systemd: socket.socket) -> None:
             assert text.endswith(f"=x.{index}")
         notify.close()
 
+    asyncio.run(play())
+
+
+def test_nothing_is_lost_where_there_is_no_room_to_watch(
+    systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fs.epoll.max_user_watches is reached: messages wait, and a barrier leaves nothing open."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        notify = Notify(systemd.getsockname())
+        before = os.listdir("/proc/self/fd")
+        with monkeypatch.context() as full:
+            full.setattr(loop, "add_reader", refuse)
+            full.setattr(loop, "add_writer", refuse)
+            with pytest.raises(OSError, match="No space left"):
+                await notify.barrier(5.0)
+            assert os.listdir("/proc/self/fd") == before
+            for index in range(2000):
+                notify.remove(f"x.{index}")
+        texts: list[str] = []
+        await hear(systemd, texts, 2000)
+        assert texts[-1].endswith("=x.1999")
+        notify.close()
+
+    monkeypatch.setattr("supervisor.handover.systemd.KEEP_RETRY_S", 0.001)
     asyncio.run(play())
 
 

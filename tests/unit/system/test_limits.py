@@ -120,3 +120,9 @@ def test_a_shortage_without_a_file() -> None:
     """Most calls have none."""
     error = OSError(errno.ENFILE, "Too many open files in system")
     assert describe_shortage(error).startswith("Too many open files in system: the host")
+    error = OSError(errno.ENOSPC, "No space left on device")
+    assert describe_shortage(error).endswith(
+        ": the user watches as many descriptors as fs.epoll.max_user_watches allows"
+    )
+    error = OSError(errno.ENOSPC, "No space left on device", "/x")
+    assert describe_shortage(error) == "[Errno 28] No space left on device: '/x'"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
+
+import pytest
 
 from gateway.core import messages, wire
 from gateway.core.endpoint import Endpoint
@@ -89,6 +92,34 @@ def test_a_slow_pipe_drops_all_but_the_newest() -> None:
             versions = [each.version for each in seen if isinstance(each, messages.Snapshot)]
             assert versions == [1, 49]
 
+    asyncio.run(play())
+
+
+def test_a_slow_pipe_that_cannot_be_watched_is_written_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """fs.epoll.max_user_watches is reached: what waits goes down all the same."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        async with ends() as both:
+            with monkeypatch.context() as full:
+                full.setattr(loop, "add_writer", refuse)
+                both.channel.send(b"x" * (1 << 20) + b"\n", messages.Snapshot)
+                both.channel.send(b"last\n", messages.Loads)
+            data = bytearray()
+
+            def read() -> bool:
+                with contextlib.suppress(BlockingIOError):
+                    data.extend(os.read(both.pipe_r, 1 << 16))
+                return data.endswith(b"last\n")
+
+            await both.until(read)
+
+    monkeypatch.setattr("supervisor.workers.channel.AGAIN_S", 0.001)
     asyncio.run(play())
 
 

@@ -1,0 +1,48 @@
+"""The preflight of an upgrade, on a host that is short of something."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from supervisor.core.handover_state import HandoverState
+from supervisor.handover import preflight
+from supervisor.handover.preflight import Preflight
+
+
+def children() -> str:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_child_that_cannot_be_watched_leaves_nothing_behind(
+    nth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fs.epoll.max_user_watches is reached: the upgrade is refused, the child and its descriptors
+    are gone."""
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        add_reader = loop.add_reader
+        left = nth
+
+        def refuse(*arguments: object) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            add_reader(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(loop, "add_reader", refuse)
+        before = os.listdir("/proc/self/fd"), children()
+        why = await Preflight().run(HandoverState())
+        assert why is not None
+        assert "fs.epoll.max_user_watches" in why
+        assert (os.listdir("/proc/self/fd"), children()) == before
+
+    monkeypatch.setattr(preflight, "command", lambda: ["/bin/sleep", "600"])
+    asyncio.run(play())
