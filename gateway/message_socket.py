@@ -100,7 +100,9 @@ class MessageSocket:
         except DescriptorsLostError as error:
             data = error.data
             self._received.append(None)
-        except OSError:
+        except OSError as error:
+            if error.errno in NO_ROOM:  # the kernel has no memory for it just now: ask again
+                return False
             data = b""
         if not data:
             self.stop_reading()

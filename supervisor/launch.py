@@ -99,6 +99,8 @@ def _describe_shortage(error: BaseException) -> str:
         expected = "expected a higher limit of open files (ulimit -n, LimitNOFILE=)"
     elif error.errno in (errno.ENOMEM, errno.ENOBUFS):
         expected = "expected more memory for this host or control group"
+    elif error.errno == errno.ENOSPC and error.filename == "fs.epoll.max_user_watches":
+        expected = "expected a higher limit, or fewer descriptors that this user watches"
     else:
         return ""
     where = f" ({error.filename})" if error.filename else ""

@@ -1,4 +1,4 @@
-"""What an ``errno`` of a dial says, and of whom: the endpoint or our own host."""
+"""What an ``errno`` of a dial or an accept says, and of whom: the peer or our own host."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ LOCAL = EXHAUSTED.keys() | {
     errno.EADDRINUSE,
     errno.EINVAL,  # from a loopback address, as --source-addr may have it, to another host
 }
+
+OF_ONE_CLIENT = frozenset({
+    errno.ECONNABORTED, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT, errno.EHOSTDOWN,
+    errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH,
+})  # fmt: skip
+"""What accept(2) says of a client that left already, or whose network did: the next one may do.
+
+Everything else that it says is about us, and it would say so of the same client again."""
 
 _RESULTS = {
     errno.ECONNREFUSED: DialResult.REFUSED,

@@ -12,7 +12,7 @@ from time import monotonic
 
 from gateway.core.counters import PauseReason
 from gateway.core.log import Log
-from gateway.core.outcome import EXHAUSTED
+from gateway.core.outcome import EXHAUSTED, OF_ONE_CLIENT
 from gateway.core.socket_address import address_text
 from gateway.ingress.listener import OnClient, accept_of, listen_again
 from gateway.ingress.quota import Quota
@@ -33,14 +33,6 @@ COMPLAIN_EVERY_S = 60.0
 """How often the log hears of a listener from which nobody can be accepted."""
 
 NO_WATCHES = "no more descriptors may be watched (fs.epoll.max_user_watches): further clients wait"
-
-OF_ONE_CLIENT = frozenset({
-    errno.ECONNABORTED, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT, errno.EHOSTDOWN,
-    errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH,
-})  # fmt: skip
-"""What accept(2) says of a client that left already, or whose network did: the next one may do.
-
-Everything else that it says is about us, and it would say so of the same client again."""
 
 
 class ListenerWatcher:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
+import socket
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+from gateway.core.outcome import EXHAUSTED, OF_ONE_CLIENT
 from supervisor.admin.connection import MAX_CONNECTIONS, Connection, Connections
 from supervisor.admin.protocol import Protocol
 from supervisor.admin.sockets import AdminSocket
@@ -23,6 +28,24 @@ ACCEPTS = 2
 asyncio accepts as many in one pass as its ``backlog`` says, 100 by default, before any of them is
 counted: a burst would take every descriptor for a moment, and a worker could not be forked.
 """
+
+
+class Listening(socket.socket):
+    """A listening socket that asyncio rests from, whatever keeps it from accepting.
+
+    asyncio does so where the host is short of something, and tries any other error again at once:
+    where a security module forbids to accept, it would do nothing else, and log each try.
+    """
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno in OF_ONE_CLIENT:
+                raise ConnectionAbortedError from error
+            if error.errno in (errno.EAGAIN, *EXHAUSTED):
+                raise
+            raise OSError(errno.ENOBUFS, error.strerror) from error
 
 
 class AdminAcceptor:
@@ -50,8 +73,9 @@ class AdminAcceptor:
         with contextlib.ExitStack() as undo:
             servers: dict[AdminSocket, asyncio.Server] = {}
             for each in sockets:
-                duplicate = each.sock.dup()
+                duplicate = Listening(fileno=os.dup(each.sock.fileno()))
                 undo.callback(duplicate.close)
+                duplicate.setblocking(False)
                 # Ours before it accepts: a stop may come while it begins to.
                 server = await loop.create_server(
                     self._make_connection, sock=duplicate, backlog=ACCEPTS, start_serving=False

@@ -18,6 +18,9 @@ from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED
 NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What only a write fails with. No command writes to a file but to what it was given as output."""
 
+WATCHES = "fs.epoll.max_user_watches"
+"""The exception: what an event loop that cannot be made says in the place of a file."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code.
@@ -42,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILURE
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+            raise
+        if error.errno == errno.ENOSPC and error.filename == WATCHES:
             raise
         if error.errno in NO_PLACE and error.filename is None:
             return _fail(f"the output could not be written: {error.strerror}", error, arguments)

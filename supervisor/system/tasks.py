@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+WATCHES = "fs.epoll.max_user_watches"
+"""The limit that epoll_ctl(2) tells of by ENOSPC; it stands in the error as a file would."""
 
 
 def make_loop() -> asyncio.AbstractEventLoop:
@@ -18,7 +22,8 @@ def make_loop() -> asyncio.AbstractEventLoop:
     try:
         return asyncio.new_event_loop()
     except OSError as error:
-        failure = OSError(error.errno, error.strerror)
+        where = WATCHES if error.errno == errno.ENOSPC else None
+        failure = OSError(error.errno, error.strerror, where)
     finally:
         # The exception, and with it the half made loop, is gone by now.
         sys.unraisablehook = hook

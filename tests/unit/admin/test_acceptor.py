@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from supervisor.admin import acceptor as acceptor_module
 from supervisor.admin.acceptor import AdminAcceptor
 from supervisor.admin.protocol import Protocol
 from supervisor.admin.sockets import AdminSocket
+from supervisor.master import ACCEPT_FAILED
 
 
 def no_protocol() -> Protocol:
@@ -40,3 +46,44 @@ def test_a_stop_while_the_address_is_being_opened_leaves_nothing_on_the_loop(
 
     asyncio.run(run())
     assert errors == []
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (errno.EPERM, "Operation not permitted"),
+        (errno.EMFILE, "Too many open files"),
+        (errno.EPROTO, ""),
+    ],
+)
+def test_whoever_cannot_be_accepted_is_tried_again_slowly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: str
+) -> None:
+    """A security module may forbid it for good; what is about one client says nothing of others."""
+    tried: list[bool] = []
+    contexts: list[dict[str, Any]] = []
+
+    class Refusing(acceptor_module.Listening):
+        def _accept(self) -> tuple[int, Any]:
+            tried.append(True)
+            raise OSError(code, os.strerror(code))
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: contexts.append(context))
+        admin = AdminSocket(f"unix:{tmp_path}/admin")
+        acceptor = AdminAcceptor(no_protocol, lambda: 10)
+        await acceptor.start([admin])
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{tmp_path}/admin")
+            for _ in range(40):
+                await asyncio.sleep(0)
+        acceptor.close()
+        admin.close()
+
+    monkeypatch.setattr(acceptor_module, "Listening", Refusing)
+    asyncio.run(run())
+    one_pass = acceptor_module.ACCEPTS
+    assert (len(tried) <= one_pass) == bool(told)
+    assert {context["message"] for context in contexts} == ({ACCEPT_FAILED} if told else set())
+    assert {context["exception"].strerror for context in contexts} == ({told} if told else set())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import resource
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from gateway import message_socket
 from gateway.control import Control
 from gateway.core import messages, wire
 from gateway.core.endpoint import Endpoint
@@ -142,6 +144,20 @@ def test_what_a_former_master_left_half_written_costs_only_itself(ends: Ends) ->
     assert ends.got == [(messages.Loads({"b": 2}), []), (messages.Loads({"b": 3}), [])]
     assert len(ends.garbage) == 1
     os.close(ends.pipe_w)
+
+
+def test_a_host_without_memory_is_no_end(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent in such a moment is read later, and so is everything behind it."""
+
+    def refuse(*_: object) -> tuple[bytes, list[int]]:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    socket.send_fds(ends.sock, [wire.encode(messages.Release(3))], [])
+    with monkeypatch.context() as short:
+        short.setattr(message_socket, "receive", refuse)
+        ends.turn()
+    ends.turn()
+    assert ends.got == [(messages.Release(3), [])]
 
 
 def test_the_end_of_the_pipe_is_the_death_of_the_master(ends: Ends) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.handover_state import HandoverState
-from supervisor.handover import preflight
 from supervisor.handover.preflight import Preflight
 
 
@@ -39,10 +38,9 @@ def test_a_child_that_cannot_be_watched_leaves_nothing_behind(
 
         monkeypatch.setattr(loop, "add_reader", refuse)
         before = os.listdir("/proc/self/fd"), children()
-        why = await Preflight().run(HandoverState())
+        why = await Preflight().run(HandoverState(command=("/bin/sleep", "600")))
         assert why is not None
         assert "fs.epoll.max_user_watches" in why
         assert (os.listdir("/proc/self/fd"), children()) == before
 
-    monkeypatch.setattr(preflight, "command", lambda: ["/bin/sleep", "600"])
     asyncio.run(play())
