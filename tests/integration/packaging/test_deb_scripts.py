@@ -22,14 +22,18 @@ MASKED = "var/lib/systemd/deb-systemd-helper-masked/etcd-gateway.service"
 RECORDER = """\
 #!/bin/sh
 echo "${{0##*/}}" "$@" >> {calls}
-case "$*" in list-units*) echo etcd-gateway@blue.service loaded ;; esac
+case "$*" in
+list-units*--state=active,reloading*) echo etcd-gateway.service loaded reloading ;;
+list-units*--all*) echo etcd-gateway@blue.service loaded ;;
+esac
 """
 
 
 def run(script: str, action: str, host: Path) -> list[str]:
     """Run a script of the package where ``host`` has the folders that it may touch.
 
-    The commands about units that it ran; an instance of the template is there.
+    The commands about units that it ran. There is an instance of the template, and the service
+    reloads at that moment.
     """
     tools, calls = host / "tools", host / "calls"
     tools.mkdir(exist_ok=True)
