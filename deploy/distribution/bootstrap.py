@@ -22,7 +22,7 @@ MACHINE = "@MACHINE@"
 
 CACHE_VARIABLE = "ETCD_GATEWAY_CACHE"
 KEPT = 4
-"""Unpacked contents that stay: this one, and those of earlier versions that may still run."""
+"""Unpacked contents that stay: those that were used last, which may still run."""
 
 
 class RefusedError(Exception):
@@ -110,6 +110,8 @@ def unpack_once(archive: str, home: str) -> str:
         except DamagedError as error:
             remove(draft)
             raise RefusedError('"%s" is damaged: %s; copy it anew' % (archive, error)) from None
+    else:
+        note_use(site)
     return site
 
 
@@ -142,8 +144,16 @@ def publish(draft: str, site: str) -> None:
         remove(draft)
 
 
+def note_use(site: str) -> None:
+    """So that what is run again after a roll back is not taken for the oldest."""
+    try:
+        os.utime(site)
+    except OSError:  # a cache that cannot be written to, in which nothing is removed either
+        return
+
+
 def forget_old(home: str) -> None:
-    """Remove contents that were unpacked long ago; a running gateway has few of them behind it."""
+    """Remove contents that were used long ago; a running gateway has few of them behind it."""
     names = [name for name in os.listdir(home) if "-cp" in name and "." not in name]
     paths = sorted((os.path.join(home, name) for name in names), key=os.path.getmtime)
     for path in paths[:-KEPT]:

@@ -14,6 +14,8 @@ import pytest
 
 from deploy.distribution import bootstrap
 from deploy.distribution.bootstrap import (
+    CONTENT_ID,
+    KEPT,
     RefusedError,
     check_host,
     find_home,
@@ -150,6 +152,18 @@ def test_old_contents_are_removed(tmp_path: Path) -> None:
     forget_old(str(tmp_path))
     kept = {path.name for path in tmp_path.iterdir()}
     assert kept == {"3-cp311", "4-cp311", "5-cp311", "6-cp311", "9-cp311.4711"}
+
+
+def test_what_is_run_again_is_not_the_oldest(tmp_path: Path) -> None:
+    """After a roll back the next release does not remove the one that runs."""
+    site = tmp_path / f"{CONTENT_ID}-cp{sys.version_info.major}{sys.version_info.minor}"
+    for number, path in enumerate([site, *(tmp_path / f"{n}-cp311" for n in range(KEPT))]):
+        path.mkdir()
+        os.utime(path, (number, number))
+    assert unpack_once("/nowhere", str(tmp_path)) == str(site)
+    forget_old(str(tmp_path))
+    assert site.exists()
+    assert not (tmp_path / "0-cp311").exists()
 
 
 def test_it_needs_the_standard_library_alone() -> None:
