@@ -46,6 +46,9 @@ total_retrans; notsent_bytes."""
 NOTHING_WAITS = Signs(waiting=False, silent_s=0.0, unanswered=0)
 """A UNIX socket's peer cannot vanish: when its process ends, the kernel closes for it."""
 
+_SIOCOUTQNSD = 0x894B
+"""linux/sockios.h: as SIOCOUTQ, without what was sent and is not acknowledged."""
+
 _IP_BIND_ADDRESS_NO_PORT = 24
 """linux/in.h; Python names it since 3.12."""
 
@@ -184,6 +187,17 @@ def is_waiting(fd: int) -> bool:
     A sixth of the time that :func:`read_signs` takes.
     """
     return fcntl.ioctl(fd, termios.TIOCOUTQ, _NO_BYTES) != _NO_BYTES
+
+
+def has_unsent(fd: int) -> bool:
+    """Whether bytes were not even sent yet, because the peer takes none (SIOCOUTQNSD).
+
+    What a UNIX socket was given is the peer's to read already.
+    """
+    try:
+        return fcntl.ioctl(fd, _SIOCOUTQNSD, _NO_BYTES) != _NO_BYTES
+    except OSError:
+        return False
 
 
 def read_signs(fd: int) -> Signs:

@@ -69,6 +69,9 @@ class LegOwner(Countable, Protocol):
     def cut(self, end: End) -> None:
         """End the session from the gateway's side."""
 
+    def idle_for(self, now: float) -> float:
+        """Seconds without a byte."""
+
 
 class Leg:
     """One side of a session: ``fd`` is read here and written by the peer leg.
@@ -77,7 +80,8 @@ class Leg:
     ``unsent`` is the rest of a read that it did not take, ``pipe`` a pipe with such a rest; with
     either the leg is blocked. ``ended``: the end of stream was read, which happens only when
     nothing is kept, and was passed on. ``armed``: registered for OUT events too.
-    ``signs``: an event said that more than bytes came, and a bulk flow has not looked since.
+    ``signs``: what events said beside bytes, and no read has settled since: RDHUP, the end of the
+    stream has come, and may lie behind bytes; with ERR, its connection is no more (see ``gone``).
     ``stall``: what is remembered of a peer that once took no bytes, for the watch over it.
     ``fast``: none of this, no bulk, and the session is in ``Relay.dirty`` already: the fast path
     of :meth:`on_event` will do.
@@ -101,12 +105,17 @@ class Leg:
         self.bulk = 0
         self.ended = False
         self.fast = True
-        self.signs = False
+        self.signs = 0
         self.stall: Stall | None = None
 
     @property
     def blocked(self) -> bool:
         return self.unsent is not None or self.pipe is not None
+
+    @property
+    def gone(self) -> bool:
+        """Its connection is no more, and the rest of its stream, which is complete, goes on."""
+        return self.signs & ERR != 0
 
     def on_event(self, mask: int) -> None:
         if self.fast and (mask == IN or (mask == FAST_EVENTS and self.peer.fast)):
@@ -144,8 +153,7 @@ class Leg:
         if not mask:
             self.go_on()
             return
-        if mask & SIGNS:
-            self.signs = True
+        self.signs |= mask & SIGNS
         # Bulk waits until the poller goes on with work left over: no small event waits for bulk.
         peer = self.peer
         if mask & ~IN:
@@ -177,7 +185,7 @@ class Leg:
                 try:
                     data = read(self.fd, READ_BYTES)
                 except BlockingIOError:
-                    self.signs = False
+                    self.signs = 0
                     return
                 except OSError as error:
                     self.session.broken(self, error)
@@ -311,35 +319,53 @@ class Leg:
         """
         self.ended = True
         self.fast = False
-        if self.peer.ended:
-            self.session.completed()
-        else:
+        if not self.peer.ended:
             self.session.first_ended(self)
-            if not told:
-                shut_write(self.peer.fd)
+            if not self.gone:
+                if not told:
+                    shut_write(self.peer.fd)
+                return
+        self.session.completed()
 
-    def pass_rest(self, *, knows_end: bool) -> None:
+    def pass_rest(self, *, knows_end: bool) -> bool:
         """Pass on what this broken side sent before it broke, as far as the other takes it at once.
+
+        True: its stream had ended before, so the other side gets the rest when it takes it. A
+        kernel forgets a connection that was closed, after a minute, however late its bytes are
+        read, and a host may go.
 
         ``knows_end``: the socket still has its error, so a read that finds nothing is the end of
         the stream, which came before the reset. A failed read or write takes the error out of the
         socket, and every later read looks like an end.
         """
-        if self.blocked or self.ended:
-            return
-        while True:  # the connection is dead: no more comes than is here
+        if self.ended:
+            return False
+        complete = knows_end and self.signs & RDHUP and not self.peer.blocked
+        while not self.blocked:  # the connection is dead: no more comes than is here
             try:
                 data = read(self.fd, READ_BYTES)
-                sent = write(self.peer.fd, data) if data else 0
+                sent = self._write_some(data)
             except OSError:
-                return
+                return False
             self.moved += sent
-            if not data:
-                break
             if sent < len(data):
-                return
-        if knows_end:
-            self.pass_end()
+                if not complete:
+                    return False
+                self.keep(memoryview(data)[sent:])
+            elif not data:
+                if knows_end:
+                    self.pass_end()
+                return False
+        if complete:
+            self.signs |= ERR
+            return True
+        return False
+
+    def _write_some(self, data: bytes) -> int:
+        try:
+            return write(self.peer.fd, data) if data else 0
+        except BlockingIOError:
+            return 0
 
     def let_go(self) -> None:
         """Close the descriptor, give the pipe back; the bytes kept go with them."""

@@ -22,7 +22,15 @@ from gateway.sessions.leg import READ_BYTES, Leg
 from gateway.sessions.relay import Relay
 from gateway.sessions.stalls import Stalls
 from gateway.sessions.unix_leg import UnixLeg
-from gateway.tcp import arm_reset, borrowed, disarm_reset, is_waiting, peer_of, set_keepalive
+from gateway.tcp import (
+    arm_reset,
+    borrowed,
+    disarm_reset,
+    has_unsent,
+    is_waiting,
+    peer_of,
+    set_keepalive,
+)
 from gateway.unix import is_unix_socket
 
 OUR_ERRORS = (errno.ENOMEM, errno.ENOBUFS, errno.EBADF, errno.EINVAL)
@@ -206,12 +214,21 @@ class Session:
         self._finish(self.first_end or End.CLIENT)
 
     def broken(self, leg: Leg, error: OSError | None) -> None:
-        """``leg``'s connection was reset or timed out: the other side gets a reset."""
-        if self.end is None:
-            leg.pass_rest(knows_end=error is None)
-        if self.end is None:  # else both streams had ended
-            ours = error is not None and error.errno in OUR_ERRORS
-            self._reset(leg, End.ERROR if ours else End.RESET)
+        """``leg``'s connection was reset or timed out: the other side gets a reset.
+
+        But a stream that had ended before is complete: it is delivered first, and then nothing is
+        cut.
+        """
+        if self.end is None and leg.pass_rest(knows_end=error is None):
+            self.reset_by = self._side(leg)
+        elif self.end is None:  # else both streams had ended
+            dead = error is None or isinstance(error, ConnectionError)
+            if leg.ended and dead and has_unsent(leg.peer.fd):
+                self.reset_by = self._side(leg)
+                self.completed()
+            else:
+                ours = error is not None and error.errno in OUR_ERRORS
+                self._reset(leg, End.ERROR if ours else End.RESET)
 
     def vanished(self, leg: Leg) -> None:
         """``leg``'s peer is silent and takes no bytes: both sides get a reset."""

@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable, Iterable
 from time import monotonic
 
+from gateway.core.counters import End
 from gateway.core.stall import Stall, longest_gap_s, step_s
 from gateway.sessions.leg import Leg
-from gateway.sessions.lingering import Lingering, leave_to_kernel
+from gateway.sessions.lingering import LINGER_S, Lingering, leave_to_kernel
 from gateway.sessions.timer import Timer
 from gateway.tcp import is_waiting, read_signs, set_longest_gap, set_user_timeout
 
@@ -139,6 +140,8 @@ class Stalls:
             self._begin(leg, stall)
         if stall.has_vanished(signs, now, timeout_s):
             self._on_vanished(leg)
+        elif leg.peer.gone and leg.session.idle_for(now) >= LINGER_S:
+            leg.session.cut(End.RESET)  # nobody is left who would give up in its place
         elif not self.kernel_bounds_gaps:
             set_user_timeout(leg.fd, stall.kernel_timeout_s(now, timeout_s))
 

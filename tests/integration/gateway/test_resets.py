@@ -8,18 +8,22 @@ import errno
 import select
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from gateway import tcp
 from gateway.core.messages import Settings
 from gateway.sessions import leg as leg_module
+from gateway.sessions import stalls
+from gateway.tcp import is_waiting
 from tests.plane import Backend, Plane, read_all, reset
 from tests.support import wait_until
 
 SIDES = ["client", "endpoint"]
 LOGGED = Settings(access_log=True)
+FIN_WAIT2 = 5
+"""net/tcp_states.h: our end of stream was acknowledged."""
 
 
 @dataclass
@@ -43,6 +47,7 @@ def session(side: str, settings: Settings = LOGGED) -> Iterator[Ends]:
         plane.connect() as client,
         backend.accept() as server,
     ):
+        plane.apply(backend.endpoint, settings=settings)
         client.sendall(b"?")
         assert server.recv(1) == b"?"
         one, other = (client, server) if side == "client" else (server, client)
@@ -55,6 +60,10 @@ def is_reset(sock: socket.socket) -> bool:
     poll.register(sock, 0)
     events = poll.poll(0)
     return bool(events) and bool(events[0][1] & select.POLLERR)
+
+
+def state_of(sock: socket.socket) -> int:
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
 
 def fill(sock: socket.socket, full: Callable[[], bool]) -> None:
@@ -118,6 +127,61 @@ def test_an_end_and_a_reset_in_one_event_are_both_seen(side: str) -> None:
         assert (line["end"], line["reset_by"]) == (side, side)
         hold.close()
         held.close()
+
+
+def send_and_go(ends: Ends, kept: bool) -> int:
+    """Send more than the other side takes, end the stream, and leave no connection behind.
+
+    A kernel does this by itself about a minute after a close. ``kept``: so much that the session
+    has to keep a part of it. Returns how many bytes it was.
+    """
+    sent = 1  # of the question
+
+    def taken() -> bool:
+        return not is_waiting(ends.one.fileno())
+
+    while True:
+        ends.one.sendall(bytes(20_000))
+        sent += 20_000
+        wait_until(taken, 60, "the worker's kernel has it")
+        ends.plane.count()
+        moved = sum(
+            each.bytes_in + each.bytes_out for each in ends.plane.counters.endpoints.values()
+        )
+        if (sent - moved >= 100_000) if kept else (sent >= 800_000):
+            break
+    ends.one.shutdown(socket.SHUT_WR)
+    wait_until(lambda: state_of(ends.one) == FIN_WAIT2)
+    reset(ends.one)
+    return sent - 1
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("kept", [False, True], ids=["in the kernel", "kept"])
+def test_a_stream_that_ended_is_delivered_although_its_sender_is_gone(
+    side: str, kept: bool
+) -> None:
+    """Who reads late gets every byte and the end, however long the sender's host remembers it."""
+    with session(side) as ends:
+        sent = send_and_go(ends, kept)
+        if kept:
+            wait_until(lambda: any(each.reset_by for each in ends.plane.sessions.all()))
+        else:
+            wait_until(lambda: ends.plane.counters.sessions == 0)
+        assert len(read_all(ends.other)) == sent
+        line = ends.line()
+        assert (line["end"], line["reset_by"]) == (side, side)
+
+
+def test_nobody_waits_for_good_for_one_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the sender is gone, and the other side only pauses for longer and longer."""
+    monkeypatch.setattr(stalls, "LINGER_S", 0.2)
+    with session("client", replace(LOGGED, tcp_user_timeout_s=1.0)) as ends:
+        send_and_go(ends, kept=True)
+        wait_until(lambda: ends.plane.counters.sessions == 0)
+        assert is_reset(ends.other)
+        line = ends.line()
+        assert (line["end"], line["reset_by"]) == ("reset", "client")
 
 
 @pytest.mark.parametrize("side", SIDES)
