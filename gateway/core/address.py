@@ -56,7 +56,11 @@ def tcp_only(addresses: Iterable[Address]) -> tuple[HostPort, ...]:
 
 def parse_endpoint(text: str) -> tuple[Address, bool]:
     """``unix:/path``, or as :func:`parse_tcp_endpoint`."""
-    return (parse_unix(text), False) if is_unix(text) else parse_tcp_endpoint(text)
+    if is_unix(text):
+        return parse_unix(text), False
+    _refuse_without_prefix(text)
+    _refuse_option(text)
+    return parse_tcp_endpoint(text)
 
 
 def parse_tcp_endpoint(text: str) -> tuple[HostPort, bool]:
@@ -89,6 +93,7 @@ def parse_listen(text: str) -> Address:
         return parse_unix_listen(text)
     if is_option(text):
         raise ValueError("an option belongs right behind its address, as unix:/path,mode=0660")
+    _refuse_without_prefix(text)
     return parse_tcp_listen(text)
 
 
@@ -99,6 +104,8 @@ def parse_tcp_listen(text: str) -> HostPort:
     if text.isdigit():
         meant = _meant(f"127.0.0.1:{text}", f":{text} (all interfaces)")
         raise ValueError(f"expected host:port or :port{meant}")
+    if text.startswith("*:"):  # as HAProxy and nginx take it
+        raise ValueError(f"expected host:port or :port{_meant(text[1:])}")
     address = _split(text)
     if is_of_no_host(address.host):
         raise ValueError("expected an address of this host, not one of a group or of all hosts")
@@ -153,6 +160,8 @@ def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 def parse_admin(text: str) -> str:
     """``host:port``, ``:port`` or ``unix:/path``, in one spelling."""
     if not text.startswith("unix:"):
+        _refuse_without_prefix(text)
+        _refuse_option(text)
         return str(parse_tcp_listen(text))
     path = "/" + text.removeprefix("unix:").removeprefix("//").lstrip("/")
     if not text.removeprefix("unix:").startswith("/") or path.endswith("/"):
@@ -220,6 +229,19 @@ def _refuse_path(rest: str, scheme: str) -> None:
     if slash:
         meant = _meant(address, prefix=scheme)
         raise ValueError(f"a path has no meaning here, expected host:port{meant}")
+
+
+def _refuse_without_prefix(text: str) -> None:
+    """A path alone, as other programs take it for a UNIX socket."""
+    if text.startswith("/"):
+        meant = parse_unix(f"unix:{text}")
+        raise ValueError(f"expected unix: before the path of a socket, did you mean {meant}?")
+
+
+def _refuse_option(text: str) -> None:
+    """An item of a list that was split at its commas, where no address has options."""
+    if is_option(text):
+        raise ValueError("only a listen address has options, expected an address")
 
 
 def _meant(*addresses: str, prefix: str = "") -> str:

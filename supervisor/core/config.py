@@ -224,8 +224,8 @@ def _read_one(flag: Flag, given: Given, text: str) -> Any:
 
 
 def _missing_commas(flag: Flag, text: str) -> str:
-    """What to say of a list whose values are separated by spaces; "" if ``text`` is none."""
-    items = text.split()
+    """What to say of a list separated by spaces or semicolons; "" if ``text`` is none."""
+    items = text.replace(";", " ").split()
     if flag.kind is not FlagKind.MANY or len(items) < 2:
         return ""
     return f"expected commas between the values, as in {quote(','.join(items))[1:-1]}"

@@ -190,7 +190,7 @@ def test_admin_addresses(text: str, normal: str) -> None:
         ("unix:/a\x1b[2Jb", "printable"),
         ("unix:/a\udcffb", "printable"),
         ("unix:/" + "a" * 107, "at most 107"),
-        ("/run/gateway.sock", "port is missing"),
+        ("/run/gateway.sock", r"did you mean unix:/run/gateway.sock\?"),
     ],
 )
 def test_what_is_no_admin_address(text: str, reason: str) -> None:
