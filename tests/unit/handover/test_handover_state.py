@@ -21,6 +21,7 @@ from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.handover_document import FORMAT, decode, encode
 from supervisor.core.handover_state import HandoverState, Image
+from supervisor.core.health.health_view import HealthView
 from supervisor.core.roster_member import Removed, Since
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.handover.state import read_state
@@ -115,6 +116,14 @@ def test_everything_comes_back() -> None:
     assert again.discovery.member_sync is not None
     assert again.discovery.member_sync.results == {"success": 2}
     assert encode(state)["format"] == FORMAT
+
+
+def test_what_is_written_is_not_copied_first() -> None:
+    """The record is written at each change of an endpoint, and has thousands of them."""
+    view = HealthView(active=True, since=1.0, probes={"success": 3}, transitions={"active": 1})
+    written = encode(HandoverState(health={"a:1": view}))["facts"]["health"]["a:1"]
+    assert written["probes"] is view.probes
+    assert written["transitions"] is view.transitions
 
 
 def test_an_end_of_a_drain_that_makes_no_sense_is_left_out() -> None:
