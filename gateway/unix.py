@@ -10,7 +10,6 @@ from __future__ import annotations
 import _socket
 import errno
 import os
-import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -65,13 +64,6 @@ def is_unix_socket(fd: int) -> bool:
     """Whether the descriptor is a UNIX socket."""
     with _borrowed(fd) as sock:
         return sock.getsockopt(_SOCKET, socket.SO_DOMAIN) == _UNIX
-
-
-def has_hung_up(fd: int) -> bool:
-    """Whether the peer has closed its end, or shut both directions of it down."""
-    poll = select.poll()
-    poll.register(fd, 0)
-    return any(mask & select.POLLHUP for _, mask in poll.poll(0))
 
 
 def name_peer(fd: int) -> str:

@@ -63,6 +63,9 @@ class LegOwner(Countable, Protocol):
     def vanished(self, leg: Leg) -> None:
         """``leg``'s peer is silent and takes no bytes."""
 
+    def outlive(self, leg: Leg) -> None:
+        """Nobody is at the other end of ``leg`` any more, but its stream is still passed on."""
+
     def crashed(self, error: Exception) -> None:
         """A leg raised, which is a bug."""
 

@@ -221,6 +221,7 @@ class Session:
         """
         if self.end is None and leg.pass_rest(knows_end=error is None):
             self.reset_by = self._side(leg)
+            self.outlive(leg)
         elif self.end is None:  # else both streams had ended
             dead = error is None or isinstance(error, ConnectionError)
             if leg.ended and dead and has_unsent(leg.peer.fd):
@@ -229,6 +230,10 @@ class Session:
             else:
                 ours = error is not None and error.errno in OUR_ERRORS
                 self._reset(leg, End.ERROR if ours else End.RESET)
+
+    def outlive(self, leg: Leg) -> None:
+        """Nobody is at the other end of ``leg`` any more, but its stream is still passed on."""
+        self.sessions.stalls.outlive(leg)
 
     def vanished(self, leg: Leg) -> None:
         """``leg``'s peer is silent and takes no bytes: both sides get a reset."""

@@ -21,6 +21,9 @@ from gateway.tcp import is_waiting, read_signs, set_longest_gap, set_user_timeou
 AT_ONCE = 256
 """Legs judged before sessions get their turn: 0.3 ms, or 3 ms if something waits on all of them."""
 
+LOOKS = 8
+"""How often a session is looked at in the time in which a byte has to move."""
+
 LATE = 1.25
 """A look has the bytes counted when the last report is older than this many steps."""
 
@@ -54,6 +57,8 @@ class Stalls:
         self.kernel_bounds_gaps = True
         """Until a kernel older than Linux 6.15 says no."""
         self._timer = Timer(loop, self._look)
+        self._outliving: dict[Leg, None] = {}
+        self._patience = Timer(loop, self._look_at_outliving)
 
     def set(self, timeout_s: float, legs: Iterable[Leg] = ()) -> None:
         """Give up peers that are silent for ``timeout_s`` from now on; 0 turns it off.
@@ -70,12 +75,21 @@ class Stalls:
 
     def close(self) -> None:
         self._timer.stop()
+        self._patience.stop()
         self._lingering.close()
 
     def moved(self, leg: Leg) -> None:
         """Bytes, or the end of a stream, were passed to ``leg`` since the last look."""
         if self._timeout_s:
             self._moved[leg] = None
+
+    def outlive(self, leg: Leg) -> None:
+        """``leg``'s connection is no more, and what it sent is still to be taken.
+
+        Nobody is left who would give up, so a session on which no byte moves ends at last.
+        """
+        self._outliving[leg] = None
+        self._patience.start(LINGER_S / LOOKS)
 
     def deliver(self, leg: Leg) -> None:
         """``leg``, which stalled once, is about to be closed in good order: all must arrive."""
@@ -88,6 +102,16 @@ class Stalls:
             self._lingering.take(leg.detach(), stall, monotonic())
         else:
             leave_to_kernel(leg.fd)
+
+    def _look_at_outliving(self) -> None:
+        now = monotonic()
+        for leg in tuple(self._outliving):
+            if leg.fd < 0:  # its session ended
+                del self._outliving[leg]
+            elif leg.session.idle_for(now) >= LINGER_S:
+                leg.session.cut(End.RESET)
+        if self._outliving:
+            self._patience.start(LINGER_S / LOOKS)
 
     def _look(self) -> None:
         """Judge every leg that something may wait on, AT_ONCE of them before the loop goes on."""
@@ -140,8 +164,6 @@ class Stalls:
             self._begin(leg, stall)
         if stall.has_vanished(signs, now, timeout_s):
             self._on_vanished(leg)
-        elif leg.peer.gone and leg.session.idle_for(now) >= LINGER_S:
-            leg.session.cut(End.RESET)  # nobody is left who would give up in its place
         elif not self.kernel_bounds_gaps:
             set_user_timeout(leg.fd, stall.kernel_timeout_s(now, timeout_s))
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.poller import HUP, IN, PRI
+from gateway.poller import ERR, HUP, IN, PRI
 from gateway.sessions.leg import Leg
-from gateway.unix import has_hung_up
 
 
 class UnixLeg(Leg):
@@ -20,12 +19,11 @@ class UnixLeg(Leg):
     __slots__ = ()
 
     def on_event(self, mask: int) -> None:
+        if mask & HUP:
+            self.signs |= ERR  # gone: the end of its stream is that of both
         super().on_event(mask | PRI if mask & IN else mask)
-        if mask & HUP and self.ended and self.fd >= 0:
-            self.session.completed()
-
-    def pass_end(self, *, told: bool = False) -> None:
-        """Pass the end on; it is that of both streams if the peer has closed."""
-        super().pass_end(told=told)
-        if self.fd >= 0 and has_hung_up(self.fd):
-            self.session.completed()
+        if mask & HUP and self.fd >= 0:
+            if self.ended:
+                self.session.completed()
+            else:
+                self.session.outlive(self)

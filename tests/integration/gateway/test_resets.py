@@ -176,7 +176,7 @@ def test_a_stream_that_ended_is_delivered_although_its_sender_is_gone(
 def test_nobody_waits_for_good_for_one_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the sender is gone, and the other side only pauses for longer and longer."""
     monkeypatch.setattr(stalls, "LINGER_S", 0.2)
-    with session("client", replace(LOGGED, tcp_user_timeout_s=1.0)) as ends:
+    with session("client", replace(LOGGED, tcp_user_timeout_s=0.0)) as ends:
         send_and_go(ends, kept=True)
         wait_until(lambda: ends.plane.counters.sessions == 0)
         assert is_reset(ends.other)
