@@ -14,14 +14,14 @@ budget comes first in the next turn.
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import select
 from collections import OrderedDict
-from collections.abc import Callable
 from itertools import islice
 from time import monotonic
 from typing import Protocol
+
+from gateway.unwatched import NO_ROOM, Unwatched
 
 poll = select.epoll.poll
 
@@ -80,13 +80,6 @@ CLOSE_TURNS = 32
 """After CLOSE_TURNS turns in a row, each within CLOSE_S of the last, the poller stays awake: it
 waits for events itself instead of being called by the event loop."""
 
-NO_ROOM = (errno.ENOSPC, errno.ENOMEM)
-"""What epoll_ctl(2) says if the user may watch no more descriptors (fs.epoll.max_user_watches), or
-if the host has no memory to watch one more with."""
-
-AGAIN_S = 0.1
-"""After how long it is asked again whether there is room."""
-
 
 class Watcher(Protocol):
     """Whoever owns a registered descriptor."""
@@ -104,9 +97,7 @@ class Poller:
     A descriptor given to :meth:`close` during a batch is closed when the batch's events have been
     handled, so that its number is not used again while events of the old one still wait.
 
-    Where the kernel has no room for one more descriptor, it waits here until there is, and nobody
-    hears of its events before. ``on_short()``: one has to wait. ``on_room()``: none has to any
-    more.
+    Where the kernel has no room to watch one more descriptor, it waits in ``unwatched``.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -128,13 +119,9 @@ class Poller:
         self._lulls = 0
         self._close_turns = 0
         self._turned_at = 0.0
-        self._unregistered: dict[int, int] = {}
-        """Descriptors that the kernel had no room for, and the events that they wait for.
-
-        Some may be closed by now: then their number is nobody's, or another watcher's."""
-        self._retry: asyncio.TimerHandle | None = None
-        self.on_short: Callable[[], None] = _do_nothing
-        self.on_room: Callable[[], None] = _do_nothing
+        self.unwatched = Unwatched(
+            loop, self._epoll, alive=self._watchers.keys(), on_failed=self._fail
+        )
         loop.add_reader(self._epoll.fileno(), self._turn)
 
     def add(self, fd: int, watcher: Watcher, events: int = STREAM) -> None:
@@ -146,16 +133,15 @@ class Poller:
             if error.errno not in NO_ROOM:
                 del self._watchers[fd]
                 raise
-            self._wait_for_room(fd, events)
+            self.unwatched.wait(fd, events)
 
     def want_out(self, fd: int) -> None:
         """Report also when ``fd`` takes bytes (again); at once if it does now."""
         try:
             self._epoll.modify(fd, DIALING)
         except FileNotFoundError:
-            if fd not in self._unregistered:
+            if not self.unwatched.change(fd, DIALING):
                 raise
-            self._unregistered[fd] = DIALING
 
     def replace(self, fd: int, watcher: Watcher) -> None:
         """Another owner for a registered descriptor, without a system call."""
@@ -164,7 +150,7 @@ class Poller:
     def remove(self, fd: int) -> None:
         """Unregister, leave open. Needed for a descriptor that has duplicates elsewhere."""
         if self._watchers.pop(fd, None) is not None:
-            waited = self._unregistered.pop(fd, None) is not None
+            waited = self.unwatched.forget(fd)
             try:
                 self._epoll.unregister(fd)
             except FileNotFoundError:
@@ -199,42 +185,11 @@ class Poller:
         if not self._epoll.closed:
             self._loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
-            if self._retry is not None:
-                self._retry.cancel()
+            self.unwatched.close()
             self._watchers.clear()
             self._again.clear()
             self._last.clear()
             self._postponed.clear()
-
-    @property
-    def short(self) -> bool:
-        """Whether the kernel has no room for one more descriptor, as far as is known."""
-        return self._retry is not None
-
-    def _wait_for_room(self, fd: int, events: int) -> None:
-        self._unregistered[fd] = events
-        if self._retry is None:
-            self._retry = self._loop.call_later(AGAIN_S, self._register_again)
-            self.on_short()
-
-    def _register_again(self) -> None:
-        """Register those that waited, the oldest first, as far as there is room."""
-        for fd, events in tuple(self._unregistered.items()):
-            watcher = self._watchers.get(fd)
-            try:
-                if watcher is not None:
-                    self._epoll.register(fd, events)
-            except FileExistsError:
-                pass  # another one, which got the number of one that was closed
-            except OSError as error:
-                if error.errno in NO_ROOM:
-                    self._retry = self._loop.call_later(AGAIN_S, self._register_again)
-                    return
-                if watcher is not None:
-                    self._crash(watcher, error)
-            self._unregistered.pop(fd, None)
-        self._retry = None
-        self.on_room()
 
     def _turn(self) -> None:
         self._turn_due = False
@@ -298,7 +253,7 @@ class Poller:
         """
         self._close_turns = self._close_turns + 1 if now - self._turned_at < CLOSE_S else 0
         self._turned_at = monotonic()
-        if self._close_turns >= CLOSE_TURNS and not self._epoll.closed and self._retry is None:
+        if self._close_turns >= CLOSE_TURNS and not self._epoll.closed and not self.unwatched.short:
             self.awake = True
             self._lulls = 0
             self._loop.remove_reader(self._epoll.fileno())
@@ -386,6 +341,10 @@ class Poller:
         except Exception as error:  # noqa: BLE001 - a session's boundary
             self._crash(watcher, error)
 
+    def _fail(self, fd: int, error: Exception) -> None:
+        """A descriptor that waited for room can never be watched."""
+        self._crash(self._watchers[fd], error)
+
     def _crash(self, watcher: Watcher, error: Exception) -> None:
         """Tell the watcher; if that fails as well, the log, and go on with the others."""
         try:
@@ -406,7 +365,3 @@ class Poller:
                 self._loop.call_exception_handler(
                     {"message": f"descriptor {fd} could not be closed", "exception": error}
                 )
-
-
-def _do_nothing() -> None:
-    pass

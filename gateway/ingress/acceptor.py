@@ -96,8 +96,8 @@ class Acceptor:
         self._resting: set[ListenerWatcher] = set()
         """Those that cannot be accepted from just now, and are not polled for a while."""
         self._resume_timer: asyncio.TimerHandle | None = None
-        poller.on_short = lambda: self.pause(PauseReason.MEMORY, NO_WATCHES)
-        poller.on_room = self.recheck
+        poller.unwatched.on_short = lambda: self.pause(PauseReason.MEMORY, NO_WATCHES)
+        poller.unwatched.on_room = self.recheck
 
     def has_clients(self) -> bool:
         """Whether anybody waits in the kernel's queues; a system call, for while it is paused."""
@@ -168,7 +168,7 @@ class Acceptor:
 
     def recheck(self) -> None:
         """Accept again if there is room: a session ended, or something else changed."""
-        if self.pause_reason is None or self.poller.short:
+        if self.pause_reason is None or self.poller.unwatched.short:
             return
         if self._resume_timer is not None:  # the kernel had nothing left: maybe now it has
             self._resume_timer.cancel()

@@ -6,10 +6,10 @@ from gateway.calls cimport monotonic
 from gateway.calls cimport poll
 
 cdef class Poller:
-    cdef object _loop, _epoll, _again, _retry
+    cdef object _loop, _epoll, _again
     cdef readonly dict _watchers, _postponed
-    cdef dict _last, _unregistered
-    cdef public object on_short, on_room
+    cdef dict _last
+    cdef readonly object unwatched
     cdef public list closing
     cdef public int called_last
     cdef public bint awake

@@ -16,7 +16,8 @@ import pytest
 import uvloop
 
 from gateway import poller as poller_module
-from gateway.poller import BATCH, CHUNK, NO_ROOM, SLICE_S, TURN_S, Poller
+from gateway.poller import BATCH, CHUNK, SLICE_S, TURN_S, Poller
+from gateway.unwatched import NO_ROOM
 
 
 class Watcher:
@@ -408,10 +409,11 @@ class Host:
 
         self.loop: asyncio.AbstractEventLoop = Loop()
         self.poller = Poller(self.loop)
-        self.poller._epoll = Epoll(self.poller._epoll)  # type: ignore[assignment]
+        epoll: Any = Epoll(self.poller._epoll)
+        self.poller._epoll = self.poller.unwatched._epoll = epoll
         self.said: list[str] = []
-        self.poller.on_short = lambda: self.said.append("short")
-        self.poller.on_room = lambda: self.said.append("room")
+        self.poller.unwatched.on_short = lambda: self.said.append("short")
+        self.poller.unwatched.on_room = lambda: self.said.append("room")
 
     def check(self) -> None:
         if self.code:
@@ -424,7 +426,7 @@ class Host:
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    monkeypatch.setattr(poller_module, "AGAIN_S", 0.001)
+    monkeypatch.setattr("gateway.unwatched.AGAIN_S", 0.001)
     monkeypatch.setattr(poller_module, "poll", lambda epoll, *rest: epoll.poll(*rest))
     made = Host()
     yield made
@@ -448,12 +450,12 @@ def test_what_cannot_be_watched_yet_waits_for_room(host: Host, code: int) -> Non
     tries: list[bool] = []
     host.loop.call_later(0.005, tries.append, True)  # some tries are in vain
     run(host.loop, lambda: bool(tries))
-    assert host.poller.short
+    assert host.poller.unwatched.short
     host.code = 0
     run(host.loop, lambda: bool(silent.masks))
     assert silent.masks == [select.EPOLLIN | select.EPOLLOUT]
     assert host.said == ["short", "room"]
-    assert not host.poller.short
+    assert not host.poller.unwatched.short
     host.poller.remove(ours.fileno())
     assert closed.masks == removed.masks == []
     for fd in (ours, theirs):
