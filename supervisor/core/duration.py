@@ -26,6 +26,13 @@ EXPECTED = "expected a duration such as 300ms, 1m30s or 1.5h"
 _PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)")
 _NUMBER = re.compile(r"[0-9]*(\.[0-9]*)?")
 
+_WORDED = re.compile(
+    r"([0-9]+(?:\.[0-9]+)?) *(msecs?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)"
+)
+"""As other programs take it, systemd and nginx among them."""
+
+_DAYS = re.compile(r"([0-9]{1,6}) *(?:d|days?)")
+
 
 def parse_duration(text: str) -> float:
     """Seconds; never negative. ``ValueError`` says what was expected."""
@@ -41,7 +48,7 @@ def parse_duration(text: str) -> float:
     while at < len(rest) or not rest:
         part = _PART.match(rest, at)
         if part is None or not (part[1] or part[2]):
-            raise ValueError(EXPECTED)
+            raise ValueError(EXPECTED + _meant(rest.lower()))
         total_ns += _to_ns(part[1], part[2] or "", UNITS_NS[part[3]])
         if total_ns > MAX_NS:
             raise ValueError("too long, expected at most 2562047h")
@@ -63,6 +70,16 @@ def format_duration(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes}m{text}"
     return f"{minutes}m{text}" if minutes else text
+
+
+def _meant(text: str) -> str:
+    """The duration as a question, if it was written in the words of another program."""
+    if days := _DAYS.fullmatch(text):
+        return f", did you mean {24 * int(days[1])}h?"
+    if worded := _WORDED.fullmatch(text):
+        unit = "ms" if worded[2].startswith("ms") else worded[2][0]
+        return f", did you mean {worded[1]}{unit}?"
+    return ""
 
 
 def _to_ns(whole: str, fraction: str, unit_ns: int) -> int:

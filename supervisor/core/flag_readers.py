@@ -122,6 +122,10 @@ def srv_suffix(text: str) -> str:
 def srv_domain(text: str) -> str:
     if not text:
         return ""
+    bare = re.sub(r"^[A-Za-z]+://|(:[0-9]+)?/?$", "", text)
+    if bare not in ("", text):
+        meant = srv_domain(bare)
+        raise ValueError(f"expected a domain without a scheme and a port, did you mean {meant}?")
     name = parse_name(text)
     if re.fullmatch(r"[0-9.]+", name):
         raise ValueError("expected a domain; IP addresses go to --endpoints")
