@@ -334,8 +334,10 @@ def test_questions_that_wait_while_nobody_answers_are_hurried(
             *(resolver.ask(Question(QuestionKind.HOST, name)) for name in names)
         )
         assert all(isinstance(each, Failure) for each in outcomes)
-        # In full patience, with EDNS and without, and the others once.
-        assert [ns.asked(name, "A") for name in names] == [2, 1, 1, 1, 1, 1]
+        # In full patience, with EDNS and without, and the others once at most: on a busy host
+        # the patience may be over before the query is sent.
+        first, *others = (ns.asked(name, "A") for name in names)
+        assert (first, max(others)) == (2, 1)
         ns.faults.clear()
         assert isinstance(await resolver.ask(Question(QuestionKind.HOST, "web.test")), Answer)
 
