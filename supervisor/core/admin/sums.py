@@ -121,7 +121,7 @@ class Sums:
 
 
 def restore_sums(document: Mapping[str, Any]) -> Sums:
-    """The reverse of ``dataclasses.asdict``. It skips keys that another release may have."""
+    """The reverse of ``facts_of``. It skips keys that another release may have."""
     sums = Sums(**known_fields(Sums, document))
     sums.forgotten = EndpointSum(**known_fields(EndpointSum, document["forgotten"]))
     sums.endpoints = {

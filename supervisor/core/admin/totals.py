@@ -8,7 +8,6 @@ had by its last report have ended with it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from gateway.core.counters import End
 from gateway.core.messages import EndpointReport, Report
 from gateway.core.records import dataclass
 from supervisor.core.admin.sums import Sums, add_counts, known_fields, restore_sums
+from supervisor.core.json_values import facts_of
 from supervisor.core.workers.worker_id import WorkerId
 
 NO_SESSIONS: Mapping[WorkerId, int] = {}
@@ -199,13 +199,13 @@ class Totals:
     def export(self) -> dict[str, Any]:
         """Everything as values that JSON can carry, for the next image of the master."""
         return {
-            "dead": dataclasses.asdict(self._dead),
+            "dead": facts_of(self._dead, "forgotten") | _endpoint_facts(self._dead.endpoints),
             "living": [
                 {
                     "slot": who.slot,
                     "gen": who.gen,
                     "shed": worker.shed,
-                    "report": dataclasses.asdict(worker.report),
+                    "report": facts_of(worker.report) | _endpoint_facts(worker.report.endpoints),
                 }
                 for who, worker in self._living.items()
             ],
@@ -223,6 +223,10 @@ class Totals:
 
     def _add_dead(self, name: str, part: EndpointReport) -> None:
         self._dead.of(name).add(part)
+
+
+def _endpoint_facts(endpoints: Mapping[str, Any]) -> dict[str, Any]:
+    return {"endpoints": {name: facts_of(each) for name, each in endpoints.items()}}
 
 
 def _ended_with(sessions: int) -> dict[str, int]:

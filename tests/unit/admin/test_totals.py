@@ -97,6 +97,14 @@ def test_ends_belong_to_an_endpoint_or_to_none() -> None:
     assert restored.sums().ended_without_endpoint == expected[0]
 
 
+def test_what_is_exported_is_not_copied() -> None:
+    """An upgrade exports a report of thousands of endpoints for each worker, and waits for it."""
+    totals, newest = Totals(), report(a=ended(1))
+    totals.report(WorkerId(0, 1), newest)
+    (living,) = totals.export()["living"]
+    assert living["report"]["endpoints"][A]["ended"] is newest.endpoints[A].ended
+
+
 def test_sessions_of_a_worker_that_died_have_ended() -> None:
     """Whoever subtracts those that ended from all that began gets those that go on."""
     totals = Totals()
