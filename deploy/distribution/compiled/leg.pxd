@@ -7,8 +7,8 @@ from gateway.sessions.relay cimport Relay
 cdef int ERR, IN, OUT, RDHUP, FAST_EVENTS, SIGNS, CAREFUL
 
 cdef class Leg:
-    cdef public int fd
-    cdef public bint armed, ended, fast, signs
+    cdef public int fd, signs
+    cdef public bint armed, ended, fast
     cdef public long long bulk, moved
     cdef public Leg peer
     cdef public Pipe pipe

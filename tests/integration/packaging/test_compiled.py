@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -61,6 +62,23 @@ def test_every_line_is_compiled_where_it_stands(tmp_path: Path) -> None:
         assert len(after) == len(before), module
         changed = [old for old, new in zip(before, after, strict=True) if old != new]
         assert all(CALLS.fullmatch(line) for line in changed), changed
+
+
+@pytest.mark.parametrize("module", compiled.MODULES)
+def test_what_is_a_boolean_there_is_one_here(module: str) -> None:
+    """A number that the types call bint would be 1 or 0 to whoever looks at it from Python."""
+    types = (HERE / f"{Path(module).name}.pxd").read_text()
+    booleans = set(re.findall(r"\w+", " ".join(re.findall(r"cdef (?:public )?bint (.+)", types))))
+    tree = ast.parse(Path(compiled.ROOT, f"{module}.py").read_text())
+    wrong = [
+        f"{target.attr} = {node.value.value!r}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Attribute) and target.attr in booleans
+        if not isinstance(node.value.value, bool)
+    ]
+    assert not wrong
 
 
 def test_without_a_compiler_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
