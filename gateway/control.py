@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 
 from gateway.core import messages, wire
 from gateway.descriptors import close_all
-from gateway.message_socket import CHUNK_BYTES, MessageSocket
+from gateway.message_socket import CHUNK_BYTES, LEAST_BYTES, MessageSocket
 
 
 class Control:
@@ -71,6 +71,8 @@ class Control:
             data = os.read(self._pipe_r, CHUNK_BYTES)
         except BlockingIOError:
             return
+        except MemoryError:  # nothing was read yet: a page may be there
+            data = os.read(self._pipe_r, LEAST_BYTES)
         if not data:
             while self._advance():
                 pass

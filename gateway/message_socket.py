@@ -16,6 +16,8 @@ from gateway.core.records import dataclass
 from gateway.descriptors import NO_ROOM, DescriptorsLostError, close_all, duplicate, receive, send
 
 CHUNK_BYTES = 256 * 1024
+LEAST_BYTES = 4096
+"""Read at once, and where there is no memory for so much."""
 
 MOST_QUEUED_BYTES = 4 * 1024 * 1024
 """What waits for a peer that does not read; beyond it, messages that may be lost are dropped.
@@ -92,7 +94,10 @@ class MessageSocket:
         if self._closed:
             return False
         try:
-            data, fds = receive(self.sock, CHUNK_BYTES)
+            try:
+                data, fds = receive(self.sock, CHUNK_BYTES)
+            except MemoryError:  # nothing was read yet: a page may be there
+                data, fds = receive(self.sock, LEAST_BYTES)
             if fds:
                 self._received.append(fds)
         except BlockingIOError:

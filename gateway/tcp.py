@@ -9,6 +9,7 @@ from __future__ import annotations
 import _socket
 import errno
 import fcntl
+import os
 import socket
 import struct
 import termios
@@ -137,6 +138,14 @@ def write_last(fd: int, data: bytes) -> int:
 def arm_reset(fd: int) -> None:
     """Make the coming close send a reset, not an end of stream; ours or the kernel's."""
     _set_linger(fd, _LINGER_ZERO)
+
+
+def turn_away(fd: int) -> None:
+    """Close a client that nobody served: with a reset, as one in the kernel's queue gets it."""
+    try:
+        arm_reset(fd)
+    finally:
+        os.close(fd)
 
 
 def disarm_reset(fd: int) -> None:

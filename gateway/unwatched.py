@@ -14,6 +14,9 @@ from collections.abc import Callable, Container
 NO_ROOM = (errno.ENOSPC, errno.ENOMEM)
 """What epoll_ctl(2) says if there are watches enough, or if there is no memory for one more."""
 
+NO_WATCHES = "no more descriptors may be watched (fs.epoll.max_user_watches): further clients wait"
+NO_MEMORY = "there is no memory for one more client: further clients wait"
+
 AGAIN_S = 0.1
 """After how long it is asked again whether there is room."""
 
@@ -23,7 +26,7 @@ class Unwatched:
 
     ``alive``: the descriptors whose events somebody waits for; borrowed, and up to date.
     ``on_failed(fd, error)``: one that waited can never be watched.
-    ``on_short()``: one has to wait. ``on_room()``: none has to any more.
+    ``on_short(why)``: one has to wait. ``on_room()``: none has to any more.
     """
 
     def __init__(
@@ -38,8 +41,8 @@ class Unwatched:
         self._epoll = epoll
         self._alive = alive
         self._on_failed = on_failed
-        self.on_short: Callable[[], None] = _do_nothing
-        self.on_room: Callable[[], None] = _do_nothing
+        self.on_short: Callable[[str], None] = lambda _: None
+        self.on_room: Callable[[], None] = lambda: None
         self._events: dict[int, int] = {}
         """The events that each waits for, the oldest first.
 
@@ -49,15 +52,19 @@ class Unwatched:
 
     @property
     def short(self) -> bool:
-        """Whether the kernel has no room, as far as is known."""
+        """Whether the host was short of something a moment ago."""
         return self._retry is not None
 
     def wait(self, fd: int, events: int) -> None:
         """``fd`` could not be registered for want of room."""
         self._events[fd] = events
+        self.run_short(NO_WATCHES)
+
+    def run_short(self, why: str) -> None:
+        """The host is short of something: who wants more of it waits for a moment."""
         if self._retry is None:
             self._retry = self._loop.call_later(AGAIN_S, self._register)
-            self.on_short()
+            self.on_short(why)
 
     def change(self, fd: int, events: int) -> bool:
         """Let it wait for other events; False if it does not wait here."""
@@ -90,7 +97,3 @@ class Unwatched:
             self._events.pop(fd, None)
         self._retry = None
         self.on_room()
-
-
-def _do_nothing() -> None:
-    pass

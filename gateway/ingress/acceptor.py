@@ -17,6 +17,7 @@ from gateway.core.socket_address import address_text
 from gateway.ingress.listener import OnClient, accept_of, listen_again
 from gateway.ingress.quota import Quota
 from gateway.poller import Poller
+from gateway.unwatched import NO_MEMORY
 
 ACCEPT_S = 0.008
 """How long one batch accepts at most, from all listeners: timers and sessions wait meanwhile.
@@ -31,8 +32,6 @@ from a socket that does not listen any more."""
 
 COMPLAIN_EVERY_S = 60.0
 """How often the log hears of a listener from which nobody can be accepted."""
-
-NO_WATCHES = "no more descriptors may be watched (fs.epoll.max_user_watches): further clients wait"
 
 
 class ListenerWatcher:
@@ -58,7 +57,10 @@ class ListenerWatcher:
             self.acceptor.accept_from(self)
 
     def on_crash(self, error: Exception) -> None:
-        self.acceptor.log.error("accepting failed", error=repr(error))
+        if isinstance(error, MemoryError):
+            self.acceptor.poller.unwatched.run_short(NO_MEMORY)
+        else:
+            self.acceptor.log.error("accepting failed", error=repr(error))
 
 
 class Acceptor:
@@ -96,7 +98,7 @@ class Acceptor:
         self._resting: set[ListenerWatcher] = set()
         """Those that cannot be accepted from just now, and are not polled for a while."""
         self._resume_timer: asyncio.TimerHandle | None = None
-        poller.unwatched.on_short = lambda: self.pause(PauseReason.MEMORY, NO_WATCHES)
+        poller.unwatched.on_short = lambda why: self.pause(PauseReason.MEMORY, why)
         poller.unwatched.on_room = self.recheck
 
     def has_clients(self) -> bool:
@@ -196,7 +198,7 @@ class Acceptor:
             self._watchers[served] = self._watchers.pop(served)
         for fd, watcher in self._watchers.items():
             if watcher not in self._resting:
-                self.poller.add(fd, watcher, select.EPOLLIN)
+                self._poll(fd, watcher)
             if self.pause_reason is not None:
                 return  # the kernel has no room to watch it
         self._on_resume()
@@ -241,4 +243,12 @@ class Acceptor:
         self._resting.discard(watcher)
         fd = watcher.sock.fileno()
         if self._watchers.get(fd) is watcher and self.pause_reason is None:
+            self._poll(fd, watcher)
+
+    def _poll(self, fd: int, watcher: ListenerWatcher) -> None:
+        """Accept from it; or rest, if there is no memory even for that."""
+        try:
             self.poller.add(fd, watcher, select.EPOLLIN)
+        except MemoryError:
+            self.poller.unwatched.run_short(NO_MEMORY)
+            self.pause(PauseReason.MEMORY, NO_MEMORY)

@@ -29,7 +29,7 @@ from gateway.poller import Poller
 from gateway.scoreboard import STALE_NS, Scoreboard
 from gateway.sessions.register import Sessions
 from gateway.sessions.timer import Timer
-from gateway.tcp import arm_reset, peer_of
+from gateway.tcp import peer_of, turn_away
 from gateway.unix import UNIX_PEER, is_unix_socket
 
 LOOK_AGAIN_S = 0.005
@@ -89,7 +89,7 @@ class Ingress:
             closing=poller.closing,
             in_flight=self._handoff.in_flight,
             reclaim=sessions.relay.pipes.close_spare,
-            close_client=_turn_away,
+            close_client=turn_away,
         )
         self._inbox = Inbox(
             loop,
@@ -373,9 +373,3 @@ class Ingress:
         """Keep our place in the line of workers whose clients wait for the limit."""
         limited = self._acceptor.pause_reason is PauseReason.LIMIT and not self._quota.rate_reached
         self._quota.note(limited and self._acceptor.has_clients(), now_ns)
-
-
-def _turn_away(fd: int) -> None:
-    """Close a client that nobody served: with a reset, as one in the kernel's queue gets it."""
-    arm_reset(fd)
-    os.close(fd)

@@ -30,7 +30,9 @@ from gateway.sessions.session import Session
 from gateway.sessions.stalls import Stalls
 from gateway.sessions.tcp_sample import TcpSample
 from gateway.sessions.unix_leg import UnixLeg
+from gateway.tcp import turn_away
 from gateway.unix import UNIX_PEER, name_peer
+from gateway.unwatched import NO_MEMORY
 
 
 class Sessions:
@@ -120,15 +122,22 @@ class Sessions:
         That of a UNIX socket is UNIX_PEER.
         """
         unix = peer is UNIX_PEER
-        if unix and self.settings.access_log:
-            peer = name_peer(fd)
-        known = peer if self.settings.access_log else None
-        session = Session(self, fd, known, UnixLeg if unix else Leg)
-        self._all[session] = None
+        try:
+            if unix and self.settings.access_log:
+                peer = name_peer(fd)
+            known = peer if self.settings.access_log else None
+            session = Session(self, fd, known, UnixLeg if unix else Leg)
+            self._all[session] = None
+        except MemoryError:
+            turn_away(fd)
+            self.poller.unwatched.run_short(NO_MEMORY)
+            return
         self.counters.sessions += 1
         try:
             self._open(session, not unix)
         except Exception as error:  # noqa: BLE001 - a session's boundary
+            if isinstance(error, MemoryError):
+                self.poller.unwatched.run_short(NO_MEMORY)
             session.crashed(error)
 
     def deny(self, fd: int, peer: Any) -> None:

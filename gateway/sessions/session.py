@@ -243,8 +243,10 @@ class Session:
 
     def crashed(self, error: Exception) -> None:
         """A bug, or memory ran out: this session alone pays for it."""
-        self.sessions.log.error("session failed", error=repr(error), endpoint=self.endpoint)
-        self.cut(End.ERROR)
+        try:
+            self.sessions.log.error("session failed", error=repr(error), endpoint=self.endpoint)
+        finally:  # there may be no memory for the line
+            self.cut(End.ERROR)
 
     # What the register does with its sessions.
 

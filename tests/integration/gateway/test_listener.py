@@ -11,6 +11,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from gateway.core.address import HostPort
 from gateway.core.counters import PauseReason
 from gateway.ingress import acceptor
 from gateway.ingress.listener import describe_failure, drain_queue, open_listener
+from gateway.sessions import register
 from tests.backends import Backend as Server
 from tests.backends import echo
 from tests.clients import connect, read_exactly
@@ -220,6 +222,66 @@ def test_no_watches_left(speaks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
                 sock.close()
             wait_until(lambda: plane.counters.sessions == 1)
         assert "error" not in plane.counters.ended
+
+
+def connect_and_listen(plane: Plane) -> bytes:
+    with plane.connect() as client:
+        return client.recv(1)
+
+
+@pytest.mark.parametrize("where", ["accept", "session", "dial"])
+def test_no_memory_left(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under vm.overcommit_memory=2: at most one client is lost, and the others wait."""
+
+    def fail(*_: object, **__: object) -> Any:
+        raise MemoryError
+
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        before = descriptors()
+        watcher = plane.acceptor._watchers[plane.listener.fileno()]
+        accept = watcher.accept
+        with monkeypatch.context() as short:
+            if where == "accept":
+                watcher.accept = fail
+            elif where == "session":
+                short.setattr(register, "Session", fail)
+            else:
+                short.setattr(plane.sessions.dialer, "connect", fail)
+            clients = []
+            if where == "accept":
+                clients.append(plane.connect())
+            else:
+                with pytest.raises(ConnectionResetError):
+                    connect_and_listen(plane)
+            wait_until(lambda: plane.pauses == [PauseReason.MEMORY])
+            clients += [plane.connect() for _ in range(3)]
+            watcher.accept = accept
+        servers = [backend.accept() for _ in clients]
+        for sock in (*clients, *servers):
+            sock.close()
+        wait_until(lambda: descriptors() == before)
+        assert plane.counters.sessions == 0
+        assert not plane.log.said("accepting failed")
+
+
+@pytest.mark.interpreted
+def test_no_memory_to_accept_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits is served as soon as there is some."""
+    tries: list[int] = []
+
+    def fail(fd: int, *_: object) -> None:
+        tries.append(fd)
+        raise MemoryError
+
+    monkeypatch.setattr("gateway.unwatched.AGAIN_S", 0.001)
+    with Backend() as backend, Plane(backend.endpoint) as plane:
+        plane.ask(lambda: plane.acceptor.pause(PauseReason.LIMIT))
+        with monkeypatch.context() as short:
+            short.setattr(plane.poller, "add", fail)
+            plane.ask(plane.acceptor.recheck)
+            wait_until(lambda: len(tries) > 2)
+        with plane.connect(), backend.accept():
+            assert plane.acceptor.pause_reason is None
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EACCES, errno.ENOSYS])

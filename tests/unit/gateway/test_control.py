@@ -18,6 +18,7 @@ from gateway import message_socket
 from gateway.control import Control
 from gateway.core import messages, wire
 from gateway.core.endpoint import Endpoint
+from gateway.descriptors import receive
 
 
 class Ends:
@@ -158,6 +159,29 @@ def test_a_host_without_memory_is_no_end(ends: Ends, monkeypatch: pytest.MonkeyP
         ends.turn()
     ends.turn()
     assert ends.got == [(messages.Release(3), [])]
+
+
+def test_a_process_without_memory_reads_less(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the host gives none away that it may not have (vm.overcommit_memory=2)."""
+    read = os.read
+
+    def read_little(fd: int, size: int) -> bytes:
+        if size > message_socket.LEAST_BYTES:
+            raise MemoryError
+        return read(fd, size)
+
+    def receive_little(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
+        if size > message_socket.LEAST_BYTES:
+            raise MemoryError
+        return receive(sock, size)
+
+    monkeypatch.setattr(os, "read", read_little)
+    monkeypatch.setattr(message_socket, "receive", receive_little)
+    socket.send_fds(ends.sock, [wire.encode(messages.Release(3))], [])
+    ends.turn()
+    os.write(ends.pipe_w, wire.encode(messages.Drain(1.0)))
+    ends.turn()
+    assert ends.got == [(messages.Release(3), []), (messages.Drain(1.0), [])]
 
 
 def test_the_end_of_the_pipe_is_the_death_of_the_master(ends: Ends) -> None:

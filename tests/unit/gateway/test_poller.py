@@ -412,7 +412,7 @@ class Host:
         epoll: Any = Epoll(self.poller._epoll)
         self.poller._epoll = self.poller.unwatched._epoll = epoll
         self.said: list[str] = []
-        self.poller.unwatched.on_short = lambda: self.said.append("short")
+        self.poller.unwatched.on_short = lambda _: self.said.append("short")
         self.poller.unwatched.on_room = lambda: self.said.append("room")
 
     def check(self) -> None:
