@@ -146,9 +146,11 @@ class _Inquiry:
                     continue
                 case ReplyKind.TRUNCATED:
                     meaning = replace(meaning, kind=ReplyKind.FAILED, text="truncated over TCP")
-                case ReplyKind.NO_EDNS:
+                case ReplyKind.NO_EDNS if not stumbled:
                     edns, stumbled = False, True
                     continue
+                case ReplyKind.NO_EDNS:  # once more: of an earlier query, or of none of ours
+                    meaning = replace(meaning, kind=ReplyKind.FAILED)
                 case ReplyKind.FAILED if self._may_be_edns(meaning, edns, known):
                     edns, stumbled = False, True
                     continue

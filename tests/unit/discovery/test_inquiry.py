@@ -103,6 +103,13 @@ def test_a_server_without_edns_is_asked_without_and_remembered(stumble: Meaning)
     assert Run(servers, script, now=EDNS_MEMORY_S + 1).asked[0] == (0, True, False)
 
 
+def test_a_server_that_refuses_edns_again_is_asked_no_more() -> None:
+    """Whatever it replies to: a reply to an earlier query may come late, or twice."""
+    run = Run(Nameservers(1), {(0, True, False): FORMERR, (0, False, False): FORMERR})
+    assert run.result == GaveUp({0: "FORMERR"}, silent=False)
+    assert run.asked == [(0, True, False), (0, False, False)]
+
+
 def test_silence_to_an_opt_record_is_tried_without_even_on_the_last_attempt() -> None:
     """A server that drops queries with an OPT record answers the plain one."""
     servers = Nameservers(1)
