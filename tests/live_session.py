@@ -104,9 +104,12 @@ class LiveSession:
         )
 
     def _knows_reset(self, side: Side) -> bool:
-        """Whether ``side`` has seen the other's reset, if that came before the session's end."""
+        """Whether ``side`` has seen the other's reset, if that came before the end of its stream.
+
+        A reset behind an end leaves the stream alone where it is not delivered yet.
+        """
         other = self.model.other(side)
-        if not self.has(side) or not other.was_reset or (side.ended and other.ended):
+        if not self.has(side) or not other.was_reset or other.ended:
             return True
         while self.read(side):
             pass

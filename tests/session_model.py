@@ -6,7 +6,8 @@ The rules, for each receiver and its sender:
 - An end of stream is seen only if the sender ended its stream, and after every byte of it.
 - A reset is seen only for a reason: the sender reset its connection, or closed it with bytes of the
   other in flight, or the gateway gave the session up for a reason that the test knows.
-- Without such a reason every byte, and the end, is seen; with a reset, the reset is.
+- Without such a reason every byte, and the end, is seen; with a reset, the reset is, unless the
+  stream had ended before it.
 """
 
 from __future__ import annotations
