@@ -30,9 +30,12 @@ class Installation:
     def install(self) -> None:
         """Write the program's files anew, as an installer does: old ones are replaced."""
         for package in ("gateway", "supervisor"):
+            # A program that runs from here may write a file beneath __pycache__ meanwhile.
             shutil.rmtree(self.folder / package, ignore_errors=True)
             ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / package, self.folder / package, ignore=ignored)
+            shutil.copytree(
+                ROOT / package, self.folder / package, ignore=ignored, dirs_exist_ok=True
+            )
         shutil.copy(ROOT / "supervisor/launch.py", self.folder / "etcd_gateway.py")
 
     def insert(self, module: str, code: str) -> None:
