@@ -1,4 +1,4 @@
-/* The system calls of the relay, without a trip through Python's os and select modules.
+/* The system calls of the relay, without a trip through Python's os, select and time.
  *
  * Same arguments, results and errors as os.read, os.write, os.splice and select.epoll.poll, and an
  * interrupted call is made again (PEP 475). Sockets and pipes have no offsets, so those of splice
@@ -73,8 +73,9 @@ static inline Py_ssize_t calls_write(int fd, PyObject *data) {
     return count;
 }
 
-static inline Py_ssize_t calls_splice(int source, int target, Py_ssize_t size, PyObject *source_offset,
-                               PyObject *target_offset, unsigned int flags) {
+static inline Py_ssize_t calls_splice(int source, int target, Py_ssize_t size,
+                                      PyObject *source_offset, PyObject *target_offset,
+                                      unsigned int flags) {
     (void)source_offset, (void)target_offset;
     for (;;) {
         ssize_t count = splice(source, NULL, target, NULL, size, flags);
