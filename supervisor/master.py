@@ -73,6 +73,7 @@ def _try_start(config: Config, document: int) -> int:
     except trial_start.TrialError as error:
         print(f"etcd-gateway: {error}", file=sys.stderr)
         return EXIT_FAILURE
+    print(f"etcd-gateway: {preflight.PASSED}", file=sys.stderr)
     return 0
 
 
@@ -254,15 +255,18 @@ class Master:
         )
         parts.service_notifier.feed_watchdog(watchdog_interval_s(os.environ))
         parts.reloader.resume()
+        parts.tasks.start(parts.upgrade.catch_up(), "upgrade")
         await parts.admin.open()
 
     def _on_upgrade_failed(self, why: str = "the new workers end before they are ready") -> None:
         self._parts.tasks.start(self._go_back(why), "go back")
 
     async def _go_back(self, why: str) -> None:
-        await self._parts.upgrade.go_back(self._parts.left.state, why)
-        if not self._parts.shutdown.draining:
-            self._parts.log.error(upgrade.OLD_WORKERS_GO_ON, error=why)
+        parts = self._parts
+        await parts.upgrade.go_back(parts.left.state, why)
+        if not parts.shutdown.draining:
+            parts.log.error(upgrade.OLD_WORKERS_GO_ON, error=why)
+        await parts.upgrade.catch_up()
 
     # -- what happens while it runs -----------------------------------------------------------
 

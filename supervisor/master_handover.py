@@ -13,6 +13,7 @@ from supervisor.core.handover_state import HandoverState
 from supervisor.core.next_master import describe_fork
 from supervisor.gateway_view import make_view
 from supervisor.handover.record import CANNOT_RECORD
+from supervisor.handover.upgrade import STARTING
 from supervisor.parts import Parts
 
 
@@ -84,7 +85,7 @@ class MasterHandover:
             return "draining"
         if parts.ready or (parts.pool is not None and parts.left.took_over):
             return ""  # after an upgrade that failed, the next one is the way out
-        return "starting"
+        return STARTING
 
     async def pause(self) -> None:
         """Bring what cannot be handed over half done to an end before the next image starts."""

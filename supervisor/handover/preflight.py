@@ -25,6 +25,9 @@ PREFLIGHT_S = 120.0
 """An import of everything takes 0.5 s; on a host whose CPUs were shared with a dozen busy processes
 a trial took more than 30 s. The old image serves meanwhile, so it costs nothing to wait."""
 
+PASSED = "the trial of a start went well"
+"""What a child says that would start. A script that ends with 0 and is no gateway says nothing."""
+
 _KEPT_BYTES = 4096
 _PROGRAM = "etcd-gateway: "
 
@@ -90,8 +93,12 @@ class _Child:
             await asyncio.wait_for(self._over.wait(), deadline_s)
         except TimeoutError:
             return f"not done within {deadline_s:g} s"
-        self._read()
-        return self._status and (self._reason() or self._status)
+        while self._read():
+            pass
+        if self._status is None:
+            said = f"{_PROGRAM}{PASSED}" in self._said.decode(errors="replace").splitlines()
+            return None if said else "it ended without a trial of its start, as no gateway does"
+        return self._reason() or self._status
 
     def close(self) -> None:
         """End it with all its children, and reap it as soon as it is gone; waits for nothing."""
@@ -112,14 +119,16 @@ class _Child:
         self._on_gone(self.pid)
         self._over.set()
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Whether there was something to read."""
         try:
             data = os.read(self._errors_r, _KEPT_BYTES)
         except BlockingIOError:
-            return
+            return False
         if not data:
             self._loop.remove_reader(self._errors_r)
         self._said = (self._said + data)[-_KEPT_BYTES:]
+        return bool(data)
 
     def _reason(self) -> str:
         """What it said itself, else the last line of what it printed; "" if that is nothing."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
 
@@ -24,10 +25,16 @@ FAILED = "upgrade failed, the old image goes on"
 
 OLD_WORKERS_GO_ON = "upgrade failed, the old workers go on"
 
+NOT_NOW = "no upgrade now"
+
+STARTING = "starting"
+"""The one obstacle that passes."""
+
 
 class Upgrade:
-    """One upgrade at a time.
+    """One upgrade at a time, and none is forgotten that was asked for meanwhile.
 
+    Whoever asks may have put another program there since the last trial began.
     ``obstacle()`` says why there can be none at the moment, "" if nothing is in the way.
     ``hand_over()`` gives what the next image gets, as it is now; descriptors stay the master's.
     ``pause()`` ends what cannot be handed over half done, ``resume()`` begins it again if the
@@ -51,6 +58,8 @@ class Upgrade:
         self._resume = resume
         self._resume_signals = resume_signals
         self._under_way = False
+        self._asked = False
+        """Whether somebody asked during a start, or since the last trial began."""
         self._preflight = Preflight()
 
     def owns(self, pid: int) -> bool:
@@ -58,13 +67,31 @@ class Upgrade:
         return self._preflight.owns(pid)
 
     async def attempt(self) -> None:
-        """Become a new image of the program; returns only if that is not to be."""
-        if reason := "one is on" if self._under_way else self._obstacle():
-            self._log.warn("no upgrade now", reason=reason)
-            return
+        """Become a new image of the program; returns only if that is not to be, or not now."""
+        if self._under_way:
+            self._put_off("one is on", "the program is tried once more")
+        elif (reason := self._obstacle()) == STARTING:
+            self._put_off(reason, "when the start is over")
+        elif reason:
+            self._log.warn(NOT_NOW, reason=reason)
+        else:
+            self._asked = True
+            await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Attempt what was asked for while nothing could be attempted."""
+        while self._asked and not self._under_way and not self._obstacle():
+            self._asked = False
+            await self._attempt_once()
+
+    def _put_off(self, reason: str, until: str) -> None:
+        self._asked = True
+        self._log.warn(NOT_NOW, reason=reason, follows=until)
+
+    async def _attempt_once(self) -> None:
         self._under_way = True
         try:
-            if why := await self._preflight.run(self._hand_over()):
+            if why := await self._try():
                 self._log.error(FAILED, error=why)
                 return
             if not await self._halt():
@@ -75,9 +102,19 @@ class Upgrade:
         except OSError as error:
             self._log.error(FAILED, error=str(error))
         finally:
-            self._under_way = False
-            self._resume_signals()
-            await self._resume()
+            await self._go_on()
+
+    async def _try(self) -> str | None:
+        """Why the new image would not start, None if it would.
+
+        It is tried once more if somebody asked meanwhile, but no more than once: whoever asks every
+        second, until the version is a new one, is to get it.
+        """
+        why = await self._preflight.run(self._hand_over())
+        if why is None and self._asked:
+            self._asked = False
+            why = await self._preflight.run(self._hand_over())
+        return why
 
     async def go_back(self, failed: HandoverState, reason: str) -> None:
         """Become the image again that ``failed``, our own start, was handed over by.
@@ -93,13 +130,19 @@ class Upgrade:
         try:
             if not await self._halt():
                 return
+            if self._asked:
+                os.kill(os.getpid(), signal.SIGUSR2)  # held: that image hears of it
             execute(before.argv, going_back(self._hand_over(), failed, reason))
         except OSError as error:
             self._log.error("cannot go back to the old image", error=str(error))
         finally:
-            self._under_way = False
-            self._resume_signals()
-            await self._resume()
+            await self._go_on()
+
+    async def _go_on(self) -> None:
+        """There is no other image."""
+        self._under_way = False
+        self._resume_signals()
+        await self._resume()
 
     async def _halt(self) -> bool:
         """Bring everything to a halt for ``execve``; False if there is no upgrade after all.
@@ -111,7 +154,7 @@ class Upgrade:
         for _ in range(3):  # one that came before is ours, and the loop has yet to hear of it
             await asyncio.sleep(0)
         if reason := self._obstacle():
-            self._log.warn("no upgrade now", reason=reason)
+            self._log.warn(NOT_NOW, reason=reason)
         return not reason
 
 

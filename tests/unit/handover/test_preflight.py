@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.handover_state import HandoverState
-from supervisor.handover.preflight import Preflight
+from supervisor.handover.preflight import PASSED, Preflight
 
 
 def children() -> str:
@@ -44,3 +44,15 @@ def test_a_child_that_cannot_be_watched_leaves_nothing_behind(
         assert (os.listdir("/proc/self/fd"), children()) == before
 
     asyncio.run(play())
+
+
+def test_a_program_that_ends_well_and_is_no_gateway_is_refused() -> None:
+    """Executed in the place of the master, it would be the end of the gateway."""
+    why = asyncio.run(Preflight().run(HandoverState(command=("/bin/sh", "-c", "echo done >&2"))))
+    assert why == "it ended without a trial of its start, as no gateway does"
+
+
+def test_what_a_child_says_last_is_heard_behind_anything_else() -> None:
+    """Warnings of its libraries may fill the pipe."""
+    said = f"seq 9999 >&2; echo 'etcd-gateway: {PASSED}' >&2"
+    assert asyncio.run(Preflight().run(HandoverState(command=("/bin/sh", "-c", said)))) is None

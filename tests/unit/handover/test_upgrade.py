@@ -43,6 +43,77 @@ def test_a_state_of_any_size_and_descriptors_of_any_name_reach_the_next_image() 
     assert said == f"pid {it.pid}\n"
 
 
+IMAGE = """
+if [ -z "$ETCD_GATEWAY_PREFLIGHT" ]; then echo executed; exit; fi
+echo trial >> trials
+read said < answers
+echo "etcd-gateway: $said" >&2
+"""
+
+ASKED_OFTEN = """
+import asyncio, os, pathlib
+from supervisor.core.handover_state import HandoverState
+from supervisor.handover.preflight import PASSED
+from supervisor.handover.upgrade import FAILED, Upgrade
+from tests.logbook import Logbook
+
+async def nothing():
+    pass
+
+async def trial(count):
+    while pathlib.Path("trials").read_text() != "trial\\n" * count:
+        await asyncio.sleep(0.01)
+
+def answer(said):
+    pathlib.Path("answers").write_text(said + "\\n")
+
+async def main():
+    log, obstacle = Logbook(), ["starting"]
+    state = HandoverState(command=("/bin/sh", "image"))
+    upgrade = Upgrade(
+        log, obstacle=lambda: obstacle[0], hand_over=lambda: state,
+        pause=nothing, resume=nothing, resume_signals=lambda: None,
+    )
+    await upgrade.attempt()
+    obstacle[0] = ""
+    going_on = asyncio.ensure_future(upgrade.catch_up())
+    await trial(1)
+    await upgrade.attempt()
+    await upgrade.attempt()
+    answer("no")
+    await trial(2)
+    await upgrade.attempt()
+    answer(PASSED)
+    await trial(3)
+    await upgrade.attempt()
+    lines = [(line["msg"], line.get("reason")) for line in log.lines]
+    one_is_on = ("no upgrade now", "one is on")
+    assert lines[:3] == [("no upgrade now", "starting"), one_is_on, one_is_on], lines
+    assert lines[3:] == [(FAILED, None), one_is_on, one_is_on], lines
+    answer(PASSED)
+    await going_on
+
+asyncio.run(main())
+"""
+
+
+def test_no_upgrade_is_forgotten_that_was_asked_for_meanwhile(tmp_path: Path) -> None:
+    """During a start, during a trial that fails, and once more during one that goes well."""
+    (tmp_path / "image").write_text(IMAGE)
+    (tmp_path / "trials").touch()
+    os.mkfifo(tmp_path / "answers")
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED_OFTEN],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.stdout, done.stderr) == ("executed\n", "")
+    assert (tmp_path / "trials").read_text() == "trial\n" * 3
+
+
 @pytest.mark.parametrize(
     ("first_line", "ran_by", "again"),
     [
