@@ -890,9 +890,13 @@ def test_many_sessions_that_go_together_are_cut_in_pieces(monkeypatch: pytest.Mo
         wait_until(lambda: plane.counters.ended == {"drained": 3})
 
 
+AGED_S = 20.0
+"""How much older sessions are made: none of them may have begun before its host did."""
+
+
 def test_sessions_that_are_too_old_at_a_reload_are_cut_one_by_one() -> None:
     """With --max-session-age turned on, over --close-spread; turned off again, they stay."""
-    on = Settings(max_session_age_s=60.0, close_spread_s=86400.0)
+    on = Settings(max_session_age_s=AGED_S / 2, close_spread_s=86400.0)
     with Backend() as backend, Plane(backend.endpoint) as plane, contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(plane.connect())
@@ -900,7 +904,7 @@ def test_sessions_that_are_too_old_at_a_reload_are_cut_one_by_one() -> None:
 
         def grow_old() -> None:
             for session in plane.sessions.all():
-                session.started_at -= 3600.0
+                session.started_at -= AGED_S
 
         def look() -> int:
             plane.sessions._age._timer.stop()
@@ -922,13 +926,13 @@ def test_sessions_that_are_too_old_at_a_reload_are_cut_one_by_one() -> None:
 
 def test_what_a_drain_cuts_has_been_drained() -> None:
     """Also sessions whose cut was due for another reason: the log says how many a drain has cut."""
-    on = Settings(max_session_age_s=60.0, close_spread_s=86400.0)
+    on = Settings(max_session_age_s=AGED_S / 2, close_spread_s=86400.0)
     with Backend() as backend, Plane(backend.endpoint) as plane:
         with plane.connect(), backend.accept():
 
             def grow_old() -> None:
                 for session in plane.sessions.all():
-                    session.started_at -= 3600.0
+                    session.started_at -= AGED_S
 
             plane.ask(grow_old)
             plane.apply(backend.endpoint, settings=on)
