@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,10 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 
 MAX_LINES = 100
 """The longest list that is looked for in a file that is no TOML."""
+
+_ENDLESS_KEY = re.compile(r"(?<![^\s.,;=[{])(?:[^\s.,;=]++[ \t]*+\.[ \t]*+){200}")
+"""A key that tomllib would read for minutes: its time grows with the square of the parts, and a
+reload must not stop the master. No DNS name has so many, and no flag has a dot in its name."""
 
 _PEM_FLAGS = ("trusted-ca-file", "health-cert-file", "health-key-file")
 
@@ -80,7 +85,10 @@ def read_document(path: str, source: str) -> dict[str, Any]:
 
     data = _read_file(path, source)
     try:
-        return tomllib.loads(data.decode("utf-8-sig"))  # some editors begin with a byte-order mark
+        text = data.decode("utf-8-sig")  # some editors begin with a byte-order mark
+        if _ENDLESS_KEY.search(text):
+            raise ConfigError(source, path, "expected no key of hundreds of parts")
+        return tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise ConfigError(source, path, f"expected UTF-8, not so at byte {error.start}") from None
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits is no TOML error

@@ -292,6 +292,7 @@ def test_a_config_file_with_a_byte_order_mark(tmp_path: Path) -> None:
         (b"workers = 3\nworkers = 4", "expected TOML: "),
         (b"\xff", "expected UTF-8, not so at byte 0"),
         (b"a = " + b"[" * 100_000, "expected TOML"),
+        (b"a." * 50_000 + b"a = 1", "expected no key of hundreds of parts"),
         (b"#" * 5_000_000, "expected at most"),
         (b"wrkers = 3", "g.toml: unknown key"),
         (b"workers = 1979-05-27", "expected one value"),
