@@ -50,20 +50,32 @@ def choice(*words: str) -> Read:
     return read
 
 
-def whole(least: int, most: int) -> Read:
+def whole(least: int, most: int, zero: str = "") -> Read:
+    """A number in a range; ``zero`` says what 0 means where it has a meaning."""
+
     def read(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,18}", text) or not least <= int(text) <= most:
-            raise ValueError(f"expected a whole number from {least} to {most}")
+            hint = f"; 0: {zero}" if zero and is_word(text) else ""
+            raise ValueError(f"expected a whole number from {least} to {most}{hint}")
         return int(text)
 
     return read
+
+
+def is_word(text: str) -> bool:
+    """Whether it may be another program's word for zero, such as off, never or unlimited."""
+    return not re.search(r"[0-9]", text)
 
 
 def duration(least_s: float, most_s: float = float("inf"), zero: str = "") -> Read:
     """Seconds in a range; ``zero`` says what 0 means where it has a meaning."""
 
     def read(text: str) -> float:
-        seconds = parse_duration(text)
+        try:
+            seconds = parse_duration(text)
+        except ValueError as error:
+            hint = f", or 0s: {zero}" if zero and is_word(text) else ""
+            raise ValueError(f"{error}{hint}") from None
         if seconds == 0 and zero:
             return seconds
         if not least_s <= seconds <= most_s:

@@ -240,7 +240,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="max-sessions",
         field="max_sessions",
-        read=readers.whole(0, 10_000_000),
+        read=readers.whole(0, 10_000_000, zero="as many as the open files allow"),
         default="0",
         metavar="N",
         topic=Topic.LISTENING,
@@ -250,7 +250,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="max-session-rate",
         field="max_session_rate",
-        read=readers.whole(0, 1_000_000),
+        read=readers.whole(0, 1_000_000, zero="any number"),
         default="0",
         metavar="N",
         topic=Topic.LISTENING,
