@@ -28,6 +28,7 @@ from supervisor.admin.sockets import (
 from supervisor.core.admin.views import GatewayView
 from supervisor.system.limits import UNLIMITED
 from supervisor.system.patience import try_until_done
+from supervisor.system.unix_listener import CANNOT_REMOVE
 
 if TYPE_CHECKING:
     from supervisor.admin.server import AdminServer
@@ -249,5 +250,7 @@ class AdminLifecycle:
         if self._server is not None:
             await self._server.close()
         for each in self._sockets:
-            each.close()
+            if why := each.close():
+                path = each.address.removeprefix("unix:")
+                self._log.warn(CANNOT_REMOVE, path=path, error=why)
         self._sockets = []

@@ -70,11 +70,13 @@ class AdminSocket:
         """Whether the file of a unix socket is gone or was replaced, so that nobody finds it."""
         return self._file != NO_FILE and not is_there(self._path, self._file)
 
-    def close(self) -> None:
-        """Close it; a file that another process has put in our place stays."""
+    def close(self) -> str:
+        """Close it; a file that another process has put in our place stays.
+
+        Why its own file cannot be removed, "" if it is gone.
+        """
         self.sock.close()
-        if self._file != NO_FILE:
-            remove_file(self._path, self._file)
+        return "" if self._file == NO_FILE else remove_file(self._path, self._file)
 
 
 def bind_all(addresses: Sequence[str]) -> list[AdminSocket]:

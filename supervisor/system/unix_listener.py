@@ -228,11 +228,23 @@ def is_there(path: str, made: FileId) -> bool:
         return False
 
 
-def remove_file(path: str, made: FileId) -> None:
-    """Remove the file; one that another process has put in its place stays."""
+CANNOT_REMOVE = "cannot remove the file of a socket"
+"""So the log begins where a file has to stay behind."""
+
+
+def remove_file(path: str, made: FileId) -> str:
+    """Remove the file; one that another process has put in its place stays.
+
+    Why it cannot be removed, "" if nothing is in the way.
+    """
     if is_there(path, made):
-        with contextlib.suppress(OSError):
+        try:
             os.unlink(path)
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
 
 
 @contextlib.contextmanager

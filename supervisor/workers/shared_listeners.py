@@ -162,11 +162,14 @@ class SharedListeners:
         texts = [str(each.address) for each in self._listeners]
         return [text for text in texts if socket_name(text) in lost]
 
-    def remove_files(self) -> None:
-        """Nobody finds the sockets any more; files of other processes in their place stay."""
-        for each in self._listeners:
-            if each.file != NO_FILE:
-                remove_file(each.address.path, each.file)
+    def remove_files(self) -> dict[str, str]:
+        """Nobody finds the sockets any more; files of other processes in their place stay.
+
+        Which files cannot be removed, and why.
+        """
+        ours = [each for each in self._listeners if each.file != NO_FILE]
+        left = {each.address.path: remove_file(each.address.path, each.file) for each in ours}
+        return {path: why for path, why in left.items() if why}
 
     def shut(self) -> None:
         """Shut down, so that nobody can connect, whoever else holds a duplicate; and close."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from pathlib import Path
@@ -73,6 +74,26 @@ def test_a_former_address_is_served_until_we_are_ready(tmp_path: Path) -> None:
     second.shut()
     assert list(tmp_path.iterdir()) == []
     assert store.kept == {}
+
+
+def test_a_file_that_cannot_be_removed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder may have been given to somebody else; one that is gone already is no trouble."""
+
+    def refuse(path: str) -> None:
+        raise OSError(code, os.strerror(code), path)
+
+    address = UnixAddress(str(tmp_path / "s"))
+    shared = SharedListeners()
+    asyncio.run(shared.open([address]))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        code = errno.EACCES
+        assert shared.remove_files() == {address.path: "Permission denied"}
+        code = errno.ENOENT
+        assert shared.remove_files() == {}
+    shared.shut()
 
 
 def test_abstract_names_come_back_under_names_of_their_own() -> None:
