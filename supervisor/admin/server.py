@@ -27,7 +27,13 @@ from supervisor.admin.protocol import (
     Protocol,
     refuse_method,
 )
-from supervisor.admin.sessions_answer import ListSessions, answer_sessions, is_unix
+from supervisor.admin.sessions_answer import (
+    MOST_LISTING,
+    ListSessions,
+    answer_sessions,
+    is_unix,
+    refuse_busy,
+)
 from supervisor.admin.sockets import AdminSocket
 from supervisor.admin.status_page import read_page
 from supervisor.core.admin.document import document
@@ -80,6 +86,8 @@ class AdminServer:
         self._view: tuple[float, GatewayView] | None = None
         self._metrics: dict[str, tuple[float, bytes]] = {}
         self._rendering = asyncio.Lock()
+        self._listing = 0
+        """How many have asked for the sessions, and have no answer yet."""
         self._page, self._page_policy = read_page()
         self._http = web.Server(self._handle)
         self._logger = _silent_logger()
@@ -143,7 +151,7 @@ class AdminServer:
             case "/metrics":
                 return await self._answer_metrics(request.headers.get("Accept", ""))
             case "/sessions":
-                return await answer_sessions(request, self._sessions)
+                return await self._answer_sessions(request)
             case "/livez":
                 return _text("ok\n")
             case "/readyz":
@@ -155,6 +163,16 @@ class AdminServer:
                 reasons = unreadiness(self._current())
                 return _health(reasons)
         return _text(f"not found; there are {PATHS}\n", 404)
+
+    async def _answer_sessions(self, request: web.BaseRequest) -> web.Response:
+        """Who asks may wait for seconds: of too many, the last is told, instead of one cut off."""
+        if self._listing >= MOST_LISTING:
+            return refuse_busy()
+        self._listing += 1
+        try:
+            return await answer_sessions(request, self._sessions)
+        finally:
+            self._listing -= 1
 
     def _refuse_host(self, request: web.BaseRequest) -> web.Response | None:
         """The answer to a request that was sent to another host; None for one meant for us."""

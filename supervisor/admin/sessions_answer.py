@@ -27,6 +27,10 @@ DURING_AN_UPGRADE = "the gateway is being upgraded and cannot list sessions now,
 BUSY = "others ask for the sessions and there was no time for this question, ask again\n"
 
 
+MOST_LISTING = 48
+"""How many may wait for the sessions; the rest of ``MAX_ANSWERS`` is for other questions."""
+
+
 class ListSessions(Protocol):
     """What makes a page of the list; see ``supervisor.session_lister``."""
 
@@ -50,9 +54,13 @@ async def answer_sessions(request: web.BaseRequest, sessions: ListSessions | Non
             is_awaited=lambda: request.transport is not None,
         )
     except BusyError:
-        return _not_now(BUSY)
+        return refuse_busy()
     body = b"" if page is None else await _encode(page)
     return web.Response(body=body, content_type="application/json", charset="utf-8")
+
+
+def refuse_busy() -> web.Response:
+    return _not_now(BUSY)
 
 
 def _not_now(text: str) -> web.Response:
