@@ -24,7 +24,7 @@ from gateway.ingress.handoff import Handoff
 from gateway.ingress.inbox import Inbox
 from gateway.ingress.listener_set import ListenerSet
 from gateway.ingress.open_files import count_open_files
-from gateway.ingress.quota import Quota
+from gateway.ingress.quota import QUIET_NS, Quota
 from gateway.poller import Poller
 from gateway.scoreboard import STALE_NS, Scoreboard
 from gateway.sessions.register import Sessions
@@ -39,6 +39,9 @@ ON_THE_WAY_NS = STALE_NS
 """For how long it looks. Nobody begins to hand a client to us once the scoreboard says that we
 leave, and who had begun is done by then, or hangs. Those that accept later belong to a master that
 was started beside us, after a crash of ours."""
+
+COUNT_AGAIN_NS = QUIET_NS
+"""A pause that lasts counts once a minute: who looks at the last five must not take it for over."""
 
 
 class Ingress:
@@ -118,6 +121,8 @@ class Ingress:
             room=self._quota.room_by_descriptors,
         )
         self._rate: AcceptRate | None = None
+        self._pause_error = ""
+        self._pause_counted_ns = 0
         self._knows_endpoints = False
         self._leaving = False
         self._left = False
@@ -323,6 +328,15 @@ class Ingress:
         else:
             self._quota.serve_held_back()
             self._acceptor.recheck()
+        if self._acceptor.pause_reason is not None:
+            self._count_lasting_pause(self._acceptor.pause_reason)
+
+    def _count_lasting_pause(self, reason: PauseReason) -> None:
+        now_ns = time.monotonic_ns()
+        if now_ns - self._pause_counted_ns >= COUNT_AGAIN_NS and (
+            self._quota.held_back or self._acceptor.has_clients()
+        ):
+            self._on_pause(reason, self._pause_error)
 
     def _update_taking(self) -> None:
         """Say whether clients may be handed to us, and read the inbox only then.
@@ -353,7 +367,8 @@ class Ingress:
     def _on_pause(self, reason: PauseReason, error: str) -> None:
         paused = self._counters.accept_paused
         paused[reason.value] = paused.get(reason.value, 0) + 1
-        now_ns = time.monotonic_ns()
+        self._pause_error = error
+        self._pause_counted_ns = now_ns = time.monotonic_ns()
         if reason is PauseReason.LIMIT:
             self._note_waiting(now_ns)
             flag = "--max-session-rate" if self._quota.rate_reached else "--max-sessions"

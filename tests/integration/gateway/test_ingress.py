@@ -514,6 +514,28 @@ def test_who_waits_for_the_rate_comes_when_a_reload_turns_it_off() -> None:
         plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
 
 
+def test_a_pause_counts_for_as_long_as_somebody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only when it begins: an alert about the last minutes would end while clients wait."""
+    with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
+        counted = plane.counters.accept_paused
+        plane.ask(lambda: entry.ingress.apply(Settings(max_sessions=1)))
+        plane.ask(entry.ingress.start)
+        with entry.connect(), backend.accept(), entry.connect():
+            wait_until(lambda: counted, what="the pause")
+            begun = counted["limit"]
+            plane.ask(lambda: entry.ingress.tick(0.1))
+            assert counted["limit"] == begun
+            monkeypatch.setattr(ingress, "COUNT_AGAIN_NS", 0)
+            plane.ask(lambda: entry.ingress.tick(0.1))
+            assert counted["limit"] > begun
+            plane.ask(lambda: entry.ingress.apply(Settings()))
+            with backend.accept():
+                over = counted["limit"]
+                plane.ask(lambda: entry.ingress.tick(0.1))
+                assert counted["limit"] == over
+        plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
+
+
 def test_who_may_not_come_tells_nothing_of_how_long_sessions_last() -> None:
     """Many clients that --allow refuses do not end the even spread of those that may come."""
     settings = Settings(allow=("10.0.0.0/8",))
