@@ -28,7 +28,7 @@ from supervisor.core.discovery.endpoints import Source as EndpointSource
 from supervisor.core.discovery.explanation import Branch
 from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.system_names import Files
-from supervisor.core.effective import Source, to_document
+from supervisor.core.effective import EffectiveValue, Source, to_document
 from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_OK, EXIT_USAGE
 from supervisor.core.printable import escape_unprintable
 from supervisor.discovery.listen_addresses import UnresolvedListenError, resolve_listen
@@ -36,8 +36,11 @@ from supervisor.discovery.resolution import BadTargetError, Targets
 from supervisor.system import kernel_calls, limits
 from supervisor.system.connections import dial_as, find_foreign_source
 
-MAX_VALUE = 60
-"""Characters of a value that the table of the configuration shows."""
+VALUE_CHARACTERS = 60
+"""A list that is longer takes several lines in the table of the configuration."""
+
+VALUE_LINES = 20
+"""A list of more has the rest in the document: networks in ``--allow`` may be thousands."""
 
 
 _SOURCES = {
@@ -223,7 +226,7 @@ def _render(config: Config, found: Findings) -> Part:
     """The configuration, the gateway's own side, then the endpoints."""
     parts: list[Part] = []
     if given := [each for each in config.effective if each.source is not Source.DEFAULT]:
-        rows = [(each.flag, _shown(each.value), each.source.value) for each in given]
+        rows = [row for each in given for row in _value_rows(each)]
         head: tuple[str, ...] = ("FLAG", "VALUE", "FROM")
         parts += [make_table(head, rows, left=head, names=2), ""]
     parts += map(_own_line, found.own)
@@ -266,5 +269,17 @@ def _endpoint_rows(found: Findings) -> list[list[Cell]]:
     return rows
 
 
-def _shown(value: str) -> str:
-    return value if len(value) <= MAX_VALUE else value[: MAX_VALUE - 1] + "…"
+def _value_rows(each: EffectiveValue) -> list[tuple[str, str, str]]:
+    """A value as it is; a long list in lines that end behind its commas."""
+    lines: list[str] = []
+    left = each.value
+    while len(left) > VALUE_CHARACTERS and len(lines) < VALUE_LINES:
+        end = left.rfind(",", 0, VALUE_CHARACTERS) + 1 or left.find(",") + 1
+        if not end:
+            break
+        lines.append(left[:end])
+        left = left[end:]
+    if len(lines) == VALUE_LINES:
+        left = f"... {left.count(',') + 1} more, see --json"
+    first, *more = [*lines, left]
+    return [(each.flag, first, each.source.value), *(("", text, "") for text in more)]

@@ -300,6 +300,21 @@ def test_the_configuration_is_shown_with_its_sources(
     assert configuration["balance"] == {"value": "round-robin", "source": "default"}
 
 
+def test_long_values_are_shown_whole(capfd: Capture) -> None:
+    """A list in lines that end behind its commas; of thousands, the document has the rest."""
+    names = [f"gateway{number}.a-domain-with-a-long-name.example.com" for number in range(3)]
+    networks = ",".join(f"10.0.{number}.0/24" for number in range(200))
+    flags = [f"--admin-host={','.join(names)}", f"--allow={networks}", f"--host-seed={'x' * 99}"]
+    main(["check", "--endpoints=127.0.0.1:1", f"--listen-addr=127.0.0.1:{free_port()}", *flags])
+    out = capfd.readouterr().out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["host-seed", "x" * 99, "flag"] in rows
+    assert (first := rows.index(["admin-host", f"{names[0]},", "flag"]))
+    assert rows[first + 1 : first + 3] == [[f"{names[1]},"], [names[2]]]
+    assert f"... {200 - out.count('10.0.')} more, see --json" in out
+    assert out.count("10.0.") > 50
+
+
 @pytest.mark.parametrize(
     ("drained", "problems"),
     [
