@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +93,34 @@ def view() -> GatewayView:
         sums=totals.sums(),
         events=({"msg": "worker ready", "slot": 0},),
     )
+
+
+def keys_of(value: Any) -> set[str]:
+    """Every key in a document, but names of others: of endpoints, reasons and flags."""
+    if isinstance(value, Mapping):
+        return set(value).union(*map(keys_of, value.values()))
+    return set().union(*map(keys_of, value)) if isinstance(value, list | tuple) else set()
+
+
+def test_every_key_is_on_the_page() -> None:
+    """Who writes a script learns what a key means without reading the code."""
+    whole = document(
+        dataclasses.replace(
+            view(),
+            discovery=DiscoveryView(member_sync=MemberSyncView(members=(("m0", NAME),))),
+            foreign_listeners=({"address": "127.0.0.1:1", "inode": 1, "uid": 0},),
+            limits={"workers": 1, "max_sessions": 0, "open_files": 1024},
+        )
+    )
+    del whole["events"], whole["ended"]
+    for endpoint in whole["endpoints"]:
+        assert keys_of(endpoint["address_states"].popitem()[1]) == {
+            "state", "sessions", "last_error"
+        }  # fmt: skip
+    page = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+    section = page.partition("## The status document")[2].partition("\n## ")[0]
+    named = {word for code in re.findall("`([^`]+)`", section) for word in re.findall(r"\w+", code)}
+    assert keys_of(whole) - named == set()
 
 
 def test_member_sync_is_shown() -> None:
