@@ -40,7 +40,8 @@ FIRST_LIST_S = 5.0
 class EndpointTracker:
     """Keeps roster, prober and totals in step, and publishes a snapshot when one of them changed.
 
-    Owns the prober. ``send(snapshot)`` gives a snapshot to the workers.
+    Owns the prober. ``send(snapshot)`` gives a snapshot to the workers, and has what the next
+    master will know brought up to date; ``record()`` does that alone.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class EndpointTracker:
         roster: Roster,
         totals: Totals,
         send: Callable[[messages.Snapshot], None],
+        record: Callable[[], None],
         contexts: TlsContexts,
         certificates: CertificateWatch,
     ) -> None:
@@ -65,6 +67,7 @@ class EndpointTracker:
         )
         self._totals = totals
         self._send = send
+        self._record = record
         self._publisher: SnapshotPublisher | None = None
         self._reconfigured: asyncio.Handle | None = None
         self._unknown: frozenset[str] = frozenset()
@@ -79,7 +82,11 @@ class EndpointTracker:
         snapshot = self._make()
         self._totals.retain([each.name for each in snapshot.endpoints])
         self._publisher = SnapshotPublisher(
-            self._loop, make=self._make, send=self._publish, version=snapshot.version
+            self._loop,
+            make=self._make,
+            send=self._publish,
+            record=self._record,
+            version=snapshot.version,
         )
         return snapshot
 
@@ -113,7 +120,7 @@ class EndpointTracker:
         self._watch_members()
         self._certificates.ends.retain(self._places())
         self._name_unknown()
-        self.publish()
+        self.publish(record=True)
 
     def on_tick(self) -> dict[str, int]:
         """About once a second; sessions by endpoint over all workers."""
@@ -186,10 +193,13 @@ class EndpointTracker:
         if self._publisher is not None:
             self._publisher.publish()
 
-    def publish(self) -> None:
-        """Something that the workers should know may have changed."""
+    def publish(self, *, record: bool = False) -> None:
+        """Something that the workers should know may have changed.
+
+        ``record``: the next master is to know of it, also if workers need not.
+        """
         if self._publisher is not None:
-            self._publisher.ask()
+            self._publisher.ask(record=record)
 
     def active_names(self) -> list[str]:
         """The endpoints that are active."""

@@ -159,6 +159,7 @@ class Master:
             roster=parts.roster,
             totals=parts.totals,
             send=self._send,
+            record=self._handover.write_record,
             contexts=parts.tls_contexts,
             certificates=parts.certificates,
         )

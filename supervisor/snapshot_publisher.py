@@ -20,7 +20,10 @@ MAX_PAUSE_S = 0.1
 
 
 class SnapshotPublisher:
-    """``make()`` returns the snapshot of this moment; ``send(snapshot)`` gets new ones."""
+    """``make()`` returns the snapshot of this moment; ``send(snapshot)`` gets new ones.
+
+    ``record()`` brings what the next master will know up to date, as ``send`` does.
+    """
 
     def __init__(
         self,
@@ -28,18 +31,25 @@ class SnapshotPublisher:
         *,
         make: Callable[[], Snapshot],
         send: Callable[[Snapshot], None],
+        record: Callable[[], None],
         version: int,
     ) -> None:
         """``version``: of the snapshot that the workers have from the start."""
         self._loop = loop
         self._make = make
         self._send = send
+        self._record = record
+        self._unrecorded = False
         self._sent_version = version
         self._paused_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    def ask(self) -> None:
-        """Something may have changed: publish now, or when the pause is over."""
+    def ask(self, *, record: bool = False) -> None:
+        """Something may have changed: publish now, or when the pause is over.
+
+        ``record``: the next master is to know of it, also if workers need not.
+        """
+        self._unrecorded = self._unrecorded or record
         if self._timer is not None:
             return
         if self._loop.time() < self._paused_until:
@@ -55,6 +65,9 @@ class SnapshotPublisher:
         if snapshot.version != self._sent_version:
             self._sent_version = snapshot.version
             self._send(snapshot)
+        elif self._unrecorded:
+            self._record()
+        self._unrecorded = False
         pause_s = PAUSE_PER_COST * (time.process_time() - began_s)
         self._paused_until = self._loop.time() + min(pause_s, MAX_PAUSE_S)
 

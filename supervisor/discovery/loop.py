@@ -368,6 +368,8 @@ class DiscoveryLoop:
         first = not self._started.done()
         refused = bool(result.refused) and result.definite and self._passed_our_check
         keep = first and not result.endpoints and not refused
+        if result.endpoints:  # who is told of them asks which check they have passed
+            self._former_check = describe_tls_check(self._config)
         changed = self._publication.publish(
             self._config, result, adopted=adopted, first=first, keep=keep
         )

@@ -56,6 +56,7 @@ def test_every_snapshot_of_a_reload_has_an_endpoint_that_may_be_used(
             roster=Roster(),
             totals=Totals(),
             send=sent.append,
+            record=lambda: None,
             contexts=TlsContexts(),
             certificates=certificates,
         )

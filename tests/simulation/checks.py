@@ -84,7 +84,7 @@ class Checks:
         wanted = listener.slot in world.bound or listener is world.shared
         if not wanted or not world.able(now):
             listener.unserved_s = listener.two_s = 0.0
-        elif not count and self._adopter_hangs(listener.slot):
+        elif not count and (self._adopter_hangs(listener.slot) or _is_unheard_of(listener, now)):
             listener.unserved_s = 0.0  # it is noticed as any worker is, and then another one adopts
         elif count:
             listener.unserved_s = 0.0
@@ -267,3 +267,10 @@ class Checks:
         shown = world.scoreboard.total_sessions()
         if shown != held:
             raise Violation("the scoreboard is right", f"{shown} sessions on it, {held} there are")
+
+
+def _is_unheard_of(listener: Listener, now: float) -> bool:
+    """Whether its worker hung before any master heard of it: it drains once it runs again."""
+    if listener.had or listener.slot == UNIX:
+        return False
+    return bool(listener.acceptors) and all(w.late_until > now for w in listener.acceptors)

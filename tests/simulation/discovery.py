@@ -218,6 +218,8 @@ class Discovery:
             self._world.members_oracle.resolved(usable, found, adopted, result.found)
             self.known = known
             relisted, self.joined = self.joined != adopted, adopted
+            if found:
+                self._former_check = None
             if found != self.found:
                 self.found = found
                 self._on_found(found)

@@ -99,7 +99,7 @@ class Master:
         self._rebalancer = Rebalancer()
         self._snapshot = b""
         self.sent_version = 0
-        self._publishing = False
+        self._publishing = self._unrecorded = False
         self.started = False
         self.prober = Prober(self, self._on_health)
         self.discovery = Discovery(self, self._on_found)
@@ -351,6 +351,7 @@ class Master:
         self._watch_members()
         if not self.started and not self._state.found and self._state.discovery is None:
             self._start_pool()
+        self._unrecorded = True
         self.publish()
 
     def _on_health(self, name: str, active: bool, inactive: tuple[str, ...]) -> None:
@@ -393,8 +394,11 @@ class Master:
 
     def _publish(self) -> None:
         self._publishing = False
+        unrecorded, self._unrecorded = self._unrecorded, False
         snapshot = self._make()
         if snapshot.version == self.sent_version:
+            if unrecorded:
+                self.write_record()
             return
         self.totals.retain([each.name for each in snapshot.endpoints])
         self._note_sent(snapshot)

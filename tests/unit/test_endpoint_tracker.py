@@ -35,6 +35,8 @@ class Stage:
     def __init__(self, config: Config = QUICK) -> None:
         self.log = log = Logbook()
         self.sent: list[Snapshot] = []
+        self.records = 0
+        """How often the record was brought up to date without a snapshot."""
         self.roster = Roster()
         self.totals = Totals()
         self.certificates = CertificateWatch(log)
@@ -45,9 +47,13 @@ class Stage:
             roster=self.roster,
             totals=self.totals,
             send=self.sent.append,
+            record=self._record,
             contexts=TlsContexts(),
             certificates=self.certificates,
         )
+
+    def _record(self) -> None:
+        self.records += 1
 
     @property
     def state(self) -> tuple[EndpointState, tuple[str, ...]]:
@@ -237,6 +243,31 @@ def test_a_reload_to_other_endpoints_is_one_snapshot() -> None:
         await asyncio.sleep(0)
         assert len(stage.sent) == 2
         assert len(stage.log.said("no such endpoint in --drain-endpoints")) == 1
+        await stage.it.close()
+
+    asyncio.run(main())
+
+
+def test_what_no_worker_need_know_is_recorded_for_the_next_master() -> None:
+    """As that a member list says of an endpoint that it speaks TLS; what is sent is recorded so."""
+
+    async def main() -> None:
+        seed = Discovered("seed:1", "seed", 1, (DEAD,))
+        stage = Stage(dataclasses.replace(QUICK, health_check="off"))
+        stage.it.on_found((seed,))
+        stage.it.publish_from_now_on()
+        stage.it.on_tick()
+        assert (stage.sent, stage.records) == ([], 0)
+        stage.it.on_found((dataclasses.replace(seed, tls=True),))
+        async with asyncio.timeout(10 * PATIENCE):
+            while not stage.records:  # noqa: ASYNC110 (a publication is followed by a pause)
+                await asyncio.sleep(0.002)
+        stage.it.on_tick()
+        stage.it.on_found((dataclasses.replace(seed, weight=7),))
+        async with asyncio.timeout(10 * PATIENCE):
+            while not stage.sent:  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+        assert stage.records == 1
         await stage.it.close()
 
     asyncio.run(main())

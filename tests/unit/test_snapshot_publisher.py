@@ -33,7 +33,7 @@ def test_many_changes_in_a_pause_are_one_publication() -> None:
                 again.set()
 
         loop = asyncio.get_running_loop()
-        publisher = SnapshotPublisher(loop, make=make, send=send, version=0)
+        publisher = SnapshotPublisher(loop, make=make, send=send, record=lambda: None, version=0)
         for _ in range(ASKED):
             publisher.ask()
         await asyncio.wait_for(again.wait(), 60)

@@ -18,6 +18,7 @@ from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.member_list import MemberTarget
 from supervisor.core.discovery.system_names import Files
+from supervisor.core.discovery.targets import describe_tls_check
 from supervisor.discovery import loop as loop_module
 from supervisor.discovery.listen_addresses import resolve_listen
 from supervisor.discovery.loop import DiscoveryLoop, NoEndpointsError
@@ -106,7 +107,13 @@ class Fixture:
         self.config = config
         self.told = Told()
         self.log = Logbook()
-        self.it = DiscoveryLoop(config, self.log, self.told, files=files, draw=lambda _: 0)
+        self.checks: list[str] = []
+        """The TLS check that the endpoints had passed, by the time they were told."""
+        self.it = DiscoveryLoop(config, self.log, self._tell, files=files, draw=lambda _: 0)
+
+    def _tell(self, found: tuple[Discovered, ...]) -> None:
+        self.told(found)
+        self.checks.append(self.it.tls_check)
 
     async def start(self) -> None:
         await self.it.start(self.config.listen_addr)
@@ -339,6 +346,24 @@ def test_after_an_upgrade_a_failing_dns_brings_no_other_endpoints(
             assert after.told.lists == [before.told.lists[-1]]
             assert after.it.view.last_error
             await after.it.close()
+
+    asyncio.run(main())
+
+
+def test_who_records_the_endpoints_records_the_check_that_they_have_passed(
+    config: Config, files: Files
+) -> None:
+    """Those that are found without one have not passed that of the image before us."""
+
+    async def main() -> None:
+        before, found = "test system off", Discovered("n9.test:1", "n9.test", 1, ("127.0.0.9",))
+        after = Fixture(config, files)
+        after.it.remember(DiscoveryView(), found=(found,), tls_check=before)
+        assert after.it.tls_check == before
+        await after.start()
+        assert after.told.names == ["n1.test:2379", "n2.test:2379"]
+        assert set(after.checks) == {describe_tls_check(config)} == {""}
+        await after.it.close()
 
     asyncio.run(main())
 
