@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import math
 import os
 import platform
 import select
@@ -19,6 +20,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from typing import Self
 
@@ -69,10 +71,12 @@ class _Order:
     pid: int
     but: int
     lasting: bool
+    for_s: float
     after: str
     imports: bool
     path: str
     seen: int = 0
+    ends_at: float = math.inf
 
 
 class Shortage:
@@ -103,12 +107,14 @@ class Shortage:
         pid: int = 0,
         but: int = 0,
         lasting: bool = False,
+        for_s: float = math.inf,
         after: str = "",
         imports: bool = False,
         path: str = "",
     ) -> None:
         """The ``nth`` call from now fails with ``code``; with ``lasting`` all behind it, too.
 
+        ``for_s``: how long, from the first that failed.
         ``pid``: of this process only; ``but``: of all but this one.
         ``after``: count from when a file with this in its path was opened.
         ``imports``: count opening a file of the program or of its libraries, too.
@@ -116,7 +122,13 @@ class Shortage:
         """
         with self._lock:
             self.refused = []
-            self._order = _Order(nth, code, pid, but, lasting, after, imports, path)
+            self._order = _Order(nth, code, pid, but, lasting, for_s, after, imports, path)
+
+    def is_over(self) -> bool:
+        """Whether what was to fail from one call on has failed for so long, or there was none."""
+        with self._lock:
+            order = self._order
+            return order is None or order.seen < order.nth or time.monotonic() >= order.ends_at
 
     def disarm(self) -> list[Call]:
         """From now on nothing fails; the calls that did."""
@@ -184,7 +196,11 @@ class Shortage:
         with self._lock:
             if (order := self._order) and self._is_meant(order, pid, name, path, arguments):
                 order.seen += 1
-                if order.seen == order.nth or (order.lasting and order.seen > order.nth):
+                if order.seen == order.nth:
+                    order.ends_at = time.monotonic() + order.for_s
+                if order.seen == order.nth or (
+                    order.lasting and order.seen > order.nth and time.monotonic() < order.ends_at
+                ):
                     response = _refuse(order.code, number, pid, name, arguments)
                     self.refused.append(Call(pid, name, path))
             with contextlib.suppress(OSError):  # it was killed, or interrupted and asks again

@@ -13,7 +13,6 @@ import os
 import random
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -85,13 +84,18 @@ class Subject:
         self.most_files = 0
 
     def is_whole(self) -> bool:
-        """Whether it is ready, with all its workers and no others."""
+        """Whether it is ready, with all its workers and no others.
+
+        During an upgrade, or a way back from one, a child of the master answers for it.
+        """
         try:
             document = fetch_status([self.admin])
         except (UnreachableError, OSError):
             return False
         states = [each["state"] for each in document["workers"]]
-        return document["state"] == "ready" and states.count("ready") == WORKERS
+        pids = {each["pid"] for each in document["workers"]}
+        whole = document["state"] == "ready" and states.count("ready") == WORKERS
+        return whole and pids.issuperset(self.gateway.workers())
 
     def worker(self, slot: int) -> int:
         workers = fetch_status([self.admin])["workers"]
@@ -271,18 +275,14 @@ def test_an_upgrade_that_cannot_look_its_workers_up() -> None:
 
 @contextmanager
 def refused(shortage: Shortage, n: int, *, lasting: bool) -> Iterator[None]:
-    """The n-th call fails; if it lasts, for FOR_S at least."""
+    """The n-th call fails; if it lasts, all for FOR_S from then on, however late that is."""
     code = CODES[n % len(CODES)]
-    shortage.arm(n, code, lasting=lasting)
-    timer = threading.Timer(FOR_S, shortage.disarm)
-    if lasting:
-        timer.start()
+    shortage.arm(n, code, lasting=lasting, for_s=FOR_S)
     try:
         yield
         if lasting:
-            timer.join(60)
+            wait_until(shortage.is_over, 60, "the shortage is over")
     finally:
-        timer.cancel()
         calls = shortage.disarm()
         print(n, errno.errorcode[code], calls[:1], len(calls))
 
