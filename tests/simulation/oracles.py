@@ -40,7 +40,8 @@ EPSILON_S = 1e-6
 REPORTED_WITHIN_S = 2.5
 """A worker reports once a second, and the master looks at it once a second."""
 EXCUSED_S = 6.0
-"""A client that is turned away may have dialed an endpoint that works again since then."""
+"""A client that is turned away may have dialed an endpoint that works again since then, also long
+ago if its worker stood still meanwhile: the kernel asks again more and more rarely."""
 
 
 class AnswersOracle:
@@ -296,8 +297,8 @@ class Oracle:
                 continue
             for address in each.addresses:
                 works = network.modes[address] in (Mode.WELL, Mode.SICK)
-                since_s = now - network.moved_at.get(address, -math.inf)
-                if works and since_s > EXCUSED_S and each.name in tried:
+                moved_at = max(network.moved_at.get(address, -math.inf), process.late_until)
+                if works and now - moved_at > EXCUSED_S and each.name in tried:
                     raise Violation("no client is refused", f"{each.name} works at {address}")
 
     # -- endpoints in use ---------------------------------------------------------------------
