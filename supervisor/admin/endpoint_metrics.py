@@ -24,26 +24,28 @@ from supervisor.core.admin.views import EndpointView
 PREFIX = "etcd_gateway_"
 
 Chunk = Sequence[EndpointView]
+Family = Callable[[Chunk, Sums], Metric]
+
 NOTHING = EndpointSum()
 ENDS = {end.value: 0 for end in End if end not in NEVER_REACHED}
 
 
-def _sessions_now(chunk: Chunk, sums: Sums) -> Metric:
-    family = GaugeMetricFamily(
-        PREFIX + "sessions", "Sessions an endpoint has now.", labels=["endpoint"]
-    )
-    for each in chunk:
-        family.add_metric([each.endpoint], _traffic(each, sums).sessions)
-    return family
+def _one_sample(
+    kind: type[GaugeMetricFamily | CounterMetricFamily],
+    name: str,
+    text: str,
+    value: Callable[[EndpointView, EndpointSum], float | None],
+) -> Family:
+    """A family with one sample for each endpoint; none where ``value`` gives None."""
 
+    def make(chunk: Chunk, sums: Sums) -> Metric:
+        family = kind(PREFIX + name, text, labels=["endpoint"])
+        for each in chunk:
+            if (sample := value(each, _traffic(each, sums))) is not None:
+                family.add_metric([each.endpoint], sample)
+        return family
 
-def _sessions_total(chunk: Chunk, sums: Sums) -> Metric:
-    family = CounterMetricFamily(
-        PREFIX + "sessions_total", "Sessions that reached an endpoint.", labels=["endpoint"]
-    )
-    for each in chunk:
-        family.add_metric([each.endpoint], _traffic(each, sums).sessions_total)
-    return family
+    return make
 
 
 def _bytes_total(chunk: Chunk, sums: Sums) -> Metric:
@@ -101,39 +103,6 @@ def ended_by_endpoint(chunk: Chunk, sums: Sums) -> Metric:
     return family
 
 
-def _rtt_seconds(chunk: Chunk, sums: Sums) -> Metric:
-    family = GaugeMetricFamily(
-        PREFIX + "tcp_rtt_seconds",
-        "Round-trip time of the connections to an endpoint, mean of recent samples.",
-        labels=["endpoint"],
-    )
-    for each in chunk:
-        traffic = _traffic(each, sums)
-        if traffic.rtt_weight:
-            family.add_metric([each.endpoint], traffic.rtt_weighted_s / traffic.rtt_weight)
-    return family
-
-
-def _retransmits_total(chunk: Chunk, sums: Sums) -> Metric:
-    family = CounterMetricFamily(
-        PREFIX + "tcp_retransmits_total",
-        "Segments sent to an endpoint again, on the connections that were sampled.",
-        labels=["endpoint"],
-    )
-    for each in chunk:
-        family.add_metric([each.endpoint], _traffic(each, sums).retransmits)
-    return family
-
-
-def _active(chunk: Chunk, _sums: Sums) -> Metric:
-    family = GaugeMetricFamily(
-        PREFIX + "endpoint_active", "1 if an endpoint is active, else 0.", labels=["endpoint"]
-    )
-    for each in chunk:
-        family.add_metric([each.endpoint], int(each.state is EndpointState.ACTIVE))
-    return family
-
-
 def _addresses(chunk: Chunk, _sums: Sums) -> Metric:
     family = GaugeMetricFamily(
         PREFIX + "endpoint_addresses",
@@ -145,23 +114,6 @@ def _addresses(chunk: Chunk, _sums: Sums) -> Metric:
             active = sum(view.active for view in each.address_views.values())
             family.add_metric([each.endpoint, "active"], active)
             family.add_metric([each.endpoint, "inactive"], len(each.address_views) - active)
-    return family
-
-
-def _draining(chunk: Chunk, _sums: Sums) -> Metric:
-    what = "1 if an endpoint is under maintenance (--drain-endpoints), else 0."
-    return _in_state(chunk, EndpointState.DRAINING, "endpoint_draining", what)
-
-
-def _removed(chunk: Chunk, _sums: Sums) -> Metric:
-    what = "1 if an endpoint is not found any more and its sessions have their grace, else 0."
-    return _in_state(chunk, EndpointState.REMOVED, "endpoint_removed", what)
-
-
-def _in_state(chunk: Chunk, state: EndpointState, name: str, what: str) -> Metric:
-    family = GaugeMetricFamily(PREFIX + name, what, labels=["endpoint"])
-    for each in chunk:
-        family.add_metric([each.endpoint], int(each.state is state))
     return family
 
 
@@ -199,62 +151,78 @@ def _probe_seconds(chunk: Chunk, _sums: Sums) -> Metric:
     return family
 
 
-def _certificate(chunk: Chunk, _sums: Sums) -> Metric:
-    family = GaugeMetricFamily(
-        PREFIX + "endpoint_certificate_not_after_timestamp_seconds",
-        "When the first certificate of an endpoint ends, as TLS handshakes showed it.",
-        labels=["endpoint"],
-    )
-    for each in chunk:
-        if each.certificate_not_after is not None:
-            family.add_metric([each.endpoint], each.certificate_not_after)
-    return family
-
-
-def _priority(chunk: Chunk, _sums: Sums) -> Metric:
-    family = GaugeMetricFamily(
-        PREFIX + "endpoint_priority",
-        "SRV priority of an endpoint; a lower one is preferred.",
-        labels=["endpoint"],
-    )
-    for each in chunk:
-        family.add_metric([each.endpoint], each.priority)
-    return family
-
-
-def _weight(chunk: Chunk, _sums: Sums) -> Metric:
-    family = GaugeMetricFamily(
-        PREFIX + "endpoint_weight",
-        "SRV weight of an endpoint within its priority.",
-        labels=["endpoint"],
-    )
-    for each in chunk:
-        family.add_metric([each.endpoint], each.weight)
-    return family
-
-
 def _traffic(each: EndpointView, sums: Sums) -> EndpointSum:
     return sums.endpoints.get(each.endpoint, NOTHING)
 
 
-BY_ENDPOINT: tuple[Callable[[Chunk, Sums], Metric], ...] = (
-    _sessions_now,
-    _sessions_total,
+BY_ENDPOINT: tuple[Family, ...] = (
+    _one_sample(
+        GaugeMetricFamily,
+        "sessions",
+        "Sessions an endpoint has now.",
+        lambda _, traffic: traffic.sessions,
+    ),
+    _one_sample(
+        CounterMetricFamily,
+        "sessions_total",
+        "Sessions that reached an endpoint.",
+        lambda _, traffic: traffic.sessions_total,
+    ),
     _bytes_total,
     _dials_total,
     _dial_seconds,
-    _rtt_seconds,
-    _retransmits_total,
-    _active,
-    _draining,
-    _removed,
+    _one_sample(
+        GaugeMetricFamily,
+        "tcp_rtt_seconds",
+        "Round-trip time of the connections to an endpoint, mean of recent samples.",
+        lambda _, traffic: traffic.rtt_s,
+    ),
+    _one_sample(
+        CounterMetricFamily,
+        "tcp_retransmits_total",
+        "Segments sent to an endpoint again, on the connections that were sampled.",
+        lambda _, traffic: traffic.retransmits,
+    ),
+    _one_sample(
+        GaugeMetricFamily,
+        "endpoint_active",
+        "1 if an endpoint is active, else 0.",
+        lambda each, _: each.state is EndpointState.ACTIVE,
+    ),
+    _one_sample(
+        GaugeMetricFamily,
+        "endpoint_draining",
+        "1 if an endpoint is under maintenance (--drain-endpoints), else 0.",
+        lambda each, _: each.state is EndpointState.DRAINING,
+    ),
+    _one_sample(
+        GaugeMetricFamily,
+        "endpoint_removed",
+        "1 if an endpoint is not found any more and its sessions have their grace, else 0.",
+        lambda each, _: each.state is EndpointState.REMOVED,
+    ),
     _addresses,
     _transitions_total,
     _probes_total,
     _probe_seconds,
-    _certificate,
-    _priority,
-    _weight,
+    _one_sample(
+        GaugeMetricFamily,
+        "endpoint_certificate_not_after_timestamp_seconds",
+        "When the first certificate of an endpoint ends, as TLS handshakes showed it.",
+        lambda each, _: each.certificate_not_after,
+    ),
+    _one_sample(
+        GaugeMetricFamily,
+        "endpoint_priority",
+        "SRV priority of an endpoint; a lower one is preferred.",
+        lambda each, _: each.priority,
+    ),
+    _one_sample(
+        GaugeMetricFamily,
+        "endpoint_weight",
+        "SRV weight of an endpoint within its priority.",
+        lambda each, _: each.weight,
+    ),
 )
 """Families with samples for each endpoint; each is made for some endpoints at a time."""
 

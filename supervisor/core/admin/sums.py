@@ -17,8 +17,7 @@ class EndpointSum:
     """One endpoint over all workers; its counters only grow.
 
     ``sessions`` counts live workers only, and so does ``addresses``: the same by address, of an
-    endpoint with several. ``rtt_weighted_s / rtt_weight`` is the round-trip time as the live
-    workers sampled it.
+    endpoint with several.
     """
 
     sessions: int = 0
@@ -34,6 +33,11 @@ class EndpointSum:
     rtt_weight: float = 0.0
     rtt_weighted_s: float = 0.0
     retransmits: int = 0
+
+    @property
+    def rtt_s(self) -> float | None:
+        """The round-trip time as the live workers sampled it; None if none of them did."""
+        return self.rtt_weighted_s / self.rtt_weight if self.rtt_weight else None
 
     def add_living(self, part: EndpointReport) -> None:
         """Add what a live worker reports, its gauges too."""
