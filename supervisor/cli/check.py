@@ -113,12 +113,8 @@ def run(
         for tree in found.explanation:
             print("", *map(escape_unprintable, tree.lines()), sep="\n")
     sys.stdout.flush()
-    if not found.resolution.srv and found.resolution.loops:
-        name, hit = next(iter(found.resolution.loops.items()))
-        report(
-            f"--endpoints {name} is the gateway's own listen address {hit},"
-            " expected the address of another program"
-        )
+    if found.resolution.names_itself:
+        report(found.resolution.names_itself)
         return EXIT_USAGE
     for obstacle in found.obstacles:
         report(obstacle)

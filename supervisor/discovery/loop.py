@@ -338,12 +338,8 @@ class DiscoveryLoop:
         result = await targets.resolve(
             force=force, recheck=request.everything, publish=early, adopted=adopted
         )
-        if not result.srv and result.loops and (candidate is not None or not self._started.done()):
-            name, hit = next(iter(result.loops.items()))
-            raise BadTargetError(
-                f"--endpoints {name} is the gateway's own listen address {hit},"
-                " expected the address of another program"
-            )
+        if result.names_itself and (candidate is not None or not self._started.done()):
+            raise BadTargetError(result.names_itself)
         if candidate is not None:
             waits = not self._started.done() and not self._has_former
             if not result.endpoints and (result.definite or not waits):

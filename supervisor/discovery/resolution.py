@@ -273,7 +273,7 @@ class Targets:
 
         A static endpoint that is ourselves may fail the resolution: nothing is used before that.
         """
-        if publish is not None and result.endpoints and (result.srv or not result.loops):
+        if publish is not None and result.endpoints and not result.names_itself:
             publish(joining.follow(result, self._adopted))
 
     def _log_discovered(self, found: tuple[Discovered, ...]) -> None:

@@ -89,6 +89,17 @@ class Resolution:
         return self.refused | waiting | loops
 
     @property
+    def names_itself(self) -> str:
+        """Why the static list can never be used: it names our own listen address; "" if not."""
+        if self.srv or not self.loops:
+            return ""
+        name, hit = next(iter(self.loops.items()))
+        return (
+            f"--endpoints {name} is the gateway's own listen address {hit},"
+            " expected the address of another program"
+        )
+
+    @property
     def error(self) -> str:
         """What went wrong, in one line; "" if nothing did."""
         texts = [problem.error for problem in self.problems]
