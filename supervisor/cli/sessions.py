@@ -5,21 +5,18 @@ A terminal shows as many as fit, a pipe gets a page; ``--limit`` asks for more.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.core.records import dataclass
 from supervisor.cli.admin_client import UnreachableError, fetch_sessions, fetch_status
-from supervisor.cli.console import report
 from supervisor.cli.figures import NARROW_COLUMNS, lasting, size
 from supervisor.cli.tables import PIPE_COLUMNS, Cell, Output, Part, line, make_table, stack, word
-from supervisor.cli.watch import watch as watch_again
+from supervisor.cli.watch import Document, show
 from supervisor.core.admin.session_holders import TOP_CLIENTS, Holders, Process
 from supervisor.core.admin.session_list import DEFAULT_LIMIT, MOST_LIMIT, Sort, read_endpoint
 from supervisor.core.config_error import ConfigError
-from supervisor.core.exit_codes import EXIT_DEGRADED, EXIT_OK, EXIT_UNREACHABLE
+from supervisor.core.exit_codes import EXIT_DEGRADED, EXIT_OK
 from supervisor.system.socket_holders import find_holders
 
 HEAD_LINES = 6
@@ -28,8 +25,6 @@ HEAD_LINES = 6
 TOP_SHOWN = 5
 
 SORTED_BY = {Sort.AGE: "the oldest first", Sort.BYTES: "those that moved most first"}
-
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,38 +59,28 @@ def run(
     The exit code is that of ``status``: 3 if the list is not complete, 4 if nobody answers.
     """
     output = Output()
-    if watch:
-        return _watch(admin_addrs, wish, output, as_json=as_json)
-    try:
-        document = _fetch(admin_addrs, wish, output, as_json=as_json)
-    except UnreachableError as error:
-        report(str(error))
-        return EXIT_UNREACHABLE
-    if as_json:
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
-    else:
-        output.print(render(document, output.width))
-    return exit_code(document)
-
-
-def exit_code(document: Mapping[str, Any]) -> int:
-    return EXIT_DEGRADED if document["incomplete"] else EXIT_OK
-
-
-def _watch(admin_addrs: Sequence[str], wish: Wish, output: Output, *, as_json: bool) -> int:
-    """Until interrupted. The rates are those between two answers."""
     before: Document = {"sessions": []}
 
     def fetch() -> Document:
+        """The rates of one after another are those between the two."""
         nonlocal before
         document = _fetch(admin_addrs, wish, output, as_json=as_json)
         set_rates(before, document)
         before = document
         return document
 
-    return watch_again(
-        fetch, exit_code, lambda document: render(document, output.width), output, as_json=as_json
+    return show(
+        fetch,
+        exit_code,
+        lambda document: render(document, output.width),
+        output,
+        as_json=as_json,
+        watch=watch,
     )
+
+
+def exit_code(document: Mapping[str, Any]) -> int:
+    return EXIT_DEGRADED if document["incomplete"] else EXIT_OK
 
 
 def _fetch(admin_addrs: Sequence[str], wish: Wish, output: Output, *, as_json: bool) -> Document:

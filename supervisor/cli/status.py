@@ -6,42 +6,29 @@ What is wrong comes first. A terminal shows as much as fits; a pipe gets everyth
 from __future__ import annotations
 
 import datetime
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from supervisor.cli.admin_client import UnreachableError, fetch_status
-from supervisor.cli.console import report
+from supervisor.cli.admin_client import fetch_status
 from supervisor.cli.figures import NARROW_COLUMNS, lasting, size
 from supervisor.cli.tables import PIPE_COLUMNS, Cell, Output, Part, line, make_table, stack, word
-from supervisor.cli.watch import watch as watch_again
+from supervisor.cli.watch import show
 from supervisor.core.admin import digest
 from supervisor.core.certificates import WARN_S
-from supervisor.core.exit_codes import EXIT_DEGRADED, EXIT_OK, EXIT_UNREACHABLE
+from supervisor.core.exit_codes import EXIT_DEGRADED, EXIT_OK
 
 
 def run(admin_addrs: Sequence[str], *, as_json: bool = False, watch: bool = False) -> int:
     """Print the status once, or again and again until interrupted; the exit code says how it is."""
     output = Output()
-    if watch:
-        return watch_again(
-            lambda: fetch_status(admin_addrs),
-            exit_code,
-            lambda document: fit(document, output),
-            output,
-            as_json=as_json,
-        )
-    try:
-        document = fetch_status(admin_addrs)
-    except UnreachableError as error:
-        report(str(error))
-        return EXIT_UNREACHABLE
-    if as_json:
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
-    else:
-        output.print(fit(document, output))
-    return exit_code(document)
+    return show(
+        lambda: fetch_status(admin_addrs),
+        exit_code,
+        lambda document: fit(document, output),
+        output,
+        as_json=as_json,
+        watch=watch,
+    )
 
 
 def exit_code(document: Mapping[str, Any]) -> int:

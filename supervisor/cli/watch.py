@@ -1,4 +1,4 @@
-"""What ``--watch`` does, whatever is watched: ask, show, and ask again until interrupted."""
+"""Showing what a gateway answers: once, or with ``--watch`` again until interrupted."""
 
 from __future__ import annotations
 
@@ -12,16 +12,44 @@ from types import FrameType
 from typing import Any
 
 from supervisor.cli.admin_client import UnreachableError
+from supervisor.cli.console import report
 from supervisor.cli.tables import Output, Part, line
 from supervisor.core.exit_codes import EXIT_UNREACHABLE
 
 REFRESH_S = 2.0
 
 
-def watch(
-    fetch: Callable[[], dict[str, Any]],
-    exit_code: Callable[[dict[str, Any]], int],
-    draw: Callable[[dict[str, Any]], Part],
+Document = dict[str, Any]
+
+
+def show(
+    fetch: Callable[[], Document],
+    exit_code: Callable[[Document], int],
+    draw: Callable[[Document], Part],
+    output: Output,
+    *,
+    as_json: bool,
+    watch: bool,
+) -> int:
+    """Show one answer as a document or as tables, or answer after answer; the exit code."""
+    if watch:
+        return _watch(fetch, exit_code, draw, output, as_json=as_json)
+    try:
+        document = fetch()
+    except UnreachableError as error:
+        report(str(error))
+        return EXIT_UNREACHABLE
+    if as_json:
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        output.print(draw(document))
+    return exit_code(document)
+
+
+def _watch(
+    fetch: Callable[[], Document],
+    exit_code: Callable[[Document], int],
+    draw: Callable[[Document], Part],
     output: Output,
     *,
     as_json: bool,
@@ -35,7 +63,7 @@ def watch(
         in_place = output.can_redraw and not as_json
         if in_place:
             exits.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _leave))
-        show: Callable[[Part], None] = (
+        put: Callable[[Part], None] = (
             exits.enter_context(output.in_place()) if in_place else output.print
         )
         while True:
@@ -45,13 +73,13 @@ def watch(
                 if as_json:
                     _write(document)
                 else:
-                    show(draw(document))
+                    put(draw(document))
             except UnreachableError as error:
                 code = EXIT_UNREACHABLE
                 if as_json:
                     _write({"error": str(error)})
                 else:
-                    show(line(str(error), style="red"))
+                    put(line(str(error), style="red"))
             time.sleep(REFRESH_S)
     return code
 
@@ -62,6 +90,6 @@ def _leave(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _write(document: dict[str, Any]) -> None:
+def _write(document: Document) -> None:
     sys.stdout.write(json.dumps(document) + "\n")
     sys.stdout.flush()
