@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 
 from gateway.core.records import dataclass
+from gateway.core.socket_address import join_host_port
 from gateway.core.unix_address import (
     MAX_UNIX_PATH,
     UnixAddress,
@@ -42,7 +43,7 @@ class HostPort:
     absolute: bool = False
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_host_port(self.host, self.port)
 
 
 Address = HostPort | UnixAddress

@@ -34,6 +34,11 @@ def address_text(address: SocketAddress | None) -> str:
     host, port = host_of(address), address[1]
     if not host:  # the peer left before anybody asked for its address
         return ""
+    return join_host_port(host, port)
+
+
+def join_host_port(host: str, port: int) -> str:
+    """``host:port``; a literal IPv6 address stands in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

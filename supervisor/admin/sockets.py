@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import Mapping, Sequence
 
+from gateway.core.socket_address import join_host_port
 from gateway.core.unix_address import UnixAddress
 from supervisor.system.unix_listener import (
     NO_FILE,
@@ -62,8 +63,7 @@ class AdminSocket:
         name = self.sock.getsockname()
         if self.sock.family == socket.AF_UNIX:
             return f"unix:{name}"
-        host, port = name[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return join_host_port(*name[:2])
 
     @property
     def has_lost_its_file(self) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from gateway.core.records import dataclass
+from gateway.core.socket_address import join_host_port
 
 LENGTH = struct.Struct("!H")
 """Before each message over TCP (RFC 1035, 4.2.2)."""
@@ -40,7 +41,7 @@ class ServerAddress:
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_host_port(self.host, self.port)
 
     @property
     def family(self) -> socket.AddressFamily:
