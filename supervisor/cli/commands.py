@@ -6,14 +6,14 @@ Each command imports its modules when it runs, because a start must not pay for 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from supervisor import __version__
 from supervisor.cli import settings
-from supervisor.cli.console import COMPLETE_VARIABLE, PROGRAM, report
+from supervisor.cli.console import COMPLETE_VARIABLE, PROGRAM, report, warn_of_misspelled
 from supervisor.cli.finding import FINDING_FLAGS, find_admin
 from supervisor.cli.flag_options import FlagCommand, FlagOption
 from supervisor.cli.mistakes import find_mistake
@@ -111,8 +111,7 @@ def _start(**given: tuple[str, ...]) -> int:
 
 def _check(*, as_json: bool, explain: bool, **given: tuple[str, ...]) -> int:
     config = settings.load(_by_flag(given))
-    for name, meant in config.misspelled:
-        report(f"warning: {name} is not a variable of the gateway, did you mean {meant}?")
+    warn_of_misspelled(config.misspelled)
     for error in config.wrong_but_overridden:
         report(f"warning: {error}; another source overrides it")
     from supervisor.cli import check as check_command
@@ -170,26 +169,19 @@ def _show_version() -> int:
     return 0
 
 
-def _complete_sort(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from click.shell_completion import CompletionItem
+def _completing(words: Sequence[str]) -> Callable[..., list[CompletionItem]]:
+    """What click calls to complete a value that is one of these words."""
 
-    del ctx, param
-    return [CompletionItem(sort) for sort in ("age", "bytes") if sort.startswith(incomplete)]
+    def complete(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
 
+        return [CompletionItem(word) for word in words if word.startswith(begun)]
 
-def _complete_shell(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from click.shell_completion import CompletionItem
-
-    del ctx, param
-    return [CompletionItem(shell) for shell in SHELLS if shell.startswith(incomplete)]
+    return complete
 
 
 @program.command("completion", help=HELP["completion"])
-@click.argument("shell", type=click.UNPROCESSED, shell_complete=_complete_shell)
+@click.argument("shell", type=click.UNPROCESSED, shell_complete=_completing(SHELLS))
 def _completion(shell: str) -> int:
     from click.shell_completion import get_completion_class
 
@@ -220,7 +212,7 @@ def _add_commands() -> None:
             ["--sort"],
             type=click.UNPROCESSED,
             metavar="age|bytes",
-            shell_complete=_complete_sort,
+            shell_complete=_completing(("age", "bytes")),
             help="The oldest first, or those first that moved most bytes.  [default: age]",
         ),
     ]

@@ -16,6 +16,7 @@ from click.shell_completion import (
     BashComplete,
     CompletionItem,
     FishComplete,
+    ShellComplete,
     ZshComplete,
     add_completion_class,
 )
@@ -57,24 +58,25 @@ class WholeWords(BashComplete):
         return arguments, last
 
 
-class ZshCandidates(ZshComplete):
+class _KeepsFlag(ShellComplete):
+    """For the shells that replace the whole word."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
+        return keep_flag(super().get_completions(args, incomplete), incomplete)
+
+
+class ZshCandidates(_KeepsFlag, ZshComplete):
     """click's completion for zsh, with ``--flag=`` in front of each value."""
 
     source_template = ZshComplete.source_template.replace(
         ZSH_PATHS, f"            [[ $words[CURRENT] == --*=* ]] && compset -P '*='\n{ZSH_PATHS}"
     )
 
-    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
-        return keep_flag(super().get_completions(args, incomplete), incomplete)
 
-
-class FishCandidates(FishComplete):
+class FishCandidates(_KeepsFlag, FishComplete):
     """click's completion for fish, with ``--flag=`` in front of each value."""
 
     source_template = FISH_SCRIPT
-
-    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
-        return keep_flag(super().get_completions(args, incomplete), incomplete)
 
 
 def keep_flag(items: list[CompletionItem[str]], incomplete: str) -> list[CompletionItem[str]]:

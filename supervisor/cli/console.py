@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from supervisor.core.printable import escape_unprintable
 
@@ -19,3 +20,9 @@ def report(text: str) -> None:
         os.write(2, f"{PROGRAM}: {line}\n".encode("utf-8", "backslashreplace"))
     except OSError:
         return
+
+
+def warn_of_misspelled(variables: Iterable[tuple[str, str]]) -> None:
+    """Report variables that are no flag's, each with the one that was probably meant."""
+    for name, meant in variables:
+        report(f"warning: {name} is not a variable of the gateway, did you mean {meant}?")

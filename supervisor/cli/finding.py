@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from supervisor.cli import settings
-from supervisor.cli.console import report
+from supervisor.cli.console import report, warn_of_misspelled
 from supervisor.core.config import Config
 from supervisor.core.config_error import ConfigError
 from supervisor.core.flags import BY_NAME
@@ -29,8 +29,7 @@ def find_admin(flags: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     The config file is read only where it has a say: it may be one that not everybody may read.
     """
     config, problem = _read_finding(flags)
-    for name, meant in config.misspelled:
-        report(f"warning: {name} is not a variable of the gateway, did you mean {meant}?")
+    warn_of_misspelled(config.misspelled)
     found = config.admin_addr
     if not found and "admin-addr" not in flags and _may_be_there(UNIT_SOCKET):
         found = (f"unix:{UNIT_SOCKET}",)
