@@ -43,9 +43,7 @@ def _agree(report: ClusterReport) -> bool:
 
 
 def _cells(row: MemberRow) -> list[Cell]:
-    answer, status = row.answer, row.answer.status if row.answer else None
-    end = answer.certificate_end if answer else None
-    reached = answer is not None and answer.round_trip_s > 0
+    status, end = row.status, row.certificate_end
     return [
         row.name,
         ", ".join(row.endpoints),
@@ -55,20 +53,18 @@ def _cells(row: MemberRow) -> list[Cell]:
         size(status.db_bytes) if status else "",
         size(status.quota_bytes) if status and status.quota_bytes else "",
         f"{datetime.datetime.fromtimestamp(end, datetime.UTC):%Y-%m-%d}" if end else "",
-        f"{answer.round_trip_s * 1000:.1f} ms" if answer and reached else "",
+        f"{row.round_trip_s * 1000:.1f} ms" if row.round_trip_s else "",
         line(", ".join(row.alarms), style="red"),
     ]
 
 
 def _document(row: MemberRow) -> dict[str, Any]:
-    answer, status = row.answer, row.answer.status if row.answer else None
-    end = answer.certificate_end if answer else None
-    reached = answer is not None and answer.round_trip_s > 0
+    status, end = row.status, row.certificate_end
     return {
         "name": row.name or None,
         "id": f"{row.member_id:x}" if row.member_id else None,
         "endpoints": list(row.endpoints),
-        "address": (answer.address or None) if answer else None,
+        "address": (row.answer.address or None) if row.answer else None,
         "version": (status.version or None) if status else None,
         "role": row.role or None,
         "learner": row.role == "learner",
@@ -80,7 +76,7 @@ def _document(row: MemberRow) -> dict[str, Any]:
         "db_quota_bytes": (status.quota_bytes or None) if status else None,
         "alarms": list(row.alarms),
         "certificate_not_after": f"{_instant(end)}" if end else None,
-        "round_trip_s": round(answer.round_trip_s, 6) if answer and reached else None,
+        "round_trip_s": round(row.round_trip_s, 6) if row.round_trip_s else None,
         "error": row.error or None,
     }
 

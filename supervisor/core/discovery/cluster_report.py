@@ -76,6 +76,20 @@ class MemberRow:
     answer: MemberAnswer | None = None
     error: str = ""
 
+    @property
+    def status(self) -> MemberStatus | None:
+        return self.answer.status if self.answer else None
+
+    @property
+    def certificate_end(self) -> float | None:
+        """In seconds since the epoch; None if it showed no certificate."""
+        return self.answer.certificate_end if self.answer else None
+
+    @property
+    def round_trip_s(self) -> float:
+        """How long connecting took; 0 if it could not be reached."""
+        return self.answer.round_trip_s if self.answer else 0.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterReport:
@@ -140,17 +154,8 @@ def make_report(answers: Iterable[MemberAnswer], now: float) -> ClusterReport:
         rows.append(_row(number, member, own, alarms, leaders))
     rows.sort(key=lambda row: (row.role == "unstarted", row.name))
     rows += [MemberRow(endpoints=(e.endpoint,), answer=e, error=e.error) for e in lost]
-    clusters = tuple(
-        dict.fromkeys(
-            number
-            for each in given
-            for number in (
-                each.listed.cluster_id if each.listed else 0,
-                each.status.cluster_id if each.status else 0,
-            )
-            if number
-        )
-    )
+    told = [part.cluster_id for each in given for part in (each.listed, each.status) if part]
+    clusters = tuple(dict.fromkeys(number for number in told if number))
     lists = {frozenset(each.listed.members) for each in given if each.listed}
     problems = [
         *_disagreements(given, clusters, lists),
@@ -257,7 +262,7 @@ def _complaints(row: MemberRow, now: float) -> list[str]:
         lines.append(f"{who}: {row.error}")
     elif row.role == "unstarted":
         lines.append(f"{who}: is not started")
-    end = row.answer.certificate_end if row.answer else None
+    end = row.certificate_end
     if end is not None and end - now < SOON_S:
         days = (end - now) / 86400
         lines.append(

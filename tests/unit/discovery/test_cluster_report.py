@@ -95,7 +95,9 @@ def test_the_quota_is_read_from_the_metrics(page: str, quota: int) -> None:
 
 def test_members_that_agree() -> None:
     """Leader, follower, learner and a member that was not started are told apart."""
-    report = make_report([answer(1), answer(2), answer(3)], NOW)
+    report = make_report([answer(1, round_trip_s=0.1), answer(2), answer(3)], NOW)
+    assert [row.round_trip_s for row in report.rows] == [0.1, 0.0, 0.0, 0.0]
+    assert [row.status is not None for row in report.rows] == [True, True, True, False]
     assert roles(report) == {
         "m0": "follower",
         "m1": "leader",
