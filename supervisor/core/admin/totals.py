@@ -73,7 +73,7 @@ class Totals:
         for name, before in worker.report.endpoints.items():
             now = report.endpoints.get(name)
             if now is None or _went_back(before, now):
-                self._add_dead(name, before)
+                self._dead.of(name).add(before)
                 worker.shed += before.sessions_total
         worker.report = report
 
@@ -90,7 +90,7 @@ class Totals:
             self._dead.add_cpu(who.slot, worker.report.cpu_s)
             add_counts(self._dead.ended, _ended_with(worker.report.sessions))
             for name, part in worker.report.endpoints.items():
-                self._add_dead(name, part)
+                self._dead.of(name).add(part)
                 add_counts(self._dead.of(name).ended, _ended_with(part.sessions))
 
     def expect(
@@ -220,9 +220,6 @@ class Totals:
             who = WorkerId(each["slot"], each["gen"])
             totals._living[who] = _Living(_report(each["report"]), each["shed"])
         return totals
-
-    def _add_dead(self, name: str, part: EndpointReport) -> None:
-        self._dead.of(name).add(part)
 
 
 def _endpoint_facts(endpoints: Mapping[str, Any]) -> dict[str, Any]:
