@@ -80,12 +80,11 @@ class _Process:
     async def end(self) -> None:
         """Let it answer what it has accepted and end, END_S at most, and reap it."""
         os.close(self._alive_w)
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
         try:
             with contextlib.suppress(OSError):  # there is no room to watch it: it has all the time
-                loop.add_reader(self._pidfd, _resolve, ended)
-            await asyncio.wait_for(ended, END_S)
+                loop.add_reader(self._pidfd, ended.set)
+            await asyncio.wait_for(ended.wait(), END_S)
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -160,17 +159,11 @@ async def _serve(
 ) -> None:
     from supervisor.admin.server import AdminServer
 
-    loop = asyncio.get_running_loop()
-    over: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(alive_r, _resolve, over)
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_reader(alive_r, over.set)
     server = AdminServer(lambda: view, log, names=lambda: names)
     await server.serve(sockets)
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(over, LONGEST_S)
+        await asyncio.wait_for(over.wait(), LONGEST_S)
     await server.pause()
     await server.close()
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
