@@ -100,8 +100,8 @@ class DiscoveryLoop:
             contexts=contexts,
         )
         self._search_memory = SearchMemory()
-        self._has_former = False
-        self._former: tuple[Discovered, ...] = ()
+        self._former: tuple[Discovered, ...] | None = None
+        """The endpoints of the image before us; None if there was none."""
         self._former_check = describe_tls_check(config)
         self._task: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -161,7 +161,6 @@ class DiscoveryLoop:
         ``searched``: see :attr:`searched`.
         """
         self._search_memory.remember(searched or {})
-        self._has_former = True
         self._former = found
         if tls_check is not None:
             self._former_check = tls_check
@@ -187,7 +186,7 @@ class DiscoveryLoop:
         self._listen = listen
         self._targets = self._make_targets(self._config)
         self._targets.remember(
-            self._former, self._member_sync.adopted, same_check=self._passed_our_check
+            self._former or (), self._member_sync.adopted, same_check=self._passed_our_check
         )
         self._task = asyncio.create_task(self._run(), name="discovery loop")
         try:
@@ -279,7 +278,7 @@ class DiscoveryLoop:
                 await asyncio.sleep(AFTER_ERROR_S)
                 continue
             if not self._started.done():
-                if result.definite and not self._has_former:
+                if result.definite and self._former is None:
                     self._started.set_exception(NoEndpointsError(result.why_nothing(self._config)))
                     return
                 staying = self._publication.any_in_use
@@ -295,7 +294,7 @@ class DiscoveryLoop:
         planned_at, urgent = math.inf, False
         if self._targets is not None:
             planned_at = self._targets.next_at()
-            found_before = self._started.done() or self._has_former
+            found_before = self._started.done() or self._former is not None
             urgent = not self._any_active and self._targets.may_refresh and found_before
         return next_due(planned_at, asked_all_at=self._asked_all_at, urgent=urgent)
 
@@ -341,7 +340,7 @@ class DiscoveryLoop:
         if result.names_itself and (candidate is not None or not self._started.done()):
             raise BadTargetError(result.names_itself)
         if candidate is not None:
-            waits = not self._started.done() and not self._has_former
+            waits = not self._started.done() and self._former is None
             if not result.endpoints and (result.definite or not waits):
                 if self._targets is not None and self._targets.learn_from(targets):
                     self._requests.resolve_again()
