@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -30,6 +31,13 @@ def wait_until(predicate: Callable[[], object], deadline_s: float = 60.0, what: 
             raise AssertionError(f"not within {deadline_s:g} s: {what or predicate}")
         time.sleep(pause_s)
         pause_s = min(1.5 * pause_s, MOST_PAUSE_S)
+
+
+async def eventually(predicate: Callable[[], object], deadline_s: float = 60.0) -> None:
+    """The same for a test that runs in the loop of what it tests."""
+    async with asyncio.timeout(deadline_s * PATIENCE):
+        while not predicate():  # noqa: ASYNC110 (what is waited for tells no test)
+            await asyncio.sleep(0.002)
 
 
 class _Ports:

@@ -21,7 +21,7 @@ from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.tls_contexts import TlsContexts
 from tests.backends import Backend, greet
 from tests.logbook import Logbook
-from tests.support import PATIENCE
+from tests.support import eventually
 
 QUICK = Config(
     health_interval_s=0.1, health_idle_interval_s=0.1, retry_delay_s=0.2, removal_grace_s=600.0
@@ -61,9 +61,7 @@ class Stage:
         return member.state, member.inactive
 
     async def until(self, state: EndpointState, inactive: tuple[str, ...] = ()) -> None:
-        async with asyncio.timeout(10 * PATIENCE):
-            while self.state != (state, inactive):  # noqa: ASYNC110 (it has no event)
-                await asyncio.sleep(0.002)
+        await eventually(lambda: self.state == (state, inactive))
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["with its health", "by an older release"])

@@ -12,6 +12,7 @@ from supervisor.core.reload_rules import FIXED
 from supervisor.discovery.requests import ReloadFailedError
 from supervisor.reloader import Reloader, Steps
 from tests.logbook import Logbook
+from tests.support import eventually
 
 
 class Gateway:
@@ -53,11 +54,6 @@ class Gateway:
             raise self.failures.pop(0)
         self.applied += 1
 
-    async def until(self, predicate: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
-            while not predicate():  # noqa: ASYNC110 - any state may be waited for
-                await asyncio.sleep(0)
-
 
 def test_a_reload_is_under_way_until_it_has_a_number() -> None:
     """The number counts reloads that ended; between begin and end one is under way."""
@@ -66,10 +62,10 @@ def test_a_reload_is_under_way_until_it_has_a_number() -> None:
         gateway = Gateway()
         gateway.gate.clear()
         gateway.reloader.ask()
-        await gateway.until(lambda: gateway.begun == 1)
+        await eventually(lambda: gateway.begun == 1)
         assert (gateway.reloader.view.number, gateway.reloader.view.under_way) == (0, True)
         gateway.gate.set()
-        await gateway.until(lambda: gateway.ends == [None])
+        await eventually(lambda: gateway.ends == [None])
         assert (gateway.reloader.view.number, gateway.reloader.view.under_way) == (1, False)
         assert gateway.reloader.view.last_result == "complete"
 
@@ -83,11 +79,11 @@ def test_many_requests_during_a_reload_are_one_more_reload() -> None:
         gateway = Gateway()
         gateway.gate.clear()
         gateway.reloader.ask()
-        await gateway.until(lambda: gateway.begun == 1)
+        await eventually(lambda: gateway.begun == 1)
         for _ in range(5):
             gateway.reloader.ask()
         gateway.gate.set()
-        await gateway.until(lambda: len(gateway.ends) == 2)
+        await eventually(lambda: len(gateway.ends) == 2)
         assert gateway.reloader.view.results == {"complete": 2}
 
     asyncio.run(scenario())
@@ -107,12 +103,12 @@ def test_every_failure_ends_the_reload() -> None:
             gateway.failures = [failure]
             before = len(gateway.ends)
             gateway.reloader.ask()
-            await gateway.until(lambda before=before: len(gateway.ends) > before)  # type: ignore[misc]
+            await eventually(lambda before=before: len(gateway.ends) > before)  # type: ignore[misc]
         assert [end is not None for end in gateway.ends] == [True] * 4
         assert len(gateway.log.said("reload failed")) == 4
         assert "a bug" in str(gateway.reloader.view.last_error)
         gateway.reloader.ask()
-        await gateway.until(lambda: len(gateway.ends) == 5)
+        await eventually(lambda: len(gateway.ends) == 5)
         assert gateway.reloader.view.results == {"failed": 4, "complete": 1}
         assert gateway.applied == 1
         assert gateway.resolved == 5, "a resolution does not fail with what is made of it"
@@ -132,10 +128,10 @@ def test_a_reload_that_an_upgrade_interrupted_or_a_start_put_off_is_done() -> No
         await asyncio.sleep(0)
         assert idle.begun == 0
         idle.reloader.resume()
-        await idle.until(lambda: idle.ends == [None])
+        await eventually(lambda: idle.ends == [None])
         gateway = Gateway(ReloadView(results={"complete": 4}, under_way=True))
         gateway.reloader.resume()
-        await gateway.until(lambda: gateway.ends == [None])
+        await eventually(lambda: gateway.ends == [None])
         assert gateway.reloader.view.number == 5
 
     asyncio.run(scenario())
@@ -148,12 +144,12 @@ def test_what_a_reload_refused_is_over_with_an_upgrade() -> None:
         before = Gateway()
         before.failures.append(ConfigError("--workers", "nonsense", "expected a number"))
         before.reloader.ask()
-        await before.until(lambda: len(before.ends) == 1)
+        await eventually(lambda: len(before.ends) == 1)
         assert before.reloader.view.refused
         after = Gateway(before.reloader.view).reloader.view
         assert (after.last_result, after.refused) == ("failed", False)
         before.reloader.ask()
-        await before.until(lambda: len(before.ends) == 2)
+        await eventually(lambda: len(before.ends) == 2)
         assert not before.reloader.view.refused
 
     asyncio.run(scenario())
@@ -169,7 +165,7 @@ def test_what_a_reload_could_not_apply_is_known_until_it_is_in_use() -> None:
             gateway.read = read
             count = len(gateway.ends)
             gateway.reloader.ask()
-            await gateway.until(lambda: len(gateway.ends) > count)
+            await eventually(lambda: len(gateway.ends) > count)
             return gateway.reloader.view.needs_restart
 
         assert await reload(Config(workers=3, dial_timeout_s=1.0)) == ("--workers",)
@@ -188,11 +184,11 @@ def test_a_reload_that_was_asked_for_while_one_ran_outlives_an_upgrade() -> None
         before = Gateway()
         before.gate.clear()
         before.reloader.ask()
-        await before.until(lambda: before.begun == 1)
+        await eventually(lambda: before.begun == 1)
         before.reloader.ask()
         after = Gateway(before.reloader.view)
         after.reloader.resume()
-        await after.until(lambda: len(after.ends) == 2)
+        await eventually(lambda: len(after.ends) == 2)
         assert (after.reloader.view.number, after.reloader.view.under_way) == (2, False)
         before.reloader.cancel()
 
@@ -205,7 +201,7 @@ def test_whoever_asks_beside_a_reload_that_an_upgrade_interrupted_gets_one_of_it
     async def scenario() -> None:
         gateway = Gateway(ReloadView(under_way=True))
         gateway.reloader.ask()
-        await gateway.until(lambda: len(gateway.ends) == 2)
+        await eventually(lambda: len(gateway.ends) == 2)
         assert gateway.reloader.view.number == 2
 
     asyncio.run(scenario())
@@ -218,10 +214,10 @@ def test_the_end_of_a_start_is_no_reason_for_a_second_reload() -> None:
         gateway = Gateway()
         gateway.gate.clear()
         gateway.reloader.ask()
-        await gateway.until(lambda: gateway.begun == 1)
+        await eventually(lambda: gateway.begun == 1)
         gateway.reloader.resume()
         gateway.gate.set()
-        await gateway.until(lambda: not gateway.reloader.view.under_way)
+        await eventually(lambda: not gateway.reloader.view.under_way)
         for _ in range(5):
             await asyncio.sleep(0)
         assert gateway.begun == 1

@@ -22,7 +22,7 @@ from tests.admin_double import Pretender
 from tests.backends import Backend, echo
 from tests.gateway import Gateway, running
 from tests.logbook import Logbook
-from tests.support import free_port, no_descriptors_left, wait_until
+from tests.support import eventually, free_port, no_descriptors_left, wait_until
 
 POLL_S = 0.05
 TIMEOUT_S = 30.0
@@ -230,9 +230,7 @@ def test_opening_is_tried_again_when_there_were_no_descriptors(tmp_path: Path) -
         admin.bind([f"unix:{tmp_path / 'a.sock'}", f"unix:{tmp_path / 'b.sock'}"])
         with no_descriptors_left():
             opening = asyncio.create_task(admin.open())
-            async with asyncio.timeout(60):
-                while not log.lines:  # noqa: ASYNC110 - a log has no event
-                    await asyncio.sleep(0.005)
+            await eventually(lambda: log.lines)
         await asyncio.wait_for(opening, 60)
         assert [line["msg"] for line in log.lines] == [
             lifecycle.CANNOT_OPEN,
@@ -274,9 +272,7 @@ def test_an_upgraded_gateway_waits_for_an_address_that_somebody_holds(
             ]
             assert not (tmp_path / "unwanted").exists()
             opening = asyncio.create_task(after.open())
-            async with asyncio.timeout(60):
-                while "admin address is open" not in log.messages:  # noqa: ASYNC110
-                    await asyncio.sleep(0.005)
+            await eventually(lambda: "admin address is open" in log.messages)
         await asyncio.wait_for(opening, 60)
         assert log.said("admin address is open") == [{"admin": [kept]}, {"admin": [taken]}]
         assert log.lines_of("admin address is not available, trying again")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from supervisor.discovery.listen_addresses import (
 from supervisor.discovery.resolution import BadTargetError
 from tests.dns import Fault, NameServer
 from tests.logbook import Logbook
+from tests.support import eventually
 
 ABSENT = ("192.0.2.1", "2001:db8::1")
 """Addresses for documentation; no host has them (RFC 5737, RFC 3849)."""
@@ -99,10 +99,7 @@ def test_waiting_ends_when_the_name_resolves(
     async def scenario() -> tuple[Address, ...]:
         listen = (HostPort("gw.test", 7),)
         waiting = asyncio.create_task(wait_for_listen(listen, (ns.address,), log, draw=lambda _: 0))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(60):
-                while len(log.lines) < 2:  # noqa: ASYNC110 - a log has no event
-                    await asyncio.sleep(0.005)
+        await eventually(lambda: len(log.lines) >= 2)
         ns.faults.clear()
         return await waiting
 

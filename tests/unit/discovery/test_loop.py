@@ -27,7 +27,7 @@ from supervisor.discovery.resolution import BadTargetError
 from supervisor.system.certificate_watch import CertificateWatch
 from tests.dns import Fault, NameServer
 from tests.logbook import Logbook
-from tests.support import free_port
+from tests.support import eventually, free_port
 from tests.tls import Authority, Server, hang_up, silent
 
 SSL, PLAIN = "_etcd-client-ssl._tcp.test", "_etcd-client._tcp.test"
@@ -84,12 +84,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("supervisor.core.discovery.answers.MAX_FIRST_RETRY_S", 0.05)
     monkeypatch.setattr("supervisor.core.discovery.admission.FIRST_RETRY_S", 0.05)
     monkeypatch.setattr("supervisor.core.discovery.schedule.URGENT_S", 0.1)
-
-
-async def until(predicate: Callable[[], object], deadline_s: float = 60.0) -> None:
-    async with asyncio.timeout(deadline_s):
-        while not predicate():  # noqa: ASYNC110 (the product tells no test)
-            await asyncio.sleep(0.005)
 
 
 def write(path: str, text: str) -> None:
@@ -182,7 +176,7 @@ def test_names_that_resolve_are_used_at_once(config: Config, files: Files, ns: N
             assert f.it.view.results == {}  # the resolution goes on
             assert "n1.test" in str(f.it.view.last_error)
             ns.faults.clear()
-            await until(lambda: f.told.names == ["n1.test:1", "n2.test:2", "127.0.0.1:3"])
+            await eventually(lambda: f.told.names == ["n1.test:1", "n2.test:2", "127.0.0.1:3"])
 
     asyncio.run(main())
 
@@ -227,7 +221,7 @@ def test_srv_targets_that_resolve_are_used_at_once(
             assert f.told.names == ["n2.test:2379"]
             assert f.it.view.results == {}  # the resolution goes on
             ns.faults.clear()
-            await until(lambda: f.told.names == ["n1.test:2379", "n2.test:2379"])
+            await eventually(lambda: f.told.names == ["n1.test:2379", "n2.test:2379"])
 
     asyncio.run(main())
 
@@ -264,16 +258,18 @@ def test_after_an_upgrade_a_failing_dns_leaves_the_endpoints_in_use(
         fixture = Fixture(config, files)
         fixture.it.remember(before, found=(found,))
         task = asyncio.create_task(fixture.start())
-        await until(lambda: fixture.log.lines_of("discovery failed, endpoints stay as they were"))
+        await eventually(
+            lambda: fixture.log.lines_of("discovery failed, endpoints stay as they were")
+        )
         assert not fixture.log.lines_of("no endpoint found yet, trying again")
         assert not task.done()
         assert fixture.told.lists == []
         ns.faults.clear()
         fixture.it.refresh()
-        await until(task.done)
+        await eventually(task.done)
         await task
         fixture.it.refresh()  # one of the answers may have been on its way before
-        await until(lambda: fixture.told.names == ["n1.test:2379", "n2.test:2379"])
+        await eventually(lambda: fixture.told.names == ["n1.test:2379", "n2.test:2379"])
         assert fixture.it.view.results["success"] > 7
         assert (fixture.it.view.last_success_at or 0) > 1.0
         await fixture.it.close()
@@ -311,13 +307,13 @@ def test_after_a_crash_without_endpoints_they_are_waited_for(
         fixture = Fixture(config, files)
         fixture.it.remember(DiscoveryView())
         task = asyncio.create_task(fixture.start())
-        await until(lambda: fixture.log.lines_of("no endpoint found yet, trying again"))
+        await eventually(lambda: fixture.log.lines_of("no endpoint found yet, trying again"))
         assert not fixture.log.lines_of("discovery failed, endpoints stay as they were")
         ns.faults.clear()
         fixture.it.refresh()
         await task
         fixture.it.refresh()  # one of the answers may have been on its way before
-        await until(lambda: fixture.told.names == ["n1.test:2379", "n2.test:2379"])
+        await eventually(lambda: fixture.told.names == ["n1.test:2379", "n2.test:2379"])
         await fixture.it.close()
 
     asyncio.run(main())
@@ -404,9 +400,9 @@ def test_a_fallback_that_is_not_used_is_not_waited_for(
         assert fixture.told.names == ["n3.test:2379"]
         ns.faults.clear()
         fixture.it.refresh()
-        await until(lambda: fixture.told.names == ["n1.test:2379", "n2.test:2379"])
+        await eventually(lambda: fixture.told.names == ["n1.test:2379", "n2.test:2379"])
         turns = turns_of(asyncio.get_running_loop())
-        await until(lambda: turns() > 60)
+        await eventually(lambda: turns() > 60)
         await fixture.it.close()
 
     asyncio.run(main())
@@ -443,17 +439,17 @@ def test_a_dead_dns_at_start_is_waited_for(
     async def main() -> None:
         fixture = Fixture(config, files)
         task = asyncio.create_task(fixture.start())
-        await until(lambda: fixture.log.lines_of("no endpoint found yet, trying again"))
+        await eventually(lambda: fixture.log.lines_of("no endpoint found yet, trying again"))
         assert not task.done()
         assert fixture.it.view.last_error
         if fault:
             ns.faults.clear()
         else:
             ns.start()
-        await until(task.done)
+        await eventually(task.done)
         await task
         # Which questions were asked before the faults were cleared is a matter of time.
-        await until(lambda: fixture.told.names == ["n1.test:2379", "n2.test:2379"])
+        await eventually(lambda: fixture.told.names == ["n1.test:2379", "n2.test:2379"])
         await fixture.it.close()
 
     asyncio.run(main())
@@ -495,7 +491,7 @@ def test_start_can_be_cancelled(config: Config, files: Files, ns: NameServer) ->
     async def main() -> None:
         fixture = Fixture(config, files)
         task = asyncio.create_task(fixture.start())
-        await until(lambda: fixture.log.messages)
+        await eventually(lambda: fixture.log.messages)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -514,7 +510,7 @@ def test_explicit_endpoints_are_the_fallback(config: Config, files: Files, ns: N
             assert f.log.lines_of("using --endpoints instead of SRV")
             ns.set(PLAIN, "SRV", "0 0 2379 n1.test.")
             f.it.refresh()
-            await until(lambda: f.told.names == ["n1.test:2379"])
+            await eventually(lambda: f.told.names == ["n1.test:2379"])
 
     asyncio.run(main())
 
@@ -526,7 +522,7 @@ def test_a_changed_zone_is_followed(config: Config, files: Files, ns: NameServer
     async def main() -> None:
         async with started(config, files) as f:
             ns.set(PLAIN, "SRV", "0 7 2379 n2.test.", "0 0 2379 n3.test.", ttl=0)
-            await until(lambda: f.told.names == ["n2.test:2379", "n3.test:2379"])
+            await eventually(lambda: f.told.names == ["n2.test:2379", "n3.test:2379"])
             (line,) = f.log.lines_of("endpoints changed")
             assert line["added"] == ("n3.test:2379",)
             assert line["removed"] == ("n1.test:2379",)
@@ -545,7 +541,7 @@ def test_nothing_is_told_unless_something_changed(
         async with started(config, files) as f:
             asked = ns.asked(PLAIN, "SRV")
             ns.set(PLAIN, "SRV", "0 0 2379 n2.test.", "0 0 2379 n1.test.", ttl=0)
-            await until(lambda: ns.asked(PLAIN, "SRV") > asked + 2)
+            await eventually(lambda: ns.asked(PLAIN, "SRV") > asked + 2)
             assert len(f.told.lists) == 1
 
     asyncio.run(main())
@@ -559,7 +555,7 @@ def test_only_what_is_due_is_asked(config: Config, files: Files, ns: NameServer)
 
     async def main() -> None:
         async with started(config, files):
-            await until(lambda: ns.asked(PLAIN, "SRV") > 3)
+            await eventually(lambda: ns.asked(PLAIN, "SRV") > 3)
             assert ns.asked("n1.test", "A") == 1
 
     asyncio.run(main())
@@ -605,20 +601,20 @@ def test_records_that_lead_nowhere_take_no_endpoint_away(
         async with started(config, files) as f:
             ns.faults["n3.test"] = fault
             ns.set(PLAIN, "SRV", "0 0 2379 n3.test.", ttl=0)
-            await until(lambda: "lead nowhere" in (f.it.view.last_error or ""))
+            await eventually(lambda: "lead nowhere" in (f.it.view.last_error or ""))
             await f.it.reload(config)
             assert f.told.names == ["n1.test:2379", "n2.test:2379"]
             assert len(f.told.lists) == 1
             assert f.it.view.results["failure"]
             if fault is Fault.NXDOMAIN:
-                await until(lambda: f.told.lists[-1] == ())
+                await eventually(lambda: f.told.lists[-1] == ())
             else:
                 asked = ns.asked("n3.test", "A")
-                await until(lambda: ns.asked("n3.test", "A") > asked + 5)
+                await eventually(lambda: ns.asked("n3.test", "A") > asked + 5)
                 assert len(f.told.lists) == 1, "a failure is never confirmed"
             ns.faults.clear()
             f.it.refresh()
-            await until(lambda: f.told.names == ["n3.test:2379"])
+            await eventually(lambda: f.told.names == ["n3.test:2379"])
             assert f.it.view.last_error is None
 
     asyncio.run(main())
@@ -636,7 +632,7 @@ def test_the_other_half_of_an_answer_is_asked_for_again_soon(
         async with started(static(replace(config, discovery_srv=""), "half.test:1"), files) as f:
             assert [each.addresses for each in f.told.lists[-1]] == [("255.255.255.255",)]
             ns.faults.clear()
-            await until(lambda: "::1" in f.told.lists[-1][0].addresses)
+            await eventually(lambda: "::1" in f.told.lists[-1][0].addresses)
 
     asyncio.run(main())
 
@@ -648,9 +644,9 @@ def test_a_confirmed_no_is_believed(config: Config, files: Files, ns: NameServer
         async with started(replace(config, removal_grace_s=0.3), files) as f:
             ns.set(PLAIN, "SRV")
             f.it.refresh()
-            await until(lambda: f.told.lists[-1] == ())
+            await eventually(lambda: f.told.lists[-1] == ())
             ns.set(PLAIN, "SRV", "0 0 2379 n3.test.", ttl=0)
-            await until(lambda: f.told.names == ["n3.test:2379"])
+            await eventually(lambda: f.told.names == ["n3.test:2379"])
 
     asyncio.run(main())
 
@@ -664,7 +660,7 @@ def test_one_bad_target_harms_no_other(config: Config, files: Files, ns: NameSer
             assert f.told.names == ["n1.test:2379"]
             assert "late.test" in (f.it.view.last_error or "")
             ns.set("late.test", "A", "127.0.0.9")
-            await until(lambda: f.told.names == ["late.test:2379", "n1.test:2379"], 15)
+            await eventually(lambda: f.told.names == ["late.test:2379", "n1.test:2379"], 15)
 
     asyncio.run(main())
 
@@ -680,10 +676,10 @@ def test_while_nothing_is_active_dns_is_asked_again_and_again(
             loop, asked = asyncio.get_running_loop(), ns.asked(PLAIN, "SRV")
             began_at = loop.time()
             f.it.set_any_active(False)
-            await until(lambda: ns.asked(PLAIN, "SRV") >= asked + 4)
+            await eventually(lambda: ns.asked(PLAIN, "SRV") >= asked + 4)
             assert loop.time() - began_at >= 0.3, "not more often than every tenth of a second"
             ns.set(PLAIN, "SRV", "0 0 2379 n3.test.", ttl=600)
-            await until(lambda: f.told.names == ["n3.test:2379"])
+            await eventually(lambda: f.told.names == ["n3.test:2379"])
             await f.it.reload(replace(config, discovery_refresh="off"))
             assert f.it.view.next_refresh_s is None
 
@@ -700,11 +696,11 @@ def test_a_service_that_comes_back_is_found_long_before_its_negative_ttl(
     async def main() -> None:
         async with started(replace(config, removal_grace_s=0.3), files) as f:
             ns.set(PLAIN, "SRV")
-            await until(lambda: f.told.lists[-1] == ())
+            await eventually(lambda: f.told.lists[-1] == ())
             assert (f.it.view.next_refresh_s or 0) > 250
             f.it.set_any_active(False)
             ns.set(PLAIN, "SRV", "0 0 2379 n3.test.", ttl=300)
-            await until(lambda: f.told.names == ["n3.test:2379"])
+            await eventually(lambda: f.told.names == ["n3.test:2379"])
 
     asyncio.run(main())
 
@@ -737,7 +733,7 @@ def test_a_reload_that_finds_nothing_changes_nothing(
             assert f.it.view.srv == "test"
             ns.set(PLAIN, "SRV", "0 0 2379 n3.test.")
             f.it.refresh()
-            await until(lambda: f.told.names == ["n3.test:2379"])
+            await eventually(lambda: f.told.names == ["n3.test:2379"])
 
     asyncio.run(main())
 
@@ -754,7 +750,7 @@ def test_a_bug_ends_neither_following_nor_waiting(
                 patch.setattr("supervisor.core.discovery.endpoints.find_srv", lambda *_: 1 // 0)
                 with pytest.raises(ReloadFailedError, match="division"):
                     await f.it.reload(config)
-                await until(lambda: f.log.lines_of("discovery failed"))
+                await eventually(lambda: f.log.lines_of("discovery failed"))
             await f.it.reload(config)
 
     asyncio.run(main())
@@ -802,8 +798,8 @@ def test_a_reload_outlives_a_start_that_fails(config: Config, files: Files, ns: 
         fixture = Fixture(own, files)
         ns.late_s = 0.5
         first = asyncio.create_task(fixture.start())
-        await until(lambda: ns.asked("n1.test", "A"))
-        await until(lambda: fixture.it.is_searching)
+        await eventually(lambda: ns.asked("n1.test", "A"))
+        await eventually(lambda: fixture.it.is_searching)
         reload = asyncio.create_task(fixture.it.reload(good))
         with pytest.raises(BadTargetError):
             await first
@@ -823,7 +819,7 @@ def test_close_ends_a_waiting_reload(config: Config, files: Files, ns: NameServe
             ns.faults[""] = Fault.TIMEOUT
             first = asyncio.create_task(f.it.reload(config))
             asked = len(ns.queries)
-            await until(lambda: len(ns.queries) > asked)
+            await eventually(lambda: len(ns.queries) > asked)
             second = asyncio.create_task(f.it.reload(config))
             await asyncio.sleep(0)
         for waiting in (first, second):
@@ -874,11 +870,11 @@ def test_a_changed_resolv_conf_is_noticed(config: Config, ns: NameServer, files:
             assert f.told.lists[-1][0].addresses == ("127.0.0.8",)
             write(files.hosts, "127.0.0.7 pinned\n")
             f.it.refresh()
-            await until(lambda: f.told.lists[-1][0].addresses == ("127.0.0.7",))
+            await eventually(lambda: f.told.lists[-1][0].addresses == ("127.0.0.7",))
             write(files.hosts, "")
             remove(files.resolv_conf)
             f.it.refresh()
-            await until(lambda: f.it.view.last_error)
+            await eventually(lambda: f.it.view.last_error)
 
     asyncio.run(main())
 
@@ -925,7 +921,9 @@ def test_the_next_master_takes_no_other_name_of_the_search_list(
                 before.it.view, found=before.told.lists[-1], searched=before.it.searched
             )
             await after.start()
-            await until(lambda: after.it.view.last_error)  # a start goes on before a late answer
+            await eventually(
+                lambda: after.it.view.last_error
+            )  # a start goes on before a late answer
             assert after.told.lists[-1][0].addresses == ("127.0.0.1",)
             await after.it.close()
 
@@ -1015,10 +1013,10 @@ class TestTlsGate:
         async def main() -> None:
             fixture = Fixture(secure, files)
             task = asyncio.create_task(fixture.start())
-            await until(lambda: fixture.it.view.refused)
+            await eventually(lambda: fixture.it.view.refused)
             assert not task.done()
             with Server(authority.context("test"), port):
-                await until(task.done)
+                await eventually(task.done)
                 await task
                 assert fixture.told.names == [f"n1.test:{port}"]
             await fixture.it.reload(secure)
@@ -1066,12 +1064,12 @@ class TestTlsGate:
 
             async def main() -> None:
                 async with started(replace(secure, removal_grace_s=0.1), files) as f:
-                    await until(lambda: f.it.view.refused)
+                    await eventually(lambda: f.it.view.refused)
                     ns.negative_ttl = 300
                     ns.set(PLAIN, "SRV")
-                    await until(lambda: f.told.lists[-1] == ())
+                    await eventually(lambda: f.told.lists[-1] == ())
                     turns = turns_of(asyncio.get_running_loop())
-                    await until(lambda: turns() > 60)
+                    await eventually(lambda: turns() > 60)
 
             asyncio.run(main())
 
@@ -1107,7 +1105,7 @@ class TestTlsGate:
                 server.stop()
                 with Server(authority.context("wrong.test"), server.port):
                     f.it.refresh()
-                    await until(lambda: f.told.lists[-1] == ())
+                    await eventually(lambda: f.told.lists[-1] == ())
 
         asyncio.run(main())
 
@@ -1140,7 +1138,7 @@ class TestTlsGate:
                         after = Fixture(secure, files)
                         after.it.remember(f.it.view, found=f.told.lists[-1], tls_check=None)
                         starting = asyncio.create_task(after.start())
-                        await until(lambda: after.told.lists == [()])
+                        await eventually(lambda: after.told.lists == [()])
                         assert after.log.lines_of("endpoint left out")
                         assert "discovery failed, endpoints stay as they were" not in (
                             after.log.messages
@@ -1152,7 +1150,7 @@ class TestTlsGate:
                     else:
                         with pytest.raises(ReloadFailedError, match="Hostname mismatch"):
                             await f.it.reload(secure)
-                    await until(lambda: f.told.lists[-1] == ())
+                    await eventually(lambda: f.told.lists[-1] == ())
 
         asyncio.run(main())
 
@@ -1176,9 +1174,9 @@ class TestTlsGate:
                     else:
                         with pytest.raises(ReloadFailedError):
                             await f.it.reload(secure)
-                    await until(lambda: f.told.lists and f.told.lists[-1] == ())
+                    await eventually(lambda: f.told.lists and f.told.lists[-1] == ())
                 with Server(authority.context("test"), server.port):
-                    await until(lambda: f.told.lists[-1] != ())
+                    await eventually(lambda: f.told.lists[-1] != ())
                 if way == "upgrade":
                     await starting
                     await f.it.close()
@@ -1198,7 +1196,7 @@ class TestTlsGate:
                     with pytest.raises(ReloadFailedError, match="certificate"):
                         await f.it.reload(replace(secure, trusted_ca_file=other.file))
                     f.it.refresh()
-                    await until(lambda: f.it.view.results["success"] > 2)
+                    await eventually(lambda: f.it.view.results["success"] > 2)
                     assert len(f.told.lists) == 1
 
             asyncio.run(main())
@@ -1225,15 +1223,15 @@ class TestTlsGate:
             before = check if same_check else "another one"
             after.it.remember(DiscoveryView(), found=(found,), tls_check=before)
             starting = asyncio.create_task(after.start())
-            await until(lambda: starting.done() or after.it.view.refused)
+            await eventually(lambda: starting.done() or after.it.view.refused)
             assert starting.done() == same_check
             assert after.told.lists == ([(found,)] if same_check else [])
             with Server(authority.context("wrong.test"), port):
-                await until(lambda: "Hostname" in str(after.it.view.refused))
+                await eventually(lambda: "Hostname" in str(after.it.view.refused))
             assert after.told.lists == ([(found,), ()] if same_check else [])
             assert after.it.tls_check == before, "it is what the endpoints in use have passed"
             with Server(authority.context("test"), port):
-                await until(lambda: after.told.lists and after.told.lists[-1] == (found,))
+                await eventually(lambda: after.told.lists and after.told.lists[-1] == (found,))
             await starting
             assert after.it.tls_check == check
             await after.it.close()

@@ -25,7 +25,7 @@ from supervisor.discovery.loop import DiscoveryLoop
 from tests.dns import NameServer
 from tests.logbook import Logbook
 from tests.servers import Server
-from tests.support import free_port
+from tests.support import eventually, free_port
 
 
 class Member:
@@ -177,16 +177,10 @@ async def following(config: Config, files: Files) -> AsyncIterator[Synced]:
         await synced.it.close()
 
 
-async def until(predicate: Callable[[], object], deadline_s: float = 20.0) -> None:
-    async with asyncio.timeout(deadline_s):
-        while not predicate():  # noqa: ASYNC110 (the product tells no test)
-            await asyncio.sleep(0.005)
-
-
 async def asked_again(members: list[Member], times: int = 2) -> None:
     """Until the members were asked so often from now on."""
     before = sum(member.asked for member in members)
-    await until(lambda: sum(member.asked for member in members) >= before + times)
+    await eventually(lambda: sum(member.asked for member in members) >= before + times)
 
 
 def test_endpoints_follow_the_list(cluster: list[Member], files: Files) -> None:
@@ -194,11 +188,11 @@ def test_endpoints_follow_the_list(cluster: list[Member], files: Files) -> None:
 
     async def scene() -> None:
         async with following(static(cluster[0].name), files) as f:
-            await until(lambda: f.names == names(cluster, 0, 1, 2))
+            await eventually(lambda: f.names == names(cluster, 0, 1, 2))
             assert {each.name: each.source for each in f.found}[cluster[1].name] == "members"
             assert f.found[0].source == "flag"
             tell(cluster, 1, 2, 3)
-            await until(lambda: f.names == names(cluster, 1, 2, 3))
+            await eventually(lambda: f.names == names(cluster, 1, 2, 3))
             assert f.log.said("endpoints changed")[-1] == {
                 "added": (cluster[3].name,),
                 "removed": (cluster[0].name,),
@@ -224,7 +218,7 @@ def test_a_question_under_way_ends_before_a_stop(
     async def scene() -> None:
         go_on = cluster[0].hold()
         async with following(static(cluster[0].name), files) as f:
-            await until(lambda: cluster[0].asked)
+            await eventually(lambda: cluster[0].asked)
             asyncio.get_running_loop().call_soon(go_on.set)
         assert f.names == names(cluster, 0, 1, 2)
         assert cluster[0].asked == 1
@@ -242,7 +236,7 @@ def test_a_pause_lets_a_question_end_and_asks_nobody(
         go_on = cluster[0].hold()
         config = static(cluster[0].name)
         async with following(config, files) as f:
-            await until(lambda: cluster[0].asked)
+            await eventually(lambda: cluster[0].asked)
             asyncio.get_running_loop().call_soon(go_on.set)
             await f.it.pause()
             assert f.error == ""
@@ -253,7 +247,7 @@ def test_a_pause_lets_a_question_end_and_asks_nobody(
             assert (sum(each.asked for each in cluster), reload.done()) == (1, False)
             f.it.resume()
             await reload
-            await until(lambda: sum(each.asked for each in cluster) > 2)
+            await eventually(lambda: sum(each.asked for each in cluster) > 2)
             assert f.names == names(cluster, 0, 1, 2)
 
     asyncio.run(scene())
@@ -280,12 +274,12 @@ def test_a_minority_that_can_be_dialed_is_not_adopted(cluster: list[Member], fil
         dead = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
         cluster[0].urls = {"m0": [cluster[0].url], "m1": [dead[0]], "m2": [dead[1]]}
         async with following(static(cluster[0].name), files) as f:
-            await until(lambda: "1 of 3 voting members can be dialed" in f.error)
+            await eventually(lambda: "1 of 3 voting members can be dialed" in f.error)
             await asked_again(cluster)
             assert f.names == [cluster[0].name]
             assert len(f.log.said("member sync failed, endpoints stay as they were")) == 1
             cluster[0].urls = {"m0": [cluster[0].url], "m1": [cluster[1].url], "m2": [dead[1]]}
-            await until(lambda: cluster[1].name in f.names)
+            await eventually(lambda: cluster[1].name in f.names)
             assert f.log.said("member sync works again")
 
     asyncio.run(scene())
@@ -296,16 +290,16 @@ def test_another_cluster_needs_a_reload(cluster: list[Member], files: Files) -> 
 
     async def scene() -> None:
         async with following(static(cluster[0].name), files) as f:
-            await until(lambda: len(f.found) == 3)
+            await eventually(lambda: len(f.found) == 3)
             tell(cluster, 0, 3)
             for member in cluster:
                 member.cluster_id = 0xDEF
-            await until(lambda: "member of cluster def, expected abc" in f.error)
+            await eventually(lambda: "member of cluster def, expected abc" in f.error)
             await asked_again(cluster)
             assert f.names == names(cluster, 0, 1, 2)
             assert len(f.log.said("member sync failed, endpoints stay as they were")) == 1
             await f.it.reload(f.config)
-            await until(lambda: f.names == names(cluster, 0, 3))
+            await eventually(lambda: f.names == names(cluster, 0, 3))
             assert f.log.said("another cluster adopted, as a reload asks for it") == [
                 {"cluster_id": "def", "before": "abc"}
             ]
@@ -319,8 +313,8 @@ def test_a_refusal_is_said_once_and_seeds_stay(cluster: list[Member], files: Fil
     async def scene() -> None:
         cluster[0].refusal = b'{"error":"etcdserver: user name is empty","code":3}'
         async with following(static(cluster[0].name), files) as f:
-            await until(lambda: "etcdserver: user name is empty" in f.error)
-            await until(lambda: f.it.view.by_source["members"]["failure"] > 2)
+            await eventually(lambda: "etcdserver: user name is empty" in f.error)
+            await eventually(lambda: f.it.view.by_source["members"]["failure"] > 2)
             assert f.names == [cluster[0].name]
             assert len(f.log.said("member sync failed, endpoints stay as they were")) == 1
 
@@ -335,16 +329,16 @@ def test_a_refusal_is_said_once_whoever_is_asked(cluster: list[Member], files: F
             member.refusal = b'{"error":"etcdserver: user name is empty","code":3}'
         async with following(static(*names(cluster, 0, 1, 2, 3)), files) as f:
             f.draws = itertools.count()
-            await until(lambda: failures(f) > 8)
+            await eventually(lambda: failures(f) > 8)
             lines = f.log.said("member sync failed, endpoints stay as they were")
             assert len(lines) <= 2, lines
             assert all(any(each.name in line["error"] for line in lines) for each in cluster)
             for member in cluster:
                 member.refusal = b""
-            await until(lambda: f.log.said("member sync works again"))
+            await eventually(lambda: f.log.said("member sync works again"))
             for member in cluster:
                 member.refusal = b'{"error":"etcdserver: user name is empty","code":3}'
-            await until(lambda: "user name is empty" in f.error)
+            await eventually(lambda: "user name is empty" in f.error)
             assert len(f.log.said("member sync failed, endpoints stay as they were")) > len(lines)
 
     asyncio.run(scene())
@@ -355,7 +349,7 @@ def test_another_cluster_is_said_once_whoever_tells(cluster: list[Member], files
 
     async def scene() -> None:
         async with following(static(*names(cluster, 0, 1, 2)), files) as f:
-            await until(lambda: f.it.adopted)
+            await eventually(lambda: f.it.adopted)
             view, adopted, found = f.it.view, f.it.adopted, f.found
         for member in cluster:
             member.cluster_id = 0xDEF
@@ -365,7 +359,7 @@ def test_another_cluster_is_said_once_whoever_tells(cluster: list[Member], files
         await after.it.start(f.config.listen_addr)
         after.found = found
         try:
-            await until(lambda: failures(after) > 8)
+            await eventually(lambda: failures(after) > 8)
             assert len(after.log.said("member sync failed, endpoints stay as they were")) == 1
         finally:
             await after.it.close()
@@ -378,12 +372,12 @@ def test_the_last_list_outlives_failures(cluster: list[Member], files: Files) ->
 
     async def scene() -> None:
         async with following(static(cluster[0].name), files) as f:
-            await until(lambda: len(f.found) == 3)
+            await eventually(lambda: len(f.found) == 3)
             tell(cluster, 1, 2, 3)
-            await until(lambda: f.names == names(cluster, 1, 2, 3))
+            await eventually(lambda: f.names == names(cluster, 1, 2, 3))
             for member in cluster:
                 member.refusal = b"{}"
-            await until(lambda: f.error)
+            await eventually(lambda: f.error)
             assert f.names == names(cluster, 1, 2, 3)
 
     asyncio.run(scene())
@@ -395,16 +389,16 @@ def test_seeds_come_back_in_an_outage(cluster: list[Member], files: Files) -> No
     async def scene() -> None:
         async with following(static(cluster[0].name), files) as f:
             tell(cluster, 1, 2, 3)
-            await until(lambda: f.names == names(cluster, 1, 2, 3))
+            await eventually(lambda: f.names == names(cluster, 1, 2, 3))
             for member in cluster:
                 member.refusal = b"{}"
             f.active = set()
             f.it.set_any_active(False)
-            await until(lambda: f.names == names(cluster, 0, 1, 2, 3))
+            await eventually(lambda: f.names == names(cluster, 0, 1, 2, 3))
             assert f.log.said("endpoints changed")[-1]["added"] == (cluster[0].name,)
             for member in cluster:
                 member.refusal = b""
-            await until(lambda: f.names == names(cluster, 1, 2, 3))
+            await eventually(lambda: f.names == names(cluster, 1, 2, 3))
             assert cluster[0].asked
 
     asyncio.run(scene())
@@ -415,11 +409,11 @@ def test_an_old_list_is_not_believed(cluster: list[Member], files: Files) -> Non
 
     async def scene() -> None:
         async with following(static(cluster[0].name), files) as f:
-            await until(lambda: len(f.found) == 3)
+            await eventually(lambda: len(f.found) == 3)
             tell(cluster, 0, 1)
             for member in cluster:
                 member.leader = "0"
-            await until(lambda: "knows no leader" in f.error)
+            await eventually(lambda: "knows no leader" in f.error)
             assert len(f.found) == 3
 
     asyncio.run(scene())
@@ -430,11 +424,11 @@ def test_a_member_of_another_cluster_hides_no_change(cluster: list[Member], file
 
     async def scene() -> None:
         async with following(static(cluster[0].name), files) as f:
-            await until(lambda: len(f.found) == 3)
+            await eventually(lambda: len(f.found) == 3)
             cluster[0].cluster_id, cluster[0].urls = 0xDEF, {"m0": [cluster[0].url]}
             for member in cluster[1:]:
                 member.urls = {f"m{n}": [cluster[n].url] for n in (1, 2)}
-            await until(lambda: f.names == names(cluster, 1, 2))
+            await eventually(lambda: f.names == names(cluster, 1, 2))
             assert f.error == ""
             assert f.log.said("member list passed over") == [
                 {
@@ -454,11 +448,11 @@ def test_a_member_that_is_cut_off_hides_no_change(cluster: list[Member], files: 
 
     async def scene() -> None:
         async with following(static(cluster[0].name), files) as f:
-            await until(lambda: len(f.found) == 3)
+            await eventually(lambda: len(f.found) == 3)
             cluster[0].leader = "0"
             for member in cluster[1:]:
                 member.urls = {f"m{n}": [cluster[n].url] for n in (1, 2, 3)}
-            await until(lambda: f.names == names(cluster, 1, 2, 3))
+            await eventually(lambda: f.names == names(cluster, 1, 2, 3))
 
     asyncio.run(scene())
 
@@ -472,10 +466,10 @@ def test_an_answer_about_the_targets_of_before_is_not_used(
         go_on = cluster[0].hold()
         cluster[3].urls, cluster[3].cluster_id = {"m3": [cluster[3].url]}, 0xDEF
         async with following(static(cluster[0].name), files) as f:
-            await until(lambda: cluster[0].asked)
+            await eventually(lambda: cluster[0].asked)
             await f.it.reload(static(cluster[3].name))
             go_on.set()
-            await until(lambda: f.it.adopted)
+            await eventually(lambda: f.it.adopted)
             assert f.it.adopted is not None
             assert f.it.adopted.cluster_id == 0xDEF
             assert f.names == [cluster[3].name]
@@ -494,7 +488,7 @@ def test_the_gateway_itself_is_left_out(cluster: list[Member], files: Files) -> 
             member.urls = {**member.urls, "m2": [f"http://127.0.0.1:{port}"]}
         config = replace(static(cluster[0].name), listen_addr=(own,))
         async with following(config, files) as f:
-            await until(lambda: f.names == names(cluster, 0, 1))
+            await eventually(lambda: f.names == names(cluster, 0, 1))
             assert f.it.view.refused == {str(own): f"is the gateway's own listen address {own}"}
             await f.it.reload(config)
 
@@ -515,7 +509,9 @@ def test_names_of_the_list_are_looked_up(cluster: list[Member], files: Files) ->
         }
         config = replace(static(cluster[0].name), nameserver=(HostPort("127.0.0.1", free_port()),))
         async with following(config, files) as f:
-            await until(lambda: f.names == sorted([cluster[0].name, f"infra1.test:{port}"]), 30)
+            await eventually(
+                lambda: f.names == sorted([cluster[0].name, f"infra1.test:{port}"]), 30
+            )
 
     asyncio.run(scene())
 
@@ -532,11 +528,11 @@ def test_while_nothing_is_active_the_names_of_the_list_are_asked_again_and_again
     async def scene(ns: NameServer) -> None:
         config = replace(static(cluster[0].name), nameserver=(ns.address,))
         async with following(config, files) as f:
-            await until(lambda: f.names == sorted([cluster[0].name, f"infra1.test:{port}"]))
+            await eventually(lambda: f.names == sorted([cluster[0].name, f"infra1.test:{port}"]))
             asked = ns.asked("infra1.test", "A")
             f.active = set()
             f.it.set_any_active(False)
-            await until(lambda: ns.asked("infra1.test", "A") >= asked + 3)
+            await eventually(lambda: ns.asked("infra1.test", "A") >= asked + 3)
 
     with NameServer() as ns:
         ns.negative_ttl = 3600
@@ -549,11 +545,11 @@ def test_other_targets_forget_the_list(cluster: list[Member], files: Files) -> N
 
     async def scene() -> None:
         async with following(static(cluster[0].name), files) as f:
-            await until(lambda: len(f.found) == 3)
+            await eventually(lambda: len(f.found) == 3)
             cluster[3].urls, cluster[3].cluster_id = {"m3": [cluster[3].url]}, 0xDEF
             await f.it.reload(static(cluster[3].name))
             assert f.names == [cluster[3].name]
-            await until(lambda: f.it.adopted is not None and f.it.adopted.cluster_id == 0xDEF)
+            await eventually(lambda: f.it.adopted is not None and f.it.adopted.cluster_id == 0xDEF)
             await f.it.reload(replace(static(cluster[0].name), member_sync_s=0.0))
             assert f.names == [cluster[0].name]
             assert f.it.view.member_sync is None
@@ -567,7 +563,7 @@ def test_the_next_image_goes_on_with_the_list(cluster: list[Member], files: File
     async def scene() -> None:
         tell(cluster, 1, 2, 3)
         async with following(static(cluster[0].name), files) as before:
-            await until(lambda: before.names == names(cluster, 1, 2, 3))
+            await eventually(lambda: before.names == names(cluster, 1, 2, 3))
             adopted, view = before.it.adopted, before.it.view
         for member in cluster:
             member.refusal = b"{}"
@@ -577,7 +573,7 @@ def test_the_next_image_goes_on_with_the_list(cluster: list[Member], files: File
         try:
             assert after.names == names(cluster, 1, 2, 3)
             assert not after.log.said("endpoints changed")
-            await until(lambda: after.error)
+            await eventually(lambda: after.error)
             assert after.it.view.by_source["members"]["success"] >= 1
             assert isinstance(after.it.adopted, AdoptedList)
         finally:
@@ -600,7 +596,7 @@ def test_the_next_image_knows_the_seed_of_a_client_url_that_dns_fails_for(
 
     async def scene() -> None:
         async with following(config, files) as before:
-            await until(lambda: before.names == names(cluster, 0, 1, 2))
+            await eventually(lambda: before.names == names(cluster, 0, 1, 2))
             view, adopted, found = before.it.view, before.it.adopted, before.found
         os.truncate(files.hosts, 0)
         after = Synced(config, files)

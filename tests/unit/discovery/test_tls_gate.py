@@ -12,7 +12,7 @@ import pytest
 
 from supervisor.core.discovery.admission import Candidate, Passed, Refused, Unreachable, Verdict
 from supervisor.discovery.tls_gate import Gate
-from tests.support import free_port
+from tests.support import eventually, free_port
 from tests.tls import Authority, LateHandshake, Server, Talk, hang_up, plaintext, reset, silent
 
 BOTH = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -176,8 +176,7 @@ def test_a_handshake_under_way_ends_when_the_gate_closes(
     async def scene(server: Server) -> None:
         gate = Gate("example.test", ca_file=authority.file)
         check = asyncio.create_task(gate.verify(Candidate("a:1", "127.0.0.1", server.port)))
-        while not server.connections:  # noqa: ASYNC110 (a thread's count has no event)
-            await asyncio.sleep(0.001)
+        await eventually(lambda: server.connections)
         asyncio.get_running_loop().call_soon(late.go_on.set)
         await gate.close()
         check.cancel()
@@ -203,8 +202,7 @@ def test_a_handshake_that_nobody_awaits_any_more_ends_in_order(
         timeout_s = 0.5 if how == "too long" else 60.0  # time enough to connect
         gate = Gate("example.test", ca_file=authority.file, timeout_s=timeout_s)
         check = asyncio.create_task(gate.verify(Candidate("a:1", "127.0.0.1", server.port)))
-        while not server.connections:  # noqa: ASYNC110 (a thread's count has no event)
-            await asyncio.sleep(0.001)
+        await eventually(lambda: server.connections)
         loop = asyncio.get_running_loop()
         if how == "cancelled":
             loop.call_soon(check.cancel)
@@ -231,8 +229,7 @@ def test_a_gate_that_is_paused_ends_what_it_began_and_begins_nothing(
         gate = Gate("example.test", ca_file=authority.file, max_concurrent=1)
         candidate = Candidate("a:1", "127.0.0.1", server.port)
         checks = [asyncio.create_task(gate.verify(candidate)) for _ in range(2)]
-        while not server.connections:  # noqa: ASYNC110 (a thread's count has no event)
-            await asyncio.sleep(0.001)
+        await eventually(lambda: server.connections)
         asyncio.get_running_loop().call_soon(late.go_on.set)
         await gate.pause()
         assert await checks[0] == Passed()

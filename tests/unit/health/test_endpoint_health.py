@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,7 +16,7 @@ from supervisor.core.health.health_view import HealthView
 from supervisor.health.endpoint_health import EndpointHealth
 from tests.backends import Backend, greet
 from tests.logbook import Logbook
-from tests.support import PATIENCE, free_port
+from tests.support import eventually, free_port
 
 QUICK = Config(
     health_interval_s=0.1, health_idle_interval_s=0.1, health_timeout_s=1.0, retry_delay_s=0.2
@@ -24,12 +24,6 @@ QUICK = Config(
 GOOD, DEAD = "127.0.0.1", "127.0.0.9"
 NO_WAY = "255.255.255.255"
 """The kernel of this host refuses to dial it: network is unreachable."""
-
-
-async def eventually(predicate: Callable[[], object], deadline_s: float = 20.0) -> None:
-    async with asyncio.timeout(deadline_s * PATIENCE):
-        while not predicate():  # noqa: ASYNC110 (what is waited for has no event)
-            await asyncio.sleep(0.002)
 
 
 class Stage:

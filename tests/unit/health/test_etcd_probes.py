@@ -19,7 +19,8 @@ from supervisor.health.etcd_inquiry import EtcdMemory
 from supervisor.health.probe import Probe
 from supervisor.system.tls_contexts import TlsContexts
 from tests.servers import serving
-from tests.unit.health.test_prober import QUICK, SLOW, eventually, found, play, staged
+from tests.support import eventually
+from tests.unit.health.test_prober import QUICK, SLOW, found, play, staged
 
 ETCD = replace(QUICK, health_check="etcd", health_timeout_s=20.0)
 

@@ -23,7 +23,7 @@ from tests import servers
 from tests.clients import black_hole
 from tests.logbook import Logbook
 from tests.servers import Server, serving
-from tests.support import PATIENCE, free_port, wait_until
+from tests.support import eventually, free_port, wait_until
 from tests.tls import Authority, LateHandshake
 from tests.tls import Server as TlsServer
 
@@ -62,12 +62,6 @@ async def staged(config: Config = QUICK) -> AsyncIterator[Stage]:
     finally:
         await stage.prober.close()
         assert len(asyncio.all_tasks()) == 1, "no probe is left running"
-
-
-async def eventually(predicate: Callable[[], object], deadline_s: float = 20.0) -> None:
-    async with asyncio.timeout(deadline_s * PATIENCE):
-        while not predicate():  # noqa: ASYNC110 (what is waited for has no event)
-            await asyncio.sleep(0.002)
 
 
 def found(

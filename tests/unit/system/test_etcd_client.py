@@ -19,7 +19,7 @@ from supervisor.system.etcd_client import (
 )
 from supervisor.system.tls_contexts import TlsContexts, TlsFiles
 from tests.servers import Script, Server, answer, greet, serving, silent
-from tests.support import free_port
+from tests.support import eventually, free_port
 from tests.tls import Authority, LateHandshake
 from tests.tls import Server as TlsServer
 
@@ -164,8 +164,7 @@ def test_a_handshake_that_nobody_awaits_any_more_ends_in_order(
         files = TlsFiles(ca_file=authority.file)
         peer = Peer(address="127.0.0.1", port=port, server_name="127.0.0.1", files=files)
         question = asyncio.create_task(EtcdConnection(peer, TlsContexts()).__aenter__())
-        while not server.connections:  # noqa: ASYNC110 (a thread's count has no event)
-            await asyncio.sleep(0.001)
+        await eventually(lambda: server.connections)
         await asyncio.sleep(0.01)  # the handshake is begun
         question.cancel()
         asyncio.get_running_loop().call_soon(late.go_on.set)

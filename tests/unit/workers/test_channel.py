@@ -15,7 +15,7 @@ from gateway.core import messages, wire
 from gateway.core.endpoint import Endpoint
 from gateway.descriptors import receive
 from supervisor.workers.channel import Channel
-from tests.support import no_descriptors_left
+from tests.support import eventually, no_descriptors_left
 
 
 class Ends:
@@ -47,11 +47,6 @@ class Ends:
 
     def say(self, *lines: bytes) -> None:
         self.control.sendall(b"".join(lines))
-
-    async def until(self, predicate: Callable[[], object]) -> None:
-        async with asyncio.timeout(60):
-            while not predicate():  # noqa: ASYNC110 - any condition, also the kernel's
-                await asyncio.sleep(0)
 
 
 @contextlib.asynccontextmanager
@@ -88,7 +83,7 @@ def test_a_slow_pipe_drops_all_but_the_newest() -> None:
                     seen.extend(wire.decode(x) for x in reader.feed(os.read(both.pipe_r, 1 << 20)))
                 return any(isinstance(each, messages.Drain) for each in seen)
 
-            await both.until(read)
+            await eventually(read)
             versions = [each.version for each in seen if isinstance(each, messages.Snapshot)]
             assert versions == [1, 49]
 
@@ -117,7 +112,7 @@ def test_a_slow_pipe_that_cannot_be_watched_is_written_later(
                     data.extend(os.read(both.pipe_r, 1 << 16))
                 return data.endswith(b"last\n")
 
-            await both.until(read)
+            await eventually(read)
 
     monkeypatch.setattr("supervisor.workers.channel.AGAIN_S", 0.001)
     asyncio.run(play())
@@ -174,7 +169,7 @@ def test_a_full_control_socket_waits() -> None:
                         slots.append(message.slot)
                 return len(slots) == 5000
 
-            await both.until(read)
+            await eventually(read)
             assert slots == list(range(5000))
             assert len(extra) == 1
             os.close(extra[0])
@@ -190,7 +185,7 @@ def test_listeners_come_up_with_bound() -> None:
             both.say(wire.encode(messages.DialSucceeded("a:1")))
             socket.send_fds(both.control, [wire.encode(messages.Bound(2), descriptors=2)], [0, 1])
             both.say(wire.encode(messages.Ready(7)))
-            await both.until(lambda: len(both.up) == 3)
+            await eventually(lambda: len(both.up) == 3)
             assert [len(fds) for _, fds in both.up] == [0, 2, 0]
             for fd in both.up[1][1]:
                 os.close(fd)
@@ -218,7 +213,7 @@ def test_one_handler_that_fails_costs_one_message() -> None:
 
             both.handle = handle
             both.say(wire.encode(messages.DialSucceeded("a:1")), wire.encode(messages.Ready(7)))
-            await both.until(lambda: heard)
+            await eventually(lambda: heard)
             assert heard == [messages.Ready(7)]
             assert [type(error) for error in errors] == [KeyError]
 
@@ -238,7 +233,7 @@ def test_an_unknown_message_takes_its_descriptors_with_it() -> None:
             socket.send_fds(both.control, [bound], [read_end])
             inode = os.fstat(read_end).st_ino
             os.close(read_end)
-            await both.until(lambda: both.up)
+            await eventually(lambda: both.up)
             [(message, [fd])] = both.up
             assert message == messages.Bound(1)
             assert os.fstat(fd).st_ino == inode
@@ -256,7 +251,7 @@ def test_a_worker_that_breaks_the_protocol() -> None:
         for line in lines:
             async with ends() as both:
                 both.say(line, line)
-                await both.until(both.broken.__len__)
+                await eventually(both.broken.__len__)
                 both.say(wire.encode(messages.Ready(1)))
                 await asyncio.sleep(0.01)
                 assert len(both.broken) == 1
@@ -271,9 +266,9 @@ def test_what_a_former_masters_worker_says_is_taken_as_far_as_it_is_understood()
     async def play() -> None:
         async with ends(inherited=True) as both:
             both.say(b'rest of a line"}\n', wire.encode(messages.Ready(1)))
-            await both.until(lambda: both.up)
+            await eventually(lambda: both.up)
             both.say(b'{"type":"Report","news":1}\n', wire.encode(messages.Drained(0)))
-            await both.until(lambda: len(both.up) == 2)
+            await eventually(lambda: len(both.up) == 2)
             assert not both.broken
 
     asyncio.run(play())
@@ -306,9 +301,9 @@ def test_listeners_that_were_lost_are_told_and_break_nothing() -> None:
             line = wire.encode(messages.Bound(1), descriptors=1)
             with no_descriptors_left():
                 socket.send_fds(both.control, [line], [both.control.fileno()])
-                await both.until(lambda: both.lost)
+                await eventually(lambda: both.lost)
             both.say(wire.encode(messages.Ready(1)))
-            await both.until(lambda: both.up)
+            await eventually(lambda: both.up)
             assert both.lost == ["no descriptor is left for Bound"]
             assert both.broken == []
             assert both.up == [(messages.Ready(1), [])]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from gateway.scoreboard import Scoreboard
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.workers.scoreboard_rows import ScoreboardRows
+from tests.support import eventually
 
 FIRST, SECOND = WorkerId(0, 1), WorkerId(0, 2)
 
@@ -103,9 +104,7 @@ def test_rows_of_unknown_workers_count_until_those_are_gone() -> None:
                 master.watch_others()
                 assert master.scoreboard.total_sessions() == 5
                 os.close(gate_w)
-                async with asyncio.timeout(60):
-                    while master.scoreboard.total_sessions():  # noqa: ASYNC110 - the kernel's
-                        await asyncio.sleep(0.001)
+                await eventually(lambda: not master.scoreboard.total_sessions())
                 assert master.give(WorkerId(2, 1)) != 2
 
     asyncio.run(play())
