@@ -68,6 +68,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "supervisor/core/workers/adopters.py": FLEET,
     "supervisor/core/workers/slot.py": FLEET,
     "supervisor/core/health/machine.py": HEALTH,
+    "supervisor/core/health/damping.py": HEALTH,
 }
 """By module: the files and folders of its tests, the likeliest to notice first."""
 

@@ -199,8 +199,8 @@ MUTANTS = (
     Mutant(
         "health: --health-rise is not counted",
         "supervisor/core/health/machine.py",
-        "        if self.active or self.good < self.rules.rise or now < self.hold_until:",
-        "        if self.active or now < self.hold_until:",
+        "        if self.active or self.good < self.rules.rise or self.damping.left_s(now):",
+        "        if self.active or self.damping.left_s(now):",
         HEALTH,
     ),
     Mutant(

@@ -22,7 +22,7 @@ class HealthLog:
     def tell_deactivated(self, name: str, health: Health, now: float) -> None:
         """``health`` says why, and for how long it is held."""
         hold_s = health.hold_s(now)
-        held: dict[str, float] = {"flaps": health.flaps, "hold_s": hold_s} if hold_s else {}
+        held: dict[str, float] = {"flaps": health.damping.flaps, "hold_s": hold_s} if hold_s else {}
         self._log.warn("deactivated endpoint", **log_fields(name), error=health.last_error, **held)
 
     def tell_kept(self, name: str, health: Health, active: ActiveEndpoints) -> None:

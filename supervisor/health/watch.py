@@ -99,7 +99,7 @@ class Watch:
             probe_seconds=self.durations.total,
             transitions=dict(self.transitions),
             hold_s=health.hold_s(now),
-            flaps=health.flaps,
+            flaps=health.damping.flaps,
             kept=health.kept,
             unreached=self.unreached,
             degraded=(self.degraded or None) if health.active else None,

@@ -270,7 +270,7 @@ class Prober:
             probes=dict(watch.probes),
             transitions=dict(watch.transitions),
             hold_s=health.hold_s(self._world.clock.now),
-            flaps=health.flaps,
+            flaps=health.damping.flaps,
             kept=health.kept,
         )
 

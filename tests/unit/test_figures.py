@@ -27,7 +27,7 @@ from supervisor.core.discovery import (
     search,
     system_names,
 )
-from supervisor.core.health import host_failures, machine
+from supervisor.core.health import damping, host_failures, machine
 from supervisor.core.workers import adopters, fleet, slot
 from supervisor.discovery import dns_message, hosts_file, member_sync, resolver
 from supervisor.system import http_answer, tls_contexts, tls_sessions
@@ -49,9 +49,9 @@ FIGURES: list[tuple[str, str, object, object]] = [
     ("tuning", "get one session in a hundred, all of them", selection.ZERO_WEIGHT_DIVISOR, 100),
     ("tuning", "after at most 100 ms, 200 ms, 400 ms", machine.PROBE_GAP_S, 0.1),
     ("tuning", "within a second, or within `--health-interval`", machine.SETTLE_S, 1.0),
-    ("tuning", "relapse within 30 s of recovery", machine.STABLE_S, 30.0),
-    ("tuning", "of recovery three times without penalty", machine.FREE_FLAPS, 3),
-    ("tuning", "for 1 s, then 2 s, 4 s and so on", machine.HOLD_FIRST_S, 1.0),
+    ("tuning", "relapse within 30 s of recovery", damping.STABLE_S, 30.0),
+    ("tuning", "of recovery three times without penalty", damping.FREE_FLAPS, 3),
+    ("tuning", "for 1 s, then 2 s, 4 s and so on", damping.HOLD_FIRST_S, 1.0),
     ("tuning", "again at least every ten minutes", tls_sessions.FULL_HANDSHAKE_S, 600.0),
     ("tuning", "`--health-key-file` are looked at every second", upkeep.TICK_S, 1.0),
     ("tuning", "when it has stayed the same for a second", tls_contexts.SETTLE_S, 1.0),

@@ -12,9 +12,7 @@ A state that is half confirmed (``fall`` or ``rise`` above 1) is decided by quic
 failed dial is a failure like any other, and asks for a probe at once, so a bad dial is confirmed or
 refuted in milliseconds.
 
-An endpoint that keeps going up and down is *held* inactive for longer and longer, though its probes
-succeed: each change costs its clients a reconnection. A hold cannot hurt availability, because
-workers fail open.
+One that keeps going up and down is held inactive although its probes succeed, see ``damping``.
 """
 
 from __future__ import annotations
@@ -24,6 +22,7 @@ import math
 
 from gateway.core.records import dataclass
 from supervisor.core.backoff import STEPS, Draw, around_s, delay_s
+from supervisor.core.health.damping import Damping
 
 PROBE_GAP_S = 0.1
 """First wait of the backoff, and the least time between two probes of one endpoint."""
@@ -33,15 +32,6 @@ SETTLE_S = 1.0
 
 REPORT_S = 2.0
 """What workers saw is known this much later at most: they report once a second."""
-
-STABLE_S = 30.0
-"""An endpoint that was active for this long before it failed did not flap."""
-
-FREE_FLAPS = 3
-"""So many flaps in a row are not damped: a rolling restart is none of our business."""
-
-HOLD_FIRST_S = 1.0
-"""The first hold; it doubles with each flap more, up to the retry delay."""
 
 
 class HealthChange(enum.Enum):
@@ -96,12 +86,10 @@ class Health:
         "_used_at",
         "active",
         "bad",
+        "damping",
         "failures",
-        "flaps",
         "good",
-        "hold_until",
         "kept",
-        "last_change_at",
         "last_error",
         "last_error_at",
         "next_probe_at",
@@ -119,8 +107,7 @@ class Health:
         """Bad evidence in a row."""
         self.failures = 0
         """Failed probes since it turned inactive: where the backoff is."""
-        self.flaps = 0
-        self.hold_until = -math.inf
+        self.damping = Damping()
         self.kept = False
         """Probes say that it should be inactive, but too few others are active."""
         self.undecided = 0
@@ -128,7 +115,6 @@ class Health:
         self.last_error: str | None = None
         """Why it failed last; kept when it is active again, None if it never failed."""
         self.last_error_at = -math.inf
-        self.last_change_at = -math.inf
         self.probing = False
         self.next_probe_at = now if rules.probe_active else math.inf
         self._probed_at = -math.inf
@@ -144,7 +130,7 @@ class Health:
 
     def hold_s(self, now: float) -> float:
         """How long it will be kept inactive though probes may succeed; 0 if it is not held."""
-        return 0.0 if self.active else max(0.0, self.hold_until - now)
+        return 0.0 if self.active else self.damping.left_s(now)
 
     def is_due(self, now: float, draw: Draw) -> bool:
         """Whether to probe now that ``next_probe_at`` has come; False: it was put off."""
@@ -261,13 +247,8 @@ class Health:
         self._hurry(now)
 
     def resume_damping(self, flaps: int, hold_s: float, unchanged_s: float, now: float) -> None:
-        """A former master saw it flap: damping goes on from there.
-
-        ``hold_s``: how long it was still to be held. ``unchanged_s``: since its last change.
-        """
-        self.flaps = flaps
-        self.hold_until = now + min(hold_s, self.rules.retry_delay_s)
-        self.last_change_at = now - unchanged_s
+        """A former master saw it flap: damping goes on from there, see :meth:`Damping.resume`."""
+        self.damping.resume(flaps, hold_s, unchanged_s, now, self.rules.retry_delay_s)
 
     def note(self, error: str, now: float) -> None:
         """Something went wrong that proves nothing, but should be shown."""
@@ -283,7 +264,7 @@ class Health:
     def follow(self, rules: Rules, now: float) -> None:
         """New rules, or a changed endpoint: probe at once what is probed at all."""
         self.rules = rules
-        self.hold_until = min(self.hold_until, self.last_change_at + rules.retry_delay_s)
+        self.damping.limit(rules.retry_delay_s)
         if rules.probe_active or not self.active:
             self._hurry(now)
         else:  # what probes found does not count any more, and none will follow
@@ -305,11 +286,11 @@ class Health:
             self.failures = 0
         self.good += 1
         self._passed_at = now
-        if self.active or self.good < self.rules.rise or now < self.hold_until:
+        if self.active or self.good < self.rules.rise or self.damping.left_s(now):
             return None
         self.active = True
         self.failures = 0
-        self.last_change_at = now
+        self.damping.activated(now)
         return HealthChange.ACTIVATED
 
     def _take_bad(self, error: str, now: float, *, keep: bool = False) -> HealthChange | None:
@@ -323,11 +304,7 @@ class Health:
             return None
         self.active = False
         self.failures = 0
-        self.flaps = self.flaps + 1 if now - self.last_change_at < STABLE_S else 0
-        if self.flaps > FREE_FLAPS:
-            doublings = min(self.flaps - FREE_FLAPS - 1, 64)
-            self.hold_until = now + min(HOLD_FIRST_S * 2.0**doublings, self.rules.retry_delay_s)
-        self.last_change_at = now
+        self.damping.deactivated(now, self.rules.retry_delay_s)
         return HealthChange.DEACTIVATED
 
     def _probe_ended(self, now: float) -> None:

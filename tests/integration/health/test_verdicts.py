@@ -14,7 +14,7 @@ from typing import Any
 import trustme
 
 from supervisor.cli.admin_client import fetch_status
-from supervisor.core.health.machine import STABLE_S
+from supervisor.core.health.damping import STABLE_S
 from tests import servers
 from tests.clients import many, read_line
 from tests.gateway import Gateway, all_know, running

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.core.endpoint import EndpointState
+from supervisor.core.health.damping import FREE_FLAPS, STABLE_S
 from supervisor.core.health.health_view import HealthView
 from supervisor.core.health.machine import (
-    FREE_FLAPS,
     PROBE_GAP_S,
     SETTLE_S,
-    STABLE_S,
     Health,
     HealthChange,
     Rules,
@@ -566,7 +565,7 @@ class Evidence(RuleBasedStateMachine):
         if (
             result == "passed"
             and self.health.rules.rise == 1
-            and self.now >= self.health.hold_until
+            and self.now >= self.health.damping.hold_until
         ):
             assert self.health.active
         if result == "failed" and self.health.rules.fall == 1:
@@ -648,6 +647,6 @@ def test_damping_goes_on_where_a_former_master_was() -> None:
     assert passed(health, 101.0) is None
     assert passed(health, 108.5) is UP
     assert dial_failed(health, 109.0) is DOWN
-    assert health.flaps == 6
+    assert health.damping.flaps == 6
     health.resume_damping(6, 1e9, 2.0, 200.0)
     assert health.hold_s(200.0) == Rules().retry_delay_s
