@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import field
 
 from gateway.core.address import Address, HostPort, tcp_only
@@ -40,11 +40,24 @@ class InheritedSlot:
     """Whether it has a listener that was opened here: its workers do not accept from that one."""
 
     @property
+    def whole(self) -> list[int]:
+        """The generations of which every descriptor is there: control socket, pipe and pidfd."""
+        return [gen for gen, parts in self.workers.items() if len(parts) == 3]
+
+    @property
     def serves(self) -> bool:
         """Whether it has a worker that accepts."""
-        return any(
-            len(parts) == 3 for gen, parts in self.workers.items() if gen not in self.draining
-        )
+        return any(gen not in self.draining for gen in self.whole)
+
+    def guess_draining(self, leaving: Container[int]) -> None:
+        """Where nobody said which of them drain; ``leaving``: generations that surely do.
+
+        The newest is the one that serves: an older one was told to drain, or was about to be when
+        the master before us ended. But its successor may have ended by now.
+        """
+        self.draining = set(self.workers)
+        if self.gen not in leaving:
+            self.draining.discard(self.gen)
 
 
 @dataclass(slots=True)
@@ -73,8 +86,8 @@ class InheritedDescriptors:
         named: Iterable[tuple[str, int]],
         *,
         gens: Mapping[int, int] | None = None,
-        draining: Iterable[WorkerId] | None = None,
-        leaving: Iterable[WorkerId] = (),
+        draining: Collection[WorkerId] | None = None,
+        leaving: Collection[WorkerId] = (),
         drains_until: Mapping[WorkerId, float] | None = None,
     ) -> InheritedDescriptors:
         """Sort descriptors by their names, see ``descriptor_names``.
@@ -83,7 +96,6 @@ class InheritedDescriptors:
         image says more than names can. ``leaving``: some of those that drain, from a record.
         ``drains_until``: when their sessions are cut, where that is known.
         """
-        known = frozenset(leaving)
         inherited = cls(told_to_drain=draining is not None)
         taken: set[str] = set()
         for name, fd in named:
@@ -98,11 +110,7 @@ class InheritedDescriptors:
         for index, slot in inherited.slots.items():
             slot.gen = max(slot.workers, default=0)
             if draining is None:
-                # The newest is the one that serves: an older one was told to drain, or was about to
-                # be when the master before us ended. But its successor may have ended by now.
-                slot.draining = set(slot.workers)
-                if WorkerId(index, slot.gen) not in known:
-                    slot.draining.discard(slot.gen)
+                slot.guess_draining({who.gen for who in leaving if who.slot == index})
             else:
                 slot.draining = {who.gen for who in draining if who.slot == index}
         for who, at in (drains_until or {}).items():
@@ -148,12 +156,11 @@ class InheritedDescriptors:
 
     def serving(self) -> set[WorkerId]:
         """The workers that accept."""
-        whole = (
-            (index, [g for g, parts in slot.workers.items() if len(parts) == 3], slot.draining)
+        newest = {
+            index: max(set(slot.whole) - slot.draining, default=0)
             for index, slot in self.slots.items()
-        )
-        newest = ((index, max(set(gens) - leaving, default=0)) for index, gens, leaving in whole)
-        return {WorkerId(index, gen) for index, gen in newest if gen}
+        }
+        return {WorkerId(index, gen) for index, gen in newest.items() if gen}
 
     def left(
         self, listen: tuple[Address, ...], *, kept: Container[WorkerId]
@@ -212,7 +219,7 @@ class InheritedDescriptors:
             self._drop(name, fd)
         self.unknown.clear()
         for index, slot in self.slots.items():
-            for gen in [gen for gen, parts in slot.workers.items() if len(parts) < 3]:
+            for gen in slot.workers.keys() - set(slot.whole):
                 for kind, fd in slot.workers.pop(gen).items():
                     self._drop(compose_name(kind, index, gen), fd)
                 slot.draining.discard(gen)
