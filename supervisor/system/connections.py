@@ -222,17 +222,16 @@ async def leave(sock: socket.socket, tls: TlsClient | None = None) -> None:
     loop = asyncio.get_running_loop()
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(LINGER_S):
+            if tls is not None and tls.shaking_hands:
+                with contextlib.suppress(OSError):
+                    await tls.shake_hands()
             if tls is not None:
-                if tls.shaking_hands:
-                    with contextlib.suppress(OSError):
-                        await tls.shake_hands()
                 await loop.sock_sendall(sock, tls.goodbye())
             sock.shutdown(socket.SHUT_WR)
             heard = 0
-            while heard < LINGER_BYTES:
-                data = await (tls.receive() if tls else loop.sock_recv(sock, READ_BYTES))
-                if not data:
-                    break
+            while heard < LINGER_BYTES and (
+                data := await (tls.receive() if tls else loop.sock_recv(sock, READ_BYTES))
+            ):
                 heard += len(data)
 
 

@@ -89,15 +89,16 @@ def targets_of(
     for member in listed.members:
         if not member.started:
             left_out[member.label] = "is not started"
-        elif member.learner and not learners:
+            continue
+        if member.learner and not learners:
             left_out[member.label] = "is a learner"
-        else:
-            used, unused = _read_urls(member, from_elsewhere=from_elsewhere)
-            for each in used:
-                first = targets.setdefault(each.address, each)
-                if first.member != each.member:
-                    unused[f"{each.member} {each.address}"] = f"is an address of {first.member} too"
-            left_out |= unused
+            continue
+        used, unused = _read_urls(member, from_elsewhere=from_elsewhere)
+        for each in used:
+            first = targets.setdefault(each.address, each)
+            if first.member != each.member:
+                unused[f"{each.member} {each.address}"] = f"is an address of {first.member} too"
+        left_out |= unused
     return tuple(sorted(targets.values(), key=_by_name)), left_out
 
 
