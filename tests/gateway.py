@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
@@ -160,6 +161,13 @@ def all_know(admin: str, before: int) -> bool:
     newest = document["snapshot_version"]
     known = {worker["snapshot_version"] for worker in document["workers"]}
     return bool(newest > before and known == {newest})
+
+
+def fetch_metrics(admin: str) -> str:
+    """The metrics as Prometheus would scrape them at ``host:port``."""
+    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=20 * PATIENCE) as answer:
+        text: str = answer.read().decode()
+    return text
 
 
 def lives(pid: int) -> bool:

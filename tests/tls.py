@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import socket
 import ssl
 import struct
@@ -43,8 +44,16 @@ class Authority:
 
     def client_files(self, name: str = "client") -> tuple[str, str]:
         """A client certificate and its key, as files."""
-        leaf = self.ca.issue_cert(f"{name}.test")
-        cert, key = self.directory / f"{name}.pem", self.directory / f"{name}.key"
+        return self._write(name, self.ca.issue_cert(f"{name}.test"))
+
+    def server_files(
+        self, *names: str, called: str = "server", not_after: datetime.datetime | None = None
+    ) -> tuple[str, str, str]:
+        """The bundle, and a server's certificate for ``names`` with its key, as files."""
+        return self.file, *self._write(called, self.ca.issue_cert(*names, not_after=not_after))
+
+    def _write(self, called: str, leaf: trustme.LeafCert) -> tuple[str, str]:
+        cert, key = self.directory / f"{called}.pem", self.directory / f"{called}.key"
         leaf.cert_chain_pems[0].write_to_path(str(cert))
         leaf.private_key_pem.write_to_path(str(key))
         return str(cert), str(key)

@@ -6,14 +6,13 @@ import contextlib
 import os
 import re
 import signal
-import urllib.request
 
 from supervisor.cli.admin_client import fetch_status
 from tests.backends import Backend, greet
 from tests.clients import connect
 from tests.dns import NameServer
-from tests.gateway import running
-from tests.support import PATIENCE, free_port, wait_until
+from tests.gateway import fetch_metrics, running
+from tests.support import free_port, wait_until
 
 FEW = ["prlimit", "--nofile=64:64", "--"]
 """Enough for two workers, and 18 more."""
@@ -22,8 +21,7 @@ FEW = ["prlimit", "--nofile=64:64", "--"]
 def count_probed(admin: str) -> int:
     """How many endpoints passed a probe; 0 if the answer took longer than a connection may last."""
     try:
-        with urllib.request.urlopen(f"http://{admin}/metrics", timeout=20 * PATIENCE) as answer:
-            text = answer.read().decode()
+        text = fetch_metrics(admin)
     except ConnectionError:
         return 0
     passed = re.findall(

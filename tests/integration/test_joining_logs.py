@@ -57,12 +57,7 @@ def end_sessions(gateway: Gateway, count: int) -> None:
 
 def test_which_client_did_etcd_reject(tmp_path: Path) -> None:
     """etcd names the gateway; the access log says on whose behalf it came."""
-    authority = Authority(tmp_path)
-    leaf = authority.ca.issue_cert("127.0.0.1", "localhost")
-    certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
-    leaf.cert_chain_pems[0].write_to_path(str(certificate))
-    leaf.private_key_pem.write_to_path(str(key))
-    tls = (authority.file, str(certificate), str(key))
+    tls = Authority(tmp_path).server_files("127.0.0.1", "localhost")
     with (
         Cluster(tls=tls, json_log=True) as cluster,
         running("--access-log", endpoints=cluster.endpoints) as gateway,

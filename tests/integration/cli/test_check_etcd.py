@@ -81,12 +81,8 @@ def test_members_leader_learner_alarm_and_certificate(release: str, tmp_path: Pa
     """One endpoint is enough to see every member: roles, the alarm, the certificate's end."""
     authority = Authority(tmp_path)
     ends_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=3)
-    leaf = authority.ca.issue_cert("127.0.0.1", "localhost", not_after=ends_at)
-    certificate, key = str(tmp_path / "server.pem"), str(tmp_path / "server.key")
-    leaf.cert_chain_pems[0].write_to_path(certificate)
-    leaf.private_key_pem.write_to_path(key)
     with Cluster(
-        tls=(authority.file, certificate, key),
+        tls=authority.server_files("127.0.0.1", "localhost", not_after=ends_at),
         flags=["--quota-backend-bytes=1000000"],
         programs=RELEASES[release],
     ) as cluster:
@@ -142,11 +138,7 @@ def test_tls_that_nobody_told_of(tmp_path: Path) -> None:
     """Members that speak TLS are asked by TLS, though the endpoint has no https:// in front, and
     have no rejected connection in their logs afterwards."""
     authority = Authority(tmp_path)
-    leaf = authority.ca.issue_cert("127.0.0.1", "localhost")
-    certificate, key = str(tmp_path / "server.pem"), str(tmp_path / "server.key")
-    leaf.cert_chain_pems[0].write_to_path(certificate)
-    leaf.private_key_pem.write_to_path(key)
-    with Cluster(tls=(authority.file, certificate, key)) as cluster:
+    with Cluster(tls=authority.server_files("127.0.0.1", "localhost")) as cluster:
         flags = [
             f"--endpoints={','.join(cluster.endpoints)}",
             f"--trusted-ca-file={authority.file}",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import signal
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from supervisor.cli.admin_client import fetch_status
 from tests.dns import NameServer
 from tests.etcd import Cluster, needs_etcd
 from tests.etcd_answers import PROBE_PATIENCE, unexplained
-from tests.gateway import running
-from tests.support import PATIENCE, free_port, wait_until
+from tests.gateway import fetch_metrics, running
+from tests.support import free_port, wait_until
 from tests.tls import Authority
 
 pytestmark = [needs_etcd, pytest.mark.timeout(300), pytest.mark.slow]
@@ -78,9 +77,7 @@ def rows(admin: str) -> dict[str, dict[str, Any]]:
 
 def ends(admin: str) -> set[float]:
     """What the metrics say of when certificates end."""
-    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=20 * PATIENCE) as answer:
-        text = answer.read().decode()
-    lines = [line for line in text.splitlines() if line.startswith(METRIC + "{")]
+    lines = [line for line in fetch_metrics(admin).splitlines() if line.startswith(METRIC + "{")]
     return {float(line.rpartition(" ")[2]) for line in lines}
 
 

@@ -23,13 +23,9 @@ SSL = "_etcd-client-ssl._tcp.example.test"
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    directory = tmp_path_factory.mktemp("tls")
-    authority = Authority(directory)
-    leaf = authority.ca.issue_cert("example.test", "127.0.0.1", "localhost")
-    certificate, key = directory / "server.pem", directory / "server.key"
-    leaf.cert_chain_pems[0].write_to_path(str(certificate))
-    leaf.private_key_pem.write_to_path(str(key))
-    with Cluster(tls=(authority.file, str(certificate), str(key))) as cluster:
+    authority = Authority(tmp_path_factory.mktemp("tls"))
+    tls = authority.server_files("example.test", "127.0.0.1", "localhost")
+    with Cluster(tls=tls) as cluster:
         yield cluster
 
 

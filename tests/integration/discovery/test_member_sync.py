@@ -165,14 +165,12 @@ def test_client_certificates_and_authentication(release: str, tmp_path: Path) ->
     """The list is told to a client certificate without a password, and asking for it leaves no
     rejected connection in any member's log."""
     authority = Authority(tmp_path)
-    leaf = authority.ca.issue_cert("127.0.0.1", "localhost")
-    certificate, key = str(tmp_path / "server.pem"), str(tmp_path / "server.key")
-    leaf.cert_chain_pems[0].write_to_path(certificate)
-    leaf.private_key_pem.write_to_path(key)
     files = authority.client_files()
     admin = f"127.0.0.1:{free_port()}"
     with Cluster(
-        tls=(authority.file, certificate, key), client_files=files, programs=RELEASES[release]
+        tls=authority.server_files("127.0.0.1", "localhost"),
+        client_files=files,
+        programs=RELEASES[release],
     ) as cluster:
         cluster.require_users()
         before = cluster.rejections()

@@ -8,7 +8,6 @@ import signal
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ import pytest
 from supervisor.cli.admin_client import fetch_status
 from tests.etcd import RELEASES, TRIED, Cluster, needs_etcd
 from tests.etcd_answers import PROBE_PATIENCE, insist, insist_get, unexplained
-from tests.gateway import Gateway, running
+from tests.gateway import Gateway, fetch_metrics, running
 from tests.support import PATIENCE, free_port, wait_until
 from tests.tls import Authority
 
@@ -86,10 +85,9 @@ def shown(*flags: str, endpoints: list[str]) -> Iterator[Shown]:
 
 def passed(admin: str, endpoint: str) -> int:
     """How many probes of the endpoint passed."""
-    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=20 * PATIENCE) as answer:
-        text = answer.read().decode()
     name = f'etcd_gateway_probes_total{{endpoint="{endpoint}",result="passed"}}'
-    return int(float(next(x for x in text.splitlines() if x.startswith(name)).split()[-1]))
+    lines = fetch_metrics(admin).splitlines()
+    return int(float(next(x for x in lines if x.startswith(name)).split()[-1]))
 
 
 def version_of(cluster: Cluster) -> str:
@@ -304,13 +302,8 @@ def mutual(
     request: pytest.FixtureRequest, authority: Authority, files: tuple[str, str]
 ) -> Iterator[Cluster]:
     """Members that demand client certificates, and have another port for their health."""
-    directory = Path(authority.file).parent
-    leaf = authority.ca.issue_cert("127.0.0.1", "localhost")
-    certificate, key = str(directory / "server.pem"), str(directory / "server.key")
-    leaf.cert_chain_pems[0].write_to_path(certificate)
-    leaf.private_key_pem.write_to_path(key)
     with Cluster(
-        tls=(authority.file, certificate, key),
+        tls=authority.server_files("127.0.0.1", "localhost"),
         client_files=files,
         programs=RELEASES[request.param],
         metrics="http",
@@ -374,13 +367,10 @@ def test_the_health_port_tells_of_a_lost_leader(mutual: Cluster) -> None:
     mutual.wait_healthy()
 
 
-def test_the_health_port_may_speak_tls(authority: Authority, tmp_path: Path) -> None:
+def test_the_health_port_may_speak_tls(authority: Authority) -> None:
     """That is found out, too, and its certificate is verified as any."""
-    leaf = authority.ca.issue_cert("127.0.0.1", "localhost")
-    certificate, key = str(tmp_path / "server.pem"), str(tmp_path / "server.key")
-    leaf.cert_chain_pems[0].write_to_path(certificate)
-    leaf.private_key_pem.write_to_path(key)
-    with Cluster(tls=(authority.file, certificate, key), metrics="https") as cluster:
+    tls = authority.server_files("127.0.0.1", "localhost", called="metrics")
+    with Cluster(tls=tls, metrics="https") as cluster:
         name = cluster.endpoints[0]
         with shown(
             f"--health-port={cluster.metrics_ports[0]}",

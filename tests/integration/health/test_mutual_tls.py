@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -28,12 +27,8 @@ def files(authority: Authority) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def cluster(authority: Authority, files: tuple[str, str]) -> Iterator[Cluster]:
-    directory = Path(authority.file).parent
-    leaf = authority.ca.issue_cert("127.0.0.1", "localhost")
-    certificate, key = str(directory / "server.pem"), str(directory / "server.key")
-    leaf.cert_chain_pems[0].write_to_path(certificate)
-    leaf.private_key_pem.write_to_path(key)
-    with Cluster(tls=(authority.file, certificate, key), client_files=files) as cluster:
+    tls = authority.server_files("127.0.0.1", "localhost")
+    with Cluster(tls=tls, client_files=files) as cluster:
         yield cluster
 
 
