@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -58,6 +58,16 @@ def loopback(mtu: int) -> Iterator[str]:
 def prefix(namespace: str) -> list[str]:
     """What to put in front of a command to run it there; "" is where we are."""
     return ["ip", "netns", "exec", namespace] if namespace else []
+
+
+@contextlib.contextmanager
+def cut_off(ways: Sequence[tuple[str, str]]) -> Iterator[None]:
+    """No way from each of these namespaces to the address beside it."""
+    for namespace, address in ways:
+        ip("-n", namespace, "route", "add", "blackhole", f"{address}/32")
+    yield
+    for namespace, address in ways:
+        ip("-n", namespace, "route", "del", "blackhole", f"{address}/32")
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ from tests.gateway import Gateway
 from tests.long_tests import only_long
 from tests.support import wait_until
 from tests.tls import Authority
-from tests.wires import hosts, inside, ip, prefix
+from tests.wires import cut_off, hosts, inside, prefix
 
 ROUNDS = 5
 SNAPSHOT_MB = 200
@@ -125,10 +125,6 @@ class Scene:
 @contextlib.contextmanager
 def prepared(tmp_path: Path, release: str) -> Iterator[Scene]:
     authority = Authority(tmp_path)
-    leaf = authority.ca.issue_cert(GATEWAY, *HOMES)
-    certificate, key = str(tmp_path / "server.pem"), str(tmp_path / "server.key")
-    leaf.cert_chain_pems[0].write_to_path(certificate)
-    leaf.private_key_pem.write_to_path(key)
     files = authority.client_files()
     context = ssl.create_default_context(cafile=authority.file)
     context.load_cert_chain(*files)
@@ -136,7 +132,7 @@ def prepared(tmp_path: Path, release: str) -> Iterator[Scene]:
     with hosts(GATEWAY, *HOMES) as (near, *homes), contextlib.ExitStack() as stack:
         cluster = stack.enter_context(
             Cluster(
-                tls=(authority.file, certificate, key),
+                tls=authority.server_files(GATEWAY, *HOMES),
                 client_files=files,
                 homes=list(zip(homes[:3], HOMES[:3], strict=True)),
                 near=near,
@@ -176,11 +172,8 @@ def separated(scene: Scene, index: int) -> Iterator[None]:
         for other in running
         if home != other and index in (home, other)
     ]
-    for namespace, address in ways:
-        ip("-n", namespace, "route", "add", "blackhole", f"{address}/32")
-    yield
-    for namespace, address in ways:
-        ip("-n", namespace, "route", "del", "blackhole", f"{address}/32")
+    with cut_off(ways):
+        yield
 
 
 def disturb(scene: Scene) -> None:

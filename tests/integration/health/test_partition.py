@@ -11,7 +11,7 @@ from tests.etcd import Cluster, needs_etcd
 from tests.etcd_answers import insist_get, insist_put
 from tests.gateway import Gateway
 from tests.support import wait_until
-from tests.wires import hosts, ip, prefix
+from tests.wires import cut_off, hosts, prefix
 
 pytestmark = [needs_etcd, pytest.mark.timeout(300), pytest.mark.slow]
 
@@ -28,11 +28,8 @@ def separated(namespaces: list[str], index: int) -> Iterator[None]:
         for other in range(3)
         if home != other and index in (home, other)
     ]
-    for namespace, address in ways:
-        ip("-n", namespace, "route", "add", "blackhole", f"{address}/32")
-    yield
-    for namespace, address in ways:
-        ip("-n", namespace, "route", "del", "blackhole", f"{address}/32")
+    with cut_off(ways):
+        yield
 
 
 def test_a_member_without_a_leader_is_found_and_used_again_when_healed() -> None:
