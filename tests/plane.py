@@ -104,7 +104,6 @@ class Plane:
         self._thread = threading.Thread(target=self.loop.run_forever, name="plane", daemon=True)
 
     def __enter__(self) -> Self:
-        self.open_before = descriptors()
         self._thread.start()
         self.ask(self._open)
         return self

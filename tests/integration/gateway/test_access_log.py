@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.core.messages import Settings
+from gateway.core.socket_address import join_host_port
 from gateway.poller import Watcher
 from gateway.sessions.leg import Leg
 from tests.clients import connect
@@ -20,20 +21,18 @@ LOGGED = Settings(access_log=True)
 
 def name_of(sock: socket.socket) -> str:
     """What the socket's own side is called in logs."""
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return join_host_port(*sock.getsockname()[:2])
 
 
 def peer_of(sock: socket.socket) -> str:
     """What an endpoint logs as its client."""
-    host, port = sock.getpeername()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return join_host_port(*sock.getpeername()[:2])
 
 
-def read_line(plane: Plane, count: int = 1) -> dict[str, Any]:
-    """The fields of the newest of ``count`` sessions that ended."""
-    wait_until(lambda: len(plane.log.said("session")) >= count)
-    return plane.log.said("session")[count - 1]
+def read_line(plane: Plane) -> dict[str, Any]:
+    """The fields of the first session that ended."""
+    wait_until(lambda: plane.log.said("session"))
+    return plane.log.said("session")[0]
 
 
 def watcher_of_endpoint(plane: Plane) -> Watcher:

@@ -75,6 +75,15 @@ def watcher(plane: Plane) -> Iterator[OpenIngress]:
         plane.ask(opened.close)
 
 
+def start_without_a_place(plane: Plane, entry: OpenIngress) -> int:
+    """Start where another worker has the only place that --max-sessions allows; its row."""
+    other = plane.ask(lambda: entry.scoreboard.open_row(1, 1))
+    plane.ask(lambda: entry.scoreboard.set_sessions(other, 1))
+    plane.ask(lambda: entry.ingress.apply(Settings(max_sessions=1)))
+    plane.ask(entry.ingress.start)
+    return other
+
+
 def test_who_waits_at_a_stop_is_served_to_the_end() -> None:
     """One of them left while waiting, so its session is over at once: the others are not cut."""
     with (
@@ -179,10 +188,7 @@ def test_who_is_in_flight_to_us_comes_before_the_kernels_queue() -> None:
 def test_who_is_held_back_to_the_end_is_reset() -> None:
     """As those in the kernel's queue are: nobody takes it for an empty stream."""
     with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
-        other = plane.ask(lambda: entry.scoreboard.open_row(1, 1))
-        plane.ask(lambda: entry.scoreboard.set_sessions(other, 1))
-        plane.ask(lambda: entry.ingress.apply(Settings(max_sessions=1)))
-        plane.ask(entry.ingress.start)
+        start_without_a_place(plane, entry)
         with socket.create_server(("127.0.0.1", 0)) as server:
             client = socket.create_connection(server.getsockname(), timeout=60)
             accepted, _ = server.accept()
@@ -200,10 +206,7 @@ def test_who_is_held_back_to_the_end_is_reset() -> None:
 def test_who_is_held_back_gets_no_place_of_a_session_that_is_cut() -> None:
     """Nor does who comes then: there would be an endpoint for a moment, and then a reset."""
     with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
-        other = plane.ask(lambda: entry.scoreboard.open_row(1, 1))
-        plane.ask(lambda: entry.scoreboard.set_sessions(other, 1))
-        plane.ask(lambda: entry.ingress.apply(Settings(max_sessions=1)))
-        plane.ask(entry.ingress.start)
+        other = start_without_a_place(plane, entry)
         pairs = [socket.socketpair() for _ in range(2)]
         send(entry.sender, b"+", [pairs[0][1].fileno()])
         wait_until(entry.ingress.clients_held_back)
@@ -270,12 +273,8 @@ def test_who_is_held_back_goes_to_a_worker_that_stays(stop: bool) -> None:
 
 def test_who_is_held_back_keeps_its_place_in_the_line() -> None:
     """Looking for a place and finding none is no turn; a place that is used is one."""
-    settings = Settings(max_sessions=1)
     with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
-        other = plane.ask(lambda: entry.scoreboard.open_row(1, 1))
-        plane.ask(lambda: entry.scoreboard.set_sessions(other, 1))
-        plane.ask(lambda: entry.ingress.apply(settings))
-        plane.ask(entry.ingress.start)
+        other = start_without_a_place(plane, entry)
         ours, theirs = socket.socketpair()
         with ours:
             send(entry.sender, b"+", [theirs.fileno()])
@@ -298,10 +297,7 @@ def test_who_is_held_back_keeps_its_place_in_the_line() -> None:
 def test_many_who_are_held_back_meet_no_endpoint() -> None:
     """A stop takes everybody who is queued; each of them is told, and none is left behind."""
     with Plane() as plane, watcher(plane) as entry:
-        other = plane.ask(lambda: entry.scoreboard.open_row(1, 1))
-        plane.ask(lambda: entry.scoreboard.set_sessions(other, 1))
-        plane.ask(lambda: entry.ingress.apply(Settings(max_sessions=1)))
-        plane.ask(entry.ingress.start)
+        other = start_without_a_place(plane, entry)
         clients = [entry.connect() for _ in range(MANY)]
         plane.ask(lambda: entry.ingress.leave(accept_rest=True, shut=True))
         assert len(plane.ask(entry.ingress.clients_held_back)) == MANY

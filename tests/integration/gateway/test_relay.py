@@ -49,6 +49,13 @@ def in_background(call: Callable[[], object]) -> threading.Thread:
     return thread
 
 
+def open_sessions(count: int, plane: Plane, backend: Backend, stack: contextlib.ExitStack) -> None:
+    """So many, each from client to endpoint; they end with the stack."""
+    for _ in range(count):
+        stack.enter_context(plane.connect())
+        stack.enter_context(backend.accept())
+
+
 def test_round_trip() -> None:
     """Bytes reach the endpoint and the answer reaches the client."""
     with Backend() as backend, Plane(backend.endpoint) as plane:
@@ -816,9 +823,7 @@ def test_many_idle_sessions_are_cut_in_pieces(monkeypatch: pytest.MonkeyPatch) -
     settings = Settings(idle_timeout_s=3600.0, close_spread_s=0.0)
     with Backend() as backend, Plane(backend.endpoint) as plane, contextlib.ExitStack() as stack:
         plane.apply(backend.endpoint, settings=settings)
-        for _ in range(3):
-            stack.enter_context(plane.connect())
-            stack.enter_context(backend.accept())
+        open_sessions(3, plane, backend, stack)
         scheduled = plane.sessions._idle_timeout._cuts
 
         def be_idle_at_once() -> None:
@@ -837,9 +842,7 @@ def test_sessions_that_are_idle_together_are_cut_one_by_one() -> None:
     """Over --close-spread, as where a reload turns the timeout on; or not, if that turns it off."""
     on = Settings(idle_timeout_s=3600.0, close_spread_s=86400.0)
     with Backend() as backend, Plane(backend.endpoint) as plane, contextlib.ExitStack() as stack:
-        for _ in range(3):
-            stack.enter_context(plane.connect())
-            stack.enter_context(backend.accept())
+        open_sessions(3, plane, backend, stack)
         timeout = plane.sessions._idle_timeout
 
         def look() -> dict[Session, tuple[float, End]]:
@@ -860,6 +863,16 @@ def test_sessions_that_are_idle_together_are_cut_one_by_one() -> None:
         wait_until(lambda: plane.counters.ended == {"idle": 3})
 
 
+AGED_S = 20.0
+"""How much older sessions are made: none of them may have begun before its host did."""
+
+
+def _grow_old(plane: Plane) -> None:
+    """As if all sessions had begun AGED_S earlier."""
+    for session in plane.sessions.all():
+        session.started_at -= AGED_S
+
+
 def _be_idle_for(seconds: float, plane: Plane) -> None:
     """As if no byte had moved for so long, and it is time to look."""
     for session in plane.sessions.all():
@@ -875,9 +888,7 @@ def test_many_sessions_that_go_together_are_cut_in_pieces(monkeypatch: pytest.Mo
     """Without --close-spread, too, others have their turn in between."""
     monkeypatch.setattr(cuts, "AT_ONCE", 1)
     with Backend() as backend, Plane(backend.endpoint) as plane, contextlib.ExitStack() as stack:
-        for _ in range(3):
-            stack.enter_context(plane.connect())
-            stack.enter_context(backend.accept())
+        open_sessions(3, plane, backend, stack)
 
         def cut_at_once() -> None:
             plane.sessions.cut_over(0.0, End.DRAINED)
@@ -890,28 +901,18 @@ def test_many_sessions_that_go_together_are_cut_in_pieces(monkeypatch: pytest.Mo
         wait_until(lambda: plane.counters.ended == {"drained": 3})
 
 
-AGED_S = 20.0
-"""How much older sessions are made: none of them may have begun before its host did."""
-
-
 def test_sessions_that_are_too_old_at_a_reload_are_cut_one_by_one() -> None:
     """With --max-session-age turned on, over --close-spread; turned off again, they stay."""
     on = Settings(max_session_age_s=AGED_S / 2, close_spread_s=86400.0)
     with Backend() as backend, Plane(backend.endpoint) as plane, contextlib.ExitStack() as stack:
-        for _ in range(3):
-            stack.enter_context(plane.connect())
-            stack.enter_context(backend.accept())
-
-        def grow_old() -> None:
-            for session in plane.sessions.all():
-                session.started_at -= AGED_S
+        open_sessions(3, plane, backend, stack)
 
         def look() -> int:
             plane.sessions._age._timer.stop()
             plane.sessions._age._look()
             return len(plane.sessions._cuts)
 
-        plane.ask(grow_old)
+        plane.ask(lambda: _grow_old(plane))
         plane.apply(backend.endpoint, settings=on)
         assert plane.ask(look) == 3
         times = dict(plane.sessions._cuts._scheduled)
@@ -929,12 +930,7 @@ def test_what_a_drain_cuts_has_been_drained() -> None:
     on = Settings(max_session_age_s=AGED_S / 2, close_spread_s=86400.0)
     with Backend() as backend, Plane(backend.endpoint) as plane:
         with plane.connect(), backend.accept():
-
-            def grow_old() -> None:
-                for session in plane.sessions.all():
-                    session.started_at -= AGED_S
-
-            plane.ask(grow_old)
+            plane.ask(lambda: _grow_old(plane))
             plane.apply(backend.endpoint, settings=on)
             plane.ask(lambda: plane.sessions.cut_over(0.0, End.DRAINED))
             wait_until(lambda: plane.counters.ended == {"drained": 1})
@@ -944,9 +940,7 @@ def test_sessions_that_are_to_be_cut_follow_a_shorter_spread() -> None:
     """Of a reload, or of the end of a drain: the last goes within it, and not all at its end."""
     old = Settings(max_session_age_s=1e-3, close_spread_s=86400.0)
     with Backend() as backend, Plane(backend.endpoint) as plane, contextlib.ExitStack() as stack:
-        for _ in range(3):
-            stack.enter_context(plane.connect())
-            stack.enter_context(backend.accept())
+        open_sessions(3, plane, backend, stack)
 
         def times() -> set[float]:
             return {at - time.monotonic() for at, _ in plane.sessions._cuts._scheduled.values()}
