@@ -9,6 +9,7 @@ import ctypes
 import os
 import struct
 import sys
+from collections.abc import Sequence
 
 NUMBERS = {
     "clone": 56,
@@ -26,8 +27,15 @@ _LOAD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 
 
-class _Program(ctypes.Structure):
+class Program(ctypes.Structure):
+    """A filter for seccomp(2); keeps the memory of its steps."""
+
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+    def __init__(self, steps: Sequence[tuple[int, int, int, int]]) -> None:
+        packed = b"".join(struct.pack("HBBI", *step) for step in steps)
+        self._text = ctypes.create_string_buffer(packed)
+        super().__init__(len(steps), ctypes.cast(self._text, ctypes.c_void_p))
 
 
 def refuse(code: int, *names: str) -> None:
@@ -36,8 +44,7 @@ def refuse(code: int, *names: str) -> None:
     for name in names:
         steps += [(_JUMP_EQUAL, 0, 1, NUMBERS[name]), (_RETURN, 0, 0, _ERRNO | code)]
     steps.append((_RETURN, 0, 0, _ALLOW))
-    text = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
-    program = _Program(len(steps), ctypes.cast(text, ctypes.c_void_p))
+    program = Program(steps)
     libc = ctypes.CDLL(None, use_errno=True)
     for arguments in (
         (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),

@@ -24,6 +24,8 @@ import time
 from dataclasses import dataclass
 from typing import Self
 
+from tests.refused_calls import Program
+
 CALLS = {
     2: "open", 22: "pipe", 32: "dup", 41: "socket", 43: "accept",
     46: "sendmsg", 47: "recvmsg", 53: "socketpair",
@@ -314,10 +316,6 @@ def _receive_without(pid: int, arguments: list[int]) -> int:
 # -- the command's side -------------------------------------------------------------------------
 
 
-class _Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-
 def _install() -> int:
     """The listener of a filter that announces the calls, from now on and in all children."""
     steps = [(_LOAD, 0, 0, 0)]  # the number of the call
@@ -327,8 +325,7 @@ def _install() -> int:
     steps += [(_EQUAL, 0, 4, _FCNTL), (_LOAD, 0, 0, 24)]  # the lower half of its second argument
     steps += [(_EQUAL, 1, 0, _DUPLICATES[0]), (_EQUAL, 0, 1, _DUPLICATES[1])]
     steps += [(_RETURN, 0, 0, _NOTIFY), (_RETURN, 0, 0, _ALLOW)]
-    text = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
-    program = _Program(len(steps), ctypes.cast(text, ctypes.c_void_p))
+    program = Program(steps)
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
     listener: int = _libc.syscall(_SECCOMP, _SET_MODE_FILTER, _NEW_LISTENER, ctypes.byref(program))

@@ -13,7 +13,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,18 @@ def numbers(stride: int) -> Iterator[int]:
     return itertools.count(first, 1 if LONG else stride)
 
 
+def is_whole(admin: str, children: Callable[[], Iterable[int]] = tuple) -> bool:
+    """Whether a gateway is ready, with all its workers; ``children`` are all of them, or some."""
+    try:
+        document = fetch_status([admin])
+    except (UnreachableError, OSError):
+        return False
+    states = [each["state"] for each in document["workers"]]
+    pids = {each["pid"] for each in document["workers"]}
+    whole = document["state"] == "ready" and states.count("ready") == WORKERS
+    return whole and pids.issuperset(children())
+
+
 class Subject:
     """A gateway whose calls can be refused; its endpoint has a name, so that DNS is asked."""
 
@@ -88,14 +100,7 @@ class Subject:
 
         During an upgrade, or a way back from one, a child of the master answers for it.
         """
-        try:
-            document = fetch_status([self.admin])
-        except (UnreachableError, OSError):
-            return False
-        states = [each["state"] for each in document["workers"]]
-        pids = {each["pid"] for each in document["workers"]}
-        whole = document["state"] == "ready" and states.count("ready") == WORKERS
-        return whole and pids.issuperset(self.gateway.workers())
+        return is_whole(self.admin, self.gateway.workers)
 
     def worker(self, slot: int) -> int:
         workers = fetch_status([self.admin])["workers"]
@@ -425,12 +430,7 @@ class Managed:
 
     def is_whole(self) -> bool:
         self.manager.serve()
-        try:
-            document = fetch_status([self.admin])
-        except (UnreachableError, OSError):
-            return False
-        states = [each["state"] for each in document["workers"]]
-        return document["state"] == "ready" and states.count("ready") == WORKERS
+        return is_whole(self.admin)
 
 
 RESTARTS = pytest.mark.parametrize(

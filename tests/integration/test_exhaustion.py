@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -165,31 +166,48 @@ def largest_pipe(pid: int) -> int:
 # Ports
 
 
-def test_clients_wait_for_a_port_and_no_endpoint_is_blamed(tmp_path: Path) -> None:
-    """Four local ports, four sessions: the fifth client is served as soon as one ends."""
-    admin = f"unix:{tmp_path}/admin"
-    flags = [QUIET, "--dial-timeout=20s", f"--admin-addr={admin}", "--access-log"]
-    with loopback(65_535) as namespace, contextlib.ExitStack() as stack:
-        narrow = ["sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40003"]
-        subprocess.run([*prefix(namespace), *narrow], check=True)
+@contextlib.contextmanager
+def few_ports(count: int, *flags: str) -> Iterator[tuple[Gateway, Callable[[], socket.socket]]]:
+    """A gateway with so many local ports to dial from, and what makes a client that has spoken."""
+    with loopback(65_535 - count) as namespace, contextlib.ExitStack() as stack:
+        narrow = f"net.ipv4.ip_local_port_range=40000 {40000 + count - 1}"
+        subprocess.run([*prefix(namespace), "sysctl", "-qw", narrow], check=True)
         listener = inside(namespace, lambda: socket.create_server(("127.0.0.1", 2379)))
         stack.enter_context(serving(echo_all, listener=listener))
         gateway = stack.enter_context(
-            Gateway(*flags, endpoints=["127.0.0.1:2379"], workers=1, prefix=prefix(namespace))
+            Gateway(
+                QUIET,
+                "--access-log",
+                *flags,
+                endpoints=["127.0.0.1:2379"],
+                workers=1,
+                prefix=prefix(namespace),
+            )
         )
         gateway.wait_ready()
+        ports = itertools.count(20_000)  # outside of the range
 
-        def client(number: int) -> socket.socket:
-            own = ("127.0.0.1", 20_000 + number)  # outside of the range
+        def client() -> socket.socket:
             sock = inside(
-                namespace, lambda: socket.create_connection(gateway.address, 30, source_address=own)
+                namespace,
+                lambda: socket.create_connection(
+                    gateway.address, 30, source_address=("127.0.0.1", next(ports))
+                ),
             )
             sock.sendall(b"!")
             return stack.enter_context(sock)
 
-        first = [client(number) for number in range(4)]
+        yield gateway, client
+
+
+def test_clients_wait_for_a_port_and_no_endpoint_is_blamed(tmp_path: Path) -> None:
+    """Four local ports, four sessions: the fifth client is served as soon as one ends."""
+    admin = f"unix:{tmp_path}/admin"
+    flags = ["--dial-timeout=20s", f"--admin-addr={admin}"]
+    with few_ports(4, *flags) as (gateway, client):
+        first = [client() for _ in range(4)]
         assert [sock.recv(1) for sock in first] == [b"!"] * 4
-        fifth = client(4)
+        fifth = client()
         # Before a dial succeeds, which makes the master forget it.
         wait_until(lambda: last_error(admin) == "cannot assign requested address", 10, "no port")
         first[0].close()
@@ -203,27 +221,10 @@ def test_clients_wait_for_a_port_and_no_endpoint_is_blamed(tmp_path: Path) -> No
 def test_a_client_without_a_port_is_closed_after_the_dial_timeout(tmp_path: Path) -> None:
     """It is counted as one that could not be dialed for."""
     admin = f"unix:{tmp_path}/admin"
-    flags = [QUIET, "--dial-timeout=300ms", f"--admin-addr={admin}", "--access-log"]
-    with loopback(65_534) as namespace, contextlib.ExitStack() as stack:
-        narrow = ["sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40000"]
-        subprocess.run([*prefix(namespace), *narrow], check=True)
-        listener = inside(namespace, lambda: socket.create_server(("127.0.0.1", 2379)))
-        stack.enter_context(serving(echo_all, listener=listener))
-        gateway = stack.enter_context(
-            Gateway(*flags, endpoints=["127.0.0.1:2379"], workers=1, prefix=prefix(namespace))
-        )
-        gateway.wait_ready()
-        for number, expected in enumerate((b"!", b"")):
-            own = ("127.0.0.1", 20_000 + number)
-            sock = stack.enter_context(
-                inside(
-                    namespace,
-                    lambda own=own: socket.create_connection(  # type: ignore[misc]
-                        gateway.address, 30, source_address=own
-                    ),
-                )
-            )
-            sock.sendall(b"!")
+    flags = ["--dial-timeout=300ms", f"--admin-addr={admin}"]
+    with few_ports(1, *flags) as (gateway, client):
+        for expected in (b"!", b""):
+            sock = client()
             with contextlib.suppress(ConnectionResetError):
                 assert sock.recv(1) == expected
         wait_until(lambda: fetch_status([admin])["totals"]["refused"] == 1)
