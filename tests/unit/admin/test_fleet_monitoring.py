@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from tests.unit.admin.test_monitoring import (
     complaints_about,
     exposed,
     needs_promtool,
+    run_promtool,
 )
 from tests.unit.test_docs import find_anchors
 
@@ -36,10 +36,7 @@ def expressions() -> list[str]:
 )
 def test_promtool_is_content(command: tuple[str, ...]) -> None:
     """The rules are valid and their unit tests pass."""
-    done = subprocess.run(
-        ["promtool", *command], cwd=MONITORING, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_promtool(*command)
 
 
 def test_rules_and_dashboard_are_about_metrics_that_exist() -> None:

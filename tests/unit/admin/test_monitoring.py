@@ -54,6 +54,14 @@ def expressions() -> list[str]:
     return queries
 
 
+def run_promtool(*command: str) -> None:
+    """Fails with what it says if it is not content."""
+    done = subprocess.run(
+        ["promtool", *command], cwd=MONITORING, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.slow
 @needs_promtool
 @pytest.mark.parametrize(
@@ -67,10 +75,7 @@ def expressions() -> list[str]:
 )
 def test_promtool_is_content(command: tuple[str, ...]) -> None:
     """The rules are valid, their unit tests pass, the scrape configuration loads."""
-    done = subprocess.run(
-        ["promtool", *command], cwd=MONITORING, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_promtool(*command)
 
 
 def test_alerts_and_dashboard_are_about_metrics_that_exist() -> None:
