@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -286,3 +286,12 @@ def pace(seconds: float, every_s: float) -> Iterator[int]:
         yield number
         number += 1
         time.sleep(every_s)
+
+
+def answer_still(sessions: Iterable[BinaryIO]) -> bool:
+    """Whether each of them carries bytes to the endpoint and back."""
+    for session in sessions:
+        session.write(b"still here\n")
+        if session.readline() != b"still here\n":
+            return False
+    return True

@@ -18,7 +18,7 @@ import pytest
 
 from deploy.distribution import deb
 from tests.long_tests import only_long
-from tests.stress.field import HOST, PORT, Field, prepared
+from tests.stress.field import HOST, PORT, Field, answer_still, prepared
 from tests.stress.machine import UNIT, Machine, booted_debian, why_not
 from tests.stress.test_disturbances import RATE, SECONDS, check, needs_namespaces
 from tests.support import wait_until
@@ -131,9 +131,7 @@ def test_install_upgrade_and_purge(machine: Machine, ground: Field) -> None:
         install(machine, "9*")
         check(ground, client)
         wait_until(partial(ground.is_replaced, workers), 60, "new workers serve")
-        for session in sessions:
-            session.write(b"still here\n")
-            assert session.readline() == b"still here\n"
+        assert answer_still(sessions)
     assert machine.show("MainPID") == master
     assert machine.path("/etc/etcd-gateway.toml").read_text() == config
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.long_tests import LONG, only_long
-from tests.stress.field import Field, pace, prepared, why_no_field
+from tests.stress.field import Field, answer_still, pace, prepared, why_no_field
 from tests.support import wait_until
 
 SECONDS = 30.0 if LONG else 3.0
@@ -95,9 +95,7 @@ def test_usr2(ground: Field) -> None:
         for _ in pace(SECONDS - 1.0, 1.5):
             upgrade(ground)
         check(ground, client)
-        for session in sessions:
-            session.write(b"still here\n")
-            assert session.readline() == b"still here\n"
+        assert answer_still(sessions)
 
 
 def test_a_storm_of_reloads(ground: Field) -> None:

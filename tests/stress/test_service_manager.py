@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from tests.installation import Installation
 from tests.long_tests import LONG
-from tests.stress.field import Field, prepared
+from tests.stress.field import Field, answer_still, prepared
 from tests.stress.machine import why_not
 from tests.stress.manager import Manager
 from tests.stress.test_disturbances import RATE, SECONDS, check, needs_namespaces
@@ -37,16 +36,9 @@ def disturb(wired: Field, manager: Manager, number: signal.Signals) -> None:
         for _ in range(TIMES):
             manager.end_main(number)
             manager.start()
-        while client.poll() is None:
-            manager.serve()
-            try:
-                client.wait(0.1)
-            except subprocess.TimeoutExpired:
-                continue
+        manager.until(lambda: client.poll() is not None, 60)
         check(wired, client)
-        for session in sessions:
-            session.write(b"still here\n")
-            assert session.readline() == b"still here\n"
+        assert answer_still(sessions)
 
 
 @pytest.mark.skipif(not LONG and not why_not(), reason="a real systemd shows it")
@@ -90,9 +82,7 @@ def test_a_crash_of_the_master_costs_nothing(wired: Field) -> None:
                 version = wired.status()["snapshot_version"]
                 manager.main.send_signal(signal.SIGHUP)
                 manager.until(partial(knows_more_than, wired, version))
-            for session in sessions:
-                session.write(b"still here\n")
-                assert session.readline() == b"still here\n"
+            assert answer_still(sessions)
         # One that was kept is replaced like any other, though nobody knows how it ended.
         os.kill(min(workers), signal.SIGKILL)
         manager.until(lambda: wired.has_workers(4) and pids(wired) != workers)
@@ -145,12 +135,7 @@ def test_a_crash_without_handover_loses_no_client_that_waits(wired: Field) -> No
         client = wired.client(RATE, SECONDS)
         manager.end_main(signal.SIGKILL)
         manager.start()
-        while client.poll() is None:
-            manager.serve()
-            try:
-                client.wait(0.1)
-            except subprocess.TimeoutExpired:
-                continue
+        manager.until(lambda: client.poll() is not None, 60)
         check(wired, client)
     finally:
         manager.stop()

@@ -18,7 +18,7 @@ import pytest
 import trustme
 
 from tests.long_tests import LONG, long
-from tests.stress.field import HOST, PORT, Field, prepared
+from tests.stress.field import HOST, PORT, Field, answer_still, prepared
 from tests.stress.machine import REPOSITORY, UNIT, Machine, booted, why_not
 from tests.stress.test_disturbances import RATE, SECONDS, check, check_lost, needs_namespaces
 from tests.support import wait_until
@@ -276,9 +276,7 @@ def test_nothing_is_lost(machine: Machine, ground: Field, what: str) -> None:
         for _ in range(TIMES):
             disturbances[what]()
         check(ground, client)
-        for session in sessions:
-            session.write(b"still here\n")
-            assert session.readline() == b"still here\n"
+        assert answer_still(sessions)
     wait_until(lambda: len(processes(machine)) == 5, 25, "the old workers left")
 
 
@@ -306,9 +304,7 @@ def test_a_master_that_crashes_every_three_seconds(machine: Machine, ground: Fie
         print(kills, "crashes")
         for each in (client, neighbour):
             check_lost(ground, each)
-        for session in sessions:
-            session.write(b"still here\n")
-            assert session.readline() == b"still here\n"
+        assert answer_still(sessions)
     wait_until(ground.is_ready)
     assert {each["pid"] for each in ground.workers()} == workers
 
@@ -319,8 +315,7 @@ def test_stop_closes_the_address_and_drains(machine: Machine, ground: Field) -> 
     with ground.long_sessions(1) as (session,):
         machine.ctl("stop", UNIT)
         wait_until(lambda: refuses(ground), 5, "the listen address is closed")
-        session.write(b"still here\n")
-        assert session.readline() == b"still here\n"
+        assert answer_still([session])
     wait_until(lambda: processes(machine) == [], 10, "the last worker left")
 
 
@@ -344,9 +339,7 @@ def test_the_watchdog_replaces_a_master_that_hangs(machine: Machine, ground: Fie
         machine.ctl("kill", "--kill-whom=main", "-s", "STOP", UNIT)
         wait_until(partial(is_ready_again, machine, before), 30, "the next master is ready")
         check(ground, client)
-        for session in sessions:
-            session.write(b"still here\n")
-            assert session.readline() == b"still here\n"
+        assert answer_still(sessions)
     assert "watchdog" in machine.journal(200).lower()
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from tests.installation import Installation
 from tests.long_tests import LONG, only_long
-from tests.stress.field import ENDPOINT_PORT, Field, prepared
+from tests.stress.field import ENDPOINT_PORT, Field, answer_still, prepared
 from tests.stress.test_disturbances import RATE, check_lost, needs_namespaces
 from tests.support import wait_until
 
@@ -157,9 +157,7 @@ def test_no_trouble_reaches_a_client(troubled: Troubled) -> None:
             time.sleep(max(begin + EVERY_S - time.monotonic(), 0.0))
         print(len(outcomes), "upgrades")
         check_lost(troubled.ground, client)
-        for session in sessions:
-            session.write(b"still here\n")
-            assert session.readline() == b"still here\n"
+        assert answer_still(sessions)
 
 
 def test_a_start_that_fails_after_exec_reaches_no_client(troubled: Troubled) -> None:
@@ -176,9 +174,7 @@ def test_a_start_that_fails_after_exec_reaches_no_client(troubled: Troubled) -> 
                 )
             assert troubled.upgrade() == "ready", _since(troubled, before)
         check_lost(troubled.ground, client)
-        for session in sessions:
-            session.write(b"still here\n")
-            assert session.readline() == b"still here\n"
+        assert answer_still(sessions)
 
 
 def _since(troubled: Troubled, before: str) -> str:
