@@ -30,6 +30,8 @@ SHELLS = {
 HOME = "opt/etcd-gateway"
 DOC = "usr/share/doc/etcd-gateway"
 UNITS = "usr/lib/systemd/system"
+GENERATOR = "usr/lib/systemd/system-generators/etcd-gateway"
+CONTROL_SCRIPTS = ("postinst", "prerm", "postrm")
 CONFFILES = {
     "etc/default/etcd-gateway": "deploy/etcd-gateway.default",
     "etc/etcd-gateway.toml": "deploy/etcd-gateway.toml",
@@ -97,8 +99,7 @@ def _add_service(stage: Path) -> None:
         _put(stage, f"{UNITS}/{unit.name}", unit.read_bytes())
     for drop_in in sorted((ROOT / "deploy/systemd/drop-ins").glob("*.conf")):
         _put(stage, f"usr/share/etcd-gateway/drop-ins/{drop_in.name}", drop_in.read_bytes())
-    generator = (TEMPLATES / "generator").read_bytes()
-    _put(stage, "usr/lib/systemd/system-generators/etcd-gateway", generator)
+    _put(stage, GENERATOR, (TEMPLATES / "generator").read_bytes())
     for name, source in CONFFILES.items():
         _put(stage, name, (ROOT / source).read_bytes())
 
@@ -142,17 +143,14 @@ def _add_control(stage: Path) -> None:
     control = control.replace("@VERSION@", debian_version()).replace("@SIZE@", str(size))
     _put(stage, "DEBIAN/control", control)
     _put(stage, "DEBIAN/conffiles", "".join(f"/{name}\n" for name in CONFFILES))
-    for script in ("postinst", "prerm", "postrm"):
+    for script in CONTROL_SCRIPTS:
         _put(stage, f"DEBIAN/{script}", (TEMPLATES / script).read_bytes())
 
 
 def _set_modes(stage: Path) -> None:
     """What is executed is executable, everything is readable for all, whatever the umask."""
-    executed = {
-        *(f"DEBIAN/{script}" for script in ("postinst", "prerm", "postrm")),
-        f"{HOME}/bin/etcd-gateway",
-        "usr/lib/systemd/system-generators/etcd-gateway",
-    }
+    executed = {f"{HOME}/bin/etcd-gateway", GENERATOR}
+    executed |= {f"DEBIAN/{script}" for script in CONTROL_SCRIPTS}
     for path in (stage, *stage.rglob("*")):
         if not path.is_symlink():
             name = path.relative_to(stage).as_posix()
