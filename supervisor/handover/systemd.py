@@ -182,15 +182,14 @@ class Notify:
         if not self.enabled:
             return True
         barrier_r, barrier_w = os.pipe()
-        loop = asyncio.get_running_loop()
-        reached: asyncio.Future[None] = loop.create_future()
+        loop, reached = asyncio.get_running_loop(), asyncio.Event()
         try:
             try:
-                loop.add_reader(barrier_r, _resolve, reached)
+                loop.add_reader(barrier_r, reached.set)
                 self._send("BARRIER=1", (barrier_w,))
             finally:  # the other duplicate is closed by systemd: then we read the end
                 os.close(barrier_w)
-            await asyncio.wait_for(reached, deadline_s)
+            await asyncio.wait_for(reached.wait(), deadline_s)
         except TimeoutError:
             return False
         finally:
@@ -204,8 +203,7 @@ class Notify:
                 timer.cancel()
         if self._sock is None:
             return
-        if self._loop is not None:
-            self._loop.remove_writer(self._sock)
+        self._stop_watching()
         for _, fds in self._waiting:
             close_all(fds)
         self._waiting.clear()
@@ -237,9 +235,7 @@ class Notify:
                 # else systemd is being replaced, or gone: nobody to tell
             close_all(fds)
             self._waiting.popleft()
-        if self._loop is not None and self._sock is not None:
-            self._loop.remove_writer(self._sock)
-            self._loop = None
+        self._stop_watching()
 
     def _flush_when_read(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -252,9 +248,7 @@ class Notify:
 
     def _flush_later(self) -> None:
         """The kernel has no memory for a message just now, or too many descriptors in flight."""
-        if self._loop is not None and self._sock is not None:
-            self._loop.remove_writer(self._sock)
-            self._loop = None
+        self._stop_watching()
         if self._again is None:
             loop = asyncio.get_running_loop()
             self._again = loop.call_later(KEEP_RETRY_S, self._flush_again)
@@ -263,10 +257,11 @@ class Notify:
         self._again = None
         self._flush()
 
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+    def _stop_watching(self) -> None:
+        """Wait no more until the service manager has read something."""
+        if self._loop is not None and self._sock is not None:
+            self._loop.remove_writer(self._sock)
+            self._loop = None
 
 
 def _line(text: str) -> str:

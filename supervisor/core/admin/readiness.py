@@ -44,7 +44,10 @@ def summary_of(
     *,
     foreign_listeners: bool,
 ) -> str:
-    """The same from its parts: a whole view every second would be dear with 3,000 endpoints."""
+    """The gateway in one line, from its parts.
+
+    A whole view every second would be dear with 3,000 endpoints.
+    """
     counts = Counter(states)
     active = counts[EndpointState.ACTIVE]
     present = counts.total() - counts[EndpointState.REMOVED]
