@@ -36,6 +36,17 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
     return bytes(data)
 
 
+def talk(sock: socket.socket, text: bytes = b"hello") -> None:
+    """Say something to an echo, and hear it."""
+    sock.sendall(text)
+    heard = b""
+    while len(heard) < len(text):
+        data = sock.recv(len(text) - len(heard))
+        assert data, f"the stream ended after {heard!r}"
+        heard += data
+    assert heard == text
+
+
 def asked(address: Address, timeout_s: float = 60.0) -> str:
     """Who answers at ``address``: connect, read the greeting, leave."""
     with connect(address, timeout_s) as sock:

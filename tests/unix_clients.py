@@ -24,17 +24,6 @@ def connect(path: str, timeout_s: float = 60.0) -> socket.socket:
     return sock
 
 
-def talk(sock: socket.socket, text: bytes = b"hello") -> None:
-    """Say something to an echo, and hear it."""
-    sock.sendall(text)
-    heard = b""
-    while len(heard) < len(text):
-        data = sock.recv(len(text) - len(heard))
-        assert data, f"the stream ended after {heard!r}"
-        heard += data
-    assert heard == text
-
-
 class Load:
     """Clients that connect, say something, hear it, leave, and come again; owns its thread.
 

@@ -22,7 +22,7 @@ import pytest
 
 from supervisor.cli.admin_client import UnreachableError, fetch_status
 from tests.backends import Backend, echo
-from tests.clients import connect, echoes
+from tests.clients import connect, echoes, talk
 from tests.dns import NameServer
 from tests.gateway import COMMAND, READY, Gateway, lives
 from tests.long_tests import LONG, only_long
@@ -30,7 +30,6 @@ from tests.shortage import Call, Shortage, why_no_shortage
 from tests.stress.manager import Manager
 from tests.support import free_port, wait_until
 from tests.unix_clients import connect as unix_connect
-from tests.unix_clients import talk
 
 CODES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 FOR_S = 1.0

@@ -21,7 +21,7 @@ import pytest
 
 from supervisor.cli.admin_client import fetch_status
 from tests.backends import Backend, echo
-from tests.clients import connect, echoes, read_exactly
+from tests.clients import connect, echoes, read_exactly, talk
 from tests.gateway import Gateway, all_know, running
 from tests.servers import serving
 from tests.support import free_port, wait_until
@@ -72,8 +72,7 @@ def test_a_worker_that_is_killed_for_its_memory_is_replaced() -> None:
         gateway.wait_line("admin address is open")
         clients = [stack.enter_context(connect(gateway.address)) for _ in range(8)]
         for sock in clients:
-            sock.sendall(b"?")
-            assert sock.recv(1) == b"?"
+            talk(sock, b"?")
         victim, other = (each["pid"] for each in fetch_status([admin])["workers"])
         with memory_of(victim, 128 << 10):
 

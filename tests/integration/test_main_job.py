@@ -17,7 +17,17 @@ from pathlib import Path
 import pytest
 
 from tests.backends import Backend, echo, greet, swallow
-from tests.clients import asked, black_hole, connect, echoes, many, read_exactly, read_line, reset
+from tests.clients import (
+    asked,
+    black_hole,
+    connect,
+    echoes,
+    many,
+    read_exactly,
+    read_line,
+    reset,
+    talk,
+)
 from tests.gateway import Gateway, running
 from tests.support import free_port, wait_until
 
@@ -219,8 +229,7 @@ def test_workers_leave_when_the_master_is_killed() -> None:
                 assert read_line(client)
                 gateway.signal(signal.SIGKILL)
                 gateway.process.wait()
-                client.sendall(b"?")
-                assert client.recv(1) == b"?"
+                talk(client, b"?")
                 wait_until(lambda: refused(gateway.address), 5, "the listen address is closed")
                 wait_until(lambda: not any(map(exists, workers)), 10, "the workers left")
                 with pytest.raises(ConnectionResetError):
@@ -249,8 +258,7 @@ def test_the_first_signal_drains_and_the_second_one_stops() -> None:
             gateway.signal(signal.SIGTERM)
             gateway.wait_line("draining")
             wait_until(lambda: refused(gateway.address), 5, "the listen address is closed")
-            client.sendall(b"!")
-            assert client.recv(1) == b"!"
+            talk(client, b"!")
             titles = [Path(f"/proc/{pid}/cmdline").read_text() for pid in gateway.workers()]
             assert any("draining" in title for title in titles)
             gateway.signal(signal.SIGINT)

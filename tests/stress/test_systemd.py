@@ -17,12 +17,13 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.clients import talk
 from tests.long_tests import LONG, long
 from tests.stress.field import HOST, PORT, Field, answer_still, prepared
 from tests.stress.machine import REPOSITORY, UNIT, Machine, booted, why_not
 from tests.stress.test_disturbances import RATE, SECONDS, check, check_lost, needs_namespaces
 from tests.support import wait_until
-from tests.unix_clients import Load, connect, talk
+from tests.unix_clients import Load, connect
 
 TIMES = 6 if LONG else 3
 CONFIG = "/etc/etcd-gateway.toml"

@@ -20,6 +20,7 @@ from supervisor.cli.admin_client import fetch_status
 from tests import clients
 from tests.admin_double import Pretender
 from tests.backends import Backend, echo
+from tests.clients import talk
 from tests.gateway import Gateway, running
 from tests.logbook import Logbook
 from tests.support import eventually, free_port, no_descriptors_left, wait_until
@@ -175,8 +176,7 @@ def test_the_status_document_goes_on(tmp_path: Path) -> None:
         ) as gateway,
         clients.connect(gateway.address) as session,
     ):
-        session.sendall(b"hello")
-        assert session.recv(5) == b"hello"
+        talk(session)
         gateway.wait_line("admin address is open")
         before = fetch_status([admin])
         assert before["host"] == socket.gethostname()

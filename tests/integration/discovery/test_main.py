@@ -14,7 +14,7 @@ import pytest
 from supervisor.cli import reload as reload_command
 from supervisor.cli.admin_client import fetch_status
 from tests.backends import Backend, greet
-from tests.clients import connect
+from tests.clients import connect, talk
 from tests.dns import Fault, NameServer
 from tests.gateway import READY, Gateway, run_command, running
 from tests.support import wait_until
@@ -105,8 +105,7 @@ def test_sighup_follows_at_once_and_keeps_workers_and_sessions(
         gateway.wait_line("reload complete")
         wait_until(lambda: greeting(gateway) == "b1")
         assert gateway.workers() == workers
-        sock.sendall(b"still here")
-        assert sock.recv(100) == b"still here"
+        talk(sock, b"still here")
         sock.close()
 
 
@@ -121,8 +120,7 @@ def test_a_removed_endpoint_keeps_its_sessions_for_the_grace(
         publish(ns, (0, 0, two))
         gateway.signal(signal.SIGHUP)
         gateway.wait_line("endpoints changed")
-        sock.sendall(b"ping")
-        assert sock.recv(100) == b"ping"
+        talk(sock, b"ping")
         wait_until(ended(sock), 10)
         sock.close()
         assert gateway.wait_line("session")["end"] == "removed"

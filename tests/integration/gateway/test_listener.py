@@ -23,7 +23,7 @@ from gateway.ingress.listener import describe_failure, drain_queue, open_listene
 from gateway.sessions import register
 from tests.backends import Backend as Server
 from tests.backends import echo
-from tests.clients import connect, read_exactly
+from tests.clients import connect, read_exactly, talk
 from tests.gateway import running
 from tests.plane import Backend, Plane, descriptors, reset
 from tests.support import free_port, wait_until
@@ -445,10 +445,8 @@ def test_a_listener_that_was_destroyed_listens_again() -> None:
                 pytest.skip("needs ss, the right to destroy sockets, and a kernel that can")
             gateway.wait_line("listening again, somebody destroyed the socket")
             with connect(gateway.address) as client:
-                client.sendall(b"hi")
-                assert client.recv(2) == b"hi"
-            before.sendall(b"ho")
-            assert before.recv(2) == b"ho"
+                talk(client, b"hi")
+            talk(before, b"ho")
         assert len(gateway.lines("listening again, somebody destroyed the socket")) == 1
 
 

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from gateway.core.counters import EndpointCounters
 from gateway.sessions.tcp_sample import MOST, TcpSample
-from tests.clients import connect
+from tests.clients import connect, talk
 from tests.gateway import Gateway
 from tests.integration.admin.test_server import exchange
 from tests.plane import Backend, BlackHole, Plane
@@ -117,8 +117,7 @@ def test_what_is_lost_on_the_way_to_an_endpoint_is_counted(tmp_path: Path) -> No
         gateway = stack.enter_context(Gateway(*flags, prefix=prefix(near)))
         gateway.wait_ready()
         client = stack.enter_context(inside(near, lambda: connect(gateway.address)))
-        client.sendall(b"?")
-        assert client.recv(1) == b"?"
+        talk(client, b"?")
         wait_until(lambda: metric(admin, "tcp_rtt_seconds"), what="a round trip")
         assert metric(admin, "tcp_retransmits_total") == 0
         ip("-n", far, "addr", "del", f"{FAR}/24", "dev", "eth0")  # received, but nobody's

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from tests.backends import Backend, echo
-from tests.clients import read_exactly
+from tests.clients import read_exactly, talk
 from tests.gateway import Gateway, running
 from tests.support import PATIENCE, free_port, wait_until
-from tests.unix_clients import connect, talk
+from tests.unix_clients import connect
 
 Script = Callable[[socket.socket], None]
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.clients import connect
+from tests.clients import connect, talk
 from tests.gateway import Gateway, running
 from tests.servers import Server, serving
 from tests.support import wait_until
@@ -57,8 +57,7 @@ def test_sessions_of_a_vanished_endpoint_end(namespaces: tuple[str, str], talkin
         gateway.wait_ready()
         client = inside(near, lambda: connect(gateway.address))
         stack.enter_context(client)
-        client.sendall(b"?")
-        assert client.recv(1) == b"?"
+        talk(client, b"?")
         wait_until(lambda: server.open >= 1)
         ip("-n", far, "addr", "del", f"{FAR}/24", "dev", "eth0")  # received, but nobody's
         if talking:

@@ -17,7 +17,7 @@ from gateway.descriptors import close_all, receive
 from supervisor.cli.admin_client import fetch_status
 from supervisor.listen_search import KEPT
 from tests.backends import Backend, echo
-from tests.clients import connect, echoes
+from tests.clients import connect, echoes, talk
 from tests.gateway import COMMAND, READY, Gateway, running
 from tests.installation import Installation, point
 from tests.integration.handover.test_record import Managed
@@ -28,11 +28,6 @@ REFUSED = "upgrade failed, the old image goes on"
 OLD_WORKERS = "upgrade failed, the old workers go on"
 OUTSIDE_PREFLIGHT = "import os\nif 'ETCD_GATEWAY_PREFLIGHT' not in os.environ:\n    "
 NOT_IMPORTABLE = OUTSIDE_PREFLIGHT + "raise ImportError('no')"
-
-
-def talk(sock: socket.socket) -> None:
-    sock.sendall(b"hello")
-    assert sock.recv(5) == b"hello"
 
 
 @contextlib.contextmanager

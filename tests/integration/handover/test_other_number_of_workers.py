@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends import Backend, echo
-from tests.clients import connect, echoes
+from tests.clients import connect, echoes, talk
 from tests.integration.handover.test_record import Managed, count_ready
 
 pytestmark = pytest.mark.timeout(300)
@@ -60,8 +60,7 @@ def test_another_number_is_taken_and_no_session_ends(tmp_path: Path, way: str) -
         try:
             gateway.manager.start()
             with connect(gateway.managed.address) as session:
-                session.sendall(b"a")
-                assert session.recv(1) == b"a"
+                talk(session, b"a")
                 gateway.signal(signal.SIGTTIN)
                 gateway.has(3)
                 gateway.go(way)
@@ -71,8 +70,7 @@ def test_another_number_is_taken_and_no_session_ends(tmp_path: Path, way: str) -
                     gateway.go(way)
                     gateway.has(workers)
                     assert all(echoes(gateway.managed.address, 10) for _ in range(8))
-                session.sendall(b"b")
-                assert session.recv(1) == b"b"
+                talk(session, b"b")
         finally:
             gateway.manager.stop()
 

@@ -19,7 +19,7 @@ from supervisor.core.workers.worker_id import WorkerId
 from supervisor.handover.record import RECORD_NAME
 from supervisor.handover.state import read_state
 from tests.backends import Backend, echo
-from tests.clients import connect, echoes
+from tests.clients import connect, echoes, talk
 from tests.dns import Fault, NameServer
 from tests.etcd import Cluster, needs_etcd
 from tests.etcd_answers import insist_put
@@ -107,8 +107,7 @@ def test_sessions_of_a_worker_are_known_before_it_reports_to_the_next_master(
     ):
         gateway.until(lambda status: count_ready(status) == 1)
         with connect(gateway.address) as client:
-            client.sendall(b"a")
-            assert client.recv(1) == b"a"
+            talk(client, b"a")
             gateway.until(lambda status: status["totals"]["sessions"] == 1)
             (worker,) = fetch_status([gateway.admin])["workers"]
             os.kill(worker["pid"], signal.SIGSTOP)
@@ -212,8 +211,7 @@ def test_who_is_in_grace_stays_so_after_a_crash(tmp_path: Path) -> None:
             )
         )
         session = stack.enter_context(connect(gateway.address))
-        session.sendall(b"a")
-        assert session.recv(1) == b"a"
+        talk(session, b"a")
         ns.faults[""] = Fault.NXDOMAIN
         gateway.until(lambda status: states(status) == {str(old.port): "removed"})
         gateway.manager.end_main(signal.SIGKILL)
@@ -223,8 +221,7 @@ def test_who_is_in_grace_stays_so_after_a_crash(tmp_path: Path) -> None:
         gateway.until(lambda status: states(status).get(str(new.port)) == "active")
         until = time.monotonic() + 3  # what would be cut is cut within moments
         while time.monotonic() < until:
-            session.sendall(b"b")
-            assert session.recv(1) == b"b"
+            talk(session, b"b")
             gateway.manager.serve()
             time.sleep(0.1)
 
@@ -267,8 +264,7 @@ def test_a_restart_with_another_configuration_forgets_the_endpoints(tmp_path: Pa
         flags = ("--workers=1", f"--nameserver={ns.address}", f"--config-file={config}")
         gateway = stack.enter_context(managed(tmp_path, *flags))
         session = stack.enter_context(socket.create_connection(gateway.address, 20))
-        session.sendall(b"here")
-        assert session.recv(32) == b"here"
+        talk(session, b"here")
         config.write_text(f'endpoints = ["new.example.test:{new.port}"]\n')
         ns.faults[""] = Fault.SERVFAIL
         gateway.manager.end_main(signal.SIGTERM)
@@ -282,8 +278,7 @@ def test_a_restart_with_another_configuration_forgets_the_endpoints(tmp_path: Pa
         assert echoes(gateway.address, 10)
         assert (old.connections, new.connections > 0) == (served, True)
         gateway.until(lambda status: count_ready(status) == 1)
-        session.sendall(b"still there")
-        assert session.recv(32) == b"still there"
+        talk(session, b"still there")
         gateway.until(
             lambda status: states(status) == {str(new.port): "active", str(old.port): "removed"}
         )
@@ -385,8 +380,7 @@ def test_the_record_knows_who_drains(tmp_path: Path) -> None:
         managed(tmp_path, *flags, f"--endpoints={backend.address}") as gateway,
         connect(gateway.address) as session,
     ):
-        session.sendall(b"a")
-        assert session.recv(1) == b"a"
+        talk(session, b"a")
         gateway.restart()
         gateway.until(lambda status: len(status["workers"]) == 2)
         gateway.until(lambda status: count_ready(status) == 1)

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from tests.backends import Backend, echo
+from tests.clients import talk
 from tests.gateway import COMMAND, READY, Gateway
 from tests.stress.manager import Manager
 from tests.support import wait_until
-from tests.unix_clients import Load, connect, talk
+from tests.unix_clients import Load, connect
 
 Start = Callable[..., Manager]
 

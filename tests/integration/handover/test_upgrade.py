@@ -12,15 +12,10 @@ import urllib.request
 from pathlib import Path
 
 from tests.backends import Backend, echo
-from tests.clients import connect
+from tests.clients import connect, talk
 from tests.gateway import Gateway, running
 from tests.support import PATIENCE, free_port, wait_until
 from tests.tls import Authority, Server
-
-
-def talk(sock: socket.socket) -> None:
-    sock.sendall(b"hello")
-    assert sock.recv(5) == b"hello"
 
 
 def command_line(pid: int) -> bytes:

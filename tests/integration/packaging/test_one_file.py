@@ -16,7 +16,7 @@ from deploy.distribution import onefile
 from deploy.distribution.trees import ROOT
 from supervisor import __version__
 from tests.backends import Backend, echo
-from tests.clients import connect
+from tests.clients import connect, talk
 from tests.gateway import READY, Gateway
 from tests.integration.packaging.collected import collected_once
 from tests.long_tests import only_long
@@ -103,8 +103,7 @@ def test_it_survives_usr2_and_a_new_file(
     ):
         gateway.wait_ready(60)
         with connect(gateway.address) as session:
-            session.sendall(b"before")
-            assert session.recv(6) == b"before"
+            talk(session, b"before")
             workers = gateway.workers()
             os.kill(workers[0], signal.SIGKILL)
             wait_until(lambda: set(gateway.workers()) - set(workers), what="another worker")
@@ -113,8 +112,7 @@ def test_it_survives_usr2_and_a_new_file(
             gateway.signal(signal.SIGUSR2)
             gateway.wait_line(READY, 60, count=2)
         with connect(gateway.address) as session:
-            session.sendall(b"after")
-            assert session.recv(5) == b"after"
+            talk(session, b"after")
         assert Path(f"/proc/{gateway.pid}/exe").exists()
 
 
@@ -136,8 +134,7 @@ def test_a_broken_new_file_leaves_the_old_one_serving(
         gateway.signal(signal.SIGUSR2)
         wait_until(lambda: "upgrade failed" in gateway.text(), 60)
         with connect(gateway.address) as session:
-            session.sendall(b"hello")
-            assert session.recv(5) == b"hello"
+            talk(session)
 
 
 @only_long

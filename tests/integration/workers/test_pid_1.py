@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends import Backend, echo
-from tests.clients import connect
+from tests.clients import connect, talk
 from tests.gateway import READY, Gateway
 from tests.support import wait_until
 
@@ -58,7 +58,6 @@ def test_orphans_are_reaped_and_workers_are_told_by_their_true_end() -> None:
                 gateway.wait_line(READY, count=2)
                 gateway.wait_line("worker exited", count=3)
         with connect(gateway.address) as session:
-            session.sendall(b"hello")
-            assert session.recv(5) == b"hello"
+            talk(session)
         os.kill(init, signal.SIGTERM)
         assert gateway.process.wait(60) == 0

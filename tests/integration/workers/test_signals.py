@@ -14,7 +14,7 @@ from pathlib import Path
 
 from supervisor.cli.admin_client import UnreachableError, fetch_status
 from tests.backends import Backend, echo
-from tests.clients import connect
+from tests.clients import connect, talk
 from tests.dns import Fault, NameServer
 from tests.gateway import COMMAND, READY, Gateway, environment, running
 from tests.support import free_port, wait_until
@@ -79,8 +79,7 @@ def test_a_background_job_writes_its_log_and_keeps_its_workers() -> None:
     with Backend(echo) as backend, in_background(backend.address) as gateway:
         assert gateway.wait_line(READY)["workers"] == 2
         with connect(("127.0.0.1", gateway.port)) as session:
-            session.sendall(b"hello")
-            assert session.recv(5) == b"hello"
+            talk(session)
         assert gateway.lines("number of workers changed") == []
         os.kill(gateway.pid, signal.SIGTTOU)
         assert gateway.wait_line("number of workers changed")["workers"] == 1

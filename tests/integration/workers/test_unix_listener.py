@@ -14,9 +14,10 @@ import pytest
 
 from supervisor.cli.admin_client import fetch_status
 from tests.backends import Backend, echo
+from tests.clients import talk
 from tests.gateway import READY, Gateway, run_command, running
 from tests.support import PATIENCE, free_port, wait_until
-from tests.unix_clients import Load, connect, talk
+from tests.unix_clients import Load, connect
 
 
 @pytest.fixture
