@@ -255,9 +255,9 @@ class BlackHole:
             sock.close()
 
 
-def closed_endpoint(host: str = "127.0.0.1") -> Endpoint:
+def closed_endpoint() -> Endpoint:
     """An endpoint that refuses."""
-    return endpoint_of(free_port(host), host)
+    return endpoint_of(free_port())
 
 
 def reset(sock: socket.socket) -> None:

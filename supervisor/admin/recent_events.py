@@ -12,7 +12,7 @@ EVENTS_KEPT = 50
 class RecentEvents:
     """Keeps the last ``EVENTS_KEPT`` records of the log, without debug lines and status lines."""
 
-    def __init__(self, before: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, before: Iterable[Mapping[str, Any]]) -> None:
         """``before``: the events that the previous image of this master had kept."""
         self._kept = collections.deque(map(dict, before), maxlen=EVENTS_KEPT)
 

@@ -226,9 +226,9 @@ def _text(text: str, code: int = 200) -> web.Response:
     return web.Response(text=text, status=code)
 
 
-def _json(content: object, code: int = 200) -> web.Response:
+def _json(content: object) -> web.Response:
     text = json.dumps(content, default=str) + "\n"
-    return web.Response(text=text, status=code, content_type="application/json")
+    return web.Response(text=text, content_type="application/json")
 
 
 def _silent_logger() -> logging.Logger:

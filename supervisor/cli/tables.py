@@ -55,7 +55,7 @@ def make_table(
     columns: Sequence[str],
     rows: Sequence[Sequence[Cell]],
     *,
-    left: Sequence[str] = (),
+    left: Sequence[str],
     last: str = "",
     names: int = 1,
 ) -> Part:

@@ -58,7 +58,6 @@ class Prober:
         log: Log,
         on_change: OnChange,
         *,
-        draw: Draw = random.randrange,
         wall: Callable[[], float] = time.time,
         contexts: TlsContexts | None = None,
         certificates: CertificateWatch | None = None,
@@ -66,7 +65,7 @@ class Prober:
         self._config = config
         self._log = HealthLog(log)
         self._on_change = on_change
-        self._draw = draw
+        self._draw: Draw = random.randrange
         self._wall = wall
         self._loop = asyncio.get_running_loop()
         self._watches: dict[str, Watch] = {}

@@ -54,7 +54,7 @@ class HttpClient:
         return await self._ask("GET", path, b"", last=last, max_body_bytes=max_body_bytes, cut=cut)
 
     async def post_json(
-        self, path: str, body: bytes, *, last: bool = True, max_body_bytes: int = MAX_BODY_BYTES
+        self, path: str, body: bytes, *, last: bool, max_body_bytes: int = MAX_BODY_BYTES
     ) -> HttpAnswer:
         """Send a JSON document to ``path``; otherwise as :meth:`get`."""
         return await self._ask("POST", path, body, last=last, max_body_bytes=max_body_bytes)

@@ -113,10 +113,10 @@ class SignalWatch:
                 self._on_signal(signal.Signals(number))
 
 
-def has_controlling_terminal(own: str = "/proc/self") -> bool:
+def has_controlling_terminal() -> bool:
     """Whether a terminal may send us signals: ``tty_nr`` of proc_pid_stat(5) is not 0."""
     try:
-        with open(f"{own}/stat", encoding="utf-8", errors="replace") as file:
+        with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
     except OSError:
         return False

@@ -27,6 +27,9 @@ PUT_S = 20.0
 
 Address = tuple[str, int]
 
+STREAMS, WRITERS = 6, 2
+"""Clients at a time."""
+
 
 def piece(number: int, offset: int, size: int) -> bytes:
     """Bytes ``offset`` and further of a stream; each stream has others."""
@@ -49,14 +52,11 @@ class Clients:
         etcd: Address,
         context: ssl.SSLContext,
         seed: int,
-        streams: int = 6,
-        writers: int = 2,
     ) -> None:
         self._namespace = namespace
         self._records = records
         self._echo, self._etcd, self._context = echo, etcd, context
         self._random = random.Random(seed)
-        self._counts = (streams, writers)
         self._numbers = iter(range(1 << 30))
         self._stopping = False
         self.crash: BaseException | None = None
@@ -79,11 +79,10 @@ class Clients:
             self.crash = error
 
     async def _main(self) -> None:
-        streams, writers = self._counts
         async with asyncio.TaskGroup() as group:
-            for _ in range(streams):
+            for _ in range(STREAMS):
                 group.create_task(self._stream_on())
-            for number in range(writers):
+            for number in range(WRITERS):
                 group.create_task(self._write_on(f"w{number}"))
 
     # -- streams ------------------------------------------------------------------------------

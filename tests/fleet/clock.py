@@ -47,8 +47,8 @@ class PerSecond:
     def most(self, begin: int, end: int) -> int:
         return max(self.curve(begin, end))
 
-    def peak(self, begin: int, end: int, bucket_s: int = 5) -> float:
-        """The busiest ``bucket_s`` seconds over the mean of all."""
-        buckets = [self.total(at, at + bucket_s) for at in range(begin, end, bucket_s)]
+    def peak(self, begin: int, end: int) -> float:
+        """The busiest five seconds over the mean of all."""
+        buckets = [self.total(at, at + 5) for at in range(begin, end, 5)]
         mean = sum(buckets) / len(buckets)
         return max(buckets) / mean if mean else 0.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from supervisor.core.config import Config
 from tests.fleet.fleet import Outcome, make_fleet
 from tests.fleet.host import CONFIG
 
@@ -39,9 +38,9 @@ def restart(hosts: int) -> Outcome:
     )
 
 
-def blackout(hosts: int, *, config: Config = CLOSING) -> Outcome:
+def blackout(hosts: int) -> Outcome:
     """A member's host vanishes without a word at 60 s; --on-inactive=close ends its sessions."""
-    fleet = make_fleet(hosts, config=config)
+    fleet = make_fleet(hosts, config=CLOSING)
     clock, lost = fleet.clock, fleet.members[0]
     clock.run_until(1.0)
     fleet.connect_all(10.0)

@@ -32,11 +32,11 @@ def ask(client: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def scripted(path: str, script: Script, *, backlog: int = 16) -> Iterator[socket.socket]:
+def scripted(path: str, script: Script) -> Iterator[socket.socket]:
     """A server on a UNIX socket that plays ``script`` with each connection, one after the other."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
-        server.listen(backlog)
+        server.listen(16)
 
         def serve() -> None:
             while True:

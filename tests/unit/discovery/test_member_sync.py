@@ -177,10 +177,10 @@ async def following(config: Config, files: Files) -> AsyncIterator[Synced]:
         await synced.it.close()
 
 
-async def asked_again(members: list[Member], times: int = 2) -> None:
-    """Until the members were asked so often from now on."""
+async def asked_again(members: list[Member]) -> None:
+    """Until the members were asked twice from now on."""
     before = sum(member.asked for member in members)
-    await eventually(lambda: sum(member.asked for member in members) >= before + times)
+    await eventually(lambda: sum(member.asked for member in members) >= before + 2)
 
 
 def test_endpoints_follow_the_list(cluster: list[Member], files: Files) -> None:
