@@ -81,28 +81,18 @@ class EndpointHealth:
         single_since: dict[str, float] = {}
         for found in endpoints:
             several = before.get(found.name)
-            if len(found.addresses) == 1:
-                watched.append(found)
-                if several is not None:
-                    readdressed.append(found.name)
-                    self._keep_counts(found.name, [place.name for place in several.places])
-                    if several.active:
-                        single_since[found.name] = several.since
+            if len(found.addresses) > 1:
+                several, others = self._spread(found, several)
+                self._several[found.name] = several
+                watched.extend(several.places)
+                readdressed += [found.name] * others
                 continue
-            if several is None:
-                several = _Several(found, places(found), self._wall())
-                if (view := self.prober.view(found.name)) is not None:
-                    if view.active and view.since is not None:
-                        several.since = view.since
-                    readdressed.append(found.name)
-                    self._keep_counts(found.name, [found.name])
-            elif several.found != found:
-                gone = {place.name for place in several.places}
-                several.found, several.places = found, places(found)
+            watched.append(found)
+            if several is not None:
                 readdressed.append(found.name)
-                self._keep_counts(found.name, gone - {place.name for place in several.places})
-            self._several[found.name] = several
-            watched.extend(several.places)
+                self._keep_counts(found.name, [place.name for place in several.places])
+                if several.active:
+                    single_since[found.name] = several.since
         if self._past:
             present = {endpoint_of(each.name) for each in watched}
             self._past = {name: each for name, each in self._past.items() if name in present}
@@ -111,6 +101,23 @@ class EndpointHealth:
             self.prober.was_active_since(name, since)
         for name in readdressed:
             self.tell(name)
+
+    def _spread(self, found: Discovered, before: _Several | None) -> tuple[_Several, bool]:
+        """The places of one that has several addresses; and whether it had others before."""
+        if before is not None and before.found == found:
+            return before, False
+        if before is not None:
+            gone = {place.name for place in before.places}
+            before.found, before.places = found, places(found)
+            self._keep_counts(found.name, gone - {place.name for place in before.places})
+            return before, True
+        several, view = _Several(found, places(found), self._wall()), self.prober.view(found.name)
+        if view is None:
+            return several, False
+        if view.active and view.since is not None:
+            several.since = view.since
+        self._keep_counts(found.name, [found.name])
+        return several, True
 
     def reconfigure(self, config: Config) -> None:
         """New kind, intervals or files of probes; the endpoints keep their state."""
