@@ -67,6 +67,15 @@ def closing(socks: list[socket.socket]) -> Iterator[list[socket.socket]]:
             sock.close()
 
 
+@contextlib.contextmanager
+def talking(gateway: Gateway, count: int = 1) -> Iterator[list[socket.socket]]:
+    """Sessions that have moved five bytes each way."""
+    with closing(connect(gateway, count)) as socks:
+        for sock in socks:
+            talk(sock)
+        yield socks
+
+
 def row_of(admin: str, sock: socket.socket) -> Row | None:
     client = name_of(sock)
     return next((each for each in ask(admin)["sessions"] if each["client"] == client), None)
@@ -126,8 +135,7 @@ def test_idle_is_known_at_the_first_question(admin: str) -> None:
         Backend(echo) as backend,
         running(f"--admin-addr={admin}", endpoints=[backend.address]) as gateway,
     ):
-        with closing(connect(gateway)) as (sock,):
-            talk(sock)
+        with talking(gateway) as (sock,):
             wait_until(lambda: fetch_status([admin])["uptime_s"] > 2.5)
             first = row_of(admin, sock)
             assert first is not None
@@ -274,8 +282,7 @@ def test_who_asks_over_the_network_learns_of_no_processes(admin: str) -> None:
         Backend(echo) as backend,
         running(f"--admin-addr={admin},:{port}", endpoints=[backend.address]) as gateway,
     ):
-        with closing(connect(gateway)) as (sock,):
-            talk(sock)
+        with talking(gateway) as (sock,):
             near, far = ask(f"127.0.0.1:{port}"), ask(f"{own}:{port}")
             assert near["sessions"][0]["pid"] == os.getpid()
             assert near["clients"][0]["pid"] == os.getpid()
@@ -298,14 +305,10 @@ def test_draining_workers_and_those_of_an_earlier_image_answer_too(admin: str) -
             f"--admin-addr={admin}", "--drain-timeout=60s", endpoints=[backend.address]
         ) as gateway,
     ):
-        with closing(connect(gateway, 4)) as socks:
-            for sock in socks:
-                talk(sock)
+        with talking(gateway, 4) as socks:
             gateway.signal(signal.SIGUSR2)
             gateway.wait_line("ready to proxy client requests", 30, count=2)
-            with closing(connect(gateway, 2)) as more:
-                for sock in more:
-                    talk(sock)
+            with talking(gateway, 2) as more:
                 wait_until(lambda: ask_raw(admin, "")[0] == 200, 20, "the new image answers")
                 wait_total(admin, 6)
                 document = ask(admin)
@@ -326,9 +329,7 @@ def test_a_worker_that_does_not_answer_makes_the_list_incomplete(admin: str) -> 
             f"--admin-addr={admin}", "--worker-timeout=60s", endpoints=[backend.address], workers=2
         ) as gateway,
     ):
-        with closing(connect(gateway, 16)) as socks:
-            for sock in socks:
-                talk(sock)
+        with talking(gateway, 16):
             wait_total(admin, 16)
             workers = fetch_status([admin])["workers"]
             stopped = next(each for each in workers if each["slot"] == 1)
@@ -355,9 +356,7 @@ def test_a_worker_that_dies_meanwhile_is_not_waited_for(admin: str) -> None:
             f"--admin-addr={admin}", "--worker-timeout=60s", endpoints=[backend.address], workers=2
         ) as gateway,
     ):
-        with closing(connect(gateway, 8)) as socks:
-            for sock in socks:
-                talk(sock)
+        with talking(gateway, 8):
             wait_total(admin, 8)
             pid = next(w["pid"] for w in fetch_status([admin])["workers"] if w["slot"] == 1)
             os.kill(pid, signal.SIGSTOP)
@@ -418,9 +417,7 @@ def test_sessions_come_and_go_while_they_are_listed(admin: str) -> None:
                     for sock in socks:
                         talk(sock)
 
-        with closing(connect(gateway, 50)) as stay:
-            for sock in stay:
-                talk(sock)
+        with talking(gateway, 50) as stay:
             wait_total(admin, 50)
             names = set(map(name_of, stay))
             thread = threading.Thread(target=churn, daemon=True)
@@ -484,9 +481,7 @@ def test_the_command_reads_page_after_page(admin: str, monkeypatch: pytest.Monke
         Backend(echo) as backend,
         running(f"--admin-addr={admin}", endpoints=[backend.address]) as gateway,
     ):
-        with closing(connect(gateway, 11)) as socks:
-            for sock in socks:
-                talk(sock)
+        with talking(gateway, 11):
             wait_total(admin, 11)
             wish = sessions_command.read_wish(endpoint=None, limit="10", sort=None)
             output = Output()
@@ -509,8 +504,7 @@ def test_watch_shows_the_rates_between_two_answers(admin: str) -> None:
         Backend(echo) as backend,
         running(f"--admin-addr={admin}", endpoints=[backend.address]) as gateway,
     ):
-        with closing(connect(gateway)) as (sock,):
-            talk(sock)
+        with talking(gateway) as (sock,):
             wait_total(admin, 1)
             argv = [*COMMAND, "sessions", f"--admin-addr={admin}", "--json", "--watch"]
             with subprocess.Popen(
@@ -533,8 +527,7 @@ def test_an_endpoint_with_a_strange_name_can_be_asked_for(admin: str) -> None:
         Backend(echo, host="::1") as backend,
         running(f"--admin-addr={admin}", endpoints=[backend.address]) as gateway,
     ):
-        with closing(connect(gateway)) as (sock,):
-            talk(sock)
+        with talking(gateway):
             code, text = ask_raw(admin, f"?endpoint={quote(backend.address)}")
             assert code == 200
             (row,) = json.loads(text)["sessions"]
@@ -577,8 +570,7 @@ def test_an_endpoint_on_a_unix_socket_is_listed_as_the_access_log_has_it(
         Backend(echo, path=path) as backend,
         running(f"--admin-addr={admin}", "--access-log", endpoints=[backend.address]) as gateway,
     ):
-        with closing(connect(gateway)) as (sock,):
-            talk(sock)
+        with talking(gateway):
             wait_total(admin, 1)
             (row,) = ask(admin)["sessions"]
         line = gateway.wait_line("session")

@@ -70,6 +70,16 @@ def found(
     return [Discovered(f"e{port}:1", f"e{port}", port, addresses, **more) for port in ports]
 
 
+@asynccontextmanager
+async def probed(server: Server, config: Config = QUICK) -> AsyncIterator[tuple[Stage, str]]:
+    """A stage whose only endpoint, whose name it is, has just passed its first probe."""
+    async with staged(config) as stage:
+        name = f"e{server.port}:1"
+        stage.prober.set_endpoints(found(server.port))
+        await eventually(lambda: stage.view(name).probes == {"passed": 1})
+        yield stage, name
+
+
 def play(scene: Callable[[], Awaitable[None]]) -> None:
     async def run() -> None:
         await scene()
@@ -174,10 +184,7 @@ def test_late_timeout_is_no_evidence() -> None:
     """A dial that timed out began before the last good probe: checked, not believed."""
 
     async def scene(server: Server) -> None:
-        async with staged(SLOW) as stage:
-            name = f"e{server.port}:1"
-            stage.prober.set_endpoints(found(server.port))
-            await eventually(lambda: stage.view(name).probes == {"passed": 1})
+        async with probed(server, SLOW) as (stage, name):
             stage.prober.dial_failed(name, "timeout", "timeout")
             await eventually(lambda: stage.view(name).probes == {"passed": 2})
             assert stage.changes == []
@@ -191,10 +198,7 @@ def test_slow_dial_is_a_hint() -> None:
     """An endpoint that lost a hedge is looked at, not deactivated."""
 
     async def scene(server: Server) -> None:
-        async with staged(SLOW) as stage:
-            name = f"e{server.port}:1"
-            stage.prober.set_endpoints(found(server.port))
-            await eventually(lambda: stage.view(name).probes == {"passed": 1})
+        async with probed(server, SLOW) as (stage, name):
             stage.prober.dial_failed(name, "slower than the next endpoint", "abandoned")
             await eventually(lambda: stage.view(name).probes == {"passed": 2})
             assert stage.changes == []
@@ -208,10 +212,7 @@ def test_what_this_host_cannot_dial_is_told_and_not_believed() -> None:
     """Until a probe or a session reaches the endpoint."""
 
     async def scene(server: Server) -> None:
-        async with staged(SLOW) as stage:
-            name = f"e{server.port}:1"
-            stage.prober.set_endpoints(found(server.port))
-            await eventually(lambda: stage.view(name).probes == {"passed": 1})
+        async with probed(server, SLOW) as (stage, name):
             stage.prober.dial_failed(name, "network is unreachable", "local")
             assert stage.view(name).cut_off == "network is unreachable"
             assert stage.view(name).last_error == "network is unreachable"
@@ -307,10 +308,7 @@ def test_weights_are_nothing_to_probe_for() -> None:
     """A new weight keeps the schedule."""
 
     async def scene(server: Server) -> None:
-        async with staged(SLOW) as stage:
-            name = f"e{server.port}:1"
-            stage.prober.set_endpoints(found(server.port))
-            await eventually(lambda: stage.view(name).probes == {"passed": 1})
+        async with probed(server, SLOW) as (stage, name):
             stage.prober.set_endpoints(found(server.port, weight=7))
             for _ in range(50):
                 await asyncio.sleep(0.001)
@@ -324,10 +322,7 @@ def test_reconfigured() -> None:
     """A reload from TCP to HTTP probes at once, and finds what TCP could not."""
 
     async def scene(server: Server) -> None:
-        async with staged(SLOW) as stage:
-            name = f"e{server.port}:1"
-            stage.prober.set_endpoints(found(server.port))
-            await eventually(lambda: stage.view(name).probes == {"passed": 1})
+        async with probed(server, SLOW) as (stage, name):
             stage.prober.reconfigure(replace(SLOW, health_check="http"))
             await eventually(lambda: stage.changes == [(name, False)])
 
@@ -600,10 +595,7 @@ def test_traffic_spares_probes_and_silence_brings_them_back() -> None:
 
     async def scene(server: Server) -> None:
         config = replace(SLOW, health_interval_s=1.0, health_idle_interval_s=1000.0)
-        async with staged(config) as stage:
-            name = f"e{server.port}:1"
-            stage.prober.set_endpoints(found(server.port))
-            await eventually(lambda: stage.view(name).probes == {"passed": 1})
+        async with probed(server, config) as (stage, name):
             moved = 0
 
             def two_intervals_are_over() -> bool:
