@@ -13,13 +13,12 @@ DNS answers.
 
 from __future__ import annotations
 
-import json
 import os
 
 from gateway.core.log import Log
-from supervisor.core.handover_document import encode
 from supervisor.core.handover_state import HandoverState
 from supervisor.core.next_master import after_crash, after_restart
+from supervisor.handover.state import to_bytes
 from supervisor.workers.descriptor_store import DescriptorStore
 
 CANNOT_RECORD = "cannot record the state for the next master"
@@ -39,7 +38,7 @@ def open_record(store: DescriptorStore, log: Log) -> HandoverRecord | None:
 
 def write_record(fd: int, state: HandoverState) -> None:
     """Have the record say ``state``; the store has a duplicate of ``fd``."""
-    text = json.dumps(encode(state), default=str).encode()
+    text = to_bytes(state)
     os.pwrite(fd, text, 0)
     os.ftruncate(fd, len(text))
 

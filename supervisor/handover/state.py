@@ -22,14 +22,18 @@ def read_state(document: int) -> HandoverState:
         return HandoverState()
 
 
+def to_bytes(state: HandoverState) -> bytes:
+    """The document that :func:`read_state` decodes."""
+    return json.dumps(encode(state), default=str).encode()
+
+
 def write_state(state: HandoverState) -> int:
     """A descriptor that outlives ``execve``; a variable itself holds 128 KiB at most (execve(2)),
     which the facts about 200 endpoints fill. OSError: there is no memory or descriptor for it."""
     document = os.memfd_create("handover", 0)
     try:
-        text = json.dumps(encode(state), default=str).encode()
         with open(document, "wb", closefd=False) as file:
-            file.write(text)
+            file.write(to_bytes(state))
     except BaseException:
         os.close(document)
         raise
