@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from gateway.core.records import dataclass
 from gateway.core.socket_address import join_host_port
 from gateway.core.unix_address import (
-    MAX_UNIX_PATH,
     UnixAddress,
+    check_length,
     is_option,
     is_unix,
     parse_unix,
@@ -169,8 +169,7 @@ def parse_admin(text: str) -> str:
         raise ValueError("expected unix: and the absolute path of a socket, as unix:/run/name.sock")
     if not path.isprintable():  # it stands in log lines and tables
         raise ValueError("expected a path of printable characters")
-    if len(path.encode()) > MAX_UNIX_PATH:
-        raise ValueError(f"the path is too long, expected at most {MAX_UNIX_PATH} bytes")
+    check_length(path)
     return f"unix:{path}"
 
 

@@ -70,9 +70,14 @@ def parse_unix(text: str) -> UnixAddress:
     if not path.isprintable() or " " in path:
         # It stands in log lines, tables and labels of metrics, and lists are split at commas.
         raise ValueError("expected a path of printable characters, without blanks and commas")
+    check_length(path)
+    return UnixAddress(path)
+
+
+def check_length(path: str) -> None:
+    """ValueError: no socket address has room for the path."""
     if len(path.encode()) > MAX_UNIX_PATH:
         raise ValueError(f"the path is too long, expected at most {MAX_UNIX_PATH} bytes")
-    return UnixAddress(path)
 
 
 def parse_unix_listen(text: str) -> UnixAddress:
