@@ -22,7 +22,7 @@ from supervisor.core.discovery.cluster_report import (
     read_quota,
     read_status,
 )
-from supervisor.core.discovery.loop_guard import own_listen_address
+from supervisor.core.discovery.loop_guard import describe_own, own_listen_address
 from supervisor.core.discovery.member_list import is_loopback, parse_list, targets_of
 from supervisor.core.discovery.questions import Answer
 from supervisor.core.discovery.targets import host_question, owners
@@ -117,8 +117,7 @@ class Examiner:
             error = getattr(outcome, "error", "") or "no address"
             return MemberAnswer(endpoint=str(url), address="", error=error)
         if own := own_listen_address(address, url.port, self._listen, is_local):
-            error = f"is the gateway's own listen address {own}"
-            return MemberAnswer(endpoint=str(url), address=address, error=error)
+            return MemberAnswer(endpoint=str(url), address=address, error=describe_own(own))
         srv = bool(owners(self._config))
         peer = peer_of(self._config, url.host, address, url.port, tls=tls, srv=srv)
         try:

@@ -11,7 +11,7 @@ from gateway.core.unix_address import is_unix
 from supervisor.core.config import Config
 from supervisor.core.discovery.adoption import AdoptedList, Heard, Proposal
 from supervisor.core.discovery.endpoints import Discovered
-from supervisor.core.discovery.loop_guard import own_listen_address
+from supervisor.core.discovery.loop_guard import describe_own, own_listen_address
 from supervisor.core.discovery.member_list import MemberTarget, is_loopback, parse_list
 from supervisor.core.discovery.questions import Answer, Outcome, Question
 from supervisor.core.discovery.targets import host_question, tls_domain
@@ -149,7 +149,7 @@ class MemberQuestions:
                 error = f"{address} is a loopback address, and the list came from elsewhere"
                 continue
             if own := own_listen_address(address, port, self._listen(), is_local):
-                error = f"is the gateway's own listen address {own}"
+                error = describe_own(own)
                 continue
             peer = peer_of(self.config, host, address, port, tls=target.tls, srv=srv)
             try:

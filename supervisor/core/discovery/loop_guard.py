@@ -46,6 +46,11 @@ def without_own(
     return kept, next(iter(hits.values()))
 
 
+def describe_own(hit: Address | str) -> str:
+    """What is said of an endpoint with an address at which the gateway itself listens."""
+    return f"is the gateway's own listen address {hit}"
+
+
 def own_listen_address(
     address: str, port: int, listen: Iterable[Address], is_local: IsLocal
 ) -> HostPort | None:

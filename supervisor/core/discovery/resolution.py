@@ -9,6 +9,7 @@ from dataclasses import field
 from gateway.core.records import dataclass
 from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered, Problem
+from supervisor.core.discovery.loop_guard import describe_own
 from supervisor.core.discovery.questions import Question
 from supervisor.core.discovery.targets import tls_domain
 
@@ -81,10 +82,7 @@ class Resolution:
     @property
     def left_out(self) -> dict[str, str]:
         """Endpoints that are not used although DNS names them, with the reason."""
-        loops = {
-            name: f"is the gateway's own listen address {hit}"
-            for name, hit in (self.loops | self.member_loops).items()
-        }
+        loops = {name: describe_own(hit) for name, hit in (self.loops | self.member_loops).items()}
         waiting = {name: f"TLS check: {error}" for name, error in self.waiting.items()}
         return self.refused | waiting | loops
 
@@ -94,10 +92,7 @@ class Resolution:
         if self.srv or not self.loops:
             return ""
         name, hit = next(iter(self.loops.items()))
-        return (
-            f"--endpoints {name} is the gateway's own listen address {hit},"
-            " expected the address of another program"
-        )
+        return f"--endpoints {name} {describe_own(hit)}, expected the address of another program"
 
     @property
     def error(self) -> str:
