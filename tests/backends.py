@@ -10,6 +10,8 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Self
 
+from gateway.core.socket_address import join_host_port
+
 Serve = Callable[["Backend", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -55,8 +57,7 @@ class Backend:
     def address(self) -> str:
         if self.path:
             return f"unix:{self.path}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return join_host_port(self.host, self.port)
 
     def stop(self) -> None:
         """Close the listener and reset every connection."""
