@@ -32,16 +32,12 @@ class Counted:
     def want(self, workers: int) -> None:
         self._config.write_text(f"workers = {workers}\n")
 
-    def signal(self, number: signal.Signals) -> None:
-        assert self.manager.main is not None
-        self.manager.main.send_signal(number)
-
     def go(self, way: str) -> None:
         """The next master begins, and is ready."""
         match way:
             case "upgrade":
                 self.manager.ready = False
-                self.signal(signal.SIGUSR2)
+                self.managed.signal(signal.SIGUSR2)
                 self.manager.until(lambda: self.manager.ready, 60)
             case "crash":
                 self.managed.crash()
@@ -61,7 +57,7 @@ def test_another_number_is_taken_and_no_session_ends(tmp_path: Path, way: str) -
             gateway.manager.start()
             with connect(gateway.managed.address) as session:
                 talk(session, b"a")
-                gateway.signal(signal.SIGTTIN)
+                gateway.managed.signal(signal.SIGTTIN)
                 gateway.has(3)
                 gateway.go(way)
                 gateway.has(2 if way == "restart" else 3)
@@ -84,7 +80,7 @@ def test_more_workers_than_the_open_files_allow_are_refused(tmp_path: Path) -> N
             gateway.want(40)
             assert gateway.manager.main is not None
             resource.prlimit(gateway.manager.main.pid, resource.RLIMIT_NOFILE, (150, 150))
-            gateway.signal(signal.SIGUSR2)
+            gateway.managed.signal(signal.SIGUSR2)
             expected = "the limit of open files is 150, expected at least 312 for 40 workers"
             refused = "upgrade failed, the old image goes on"
             log = gateway.manager.log

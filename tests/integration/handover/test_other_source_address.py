@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends import Backend, echo
 from tests.clients import echoes
-from tests.integration.handover.test_record import managed
+from tests.integration.handover.test_record import echoing
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -18,12 +17,7 @@ def test_the_old_workers_serve_until_the_address_is_one(tmp_path: Path) -> None:
     """The log says what is missing, and a reload is the way out, as a restart would be."""
     file = tmp_path / "gateway.toml"
     file.write_text("")
-    with (
-        Backend(echo) as backend,
-        managed(
-            tmp_path, "--workers=1", f"--endpoints={backend.address}", f"--config-file={file}"
-        ) as gateway,
-    ):
+    with echoing(tmp_path, "--workers=1", f"--config-file={file}") as gateway:
         manager = gateway.manager
         manager.end_main(signal.SIGTERM)
         file.write_text('source-addr = "192.0.2.77"')

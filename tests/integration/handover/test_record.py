@@ -52,6 +52,11 @@ class Managed:
 
         self.manager.until(is_so, 60)
 
+    def signal(self, number: signal.Signals) -> None:
+        """To the master."""
+        assert self.manager.main is not None
+        self.manager.main.send_signal(number)
+
     def crash(self) -> None:
         """SIGKILL of the master, as the kernel would for memory; and the next one."""
         self.manager.end_main(signal.SIGKILL)
@@ -73,6 +78,13 @@ def managed(folder: Path, *flags: str) -> Iterator[Managed]:
         gateway.manager.stop()
 
 
+@contextlib.contextmanager
+def echoing(folder: Path, *flags: str) -> Iterator[Managed]:
+    """One that serves an echo."""
+    with Backend(echo) as backend, managed(folder, f"--endpoints={backend.address}", *flags) as it:
+        yield it
+
+
 def count_ready(document: dict[str, Any]) -> int:
     return [each["state"] for each in document["workers"]].count("ready")
 
@@ -84,13 +96,9 @@ def states(document: dict[str, Any]) -> dict[str, str]:
 
 def test_workers_that_a_signal_added_or_removed_are_as_many_after_a_crash(tmp_path: Path) -> None:
     """TTIN and TTOU are remembered when they were carried out, not when something else happens."""
-    with (
-        Backend(echo) as backend,
-        managed(tmp_path, "--workers=2", f"--endpoints={backend.address}") as gateway,
-    ):
+    with echoing(tmp_path, "--workers=2") as gateway:
         for number, wanted in ((signal.SIGTTIN, 3), (signal.SIGTTOU, 2), (signal.SIGTTOU, 1)):
-            assert gateway.manager.main is not None
-            gateway.manager.main.send_signal(number)
+            gateway.signal(number)
             gateway.until(lambda status, wanted=wanted: count_ready(status) == wanted)  # type: ignore[misc]
             gateway.crash()
             gateway.until(lambda status, wanted=wanted: count_ready(status) == wanted)  # type: ignore[misc]
@@ -101,10 +109,7 @@ def test_sessions_of_a_worker_are_known_before_it_reports_to_the_next_master(
     tmp_path: Path,
 ) -> None:
     """A crash of the master does not make them none, not even for the second until a report."""
-    with (
-        Backend(echo) as backend,
-        managed(tmp_path, "--workers=1", f"--endpoints={backend.address}") as gateway,
-    ):
+    with echoing(tmp_path, "--workers=1") as gateway:
         gateway.until(lambda status: count_ready(status) == 1)
         with connect(gateway.address) as client:
             talk(client, b"a")
@@ -178,8 +183,7 @@ def test_the_member_list_outlives_a_dns_that_denies_everything(tmp_path: Path, w
         if way == "crash":
             gateway.crash()
         else:
-            assert gateway.manager.main is not None
-            gateway.manager.main.send_signal(signal.SIGUSR2)
+            gateway.signal(signal.SIGUSR2)
             ready = "ready to proxy client requests"
             log = tmp_path / "log"
             gateway.manager.until(lambda: log.read_text().count(ready) == 2, 60)
@@ -286,7 +290,7 @@ def test_a_restart_with_another_configuration_forgets_the_endpoints(tmp_path: Pa
 
 def test_a_master_that_leaves_says_nothing_of_a_drain(tmp_path: Path) -> None:
     """The sessions go on in the workers; whoever looks for "drained" waits for their end."""
-    with Backend(echo) as backend, managed(tmp_path, f"--endpoints={backend.address}") as gateway:
+    with echoing(tmp_path) as gateway:
         gateway.manager.end_main(signal.SIGTERM)
         assert "leaving, the workers go on" in gateway.manager.log.read_text()
         assert '"drained"' not in gateway.manager.log.read_text()
@@ -297,12 +301,8 @@ def test_a_master_that_leaves_says_nothing_of_a_drain(tmp_path: Path) -> None:
 
 def test_a_restart_begins_with_the_workers_of_its_configuration(tmp_path: Path) -> None:
     """TTIN counts until somebody restarts the gateway."""
-    with (
-        Backend(echo) as backend,
-        managed(tmp_path, "--workers=1", f"--endpoints={backend.address}") as gateway,
-    ):
-        assert gateway.manager.main is not None
-        gateway.manager.main.send_signal(signal.SIGTTIN)
+    with echoing(tmp_path, "--workers=1") as gateway:
+        gateway.signal(signal.SIGTTIN)
         gateway.until(lambda status: count_ready(status) == 2)
         gateway.restart()
         gateway.until(lambda status: count_ready(status) == 1)
@@ -360,10 +360,7 @@ def test_each_master_leaves_one_record(tmp_path: Path, number: signal.Signals) -
 
 def test_a_record_is_no_older_than_the_last_master(tmp_path: Path) -> None:
     """One that was started without --handover leaves none, and none of before is left."""
-    with (
-        Backend(echo) as backend,
-        managed(tmp_path, "--workers=1", f"--endpoints={backend.address}") as gateway,
-    ):
+    with echoing(tmp_path, "--workers=1") as gateway:
         gateway.manager.end_main(signal.SIGTERM)
         gateway.manager.argv = [each for each in gateway.manager.argv if each != "--handover"]
         gateway.manager.start()
@@ -390,10 +387,7 @@ def test_the_record_knows_who_drains(tmp_path: Path) -> None:
 
 def test_the_record_knows_of_a_worker_before_it_is_ready(tmp_path: Path) -> None:
     """No generation comes again, also not that of one which started when the master was killed."""
-    with (
-        Backend(echo) as backend,
-        managed(tmp_path, "--workers=1", f"--endpoints={backend.address}") as gateway,
-    ):
+    with echoing(tmp_path, "--workers=1") as gateway:
         (record,) = [fd for name, fd in gateway.manager.stored if name == RECORD_NAME]
         assert read_state(record).gens == {0: 1}
 
@@ -427,10 +421,7 @@ def crash_without(folder: Path, missing: Sequence[str]) -> None:
     """
     second = ("127.0.0.1", free_port())
     flags = ("--workers=2", f"--listen-addr=127.0.0.1:{second[1]}")
-    with (
-        Backend(echo) as backend,
-        managed(folder, *flags, f"--endpoints={backend.address}") as gateway,
-    ):
+    with echoing(folder, *flags) as gateway:
         gateway.manager.end_main(signal.SIGKILL)
         for name in missing:
             gateway.manager.forget(name)
@@ -459,10 +450,7 @@ def test_an_upgrade_that_turns_handover_on_keeps_the_inboxes(tmp_path: Path) -> 
     off leaves nothing of them, nor of the workers, for a master that would take them for alive."""
     config = tmp_path / "gateway.toml"
     config.write_text("handover = false\n")
-    with (
-        Backend(echo) as backend,
-        managed(tmp_path, "--workers=2", f"--endpoints={backend.address}") as gateway,
-    ):
+    with echoing(tmp_path, "--workers=2") as gateway:
         manager = gateway.manager
         manager.end_main(signal.SIGINT)
         manager.forget_all()
@@ -493,12 +481,7 @@ def test_a_crash_beside_a_file_that_cannot_be_used_ends_nothing(tmp_path: Path) 
     """A start that nobody asked for waits until the file is mended; one that is asked for ends."""
     file = tmp_path / "gateway.toml"
     file.write_text("")
-    with (
-        Backend(echo) as backend,
-        managed(
-            tmp_path, "--workers=1", f"--endpoints={backend.address}", f"--config-file={file}"
-        ) as gateway,
-    ):
+    with echoing(tmp_path, "--workers=1", f"--config-file={file}") as gateway:
         manager = gateway.manager
         manager.end_main(signal.SIGKILL)
         file.write_text("trusted-ca-file = ")
@@ -526,14 +509,10 @@ def test_the_next_master_knows_how_the_last_reload_ended(tmp_path: Path) -> None
     config = tmp_path / "gateway.toml"
     config.write_text("")
     flags = ("--workers=1", f"--config-file={config}")
-    with (
-        Backend(echo) as backend,
-        managed(tmp_path, *flags, f"--endpoints={backend.address}") as gateway,
-    ):
+    with echoing(tmp_path, *flags) as gateway:
         for number, text, result in ((1, "", "complete"), (2, "nonsense = 1\n", "failed")):
             config.write_text(text)
-            assert gateway.manager.main is not None
-            gateway.manager.main.send_signal(signal.SIGHUP)
+            gateway.signal(signal.SIGHUP)
             gateway.until(lambda status, n=number: status["reload"]["number"] == n)  # type: ignore[misc]
             config.write_text("")
             gateway.crash()
@@ -550,10 +529,7 @@ def test_the_next_master_knows_how_the_last_reload_ended(tmp_path: Path) -> None
 
 def test_a_start_that_cannot_be_ends_where_nobody_serves(tmp_path: Path) -> None:
     """Also if the service manager has something left of the master before, which had drained."""
-    with (
-        Backend(echo) as backend,
-        managed(tmp_path, "--workers=1", f"--endpoints={backend.address}") as gateway,
-    ):
+    with echoing(tmp_path, "--workers=1") as gateway:
         manager = gateway.manager
         manager.end_main(signal.SIGINT)
         assert manager.stored, "its inbox, for one"
