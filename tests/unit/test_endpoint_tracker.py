@@ -257,14 +257,10 @@ def test_what_no_worker_need_know_is_recorded_for_the_next_master() -> None:
         stage.it.on_tick()
         assert (stage.sent, stage.records) == ([], 0)
         stage.it.on_found((dataclasses.replace(seed, tls=True),))
-        async with asyncio.timeout(10 * PATIENCE):
-            while not stage.records:  # noqa: ASYNC110 (a publication is followed by a pause)
-                await asyncio.sleep(0.002)
+        await eventually(lambda: stage.records)
         stage.it.on_tick()
         stage.it.on_found((dataclasses.replace(seed, weight=7),))
-        async with asyncio.timeout(10 * PATIENCE):
-            while not stage.sent:  # noqa: ASYNC110
-                await asyncio.sleep(0.002)
+        await eventually(lambda: stage.sent)
         assert stage.records == 1
         await stage.it.close()
 
