@@ -30,7 +30,7 @@ BENCH_PYTHON ?= $(or $(firstword $(wildcard /usr/bin/python3.1[1-9])),$(PYTHON))
 
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 
-.PHONY: help run test programs test-all unit cover check format stress simulate mutants conditions \
+.PHONY: help run test others programs test-all unit cover check format stress simulate mutants conditions \
   compiled chaos bench fleet docs dist wheel deb sbom site pictures pins clean
 
 help:
@@ -63,11 +63,14 @@ run: $(VENV)/.runtime
 	@$(BIN)/etcd-gateway demo
 
 test: $(VENV)/.tests
-	@echo "style, types, the programs that tests drive, and the quick unit tests: a minute or two"
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target check programs cover
-	$(call side_by_side,$(MOSTLY_WAITING)) -m "not own_cpu and (slow or not unit)" \
-	  tests/unit tests/integration tests/stress
+	@echo "the tests take some five minutes; style, types and coverage are told when they are done"
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target check cover others
 	$(call side_by_side,$(EACH_ITS_OWN)) -m own_cpu tests/integration tests/stress
+
+# Those that wait a lot, beside those that work. `+` has make tell their output as it comes.
+others: programs
+	+@env --unset=MAKEFLAGS $(call side_by_side,$(MOSTLY_WAITING)) \
+	  -m "not own_cpu and (slow or not unit)" tests/unit tests/integration tests/stress
 
 programs: $(VENV)/.tests
 	@tests/provision.sh test $(BIN)

@@ -328,6 +328,14 @@ def test_after_an_upgrade_a_failing_dns_brings_no_other_endpoints(
     config = replace(config, endpoints=(fallback,), endpoints_given=True)
     names = ["n1.test:2379", "n2.test:2379"]
 
+    async def go_on(before: Fixture) -> None:
+        after = Fixture(config, files)
+        after.it.remember(before.it.view, found=before.told.lists[-1])
+        await after.start()
+        await until(lambda: after.it.view.last_error)
+        assert after.told.lists == [before.told.lists[-1]]
+        await after.it.close()
+
     async def main() -> None:
         before = Fixture(config, files)
         await before.start()
@@ -336,12 +344,7 @@ def test_after_an_upgrade_a_failing_dns_brings_no_other_endpoints(
         for faulty in ("", "n2.test"):
             ns.faults.clear()
             ns.faults[faulty] = fault
-            after = Fixture(config, files)
-            after.it.remember(before.it.view, found=before.told.lists[-1])
-            await after.start()
-            await until(lambda: after.it.view.last_error)
-            assert after.told.lists == [before.told.lists[-1]]
-            await after.it.close()
+            await go_on(before)
 
     asyncio.run(main())
 
