@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from supervisor.core.handover_state import HandoverState
 from supervisor.handover.state import write_state
@@ -26,10 +27,12 @@ PREFLIGHT_S = 120.0
 a trial took more than 30 s. The old image serves meanwhile, so it costs nothing to wait."""
 
 PASSED = "the trial of a start went well"
-"""What a child says that would start. A script that ends with 0 and is no gateway says nothing."""
+"""What a child says that would start. A script that ends with 0 and is no gateway says nothing; nor
+does an earlier build, which is asked for its version."""
 
 _KEPT_BYTES = 4096
 _PROGRAM = "etcd-gateway: "
+_VERSION = "etcd-gateway "
 
 
 class Preflight:
@@ -41,18 +44,26 @@ class Preflight:
     async def run(self, state: HandoverState, deadline_s: float = PREFLIGHT_S) -> str | None:
         """Try the new image with this handover state; None if it would start, else why not."""
         try:
-            child = _Child(state, on_gone=self._pids.discard)
+            with _inheritable_state(state) as document:
+                trial = self._start(state.command, {PREFLIGHT_VARIABLE: str(document)})
+            failure, said = await _end_of(trial, deadline_s)
+            if failure is None and PASSED not in _own_lines(said):
+                version = self._start(_ask_for_version(state.command))
+                _, said = await _end_of(version, deadline_s)
+                if not said.startswith(_VERSION):
+                    failure = "it ended without a trial of its start, as no gateway does"
         except OSError as error:
             return f"cannot start the new image: {describe_shortage(error)}"
-        self._pids.add(child.pid)
-        try:
-            return await child.wait(deadline_s)
-        finally:
-            child.close()
+        return failure
 
     def owns(self, pid: int) -> bool:
         """Whether the process is a child whose end is waited for here."""
         return pid in self._pids
+
+    def _start(self, argv: tuple[str, ...], variables: Mapping[str, str] | None = None) -> _Child:
+        child = _Child(argv, variables or {}, on_gone=self._pids.discard)
+        self._pids.add(child.pid)
+        return child
 
 
 def handed_over(environ: Mapping[str, str]) -> int | None:
@@ -62,28 +73,28 @@ def handed_over(environ: Mapping[str, str]) -> int | None:
 
 
 class _Child:
-    """Owns the child, its pidfd and the pipe of its standard error until :meth:`close`."""
+    """Owns the child, its pidfd and the pipe of its output until :meth:`close`."""
 
-    def __init__(self, state: HandoverState, *, on_gone: Callable[[int], None]) -> None:
+    def __init__(
+        self, argv: tuple[str, ...], variables: Mapping[str, str], *, on_gone: Callable[[int], None]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_gone = on_gone
         self._said = b""
         self._over = asyncio.Event()
         self._status: str | None = None
         with contextlib.ExitStack() as undo:
-            document = write_state(state)
-            undo.callback(os.close, document)
-            self._errors_r, errors_w = os.pipe()
-            undo.callback(os.close, errors_w)
+            self._output_r, output_w = os.pipe()
+            undo.callback(os.close, output_w)
             with contextlib.ExitStack() as undo_all:
-                undo_all.callback(os.close, self._errors_r)
-                self.pid = _spawn(state.command, document, errors_w)
+                undo_all.callback(os.close, self._output_r)
+                self.pid = _spawn(argv, variables, output_w)
                 undo_all.callback(self._end_unwatched)
                 self._pidfd = os.pidfd_open(self.pid)
                 undo_all.callback(os.close, self._pidfd)
-                os.set_blocking(self._errors_r, False)
-                self._loop.add_reader(self._errors_r, self._read)
-                undo_all.callback(self._loop.remove_reader, self._errors_r)
+                os.set_blocking(self._output_r, False)
+                self._loop.add_reader(self._output_r, self._read)
+                undo_all.callback(self._loop.remove_reader, self._output_r)
                 self._loop.add_reader(self._pidfd, self._reap)
                 undo_all.pop_all()
 
@@ -95,17 +106,19 @@ class _Child:
             return f"not done within {deadline_s:g} s"
         while self._read():
             pass
-        if self._status is None:
-            said = f"{_PROGRAM}{PASSED}" in self._said.decode(errors="replace").splitlines()
-            return None if said else "it ended without a trial of its start, as no gateway does"
-        return self._reason() or self._status
+        return self._status and (self._reason() or self._status)
+
+    @property
+    def said(self) -> str:
+        """The end of what it printed so far."""
+        return self._said.decode(errors="replace")
 
     def close(self) -> None:
         """End it with all its children, and reap it as soon as it is gone; waits for nothing."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._loop.remove_reader(self._errors_r)
-        os.close(self._errors_r)
+        self._loop.remove_reader(self._output_r)
+        os.close(self._output_r)
 
     def _reap(self) -> None:
         """The child has exited."""
@@ -122,44 +135,65 @@ class _Child:
     def _read(self) -> bool:
         """Whether there was something to read."""
         try:
-            data = os.read(self._errors_r, _KEPT_BYTES)
+            data = os.read(self._output_r, _KEPT_BYTES)
         except BlockingIOError:
             return False
         if not data:
-            self._loop.remove_reader(self._errors_r)
+            self._loop.remove_reader(self._output_r)
         self._said = (self._said + data)[-_KEPT_BYTES:]
         return bool(data)
 
     def _reason(self) -> str:
         """What it said itself, else the last line of what it printed; "" if that is nothing."""
-        lines = [line for line in self._said.decode(errors="replace").splitlines() if line.strip()]
-        own = [line.removeprefix(_PROGRAM) for line in lines if line.startswith(_PROGRAM)]
-        return "; ".join(own[-2:] or lines[-1:])
+        lines = [line for line in self.said.splitlines() if line.strip()]
+        return "; ".join(_own_lines(self.said)[-2:] or lines[-1:])
 
     def _end_unwatched(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
 
-def _spawn(argv: tuple[str, ...], document: int, errors_w: int) -> int:
-    """The pid of a child that runs the new image."""
-    environ = {**os.environ, PREFLIGHT_VARIABLE: str(document)}
+async def _end_of(child: _Child, deadline_s: float) -> tuple[str | None, str]:
+    """Why it ended, None if well, and the end of what it printed."""
+    try:
+        return await child.wait(deadline_s), child.said
+    finally:
+        child.close()
+
+
+@contextlib.contextmanager
+def _inheritable_state(state: HandoverState) -> Iterator[int]:
+    """The state's descriptor, for children."""
+    document = write_state(state)
+    try:
+        os.set_inheritable(document, True)
+        yield document
+    finally:
+        os.close(document)
+
+
+def _own_lines(said: str) -> list[str]:
+    """What a gateway said itself, in lines; warnings of its libraries may be among them."""
+    lines = said.splitlines()
+    return [line.removeprefix(_PROGRAM) for line in lines if line.startswith(_PROGRAM)]
+
+
+def _ask_for_version(command: Sequence[str]) -> tuple[str, ...]:
+    """The same program, for its version; whatever follows its name is left out."""
+    program = itertools.takewhile(lambda word: word != "start", command)
+    return (*program, "--version")
+
+
+def _spawn(argv: tuple[str, ...], variables: Mapping[str, str], output_w: int) -> int:
+    """The pid of a child that prints to ``output_w``."""
+    environ = {**os.environ, **variables}
     for name in SYSTEMD_VARIABLES:
         environ.pop(name, None)
-    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    os.set_inheritable(document, True)
-    try:
-        return os.posix_spawn(
-            argv[0],
-            argv,
-            environ,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, null, 1),
-                (os.POSIX_SPAWN_DUP2, errors_w, 2),
-            ],
-            setpgroup=0,
-            setsigmask=signals.HANDLED,
-        )
-    finally:
-        os.set_inheritable(document, False)
-        os.close(null)
+    return os.posix_spawn(
+        argv[0],
+        argv,
+        environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, output_w, fd) for fd in (1, 2)],
+        setpgroup=0,
+        setsigmask=signals.HANDLED,
+    )

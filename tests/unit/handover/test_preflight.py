@@ -52,6 +52,15 @@ def test_a_program_that_ends_well_and_is_no_gateway_is_refused() -> None:
     assert why == "it ended without a trial of its start, as no gateway does"
 
 
+def test_an_earlier_build_says_nothing_of_its_trial_but_its_version(tmp_path: Path) -> None:
+    """So there is a way back to it."""
+    program = tmp_path / "etcd-gateway"
+    program.write_text('#!/bin/sh\n[ "$1" != --version ] || echo etcd-gateway 1.0.0.dev0\n')
+    program.chmod(0o755)
+    state = HandoverState(command=(str(program), "start", "--endpoints=127.0.0.1:1"))
+    assert asyncio.run(Preflight().run(state)) is None
+
+
 def test_what_a_child_says_last_is_heard_behind_anything_else() -> None:
     """Warnings of its libraries may fill the pipe."""
     said = f"seq 9999 >&2; echo 'etcd-gateway: {PASSED}' >&2"
