@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Any
 
@@ -62,8 +63,8 @@ class Findings:
     obstacles: list[str] = field(default_factory=list)
     explanation: tuple[Branch, ...] = ()
     """With ``--explain``: the chain from each target to its addresses."""
-    not_followed: str = ""
-    """Why the endpoints do not follow the member list though they should."""
+    of_the_list: Sequence[str] = ()
+    """What is wrong with following the member list."""
     unhealthy: tuple[Unhealthy, ...] = ()
     """What can be dialed and will be inactive."""
     drained: tuple[str, ...] = ()
@@ -78,9 +79,7 @@ class Findings:
         rows = self.cluster.rows if self.cluster is not None else ()
         told = {name for row in rows if row.error for name in row.endpoints}
         problems += [str(each) for each in self.unhealthy if each.endpoint not in told]
-        if self.not_followed:
-            problems.append(f"member list not adopted: {self.not_followed}")
-        return problems + self._drain_problems()
+        return [*problems, *self.of_the_list, *self._drain_problems()]
 
     def _drain_problems(self) -> list[str]:
         """Names that no endpoint has, which may be misspelled; or that none is left for clients."""
@@ -135,12 +134,12 @@ async def _find(config: Config, files: Files | None, *, explain: bool) -> Findin
         obstacles.append(str(error))
     targets = Targets(config, listen, files=files, traced=explain)
     resolution = await targets.resolve(force=True)
-    resolution, told, not_followed = await follow_members(config, targets, resolution, listen)
+    resolution, told, of_the_list = await follow_members(config, targets, resolution, listen)
     found = Findings(
         resolution,
         await dial_all(config, resolution.endpoints),
         obstacles=obstacles,
-        not_followed=not_followed,
+        of_the_list=of_the_list,
         drained=config.drain_endpoints,
     )
     examiner = Examiner(config, listen, targets.look_up)

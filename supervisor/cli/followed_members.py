@@ -19,13 +19,13 @@ from supervisor.system.log import make_log
 
 async def follow_members(
     config: Config, targets: Targets, seeds: Resolution, listen: Sequence[Address]
-) -> tuple[Resolution, tuple[Branch, ...], str]:
-    """The resolution that follows from the member list, how it came to that, and what was wrong.
+) -> tuple[Resolution, tuple[Branch, ...], list[str]]:
+    """The resolution that follows from the member list, how it came to that, and the problems.
 
     Without ``--member-sync``, and without anybody to ask, the seeds are the endpoints.
     """
     if not config.member_sync_s or not seeds.endpoints:
-        return seeds, (), ""
+        return seeds, (), []
     member_sync = MemberSync(
         config,
         make_log("error", "json"),  # what it has to say is in its view
@@ -39,12 +39,15 @@ async def follow_members(
         draw=random.randrange,
         wall=time.time,
     )
-    await member_sync.ask_once()
+    passed_over = await member_sync.ask_once()
     resolution = await targets.resolve(force=False, adopted=member_sync.adopted)
     view = member_sync.view
     if view is None:
-        return resolution, (), ""
-    return resolution, (_explain(view, resolution),), view.last_error or ""
+        return resolution, (), []
+    problems = [f"member list passed over: {reason}" for reason in passed_over]
+    if view.last_error:
+        problems.append(f"member list not adopted: {view.last_error}")
+    return resolution, (_explain(view, resolution),), problems
 
 
 def _explain(view: MemberSyncView, resolution: Resolution) -> Branch:

@@ -128,9 +128,10 @@ class MemberSync:
             self._last_success_at = view.last_success_at
             self._results = Counter(view.results)
 
-    async def ask_once(self) -> None:
-        """Ask, and adopt what may be adopted; instead of :meth:`start`."""
+    async def ask_once(self) -> Collection[str]:
+        """Ask, and adopt what may be adopted; instead of :meth:`start`. Who was passed over."""
         await self._sync()
+        return self._says.who_was_passed_over
 
     def start(self) -> None:
         """Ask now and from now on, if the configuration says so; endpoints are known."""
@@ -277,12 +278,17 @@ class MemberSync:
         known = {each.name: each for each in self._around.known()}
         active = [name for name in self._around.active() if name in known]
         order = order_to_ask(
-            tuple(known), active, last=self._last_asked, draw=self._draw, most=MOST_ASKED
+            tuple(known),
+            active,
+            last=self._last_asked,
+            draw=self._draw,
+            most=MOST_AT_ONCE if hearing.any_cluster else MOST_ASKED,
         )
-        at_once = 1 if active else MOST_AT_ONCE
+        at_once = 1 if active and not hearing.any_cluster else MOST_AT_ONCE
         for start in range(0, len(order), at_once):
             some = [known[name] for name in order[start : start + at_once]]
-            if await self._questions.first_answer(some, errors, hearing.take):
+            enough = await self._questions.first_answer(some, errors, hearing.take)
+            if enough or (hearing.any_cluster and hearing.answers):
                 return
 
     @property

@@ -13,7 +13,8 @@ class MemberSyncLog:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._failures: set[str] = set()
-        self._passed_over: Collection[str] = ()
+        self.who_was_passed_over: Collection[str] = ()
+        """Whose answers were not followed though another member's was, and why."""
         self._left_out: Mapping[str, str] = {}
 
     def failed(self, text: str, reasons: Collection[str]) -> None:
@@ -28,9 +29,9 @@ class MemberSyncLog:
     def passed_over(self, refusals: Collection[str]) -> None:
         """Say whose answer is not followed though another member's is."""
         for reason in refusals:
-            if reason not in self._passed_over:
+            if reason not in self.who_was_passed_over:
                 self._log.warn("member list passed over", error=reason)
-        self._passed_over = refusals
+        self.who_was_passed_over = refusals
 
     def succeeded(self, left_out: Mapping[str, str], asked: str) -> None:
         """Say who is left out, and that it works again if it did not."""

@@ -22,6 +22,7 @@ from supervisor.core.discovery.member_list import MemberTarget, parse_list
 from supervisor.core.discovery.questions import Answer, Outcome, Question
 from supervisor.core.discovery.schedule import URGENT_S
 from supervisor.core.discovery.targets import host_question
+from supervisor.discovery.member_questions import MOST_AT_ONCE
 from supervisor.discovery.member_sync import MOST_ASKED
 from tests.simulation.network import RTT_S, Mode
 
@@ -93,14 +94,14 @@ class MemberSync:
         by_operator, self._by_operator = self._by_operator, False
         known = {each.name: each for each in self._discovery.known}
         active = [name for name in self._master.active_names() if name in known]
+        hearing = Hearing(self.adopted, by_operator=by_operator)
         order = adoption.order_to_ask(
             tuple(known),
             active,
             last=self._last_asked,
             draw=self._world.randrange,
-            most=MOST_ASKED,
+            most=MOST_AT_ONCE if hearing.any_cluster else MOST_ASKED,
         )
-        hearing = Hearing(self.adopted, by_operator=by_operator)
         self._ask([known[name] for name in order], hearing, by_operator)
 
     def _ask(self, order: list[Discovered], hearing: Hearing, by_operator: bool) -> None:

@@ -6,6 +6,7 @@ never silently if it is of another cluster. The last adopted list outlives every
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 
@@ -102,31 +103,80 @@ def weigh(
 
 
 class Hearing:
-    """What several members answer to one question: the first answer that may be followed counts.
+    """What several members answer to one question, and which answer counts.
 
-    One that is refused keeps nobody else from being asked: a member that was started anew as a
-    cluster of its own, or that is cut off from the others, answers as readily as they do. The
-    answer of a member without a leader counts if nobody gives a better one.
+    The first that may be followed does. One that is refused keeps nobody else from being asked: a
+    member that was started anew as a cluster of its own, or that is cut off from the others,
+    answers as readily as they do. The answer of a member without a leader counts if nobody gives a
+    better one.
+
+    Where any cluster may be adopted, which is before the first list and at a reload, all are heard,
+    and the cluster counts that most of them are members of: a single seed may be of another one.
     """
 
     def __init__(self, adopted: AdoptedList | None, *, by_operator: bool) -> None:
         """As for :func:`weigh`."""
         self._adopted = adopted
         self._by_operator = by_operator
-        self.refusals: list[str] = []
-        """Why answers are not followed."""
-        self.outcome: tuple[Heard, Unchanged | Proposal] | None = None
-        """The answer that counts so far."""
+        self.any_cluster = adopted is None or by_operator
+        """Whether any cluster may be adopted: nobody's answer is enough by itself then."""
+        self.answers: list[tuple[Heard, Unchanged | Refusal | Proposal]] = []
+        """What was heard, each with what it would come to alone."""
 
     def take(self, heard: Heard) -> bool:
         """Take one answer; whether nobody else need be asked."""
         judged = weigh(heard, self._adopted, by_operator=self._by_operator)
-        if isinstance(judged, Refusal):
-            self.refusals.append(judged.reason)
-            return False
-        if self.outcome is None or not heard.leaderless:
-            self.outcome = heard, judged
-        return not heard.leaderless
+        self.answers.append((heard, judged))
+        return not (self.any_cluster or heard.leaderless or isinstance(judged, Refusal))
+
+    @property
+    def outcome(self) -> tuple[Heard, Unchanged | Proposal] | None:
+        """The answer that counts so far."""
+        first: tuple[Heard, Unchanged | Proposal] | None = None
+        for heard, judged in self._of_followed():
+            if not isinstance(judged, Refusal):
+                if not heard.leaderless:
+                    return heard, judged
+                first = first or (heard, judged)
+        return first
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why answers are not followed; those of the cluster that counts come first."""
+        followed = self._cluster
+        if self.answers and self.any_cluster and followed is None:
+            return [self._no_agreement]
+        own = [judged.reason for _, judged in self._of_followed() if isinstance(judged, Refusal)]
+        return own + [
+            f"{heard.endpoint} is a member of cluster {heard.listed.cluster_id:x}, expected "
+            f"{followed:x} as most of those that answered"
+            for heard, _ in self.answers
+            if self.any_cluster and heard.listed.cluster_id != followed
+        ]
+
+    def _of_followed(self) -> Sequence[tuple[Heard, Unchanged | Refusal | Proposal]]:
+        """The answers about the cluster that counts; all, where only one may."""
+        if not self.any_cluster:
+            return self.answers
+        followed = self._cluster
+        return [each for each in self.answers if each[0].listed.cluster_id == followed]
+
+    @property
+    def _cluster(self) -> int | None:
+        """Where any cluster may count: that of most; the adopted one also if as many are of it."""
+        votes = Counter(heard.listed.cluster_id for heard, _ in self.answers)
+        most = [each for each, count in votes.items() if count == max(votes.values())]
+        if self._adopted is not None and self._adopted.cluster_id in most:
+            return self._adopted.cluster_id
+        return most[0] if len(most) == 1 else None
+
+    @property
+    def _no_agreement(self) -> str:
+        members: dict[int, list[str]] = {}
+        for heard, _ in self.answers:
+            members.setdefault(heard.listed.cluster_id, []).append(heard.endpoint)
+        texts = [f"{', '.join(sorted(names))} of {each:x}" for each, names in members.items()]
+        return f"members of different clusters, and most are of none: {'; '.join(sorted(texts))}"
 
 
 def judge(proposal: Proposal, failures: Mapping[MemberTarget, str]) -> AdoptedList | Refusal:

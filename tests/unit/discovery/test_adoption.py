@@ -19,7 +19,13 @@ from supervisor.core.discovery.member_list import ClusterMember, MemberList, Mem
 T = [MemberTarget(f"m{n}", HostPort(f"10.0.0.{n}", 2379)) for n in range(4)]
 
 
-def heard(*numbers: int, cluster_id: int = 1, leaderless: bool = False, learner: int = -1) -> Heard:
+def heard(
+    *numbers: int,
+    cluster_id: int = 1,
+    leaderless: bool = False,
+    learner: int = -1,
+    by: str = "10.0.0.0:2379",
+) -> Heard:
     members = tuple(
         ClusterMember(
             id=n, name=f"m{n}", client_urls=(f"http://10.0.0.{n}:2379",), learner=n == learner
@@ -28,7 +34,7 @@ def heard(*numbers: int, cluster_id: int = 1, leaderless: bool = False, learner:
     )
     return Heard(
         listed=MemberList(cluster_id, members),
-        endpoint="10.0.0.0:2379",
+        endpoint=by,
         from_elsewhere=True,
         leaderless=leaderless,
     )
@@ -166,3 +172,47 @@ def test_the_first_answer_that_may_be_followed_counts() -> None:
         "is a member of cluster bad, expected 1; a reload adopts the other cluster",
         "knows no leader, its list may be an old one",
     ]
+
+
+def test_the_cluster_of_most_counts() -> None:
+    """One seed of another cluster, whoever answers first, does not decide for the others."""
+    hearing = Hearing(None, by_operator=False)
+    assert hearing.outcome is None
+    assert hearing.refusals == []
+    assert not hearing.take(heard(3, cluster_id=0xBAD, by="x"))
+    assert hearing.outcome is not None
+    assert not hearing.take(heard(0, 1, by="a"))
+    assert hearing.outcome is None
+    assert hearing.refusals == [
+        "members of different clusters, and most are of none: a of 1; x of bad"
+    ]
+    assert not hearing.take(heard(0, 1, by="b", leaderless=True))
+    assert hearing.outcome == (heard(0, 1, by="a"), proposal(0, 1))
+    assert hearing.refusals == [
+        "b knows no leader, its list may be an old one",
+        "x is a member of cluster bad, expected 1 as most of those that answered",
+    ]
+
+
+def test_a_cluster_without_a_leader_is_not_left_for_another() -> None:
+    """Where most are members of one that may tell an old list, nothing is adopted."""
+    hearing = Hearing(None, by_operator=False)
+    for told in (
+        heard(0, leaderless=True, by="a"),
+        heard(3, cluster_id=0xBAD, by="x"),
+        heard(0, leaderless=True, by="b"),
+    ):
+        assert not hearing.take(told)
+    assert hearing.outcome is None
+    assert hearing.refusals[0] == "a knows no leader, its list may be an old one"
+
+
+def test_a_reload_stays_with_the_cluster_of_as_many() -> None:
+    """Another one is adopted by a reload if more are members of it than of the adopted one."""
+    hearing = Hearing(adopted(0, 1), by_operator=True)
+    assert not hearing.take(heard(3, cluster_id=0xBAD, by="x"))
+    assert not hearing.take(heard(0, 1, by="a"))
+    assert hearing.outcome == (heard(0, 1, by="a"), Unchanged())
+    assert not hearing.take(heard(3, cluster_id=0xBAD, by="y"))
+    assert hearing.outcome is not None
+    assert hearing.outcome[0].endpoint == "x"

@@ -17,11 +17,13 @@ from pathlib import Path
 import pytest
 
 from gateway.core.address import HostPort
+from supervisor.cli.followed_members import follow_members
 from supervisor.core.config import Config, StaticTarget
 from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.system_names import Files
 from supervisor.discovery.loop import DiscoveryLoop
+from supervisor.discovery.resolution import Targets
 from tests.dns import NameServer
 from tests.logbook import Logbook
 from tests.servers import Server
@@ -439,6 +441,67 @@ def test_a_member_of_another_cluster_hides_no_change(cluster: list[Member], file
             await f.it.reload(f.config)
             await asked_again(cluster)
             assert f.names == names(cluster, 1, 2), "the others say that it is the same cluster"
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("first", range(3))
+def test_one_seed_of_another_cluster_decides_nothing(
+    cluster: list[Member], files: Files, first: int
+) -> None:
+    """Whichever seed is asked first, the cluster is followed that most of them are members of."""
+
+    async def scene() -> None:
+        cluster[3].cluster_id, cluster[3].urls = 0xDEF, {"x": [cluster[3].url]}
+        synced = Synced(static(*names(cluster, 0, 1, 3)), files)
+        synced.draws = itertools.repeat(first)
+        await synced.it.start(synced.config.listen_addr)
+        try:
+            await until(lambda: synced.it.adopted)
+            assert synced.names == names(cluster, 0, 1, 2)
+            assert synced.log.said("member list passed over") == [
+                {
+                    "error": f"{cluster[3].name} is a member of cluster def, expected abc as most"
+                    " of those that answered"
+                }
+            ]
+        finally:
+            await synced.it.close()
+
+    asyncio.run(scene())
+
+
+def test_check_names_the_seed_of_another_cluster(cluster: list[Member], files: Files) -> None:
+    """``check`` shows the list of most seeds, too, and says which one is not of that cluster."""
+    cluster[3].cluster_id, cluster[3].urls = 0xDEF, {"x": [cluster[3].url]}
+    config = static(*names(cluster, 0, 1, 3))
+
+    async def scene() -> tuple[list[str], list[str]]:
+        targets = Targets(config, (), files=files)
+        seeds = await targets.resolve(force=True)
+        followed, _, problems = await follow_members(config, targets, seeds, ())
+        return sorted(each.name for each in followed.endpoints), problems
+
+    followed, problems = asyncio.run(scene())
+    assert followed == names(cluster, 0, 1, 2)
+    (problem,) = problems
+    assert problem.startswith(f"member list passed over: {cluster[3].name} is a member of cluster ")
+
+
+def test_seeds_of_different_clusters_stay_what_they_are(
+    cluster: list[Member], files: Files
+) -> None:
+    """Where most are members of none, no list is adopted, and the reason says who is of which."""
+
+    async def scene() -> None:
+        cluster[3].cluster_id, cluster[3].urls = 0xDEF, {"x": [cluster[3].url]}
+        async with following(static(*names(cluster, 0, 3)), files) as f:
+            await until(lambda: "members of different clusters" in f.error)
+            assert f"{cluster[0].name} of abc" in f.error
+            assert f"{cluster[3].name} of def" in f.error
+            await asked_again(cluster[:1])
+            assert f.names == names(cluster, 0, 3)
+            assert len(f.log.said("member sync failed, endpoints stay as they were")) == 1
 
     asyncio.run(scene())
 
