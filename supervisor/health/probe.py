@@ -97,6 +97,7 @@ class Probe:
             self._sock = None
 
     def _failure(self, error: HttpError | OSError) -> Result:
+        self._keep_session = None  # with TLS 1.3 it may be of a handshake that was refused after it
         if not isinstance(error, ssl.SSLError):
             text = words(error) if isinstance(error, OSError) else str(error)
             return Result(Verdict.FAILED, text)

@@ -65,6 +65,8 @@ class TlsContexts:
         self._log = log
         self._clock = clock
         self._loaded: dict[TlsFiles, _Loaded] = {}
+        self._changed = False
+        """Whether files were loaded again since :meth:`look`, whoever asked for them."""
 
     def get(self, files: TlsFiles) -> ssl.SSLContext:
         """Raises OSError if a file cannot be used and never could; the text names it."""
@@ -79,9 +81,14 @@ class TlsContexts:
         return held.context
 
     def look(self) -> bool:
-        """Use the files that changed, of every context in use; whether there was one."""
-        before = [held.context for held in self._loaded.values()]
-        return before != [self.get(files) for files in list(self._loaded)]
+        """Use the files that changed, of every context in use; whether there was one.
+
+        A handshake may have found them before: that counts, too.
+        """
+        for files in list(self._loaded):
+            self.get(files)
+        changed, self._changed = self._changed, False
+        return changed
 
     def retain(self, paths: Collection[str]) -> None:
         """Forget contexts of other files than these: nobody asks for them any more."""
@@ -106,6 +113,7 @@ class TlsContexts:
                 held.error = str(error)
             else:
                 held.stamps = stamps
+                self._changed = True
                 if self._log is not None:
                     self._log.info("TLS files changed", files=_named(files))
         if held.error and settled and not held.told:

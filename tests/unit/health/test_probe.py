@@ -449,6 +449,30 @@ def test_a_session_that_cannot_be_resumed_is_no_evidence(
         assert result.verdict is Verdict.FAILED
 
 
+def test_a_certificate_that_is_not_accepted_fails_each_probe(
+    authority: trustme.CA, files: Path, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """With TLS 1.3 a handshake is over before the endpoint refuses: that leaves no session."""
+    unknown = trustme.CA().issue_cert("client@example.com")
+    unknown.cert_chain_pems[0].write_to_path(tmp_path / "client.pem")
+    unknown.private_key_pem.write_to_path(tmp_path / "client.key")
+    how = with_client(tls_plan(files, kind=ProbeKind.HTTPS), tmp_path)
+    contexts, sessions = TlsContexts(), TlsSessions()
+    context = server_context(authority, "etcd.example", mutual=True, version=version)
+
+    def refuse(conn: socket.socket) -> None:
+        with contextlib.suppress(ssl.SSLError):
+            context.wrap_socket(conn.dup(), server_side=True)
+        while conn.recv(65536):  # a close with unread bytes would take the alert along
+            pass
+
+    with serving(refuse) as server:
+        for _ in range(2):
+            result = probed(server.port, how, contexts=contexts, sessions=sessions)
+            assert result.verdict is Verdict.FAILED, result
+            assert "does not accept --health-cert-file" in result.error
+
+
 def test_a_tcp_probe_of_a_unix_socket_is_not_seen(tmp_path: Path) -> None:
     """It passes while a process has the socket, and the program accepts nobody."""
     path = str(tmp_path / "s")

@@ -227,6 +227,15 @@ def test_links_that_are_swapped_count_at_once(tmp_path: Path) -> None:
     assert contexts.get(files) is not first
 
 
+def test_a_change_that_a_handshake_finds_first_is_told(tmp_path: Path) -> None:
+    """Whoever looks for changed files hears of each, though a probe was quicker."""
+    watched = Watched(tmp_path)
+    Path(watched.other.file).replace(watched.file)
+    watched.contexts.get(watched.files)
+    assert watched.contexts.look()
+    assert not watched.contexts.look()
+
+
 def test_a_certificate_waits_for_its_key(tmp_path: Path) -> None:
     """While only one of both was replaced, the pair before is shown."""
     authority = Authority(tmp_path)
