@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from gateway.core.counters import WorkerCounters
+from gateway.core.counters import PauseReason, WorkerCounters
 from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.ingress.accept_rate import AcceptRate
 from gateway.ingress.quota import Quota
@@ -39,8 +39,10 @@ def test_no_look_is_to_come_after_the_end() -> None:
     rate = AcceptRate(loop, scoreboard, row=row, per_s=1, quota=quota, recheck=lambda: None)
     rate.count_client(accepting=True)
     assert quota.rate_reached
+    assert (quota.room(), quota.shortage) == (0, PauseReason.LIMIT)
     rate.close()
     assert [timer.cancelled() for timer in loop.made] == [True]
     assert (quota.rate_reached, quota.shared) == (False, False)
+    assert quota.room() > 0
     scoreboard.close()
     loop.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -118,6 +119,39 @@ def test_a_limit_that_was_lifted_lets_everybody_in(scoreboard: Scoreboard) -> No
     worker.quota.admit(3)
     assert worker.held == [1, 2, 3]
     assert worker.quota.room() > 1000
+
+
+def test_thousands_of_sessions_that_end_at_once_are_not_as_many_calls_deep(
+    scoreboard: Scoreboard,
+) -> None:
+    """Each makes room for the next of those held back, while it is being served."""
+    worker = Worker(scoreboard, 1)
+    served = 0
+
+    def serve_and_end(_fd: int, _peer: object) -> None:
+        nonlocal served
+        served += 1
+        scoreboard.set_sessions(worker.row, 0)
+        quota.serve_held_back()
+
+    quota = Quota(
+        scoreboard,
+        row=worker.row,
+        counters=worker.counters,
+        budget=worker.budget,
+        serve=serve_and_end,
+    )
+    quota.max_sessions = 1
+    scoreboard.set_sessions(worker.row, 1)
+    worker.counters.sessions = 1
+    clients = 2 * sys.getrecursionlimit()
+    for number in range(clients):
+        quota.admit(number)
+    assert (served, quota.held_back) == (0, clients)
+    worker.counters.sessions = 0
+    scoreboard.set_sessions(worker.row, 0)
+    quota.serve_held_back()
+    assert (served, quota.held_back) == (clients, 0)
 
 
 def test_held_back_clients_are_closed_at_the_end(scoreboard: Scoreboard) -> None:
@@ -268,6 +302,10 @@ def test_a_free_place_goes_to_who_waited_longest(scoreboard: Scoreboard) -> None
     assert first.quota.next_in_line(NOW_NS) is None
     assert second.quota.next_in_line(NOW_NS) == 0
     first.quota.note(False, 50)
+    assert first.quota.next_in_line(NOW_NS) == 1
+    second.quota.served()
+    assert second.quota.next_in_line(NOW_NS) is None, "nobody waits any more"
+    second.quota.note(True, 60)
     assert first.quota.next_in_line(NOW_NS) == 1
     first.quota.max_sessions = 0
     assert first.quota.next_in_line(NOW_NS) is None

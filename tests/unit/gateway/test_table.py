@@ -131,9 +131,11 @@ def test_a_direction_is_advice() -> None:
     table.direct(["b"])
     assert table.pick(["a"]) == endpoint("b")
     assert names(table, 1) == "b", "one that tried another one before did not use it up"
-    table.direct(["b", "b"])
-    for _ in range(DIRECTED_REPORTS):
+    table.direct(["b", "b", "b"])
+    for _ in range(DIRECTED_REPORTS - 1):
         table.reported()
+    assert names(table, 2) == "bb", "it is not forgotten yet"
+    table.reported()
     assert names(table, 4) == "abab"
 
 
