@@ -332,7 +332,7 @@ def test_after_an_upgrade_a_failing_dns_brings_no_other_endpoints(
         after = Fixture(config, files)
         after.it.remember(before.it.view, found=before.told.lists[-1])
         await after.start()
-        await until(lambda: after.it.view.last_error)
+        await eventually(lambda: after.it.view.last_error)
         assert after.told.lists == [before.told.lists[-1]]
         await after.it.close()
 

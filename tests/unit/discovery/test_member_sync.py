@@ -457,7 +457,7 @@ def test_one_seed_of_another_cluster_decides_nothing(
         synced.draws = itertools.repeat(first)
         await synced.it.start(synced.config.listen_addr)
         try:
-            await until(lambda: synced.it.adopted)
+            await eventually(lambda: synced.it.adopted)
             assert synced.names == names(cluster, 0, 1, 2)
             assert synced.log.said("member list passed over") == [
                 {
@@ -496,7 +496,7 @@ def test_seeds_of_different_clusters_stay_what_they_are(
     async def scene() -> None:
         cluster[3].cluster_id, cluster[3].urls = 0xDEF, {"x": [cluster[3].url]}
         async with following(static(*names(cluster, 0, 3)), files) as f:
-            await until(lambda: "members of different clusters" in f.error)
+            await eventually(lambda: "members of different clusters" in f.error)
             assert f"{cluster[0].name} of abc" in f.error
             assert f"{cluster[3].name} of def" in f.error
             await asked_again(cluster[:1])
