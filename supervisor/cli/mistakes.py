@@ -54,7 +54,7 @@ def find_mistake(arguments: Sequence[str], options: Mapping[str, Options]) -> st
         return ""
     first, rest = arguments[0], arguments[1:]
     if first.startswith("-"):
-        return _before_the_command(first, rest)
+        return _before_the_command(first, rest, options)
     if first == "gateway" and rest:
         return f"gateway is part of the program's name: did you mean {_line(rest)}?"
     if first not in options:
@@ -62,17 +62,25 @@ def find_mistake(arguments: Sequence[str], options: Mapping[str, Options]) -> st
     return _in_the_command(first, rest, options[first]) if options[first] else ""
 
 
-def _before_the_command(first: str, rest: Sequence[str]) -> str:
+def _before_the_command(
+    first: str, rest: Sequence[str], options: Mapping[str, Collection[str]]
+) -> str:
     if first in STANDARD:
         return f"{first}: no such flag, did you mean {PROGRAM} {STANDARD[first]}?"
+    if first in ("-h", "--help", "--version"):
+        return ""
     name = first.lstrip("-").partition("=")[0]
     flag = name if name in BY_NAME else nearest(name, BY_NAME)
-    if first in ("-h", "--help", "--version") or not flag:
+    written = "--" + first.replace(name, flag or name, 1).lstrip("-")
+    if command := next((each for each in rest if (flag or name) in options.get(each, ())), ""):
+        at = rest.index(command)
+        line = _line([command, written, *rest[:at], *rest[at + 1 :]])
+        return f"{quote(first)[1:-1]}: the command comes first, did you mean {line}?"
+    if not flag:
         return ""
-    written = first.replace(name, flag, 1).lstrip("-")
     return (
         f"{quote(first)[1:-1]}: the command is missing in front of the flags, "
-        f"did you mean {_line(['start', '--' + written, *rest])}?"
+        f"did you mean {_line(['start', written, *rest])}?"
     )
 
 

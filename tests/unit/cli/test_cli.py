@@ -126,6 +126,8 @@ def test_every_value_may_follow_behind_a_blank(capfd: pytest.CaptureFixture[str]
         ("--endpoints=a:1", "did you mean etcd-gateway start --endpoints=a:1?"),
         ("--endpoint a:1", "did you mean etcd-gateway start --endpoints a:1?"),
         ("-endpoints=a:1", "did you mean etcd-gateway start --endpoints=a:1?"),
+        ("--admin-addr :1 sessions --json", "mean etcd-gateway sessions --admin-addr :1 --json?"),
+        ("--json status", "the command comes first, did you mean etcd-gateway status --json?"),
         ("start -endpoints=a:1", "did you mean --endpoints=a:1?"),
         ("start --listen_addr=:1", "did you mean --listen-addr=:1?"),
         ("start --config=x.toml", "did you mean --config-file=x.toml?"),
