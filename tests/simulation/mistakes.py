@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from gateway.core.messages import Report
 from gateway.ingress.quota import Quota
 from supervisor.core import handover_document, next_master
 from supervisor.core.admin.totals import Totals
@@ -21,6 +22,7 @@ from supervisor.core.health.machine import Health
 from supervisor.core.roster import Roster
 from supervisor.core.workers.fleet import Fleet
 from supervisor.core.workers.slot import Slot
+from supervisor.core.workers.worker_id import WorkerId
 from supervisor.workers.inherited import InheritedDescriptors
 from tests.simulation.kernel import UNIX, Listener
 from tests.simulation.process import Process
@@ -102,6 +104,17 @@ def _without_removed(original: Callable[..., Any]) -> Callable[..., Any]:
     return after_restart
 
 
+def _without_its_counts(original: Callable[..., None]) -> Callable[..., None]:
+    def gone(self: Totals, who: WorkerId, last: Report | None = None) -> None:
+        if last is not None:
+            self.report(who, last)
+        if (worker := self._living.get(who)) is not None:
+            worker.report = dataclasses.replace(worker.report, endpoints={})
+        original(self, who)
+
+    return gone
+
+
 def _whatever_the_targets(state: HandoverState, *_: Any) -> Any:
     return state
 
@@ -116,7 +129,7 @@ MISTAKES: dict[str, Mistake] = {
         Fleet, "_start", _start_without_release(Fleet._start),
     ),
     "workers that ended unseen are counted": (next_master, "after_crash", _with_all),
-    "a dead worker's counts are lost": (Totals, "_add_dead", _nothing),
+    "a dead worker's counts are lost": (Totals, "gone", _without_its_counts(Totals.gone)),
     "sessions are not limited": (Quota, "_has_place", _always),
     "nobody adopts": (Slot, "may_be_adopted", lambda *_: False),
     "another cluster is adopted by itself": (
