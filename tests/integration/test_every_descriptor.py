@@ -35,6 +35,9 @@ CODES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 FOR_S = 1.0
 """How long a shortage that lasts, lasts."""
 
+DRAIN = "--drain-timeout=2h"
+"""Longer than the longest of these tests: workers of before an upgrade keep sessions to its end."""
+
 WORKERS, SESSIONS = 2, 4
 LAUNCHED = "/etcd_gateway."
 """The first file of ours that a start opens. What fails before is the interpreter's to report."""
@@ -80,7 +83,7 @@ class Subject:
             Gateway(
                 f"--admin-addr={self.admin}",
                 f"--nameserver={nameserver.address}",
-                "--drain-timeout=600s",
+                DRAIN,
                 "--dial-timeout=60s",  # on a busy machine a second of shortage takes longer
                 endpoints=[f"endpoint.test:{backend.port}"],
                 workers=WORKERS,
@@ -380,7 +383,7 @@ class Managed:
         self.admin = f"unix:{folder}/admin"
         flags = [f"--listen-addr=127.0.0.1:{self.address[1]}", f"--endpoints={backend.address}"]
         flags += [f"--admin-addr={self.admin}", "--workers=2", "--handover", "--log-format=json"]
-        argv = [*self.shortage.prefix, *COMMAND, "start", *flags, "--drain-timeout=600s"]
+        argv = [*self.shortage.prefix, *COMMAND, "start", *flags, DRAIN]
         self.log = folder / "log"
         self.manager = Manager(folder, argv, self.log, patience_s=90.0)
         stack.callback(self._stop)

@@ -81,6 +81,7 @@ def test_removed_lives_for_its_grace() -> None:
     assert roster.advance(39.9) == ()
     roster.resolve([B], 20, 30)
     assert roster.advance(39.9) == (), "the grace does not start anew"
+    assert [each.retired_at for each in roster.members] == [None, 10]
     assert roster.advance(40) == ("a:1",)
     assert states(roster) == {"b:1": EndpointState.ACTIVE}
 
@@ -93,7 +94,9 @@ def test_another_grace_counts_for_those_that_are_in_theirs() -> None:
     roster.sessions("a:1", 1)
     roster.resolve([B, C], 10, 0)
     assert roster.advance(1000) == ()
+    assert [(each.found.name, each.grace_s) for each in roster.removed] == [("a:1", 0)]
     roster.follow(Policy(grace_s=1200), 1000)
+    assert [(each.found.name, each.grace_s) for each in roster.removed] == [("a:1", 1200)]
     assert roster.advance(1209.9) == ()
     roster.resolve([C], 1209.9, 1200)
     after.follow(Policy(grace_s=30), 1209.9)
@@ -229,6 +232,7 @@ def test_an_endpoint_under_maintenance_drains() -> None:
     version = roster.snapshot(SETTINGS).version
     roster.advance(130)
     assert emptied(roster) == {"a:1"}
+    assert [each.retired_at for each in roster.members] == [100, None]
     assert roster.snapshot(SETTINGS).version == version + 1
     roster.judge("a:1", False, 131)
     assert states(roster)["a:1"] is EndpointState.DRAINING
@@ -283,6 +287,7 @@ def test_one_that_came_back_is_ramped_up() -> None:
     roster.judge("a:1", True, 100)
     ramps = []
     for now in (100, 102, 103.9, 104, 110, 119.9, 120, 200):
+        roster.judge("a:1", True, now)  # again, as when one of its addresses fails
         roster.advance(now)
         a, b = roster.snapshot(SETTINGS).endpoints
         assert b.ramp == 100
