@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import Any
 
+from gateway.core.address import Address
 from gateway.core.records import dataclass
 from supervisor.cli import etcd_tables
 from supervisor.cli.console import report
@@ -152,6 +153,12 @@ async def _find(config: Config, files: Files | None, *, explain: bool) -> Findin
             for each in found.checked
         }
         found.explanation = (*targets.explain(resolution, dialed), *told)
+    _look_at_own_side(config, listen, found)
+    return found
+
+
+def _look_at_own_side(config: Config, listen: Sequence[Address], found: Findings) -> None:
+    """Whether its addresses, workers and descriptors are to be had."""
     found.own = [try_listen("listen-addr", each) for each in listen]
     found.own += map(try_admin, config.admin_addr)
     found.obstacles += [
@@ -165,7 +172,6 @@ async def _find(config: Config, files: Files | None, *, explain: bool) -> Findin
         found.open_files, workers=found.workers, listen=max(len(listen), 1)
     ):
         found.obstacles.append(obstacle)
-    return found
 
 
 def describe(config: Config, found: Findings) -> dict[str, Any]:
@@ -174,25 +180,7 @@ def describe(config: Config, found: Findings) -> dict[str, Any]:
         "srv": config.discovery_srv or None,
         "listen": [str(each) for each in config.listen_addr],
         "usable": sum(each.usable for each in found.checked),
-        "endpoints": [
-            {
-                "endpoint": each.endpoint.name,
-                "source": _SOURCES[each.endpoint.source],
-                "priority": each.endpoint.priority,
-                "weight": each.endpoint.weight,
-                "tls": each.endpoint.tls,
-                "usable": each.usable,
-                "dials": [
-                    {
-                        "address": dial.address,
-                        "time_s": round(dial.time_s, 6),
-                        "error": dial.error or None,
-                    }
-                    for dial in each.dials
-                ],
-            }
-            for each in found.checked
-        ],
+        "endpoints": [_describe_endpoint(each) for each in found.checked],
         "left_out": [
             {"endpoint": name, "reason": reason}
             for name, reason in found.resolution.left_out.items()
@@ -200,20 +188,41 @@ def describe(config: Config, found: Findings) -> dict[str, Any]:
         "problems": found.problems,
         "etcd": etcd_tables.describe(found.cluster),
         "explanation": [tree.document() for tree in found.explanation],
-        "own_addresses": [
-            {
-                "flag": each.flag,
-                "address": each.address,
-                "state": each.availability.value,
-                "error": each.error or None,
-                "pid": each.pid or None,
-            }
-            for each in found.own
-        ],
+        "own_addresses": [_describe_own(each) for each in found.own],
         "obstacles": found.obstacles,
         "workers": found.workers,
         "open_files": found.open_files,
         "configuration": to_document(config.effective),
+    }
+
+
+def _describe_endpoint(checked: Checked) -> dict[str, Any]:
+    endpoint = checked.endpoint
+    return {
+        "endpoint": endpoint.name,
+        "source": _SOURCES[endpoint.source],
+        "priority": endpoint.priority,
+        "weight": endpoint.weight,
+        "tls": endpoint.tls,
+        "usable": checked.usable,
+        "dials": [
+            {
+                "address": dial.address,
+                "time_s": round(dial.time_s, 6),
+                "error": dial.error or None,
+            }
+            for dial in checked.dials
+        ],
+    }
+
+
+def _describe_own(own: OwnAddress) -> dict[str, Any]:
+    return {
+        "flag": own.flag,
+        "address": own.address,
+        "state": own.availability.value,
+        "error": own.error or None,
+        "pid": own.pid or None,
     }
 
 
