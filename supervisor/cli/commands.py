@@ -195,37 +195,39 @@ def _completion(shell: str) -> int:
     return 0
 
 
+JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON.")
+WATCH = click.Option(["--watch"], is_flag=True, help="Refresh in place until Ctrl-C.")
+EXPLAIN = click.Option(
+    ["--explain"], is_flag=True, help="Show every step from the names to the addresses."
+)
+WISHES = (
+    click.Option(
+        ["--endpoint"],
+        type=click.UNPROCESSED,
+        metavar="HOST:PORT",
+        help="Only sessions of this endpoint.",
+    ),
+    click.Option(
+        ["--limit"], type=click.UNPROCESSED, metavar="NUMBER", help="How many to list at most."
+    ),
+    click.Option(
+        ["--sort"],
+        type=click.UNPROCESSED,
+        metavar="age|bytes",
+        shell_complete=_completing(("age", "bytes")),
+        help="The oldest first, or those first that moved most bytes.  [default: age]",
+    ),
+)
+
+
 def _add_commands() -> None:
-    json_option = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON.")
-    watch_option = click.Option(["--watch"], is_flag=True, help="Refresh in place until Ctrl-C.")
-    wish_options = [
-        click.Option(
-            ["--endpoint"],
-            type=click.UNPROCESSED,
-            metavar="HOST:PORT",
-            help="Only sessions of this endpoint.",
-        ),
-        click.Option(
-            ["--limit"], type=click.UNPROCESSED, metavar="NUMBER", help="How many to list at most."
-        ),
-        click.Option(
-            ["--sort"],
-            type=click.UNPROCESSED,
-            metavar="age|bytes",
-            shell_complete=_completing(("age", "bytes")),
-            help="The oldest first, or those first that moved most bytes.  [default: age]",
-        ),
-    ]
-    explain_option = click.Option(
-        ["--explain"], is_flag=True, help="Show every step from the names to the addresses."
-    )
     every = [FlagOption(flag) for flag in FLAGS]
     finding = [FlagOption(BY_NAME[name], text) for name, text in FINDING_FLAGS.items()]
     for name, callback, params in (
         ("start", _start, every),
-        ("check", _check, [json_option, explain_option, *every]),
-        ("status", _status, [json_option, watch_option, *finding]),
-        ("sessions", _sessions, [json_option, watch_option, *wish_options, *finding]),
+        ("check", _check, [JSON, EXPLAIN, *every]),
+        ("status", _status, [JSON, WATCH, *finding]),
+        ("sessions", _sessions, [JSON, WATCH, *WISHES, *finding]),
         ("reload", _reload, finding),
     ):
         command = FlagCommand(
