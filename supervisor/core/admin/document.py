@@ -15,6 +15,7 @@ from supervisor.core.admin.views import (
     EndpointView,
     GatewayView,
     MemberSyncView,
+    ReloadView,
     WorkerView,
 )
 
@@ -34,15 +35,7 @@ def document(view: GatewayView) -> dict[str, Any]:
         "listen": list(view.listen),
         "snapshot_version": view.snapshot_version,
         "discovery": _discovery(view.discovery),
-        "reload": {
-            "number": view.reload.number,
-            "under_way": view.reload.under_way,
-            "refused": view.reload.refused,
-            "last_at": instant(view.reload.last_at),
-            "last_result": view.reload.last_result,
-            "last_error": view.reload.last_error,
-            "needs_restart": list(view.reload.needs_restart),
-        },
+        "reload": _reload(view.reload),
         "endpoints": [
             _endpoint(each, view.sums.endpoints.get(each.endpoint) or EndpointSum())
             for each in view.endpoints
@@ -112,6 +105,18 @@ def _discovery(view: DiscoveryView) -> dict[str, Any]:
         "by_source": {source: dict(results) for source, results in view.by_source.items()},
         "refused": dict(view.refused),
         "member_sync": None if view.member_sync is None else _member_sync(view.member_sync),
+    }
+
+
+def _reload(view: ReloadView) -> dict[str, Any]:
+    return {
+        "number": view.number,
+        "under_way": view.under_way,
+        "refused": view.refused,
+        "last_at": instant(view.last_at),
+        "last_result": view.last_result,
+        "last_error": view.last_error,
+        "needs_restart": list(view.needs_restart),
     }
 
 
