@@ -72,14 +72,8 @@ class Shutdown:
             self._deadline_at = now
             pool.stop_now()
         else:
-            self.draining = True
             leaving = handover and number is signal.SIGTERM and self._notify.enabled
-            if self.record is not None:
-                if leaving:
-                    self.record.leave(self._state())
-                else:
-                    self.record.withdraw()
-            self._notify.stopping()
+            self._begin(leaving=leaving)
             if leaving:
                 msg = "leaving, the workers go on for the next master"
                 self._log.info(msg, signal=number.name)
@@ -88,6 +82,15 @@ class Shutdown:
             self._deadline_at = now + drain_timeout_s
             self._log.info("draining", signal=number.name, drain_timeout_s=drain_timeout_s)
             pool.drain(drain_timeout_s)
+
+    def _begin(self, *, leaving: bool) -> None:
+        """Tell the next master, if there is to be one, and the service manager."""
+        self.draining = True
+        if self.record is not None and leaving:
+            self.record.leave(self._state())
+        elif self.record is not None:
+            self.record.withdraw()
+        self._notify.stopping()
 
     def on_drained(self, cut: int) -> None:
         """A worker left; ``cut`` of its sessions did not end by themselves."""
