@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 
 from gateway.core import messages, wire
 from gateway.descriptors import close_all
-from gateway.message_socket import CHUNK_BYTES, LEAST_BYTES, MessageSocket
+from gateway.message_socket import CHUNK_BYTES, LEAST_BYTES, MessageSocket, tell_unhandled
 
 
 class Control:
@@ -111,9 +111,7 @@ class Control:
         try:
             self._on_message(message, [])  # type: ignore[arg-type]  # the master sends Down only
         except Exception as error:  # noqa: BLE001 - see above
-            self._loop.call_exception_handler(
-                {"message": f"{type(message).__name__} was not handled", "exception": error}
-            )
+            tell_unhandled(self._loop, message, error)
 
     def _on_socket_message(self, message: messages.Down | messages.Up, fds: list[int]) -> None:
         match message:

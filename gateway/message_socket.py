@@ -211,6 +211,13 @@ class MessageSocket:
         try:
             self._on_message(message, fds)
         except Exception as error:  # noqa: BLE001 - a bug in one handler must not cost the others
-            self._loop.call_exception_handler(
-                {"message": f"{type(message).__name__} was not handled", "exception": error}
-            )
+            tell_unhandled(self._loop, message, error)
+
+
+def tell_unhandled(
+    loop: asyncio.AbstractEventLoop, message: messages.Down | messages.Up, error: Exception
+) -> None:
+    """The handler of a message failed, which is a bug."""
+    loop.call_exception_handler(
+        {"message": f"{type(message).__name__} was not handled", "exception": error}
+    )
