@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,28 +26,33 @@ from tests.logbook import Logbook
 
 def born(entry: Callable[[WorkerStart], int]) -> Child:
     """A child that runs ``entry``; the master's side of it is closed."""
-    scoreboard = Scoreboard()
-    inbox, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    spec = WorkerSpec(
-        who=WorkerId(2, 3),
-        slots=4,
-        listen=(HostPort("127.0.0.1", 1),),
-        listeners=(),
-        exclusive=False,
-        inbox=inbox,
-        peers={1: other},
-        scoreboard=scoreboard,
-        row=scoreboard.open_row(2, 3),
-        cpu=None,
-        title="x",
-        make_log=lambda _: Logbook(),
-        entry=entry,
-    )
-    with inbox, other:
+    with specified(entry) as spec:
         (child,) = fork_workers([spec])
     assert isinstance(child, Child)
-    scoreboard.close()
     return child
+
+
+@contextlib.contextmanager
+def specified(entry: Callable[[WorkerStart], int]) -> Iterator[WorkerSpec]:
+    """What a worker that runs ``entry`` is started with."""
+    scoreboard = Scoreboard()
+    inbox, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with inbox, other, contextlib.closing(scoreboard):
+        yield WorkerSpec(
+            who=WorkerId(2, 3),
+            slots=4,
+            listen=(HostPort("127.0.0.1", 1),),
+            listeners=(),
+            exclusive=False,
+            inbox=inbox,
+            peers={1: other},
+            scoreboard=scoreboard,
+            row=scoreboard.open_row(2, 3),
+            cpu=None,
+            title="x",
+            make_log=lambda _: Logbook(),
+            entry=entry,
+        )
 
 
 def last_words(child: Child) -> tuple[str, str]:
@@ -152,26 +157,9 @@ def test_no_descriptor_for_a_worker_leaves_nothing_open_and_no_process() -> None
     free = len(os.listdir("/proc/self/fd"))
     children = _children()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    scoreboard = Scoreboard()
-    inbox, other = socket.socketpair()
-    spec = WorkerSpec(
-        who=WorkerId(0, 1),
-        slots=1,
-        listen=(),
-        listeners=(),
-        exclusive=False,
-        inbox=inbox,
-        peers={},
-        scoreboard=scoreboard,
-        row=scoreboard.open_row(2, 3),
-        cpu=None,
-        title="x",
-        make_log=lambda _: Logbook(),
-        entry=lambda _: 0,
-    )
-    top = max(map(int, os.listdir("/proc/self/fd")))
     fillers: list[int] = []
-    with inbox, other:
+    with specified(lambda _: 0) as spec:
+        top = max(map(int, os.listdir("/proc/self/fd")))
         resource.setrlimit(resource.RLIMIT_NOFILE, (top + 8, hard))
         try:
             with contextlib.suppress(OSError):
@@ -185,7 +173,6 @@ def test_no_descriptor_for_a_worker_leaves_nothing_open_and_no_process() -> None
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             for fd in fillers:
                 os.close(fd)
-    scoreboard.close()
     assert len(os.listdir("/proc/self/fd")) == free
     assert _children() == children
 
