@@ -49,6 +49,10 @@ class InheritedSlot:
         """Whether it has a worker that accepts."""
         return any(gen not in self.draining for gen in self.whole)
 
+    def has_listeners(self, listen: tuple[Address, ...]) -> bool:
+        """Whether it has what it needs: none of its own where all addresses are UNIX sockets'."""
+        return bool(self.listeners) or not tcp_only(listen)
+
     def guess_draining(self, leaving: Container[int]) -> None:
         """Where nobody said which of them drain; ``leaving``: generations that surely do.
 
@@ -168,19 +172,15 @@ class InheritedDescriptors:
         """What the fleet has to know of each slot; to be called after :meth:`fit_listeners`.
 
         ``kept``: workers that serve and need not be replaced.
-        A slot is whole without listeners of its own where all addresses are UNIX sockets'.
         """
-        none_needed = not tcp_only(listen)
         return tuple(
             FormerSlot(
                 slot=index,
                 gen=slot.gen,
-                bound=none_needed or bool(slot.listeners),
+                bound=(bound := slot.has_listeners(listen)),
                 serving=(serving := max(set(slot.workers) - slot.draining, default=None)),
                 draining=tuple(sorted(slot.draining & set(slot.workers))),
-                keep=serving is not None
-                and WorkerId(index, serving) in kept
-                and (none_needed or bool(slot.listeners)),
+                keep=serving is not None and WorkerId(index, serving) in kept and bound,
                 ends_at=slot.ends_at,
             )
             for index, slot in sorted(self.slots.items())
@@ -192,11 +192,10 @@ class InheritedDescriptors:
         What the service manager did not keep is made anew, and they would never know of it: clients
         would wait there for good. To be called after :meth:`fit_listeners`.
         """
-        none_needed = not tcp_only(listen)
         return self.scoreboard is not None and all(
             slot.inbox_r is not None
             and slot.inbox_w is not None
-            and (none_needed or bool(slot.listeners))
+            and slot.has_listeners(listen)
             and not slot.refitted
             for slot in self.slots.values()
             if slot.serves
