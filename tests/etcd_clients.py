@@ -224,8 +224,6 @@ class Transactor(Client):
 class Watcher(Client):
     """Watches everything from the first revision on; after a break it goes on where it was."""
 
-    progress = 0
-
     def work(self) -> None:
         seen = self.history.watches.setdefault(self.name, [])
         while not self._ended.is_set():
@@ -235,9 +233,7 @@ class Watcher(Client):
                     if message.get("canceled"):  # a token that is too old is one reason
                         self.client.log_in_again()
                         break
-                    events = read_events(message)
-                    seen += events
-                    self.progress += not events and not message.get("created")
+                    seen += read_events(message)
                     if self._ended.is_set():
                         return
             self.client.close()

@@ -126,7 +126,7 @@ def connecting(port: int, state: str) -> bool:
     return any(row[2].endswith(f":{port:04X}") and row[3] == state for row in rows)
 
 
-SYN_SENT, ESTABLISHED = "02", "01"
+SYN_SENT = "02"
 
 
 def test_a_worker_that_was_stopped_blames_nobody() -> None:

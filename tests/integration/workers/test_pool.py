@@ -35,7 +35,7 @@ class Stage:
         self.address = HostPort("127.0.0.1", free_port())
         self.log = Logbook()
         self.messages: list[messages.Up] = []
-        self.ready = self.failed_upgrades = 0
+        self.ready = 0
         self.gone: list[WorkerId] = []
         self.ended: int | None = None
         self.config, self.entry = config, entry
@@ -49,7 +49,7 @@ class Stage:
             Handlers(
                 on_message=lambda _who, message: self.messages.append(message),
                 on_ready=self._on_ready,
-                on_upgrade_failed=self._on_upgrade_failed,
+                on_upgrade_failed=lambda: None,
                 on_worker_gone=lambda who, _report: self.gone.append(who),
                 on_workers=lambda: None,
                 on_change=lambda: None,
@@ -62,9 +62,6 @@ class Stage:
 
     def _on_ready(self) -> None:
         self.ready += 1
-
-    def _on_upgrade_failed(self) -> None:
-        self.failed_upgrades += 1
 
     def _on_end(self, code: int) -> None:
         self.ended = code
