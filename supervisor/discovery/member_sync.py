@@ -289,6 +289,7 @@ class MemberSync:
             some = [known[name] for name in order[start : start + at_once]]
             enough = await self._questions.first_answer(some, errors, hearing.take)
             if enough or (hearing.any_cluster and hearing.answers):
+                hearing.put_in_order(order)
                 return
 
     @property

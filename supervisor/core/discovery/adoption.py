@@ -129,6 +129,14 @@ class Hearing:
         self.answers.append((heard, judged))
         return not (self.any_cluster or heard.leaderless or isinstance(judged, Refusal))
 
+    def put_in_order(self, names: Sequence[str]) -> None:
+        """Prefer the answers of those who come first: who answered first is chance.
+
+        Two members may describe one list differently (by their loopback addresses).
+        """
+        rank = {name: place for place, name in enumerate(names)}
+        self.answers.sort(key=lambda answer: rank[answer[0].endpoint])
+
     @property
     def outcome(self) -> tuple[Heard, Unchanged | Proposal] | None:
         """The answer that counts so far."""

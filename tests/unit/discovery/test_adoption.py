@@ -218,3 +218,12 @@ def test_a_reload_stays_with_the_cluster_of_as_many() -> None:
     assert not hearing.take(heard(3, cluster_id=0xBAD, by="y"))
     assert hearing.outcome is not None
     assert hearing.outcome[0].endpoint == "x"
+
+
+def test_who_is_asked_first_counts_where_all_are_heard() -> None:
+    """Members of one cluster may describe it differently, and chance does not choose the list."""
+    hearing = Hearing(None, by_operator=False)
+    for told in (heard(0, 1, by="b"), heard(0, by="a"), heard(0, 1, by="c")):
+        hearing.take(told)
+    hearing.put_in_order(("a", "b", "c", "d"))
+    assert hearing.outcome == (heard(0, by="a"), proposal(0))
