@@ -97,6 +97,7 @@ OTHER_FLAGS = {
     *("--version", "--help", "--json", "--explain", "--watch", "--etcd", "--once", "--check"),
     *(
         "--client-cert-auth",
+        "--cluster",
         "--advertise-client-urls",
         "--listen-metrics-urls",
         "--logger",
