@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
+from gateway.core.records import dataclass
+
 STEP_S = 0.02
 """How often the loop is looked at while a probe is under way: most probes are over before that."""
 
@@ -15,31 +17,44 @@ TOLERATED_S = 0.005
 """A timer that is late by less was not kept waiting: loops have other things to do, too."""
 
 
+@dataclass(slots=True, eq=False)
+class Mark:
+    """Where somebody began to watch: the seconds lost before, and the longest standstill since."""
+
+    lost_s: float
+    longest_s: float = 0.0
+
+
 class Lateness:
     """Watches the running loop from the first :meth:`begin` without its :meth:`end`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._watchers = 0
+        self._marks: set[Mark] = set()
         self._lost_s = 0.0
         self._due_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self) -> float:
-        """Start to watch; a mark for :meth:`since`."""
-        self._watchers += 1
+    def begin(self) -> Mark:
+        """Start to watch."""
         if self._timer is None:
             self._set_timer()
-        return self._lost_s + self._overdue_s()
+        mark = Mark(self._lost_s + self._overdue_s())
+        self._marks.add(mark)
+        return mark
 
-    def since(self, mark: float) -> float:
-        """Seconds that the loop stood still since the mark."""
-        return self._lost_s + self._overdue_s() - mark
+    def since(self, mark: Mark) -> float:
+        """Seconds that the loop stood still since the mark, all standstills together."""
+        return self._lost_s + self._overdue_s() - mark.lost_s
 
-    def end(self) -> None:
+    def longest(self, mark: Mark) -> float:
+        """Seconds of the longest standstill since the mark."""
+        return max(mark.longest_s, self._overdue_s())
+
+    def end(self, mark: Mark) -> None:
         """One who watched does so no more."""
-        self._watchers -= 1
-        if not self._watchers and self._timer is not None:
+        self._marks.discard(mark)
+        if not self._marks and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
@@ -48,7 +63,10 @@ class Lateness:
         self._timer = self._loop.call_at(self._due_at, self._look)
 
     def _look(self) -> None:
-        self._lost_s += self._overdue_s()
+        late_s = self._overdue_s()
+        self._lost_s += late_s
+        for mark in self._marks:
+            mark.longest_s = max(mark.longest_s, late_s)
         self._set_timer()
 
     def _overdue_s(self) -> float:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.core.outcome import EXHAUSTED, LOCAL
+from gateway.core.unix_address import is_unix
 from supervisor.core.health.probing import Plan, ProbeKind, Result, UnhealthyError, Verdict, fault
 from supervisor.health import etcd_inquiry
 from supervisor.health.etcd_inquiry import EtcdMemory
@@ -23,6 +24,9 @@ from supervisor.system.tls_sessions import TlsSessions
 
 if TYPE_CHECKING:
     from supervisor.system.http_client import HttpClient
+
+SYN_SENT = 2
+"""The state of a connection that nobody has answered yet, as TCP_INFO has it."""
 
 
 class Probe:
@@ -77,12 +81,20 @@ class Probe:
             return error.result
         except TimeoutError:
             stage = "answer" if self._connected else "connect"
-            return Result(Verdict.FAILED, f"timeout: no {stage} within {timeout_s:g} s")
+            text = f"timeout: no {stage} within {timeout_s:g} s"
+            return Result(Verdict.FAILED, text, unanswered=self._is_unanswered())
         except UnhealthyError as error:
             return Result(Verdict.FAILED, str(error))
         except (HttpError, OSError) as error:
             self._memory.forget()
             return self._failure(error)
+
+    def _is_unanswered(self) -> bool:
+        """Whether the kernel has heard nothing since it asked for the connection."""
+        if self._connected or self._sock is None or is_unix(self._address):
+            return False
+        (state,) = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        return bool(state == SYN_SENT)
 
     async def leave(self) -> None:
         """End the connection so that the endpoint has nothing to log."""

@@ -28,7 +28,7 @@ from supervisor.core.health.machine import Health, HealthChange
 from supervisor.core.health.probing import Plan, ProbeKind, Result, Verdict, plan, rules
 from supervisor.health.etcd_inquiry import EtcdMemory
 from supervisor.health.health_log import HealthLog
-from supervisor.health.lateness import Lateness
+from supervisor.health.lateness import Lateness, Mark
 from supervisor.health.probe import Probe
 from supervisor.health.probe_queue import ProbeQueue
 from supervisor.health.watch import Watch
@@ -263,7 +263,7 @@ class Prober:
                 result = Result(Verdict.UNDECIDED, f"{type(error).__name__}: {error}")
             finally:
                 self.queue.free()
-                self._lateness.end()
+                self._lateness.end(mark)
             if self._watches.get(found.name) is watch:
                 moved = watch.plan != how or watch.found.addresses != found.addresses
                 if not moved and result.verdict is not Verdict.UNDECIDED:
@@ -281,11 +281,16 @@ class Prober:
             place = (endpoint_of(found.name), found.addresses[0], how.port or found.port)
             self._certificates.take(place, client)
 
-    def _weigh(self, result: Result, mark: float) -> Result:
-        """A failure is no evidence if it was our loop that stood still meanwhile."""
-        late_s = self._lateness.since(mark)
+    def _weigh(self, result: Result, mark: Mark) -> Result:
+        """A failure is no evidence if it was our loop that stood still meanwhile.
+
+        A host that did not answer at all needs a long standstill for an excuse: that of a frozen
+        host of ours. The kernel hears an answer by itself, however seldom our loop goes round.
+        """
         if result.verdict is not Verdict.FAILED:
             return result
+        watched = self._lateness
+        late_s = watched.longest(mark) if result.unanswered else watched.since(mark)
         if late_s < LATE_PART * self._config.health_timeout_s:
             return result
         error = f"the gateway got no CPU for {late_s:.1f} s meanwhile ({result.error})"

@@ -44,6 +44,8 @@ class Result:
     """An etcd member said so itself: it is not this host that is cut off."""
     degraded: str = ""
     """It passed, and this is wrong with it all the same."""
+    unanswered: bool = False
+    """The endpoint's host said nothing to the request to connect, as far as our kernel heard."""
 
 
 class UnhealthyError(Exception):

@@ -575,6 +575,37 @@ def test_what_timed_out_while_the_loop_stood_still_is_no_evidence() -> None:
         play(lambda: scene(server))
 
 
+def test_a_host_that_is_silent_is_found_by_a_loop_that_is_always_late() -> None:
+    """Many short standstills are no excuse for a host that the kernel heard nothing of."""
+
+    async def scene(port: int) -> None:
+        async with staged(replace(QUICK, health_timeout_s=0.4)) as stage:
+            stage.prober.set_endpoints(found(port))
+            async with asyncio.timeout(60):
+                while not stage.changes:
+                    time.sleep(0.05)  # noqa: ASYNC251 (the loop is late: that is the test)
+                    await asyncio.sleep(0)
+            assert stage.changes == [(f"e{port}:1", False)]
+
+    with black_hole() as (_, port):
+        play(lambda: scene(port))
+
+
+def test_a_host_may_have_answered_while_the_loop_stood_still_for_long() -> None:
+    """A host of ours that was frozen sends its request to connect again only then."""
+
+    async def scene(port: int) -> None:
+        async with staged(replace(SLOW, health_timeout_s=0.4)) as stage:
+            stage.prober.set_endpoints(found(port))
+            await asyncio.sleep(0.1)
+            time.sleep(0.5)  # noqa: ASYNC251 (the loop stands still: that is the test)
+            await eventually(lambda: stage.view(f"e{port}:1").probes.get("undecided"))
+            assert stage.changes == []
+
+    with black_hole() as (_, port):
+        play(lambda: scene(port))
+
+
 def test_a_failure_counts_while_the_loop_goes_round() -> None:
     """A loop that is not late finds an endpoint that says nothing."""
 
