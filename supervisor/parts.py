@@ -91,6 +91,13 @@ class Parts:
         slots = count_workers(self.left.state, given, restarted=self.left.restarted)
         return min(max(slots + self.resized_by, 1), MAX_SLOTS)
 
+    def plan_more(self, by: int) -> int:
+        """The same with so many more, as far as there may be."""
+        before = self.plan_workers()
+        after = min(max(before + by, 1), MAX_SLOTS)
+        self.resized_by += after - before
+        return after
+
     def share_out_files(self, open_files: int, *, workers: int) -> None:
         """Tell the parts how many descriptors each may use, beside so many workers."""
         shares = limits.share_out(open_files, workers=workers, listen=len(self.listen))

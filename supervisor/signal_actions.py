@@ -12,6 +12,8 @@ from supervisor.master_handover import MasterHandover
 from supervisor.parts import Parts
 from supervisor.system import limits
 
+UNCHANGED = "number of workers unchanged"
+
 
 class SignalActions:
     """Sets the parts going; each signal is done with, or is a task, when :meth:`act` returns.
@@ -68,23 +70,27 @@ class SignalActions:
         """One worker more or less; while there is no pool, when it is made."""
         parts = self._parts
         pool, log = parts.pool, parts.log
+        before = parts.plan_workers() if pool is None else pool.wanted
         if parts.shutdown.draining:
+            log.warn(UNCHANGED, workers=before, reason="draining")
             return
-        if pool is None:
-            parts.resized_by += by
-            return
-        before = pool.wanted
-        obstacle = self._find_obstacle(before + by) if by > 0 else ""
-        after = before if obstacle else pool.resize(by)
+        open_files = limits.open_files() if parts.workers_given else limits.raise_open_files()
+        obstacle = self._find_obstacle(open_files, before + by) if by > 0 else ""
+        after = before if obstacle else self._ask_for(by)
         self._handover.write_record()
         if after == before:
             reason = {"reason": obstacle} if obstacle else {"most": messages.MAX_SLOTS}
-            log.warn("number of workers unchanged", workers=after, **reason)
+            log.warn(UNCHANGED, workers=after, **reason)
         else:
-            parts.share_out_files(limits.open_files(), workers=after)
+            parts.share_out_files(open_files, workers=after)
             log.info("number of workers changed", workers=after)
 
-    def _find_obstacle(self, workers: int) -> str:
+    def _ask_for(self, by: int) -> int:
+        """Have so many workers more, as far as there may be; how many there are to be now."""
+        parts = self._parts
+        return parts.plan_more(by) if parts.pool is None else parts.pool.resize(by)
+
+    def _find_obstacle(self, open_files: int, workers: int) -> str:
         """Why so many cannot be had; slots without a worker would take what others need."""
-        listen = len(self._parts.listen)
-        return limits.find_obstacle(limits.open_files(), workers=workers, listen=listen)
+        listen = len(self._parts.listen or self._parts.config.listen_addr)
+        return limits.find_obstacle(open_files, workers=workers, listen=listen)

@@ -212,8 +212,6 @@ class Startup:
         """Fork the workers. From here on this master is responsible for what it took over."""
         parts = self._parts
         slots = parts.plan_workers()
-        if parts.resized_by:
-            parts.log.info("number of workers changed", workers=slots)
         parts.left.inherited.identify()
         parts.port_monitor = PortMonitor(parts.listen, parts.log, parts.shared.renewed())
         kept = self._find_kept()

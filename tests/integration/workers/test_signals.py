@@ -106,19 +106,25 @@ def test_an_inherited_ignored_sigchld_hides_no_end_of_a_child() -> None:
 
 
 def test_workers_that_a_signal_asks_for_before_there_are_any_are_started() -> None:
-    """TTIN and TTOU count while a start waits for its first endpoint."""
+    """TTIN and TTOU count while a start waits, for no more and no fewer than there may be."""
+    changed, unchanged = "number of workers changed", "number of workers unchanged"
+    less, more = signal.SIGTTOU, signal.SIGTTIN
+    signals = ((less, changed), (less, unchanged), (more, changed), (more, changed))
+    files = ["prlimit", "--nofile=64:64"]
     with NameServer() as ns, Backend(echo) as backend:
         ns.faults[""] = Fault.SERVFAIL
         port = backend.address.rpartition(":")[2]
         names = [f"b.test:{port}"]
-        with Gateway(f"--nameserver={ns.address}", endpoints=names) as gateway:
+        with Gateway(f"--nameserver={ns.address}", endpoints=names, prefix=files) as gateway:
             gateway.wait_line("no endpoint found yet, trying again")
-            for number in (signal.SIGTTIN, signal.SIGUSR1, signal.SIGTTIN, signal.SIGUSR1):
-                before = len(gateway.lines("status"))
+            for number, line in (*signals, (more, changed), (more, unchanged), (less, changed)):
+                count = len(gateway.lines(line)) + 1
                 gateway.signal(number)
-                if number is signal.SIGUSR1:  # two of a kind at once would be one
-                    gateway.wait_line("status", count=before + 1)
-            gateway.signal(signal.SIGTTOU)
+                gateway.wait_line(line, count=count)
+            told = [
+                line["workers"] for line in gateway.lines() if line["msg"] in (changed, unchanged)
+            ]
+            assert told == [1, 1, 2, 3, 4, 4, 3]
             ns.faults.clear()
             ns.set("b.test", "A", "127.0.0.1")
             assert gateway.wait_line(READY)["workers"] == 3
