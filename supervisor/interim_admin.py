@@ -18,7 +18,7 @@ from gateway.core.log import Log
 from gateway.process_title import set_title
 from supervisor.admin.sockets import AdminSocket
 from supervisor.core.admin.views import GatewayView
-from supervisor.workers.fork import go_through_checklist
+from supervisor.system.forked_child import go_through_checklist
 
 LONGEST_S = 15.0
 """If the next image does not serve by then, probes had better notice."""

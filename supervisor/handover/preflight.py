@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from supervisor.core.handover_state import HandoverState
 from supervisor.handover.state import write_state
 from supervisor.system import signals
+from supervisor.system.forked_child import SYSTEMD_VARIABLES
 from supervisor.system.limits import describe_shortage
-from supervisor.workers.fork import SYSTEMD_VARIABLES
 
 PREFLIGHT_VARIABLE = "ETCD_GATEWAY_PREFLIGHT"
 """The descriptor of the handover state: the child tries a start with it and starts nothing."""

@@ -1,4 +1,4 @@
-"""Forks a worker, and the checklist that a forked child goes through before anything else.
+"""Forks workers: each is a copy of the master until it runs.
 
 The master runs the standard asyncio loop and forks inside a callback of it; the child never
 returns into the master's stack.
@@ -6,9 +6,7 @@ returns into the master's stack.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -27,17 +25,7 @@ from gateway.scoreboard import Scoreboard
 # Importing the worker imports uvloop before the fork: a fork takes 4 to 8 ms instead of 75 ms.
 from gateway.worker import WorkerStart, run
 from supervisor.core.workers.worker_id import WorkerId
-from supervisor.system.signals import IGNORED_BY_WORKERS
-
-SYSTEMD_VARIABLES = (
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-)
-"""Variables of the service manager that are meant for the master alone."""
+from supervisor.system.forked_child import go_through_checklist
 
 EXIT_WORKER_BUG = 70
 """sysexits EX_SOFTWARE: an exception left the worker's main function."""
@@ -228,41 +216,6 @@ def _run_child(
         _report_exception(spec, error, control)
     finally:
         os._exit(status)
-
-
-def go_through_checklist(kept_fds: Sequence[int], handled: Sequence[signal.Signals]) -> None:
-    """Make a forked copy of the master a process of its own; the order matters.
-
-    Called with the ``handled`` signals blocked, those for which the master has a handler;
-    ``kept_fds`` and the standard streams stay open.
-    """
-    # First of all: else our signals are written into the master's wake-up socket.
-    signal.set_wakeup_fd(-1)
-    for number in handled:
-        signal.signal(number, signal.SIG_DFL)
-    for number in IGNORED_BY_WORKERS:
-        signal.signal(number, signal.SIG_IGN)
-    # Inherited objects are never collected: none closes a descriptor number that is in use again.
-    gc.freeze()
-    asyncio._set_running_loop(None)
-    # The master's epoll is shared with it: closed, never unregistered through.
-    close_all_but(kept_fds)
-    for name in SYSTEMD_VARIABLES:
-        os.environ.pop(name, None)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-
-
-def close_all_but(kept_fds: Sequence[int]) -> None:
-    """Close every descriptor but these and the standard streams.
-
-    A stray duplicate of a listener is a black hole: the kernel goes on giving it connections.
-    """
-    kept = {0, 1, 2, *kept_fds}
-    # Not os.closerange: without close_range(2) it tries every number up to the limit, 10^9 of them.
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in kept:
-            with contextlib.suppress(OSError):  # the directory's own descriptor is gone already
-                os.close(int(name))
 
 
 def _report_exception(spec: WorkerSpec, error: BaseException, control: socket.socket) -> None:
