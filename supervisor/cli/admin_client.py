@@ -39,6 +39,14 @@ def fetch_sessions(addresses: Sequence[str], query: Mapping[str, str]) -> dict[s
     return _fetch(addresses, path, keys=SESSIONS_KEYS, timeout_s=SESSIONS_TIMEOUT_S)
 
 
+def is_of_this_host(admin_addr: str) -> bool:
+    """Whether a gateway that answers there runs on this host."""
+    if admin_addr.startswith("unix:"):
+        return True
+    host = admin_addr.rpartition(":")[0].strip("[]")
+    return host in ("", "localhost", "::1") or host.startswith("127.")
+
+
 def _fetch(
     addresses: Sequence[str], path: str, *, keys: Sequence[str], timeout_s: float
 ) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.process_title import MASTER
-from supervisor.cli.admin_client import UnreachableError, fetch_status
+from supervisor.cli.admin_client import UnreachableError, fetch_status, is_of_this_host
 from supervisor.cli.console import report
 from supervisor.core.exit_codes import EXIT_FAILURE
 
@@ -43,11 +44,31 @@ def run(admin_addrs: Sequence[str]) -> int:
             f"the gateway says it is process {pid}, which is no etcd-gateway master here; "
             "run reload where the gateway runs"
         )
+    if _is_another(pid, before, admin_addrs):
+        return _fail(
+            f"the gateway runs on {before['host']}, and process {pid} here is another one; "
+            "run reload where the gateway runs"
+        )
     try:
         os.kill(pid, signal.SIGHUP)
     except OSError as error:
         return _fail(f"cannot signal process {pid}: {error.strerror}")
     return _await(admin_addrs, before)
+
+
+def _is_another(pid: int, document: Mapping[str, Any], admin_addrs: Sequence[str]) -> bool:
+    """Whether a gateway on another host answered, and this host has one with the same pid.
+
+    In containers, mostly, each is process 1. Of a process that has another name for this host we
+    cannot tell.
+    """
+    host = document.get("host")
+    if not host or host == socket.gethostname() or any(map(is_of_this_host, admin_addrs)):
+        return False
+    try:
+        return os.path.samefile(f"/proc/{pid}/ns/uts", "/proc/self/ns/uts")
+    except OSError:
+        return False
 
 
 def _await(admin_addrs: Sequence[str], before: Mapping[str, Any]) -> int:

@@ -9,7 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.core.records import dataclass
-from supervisor.cli.admin_client import UnreachableError, fetch_sessions, fetch_status
+from supervisor.cli.admin_client import (
+    UnreachableError,
+    fetch_sessions,
+    fetch_status,
+    is_of_this_host,
+)
 from supervisor.cli.figures import NARROW_COLUMNS, lasting, size
 from supervisor.cli.tables import PIPE_COLUMNS, Cell, Output, Part, line, make_table, stack, word
 from supervisor.cli.watch import Document, show
@@ -116,14 +121,6 @@ def _has_endpoint(admin_addrs: Sequence[str], name: str) -> bool:
     except UnreachableError:
         return True
     return any(each["endpoint"] == name for each in endpoints)
-
-
-def is_of_this_host(admin_addr: str) -> bool:
-    """Whether a gateway that answers there runs on this host."""
-    if admin_addr.startswith("unix:"):
-        return True
-    host = admin_addr.rpartition(":")[0].strip("[]")
-    return host in ("", "localhost", "::1") or host.startswith("127.")
 
 
 def add_processes(document: Document) -> None:

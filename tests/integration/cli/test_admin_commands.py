@@ -441,6 +441,18 @@ def test_reload_never_signals_another_program(
     assert "process 1, which is no etcd-gateway master here" in capfd.readouterr().err
 
 
+def test_reload_never_signals_another_gateway(
+    double: AdminDouble, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In containers each is process 1, and that of another host may be asked."""
+    before = admin_client.fetch_status([double.address])["reload"]["number"]
+    from_elsewhere = "[::ffff:127.0.0.1]:" + double.address.rpartition(":")[2]
+    assert reload_command.run([from_elsewhere]) == 1
+    assert "the gateway runs on gw1.example.com, and process" in capfd.readouterr().err
+    assert reload_command.run([double.address]) == 0
+    assert admin_client.fetch_status([double.address])["reload"]["number"] == before + 1
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(-1, "0s"), (59.4, "59s"), (61, "1m1s"), (3600, "1h0m"), (90061, "1d1h")],

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from gateway.core.socket_address import address_text
 from supervisor.cli import sessions
+from supervisor.cli.admin_client import is_of_this_host
 from supervisor.cli.main import main
-from supervisor.cli.sessions import add_processes, is_of_this_host, read_wish, render, set_rates
+from supervisor.cli.sessions import add_processes, read_wish, render, set_rates
 from supervisor.core.admin.session_list import Sort
 from tests.generate import DOCS
 
