@@ -46,11 +46,11 @@ class Preflight:
         try:
             with _inheritable_state(state) as document:
                 trial = self._start(state.command, {PREFLIGHT_VARIABLE: str(document)})
-            failure, said = await _end_of(trial, deadline_s)
-            if failure is None and PASSED not in _own_lines(said):
+            failure = await _end_of(trial, deadline_s)
+            if failure is None and not trial.has_passed:
                 version = self._start(_ask_for_version(state.command))
-                _, said = await _end_of(version, deadline_s)
-                if not said.startswith(_VERSION):
+                await _end_of(version, deadline_s)
+                if not version.told_version:
                     failure = "it ended without a trial of its start, as no gateway does"
         except OSError as error:
             return f"cannot start the new image: {describe_shortage(error)}"
@@ -81,6 +81,8 @@ class _Child:
         self._loop = asyncio.get_running_loop()
         self._on_gone = on_gone
         self._said = b""
+        self.has_passed = False
+        self.told_version = False
         self._over = asyncio.Event()
         self._status: str | None = None
         with contextlib.ExitStack() as undo:
@@ -107,11 +109,6 @@ class _Child:
         while self._read():
             pass
         return self._status and (self._reason() or self._status)
-
-    @property
-    def said(self) -> str:
-        """The end of what it printed so far."""
-        return self._said.decode(errors="replace")
 
     def close(self) -> None:
         """End it with all its children, and reap it as soon as it is gone; waits for nothing."""
@@ -140,23 +137,28 @@ class _Child:
             return False
         if not data:
             self._loop.remove_reader(self._output_r)
-        self._said = (self._said + data)[-_KEPT_BYTES:]
+        said = self._said + data  # the interpreter may print pages behind it (PYTHONVERBOSE)
+        for line in said.decode(errors="replace").splitlines():
+            self.has_passed = self.has_passed or line == f"{_PROGRAM}{PASSED}"
+            self.told_version = self.told_version or line.startswith(_VERSION)
+        self._said = said[-_KEPT_BYTES:]
         return bool(data)
 
     def _reason(self) -> str:
         """What it said itself, else the last line of what it printed; "" if that is nothing."""
-        lines = [line for line in self.said.splitlines() if line.strip()]
-        return "; ".join(_own_lines(self.said)[-2:] or lines[-1:])
+        lines = [line for line in self._said.decode(errors="replace").splitlines() if line.strip()]
+        own = [line.removeprefix(_PROGRAM) for line in lines if line.startswith(_PROGRAM)]
+        return "; ".join(own[-2:] or lines[-1:])
 
     def _end_unwatched(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
 
-async def _end_of(child: _Child, deadline_s: float) -> tuple[str | None, str]:
-    """Why it ended, None if well, and the end of what it printed."""
+async def _end_of(child: _Child, deadline_s: float) -> str | None:
+    """Why it ended, None if well."""
     try:
-        return await child.wait(deadline_s), child.said
+        return await child.wait(deadline_s)
     finally:
         child.close()
 
@@ -170,12 +172,6 @@ def _inheritable_state(state: HandoverState) -> Iterator[int]:
         yield document
     finally:
         os.close(document)
-
-
-def _own_lines(said: str) -> list[str]:
-    """What a gateway said itself, in lines; warnings of its libraries may be among them."""
-    lines = said.splitlines()
-    return [line.removeprefix(_PROGRAM) for line in lines if line.startswith(_PROGRAM)]
 
 
 def _ask_for_version(command: Sequence[str]) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ def test_an_earlier_build_says_nothing_of_its_trial_but_its_version(tmp_path: Pa
     assert asyncio.run(Preflight().run(state)) is None
 
 
-def test_what_a_child_says_last_is_heard_behind_anything_else() -> None:
-    """Warnings of its libraries may fill the pipe."""
-    said = f"seq 9999 >&2; echo 'etcd-gateway: {PASSED}' >&2"
+def test_what_a_child_says_is_heard_among_anything_else() -> None:
+    """Its interpreter may print pages before and after (PYTHONVERBOSE)."""
+    said = f"seq 9999 >&2; echo 'etcd-gateway: {PASSED}' >&2; seq 9999 >&2"
     assert asyncio.run(Preflight().run(HandoverState(command=("/bin/sh", "-c", said)))) is None
