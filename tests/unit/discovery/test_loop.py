@@ -577,10 +577,13 @@ def test_the_last_good_answer_is_kept(
 
     async def main() -> None:
         async with started(config, files) as f:
+            # On a busy machine the first resolution may have to go on without one of them.
+            await eventually(lambda: f.told.names == ["n1.test:2379", "n2.test:2379"])
+            told = len(f.told.lists)
             ns.faults[""] = fault
             await f.it.reload(config)
             assert f.told.names == ["n1.test:2379", "n2.test:2379"]
-            assert len(f.told.lists) == 1
+            assert len(f.told.lists) == told
             assert f.it.view.last_error
             assert f.it.view.results["failure"] >= 1
             ns.faults.clear()
