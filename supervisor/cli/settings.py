@@ -24,7 +24,7 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_LINES = 100
 """The longest list that is looked for in a file that is no TOML."""
 
-_ENDLESS_KEY = re.compile(r"(?<![^\s.,;=[{])(?:[^\s.,;=]++[ \t]*+\.[ \t]*+){200}")
+_ENDLESS_KEY = re.compile(r"(?<![^\s.,;=[{])(?:[^\s.,;=[{]++[ \t]*+\.[ \t]*+){200}")
 """A key that tomllib would read for minutes: its time grows with the square of the parts, and a
 reload must not stop the master. No DNS name has so many, and no flag has a dot in its name."""
 
