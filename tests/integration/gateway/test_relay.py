@@ -317,6 +317,9 @@ def test_black_hole_costs_a_hedge_once() -> None:
             server.sendall(b"hi")
             assert client.recv(10) == b"hi"
         assert plane.table.suspects == {hole.endpoint.name}
+        for _ in range(4):
+            with plane.connect(), backend.accept():
+                pass
         assert plane.dial_failures[0][2] is DialResult.ABANDONED
         assert plane.counters.endpoints[hole.endpoint.name].dials == {"abandoned": 1}
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trustme
 
 from supervisor.cli.admin_client import fetch_status
@@ -139,12 +140,18 @@ def test_sessions_of_an_inactive_endpoint_are_closed_if_asked_for() -> None:
 def test_sessions_of_an_inactive_endpoint_are_kept_by_default() -> None:
     """Inactive means no new sessions; those that work go on."""
     with members(2) as (team, parts):
-        with running(*HTTP, "--access-log", endpoints=names(parts)) as gateway:
+        admin = f"127.0.0.1:{free_port()}"
+        flags = (*HTTP, "--close-spread=0s", f"--admin-addr={admin}")
+        with running(*flags, endpoints=names(parts)) as gateway:
+            gateway.wait_line("admin address is open")
+            version = fetch_status([admin])["snapshot_version"]
             with many(gateway.address, 6) as clients:
-                turn_first_inactive(gateway, team, clients)
-                wait_until(lambda: "m0" not in sessions(gateway, 4), what="the workers know")
-                ended = [line for line in gateway.lines("session") if line["end"] == "inactive"]
-                assert ended == []
+                hit = turn_first_inactive(gateway, team, clients)
+                wait_until(lambda: all_know(admin, version), what="the workers know")
+                for client in hit:
+                    client.setblocking(False)
+                    with pytest.raises(BlockingIOError):
+                        client.recv(1)
 
 
 def turn_first_inactive(
