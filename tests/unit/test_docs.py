@@ -297,10 +297,27 @@ def test_every_line_that_the_code_logs_is_documented() -> None:
 
 def test_every_log_line_is_written_by_the_code() -> None:
     """No log line of the contract is a promise only."""
-    written: set[str] = set()
-    for path in [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "supervisor").rglob("*.py")]:
-        written.update(re.findall(r"\"([^\"\n]+)\"", path.read_text()))
+    written = texts_of_the_code()
     assert [line for line in LOG_LINES if line not in written] == []
+
+
+def test_every_log_line_that_a_test_looks_for_is_written_by_the_code() -> None:
+    """A test that a line is missing passes for ever once the line has another name."""
+    looked_for: dict[str, str] = {}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for line in re.findall(r"\.(?:lines|lines_of|wait_line)\(\"([^\"\n]+)\"", path.read_text()):
+            looked_for[line] = path.name
+    assert len(looked_for) > 50
+    written = texts_of_the_code()
+    assert {line: name for line, name in looked_for.items() if line not in written} == {}
+
+
+def texts_of_the_code() -> set[str]:
+    """Whatever stands between quotation marks in the sources."""
+    texts: set[str] = set()
+    for path in [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "supervisor").rglob("*.py")]:
+        texts.update(re.findall(r"\"([^\"\n]+)\"", path.read_text()))
+    return texts
 
 
 @pytest.mark.parametrize("page", ABOUT_OUR_FLAGS, ids=name_of)
