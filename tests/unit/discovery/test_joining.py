@@ -13,6 +13,7 @@ from supervisor.core.discovery.joining import (
     follow,
     join,
     member_questions,
+    with_addresses,
     without_doubles,
 )
 from supervisor.core.discovery.member_list import MemberTarget
@@ -64,6 +65,8 @@ def test_the_list_adds_members() -> None:
     assert names(joined.endpoints) == ["10.0.0.1:1", "10.0.0.2:1"]
     assert [each.source for each in joined.endpoints] == [Source.FLAG, Source.MEMBERS]
     assert all(each.tls for each in joined.endpoints)
+    plain = join(seeds, adopted("10.0.0.1:1", "10.0.0.2:1"), nothing, srv=False)
+    assert not any(each.tls for each in plain.endpoints)
     assert joined.problems == seeds.problems
 
 
@@ -86,6 +89,9 @@ def test_names_of_the_list_are_looked_up() -> None:
     question = Question(QuestionKind.SEARCH, "infra4.test")
     listed = adopted("infra4.test:1", "10.0.0.1:1")
     assert member_questions(listed) == (question,)
+    assert with_addresses(listed, nothing).addresses == {}
+    known = with_addresses(listed, lambda _: answers("10.0.0.4"))
+    assert known.addresses == {"infra4.test": ("10.0.0.4",)}
     joined = join(Findings(), listed, nothing, srv=False)
     assert names(joined.endpoints) == ["10.0.0.1:1"]
     assert joined.problems == (Problem("host infra4.test: no answer yet", definite=False),)
