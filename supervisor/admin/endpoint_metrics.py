@@ -20,6 +20,7 @@ from gateway.core.counters import DIAL_BOUNDS_S, NEVER_REACHED, DialResult, End
 from gateway.core.endpoint import EndpointState
 from supervisor.core.admin.sums import EndpointSum, Sums
 from supervisor.core.admin.views import EndpointView
+from supervisor.core.health.probing import Verdict
 
 PREFIX = "etcd_gateway_"
 
@@ -134,8 +135,8 @@ def _probes_total(chunk: Chunk, _sums: Sums) -> Metric:
         PREFIX + "probes_total", "Probes of an endpoint, by result.", labels=["endpoint", "result"]
     )
     for each in chunk:
-        for result, count in ({"passed": 0, "failed": 0} | dict(each.health.probes)).items():
-            family.add_metric([each.endpoint, result], count)
+        for result in Verdict:
+            family.add_metric([each.endpoint, result.value], each.health.probes.get(result, 0))
     return family
 
 

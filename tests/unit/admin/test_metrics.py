@@ -239,6 +239,14 @@ def test_every_metric_is_documented() -> None:
     assert {name.removesuffix("_bucket") for name in CONTRACT} - named == set()
 
 
+def test_every_value_of_a_label_is_documented() -> None:
+    """So is what may be counted some day: each is there from the start, as 0."""
+    kinds = {"result", "reason", "state", "direction", "source"}
+    given = {text for _, pairs in samples(page(view())) for key, text in pairs if key in kinds}
+    assert given - set(re.findall("`([a-z-]+)`", OPERATIONS.read_text())) == set()
+    assert value(samples(page(view())), "probes_total", endpoint=A, result="undecided") == 0
+
+
 def test_the_values_are_the_views() -> None:
     """Gauges, counters and cumulative histogram buckets."""
     got = samples(page(view()))
