@@ -30,6 +30,7 @@ class Upkeep:
         """Do what is due now, and again once a second."""
         parts = self._parts
         self._timer = parts.loop.call_later(TICK_S, self.start)
+        parts.totals.count_dropped(parts.log.dropped)
         if parts.shutdown.draining or not parts.ready:
             parts.service_notifier.ask_patience()
         if parts.tls_contexts.look():

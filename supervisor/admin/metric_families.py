@@ -94,7 +94,7 @@ def _sessions(sums: Sums) -> tuple[Metric, ...]:
         ),
         _counter(
             "log_dropped_total",
-            "Log lines dropped by workers because nobody read them in time.",
+            "Log lines that could not be written in time, by the master and by workers.",
             sums.log_dropped,
         ),
         _counter(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from supervisor.cli.admin_client import UnreachableError, fetch_status
 from tests.backends import Backend, echo
 from tests.clients import connect
 from tests.gateway import COMMAND, environment
@@ -75,6 +76,14 @@ def say_hello(port: int) -> bool:
         return False
 
 
+def dropped(admin: str) -> int:
+    """Lines of the log that were dropped, as the status document says; 0 if nobody answers yet."""
+    try:
+        return int(fetch_status([admin])["log_dropped"])
+    except UnreachableError:
+        return 0
+
+
 @pytest.mark.slow(seconds=7)
 def test_nobody_reads_the_log(stream: tuple[int, int]) -> None:
     """Every session works; every one of them is a whole line or counted as dropped."""
@@ -103,3 +112,21 @@ def test_nobody_reads_the_log(stream: tuple[int, int]) -> None:
     assert log.told() == SESSIONS + 1
     assert log.dropped > 0
     assert not log.rest
+
+
+@pytest.mark.slow
+def test_lines_of_the_master_that_a_full_disk_does_not_take_are_counted() -> None:
+    """Without an access log, nearly all lines are the master's."""
+    admin = f"127.0.0.1:{free_port()}"
+    flags = [f"--listen-addr=127.0.0.1:{free_port()}", f"--admin-addr={admin}"]
+    with open("/dev/full", "w") as full:
+        gateway = subprocess.Popen(
+            [*COMMAND, "start", "--endpoints=127.0.0.1:1", *flags, "--workers=1"],
+            stderr=full,
+            env=environment(),
+        )
+        try:
+            wait_until(lambda: dropped(admin), 15, "the first lines are counted")
+        finally:
+            gateway.terminate()
+            assert gateway.wait() == 0

@@ -55,6 +55,7 @@ class Totals:
         self._expected: dict[WorkerId, int] = {}
         """The sessions of the workers of a former master that have not reported yet."""
         self._known: frozenset[str] | None = None
+        self._own_dropped = 0
         self.last_turned_away: dict[str, str] = {}
         """The last client that was turned away, by reason."""
 
@@ -92,6 +93,11 @@ class Totals:
             for name, part in worker.report.endpoints.items():
                 self._dead.of(name).add(part)
                 add_counts(self._dead.of(name).ended, _ended_with(part.sessions))
+
+    def count_dropped(self, lines: int) -> None:
+        """The master's own process has lost so many lines of the log since it began."""
+        self._dead.log_dropped += lines - self._own_dropped
+        self._own_dropped = lines
 
     def expect(
         self, workers: Collection[WorkerId], sessions: Mapping[WorkerId, int] = NO_SESSIONS

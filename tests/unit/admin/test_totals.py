@@ -234,6 +234,16 @@ def test_what_belongs_to_no_endpoint_adds_up_too() -> None:
     assert sums.accept_paused == {"limit": 8}
 
 
+def test_lines_that_the_master_lost_count_too_over_an_upgrade() -> None:
+    """Each process says how many it has lost since it began, and the next one begins at 0."""
+    totals = Totals()
+    totals.count_dropped(3)
+    totals.count_dropped(5)
+    totals = Totals.restore(totals.export())
+    totals.count_dropped(2)
+    assert totals.sums().log_dropped == 7
+
+
 def test_a_worker_may_drop_an_endpoint_and_begin_anew() -> None:
     """Counters that vanish from a report, or start again from zero, are kept."""
     totals = Totals()
