@@ -31,7 +31,7 @@ A unit or an image that sets a `GATEWAY_DEFAULT_` variable leaves the last word 
 The shipped unit sets `GATEWAY_DEFAULT_ADMIN_ADDR` and nothing else in this way.
 
 To see every value with its source, run `etcd-gateway check`, or start the gateway with `--log-level=debug`.
-When a value overrides a different one in another source, the log says `configuration overridden`.
+When a value overrides a different one in another source but the package, the log says `configuration overridden`.
 
 An empty value on the command line overrides a variable or the config file, where having no value is possible: `--admin-addr=` turns the admin address off.
 
