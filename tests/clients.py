@@ -53,6 +53,12 @@ def asked(address: Address, timeout_s: float = 60.0) -> str:
         return read_line(sock)
 
 
+def greeted(address: Address) -> tuple[socket.socket, str]:
+    """A session, and what it is greeted with."""
+    sock = connect(address)
+    return sock, read_line(sock)
+
+
 def echoes(address: Address, timeout_s: float = 60.0) -> bool:
     """Whether a fresh connection gets a byte back."""
     try:

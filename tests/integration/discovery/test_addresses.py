@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.backends import Backend, greet
-from tests.clients import connect
+from tests.clients import asked, greeted
 from tests.dns import NameServer
 from tests.gateway import Gateway, running
 from tests.support import PATIENCE, free_port, wait_until
@@ -61,17 +60,6 @@ def status(admin: str) -> dict[str, Any]:
         return endpoint
 
 
-def greeting(gateway: Gateway) -> str:
-    sock, name = session(gateway)
-    sock.close()
-    return name
-
-
-def session(gateway: Gateway) -> tuple[socket.socket, str]:
-    sock = connect(gateway.address)
-    return sock, sock.recv(100).decode().strip()
-
-
 @pytest.mark.parametrize("balance", ["round-robin", "least-sessions"])
 def test_sessions_are_spread_over_all_addresses(
     ns: NameServer, backends: dict[str, Backend], balance: str
@@ -84,7 +72,7 @@ def test_sessions_are_spread_over_all_addresses(
     ):
         names = Counter[str]()
         for _ in range(SHARE * len(ADDRESSES)):
-            sock, name = session(gateway)
+            sock, name = greeted(gateway.address)
             stack.enter_context(sock)
             names[name] += 1
         assert names == dict.fromkeys(ADDRESSES, SHARE)
@@ -106,8 +94,8 @@ def test_a_dead_address_gets_no_sessions_and_the_others_share_them(
         assert found["state"] == "active"
         assert "refused" in found["address_states"][ADDRESSES[1]]["last_error"]
         assert found["address_states"][ADDRESSES[0]]["state"] == "active"
-        names = Counter(greeting(gateway) for _ in range(20))
+        names = Counter(asked(gateway.address) for _ in range(20))
         assert names == {ADDRESSES[0]: 10, ADDRESSES[2]: 10}
         with Backend(greet, name=ADDRESSES[1], host=ADDRESSES[1], port=port):
             wait_until(lambda: status(admin)["address_states"][ADDRESSES[1]]["state"] == "active")
-            wait_until(lambda: greeting(gateway) == ADDRESSES[1])
+            wait_until(lambda: asked(gateway.address) == ADDRESSES[1])

@@ -14,7 +14,7 @@ import pytest
 from supervisor.cli import reload as reload_command
 from supervisor.cli.admin_client import fetch_status
 from tests.backends import Backend, greet
-from tests.clients import connect, talk
+from tests.clients import asked, connect, greeted, talk
 from tests.dns import Fault, NameServer
 from tests.gateway import READY, Gateway, run_command, running
 from tests.support import wait_until
@@ -49,18 +49,6 @@ def publish(ns: NameServer, *records: tuple[int, int, Backend], ttl: int = 5) ->
     ns.set(PLAIN, "SRV", *texts, ttl=ttl)
 
 
-def session(gateway: Gateway) -> tuple[socket.socket, str]:
-    """A session, and the name of the backend that greeted it."""
-    sock = connect(gateway.address)
-    return sock, sock.recv(100).decode().strip()
-
-
-def greeting(gateway: Gateway) -> str:
-    sock, name = session(gateway)
-    sock.close()
-    return name
-
-
 def ended(sock: socket.socket) -> Callable[[], bool]:
     sock.setblocking(False)
 
@@ -80,10 +68,10 @@ def test_a_changed_zone_is_followed(ns: NameServer, backends: list[Backend]) -> 
     one, two, _ = backends
     publish(ns, (0, 0, one))
     with running(*flags(ns)) as gateway:
-        assert greeting(gateway) == "b0"
+        assert asked(gateway.address) == "b0"
         workers = gateway.workers()
         publish(ns, (0, 0, two))
-        wait_until(lambda: greeting(gateway) == "b1", 10)
+        wait_until(lambda: asked(gateway.address) == "b1", 10)
         (line,) = gateway.lines("endpoints changed")
         assert line["added"] == [f"host.example.test:{two.port}"]
         assert line["removed"] == [f"host.example.test:{one.port}"]
@@ -97,13 +85,13 @@ def test_sighup_follows_at_once_and_keeps_workers_and_sessions(
     one, two, _ = backends
     publish(ns, (0, 0, one), ttl=300)
     with running(*flags(ns)) as gateway:
-        sock, name = session(gateway)
+        sock, name = greeted(gateway.address)
         assert name == "b0"
         workers = gateway.workers()
         publish(ns, (0, 0, two), ttl=300)
         gateway.signal(signal.SIGHUP)
         gateway.wait_line("reload complete")
-        wait_until(lambda: greeting(gateway) == "b1")
+        wait_until(lambda: asked(gateway.address) == "b1")
         assert gateway.workers() == workers
         talk(sock, b"still here")
         sock.close()
@@ -116,7 +104,7 @@ def test_a_removed_endpoint_keeps_its_sessions_for_the_grace(
     one, two, _ = backends
     publish(ns, (0, 0, one))
     with running(*flags(ns, "--removal-grace=4s", "--access-log")) as gateway:
-        sock, _name = session(gateway)
+        sock, _name = greeted(gateway.address)
         publish(ns, (0, 0, two))
         gateway.signal(signal.SIGHUP)
         gateway.wait_line("endpoints changed")
@@ -152,7 +140,7 @@ def test_a_reload_takes_an_endpoint_away_by_its_own_grace(
     config = tmp_path / "gateway.toml"
     config.write_text(f'endpoints = "{one.address}"\nremoval-grace = "1h"\n')
     with running(f"--config-file={config}") as gateway:
-        sock, _name = session(gateway)
+        sock, _name = greeted(gateway.address)
         config.write_text(f'endpoints = "{two.address}"\nremoval-grace = "1s"\n')
         gateway.signal(signal.SIGHUP)
         gateway.wait_line("reload complete")
@@ -170,7 +158,7 @@ def test_dns_dead_at_start_comes_back(ns: NameServer, backends: list[Backend]) -
             connect(gateway.address)
         ns.start()
         gateway.wait_ready()
-        assert greeting(gateway) == "b0"
+        assert asked(gateway.address) == "b0"
 
 
 def test_sighup_hurries_a_start_that_waits(ns: NameServer, backends: list[Backend]) -> None:
@@ -209,7 +197,7 @@ def test_sighup_gives_a_start_that_waits_other_targets(
         assert gateway.lines(READY) == []
         ns.faults.clear()
         assert gateway.wait_line(READY)["endpoints"] == [right]
-        assert greeting(gateway) == "b0"
+        assert asked(gateway.address) == "b0"
         gateway.wait_line("member sync failed, endpoints stay as they were")
 
 
@@ -230,7 +218,7 @@ def test_a_reload_gives_a_start_that_waits_other_listen_addresses(
         config.write_text(right)
         wait_until(lambda: reload_command.run([admin]) == 0)
         assert gateway.wait_line(READY)["endpoints"] == [backends[0].address]
-        assert greeting(gateway) == "b0"
+        assert asked(gateway.address) == "b0"
         assert fetch_status([admin])["configuration"]["listen-addr"]["source"] == "file"
 
 
@@ -244,7 +232,7 @@ def test_dns_that_fails_later_takes_nothing_away(
         ns.faults[""] = fault
         gateway.signal(signal.SIGHUP)
         gateway.wait_line("reload complete")
-        assert greeting(gateway) == "b0"
+        assert asked(gateway.address) == "b0"
         assert gateway.lines("endpoints changed") == []
 
 
@@ -255,10 +243,10 @@ def test_sessions_ask_no_dns(ns: NameServer, backends: list[Backend]) -> None:
     ns.set("host.example.test", "AAAA", "::1", ttl=300)
     ns.negative_ttl = 300
     with running(*flags(ns)) as gateway:
-        asked = len(ns.queries)
+        before = len(ns.queries)
         for _ in range(200):
-            greeting(gateway)
-        assert len(ns.queries) == asked
+            asked(gateway.address)
+        assert len(ns.queries) == before
 
 
 @pytest.mark.parametrize(
@@ -283,7 +271,7 @@ def test_shares_over_all_workers(
     ]
     publish(ns, *published, ttl=300)
     with running(*flags(ns, "--health-check=off"), workers=4) as gateway:
-        counts = Counter(greeting(gateway) for _ in range(400))
+        counts = Counter(asked(gateway.address) for _ in range(400))
     for backend, share in zip(backends, shares, strict=True):
         assert abs(counts[backend.name] - share) <= 8, counts
         assert share or not counts[backend.name], counts
