@@ -115,11 +115,24 @@ def test_nobody_gets_below_its_share(counts: list[int], over_s: float) -> None:
 def test_orders_that_do_not_show_yet_are_counted() -> None:
     """Reports are late: what was ordered is not ordered once more in the meantime."""
     rebalancer = Rebalancer()
-    held: Held = {WORKER: {"a": 9, "b": 0, "c": 0}}
+    held: Held = {WORKER: {"a": 9, "b": 0, "c": 0}, WorkerId(1, 1): {"a": 0}}
     rebalancer.step(ABC, held, over_s=1.0, now=10.0, draw=none)
     orders = [rebalancer.step(ABC, held, over_s=1.0, now=10.0 + n, draw=none)[0] for n in (1, 2)]
     assert [len(each) for each in orders] == [6, 0]
-    assert {order.worker for order in orders[0]} == {WORKER}
+    assert {order.worker for order in orders[0]} == {WORKER}, "the other one has none of them"
+
+
+def test_who_was_sent_and_does_not_show_yet_is_counted() -> None:
+    """Clients of later orders are sent where those before them were not."""
+    rebalancer = Rebalancer()
+    held: Held = {WORKER: {"a": 9, "b": 0, "c": 0}}
+    rebalancer.step(ABC, held, over_s=2.0, now=10.0, draw=none)
+    sent = [
+        [each.endpoint for each in rebalancer.step(ABC, held, over_s=2.0, now=now, draw=none)[1]]
+        for now in (11.0, 12.0)
+    ]
+    assert [len(each) for each in sent] == [3, 3]
+    assert Counter(itertools.chain(*sent)) == {"b": 3, "c": 3}
 
 
 def test_the_age_is_that_of_the_excess() -> None:

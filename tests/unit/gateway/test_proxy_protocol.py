@@ -383,3 +383,12 @@ def test_our_own_connections() -> None:
     assert write_own(Version.V2, V4) == SIGNATURE + b"\x20\0\0\0"
     assert read_header(write_own(Version.V2, V4)) == Header(16, None)
     assert write_own(Version.V1, V4) == write_header(Version.V1, V4)
+
+
+def test_the_path_of_a_unix_socket_ends_at_its_first_zero_byte() -> None:
+    """As for the kernel; an abstract name begins with one, and may have others inside."""
+    ends = b"/run/a\0left over", b"\0abstract\0name"
+    fields = b"".join(end.ljust(108, b"\0") for end in ends)
+    read = read_header(SIGNATURE + b"\x21\x31" + len(fields).to_bytes(2, "big") + fields)
+    assert isinstance(read, Header)
+    assert read.route == Route(b"/run/a", b"\0abstract\0name")
