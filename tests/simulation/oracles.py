@@ -93,7 +93,9 @@ class AnswersOracle:
                 if confirmed:
                     del self._denied_at[question]
                 else:
-                    latest_s = min(latest_s, since + refresh.confirm_s - now)
+                    again_s = min(max(refresh.confirm_s / 6, EARLIEST_S), RETRY_S)
+                    left_s = since + refresh.confirm_s - now
+                    latest_s = min(latest_s, left_s, again_s * JITTER)
             case Negative():
                 expected = outcome
                 earliest_s, latest_s = _refresh_bounds(refresh, outcome.ttl_s)

@@ -2,7 +2,8 @@
 
 The last good answer stays in use through every failure. A definite no after a good answer is
 distrusted, because a zone that was loaded empty looks just like a service that is gone: the answer
-stays until the no has been confirmed for ``confirm_s``.
+stays until the no has been confirmed for ``confirm_s``, again and again: two noes of a moment each
+are no confirmation.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ MAX_TTL_S = 300.0
 
 CONFIRM_S = 30.0
 """How long a definite no is distrusted after a good answer, unless the configuration says."""
+
+CONFIRMATIONS = 6
+"""How often a distrusted no is heard again until it is believed, no more often than MIN_TTL_S."""
 
 FIRST_RETRY_S = 0.5
 MAX_RETRY_S = 30.0
@@ -233,7 +237,8 @@ class Answers:
         left_s = since + refresh.confirm_s - now
         if left_s <= 0:
             return Entry(negative, now + wait_s)
-        due_at = now + min(wait_s, left_s)
+        again_s = min(max(refresh.confirm_s / CONFIRMATIONS, MIN_TTL_S), MAX_RETRY_S)
+        due_at = now + min(wait_s, left_s, _jittered(again_s, draw))
         return Entry(
             old.held, due_at, error=f"{negative.error} (not yet trusted)", negative_since=since
         )

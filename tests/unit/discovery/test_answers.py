@@ -161,11 +161,11 @@ def test_a_no_after_a_good_answer_is_distrusted_until_confirmed() -> None:
     take(answers, GOOD, 0)
     take(answers, NO, 100)
     assert answers.lookup(Q) == GOOD
-    assert answers.next_at([Q, OTHER]) == 130, "asked again when the confirmation would be complete"
     assert answers.errors() == ("host a.test: NXDOMAIN (not yet trusted)",)
     take(answers, Failure("timeout"), 110)
     take(answers, NO, 129)
     assert answers.lookup(Q) == GOOD
+    assert answers.next_at([Q, OTHER]) == 130, "asked again when the confirmation would be complete"
     take(answers, NO, 130)
     assert answers.lookup(Q) == NO
     assert answers.trusted(Q)
@@ -242,6 +242,30 @@ def test_questions_of_no_interest_are_forgotten_and_copies_are_independent() -> 
     answers.keep([OTHER])
     assert answers.lookup(Q) is None
     assert twin.lookup(Q) == GOOD
+
+
+@pytest.mark.parametrize(
+    ("refresh", "step_s"),
+    [
+        (TTL, 5.0),
+        (Refresh("off", confirm_s=30), 5.0),
+        (Refresh("fixed", 2.0, confirm_s=30), 2.0),
+        (Refresh("ttl", confirm_s=90), 15.0),
+        (Refresh("ttl", confirm_s=3600), 30.0),
+        (Refresh("ttl", confirm_s=3), 3.0),
+    ],
+)
+def test_a_no_of_a_moment_is_asked_about_again_before_it_is_believed(
+    refresh: Refresh, step_s: float
+) -> None:
+    """Two short denials, half a minute apart, must not look like one that lasts."""
+    answers = Answers()
+    take(answers, GOOD, 0, refresh)
+    take(answers, NO, 100, refresh)
+    assert answers.next_at([Q]) == 100 + step_s
+    take(answers, GOOD, 100 + step_s, refresh)
+    take(answers, NO, 200, refresh)
+    assert answers.lookup(Q) == GOOD
 
 
 OUTCOMES = st.lists(st.tuples(st.sampled_from([GOOD, NO, Failure("x")]), st.floats(0, 100)))
