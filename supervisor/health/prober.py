@@ -22,6 +22,7 @@ from supervisor.core.config import Config
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.health.active_endpoints import ActiveEndpoints
 from supervisor.core.health.addresses import endpoint_of, is_place
+from supervisor.core.health.clusters import Clusters
 from supervisor.core.health.health_view import HealthView
 from supervisor.core.health.host_failures import HostFailures
 from supervisor.core.health.machine import Health, HealthChange
@@ -71,6 +72,7 @@ class Prober:
         self._watches: dict[str, Watch] = {}
         self._host_failures = HostFailures()
         self._active = ActiveEndpoints()
+        self._clusters = Clusters()
         self._lateness = Lateness(self._loop)
         self._contexts = contexts or TlsContexts()
         self._certificates = certificates
@@ -96,6 +98,8 @@ class Prober:
                 self._change(watch, found)
         states = {name: watch.counts_as_active for name, watch in self._watches.items()}
         self._active.replace(states, frozenset(retired))
+        for watch in self._watches.values():
+            self._note_cluster(watch)
 
     def remember(self, views: Mapping[str, HealthView]) -> None:
         """Go on from what an earlier master held of the endpoints that are watched."""
@@ -217,6 +221,7 @@ class Prober:
     def _forget(self, name: str) -> None:
         watch = self._watches.pop(name)
         self._log.forget(name)
+        self._clusters.forget(name)
         self.queue.drop(name)
         self._host_failures.reached(name)
         if watch.timer is not None:
@@ -299,12 +304,14 @@ class Prober:
     def _judge(self, watch: Watch, result: Result, *, moved: bool) -> None:
         now = self._loop.time()
         change = None
+        self._note_cluster(watch)
         if not moved:
             watch.probes[result.verdict] += 1
         match result.verdict:
             case Verdict.PASSED:
                 change = watch.health.probe_passed(now, self._draw)
-                self._note_degraded(watch, result.degraded, now)
+                disagreement = self._clusters.describe_disagreement(watch.found.name)
+                self._note_degraded(watch, result.degraded or disagreement, now)
             case Verdict.FAILED:
                 least = 0 if result.told else self._config.health_min_active
                 keep = self._active.must_keep(watch.found.name, least)
@@ -326,6 +333,13 @@ class Prober:
         self._took(watch, change)
         if news and change is None:
             self._on_change(watch.found.name, self._view(watch))
+
+    def _note_cluster(self, watch: Watch) -> None:
+        found = watch.found
+        if self._active.counts(found.name):
+            self._clusters.note(found.name, found.priority, watch.memory.known.cluster_id)
+        else:  # it leaves, as that of the former cluster does when DNS names another one
+            self._clusters.forget(found.name)
 
     def _note_degraded(self, watch: Watch, reason: str, now: float) -> None:
         """The endpoint is healthy, and ``reason`` says what is wrong with it all the same."""

@@ -41,6 +41,10 @@ class ActiveEndpoints:
                 names.add(name)
         self.active = sum(1 for names in self._active.values() if names)
 
+    def counts(self, watched: str) -> bool:
+        """Whether it is a name of an endpoint that may get new sessions."""
+        return endpoint_of(watched) in self._active
+
     def note(self, watched: str, active: bool) -> None:
         """A watched name is active now, or is not; that of a retired endpoint changes nothing."""
         names = self._active.get(endpoint_of(watched))

@@ -73,9 +73,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What earlier answers taught of a member: its version, and what it need not be asked for."""
+    """What earlier answers taught of a member: its version, its cluster (0 if it does not say),
+    and what it need not be asked for."""
 
     version: str | None = None
+    cluster_id: int = 0
     has_status: bool = True
     has_readyz: bool = True
     learner: bool = False
@@ -102,6 +104,7 @@ class _Status:
     """What a member says of itself."""
 
     version: str | None
+    cluster_id: int
     has_leader: bool
     learner: bool
     alarms: frozenset[str]
@@ -140,6 +143,7 @@ def inquire(known: Known, *, now: float, patience_s: float = ELECTION_S) -> Inqu
         return (yield from _ask_without_status(known, now, patience_s))
     if status.version != known.version:
         known = replace(known, version=status.version, has_readyz=True)
+    known = replace(known, cluster_id=status.cluster_id)
     if status.error:
         return Finding(known, status.error)
     return (yield from _ask_for_a_read(known, NOSPACE if NOSPACE in status.alarms else ""))
@@ -213,10 +217,17 @@ def _read_status(answer: Answer) -> _Status | None:
     texts = [str(each) for each in errors] if isinstance(errors, list) else []
     return _Status(
         version=version if isinstance(version, str) else None,
+        cluster_id=_read_cluster_id(document["header"]),
         has_leader=str(document.get("leader", "0")) != "0",
         learner=document.get("isLearner") is True,
         alarms=frozenset(name for text in texts for name in re.findall(_ALARM, text)),
     )
+
+
+def _read_cluster_id(header: object) -> int:
+    """etcd writes its 64 bits as a text of digits; 0 if there are none."""
+    told = str(header.get("cluster_id", "")) if isinstance(header, dict) else ""
+    return int(told) if re.fullmatch(r"[0-9]{1,20}", told) else 0
 
 
 def _health_fault(answer: Answer) -> str:

@@ -254,3 +254,21 @@ def test_what_is_no_etcd_is_not_healthy() -> None:
     """A web server that knows none of the pages."""
     answers = {STATUS: NOT_FOUND, "/health": NOT_FOUND, "/metrics": NOT_FOUND}
     assert play(Known(), answers)[0].error == "HTTP status 404"
+
+
+@pytest.mark.parametrize(
+    ("header", "cluster_id"),
+    [
+        ({"cluster_id": "14841639068965178418"}, 14841639068965178418),
+        ({"cluster_id": 7}, 7),
+        ({"cluster_id": "-7"}, 0),
+        ({"cluster_id": "٣"}, 0),
+        ({"cluster_id": None}, 0),
+        ({}, 0),
+        ([], 0),
+    ],
+)
+def test_a_member_says_of_which_cluster_it_is(header: object, cluster_id: int) -> None:
+    """As a text of digits; anything else is as if it said nothing."""
+    finding, _ = play(KNOWN_34, {STATUS: status(header=header), LOCAL: EMPTY})
+    assert (finding.error, finding.known.cluster_id) == ("", cluster_id)

@@ -28,8 +28,10 @@ ETCD = replace(QUICK, health_check="etcd", health_timeout_s=20.0)
 class EtcdDouble:
     """A script of a server: answers requests until the client leaves."""
 
-    def __init__(self, *, alarms: tuple[str, ...] = (), leader: str = "7") -> None:
-        self.alarms, self.leader = alarms, leader
+    def __init__(
+        self, *, alarms: tuple[str, ...] = (), leader: str = "7", cluster_id: str = "7"
+    ) -> None:
+        self.alarms, self.leader, self.cluster_id = alarms, leader, cluster_id
         self.requests: list[str] = []
         self.first_bytes: list[int] = []
 
@@ -54,7 +56,8 @@ class EtcdDouble:
     def answer(self, path: str) -> bytes:
         if path == "/v3/maintenance/status":
             errors = [f"memberID:7 alarm:{alarm} " for alarm in self.alarms]
-            said = {"header": {}, "version": "3.4.23", "leader": self.leader, "errors": errors}
+            header = {"cluster_id": self.cluster_id}
+            said = {"header": header, "version": "3.4.23", "leader": self.leader, "errors": errors}
         elif path == "/v3/kv/range":
             said = {"header": {}}
         else:
@@ -238,6 +241,28 @@ def test_a_member_without_space_is_degraded() -> None:
 
     with serving(double) as server:
         play(scene)
+
+
+def test_a_member_of_another_cluster_is_degraded() -> None:
+    """Its clients see other keys; a cluster that takes the place of another one is as good."""
+    ours, other = EtcdDouble(cluster_id="2748"), EtcdDouble(cluster_id="3567")
+
+    async def scene(ports: list[int]) -> None:
+        reason = "is a member of cluster def, and most endpoints are of abc"
+        async with staged(ETCD) as stage:
+            all_of_them = found(*ports)
+            odd_one = all_of_them[-1].name
+            stage.prober.set_endpoints(all_of_them)
+            await eventually(lambda: stage.view(odd_one).degraded == reason)
+            await eventually(lambda: stage.view(all_of_them[0].name).degraded is None)
+            assert {"endpoint": odd_one, "reason": reason} in stage.log.said("endpoint degraded")
+            leaving = [each.name for each in all_of_them[:-1]]
+            stage.prober.set_endpoints(all_of_them, retired=leaving)
+            await eventually(lambda: stage.view(odd_one).degraded is None)
+            assert stage.changes == []
+
+    with serving(ours) as one, serving(ours) as two, serving(other) as three:
+        play(lambda: scene([one.port, two.port, three.port]))
 
 
 def test_what_members_say_counts_for_each_of_them() -> None:
