@@ -47,7 +47,7 @@ NEVER = ("internal error", "worker breaks the protocol", "message not understood
 pytestmark = [
     pytest.mark.skipif(bool(why_no_shortage()), reason=why_no_shortage()),
     pytest.mark.timeout(1800 if LONG else 300),
-    pytest.mark.slow,
+    pytest.mark.slow(seconds=5),
 ]
 
 

@@ -35,6 +35,7 @@ SETTINGS = {
 }
 
 pytestmark = [
+    pytest.mark.slow(seconds=7),
     needs_namespaces,
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
     pytest.mark.timeout(600),

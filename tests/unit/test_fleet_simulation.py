@@ -14,7 +14,7 @@ from tests.fleet import failures, quiet, returns
 from tests.fleet.figure import PANELS, draw_figure
 from tests.fleet.fleet import Outcome
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=2)
 
 HOSTS = 300
 FEW = 30

@@ -83,7 +83,7 @@ def run(suite: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=4)
 def test_a_module_is_run_by_one_process(suite: Path) -> None:
     """What a module shares is made once, whatever releases of pytest and its plugins are there."""
     log = suite / "made"
@@ -95,7 +95,7 @@ def test_a_module_is_run_by_one_process(suite: Path) -> None:
     assert sorted(line.split()[0] for line in log.read_text().splitlines()) == ["few", "more"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=4)
 @pytest.mark.parametrize(("wrong", "again", "status"), [(0, 1, 0), (1, 2, 1), (3, 0, 1)])
 def test_a_few_that_failed_run_again_alone(
     suite: Path, wrong: int, again: int, status: int
@@ -110,7 +110,7 @@ def test_a_few_that_failed_run_again_alone(
     assert f"{wrong + 1} failed" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=4)
 def test_a_process_that_ends_fails_the_run_and_others_go_on(suite: Path) -> None:
     """What ran in it is named, twice because it runs once more; the other modules are run."""
     (suite / "test_end.py").write_text(ENDS_ITS_PROCESS)
@@ -125,7 +125,7 @@ def test_a_process_that_ends_fails_the_run_and_others_go_on(suite: Path) -> None
     assert "1 failed, 6 passed" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=4)
 def test_what_the_last_test_leaves_open_fails_the_run(suite: Path) -> None:
     """A descriptor that the garbage collector closes is found in a fork too, whoever it was."""
     text = "[pytest]\nfilterwarnings = error\nmarkers =\n  slow: takes long\n"

@@ -24,7 +24,7 @@ PATIENCE_S = 60
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium"),
-    pytest.mark.slow,
+    pytest.mark.slow(seconds=5),
 ]
 
 

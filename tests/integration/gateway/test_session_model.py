@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -12,6 +13,7 @@ SEQUENCES = 120
 STEPS = 20
 
 
+@pytest.mark.slow(seconds=18)
 def test_whatever_both_sides_do_each_sees_what_the_other_did() -> None:
     """Sends, urgent bytes, ends, closes, resets, pauses, lost endpoints, drains: at random."""
     with Stage() as stage:

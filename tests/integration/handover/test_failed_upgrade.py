@@ -24,6 +24,8 @@ from tests.integration.handover.test_record import Managed
 from tests.long_tests import long
 from tests.support import free_port, wait_until
 
+pytestmark = pytest.mark.slow(seconds=5)
+
 REFUSED = "upgrade failed, the old image goes on"
 OLD_WORKERS = "upgrade failed, the old workers go on"
 OUTSIDE_PREFLIGHT = "import os\nif 'ETCD_GATEWAY_PREFLIGHT' not in os.environ:\n    "

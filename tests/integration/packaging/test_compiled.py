@@ -36,7 +36,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_compiler
-@pytest.mark.slow(30)
+@pytest.mark.slow(seconds=60)
 def test_the_relays_tests_pass(copy: Path) -> None:
     """Sessions whatever both sides do, resets, urgent bytes, UNIX sockets. All: make compiled."""
     assert copies.is_compiled(copy)
@@ -45,7 +45,7 @@ def test_the_relays_tests_pass(copy: Path) -> None:
 
 
 @needs_compiler
-@pytest.mark.slow(5)
+@pytest.mark.slow(seconds=5)
 def test_a_gateway_says_that_it_is_compiled(copy: Path) -> None:
     """``compiled`` of the status document."""
     program = "from supervisor.gateway_view import COMPILED; raise SystemExit(not COMPILED)"

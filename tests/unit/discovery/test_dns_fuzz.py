@@ -18,7 +18,7 @@ from supervisor.discovery.dns_message import Query, compose_query
 from supervisor.discovery.resolver import Resolver
 from tests import dns_fuzz
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=10)
 
 CASES = 5_000
 EXCHANGES, AT_ONCE = 400, 100

@@ -105,7 +105,7 @@ def test_long_answers_come_over_tcp(ns: NameServer, files: Files) -> None:
     assert ("big.test", "A", "tcp") in ns.queries
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=1.5)
 @pytest.mark.parametrize(
     ("fault", "expected", "text"),
     [
@@ -143,7 +143,7 @@ def test_absent_names_and_types_are_told_apart(ns: NameServer, files: Files) -> 
     assert ask(ns, files, QuestionKind.SRV, "web.test") == Negative("no SRV records", 5)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=1.5)
 def test_one_family_never_holds_up_the_other(ns: NameServer, files: Files) -> None:
     """If AAAA is never answered, A is used all the same, and the failure is told."""
     ns.faults["web.test", "AAAA"] = Fault.TIMEOUT
@@ -154,7 +154,7 @@ def test_one_family_never_holds_up_the_other(ns: NameServer, files: Files) -> No
     assert "AAAA" in outcome.error
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=1.5)
 @pytest.mark.parametrize("options", ["", "options single-request\n"])
 def test_an_absent_name_is_absent_though_aaaa_is_never_answered(
     ns: NameServer, files: Files, options: str
@@ -249,7 +249,7 @@ def test_the_search_list(ns: NameServer, files: Files) -> None:
     assert isinstance(ask(ns, files, QuestionKind.SEARCH, "nobody"), Negative)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=1.5)
 @pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.REFUSED, Fault.TIMEOUT, Fault.NOTHING])
 def test_a_broken_search_domain_does_not_hide_the_name(
     ns: NameServer, files: Files, fault: Fault
@@ -281,7 +281,7 @@ def test_the_name_in_use_is_not_passed_over_when_it_fails(ns: NameServer, files:
     asyncio.run(main())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=1.5)
 def test_a_silent_search_domain_costs_its_time_once(ns: NameServer, files: Files) -> None:
     """A name that got no reply is asked only once the next time, and not waited for as long."""
     ns.faults["web.none.test"] = Fault.TIMEOUT
@@ -301,7 +301,7 @@ def test_a_silent_search_domain_costs_its_time_once(ns: NameServer, files: Files
     asyncio.run(main())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=1.5)
 @pytest.mark.parametrize("edns_fault", [None, Fault.FORMERR])
 def test_a_late_reply_is_heard_as_long_as_the_question_lasts(
     ns: NameServer, files: Files, edns_fault: Fault | None
@@ -318,7 +318,7 @@ def test_a_late_reply_is_heard_as_long_as_the_question_lasts(
     assert next(step.said for step in looked.steps if isinstance(step, Exchange)) == "timeout"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=1.5)
 def test_questions_that_wait_while_nobody_answers_are_hurried(
     ns: NameServer, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,7 +344,7 @@ def test_questions_that_wait_while_nobody_answers_are_hurried(
     asyncio.run(main())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=1.5)
 def test_a_nameserver_that_was_away_may_be_slow_when_it_is_back(
     ns: NameServer, files: Files
 ) -> None:
@@ -368,7 +368,7 @@ def test_a_nameserver_that_was_away_may_be_slow_when_it_is_back(
     asyncio.run(main())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=1.5)
 @pytest.mark.parametrize("kind", [QuestionKind.HOST, QuestionKind.SRV])
 @pytest.mark.parametrize("fault", [Fault.FORMERR, Fault.NOTIMP, Fault.SERVFAIL, Fault.TIMEOUT])
 def test_nameservers_without_edns_are_asked_without(
@@ -395,7 +395,7 @@ def test_bytes_behind_a_reply_are_ignored(ns: NameServer, files: Files) -> None:
     assert isinstance(ask(ns, files, QuestionKind.HOST, "web.test"), Answer)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=1.5)
 @pytest.mark.parametrize(
     "fault", [Fault.REFERRAL, Fault.NOTHING, Fault.HANG_UP, Fault.TRUNCATE_TCP, Fault.TIMEOUT]
 )
@@ -420,7 +420,7 @@ def test_a_server_that_cannot_answer_is_passed_over(
     asyncio.run(main())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=1.5)
 def test_a_dead_nameserver_is_asked_last(ns: NameServer, files: Files) -> None:
     """A nameserver that says nothing costs its timeout once, not with every question."""
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.balance import LEAST_SESSIONS, ROUND_ROBIN, TABLES, Scene, Simulation
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=4)
 
 TUNING = Path(__file__).parents[3] / "docs" / "tuning.md"
 
