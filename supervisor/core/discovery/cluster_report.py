@@ -14,6 +14,7 @@ from typing import Any
 
 from gateway.core.records import dataclass
 from supervisor.core.discovery.member_list import ClusterMember, MemberList, plain
+from supervisor.core.json_object import read_number
 
 QUOTA_METRIC = "etcd_server_quota_backend_bytes"
 
@@ -110,14 +111,14 @@ def read_status(document: Mapping[str, Any]) -> MemberStatus:
     texts = [plain(each) for each in errors if each] if isinstance(errors, list) else []
     alarms = [(int(number), kind) for text in texts for number, kind in _ALARM.findall(text)]
     return MemberStatus(
-        member_id=_number(header.get("member_id")),
-        cluster_id=_number(header.get("cluster_id")),
+        member_id=read_number(header.get("member_id")),
+        cluster_id=read_number(header.get("cluster_id")),
         version=plain(document.get("version")),
-        leader_id=_number(document.get("leader")),
-        raft_term=_number(document.get("raftTerm")),
-        db_bytes=_number(document.get("dbSize")),
-        db_in_use_bytes=_number(document.get("dbSizeInUse")),
-        quota_bytes=_number(document.get("dbSizeQuota")),
+        leader_id=read_number(document.get("leader")),
+        raft_term=read_number(document.get("raftTerm")),
+        db_bytes=read_number(document.get("dbSize")),
+        db_in_use_bytes=read_number(document.get("dbSizeInUse")),
+        quota_bytes=read_number(document.get("dbSizeQuota")),
         learner=document.get("isLearner") is True,
         alarms=tuple(dict.fromkeys(alarms)),
         errors=tuple(text for text in texts if text and not _ALARM.search(text)),
@@ -271,11 +272,3 @@ def _complaints(row: MemberRow, now: float) -> list[str]:
             else f"{who}: its certificate ends in {days:.1f} days"
         )
     return lines
-
-
-def _number(value: object) -> int:
-    """JSON gateways write numbers of 64 bits as texts."""
-    try:
-        return int(value) if isinstance(value, str | int) else 0
-    except ValueError:
-        return 0

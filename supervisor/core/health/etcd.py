@@ -25,7 +25,7 @@ from dataclasses import field, replace
 
 from gateway.core.records import dataclass
 from supervisor.core.health.probing import fault, reason_of
-from supervisor.core.json_object import read_object
+from supervisor.core.json_object import read_number, read_object
 
 STATUS = "/v3/maintenance/status"
 RANGE, NOTHING = "/v3/kv/range", b'{"key":"AA==","serializable":true}'
@@ -213,21 +213,15 @@ def _read_status(answer: Answer) -> _Status | None:
     document = read_object(answer.body)
     if answer.status != 200 or "header" not in document:
         return None
-    version, errors = document.get("version"), document.get("errors")
+    header, version, errors = document["header"], document.get("version"), document.get("errors")
     texts = [str(each) for each in errors] if isinstance(errors, list) else []
     return _Status(
         version=version if isinstance(version, str) else None,
-        cluster_id=_read_cluster_id(document["header"]),
+        cluster_id=max(0, read_number(header.get("cluster_id"))) if isinstance(header, dict) else 0,
         has_leader=str(document.get("leader", "0")) != "0",
         learner=document.get("isLearner") is True,
         alarms=frozenset(name for text in texts for name in re.findall(_ALARM, text)),
     )
-
-
-def _read_cluster_id(header: object) -> int:
-    """etcd writes its 64 bits as a text of digits; 0 if there are none."""
-    told = str(header.get("cluster_id", "")) if isinstance(header, dict) else ""
-    return int(told) if re.fullmatch(r"[0-9]{1,20}", told) else 0
 
 
 def _health_fault(answer: Answer) -> str:
