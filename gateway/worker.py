@@ -37,9 +37,9 @@ CUT_LINGER_S = 0.05
 """After the last session was cut at the deadline, until the process ends: resets get out."""
 
 
-@dataclass(slots=True, kw_only=True)
-class WorkerStart:
-    """What a worker is born with; it owns every descriptor in here.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpec:
+    """What the master decides of a new worker; each of them owns its duplicates of what is in here.
 
     ``listen`` holds literal IPs, or "" for all interfaces. ``listeners``: inherited sockets in
     the order of ``listen``, or none: then the worker binds its own and sends Bound.
@@ -58,22 +58,30 @@ class WorkerStart:
     shared: tuple[socket.socket, ...] = ()
     lent: tuple[socket.socket, ...] = ()
     exclusive: bool
-    pipe_r: int
-    control: socket.socket
     inbox: socket.socket
     peers: dict[int, socket.socket]
     scoreboard: Scoreboard
     row: int
     cpu: int | None
-    log: Log
     title: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStart:
+    """What a worker is born with; it owns every descriptor in here, and its ends of the channel."""
+
+    spec: WorkerSpec
+    pipe_r: int
+    control: socket.socket
+    log: Log
 
 
 def run(start: WorkerStart) -> int:
     """Live a worker's whole life; returns the process's exit status."""
-    set_title(f"worker {start.slot}", start.title)
-    if start.cpu is not None:
-        os.sched_setaffinity(0, {start.cpu})
+    spec = start.spec
+    set_title(f"worker {spec.slot}", spec.title)
+    if spec.cpu is not None:
+        os.sched_setaffinity(0, {spec.cpu})
     # Sessions hold no cycles of their own: the collector finds next to nothing and each run of it
     # is a pause for every session of the worker.
     gc.set_threshold(100_000, 50, 100)
@@ -90,7 +98,7 @@ class Worker:
     """Makes the parts of one worker, owns everything in ``start``, and obeys the master."""
 
     def __init__(self, start: WorkerStart, loop: asyncio.AbstractEventLoop) -> None:
-        self._start = start
+        self._spec = spec = start.spec
         self._loop = loop
         self._log = start.log
         self._drain: messages.Drain | None = None
@@ -110,7 +118,7 @@ class Worker:
         )
         self._counters = counters = WorkerCounters()
         budget = DescriptorBudget(counters)
-        self._table = Table(start.slot, start.slots)
+        self._table = Table(spec.slot, spec.slots)
         poller = self._poller = Poller(loop)
         self._sessions = Sessions(
             loop,
@@ -127,18 +135,18 @@ class Worker:
         self._ingress = Ingress(
             loop,
             poller,
-            start.scoreboard,
+            spec.scoreboard,
             self._sessions,
             counters,
             budget,
             start.log,
-            row=start.row,
-            slot=start.slot,
-            listeners=start.listeners,
-            shared=start.shared,
-            lent=start.lent,
-            inbox=start.inbox,
-            peers=start.peers,
+            row=spec.row,
+            slot=spec.slot,
+            listeners=spec.listeners,
+            shared=spec.shared,
+            lent=spec.lent,
+            inbox=spec.inbox,
+            peers=spec.peers,
             on_empty=self._finish,
         )
         self._listing = SessionListing(
@@ -159,10 +167,10 @@ class Worker:
 
     def listen(self) -> bool:
         """Bind unless the listeners were inherited; False: it could not be, the master knows."""
-        if not self._start.listeners:
+        if not self._spec.listeners:
             try:
                 fds = self._ingress.listeners.bind(
-                    self._start.listen, exclusive=self._start.exclusive
+                    self._spec.listen, exclusive=self._spec.exclusive
                 )
             except OSError as error:
                 reason = "start" if error.errno in EXHAUSTED else "bind"
@@ -245,7 +253,7 @@ class Worker:
         if self._finished:
             return
         if self._drain is None:
-            set_title(f"worker {self._start.slot}", self._start.title, "draining")
+            set_title(f"worker {self._spec.slot}", self._spec.title, "draining")
         self._drain = drain
         try:
             self._ingress.leave(

@@ -18,7 +18,7 @@ from gateway.core.endpoint import Endpoint
 from gateway.ingress.listener import open_listener
 from gateway.scoreboard import Scoreboard
 from gateway.sessions import keepalive
-from gateway.worker import WorkerStart, run
+from gateway.worker import WorkerSpec, WorkerStart, run
 from supervisor.system.log import make_log
 
 HOST = "127.0.0.1"
@@ -38,28 +38,25 @@ def main(listen_port: int, endpoint_port: int, orders: Sequence[messages.Down] =
     control.setblocking(False)
     inbox.setblocking(False)
     scoreboard = Scoreboard()
-    start = WorkerStart(
+    spec = WorkerSpec(
         slot=0,
         gen=1,
         slots=1,
         listen=(listen,),
         listeners=(open_listener(listen, exclusive=True),),
         exclusive=True,
-        pipe_r=pipe_r,
-        control=control,
         inbox=inbox,
         peers={},
         scoreboard=scoreboard,
         row=scoreboard.open_row(0, 1),
         cpu=None,
-        log=make_log("warn", "json"),
         title="alone",
     )
     # What comes by the clock would be counted or not, as busy as the machine is.
     heartbeat.INTERVAL_S = keepalive.AGE_S = 3600.0
     print("listening", flush=True)
     try:
-        return run(start)
+        return run(WorkerStart(spec, pipe_r, control, make_log("warn", "json")))
     finally:
         os.close(pipe_w)
         ours.close()

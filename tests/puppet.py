@@ -34,8 +34,8 @@ def mute(start: WorkerStart) -> int:
 
 class Puppet:
     def __init__(self, start: WorkerStart) -> None:
-        self.start = start
-        self.listeners = list(start.listeners)
+        self.start, self.spec = start, start.spec
+        self.listeners = list(self.spec.listeners)
         self.adopted: dict[int, list[socket.socket]] = {}
         self.clients: set[socket.socket] = set()
         self.selector = selectors.DefaultSelector()
@@ -51,12 +51,12 @@ class Puppet:
         )
 
     def live(self) -> int:
-        start = self.start
-        start.scoreboard.enter(start.row, os.getpid())
+        start, spec = self.start, self.spec
+        spec.scoreboard.enter(spec.row, os.getpid())
         if not self.listeners:
             try:
                 self.listeners = [
-                    bind(each.host, each.port, exclusive=start.exclusive) for each in start.listen
+                    bind(each.host, each.port, exclusive=spec.exclusive) for each in spec.listen
                 ]
             except OSError as error:
                 self.say(messages.Failed("bind", str(error)))
@@ -66,10 +66,10 @@ class Puppet:
             )
         self.selector.register(start.pipe_r, selectors.EVENT_READ, self.read_pipe)
         self.selector.register(start.control, selectors.EVENT_READ, self.read_control)
-        self.selector.register(start.inbox, selectors.EVENT_READ, self.read_inbox)
+        self.selector.register(spec.inbox, selectors.EVENT_READ, self.read_inbox)
         while self.deadline is None or (time.monotonic() < self.deadline and self.clients):
             if self.deadline is None:
-                start.scoreboard.beat(start.row, time.monotonic_ns())
+                spec.scoreboard.beat(spec.row, time.monotonic_ns())
             for key, _ in self.selector.select(0.05):
                 if key.fd in self.selector.get_map():
                     key.data(key.fileobj)
@@ -106,7 +106,7 @@ class Puppet:
         for line in self.aside.feed(data):
             match wire.decode(line):
                 case messages.Adopt(slot):
-                    wanted = len(self.start.listen)
+                    wanted = len(self.spec.listen)
                     taken, self.fds = self.fds[:wanted], self.fds[wanted:]
                     self.release(slot)
                     self.adopted[slot] = [socket.socket(fileno=fd) for fd in taken]
@@ -141,7 +141,7 @@ class Puppet:
             self.greet(socket.socket(fileno=fd))
 
     def greet(self, client: socket.socket) -> None:
-        client.send(f"{self.start.slot}.{self.start.gen}.{os.getpid()}\n".encode())
+        client.send(f"{self.spec.slot}.{self.spec.gen}.{os.getpid()}\n".encode())
         self.clients.add(client)
         self.selector.register(client, selectors.EVENT_READ, self.echo)
 
@@ -160,7 +160,7 @@ class Puppet:
     def drain(self, deadline_s: float) -> None:
         end = time.monotonic() + deadline_s
         self.deadline = end if self.deadline is None else min(self.deadline, end)
-        for fileobj in (self.start.pipe_r, self.start.inbox):
+        for fileobj in (self.start.pipe_r, self.spec.inbox):
             if fileobj in self.selector.get_map() and fileobj is not self.start.pipe_r:
                 self.selector.unregister(fileobj)
         for slot in list(self.adopted):

@@ -20,6 +20,7 @@ from gateway.core.address import Address
 from gateway.core.unix_address import UnixAddress
 from gateway.ingress.listener import open_listener
 from gateway.scoreboard import Scoreboard
+from gateway.worker import WorkerSpec
 from supervisor.admin.lifecycle import IMPORTS
 from supervisor.admin.sockets import AdminError, bind_all
 from supervisor.core.config import Config
@@ -30,7 +31,6 @@ from supervisor.core.next_master import count_workers
 from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Roster
 from supervisor.core.workers.descriptor_names import Kind, read_name
-from supervisor.core.workers.worker_id import WorkerId
 from supervisor.discovery.resolution import BadTargetError
 from supervisor.discovery.tls_admission import TlsAdmission
 from supervisor.discovery.tls_gate import MAX_CONCURRENT
@@ -40,7 +40,7 @@ from supervisor.system import kernel_calls, limits
 from supervisor.system.connections import dial_as, find_foreign_source
 from supervisor.system.log import make_log
 from supervisor.system.unix_listener import file_id, listen_unix, remove_file, why_not_group
-from supervisor.workers.fork import Child, WorkerSpec, fork_workers
+from supervisor.workers.fork import Child, fork_workers
 
 LATE_MODULES = (
     *IMPORTS,
@@ -157,24 +157,21 @@ def _try_worker(config: Config, state: HandoverState) -> None:
     scoreboard = Scoreboard()
     inbox, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with inbox, other:
-        (child,) = fork_workers(
-            [
-                WorkerSpec(
-                    who=WorkerId(0, 1),
-                    slots=1,
-                    listen=(),
-                    listeners=(),
-                    exclusive=False,
-                    inbox=inbox,
-                    peers={},
-                    scoreboard=scoreboard,
-                    row=scoreboard.open_row(0, 1),
-                    cpu=None,
-                    title="trial",
-                    make_log=lambda _: make_log("error", "json"),
-                )
-            ]
+        spec = WorkerSpec(
+            slot=0,
+            gen=1,
+            slots=1,
+            listen=(),
+            listeners=(),
+            exclusive=False,
+            inbox=inbox,
+            peers={},
+            scoreboard=scoreboard,
+            row=scoreboard.open_row(0, 1),
+            cpu=None,
+            title="trial",
         )
+        (child,) = fork_workers([spec], make_log=lambda _: make_log("error", "json"))
     scoreboard.close()
     if isinstance(child, OSError):
         raise TrialError(f"cannot start a worker: {limits.describe_shortage(child)}")

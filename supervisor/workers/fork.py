@@ -16,45 +16,16 @@ from dataclasses import field
 from typing import NoReturn
 
 from gateway.core import messages, wire
-from gateway.core.address import HostPort
 from gateway.core.log import Log
 from gateway.core.records import dataclass
 from gateway.descriptors import send
-from gateway.scoreboard import Scoreboard
 
 # Importing the worker imports uvloop before the fork: a fork takes 4 to 8 ms instead of 75 ms.
-from gateway.worker import WorkerStart, run
-from supervisor.core.workers.worker_id import WorkerId
+from gateway.worker import WorkerSpec, WorkerStart, run
 from supervisor.system.forked_child import go_through_checklist
 
 EXIT_WORKER_BUG = 70
 """sysexits EX_SOFTWARE: an exception left the worker's main function."""
-
-
-@dataclass(slots=True, kw_only=True)
-class WorkerSpec:
-    """What a new worker is started with; its pipe and control socket are made at the fork.
-
-    The master owns ``listeners``, ``shared``, ``lent``, ``inbox`` and ``peers``; the child
-    inherits them.
-    ``make_log`` is called in the child, after the master's descriptors are closed.
-    """
-
-    who: WorkerId
-    slots: int
-    listen: tuple[HostPort, ...]
-    listeners: tuple[socket.socket, ...]
-    shared: tuple[socket.socket, ...] = ()
-    lent: tuple[socket.socket, ...] = ()
-    exclusive: bool
-    inbox: socket.socket
-    peers: dict[int, socket.socket]
-    scoreboard: Scoreboard
-    row: int
-    cpu: int | None
-    title: str
-    make_log: Callable[[WorkerId], Log]
-    entry: Callable[[WorkerStart], int] = run
 
 
 @dataclass(slots=True)
@@ -119,8 +90,15 @@ class _Ends:
         os.close(self.room)
 
 
-def fork_workers(specs: Sequence[WorkerSpec]) -> list[Child | OSError]:
+def fork_workers(
+    specs: Sequence[WorkerSpec],
+    *,
+    make_log: Callable[[WorkerSpec], Log],
+    entry: Callable[[WorkerStart], int] = run,
+) -> list[Child | OSError]:
     """Fork one worker each; returns in the master only. OSError: that one does not exist.
+
+    The child makes its log, when it has closed what is not its own, and runs ``entry``.
 
     All of them in one go: every page that the master writes to between two forks is one more page
     that the child forked in between has for itself (0.5 MB each when the channels were set up
@@ -138,7 +116,7 @@ def fork_workers(specs: Sequence[WorkerSpec]) -> list[Child | OSError]:
         except OSError as error:
             pids.append(error)
         if pids[-1] == 0 and isinstance(end, _Ends):
-            _run_child(spec, end.pipe_r, end.control_child, handled)
+            _run_child(spec, end, handled, make_log, entry)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return [_child_of(pid, end) for pid, end in zip(pids, ends, strict=True)]
 
@@ -182,36 +160,20 @@ def _child_of(pid: int | OSError, ends: _Ends | OSError) -> Child | OSError:
 
 
 def _run_child(
-    spec: WorkerSpec, pipe_r: int, control: socket.socket, handled: Sequence[signal.Signals]
+    spec: WorkerSpec,
+    ends: _Ends,
+    handled: Sequence[signal.Signals],
+    make_log: Callable[[WorkerSpec], Log],
+    entry: Callable[[WorkerStart], int],
 ) -> NoReturn:
     """Run the child to its end; an exception never reaches the master's stack."""
-    status = EXIT_WORKER_BUG
+    status, control = EXIT_WORKER_BUG, ends.control_child
     try:
-        kept = [pipe_r, spec.scoreboard.fd, spec.inbox.fileno(), control.fileno()]
+        kept = [ends.pipe_r, spec.scoreboard.fd, spec.inbox.fileno(), control.fileno()]
         inherited = (*spec.listeners, *spec.shared, *spec.lent, *spec.peers.values())
         kept += [sock.fileno() for sock in inherited]
         go_through_checklist(kept, handled)
-        status = spec.entry(
-            WorkerStart(
-                slot=spec.who.slot,
-                gen=spec.who.gen,
-                slots=spec.slots,
-                listen=spec.listen,
-                listeners=spec.listeners,
-                shared=spec.shared,
-                lent=spec.lent,
-                exclusive=spec.exclusive,
-                pipe_r=pipe_r,
-                control=control,
-                inbox=spec.inbox,
-                peers=spec.peers,
-                scoreboard=spec.scoreboard,
-                row=spec.row,
-                cpu=spec.cpu,
-                log=spec.make_log(spec.who),
-                title=spec.title,
-            )
-        )
+        status = entry(WorkerStart(spec, ends.pipe_r, control, make_log(spec)))
     except BaseException as error:  # noqa: BLE001 - the boundary of the process
         _report_exception(spec, error, control)
     finally:
@@ -220,11 +182,10 @@ def _run_child(
 
 def _report_exception(spec: WorkerSpec, error: BaseException, control: socket.socket) -> None:
     """Have the master log it, with what it knows of the worker; if it is gone, say it ourselves."""
-    who = spec.who
     reason = str(error) if isinstance(error, OSError) else repr(error)
     try:
         send(control, wire.encode(messages.Failed("start", reason)))
     except (OSError, wire.WireError):
-        text = f"etcd-gateway: worker slot={who.slot} gen={who.gen}: {error!r}\n"
+        text = f"etcd-gateway: worker slot={spec.slot} gen={spec.gen}: {error!r}\n"
         with contextlib.suppress(OSError):
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode()[:4096])

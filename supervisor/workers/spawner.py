@@ -10,11 +10,11 @@ from gateway.core import messages
 from gateway.core.address import Address, tcp_only
 from gateway.core.log import Log
 from gateway.core.records import dataclass
-from gateway.worker import WorkerStart
+from gateway.worker import WorkerSpec, WorkerStart
 from supervisor.core.workers import commands
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.system.limits import describe_shortage
-from supervisor.workers.fork import Child, WorkerSpec, fork_workers
+from supervisor.workers.fork import Child, fork_workers
 from supervisor.workers.handles import WorkerHandles
 from supervisor.workers.scoreboard_rows import ScoreboardRows
 from supervisor.workers.slot_sockets import Sockets
@@ -90,14 +90,16 @@ class Spawner:
                 specs.append(self._spec_of(spawn, slots=slots, pin=pin))
             except OSError as error:
                 forked.append((spawn.who, error))
-        children = fork_workers(specs)
-        return forked + [(spec.who, child) for spec, child in zip(specs, children, strict=True)]
+        children = fork_workers(specs, make_log=self._make_log, entry=self.entry)
+        started = [WorkerId(spec.slot, spec.gen) for spec in specs]
+        return forked + list(zip(started, children, strict=True))
 
     def _spec_of(self, spawn: commands.Spawn, *, slots: int, pin: bool) -> WorkerSpec:
         who = spawn.who
         slot = self.sockets[who.slot]
         return WorkerSpec(
-            who=who,
+            slot=who.slot,
+            gen=who.gen,
             slots=max(slots, 1),
             listen=tcp_only(self.listen),
             listeners=slot.listeners,
@@ -110,9 +112,11 @@ class Spawner:
             row=self.rows.give(who),
             cpu=_cpu_of(who.slot) if pin else None,
             title=",".join(map(str, self.listen)),
-            make_log=lambda who: self.log.bind(slot=who.slot, gen=who.gen, pid=os.getpid()),
-            entry=self.entry,
         )
+
+    def _make_log(self, spec: WorkerSpec) -> Log:
+        """In the child: its lines say who writes them."""
+        return self.log.bind(slot=spec.slot, gen=spec.gen, pid=os.getpid())
 
 
 def _cpu_of(slot: int) -> int:

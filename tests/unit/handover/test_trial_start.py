@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.core import messages, wire
+from gateway.worker import WorkerSpec
 from supervisor.core.config import Config
 from supervisor.core.handover_state import HandoverState
 from supervisor.handover import trial_start
-from supervisor.workers.fork import Child, WorkerSpec
+from supervisor.workers.fork import Child
 
 
-def fork_one_that_ended(_: Sequence[WorkerSpec]) -> list[Child]:
+def fork_one_that_ended(_: Sequence[WorkerSpec], **_options: object) -> list[Child]:
     """It has said why, and nobody reads its pipe any more."""
     pipe_r, pipe_w = os.pipe()
     os.close(pipe_r)

@@ -18,28 +18,28 @@ import pytest
 from gateway.core import messages, wire
 from gateway.core.address import HostPort
 from gateway.scoreboard import Scoreboard
-from gateway.worker import WorkerStart
-from supervisor.core.workers.worker_id import WorkerId
-from supervisor.workers.fork import Child, WorkerSpec, fork_workers
+from gateway.worker import WorkerSpec, WorkerStart
+from supervisor.workers.fork import Child, fork_workers
 from tests.logbook import Logbook
 
 
 def born(entry: Callable[[WorkerStart], int]) -> Child:
     """A child that runs ``entry``; the master's side of it is closed."""
-    with specified(entry) as spec:
-        (child,) = fork_workers([spec])
+    with specified() as spec:
+        (child,) = fork_workers([spec], make_log=lambda _: Logbook(), entry=entry)
     assert isinstance(child, Child)
     return child
 
 
 @contextlib.contextmanager
-def specified(entry: Callable[[WorkerStart], int]) -> Iterator[WorkerSpec]:
-    """What a worker that runs ``entry`` is started with."""
+def specified() -> Iterator[WorkerSpec]:
+    """What a worker is started with."""
     scoreboard = Scoreboard()
     inbox, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with inbox, other, contextlib.closing(scoreboard):
         yield WorkerSpec(
-            who=WorkerId(2, 3),
+            slot=2,
+            gen=3,
             slots=4,
             listen=(HostPort("127.0.0.1", 1),),
             listeners=(),
@@ -50,8 +50,6 @@ def specified(entry: Callable[[WorkerStart], int]) -> Iterator[WorkerSpec]:
             row=scoreboard.open_row(2, 3),
             cpu=None,
             title="x",
-            make_log=lambda _: Logbook(),
-            entry=entry,
         )
 
 
@@ -76,13 +74,9 @@ def test_a_child_keeps_only_what_is_its_own(
     with (tmp_path / "stray").open("w") as stray:
 
         def look(start: WorkerStart) -> int:
-            known = {
-                start.pipe_r,
-                start.control.fileno(),
-                start.inbox.fileno(),
-                start.scoreboard.fd,
-            }
-            known |= {sock.fileno() for sock in start.peers.values()} | {0, 1, 2}
+            spec = start.spec
+            known = {start.pipe_r, start.control.fileno(), spec.inbox.fileno(), spec.scoreboard.fd}
+            known |= {sock.fileno() for sock in spec.peers.values()} | {0, 1, 2}
             strays = []
             for name in os.listdir("/proc/self/fd"):
                 # One of them is the directory's own, closed by now.
@@ -95,7 +89,7 @@ def test_a_child_keeps_only_what_is_its_own(
                 "NOTIFY_SOCKET" in os.environ,
                 signal.getsignal(signal.SIGTERM) is signal.SIG_IGN,
                 sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
-                (start.slot, start.gen, start.slots),
+                (spec.slot, spec.gen, spec.slots),
             ]
             start.control.sendall(repr(facts).encode())
             return 7
@@ -158,7 +152,7 @@ def test_no_descriptor_for_a_worker_leaves_nothing_open_and_no_process() -> None
     children = _children()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     fillers: list[int] = []
-    with specified(lambda _: 0) as spec:
+    with specified() as spec:
         top = max(map(int, os.listdir("/proc/self/fd")))
         resource.setrlimit(resource.RLIMIT_NOFILE, (top + 8, hard))
         try:
@@ -166,7 +160,7 @@ def test_no_descriptor_for_a_worker_leaves_nothing_open_and_no_process() -> None
                 while True:
                     fillers.append(os.open(os.devnull, os.O_RDONLY))
             for _ in range(5):
-                (error,) = fork_workers([spec])
+                (error,) = fork_workers([spec], make_log=lambda _: Logbook())
                 assert "Too many open files" in str(error)
                 os.close(fillers.pop())
         finally:
@@ -180,17 +174,16 @@ def test_no_descriptor_for_a_worker_leaves_nothing_open_and_no_process() -> None
 REFUSED = """
 import os, socket, sys
 from gateway.scoreboard import Scoreboard
-from supervisor.core.workers.worker_id import WorkerId
+from gateway.worker import WorkerSpec
 from supervisor.interim_admin import InterimAdmin
-from supervisor.workers.fork import WorkerSpec, fork_workers
+from supervisor.workers.fork import fork_workers
 from tests.refused_calls import refuse
 inbox, other = socket.socketpair()
-spec = WorkerSpec(who=WorkerId(0, 1), slots=1, listen=(), listeners=(), exclusive=False,
-                  inbox=inbox, peers={}, scoreboard=Scoreboard(), row=0, cpu=None, title="x",
-                  make_log=None, entry=lambda _: 0)
+spec = WorkerSpec(slot=0, gen=1, slots=1, listen=(), listeners=(), exclusive=False,
+                  inbox=inbox, peers={}, scoreboard=Scoreboard(), row=0, cpu=None, title="x")
 before = len(os.listdir("/proc/self/fd"))
 refuse(int(sys.argv[1]), "pidfd_open")
-print(fork_workers([spec])[0])
+print(fork_workers([spec], make_log=None)[0])
 interim_admin = InterimAdmin()
 interim_admin.start((), None, None, names=())
 print(interim_admin.named_descriptors())
