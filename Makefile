@@ -15,14 +15,15 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(PATH):/usr/sbin:/sbin
 
 # So many processes run tests side by side; JOBS=1 has them run one after the other. Unit tests
-# take CPU; others wait half of the time; some need a CPU for themselves.
-EACH_ITS_OWN := $(shell nproc)
+# take CPU; others wait half of the time; some need a CPU for themselves whenever they do not wait.
+A_CPU_AT_ONCE := $(shell echo $$(( $$(nproc) + 1 )))
 MOSTLY_WORKING := $(shell echo $$(( 2 * $$(nproc) )))
 MOSTLY_WAITING := $(shell echo $$(( 4 * $$(nproc) )))
 side_by_side = $(BIN)/python -m tests.side_by_side --jobs=$(or $(JOBS),$(1))
 
-# Tests of the integration that have more to do in `make stress`.
+# Tests that have more to do in `make stress`, and those that need a CPU.
 LONGER = $(shell grep -rlE "tests.long_tests|import .*TRIED" tests/integration --include="test_*.py")
+OWN_CPU = $(shell grep -rl "mark.own_cpu" tests/integration tests/stress --include="test_*.py")
 
 # The peers of the benchmark are the system's packages, and so is the interpreter, where there is one
 # that is new enough: one that pyenv builds as it does by default takes more CPU.
@@ -30,7 +31,7 @@ BENCH_PYTHON ?= $(or $(firstword $(wildcard /usr/bin/python3.1[1-9])),$(PYTHON))
 
 EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 1700000000)
 
-.PHONY: help run test others programs test-all unit cover check format stress simulate mutants conditions \
+.PHONY: help run test others waiting programs test-all unit cover check format stress simulate mutants conditions \
   compiled chaos bench fleet docs dist wheel deb sbom site pictures pins clean
 
 help:
@@ -65,11 +66,14 @@ run: $(VENV)/.runtime
 test: $(VENV)/.tests
 	@echo "the tests take some five minutes; style, types and coverage are told when they are done"
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target check cover others
-	$(call side_by_side,$(EACH_ITS_OWN)) -m own_cpu tests/integration tests/stress
+	$(call side_by_side,$(A_CPU_AT_ONCE)) -m own_cpu $(OWN_CPU)
 
-# Those that wait a lot, beside those that work. `+` has make tell their output as it comes.
+# Those that wait a lot, beside those that work. Their output is told as it comes.
 others: programs
-	+@env --unset=MAKEFLAGS $(call side_by_side,$(MOSTLY_WAITING)) \
+	@$(MAKE) --no-print-directory --output-sync=none waiting
+
+waiting:
+	@env --unset=MAKEFLAGS $(call side_by_side,$(MOSTLY_WAITING)) \
 	  -m "not own_cpu and (slow or not unit)" tests/unit tests/integration tests/stress
 
 programs: $(VENV)/.tests

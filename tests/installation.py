@@ -28,13 +28,18 @@ class Installation:
         self.script.chmod(0o755)
 
     def install(self) -> None:
-        """Write the program's files anew, as an installer does: old ones are replaced."""
+        """Write the program's files anew, as an installer does: old ones are replaced.
+
+        The compiled ones come along, and stay valid: they know a source by its time and length.
+        """
         for package in ("gateway", "supervisor"):
             # A program that runs from here may write a file beneath __pycache__ meanwhile.
             shutil.rmtree(self.folder / package, ignore_errors=True)
-            ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(
-                ROOT / package, self.folder / package, ignore=ignored, dirs_exist_ok=True
+                ROOT / package,
+                self.folder / package,
+                ignore=shutil.ignore_patterns("*.pyc.*"),  # those that another test writes just now
+                dirs_exist_ok=True,
             )
         shutil.copy(ROOT / "supervisor/launch.py", self.folder / "etcd_gateway.py")
 

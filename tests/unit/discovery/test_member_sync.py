@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -453,7 +454,9 @@ def test_one_seed_of_another_cluster_decides_nothing(
 
     async def scene() -> None:
         cluster[3].cluster_id, cluster[3].urls = 0xDEF, {"x": [cluster[3].url]}
-        synced = Synced(static(*names(cluster, 0, 1, 3)), files)
+        config = static(*names(cluster, 0, 1, 3))
+        patient = dataclasses.replace(config, health_timeout_s=60)  # each answer counts
+        synced = Synced(patient, files)
         synced.draws = itertools.repeat(first)
         await synced.it.start(synced.config.listen_addr)
         try:
