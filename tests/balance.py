@@ -7,6 +7,7 @@ master sends the totals of the last reports once a second, as in the real gatewa
 
 from __future__ import annotations
 
+import argparse
 import heapq
 import random
 from collections import Counter
@@ -216,5 +217,6 @@ def many_workers() -> Iterator[str]:
 TABLES = (slow_endpoint, returning_endpoint, many_workers)
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m tests.balance", description=__doc__).parse_args()
     for table in TABLES:
         print(table.__doc__, *table(), "", sep="\n")

@@ -10,6 +10,7 @@ says whether a new session reached the right backend within some seconds.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import socket
@@ -178,6 +179,7 @@ def _getent(name: str) -> str:
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(prog="python -m tests.dns_comparison", description=__doc__).parse_args()
     if not os.environ.get(MARK):
         os.environ[MARK] = "1"
         inside = [sys.executable, "-m", "tests.dns_comparison"]

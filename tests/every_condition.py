@@ -200,6 +200,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--draw", type=int, help="so many changes, by chance")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     options = parser.parse_args(argv)
+    if gone := [module for module in options.modules if not (ROOT / module).is_file()]:
+        parser.error(f"no such module: {', '.join(gone)}")
     print(f"seed {options.seed}", flush=True)
     sweep(options.modules, options.jobs, options.draw, options.seed)
     return 0

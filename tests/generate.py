@@ -6,6 +6,7 @@ A page is generated as a whole, or in blocks between two comments that carry the
 
 from __future__ import annotations
 
+import argparse
 import ast
 import dataclasses
 import importlib
@@ -13,7 +14,7 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway.core import endpoint, messages
@@ -225,17 +226,20 @@ def find_stale() -> list[Path]:
     ]
 
 
-def main(arguments: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.generate", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check = parser.parse_args(argv).check
     stale, wanted = find_stale(), render_all()
     for path in stale:
         name = path.relative_to(ROOT)
-        if "--check" in arguments:
+        if check:
             print(f"out of date: {name}")
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(wanted[path])
             print(f"written: {name}")
-    return 1 if stale and "--check" in arguments else 0
+    return 1 if stale and check else 0
 
 
 if __name__ == "__main__":

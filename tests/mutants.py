@@ -220,8 +220,13 @@ MUTANTS = (
 )
 
 
-def main(chosen: list[str]) -> int:
+def main(chosen: Sequence[str]) -> int:
     """Every mutant, or those whose name has one of these words in it."""
+    for word in chosen:
+        if not any(word in mutant.name for mutant in MUTANTS):
+            names = "\n".join(mutant.name for mutant in MUTANTS)
+            print(f"no mutant has {word!r} in its name; there are:\n{names}", file=sys.stderr)
+            return 2
     mutants = [m for m in MUTANTS if not chosen or any(word in m.name for word in chosen)]
     missed = 0
     print("| mistake | noticed by |\n|---|---|")

@@ -71,6 +71,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("-m", dest="markers", default="", help="as pytest's")
     parser.add_argument("paths", nargs="+")
     options = parser.parse_args(argv)
+    if options.jobs < 0:
+        parser.error("--jobs is a number of processes, or 0: one test after the other")
     run_them = run_measured if options.coverage else run
     return run_them(options.paths, jobs=options.jobs, markers=options.markers)
 

@@ -28,6 +28,7 @@ from tests.benchmarks.rounds import plan, take_turns
 from tests.benchmarks.subjects import FLOOR, OURS, PEERS, Subject, installed
 
 MEASURES = (*BASIC_MEASURES, *MANY_MEASURES)
+SUBJECTS = [subject.name for subject in (OURS, *PEERS, FLOOR)]
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
 _HOSTILE_MARKS = ("<!-- hostile figures -->", "<!-- end of hostile figures -->")
 _MARKS = ("<!-- figures -->", "<!-- end of figures -->")
@@ -59,11 +60,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     patterns = sorted({*keys, "hostile-*"})
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round, to see it work")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each measure")
-    parser.add_argument("--duration", type=int, default=5, help="seconds of each load")
-    parser.add_argument("--sessions", type=int, default=3000, help="idle sessions")
+    parser.add_argument("--rounds", type=_count, default=5, help="rounds of each measure")
+    parser.add_argument("--duration", type=_count, default=5, help="seconds of each load")
+    parser.add_argument("--sessions", type=_count, default=3000, help="idle sessions")
     parser.add_argument("--only", nargs="+", metavar="MEASURE", choices=patterns, default=usual)
-    parser.add_argument("--subjects", nargs="+", metavar="NAME", help="only these subjects")
+    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, help="only these subjects")
     parser.add_argument(
         "--ours", type=Path, metavar="PROGRAM", help="as it is installed, not as in development"
     )
@@ -81,6 +82,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.quick:
         options.rounds, options.duration, options.sessions = 1, 1, 300
     return options
+
+
+def _count(text: str) -> int:
+    """A number that is worth measuring with."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
 
 
 def _choose(options: argparse.Namespace, results: Results) -> list[Subject]:

@@ -5,6 +5,7 @@ The least of many repetitions: a busy machine makes single ones longer, and none
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 
@@ -48,4 +49,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.edge", description=__doc__)
+    parser.parse_args()
     main()

@@ -7,8 +7,8 @@ from it.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 from tests.fleet.figure import draw_figure
@@ -46,4 +46,6 @@ def _finite(value: float) -> float | None:
 
 
 if __name__ == "__main__":
-    main("before" if "--before" in sys.argv[1:] else "now")
+    parser = argparse.ArgumentParser(prog="python -m tests.fleet", description=__doc__)
+    parser.add_argument("--before", action="store_true", help="keep them as those of before")
+    main("before" if parser.parse_args().before else "now")

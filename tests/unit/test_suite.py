@@ -1,4 +1,4 @@
-"""The suite itself: who runs which tests side by side."""
+"""The suite itself: who runs which tests side by side, and what it answers to wrong options."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+
+from tests import every_condition, generate, mutants, side_by_side
+from tests.benchmarks import __main__ as benchmarks
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,3 +138,25 @@ def test_what_the_last_test_leaves_open_fails_the_run(suite: Path) -> None:
     done = run(suite)
     assert done.returncode != 0, done.stdout
     assert "ResourceWarning" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "argv"),
+    [
+        (side_by_side.main, ["--jobs=-1", "tests/unit"]),
+        (mutants.main, ["leg: half of a write", "no such mistake"]),
+        (every_condition.main, ["gateway/no_such_module.py"]),
+        (generate.main, ["--chekc"]),
+        (benchmarks.main, ["--subjects", "nobody"]),
+        (benchmarks.main, ["--rounds", "0"]),
+    ],
+)
+def test_what_is_not_there_is_not_passed_over(
+    command: Callable[[Sequence[str]], int], argv: Sequence[str]
+) -> None:
+    """A run that would try nothing, for a word that was mistyped, is no success."""
+    try:
+        status: object = command(argv)
+    except SystemExit as error:
+        status = error.code
+    assert status == 2
