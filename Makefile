@@ -188,10 +188,10 @@ $(VENV)/.runtime: pyproject.toml supervisor/launch.py
 	$(BIN)/pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/.dist: $(VENV)/.runtime deploy/distribution/requirements.txt
+$(VENV)/.dist: $(VENV)/.runtime deploy/distribution/requirements.txt tests/constraints.txt
 	$(BIN)/pip install --quiet --requirement deploy/distribution/requirements.txt
 	@touch $@
 
-$(VENV)/.tests: $(VENV)/.runtime tests/requirements.txt
+$(VENV)/.tests: $(VENV)/.runtime tests/requirements.txt tests/constraints.txt
 	$(BIN)/pip install --quiet --requirement tests/requirements.txt
 	@touch $@

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib.metadata import distributions
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from tests.generate import ROOT
 
@@ -42,6 +44,20 @@ def test_every_tool_is_pinned(path: str) -> None:
     """Each tool has one exact version."""
     pinned = {name_of(line) for line in CONSTRAINTS if re.fullmatch(r"[\w.-]+==[\w.]+", line)}
     assert {name_of(line) for line in read(path)} <= pinned
+
+
+def test_every_tool_runs_on_every_python_that_is_supported() -> None:
+    """Debian 12 has 3.11.2: a tool for 3.11.5 cannot be installed there, and nothing be built."""
+    oldest = PYPROJECT["project"]["requires-python"].removeprefix(">=") + ".0"
+    pinned = {name_of(line) for line in CONSTRAINTS}
+    refused = [
+        f"{each.name} {each.version} needs Python {python}"
+        for each in distributions()
+        if name_of(each.name) in pinned
+        for python in each.metadata.get_all("Requires-Python", [])
+        if oldest not in SpecifierSet(python)
+    ]
+    assert refused == []
 
 
 def test_no_index_is_named() -> None:
