@@ -10,6 +10,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
+LONGEST_FIRST_LINE = 127
+"""What every kernel reads of it (execve(2))."""
+
+
+def make_first_line(python: str) -> str:
+    """Has a script run by this Python, as pip writes it: by the shell where the path has spaces."""
+    line = f"#!{python}"
+    if " " not in line and len(os.fsencode(line)) <= LONGEST_FIRST_LINE:
+        return line
+    return f"#!/bin/sh\n'''exec' \"{python}\" \"$0\" \"$@\"\n' '''"
+
+
 class Installation:
     """A copy of the program in a folder of its own; ``script`` is its command."""
 
@@ -19,7 +31,7 @@ class Installation:
         folder.mkdir(parents=True)
         self.install()
         self.script.write_text(
-            f"#!{sys.executable}\n"
+            f"{make_first_line(sys.executable)}\n"
             "import os, sys\n"
             "sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))\n"
             "from etcd_gateway import main\n"

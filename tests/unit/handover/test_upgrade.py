@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.installation import make_first_line
+
 SCRIPT = """
 import os
 from supervisor.core.handover_state import HandoverState
@@ -117,12 +119,19 @@ def test_no_upgrade_is_forgotten_that_was_asked_for_meanwhile(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("first_line", "ran_by", "again"),
     [
-        ("#!{python}", [], ["{script}"]),
+        ("{by_python}", [], ["{script}"]),
+        ("{by_shell}", [], ["{script}"]),
         ("#!/usr/bin/env python-in-path", [], ["{script}"]),
         ("#!/usr/bin/env python-in-path", ["{python}"], ["{python}", "{script}"]),
         ("#!/opt/other/bin/python3", ["{python}"], ["{script}"]),
     ],
-    ids=["an environment's", "the one file", "the one file by another Python", "unknown"],
+    ids=[
+        "an environment's",
+        "an environment's in a folder with a space",
+        "the one file",
+        "the one file by another Python",
+        "unknown",
+    ],
 )
 def test_the_next_image_runs_by_the_python_that_was_chosen(
     tmp_path: Path, first_line: str, ran_by: list[str], again: list[str]
@@ -130,7 +139,15 @@ def test_the_next_image_runs_by_the_python_that_was_chosen(
     """A script names its own, unless that is the first one in PATH and another was chosen."""
     script = tmp_path / "etcd-gateway"
     (tmp_path / "python-in-path").symlink_to(sys.executable)
-    names = {"python": sys.executable, "script": str(script)}
+    spaced = tmp_path / "with space" / "python"
+    spaced.parent.mkdir()
+    spaced.symlink_to(sys.executable)
+    names = {
+        "python": sys.executable,
+        "script": str(script),
+        "by_python": make_first_line(sys.executable),
+        "by_shell": make_first_line(str(spaced)),
+    }
     script.write_text(
         f"{first_line.format(**names)}\n"
         f"import sys; sys.path[:0] = {sys.path}\n"
