@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -160,3 +161,9 @@ def test_what_is_not_there_is_not_passed_over(
     except SystemExit as error:
         status = error.code
     assert status == 2
+
+
+def test_another_run_may_remove_the_same_old_directories() -> None:
+    """pytest warns of what another run was removing too, which is no error of either."""
+    text = "(rm_rf) error removing /tmp/pytest-of-root/garbage-1"
+    warnings.warn(pytest.PytestWarning(text), stacklevel=1)
