@@ -44,7 +44,7 @@ def apply_configuration(parts: Parts, config: Config) -> None:
     """Use ``config`` from now on. Discovery has its targets already: it resolved them first."""
     parts.config = config
     parts.log.set_level(config.log_level)
-    parts.tls_contexts.retain(
+    parts.tls.contexts.retain(
         (config.trusted_ca_file, config.health_cert_file, config.health_key_file)
     )
     log_configuration(config, parts.log)

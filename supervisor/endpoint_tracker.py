@@ -27,9 +27,8 @@ from supervisor.core.roster_member import Policy, Removed, Since
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.health.endpoint_health import EndpointHealth
 from supervisor.snapshot_publisher import SnapshotPublisher
-from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.machine import identify
-from supervisor.system.tls_contexts import TlsContexts
+from supervisor.system.shared_tls import SharedTls
 
 NOTHING_SINCE = Since()
 
@@ -54,17 +53,14 @@ class EndpointTracker:
         totals: Totals,
         send: Callable[[messages.Snapshot], None],
         record: Callable[[], None],
-        contexts: TlsContexts,
-        certificates: CertificateWatch,
+        shared_tls: SharedTls,
     ) -> None:
         self._loop = loop
         self._config = config
         self._machine = identify()
         self._roster = roster
-        self._certificates = certificates
-        self.health = EndpointHealth(
-            config, log, self._on_health, contexts=contexts, certificates=certificates
-        )
+        self._certificates = shared_tls.certificates
+        self.health = EndpointHealth(config, log, self._on_health, shared_tls=shared_tls)
         self._totals = totals
         self._send = send
         self._record = record

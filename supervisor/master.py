@@ -160,8 +160,7 @@ class Master:
             totals=parts.totals,
             send=self._send,
             record=self._handover.write_record,
-            contexts=parts.tls_contexts,
-            certificates=parts.certificates,
+            shared_tls=parts.tls,
         )
 
     def _make_discovery_loop(self) -> DiscoveryLoop:
@@ -172,8 +171,7 @@ class Master:
             parts.endpoints.on_found,
             active_names=parts.endpoints.active_names,
             on_list=self._handover.write_record,
-            contexts=parts.tls_contexts,
-            certificates=parts.certificates,
+            shared_tls=parts.tls,
         )
 
     def _make_reloader(self) -> Reloader:

@@ -52,7 +52,7 @@ class MasterHandover:
             removed=parts.roster.removed,
             since=parts.roster.since,
             health={name: view for name, view in health.items() if view is not None},
-            certificates=parts.certificates.ends.export(),
+            certificates=parts.tls.certificates.ends.export(),
             discovery=parts.discovery_loop.view,
             member_list=parts.discovery_loop.adopted,
             member_list_of=describe_targets(parts.config),

@@ -30,11 +30,10 @@ from supervisor.interim_admin import InterimAdmin
 from supervisor.reloader import Reloader
 from supervisor.shutdown import Shutdown
 from supervisor.system import limits
-from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.log import make_log, take_library_messages
+from supervisor.system.shared_tls import SharedTls
 from supervisor.system.signals import SignalWatch
 from supervisor.system.tasks import Tasks
-from supervisor.system.tls_contexts import TlsContexts
 from supervisor.system.uptime import Uptime
 from supervisor.workers.pool import WorkerPool
 from supervisor.workers.shared_listeners import SharedListeners
@@ -72,9 +71,8 @@ class Parts:
         self.events = RecentEvents(state.events)
         self.log = make_log(config.log_level, config.log_format, tap=self.events.take)
         take_library_messages(self.log)
-        self.tls_contexts = TlsContexts(self.log)
-        self.certificates = CertificateWatch(self.log)
-        self.certificates.ends.restore(state.certificates)
+        self.tls = SharedTls(self.log)
+        self.tls.certificates.ends.restore(state.certificates)
         self.uptime = Uptime(state.started_at, state.started_boot_s)
         self.totals = state.totals
         self.roster = Roster(state.snapshot_version)
@@ -102,8 +100,8 @@ class Parts:
         """Tell the parts how many descriptors each may use, beside so many workers."""
         shares = limits.share_out(open_files, workers=workers, listen=len(self.listen))
         self.endpoints.health.prober.queue.max_sockets = shares.probes
-        self.discovery_loop.max_lookups = shares.lookups
-        self.discovery_loop.max_handshakes = shares.handshakes
+        self.discovery_loop.means.max_lookups = shares.lookups
+        self.discovery_loop.means.max_handshakes = shares.handshakes
         self.admin.max_connections = shares.admin
 
     admin: AdminLifecycle

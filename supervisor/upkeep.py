@@ -33,11 +33,11 @@ class Upkeep:
         parts.totals.count_dropped(parts.log.dropped)
         if parts.shutdown.draining or not parts.ready:
             parts.service_notifier.ask_patience()
-        if parts.tls_contexts.look():
+        if parts.tls.contexts.look():
             parts.discovery_loop.check_tls_again()
             parts.endpoints.health.prober.look_again()
-        if parts.certificates.warned:  # seldom, but often for many endpoints at the same moment
-            parts.certificates.warned = False
+        if parts.tls.certificates.warned:  # seldom, but often for many endpoints at the same moment
+            parts.tls.certificates.warned = False
             self._record()
         if parts.pool is not None:
             self._watch_listeners(parts.pool)

@@ -34,6 +34,7 @@ from supervisor.core.effective import EffectiveValue, Source, to_document
 from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_OK, EXIT_USAGE
 from supervisor.core.printable import escape_unprintable
 from supervisor.discovery.listen_addresses import UnresolvedListenError, resolve_listen
+from supervisor.discovery.means import Means
 from supervisor.discovery.resolution import BadTargetError, Targets
 from supervisor.system import kernel_calls, limits
 from supervisor.system.connections import dial_as, find_foreign_source
@@ -133,7 +134,7 @@ async def _find(config: Config, files: Files | None, *, explain: bool) -> Findin
     except UnresolvedListenError as error:
         listen = ()
         obstacles.append(str(error))
-    targets = Targets(config, listen, files=files, traced=explain)
+    targets = Targets(config, listen, Means(files=files or Files()), traced=explain)
     resolution = await targets.resolve(force=True)
     resolution, told, of_the_list = await follow_members(config, targets, resolution, listen)
     found = Findings(

@@ -15,6 +15,7 @@ from supervisor.core.discovery.resolution import Resolution
 from supervisor.discovery.member_sync import MemberSync, Surroundings
 from supervisor.discovery.resolution import Targets
 from supervisor.system.log import make_log
+from supervisor.system.tls_contexts import TlsContexts
 
 
 async def follow_members(
@@ -38,6 +39,7 @@ async def follow_members(
         ),
         draw=random.randrange,
         wall=time.time,
+        contexts=TlsContexts(),
     )
     passed_over = await member_sync.ask_once()
     resolution = await targets.resolve(force=False, adopted=member_sync.adopted)

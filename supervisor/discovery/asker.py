@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway.core.log import Log
-from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery.answers import CONFIRM_S, Answers, Entry, Refresh
 from supervisor.core.discovery.dead_end import find_dead_ends
@@ -20,11 +18,10 @@ from supervisor.core.discovery.questions import (
     Question,
     QuestionKind,
 )
-from supervisor.core.discovery.search import SearchMemory
-from supervisor.core.discovery.system_names import Files
 from supervisor.core.discovery.targets import Owner
 from supervisor.core.discovery.trace import Step
 from supervisor.discovery.local_addresses import has_route
+from supervisor.discovery.means import Means
 from supervisor.discovery.parallel import run_in_parallel
 
 if TYPE_CHECKING:
@@ -35,31 +32,15 @@ class Asker:
     """The questions of one configuration; ``answers`` are what is held of them.
 
     ``before`` is the Asker of the configuration before: its answers are kept, and its resolver if
-    the nameservers are the same. ``max_lookups``: for how many at once there are descriptors.
-    ``search_memory`` says which names of the search list the answers that are in use are of.
+    the nameservers are the same.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        log: Log | None,
-        files: Files,
-        draw: Draw,
-        max_lookups: int,
-        traced: bool,
-        before: Asker | None,
-        search_memory: SearchMemory | None,
-    ) -> None:
+    def __init__(self, config: Config, means: Means, *, traced: bool, before: Asker | None) -> None:
         self.answers: Answers = before.answers.copy() if before else Answers()
-        self._search_memory = search_memory or SearchMemory()
+        self._means = means
         self.steps: dict[Question, tuple[Step, ...]] | None = {} if traced else None
         """How each answer was found, if ``traced``."""
         self._nameserver = config.nameserver
-        self._log = log
-        self._files = files
-        self._draw = draw
-        self._max_lookups = max_lookups
         self._refresh = Refresh(
             config.discovery_refresh,
             config.discovery_refresh_s,
@@ -97,12 +78,12 @@ class Asker:
                 looked.outcome,
                 now=now(),
                 refresh=self._refresh,
-                draw=self._draw,
+                draw=self._means.draw,
                 useless=_is_useless(looked.outcome),
             )
             believed = isinstance(self.answers.lookup(question), Negative)
             searched = question.kind is QuestionKind.SEARCH
-            if believed and searched and self._search_memory.forget(question.name):
+            if believed and searched and self._means.search_memory.forget(question.name):
                 await ask(question)  # now a later name of the search list may take the place
 
         await run_in_parallel([partial(ask, each) for each in asked], late=late)
@@ -119,7 +100,7 @@ class Asker:
                 outcome,
                 now=asyncio.get_running_loop().time(),
                 refresh=self._refresh,
-                draw=self._draw,
+                draw=self._means.draw,
             )
 
     async def look_up(self, question: Question) -> Outcome:
@@ -133,17 +114,17 @@ class Asker:
         )
 
         try:
-            status = os.stat(self._files.resolv_conf)
+            status = os.stat(self._means.files.resolv_conf)
             stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         except OSError:
             stamp = None
         if self._resolver is None or stamp != self._resolver_stamp:
             self._resolver = Resolver(
                 self._nameserver,
-                self._files,
-                self._log,
-                max_concurrent=self._max_lookups,
-                search_memory=self._search_memory,
+                self._means.files,
+                self._means.log,
+                max_concurrent=self._means.max_lookups,
+                search_memory=self._means.search_memory,
             )
             self._resolver_stamp = stamp
         return self._resolver

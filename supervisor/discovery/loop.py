@@ -23,16 +23,14 @@ from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.questions import Outcome, Question
 from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.schedule import Due, next_due
-from supervisor.core.discovery.search import SearchMemory
 from supervisor.core.discovery.system_names import Files
 from supervisor.core.discovery.targets import describe_targets, describe_tls_check
+from supervisor.discovery.means import Means
 from supervisor.discovery.member_sync import MemberSync, Surroundings
 from supervisor.discovery.publication import OnFound, Publication, source_of
 from supervisor.discovery.requests import ReloadFailedError, Request, Requests
 from supervisor.discovery.resolution import BadTargetError, Targets
-from supervisor.system.certificate_watch import CertificateWatch
-from supervisor.system.limits import UNLIMITED
-from supervisor.system.tls_contexts import TlsContexts
+from supervisor.system.shared_tls import SharedTls
 
 AFTER_ERROR_S = 5.0
 """Wait after an error that nobody expected."""
@@ -64,18 +62,13 @@ class DiscoveryLoop:
         files: Files | None = None,
         draw: Draw = random.randrange,
         wall: Callable[[], float] = time.time,
-        contexts: TlsContexts | None = None,
-        certificates: CertificateWatch | None = None,
+        shared_tls: SharedTls | None = None,
     ) -> None:
         self._config = config
         self._log = log
-        self._files = files or Files()
-        self._draw = draw
-        self._contexts = contexts
-        self._certificates = certificates
+        shared_tls = shared_tls or SharedTls(log)
+        self.means = Means(log=log, files=files or Files(), draw=draw, shared_tls=shared_tls)
         self._listen: tuple[Address, ...] = ()
-        self.max_lookups = self.max_handshakes = UNLIMITED
-        """How many there may be at once; to be set before :meth:`start`."""
         self._targets: Targets | None = None
         self._tried: Targets | None = None
         """Those of a reload, while they are resolved."""
@@ -97,9 +90,8 @@ class DiscoveryLoop:
             ),
             draw=draw,
             wall=wall,
-            contexts=contexts,
+            contexts=shared_tls.contexts,
         )
-        self._search_memory = SearchMemory()
         self._former: tuple[Discovered, ...] | None = None
         """The endpoints of the image before us; None if there was none."""
         self._former_check = describe_tls_check(config)
@@ -134,7 +126,7 @@ class DiscoveryLoop:
     @property
     def searched(self) -> dict[str, str]:
         """By host: the name of the search list whose addresses are in use."""
-        return self._search_memory.export()
+        return self.means.search_memory.export()
 
     @property
     def tls_check(self) -> str:
@@ -160,7 +152,7 @@ class DiscoveryLoop:
         ``tls_check``: see :attr:`tls_check`; None if the image before us did not say.
         ``searched``: see :attr:`searched`.
         """
-        self._search_memory.remember(searched or {})
+        self.means.search_memory.remember(searched or {})
         self._former = found
         if tls_check is not None:
             self._former_check = tls_check
@@ -377,16 +369,4 @@ class DiscoveryLoop:
         return await self._targets.look_up(question)
 
     def _make_targets(self, config: Config, before: Targets | None = None) -> Targets:
-        return Targets(
-            config,
-            self._listen,
-            log=self._log,
-            before=before,
-            files=self._files,
-            draw=self._draw,
-            max_lookups=self.max_lookups,
-            max_handshakes=self.max_handshakes,
-            contexts=self._contexts,
-            certificates=self._certificates,
-            search_memory=self._search_memory,
-        )
+        return Targets(config, self._listen, self.means, before=before)

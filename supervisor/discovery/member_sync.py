@@ -67,7 +67,7 @@ class MemberSync:
         *,
         draw: Draw,
         wall: Callable[[], float],
-        contexts: TlsContexts | None = None,
+        contexts: TlsContexts,
     ) -> None:
         self._config = config
         self._log = log
@@ -76,10 +76,7 @@ class MemberSync:
         self._draw = draw
         self._wall = wall
         self._questions = MemberQuestions(
-            config,
-            contexts or TlsContexts(),
-            listen=around.listen,
-            look_up=around.look_up,
+            config, contexts, listen=around.listen, look_up=around.look_up
         )
         self.adopted: AdoptedList | None = None
         self._left_out: dict[str, str] = {}

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import random
 from collections.abc import Callable, Mapping, Sequence
 
 from gateway.core.address import Address
-from gateway.core.log import Log
-from supervisor.core.backoff import Draw
 from supervisor.core.config import Config
 from supervisor.core.discovery import endpoints, joining, targets
 from supervisor.core.discovery.address_order import order_families
@@ -23,14 +20,10 @@ from supervisor.core.discovery.explanation import Branch, Story
 from supervisor.core.discovery.loop_guard import without_own
 from supervisor.core.discovery.questions import Outcome, Question
 from supervisor.core.discovery.resolution import Resolution, judge_dns
-from supervisor.core.discovery.search import SearchMemory
-from supervisor.core.discovery.system_names import Files
 from supervisor.discovery.asker import Asker
 from supervisor.discovery.local_addresses import has_route, is_local, is_same_socket
+from supervisor.discovery.means import Means
 from supervisor.discovery.tls_admission import TlsAdmission
-from supervisor.system.certificate_watch import CertificateWatch
-from supervisor.system.limits import UNLIMITED
-from supervisor.system.tls_contexts import TlsContexts
 
 Publish = Callable[[Resolution], None]
 
@@ -43,9 +36,7 @@ class Targets:
     """Resolves the targets of one configuration, again and again.
 
     ``before`` is the Targets of the configuration before: what it knows of DNS and of TLS is kept
-    where it still holds. ``traced``: keep the steps for :meth:`explain`. ``max_lookups`` and
-    ``max_handshakes``: for how many at once there are descriptors. ``contexts`` and
-    ``certificates``: see Gate.
+    where it still holds. ``traced``: keep the steps for :meth:`explain`.
     Raises BadTargetError if a file that the TLS check needs cannot be used.
     """
 
@@ -53,41 +44,23 @@ class Targets:
         self,
         config: Config,
         listen: tuple[Address, ...],
+        means: Means,
         *,
-        log: Log | None = None,
         before: Targets | None = None,
-        files: Files | None = None,
-        draw: Draw = random.randrange,
         traced: bool = False,
-        max_lookups: int = UNLIMITED,
-        max_handshakes: int = UNLIMITED,
-        contexts: TlsContexts | None = None,
-        certificates: CertificateWatch | None = None,
-        search_memory: SearchMemory | None = None,
     ) -> None:
         self.config = config
         self._listen = listen
-        self._log = log
+        self._log = means.log
         self._owners = targets.owners(config)
         self._adopted: AdoptedList | None = None
         self._asker: Asker = Asker(
-            config,
-            log=log,
-            files=files or Files(),
-            draw=draw,
-            max_lookups=max_lookups,
-            traced=traced,
-            before=before._asker if before else None,
-            search_memory=search_memory,
+            config, means, traced=traced, before=before._asker if before else None
         )
         self._answers = self._asker.answers
         try:
             self._tls: TlsAdmission = TlsAdmission(
-                config,
-                max_handshakes=max_handshakes,
-                contexts=contexts,
-                certificates=certificates,
-                before=before._tls if before else None,
+                config, means, before=before._tls if before else None
             )
         except ValueError as error:
             raise BadTargetError(str(error)) from None

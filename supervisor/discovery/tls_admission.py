@@ -12,29 +12,18 @@ from supervisor.core.discovery.admission import Admission, Candidate
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.targets import describe_tls_check, tls_domain
+from supervisor.discovery.means import Means
 from supervisor.discovery.parallel import run_in_parallel
 from supervisor.discovery.tls_gate import Gate
-from supervisor.system.certificate_watch import CertificateWatch
-from supervisor.system.tls_contexts import TlsContexts
 
 
 class TlsAdmission:
     """The TLS check of one configuration; owns its gate until :meth:`close`.
 
     ``before`` is that of the configuration before: its verdicts are kept if they still hold.
-    ``max_handshakes``: for how many at once there are descriptors. ``contexts`` and
-    ``certificates``: see Gate.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        max_handshakes: int,
-        contexts: TlsContexts | None,
-        certificates: CertificateWatch | None,
-        before: TlsAdmission | None,
-    ) -> None:
+    def __init__(self, config: Config, means: Means, *, before: TlsAdmission | None = None) -> None:
         """ValueError: a file that the check needs cannot be used; the text names the flag."""
         self._admission = Admission()
         self._gate: Gate | None = None
@@ -46,9 +35,8 @@ class TlsAdmission:
                 cert_file=config.health_cert_file,
                 key_file=config.health_key_file,
                 timeout_s=config.health_timeout_s,
-                max_concurrent=max_handshakes,
-                contexts=contexts,
-                certificates=certificates,
+                max_concurrent=means.max_handshakes,
+                shared_tls=means.shared_tls,
             )
         if before is not None and before._check == self._check:
             self._admission = before._admission.copy()

@@ -13,10 +13,10 @@ import ssl
 from gateway.core.outcome import EXHAUSTED, LOCAL
 from supervisor.core.discovery.admission import Candidate, Passed, Refused, Unreachable, Verdict
 from supervisor.system import tls
-from supervisor.system.certificate_watch import CertificateWatch
 from supervisor.system.connections import CLOSE_S, connect, leave, open_socket, words
+from supervisor.system.shared_tls import SharedTls
 from supervisor.system.tls import TlsClient
-from supervisor.system.tls_contexts import TlsContexts, TlsFiles
+from supervisor.system.tls_contexts import TlsFiles
 
 MAX_CONCURRENT = 16
 """Handshakes under way at once."""
@@ -25,8 +25,7 @@ MAX_CONCURRENT = 16
 class Gate:
     """Verifies servers against one CA bundle and one name, which the constructor is given.
 
-    ``max_concurrent``: for how many handshakes at once there are descriptors. ``contexts`` are
-    those of the probes, too; ``certificates`` hears of the certificates that servers show.
+    ``max_concurrent``: for how many handshakes at once there are descriptors.
     Raises ValueError if a file cannot be used.
     """
 
@@ -39,16 +38,14 @@ class Gate:
         key_file: str = "",
         timeout_s: float = 2.0,
         max_concurrent: int = MAX_CONCURRENT,
-        contexts: TlsContexts | None = None,
-        certificates: CertificateWatch | None = None,
+        shared_tls: SharedTls | None = None,
     ) -> None:
         self._server_name = server_name
         self._timeout_s = timeout_s
         self._files = TlsFiles(ca_file=ca_file, cert_file=cert_file, key_file=key_file)
-        self._contexts = contexts or TlsContexts()
-        self._certificates = certificates
+        self._shared = shared_tls or SharedTls()
         try:
-            self._contexts.get(self._files)
+            self._shared.contexts.get(self._files)
         except OSError as error:
             raise ValueError(str(error)) from None
         self._slots = asyncio.Semaphore(min(max_concurrent, MAX_CONCURRENT))
@@ -96,7 +93,7 @@ class Gate:
 
     async def _verify(self, candidate: Candidate) -> Verdict:
         try:
-            context = self._contexts.get(self._files)
+            context = self._shared.contexts.get(self._files)
         except OSError as error:  # a file that cannot be used
             return Unreachable(str(error))
         try:
@@ -119,9 +116,8 @@ class Gate:
                     return _unreachable(error)
                 client = TlsClient(sock, context, self._server_name)
                 verdict = await _shake_hands(client)
-            if self._certificates is not None:
-                place = (candidate.name, candidate.address, candidate.port)
-                self._certificates.take(place, client)
+            place = (candidate.name, candidate.address, candidate.port)
+            self._shared.certificates.take(place, client)
             return verdict
         except TimeoutError:
             return Unreachable(f"timeout after {self._timeout_s:g} s")

@@ -31,9 +31,9 @@ from supervisor.core.next_master import count_workers
 from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Roster
 from supervisor.core.workers.descriptor_names import Kind, read_name
+from supervisor.discovery.means import Means
 from supervisor.discovery.resolution import BadTargetError
 from supervisor.discovery.tls_admission import TlsAdmission
-from supervisor.discovery.tls_gate import MAX_CONCURRENT
 from supervisor.handover.inherited_listen import find_listen
 from supervisor.handover.state import read_state
 from supervisor.system import kernel_calls, limits
@@ -129,9 +129,7 @@ async def _check_tls(config: Config, state: HandoverState) -> None:
     A start would end, and a reload fails. ValueError: a file of the check cannot be used.
     """
     dial_as(config)
-    admission = TlsAdmission(
-        config, max_handshakes=MAX_CONCURRENT, contexts=None, certificates=None, before=None
-    )
+    admission = TlsAdmission(config, Means())
     passed = state.tls_check in (None, describe_tls_check(config))
     found = tuple(each for each in state.found if each.srv)
     if not admission.required or passed or state.member_list_of != describe_targets(config):

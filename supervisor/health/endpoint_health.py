@@ -22,8 +22,7 @@ from supervisor.core.health.addresses import (
 )
 from supervisor.core.health.health_view import HealthView
 from supervisor.health.prober import Prober
-from supervisor.system.certificate_watch import CertificateWatch
-from supervisor.system.tls_contexts import TlsContexts
+from supervisor.system.shared_tls import SharedTls
 
 NOTHING_COUNTED = HealthView(active=True, since=None)
 
@@ -55,12 +54,9 @@ class EndpointHealth:
         on_change: OnChange,
         *,
         wall: Callable[[], float] = time.time,
-        contexts: TlsContexts | None = None,
-        certificates: CertificateWatch | None = None,
+        shared_tls: SharedTls | None = None,
     ) -> None:
-        self.prober = Prober(
-            config, log, self._on_change, wall=wall, contexts=contexts, certificates=certificates
-        )
+        self.prober = Prober(config, log, self._on_change, wall=wall, shared_tls=shared_tls)
         self._tell = on_change
         self._wall = wall
         self._several: dict[str, _Several] = {}

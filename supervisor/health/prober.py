@@ -33,9 +33,8 @@ from supervisor.health.lateness import Lateness, Mark
 from supervisor.health.probe import Probe
 from supervisor.health.probe_queue import ProbeQueue
 from supervisor.health.watch import Watch
-from supervisor.system.certificate_watch import CertificateWatch
+from supervisor.system.shared_tls import SharedTls
 from supervisor.system.tls import TlsClient
-from supervisor.system.tls_contexts import TlsContexts
 from supervisor.system.tls_sessions import TlsSessions
 
 LATE_PART = 0.25
@@ -60,8 +59,7 @@ class Prober:
         on_change: OnChange,
         *,
         wall: Callable[[], float] = time.time,
-        contexts: TlsContexts | None = None,
-        certificates: CertificateWatch | None = None,
+        shared_tls: SharedTls | None = None,
     ) -> None:
         self._config = config
         self._log = HealthLog(log)
@@ -74,8 +72,7 @@ class Prober:
         self._active = ActiveEndpoints()
         self._clusters = Clusters()
         self._lateness = Lateness(self._loop)
-        self._contexts = contexts or TlsContexts()
-        self._certificates = certificates
+        self._shared = shared_tls or SharedTls()
         self._sessions = TlsSessions()
         self.queue = ProbeQueue(self._loop)
 
@@ -254,7 +251,7 @@ class Prober:
             found.addresses[0],
             found.port,
             how,
-            self._contexts,
+            self._shared.contexts,
             self._sessions,
             memory=watch.memory,
             on_handshake=lambda client: self._on_handshake(found, how, client),
@@ -282,9 +279,8 @@ class Prober:
                 probe.close()
 
     def _on_handshake(self, found: Discovered, how: Plan, client: TlsClient) -> None:
-        if self._certificates is not None:
-            place = (endpoint_of(found.name), found.addresses[0], how.port or found.port)
-            self._certificates.take(place, client)
+        place = (endpoint_of(found.name), found.addresses[0], how.port or found.port)
+        self._shared.certificates.take(place, client)
 
     def _weigh(self, result: Result, mark: Mark) -> Result:
         """A failure is no evidence if it was our loop that stood still meanwhile.

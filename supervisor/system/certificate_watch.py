@@ -16,9 +16,9 @@ from supervisor.system.tls import TlsClient
 
 
 class CertificateWatch:
-    """``wall`` is in seconds since the epoch, as certificates are."""
+    """``wall`` is in seconds since the epoch, as certificates are. ``log`` may be nobody."""
 
-    def __init__(self, log: Log, *, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, log: Log | None = None, *, wall: Callable[[], float] = time.time) -> None:
         self._log = log
         self._wall = wall
         self.ends = CertificateEnds()
@@ -34,7 +34,7 @@ class CertificateWatch:
             return
         now = self._wall()
         endpoint, address, port = place
-        if self.ends.take(place, not_after, now):
+        if self.ends.take(place, not_after, now) and self._log is not None:
             self.warned = True
             self._log.warn(
                 "certificate ends soon",

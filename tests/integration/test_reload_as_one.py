@@ -20,8 +20,7 @@ from supervisor.core.config import Config, StaticTarget
 from supervisor.core.roster import Roster
 from supervisor.discovery.loop import DiscoveryLoop
 from supervisor.endpoint_tracker import EndpointTracker
-from supervisor.system.certificate_watch import CertificateWatch
-from supervisor.system.tls_contexts import TlsContexts
+from supervisor.system.shared_tls import SharedTls
 from tests.backends import Backend, greet
 from tests.clients import asked
 from tests.gateway import running
@@ -48,7 +47,6 @@ def test_every_snapshot_of_a_reload_has_an_endpoint_that_may_be_used(
     async def main() -> list[Snapshot]:
         log = Logbook()
         sent: list[Snapshot] = []
-        certificates = CertificateWatch(log)
         tracker = EndpointTracker(
             asyncio.get_running_loop(),
             before,
@@ -57,8 +55,7 @@ def test_every_snapshot_of_a_reload_has_an_endpoint_that_may_be_used(
             totals=Totals(),
             send=sent.append,
             record=lambda: None,
-            contexts=TlsContexts(),
-            certificates=certificates,
+            shared_tls=SharedTls(log),
         )
         loop = DiscoveryLoop(before, log, tracker.on_found)
         await loop.start(())

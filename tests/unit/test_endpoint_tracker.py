@@ -17,8 +17,7 @@ from supervisor.core.roster import Roster
 from supervisor.core.roster_member import Removed, Since
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.endpoint_tracker import EndpointTracker
-from supervisor.system.certificate_watch import CertificateWatch
-from supervisor.system.tls_contexts import TlsContexts
+from supervisor.system.shared_tls import SharedTls
 from tests.backends import Backend, greet
 from tests.logbook import Logbook
 from tests.support import eventually
@@ -39,7 +38,8 @@ class Stage:
         """How often the record was brought up to date without a snapshot."""
         self.roster = Roster()
         self.totals = Totals()
-        self.certificates = CertificateWatch(log)
+        shared_tls = SharedTls(log)
+        self.certificates = shared_tls.certificates
         self.it = EndpointTracker(
             asyncio.get_running_loop(),
             config,
@@ -48,8 +48,7 @@ class Stage:
             totals=self.totals,
             send=self.sent.append,
             record=self._record,
-            contexts=TlsContexts(),
-            certificates=self.certificates,
+            shared_tls=shared_tls,
         )
 
     def _record(self) -> None:

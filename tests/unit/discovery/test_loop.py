@@ -24,7 +24,7 @@ from supervisor.discovery.listen_addresses import resolve_listen
 from supervisor.discovery.loop import DiscoveryLoop, NoEndpointsError
 from supervisor.discovery.requests import ReloadFailedError
 from supervisor.discovery.resolution import BadTargetError
-from supervisor.system.certificate_watch import CertificateWatch
+from supervisor.system.shared_tls import SharedTls
 from tests.dns import Fault, NameServer
 from tests.logbook import Logbook
 from tests.support import eventually, free_port
@@ -1044,16 +1044,17 @@ class TestTlsGate:
             member = MemberTarget("m0", HostPort("127.0.0.1", good.port), tls=True)
 
             async def main() -> None:
-                watch, told, log = CertificateWatch(Logbook()), Told(), Logbook()
+                shared, told, log = SharedTls(Logbook()), Told(), Logbook()
                 config = replace(secure, member_sync_s=3600.0)
                 it = DiscoveryLoop(
-                    config, log, told, files=files, draw=lambda _: 0, certificates=watch
+                    config, log, told, files=files, draw=lambda _: 0, shared_tls=shared
                 )
                 it.remember(DiscoveryView(), AdoptedList(cluster_id=1, targets=(member,)))
                 try:
                     await it.start(config.listen_addr)
                     assert told.names == [f"n1.test:{good.port}"]
-                    assert [each.endpoint for each in watch.ends.export()] == told.names
+                    ends = shared.certificates.ends.export()
+                    assert [each.endpoint for each in ends] == told.names
                 finally:
                     await it.close()
 

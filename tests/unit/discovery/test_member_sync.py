@@ -24,6 +24,7 @@ from supervisor.core.discovery.adoption import AdoptedList
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.system_names import Files
 from supervisor.discovery.loop import DiscoveryLoop
+from supervisor.discovery.means import Means
 from supervisor.discovery.resolution import Targets
 from tests.dns import NameServer
 from tests.logbook import Logbook
@@ -480,7 +481,7 @@ def test_check_names_the_seed_of_another_cluster(cluster: list[Member], files: F
     config = static(*names(cluster, 0, 1, 3))
 
     async def scene() -> tuple[list[str], list[str]]:
-        targets = Targets(config, (), files=files)
+        targets = Targets(config, (), Means(files=files))
         seeds = await targets.resolve(force=True)
         followed, _, problems = await follow_members(config, targets, seeds, ())
         return sorted(each.name for each in followed.endpoints), problems
