@@ -145,11 +145,17 @@ def build(
         if flag.name not in only:
             continue
         given = tuple(find_given(flag, flags, environ, document, document_name))
-        effective.append(describe_given(flag, given))
+        same = [False] * len(given)
         if given:
             used[flag.name] = given[0]
-            fields |= _fields(flag, _read(flag, given[0]))
-            wrong += _find_wrong(flag, given[1:])
+            in_effect = _fields(flag, _read(flag, given[0]))
+            fields |= in_effect
+            for number, each in enumerate(given[1:], 1):
+                try:
+                    same[number] = _fields(flag, _read(flag, each)) == in_effect
+                except ConfigError as error:
+                    wrong.append(str(error))
+        effective.append(describe_given(flag, given, same))
     if "health-idle-interval" not in used and "health_interval_s" in fields:
         idle_s = fields["health_idle_interval_s"] = _idle_interval_s(fields["health_interval_s"])
         if idle_s != DEFAULT_IDLE_INTERVAL_S:
@@ -196,14 +202,6 @@ def _read(flag: Flag, given: Given) -> Any:
             return ()
     read = [_read_one(flag, given, text) for text in _split(flag, given.texts)]
     return tuple(dict.fromkeys(read))  # the same one twice is the same one
-
-
-def _find_wrong(flag: Flag, given: Sequence[Given]) -> Iterator[str]:
-    for each in given:
-        try:
-            _read(flag, each)
-        except ConfigError as error:
-            yield str(error)
 
 
 def _split(flag: Flag, texts: Sequence[str]) -> Iterator[str]:

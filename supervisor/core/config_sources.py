@@ -72,21 +72,20 @@ def _is_set(text: str | None, flag: Flag) -> TypeGuard[str]:
     return bool(text) or (text is not None and bool(flag.instead_of_empty))
 
 
-def describe_given(flag: Flag, given: Sequence[Given]) -> EffectiveValue:
+def describe_given(flag: Flag, given: Sequence[Given], same: Sequence[bool]) -> EffectiveValue:
     """The value in effect as text, beside the texts that it overrides.
 
-    A package's default is there to be overridden, so it is not listed when it is.
+    ``same``: which of ``given`` mean what is in effect, as ``60s`` means ``1m``. A package's default is there to be overridden, so it is not listed when it is.
     """
     if not given:
         return EffectiveValue(flag.name, flag.default, Source.DEFAULT)
     texts = [
         ",".join(each.texts) if flag.kind is FlagKind.MANY else each.texts[-1] for each in given
     ]
-    lost = zip(given[1:], texts[1:], strict=True)
     overrides = tuple(
         (each.source, text)
-        for each, text in lost
-        if text != texts[0] and each.source is not Source.PACKAGE
+        for each, text, is_same in zip(given[1:], texts[1:], same[1:], strict=True)
+        if text != texts[0] and not is_same and each.source is not Source.PACKAGE
     )
     return EffectiveValue(flag.name, texts[0], given[0].source, overrides)
 

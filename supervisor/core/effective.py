@@ -33,7 +33,7 @@ class EffectiveValue:
     value: str
     source: Source
     overrides: tuple[tuple[Source, str], ...] = ()
-    """Other sources that have a different text for this flag, and the text: they lost."""
+    """Other sources that have a different value for this flag, and its text: they lost."""
 
 
 def follow_from(values: Iterable[EffectiveValue], flag: str, text: str) -> list[EffectiveValue]:

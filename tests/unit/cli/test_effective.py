@@ -44,6 +44,19 @@ def test_what_a_value_overrides_is_kept() -> None:
     assert document["balance"] == {"value": "round-robin", "source": "default"}
 
 
+def test_the_same_value_in_other_words_is_not_overridden() -> None:
+    """Values are compared as the gateway uses them, not as they are written."""
+    config = build(
+        {"retry-delay": ["60s"], "endpoints": ["a:1, b:2"], "allow": ["10.0.0.0/8"]},
+        {"GATEWAY_RETRY_DELAY": "1m", "GATEWAY_ENDPOINTS": "http://a:1,b:2,a:1"},
+        {"retry-delay": "1m0s", "endpoints": ["https://a:1", "b:2"], "allow": "10.0.0.0/9"},
+    )
+    values = {each.flag: each for each in config.effective}
+    assert values["retry-delay"].overrides == ()
+    assert values["endpoints"].overrides == ((Source.FILE, "https://a:1,b:2"),)
+    assert values["allow"].overrides == ((Source.FILE, "10.0.0.0/9"),)
+
+
 def test_what_is_wrong_with_an_overridden_value_is_told() -> None:
     """It would be an error on the day on which nothing overrides it any more."""
     given = {"drain-timeout": ["5s"], "workers": ["2"]}
