@@ -204,15 +204,26 @@ class MemberSync:
 
     async def _sync(self) -> None:
         by_operator, self._by_operator = self._by_operator, False
+        used = False
+        try:
+            used = await self._ask(Hearing(self.adopted, by_operator=by_operator))
+        finally:
+            self._by_operator |= by_operator and not used
+
+    async def _ask(self, hearing: Hearing) -> bool:
+        """Ask, and follow what may be followed.
+
+        Whether an answer was: also one that says nothing new, or that can never be followed.
+        """
         errors: list[str] = []
-        hearing, forgotten = Hearing(self.adopted, by_operator=by_operator), self._forgotten
+        forgotten = self._forgotten
         await self._ask_around(hearing, errors)
         if forgotten != self._forgotten:
-            return
+            return False
         if hearing.outcome is None:
             reasons = hearing.refusals[:1] or sorted(errors) or ["there is nobody to ask"]
             self._fail("; ".join(reasons), {*hearing.refusals, *reasons})
-            return
+            return hearing.is_decided
         self._says.passed_over(hearing.refusals)
         heard, judged = hearing.outcome
         self._last_asked = heard.endpoint
@@ -223,14 +234,16 @@ class MemberSync:
             case Proposal():
                 failures = await self._questions.dial_all(judged, srv=self._any_srv)
                 if forgotten != self._forgotten:
-                    return
+                    return False
                 match judge(judged, failures):
                     case Refusal(reason):
                         self._fail(f"{heard.endpoint}: {reason}", {reason})
+                        return False
                     case adopted:
                         self._adopt(adopted, judged, heard)
             case other:
                 assert_never(other)
+        return hearing.is_decided
 
     # -- what comes of it -------------------------------------------------------------------
 

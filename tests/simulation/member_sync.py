@@ -141,12 +141,14 @@ class MemberSync:
     def _conclude(self, hearing: Hearing, by_operator: bool) -> None:
         """What the members said, as far as it is followed."""
         if hearing.outcome is None:
+            self._by_operator |= by_operator and not hearing.is_decided
             self._fail()
             return
         heard, judged = hearing.outcome
         self._last_asked = heard.endpoint
         match judged:
             case Unchanged():
+                self._by_operator |= by_operator and not hearing.is_decided
                 self._confirm(True)
                 self._wait()
             case Proposal():
@@ -191,6 +193,7 @@ class MemberSync:
     ) -> None:
         verdict = adoption.judge(proposal, failures)
         if isinstance(verdict, Refusal):
+            self._by_operator |= by_operator
             self._fail()
             return
         reached = {each for each in proposal.adopted.targets if each not in failures}

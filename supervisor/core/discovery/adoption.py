@@ -149,6 +149,15 @@ class Hearing:
         return first
 
     @property
+    def is_decided(self) -> bool:
+        """Whether a member that knows a leader answered, of the cluster that counts.
+
+        Until then nothing came of the reload that lets any cluster be adopted: its permission lasts
+        through an election, and while nobody answers.
+        """
+        return any(not heard.leaderless for heard, _ in self._of_followed())
+
+    @property
     def refusals(self) -> list[str]:
         """Why answers are not followed; those of the cluster that counts come first."""
         followed = self._cluster

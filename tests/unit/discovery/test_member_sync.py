@@ -311,6 +311,33 @@ def test_another_cluster_needs_a_reload(cluster: list[Member], files: Files) -> 
     asyncio.run(scene())
 
 
+def test_a_reload_during_an_election_need_not_be_repeated(
+    cluster: list[Member], files: Files
+) -> None:
+    """Its permission lasts until a member that knows a leader answers, and no longer."""
+
+    async def scene() -> None:
+        async with following(static(cluster[0].name), files) as f:
+            await eventually(lambda: len(f.found) == 3)
+            tell(cluster, 0, 3)
+            for member in cluster:
+                member.cluster_id, member.leader = 0xDEF, "0"
+            await f.it.reload(f.config)
+            await eventually(lambda: "knows no leader" in f.error)
+            for member in cluster:
+                member.refusal = b"{}"
+            await eventually(lambda: "knows no leader" not in f.error)
+            await eventually(lambda: failures(f) > 3)
+            for member in cluster:
+                member.refusal, member.leader = b"", "1"
+            await eventually(lambda: f.names == names(cluster, 0, 3))
+            for member in cluster:
+                member.cluster_id = 0xABC
+            await eventually(lambda: "member of cluster abc, expected def" in f.error)
+
+    asyncio.run(scene())
+
+
 def test_a_refusal_is_said_once_and_seeds_stay(cluster: list[Member], files: Files) -> None:
     """A member that tells its list to nobody without a password costs one line of the log."""
 
