@@ -41,6 +41,7 @@ from supervisor.system import limits
 from supervisor.system.patience import try_until_done
 from supervisor.system.signals import STOP, SignalWatch
 from supervisor.system.tasks import Tasks, make_loop
+from supervisor.system.unix_listener import CANNOT_REMOVE
 from supervisor.upkeep import Upkeep
 from supervisor.workers.pool import Handlers
 from supervisor.workers.shared_listeners import SharedListeners
@@ -108,7 +109,7 @@ class Master:
         loop.set_exception_handler(self._on_exception)
         parts.admin = self._make_admin()
         parts.notify = Notify(os.environ.get("NOTIFY_SOCKET"))
-        parts.shared = SharedListeners(parts.notify)
+        parts.shared = SharedListeners(parts.notify, self._tell_left)
         parts.service_notifier = ServiceNotifier(
             parts.notify,
             summary=lambda: summarize(parts),
@@ -321,6 +322,9 @@ class Master:
         self._parts.service_notifier.tell_reloaded(error)
 
     # -- the end ------------------------------------------------------------------------------
+
+    def _tell_left(self, path: str, why: str) -> None:
+        self._parts.log.warn(CANNOT_REMOVE, path=path, error=why)
 
     def _on_task_failed(self, name: str, error: BaseException) -> None:
         if name in FATAL_TASKS:

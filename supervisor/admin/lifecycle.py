@@ -112,7 +112,7 @@ class AdminLifecycle:
         if inherited is None:
             self._sockets = bind_all(addresses)
             return
-        self._sockets = adopt_all(addresses, inherited)
+        self._sockets = adopt_all(addresses, inherited, self._tell_left)
         bound = {each.address for each in self._sockets}
         self._missing = [address for address in addresses if address not in bound]
         self._bind_missing()
@@ -251,6 +251,8 @@ class AdminLifecycle:
             await self._server.close()
         for each in self._sockets:
             if why := each.close():
-                path = each.address.removeprefix("unix:")
-                self._log.warn(CANNOT_REMOVE, path=path, error=why)
+                self._tell_left(each.address.removeprefix("unix:"), why)
         self._sockets = []
+
+    def _tell_left(self, path: str, why: str) -> None:
+        self._log.warn(CANNOT_REMOVE, path=path, error=why)

@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from gateway.core.socket_address import join_host_port
 from gateway.core.unix_address import UnixAddress
@@ -91,11 +91,16 @@ def bind_all(addresses: Sequence[str]) -> list[AdminSocket]:
     return bound
 
 
-def adopt_all(addresses: Sequence[str], named: Mapping[str, int]) -> list[AdminSocket]:
+def adopt_all(
+    addresses: Sequence[str],
+    named: Mapping[str, int],
+    on_left: Callable[[str, str], None] = lambda _path, _why: None,
+) -> list[AdminSocket]:
     """Those of the addresses to which one of these sockets is bound; the others are closed.
 
     ``named``: by :func:`descriptor_name`. One whose file is gone, or is another one, is no use. The
-    files of the others are removed, for nobody answers there any more.
+    files of the others are removed, for nobody answers there any more; ``on_left(path, why)`` is
+    told of one that cannot be.
     """
     sockets = {socket.socket(fileno=fd): _file_in(name) for name, fd in named.items()}
     adopted: list[AdminSocket] = []
@@ -107,8 +112,8 @@ def adopt_all(addresses: Sequence[str], named: Mapping[str, int]) -> list[AdminS
                 break
     for sock, file in sockets.items():
         path = sock.getsockname()
-        if file != NO_FILE and isinstance(path, str):
-            remove_file(path, file)
+        if file != NO_FILE and isinstance(path, str) and (why := remove_file(path, file)):
+            on_left(path, why)
         sock.close()
     return adopted
 

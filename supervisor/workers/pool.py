@@ -29,7 +29,6 @@ from supervisor.core.workers.slot import Limits
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import IllegalTransitionError
 from supervisor.system.limits import describe_shortage
-from supervisor.system.unix_listener import CANNOT_REMOVE
 from supervisor.workers.descriptor_store import NO_DESCRIPTOR_STORE, DescriptorStore
 from supervisor.workers.handles import WorkerHandle, WorkerHandles
 from supervisor.workers.handover import PoolHandover, hand_over, take_over
@@ -365,8 +364,7 @@ class WorkerPool:
             )
             self.failure = ""  # the log's last line has it
         if not self._leaving_workers:
-            for path, why in self._sockets.shared.remove_files().items():
-                self._log.warn(CANNOT_REMOVE, path=path, error=why)
+            self._sockets.shared.remove_files()
             if left := self._sockets.turn_away():
                 self._log.warn("clients turned away at the end", clients=left)
         try:

@@ -15,7 +15,7 @@ import os
 import select
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gateway.core.address import Address
 from gateway.core.records import dataclass
@@ -63,10 +63,20 @@ class _Listener:
 
 
 class SharedListeners:
-    """Owns the sockets until :meth:`close`, and the files until :meth:`remove_files`."""
+    """Owns the sockets until :meth:`close`, and the files until :meth:`remove_files`.
 
-    def __init__(self, store: DescriptorStore = NO_DESCRIPTOR_STORE) -> None:
+    ``on_left(path, why)``: a file cannot be removed; each is told once.
+    """
+
+    def __init__(
+        self,
+        store: DescriptorStore = NO_DESCRIPTOR_STORE,
+        on_left: Callable[[str, str], None] = lambda _path, _why: None,
+    ) -> None:
         self._store = store
+        self._on_left = on_left
+        self._left: set[str] = set()
+        """Files that cannot be removed."""
         self._listeners: list[_Listener] = []
         self._former: list[tuple[str, socket.socket, FileId]] = []
         """Of addresses that are not listened on any more, until our workers are ready."""
@@ -138,7 +148,7 @@ class SharedListeners:
             self._store.remove(name)
             path = sock.getsockname()
             if isinstance(path, str) and file != NO_FILE:
-                remove_file(path, file)
+                self._remove_file(path, file)
             sock.close()
         self._former.clear()
 
@@ -162,14 +172,16 @@ class SharedListeners:
         texts = [str(each.address) for each in self._listeners]
         return [text for text in texts if socket_name(text) in lost]
 
-    def remove_files(self) -> dict[str, str]:
-        """Nobody finds the sockets any more; files of other processes in their place stay.
+    def remove_files(self) -> None:
+        """Nobody finds the sockets any more; files of other processes in their place stay."""
+        for each in self._listeners:
+            if each.file != NO_FILE:
+                self._remove_file(each.address.path, each.file)
 
-        Which files cannot be removed, and why.
-        """
-        ours = [each for each in self._listeners if each.file != NO_FILE]
-        left = {each.address.path: remove_file(each.address.path, each.file) for each in ours}
-        return {path: why for path, why in left.items() if why}
+    def _remove_file(self, path: str, file: FileId) -> None:
+        if (why := remove_file(path, file)) and path not in self._left:
+            self._left.add(path)
+            self._on_left(path, why)
 
     def shut(self) -> None:
         """Shut down, so that nobody can connect, whoever else holds a duplicate; and close."""

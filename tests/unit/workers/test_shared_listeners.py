@@ -79,21 +79,33 @@ def test_a_former_address_is_served_until_we_are_ready(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_removed_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its folder may have been given to somebody else; one that is gone already is no trouble."""
+    """Once, whether it is in use to the end or of an address of before.
+
+    Its folder may have been given to somebody else. One that is gone already is no trouble.
+    """
 
     def refuse(path: str) -> None:
         raise OSError(code, os.strerror(code), path)
 
-    address = UnixAddress(str(tmp_path / "s"))
-    shared = SharedListeners()
-    asyncio.run(shared.open([address]))
+    old, new = UnixAddress(str(tmp_path / "old")), UnixAddress(str(tmp_path / "new"))
+    told: list[tuple[str, str]] = []
+    first = SharedListeners()
+    second = SharedListeners(on_left=lambda path, why: told.append((path, why)))
+    asyncio.run(first.open([old]))
+    second.take_over([new], InheritedDescriptors.from_names(duplicates(first)).shared_sockets())
+    asyncio.run(second.open([new]))
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", refuse)
-        code = errno.EACCES
-        assert shared.remove_files() == {address.path: "Permission denied"}
         code = errno.ENOENT
-        assert shared.remove_files() == {}
-    shared.shut()
+        second.remove_files()
+        assert told == []
+        code = errno.EACCES
+        second.drop_former()
+        second.remove_files()
+        second.remove_files()
+        assert told == [(old.path, "Permission denied"), (new.path, "Permission denied")]
+    second.shut()
+    first.close()
 
 
 def test_abstract_names_come_back_under_names_of_their_own() -> None:
