@@ -18,6 +18,7 @@ from supervisor.core.effective import to_document
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.parts import Parts
 from supervisor.system import limits
+from supervisor.system.machine import pid_namespace
 
 COMPILED = not str(leg.__file__).endswith((".py", ".pyc"))
 """The relay was compiled when the program was installed (docs/adr/0039)."""
@@ -31,6 +32,7 @@ def make_view(parts: Parts) -> GatewayView:
         version=__version__,
         compiled=COMPILED,
         pid=os.getpid(),
+        pid_namespace=pid_namespace(),
         started_at=parts.uptime.started_at,
         uptime_s=parts.uptime.seconds(),
         host=socket.gethostname(),

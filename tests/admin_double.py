@@ -4,7 +4,7 @@ Its view changes as the lines on its standard input say; it answers each with ``
 ``endpoint NAME STATE``, ``traffic NAME SESSIONS BYTES``, ``remove NAME``, ``many COUNT``,
 ``worker SLOT STATE``, ``workers COUNT``, ``drain [SECONDS]``, ``refuse NAME REASON``,
 ``half NAME ADDRESS REASON``, ``degrade NAME REASON``, ``certificate NAME DAYS``,
-``static``, ``set FLAG VALUE SOURCE``, ``pid NUMBER``,
+``static``, ``set FLAG VALUE SOURCE``, ``pid NUMBER``, ``namespace NUMBER``,
 ``event TEXT``, ``reload complete|failed [FLAG]``: with a flag that only a restart changes.
 The first line it prints is its addresses. SIGHUP counts as a reload with the result of the last
 ``reload`` line.
@@ -91,6 +91,7 @@ class Pretender:
             "workers": {"value": "2", "source": "flag", "overrides": {"file": "4"}},
         }
         self.pid = os.getpid()
+        self.pid_namespace: int | None = None
         self.events: list[dict[str, Any]] = []
         self.reload = ReloadView()
         self.next_reload = "complete"
@@ -142,6 +143,8 @@ class Pretender:
                     )
             case "worker":
                 self.workers[int(rest[0])] = rest[1]
+            case "namespace":
+                self.pid_namespace = int(rest[0])
             case "pid":
                 self.pid = int(rest[0])
             case "workers":
@@ -207,6 +210,7 @@ class Pretender:
             version="1.0.0",
             compiled=False,
             pid=self.pid,
+            pid_namespace=self.pid_namespace,
             started_at=self.began,
             uptime_s=time.time() - self.began,
             started=True,

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from gateway.core.records import dataclass
 from gateway.core.socket_address import join_host_port
 from gateway.core.unix_address import (
+    PREFIX,
     UnixAddress,
     check_length,
     is_option,
@@ -171,6 +172,14 @@ def parse_admin(text: str) -> str:
         raise ValueError("expected a path of printable characters")
     check_length(path)
     return f"unix:{path}"
+
+
+def split_admin(admin_addr: str) -> Address:
+    """An admin address as :func:`parse_admin` spells it, taken apart."""
+    if is_unix(admin_addr):
+        return UnixAddress(admin_addr.removeprefix(PREFIX))
+    host, _, port = admin_addr.rpartition(":")
+    return HostPort(host.strip("[]"), int(port))
 
 
 def parse_name(text: str) -> str:

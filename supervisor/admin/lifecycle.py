@@ -251,7 +251,7 @@ class AdminLifecycle:
             await self._server.close()
         for each in self._sockets:
             if why := each.close():
-                self._tell_left(each.address.removeprefix("unix:"), why)
+                self._tell_left(each.path, why)
         self._sockets = []
 
     def _tell_left(self, path: str, why: str) -> None:

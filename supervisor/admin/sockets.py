@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import Callable, Mapping, Sequence
 
+from gateway.core.address import HostPort, split_admin
 from gateway.core.socket_address import join_host_port
 from gateway.core.unix_address import UnixAddress
 from supervisor.system.unix_listener import (
@@ -42,15 +43,16 @@ class AdminSocket:
         self, address: str, inherited: socket.socket | None = None, file: FileId = NO_FILE
     ) -> None:
         self.address = address
-        self._path = address.removeprefix("unix:") if address.startswith("unix:") else ""
+        where = split_admin(address)
+        self.path = where.path if isinstance(where, UnixAddress) else ""
         self._file = NO_FILE
-        if self._path:
+        if isinstance(where, UnixAddress):
             if inherited is None:
-                inherited, file = _bind_unix(self._path)
+                inherited, file = _bind_unix(self.path)
             self.sock = inherited
-            self._file = file if file != NO_FILE else file_id(self._path)
+            self._file = file if file != NO_FILE else file_id(self.path)
         else:
-            self.sock = inherited or _bind_tcp(address)
+            self.sock = inherited or _bind_tcp(where)
 
     @property
     def name(self) -> str:
@@ -68,7 +70,7 @@ class AdminSocket:
     @property
     def has_lost_its_file(self) -> bool:
         """Whether the file of a unix socket is gone or was replaced, so that nobody finds it."""
-        return self._file != NO_FILE and not is_there(self._path, self._file)
+        return self._file != NO_FILE and not is_there(self.path, self._file)
 
     def close(self) -> str:
         """Close it; a file that another process has put in our place stays.
@@ -76,7 +78,7 @@ class AdminSocket:
         Why its own file cannot be removed, "" if it is gone.
         """
         self.sock.close()
-        return "" if self._file == NO_FILE else remove_file(self._path, self._file)
+        return "" if self._file == NO_FILE else remove_file(self.path, self._file)
 
 
 def bind_all(addresses: Sequence[str]) -> list[AdminSocket]:
@@ -130,16 +132,15 @@ def _file_in(name: str) -> FileId:
 
 
 def _is_bound_to(sock: socket.socket, file: FileId, address: str) -> bool:
-    if address.startswith("unix:"):
-        path = address.removeprefix("unix:")
+    where = split_admin(address)
+    if isinstance(where, UnixAddress):
+        path = where.path
         there = is_there(path, file) if file != NO_FILE else _is_socket(path)
         return sock.family == socket.AF_UNIX and sock.getsockname() == path and there
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return False
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
     name = sock.getsockname()
-    return name[0] in LITERALS.get(host, (host,)) and name[1] == int(port)
+    return name[0] in LITERALS.get(where.host, (where.host,)) and name[1] == where.port
 
 
 def _is_socket(path: str) -> bool:
@@ -149,18 +150,16 @@ def _is_socket(path: str) -> bool:
         return False
 
 
-def _bind_tcp(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
+def _bind_tcp(address: HostPort) -> socket.socket:
     why = "no address"
-    for literal in LITERALS.get(host, (host,)):
+    for literal in LITERALS.get(address.host, (address.host,)):
         try:
-            return _listen(literal, int(port), both=host == "")
+            return _listen(literal, address.port, both=address.host == "")
         except OSError as error:  # inet_pton's has no number
-            why = error.strerror or f"{host!r} is no IP address, localhost or empty"
+            why = error.strerror or f"{address.host!r} is no IP address, localhost or empty"
             if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 break
-    raise _refusal(address, why)
+    raise _refusal(str(address), why)
 
 
 def _listen(literal: str, port: int, *, both: bool) -> socket.socket:

@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
+from gateway.core.address import HostPort, split_admin
+from gateway.core.unix_address import UnixAddress
+
 TIMEOUT_S = 5.0
 
 SESSIONS_TIMEOUT_S = 12.0
@@ -41,10 +44,16 @@ def fetch_sessions(addresses: Sequence[str], query: Mapping[str, str]) -> dict[s
 
 def is_of_this_host(admin_addr: str) -> bool:
     """Whether a gateway that answers there runs on this host."""
-    if admin_addr.startswith("unix:"):
+    where = split_admin(admin_addr)
+    if isinstance(where, UnixAddress):
         return True
-    host = admin_addr.rpartition(":")[0].strip("[]")
-    return host in ("", "localhost", "::1") or host.startswith("127.")
+    host = _dialed(where.host)
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _dialed(host: str) -> str:
+    """Whom to ask where the gateway serves every address of this host."""
+    return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
 
 
 def _fetch(
@@ -83,11 +92,11 @@ class _Connection(http.client.HTTPConnection):
     """An HTTP connection to ``host:port`` or ``unix:/path``."""
 
     def __init__(self, address: str, timeout_s: float) -> None:
-        self._path = address.removeprefix("unix:") if address.startswith("unix:") else ""
-        host, _, port = ("localhost", "", "80") if self._path else address.rpartition(":")
-        host = host.strip("[]")
-        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-        super().__init__(host, int(port), timeout=timeout_s)
+        where = split_admin(address)
+        self._path = where.path if isinstance(where, UnixAddress) else ""
+        if isinstance(where, UnixAddress):
+            where = HostPort("localhost", 80)
+        super().__init__(_dialed(where.host), where.port, timeout=timeout_s)
 
     def connect(self) -> None:
         if not self._path:

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from gateway.core.address import Address, HostPort
+from gateway.core.address import Address, HostPort, split_admin
 from gateway.core.records import dataclass
 from gateway.core.unix_address import UnixAddress, socket_name
 from gateway.ingress.listener import bind_socket, describe_failure
@@ -71,11 +71,11 @@ def try_listen(flag: str, address: Address) -> OwnAddress:
 
 def try_admin(address: str) -> OwnAddress:
     """The same for an address as ``--admin-addr`` has it."""
-    if address.startswith("unix:"):
-        return _try_unix_admin(address)
-    host, _, port = address.rpartition(":")
-    host = {"localhost": "127.0.0.1"}.get(host, host.strip("[]"))
-    found = try_listen("admin-addr", HostPort(host, int(port)))
+    where = split_admin(address)
+    if isinstance(where, UnixAddress):
+        return _try_unix_admin(address, where)
+    host = "127.0.0.1" if where.host == "localhost" else where.host
+    found = try_listen("admin-addr", HostPort(host, where.port))
     return OwnAddress("admin-addr", address, found.availability, found.error, found.pid)
 
 
@@ -97,8 +97,8 @@ def _try_unix_listen(flag: str, address: UnixAddress) -> OwnAddress:
     return OwnAddress(flag, name, Availability.UNUSABLE, os.strerror(errno.EADDRINUSE))
 
 
-def _try_unix_admin(address: str) -> OwnAddress:
-    found = _try_unix_listen("admin-addr", UnixAddress(address.removeprefix("unix:")))
+def _try_unix_admin(address: str, where: UnixAddress) -> OwnAddress:
+    found = _try_unix_listen("admin-addr", where)
     if found.error != os.strerror(errno.EADDRINUSE):
         return found
     try:

@@ -15,6 +15,7 @@ from gateway.process_title import MASTER
 from supervisor.cli.admin_client import UnreachableError, fetch_status, is_of_this_host
 from supervisor.cli.console import report
 from supervisor.core.exit_codes import EXIT_FAILURE
+from supervisor.system.machine import pid_namespace
 
 WAIT_S = 90.0
 """A reload resolves every name again; dead nameservers make that slow."""
@@ -39,6 +40,11 @@ def run(admin_addrs: Sequence[str]) -> int:
     if before["state"] == "draining":
         return _fail("the gateway is draining and reloads no more")
     pid = before["pid"]
+    if _is_in_another_container(before):
+        return _fail(
+            f"the gateway says it is process {pid} of another container; "
+            "run reload where the gateway runs"
+        )
     if not await_master(pid, UPGRADE_S):
         return _fail(
             f"the gateway says it is process {pid}, which is no etcd-gateway master here; "
@@ -54,6 +60,15 @@ def run(admin_addrs: Sequence[str]) -> int:
     except OSError as error:
         return _fail(f"cannot signal process {pid}: {error.strerror}")
     return _await(admin_addrs, before)
+
+
+def _is_in_another_container(document: Mapping[str, Any]) -> bool:
+    """Whether its process id counts in another namespace than ours.
+
+    Containers may share addresses and the host's name, as those of a pod do, or a socket's folder.
+    """
+    theirs, ours = document.get("pid_namespace"), pid_namespace()
+    return None not in (theirs, ours) and theirs != ours
 
 
 def _is_another(pid: int, document: Mapping[str, Any], admin_addrs: Sequence[str]) -> bool:

@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
-from gateway.core.address import Address, HostPort, literal_ip, parse_tcp_listen, tcp_only
+from gateway.core.address import Address, HostPort, literal_ip, split_admin, tcp_only
 from gateway.core.records import dataclass
-from gateway.core.unix_address import UnixAddress, is_unix, join_options
+from gateway.core.unix_address import UnixAddress, join_options
 from supervisor.core.config_error import ConfigError, quote
 from supervisor.core.config_sources import Given, describe_given, find_given, refuse_unknown
 from supervisor.core.duration import format_duration
@@ -290,9 +290,7 @@ def _check_admin(config: Config, used: Mapping[str, Given]) -> None:
     """
     before: list[Address] = []
     for text in config.admin_addr:
-        address = (
-            UnixAddress(text.removeprefix("unix:")) if is_unix(text) else parse_tcp_listen(text)
-        )
+        address = split_admin(text)
         if not all(_are_apart(address, each) for each in config.listen_addr):
             expected = "expected another address than --listen-addr"
         elif isinstance(address, HostPort) and not _can_be_bound(address):

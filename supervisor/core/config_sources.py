@@ -75,7 +75,8 @@ def _is_set(text: str | None, flag: Flag) -> TypeGuard[str]:
 def describe_given(flag: Flag, given: Sequence[Given], same: Sequence[bool]) -> EffectiveValue:
     """The value in effect as text, beside the texts that it overrides.
 
-    ``same``: which of ``given`` mean what is in effect, as ``60s`` means ``1m``. A package's default is there to be overridden, so it is not listed when it is.
+    ``same``: which of ``given`` mean what is in effect, as ``60s`` means ``1m``. A package's
+    default is there to be overridden, so it is not listed when it is.
     """
     if not given:
         return EffectiveValue(flag.name, flag.default, Source.DEFAULT)

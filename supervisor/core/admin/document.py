@@ -56,6 +56,7 @@ def document(view: GatewayView) -> dict[str, Any]:
         "handed_over": view.sums.handed_over,
         "accept_paused": view.sums.accept_paused,
         "host": view.host,
+        "pid_namespace": view.pid_namespace,
         "drain_deadline_s": _rounded(view.drain_deadline_s),
         "limits": dict(view.limits),
         "foreign_listeners": [dict(each) for each in view.foreign_listeners],

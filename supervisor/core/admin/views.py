@@ -138,9 +138,10 @@ class GatewayView:
     """All of it at one moment.
 
     ``started``: was ready once. ``slots``: how many workers are wanted. ``events``: the last log
-    lines, oldest first. ``host``: the host's name. ``drain_deadline_s``: after how many seconds the
-    drain cuts sessions. ``configuration``: the value of each flag with its source. ``limits``:
-    figures such as ``max_sessions`` and ``open_files``.
+    lines, oldest first. ``host``: the host's name. ``pid_namespace``: where ``pid`` counts, None if
+    that is not known. ``drain_deadline_s``: after how many seconds the drain cuts sessions.
+    ``configuration``: the value of each flag with its source. ``limits``: figures such as
+    ``max_sessions`` and ``open_files``.
     """
 
     version: str
@@ -163,6 +164,7 @@ class GatewayView:
     """Workers replaced, by reason, ever."""
     events: tuple[Mapping[str, Any], ...] = ()
     host: str = ""
+    pid_namespace: int | None = None
     drain_deadline_s: float | None = None
     configuration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)

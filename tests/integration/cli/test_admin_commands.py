@@ -444,11 +444,20 @@ def test_reload_never_signals_another_program(
 def test_reload_never_signals_another_gateway(
     double: AdminDouble, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """In containers each is process 1, and that of another host may be asked."""
+    """In containers each is process 1, and one of another host, or of our pod, may be asked."""
     before = admin_client.fetch_status([double.address])["reload"]["number"]
     from_elsewhere = "[::ffff:127.0.0.1]:" + double.address.rpartition(":")[2]
     assert reload_command.run([from_elsewhere]) == 1
     assert "the gateway runs on gw1.example.com, and process" in capfd.readouterr().err
+
+    def tell_namespace(number: int) -> None:
+        double.tell(f"namespace {number}")
+        wait_until(lambda: admin_client.fetch_status([double.address])["pid_namespace"] == number)
+
+    tell_namespace(1)
+    assert reload_command.run([double.address]) == 1
+    assert "of another container; run reload where" in capfd.readouterr().err
+    tell_namespace(os.stat("/proc/self/ns/pid").st_ino)
     assert reload_command.run([double.address]) == 0
     assert admin_client.fetch_status([double.address])["reload"]["number"] == before + 1
 

@@ -252,9 +252,12 @@ def test_host_configuration_and_the_drains_deadline() -> None:
     """Whose status it is, what it runs with, and how long its sessions still have."""
     said = {"workers": {"value": "4", "source": "variable"}}
     written = document(
-        dataclasses.replace(view(), host="gw1", configuration=said, drain_deadline_s=23.98765)
+        dataclasses.replace(
+            view(), host="gw1", pid_namespace=7, configuration=said, drain_deadline_s=23.98765
+        )
     )
     assert (written["host"], written["configuration"]) == ("gw1", said)
+    assert written["pid_namespace"] == 7
     assert written["drain_deadline_s"] == 23.988
     assert document(view())["drain_deadline_s"] is None
 

@@ -174,7 +174,8 @@ def test_who_asks_may_see_processes_that_the_gateway_may_not() -> None:
 @pytest.mark.parametrize(
     ("address", "here"),
     [("unix:/a", True), ("127.0.0.1:1", True), ("[::1]:1", True), ("localhost:1", True),
-     (":1", True), ("10.0.0.1:1", False), ("[2001:db8::1]:1", False)],
+     (":1", True), ("0.0.0.0:1", True), ("[::]:1", True),
+     ("10.0.0.1:1", False), ("[2001:db8::1]:1", False)],
 )  # fmt: skip
 def test_processes_are_looked_for_on_the_gateways_host(address: str, here: bool) -> None:
     """An answer from another host is about the processes there."""
