@@ -76,6 +76,65 @@ class Flag:
         return "GATEWAY_DEFAULT_" + self.name.upper().replace("-", "_")
 
 
+def _duration(
+    *,
+    name: str,
+    read: Read,
+    default: str,
+    topic: Topic,
+    help: str,  # noqa: A002
+) -> Flag:
+    """A flag for a length of time; its field is a number of seconds."""
+    return Flag(
+        name=name,
+        field=f"{_field_of(name)}_s",
+        read=read,
+        default=default,
+        metavar="DURATION",
+        topic=topic,
+        help=help,
+    )
+
+
+def _one_of(
+    *,
+    name: str,
+    words: tuple[str, ...],
+    topic: Topic,
+    help: str,  # noqa: A002
+    default: str = "",
+) -> Flag:
+    """A flag that is one of these words; the first of them unless ``default`` names another."""
+    return Flag(
+        name=name,
+        field=_field_of(name),
+        read=readers.choice(*words),
+        default=default or words[0],
+        metavar="|".join(words),
+        choices=words,
+        topic=topic,
+        help=help,
+    )
+
+
+def _switch(*, name: str, topic: Topic, help: str) -> Flag:  # noqa: A002
+    """A flag that is off unless it is given."""
+    return Flag(
+        name=name,
+        field=_field_of(name),
+        kind=FlagKind.SWITCH,
+        read=readers.switch,
+        default="false",
+        metavar="",
+        topic=topic,
+        help=help,
+    )
+
+
+def _field_of(name: str) -> str:
+    return name.replace("-", "_")
+
+
 FLAGS: tuple[Flag, ...] = (
     Flag(
         name="endpoints",
@@ -133,12 +192,10 @@ FLAGS: tuple[Flag, ...] = (
         help="Ask the etcd cluster this often for its members and follow them; what --endpoints or "
         "SRV records name is where to begin.",
     ),
-    Flag(
+    _duration(
         name="removal-grace",
-        field="removal_grace_s",
         read=readers.duration(0.001, zero="until they end"),
         default="30s",
-        metavar="DURATION",
         topic=Topic.ENDPOINTS,
         help="Let sessions go on for this long after their endpoint left DNS; 0s: until they end.",
     ),
@@ -177,13 +234,8 @@ FLAGS: tuple[Flag, ...] = (
         topic=Topic.ENDPOINTS,
         help="Ask these DNS servers instead of the system's.",
     ),
-    Flag(
+    _switch(
         name="insecure-discovery",
-        field="insecure_discovery",
-        kind=FlagKind.SWITCH,
-        read=readers.switch,
-        default="false",
-        metavar="",
         topic=Topic.ENDPOINTS,
         help="Accept endpoints found by SRV without the TLS check.",
     ),
@@ -257,59 +309,47 @@ FLAGS: tuple[Flag, ...] = (
         help="Accept at most this many clients a second, over all workers; further clients wait. "
         "0: any number.",
     ),
-    Flag(
+    _duration(
         name="max-session-age",
-        field="max_session_age_s",
         read=readers.duration(0.1, zero="never"),
         default="0s",
-        metavar="DURATION",
         topic=Topic.LISTENING,
         help="Close sessions of this age, a tenth more or less, so that they are spread over all "
         "endpoints again; 0s: never.",
     ),
-    Flag(
+    _duration(
         name="rebalance",
-        field="rebalance_s",
         read=readers.duration(1, zero="off"),
         default="0s",
-        metavar="DURATION",
         topic=Topic.DIALING,
         help="While an endpoint has more than its share of the sessions, close its oldest idle "
         "ones, spread over this long; 0s: off.",
     ),
-    Flag(
+    _duration(
         name="idle-timeout",
-        field="idle_timeout_s",
         read=readers.duration(0.001, zero="never"),
         default="0s",
-        metavar="DURATION",
         topic=Topic.LISTENING,
         help="Close a session on which no byte moved either way for this long; 0s: never.",
     ),
-    Flag(
+    _duration(
         name="drain-timeout",
-        field="drain_timeout_s",
         read=readers.duration(0.001, zero="cut at once"),
         default="30s",
-        metavar="DURATION",
         topic=Topic.LISTENING,
         help="Let sessions go on for this long after a stop was requested; 0s: cut at once.",
     ),
-    Flag(
+    _duration(
         name="keepalive-time",
-        field="keepalive_time_s",
         read=readers.KEEPALIVE,
         default="15s",
-        metavar="DURATION",
         topic=Topic.LISTENING,
         help="TCP keepalive on both legs: silence before the first probe.",
     ),
-    Flag(
+    _duration(
         name="keepalive-interval",
-        field="keepalive_interval_s",
         read=readers.KEEPALIVE,
         default="15s",
-        metavar="DURATION",
         topic=Topic.LISTENING,
         help="TCP keepalive: time between probes.",
     ),
@@ -322,42 +362,32 @@ FLAGS: tuple[Flag, ...] = (
         topic=Topic.LISTENING,
         help="TCP keepalive: unanswered probes before the connection ends.",
     ),
-    Flag(
+    _duration(
         name="tcp-user-timeout",
-        field="tcp_user_timeout_s",
         read=readers.duration(0.001, 2**31 // 1000, zero="the kernel's default"),
         default="30s",
-        metavar="DURATION",
         topic=Topic.LISTENING,
         help="How long sent data may stay unacknowledged before the peer is given up, both "
         "legs; 0s: the kernel's default.",
     ),
-    Flag(
+    _duration(
         name="dial-timeout",
-        field="dial_timeout_s",
         read=readers.duration(0.001),
         default="2s",
-        metavar="DURATION",
         topic=Topic.DIALING,
         help="Give one attempt to reach one address of an endpoint this long.",
     ),
-    Flag(
+    _duration(
         name="dial-hedge",
-        field="dial_hedge_s",
         read=readers.duration(0.001, zero="off"),
         default="250ms",
-        metavar="DURATION",
         topic=Topic.DIALING,
         help="When a dial takes longer than this, dial the next endpoint too; the first to connect "
         "wins. 0s: off.",
     ),
-    Flag(
+    _one_of(
         name="proxy-out",
-        field="proxy_out",
-        read=readers.choice("off", "v1", "v2"),
-        default="off",
-        metavar="off|v1|v2",
-        choices=("off", "v1", "v2"),
+        words=("off", "v1", "v2"),
         topic=Topic.DIALING,
         help="Tell endpoints the original client by a PROXY protocol header of this version before "
         "the first byte; endpoints have to expect it.",
@@ -375,13 +405,9 @@ FLAGS: tuple[Flag, ...] = (
         help="Dial endpoints from this address of this host, one for each family; without it the "
         "kernel chooses.",
     ),
-    Flag(
+    _one_of(
         name="balance",
-        field="balance",
-        read=readers.choice("round-robin", "least-sessions"),
-        default="round-robin",
-        metavar="round-robin|least-sessions",
-        choices=("round-robin", "least-sessions"),
+        words=("round-robin", "least-sessions"),
         topic=Topic.DIALING,
         help="How to spread new sessions over the endpoints of the best priority.",
     ),
@@ -397,52 +423,38 @@ FLAGS: tuple[Flag, ...] = (
         "containers that share a machine id; without it the machine id, else the host's name and "
         "boot id.",
     ),
-    Flag(
+    _duration(
         name="slow-start",
-        field="slow_start_s",
         read=readers.duration(0.001, zero="off"),
         default="0s",
-        metavar="DURATION",
         topic=Topic.DIALING,
         help="An endpoint that came back gets its share of new sessions in a ramp of this length; "
         "0s: at once.",
     ),
-    Flag(
+    _duration(
         name="close-spread",
-        field="close_spread_s",
         read=readers.duration(0.001, zero="at once"),
         default="1s",
-        metavar="DURATION",
         topic=Topic.DIALING,
         help="Sessions that have to be closed together are closed over this long, each at a moment "
         "of its own; 0s: at once.",
     ),
-    Flag(
+    _one_of(
         name="on-inactive",
-        field="on_inactive",
-        read=readers.choice("keep", "close"),
-        default="keep",
-        metavar="keep|close",
-        choices=("keep", "close"),
+        words=("keep", "close"),
         topic=Topic.DIALING,
         help="What to do with the sessions of an endpoint that turned inactive.",
     ),
-    Flag(
+    _duration(
         name="retry-delay",
-        field="retry_delay_s",
         read=readers.duration(0.01),
         default="1m0s",
-        metavar="DURATION",
         topic=Topic.HEALTH,
         help="Longest delay between two probes of an inactive endpoint; the first come sooner.",
     ),
-    Flag(
+    _one_of(
         name="health-check",
-        field="health_check",
-        read=readers.choice("auto", "tcp", "tls", "http", "https", "etcd", "off"),
-        default="auto",
-        metavar="auto|tcp|tls|http|https|etcd|off",
-        choices=("auto", "tcp", "tls", "http", "https", "etcd", "off"),
+        words=("auto", "tcp", "tls", "http", "https", "etcd", "off"),
         topic=Topic.HEALTH,
         help="How to probe endpoints. auto: tls where an endpoint is known to speak it, else "
         "tcp. etcd: ask the member for its leader and its alarms. off: rely on failed dials.",
@@ -468,21 +480,17 @@ FLAGS: tuple[Flag, ...] = (
         help="Port that http, https and etcd probes go to, instead of the endpoint's own; for etcd "
         "that of --listen-metrics-urls, which wants no client certificate.",
     ),
-    Flag(
+    _duration(
         name="health-interval",
-        field="health_interval_s",
         read=readers.duration(0.01),
         default="5s",
-        metavar="DURATION",
         topic=Topic.HEALTH,
         help="The time between two probes of an active endpoint.",
     ),
-    Flag(
+    _duration(
         name="health-idle-interval",
-        field="health_idle_interval_s",
         read=readers.duration(0.01),
         default="60s",
-        metavar="DURATION",
         topic=Topic.HEALTH,
         help="The time between two probes of an active endpoint that nobody uses, or whose traffic "
         "proves what a tcp or tls probe would; at least --health-interval. If only that one is "
@@ -498,12 +506,10 @@ FLAGS: tuple[Flag, ...] = (
         help="When fewer endpoints than this are active, failed probes alone take none away: it is "
         "rather this host that is cut off. Failed dials still do. 0%: off.",
     ),
-    Flag(
+    _duration(
         name="health-timeout",
-        field="health_timeout_s",
         read=readers.duration(0.001),
         default="2s",
-        metavar="DURATION",
         topic=Topic.HEALTH,
         help="Give one probe this long.",
     ),
@@ -556,41 +562,27 @@ FLAGS: tuple[Flag, ...] = (
         topic=Topic.WORKERS,
         help="Number of worker processes; auto: one per CPU that this process may use.",
     ),
-    Flag(
+    _switch(
         name="pin-workers",
-        field="pin_workers",
-        kind=FlagKind.SWITCH,
-        read=readers.switch,
-        default="false",
-        metavar="",
         topic=Topic.WORKERS,
         help="Pin each worker to a CPU of its own.",
     ),
-    Flag(
+    _duration(
         name="worker-timeout",
-        field="worker_timeout_s",
         read=readers.duration(1),
         default="30s",
-        metavar="DURATION",
         topic=Topic.WORKERS,
         help="Kill and replace a worker that sent no heartbeat for this long.",
     ),
-    Flag(
+    _duration(
         name="worker-max-age",
-        field="worker_max_age_s",
         read=readers.duration(1, zero="never"),
         default="0s",
-        metavar="DURATION",
         topic=Topic.WORKERS,
         help="Replace a worker that is this old; its sessions drain. 0s: never.",
     ),
-    Flag(
+    _switch(
         name="handover",
-        field="handover",
-        kind=FlagKind.SWITCH,
-        read=readers.switch,
-        default="false",
-        metavar="",
         topic=Topic.WORKERS,
         help="For service managers that keep descriptors: after TERM the workers go on "
         "accepting for the next master.",
@@ -618,33 +610,21 @@ FLAGS: tuple[Flag, ...] = (
         help="Answer requests at the admin address for these host names, besides IP addresses and "
         "localhost; requests for others get 421.",
     ),
-    Flag(
+    _one_of(
         name="log-level",
-        field="log_level",
-        read=readers.choice("debug", "info", "warn", "error"),
+        words=("debug", "info", "warn", "error"),
         default="info",
-        metavar="debug|info|warn|error",
-        choices=("debug", "info", "warn", "error"),
         topic=Topic.OBSERVING,
         help="Write lines of this level and above.",
     ),
-    Flag(
+    _one_of(
         name="log-format",
-        field="log_format",
-        read=readers.choice("auto", "json", "console"),
-        default="auto",
-        metavar="auto|json|console",
-        choices=("auto", "json", "console"),
+        words=("auto", "json", "console"),
         topic=Topic.OBSERVING,
         help="auto: console on a terminal, else json.",
     ),
-    Flag(
+    _switch(
         name="access-log",
-        field="access_log",
-        kind=FlagKind.SWITCH,
-        read=readers.switch,
-        default="false",
-        metavar="",
         topic=Topic.OBSERVING,
         help="Write one line per session when it ends.",
     ),
