@@ -18,7 +18,7 @@ from gateway.core.log import Log
 from gateway.process_title import set_title
 from supervisor.admin.sockets import AdminSocket
 from supervisor.core.admin.views import GatewayView
-from supervisor.system.forked_child import go_through_checklist
+from supervisor.system.forked_child import go_through_checklist, handlers_held, open_pidfd
 
 LONGEST_S = 15.0
 """If the next image does not serve by then, probes had better notice."""
@@ -107,30 +107,17 @@ def _fork(
         alive_r, alive_w = os.pipe()
     except OSError:
         return None
-    handled = [number for number in signal.valid_signals() if callable(signal.getsignal(number))]
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
     try:
-        pid = os.fork()
-        if pid == 0:
-            _run_child(sockets, view, log, names, alive_r, handled)
-        pidfd = _watch(pid)
+        with handlers_held() as handled:
+            pid = os.fork()
+            if pid == 0:
+                _run_child(sockets, view, log, names, alive_r, handled)
+        return _Process(open_pidfd(pid), alive_w)
     except OSError:
         os.close(alive_w)
         return None
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(alive_r)
-    return _Process(pidfd, alive_w)
-
-
-def _watch(pid: int) -> int:
-    """A pidfd of the child. OSError: there is none, and the child is gone."""
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)  # it was forked a moment ago and has accepted nobody
-        raise
 
 
 def _run_child(

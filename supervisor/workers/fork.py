@@ -21,8 +21,9 @@ from gateway.core.records import dataclass
 from gateway.descriptors import send
 
 # Importing the worker imports uvloop before the fork: a fork takes 4 to 8 ms instead of 75 ms.
-from gateway.worker import WorkerSpec, WorkerStart, run
-from supervisor.system.forked_child import go_through_checklist
+from gateway.worker import WorkerStart, run
+from gateway.worker_spec import WorkerSpec
+from supervisor.system.forked_child import go_through_checklist, handlers_held, open_pidfd
 
 EXIT_WORKER_BUG = 70
 """sysexits EX_SOFTWARE: an exception left the worker's main function."""
@@ -105,19 +106,15 @@ def fork_workers(
     after each fork).
     """
     ends = [_open_ends() for _ in specs]
-    # Blocked around the forks: a signal that came in between would reach the master's handlers
-    # in the child. Listed here, once: asking for all 64 copies 0.1 MB in each child.
-    handled = [number for number in signal.valid_signals() if callable(signal.getsignal(number))]
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
     pids: list[int | OSError] = []
-    for spec, end in zip(specs, ends, strict=True):
-        try:
-            pids.append(os.fork() if isinstance(end, _Ends) else end)
-        except OSError as error:
-            pids.append(error)
-        if pids[-1] == 0 and isinstance(end, _Ends):
-            _run_child(spec, end, handled, make_log, entry)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with handlers_held() as handled:
+        for spec, end in zip(specs, ends, strict=True):
+            try:
+                pids.append(os.fork() if isinstance(end, _Ends) else end)
+            except OSError as error:
+                pids.append(error)
+            if pids[-1] == 0 and isinstance(end, _Ends):
+                _run_child(spec, end, handled, make_log, entry)
     return [_child_of(pid, end) for pid, end in zip(pids, ends, strict=True)]
 
 
@@ -145,10 +142,8 @@ def _child_of(pid: int | OSError, ends: _Ends | OSError) -> Child | OSError:
         return pid
     os.close(ends.room)
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = open_pidfd(pid)
     except OSError as error:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)  # it was born a moment ago and holds nothing that could delay its end
         os.close(ends.pipe_r)
         os.close(ends.pipe_w)
         ends.control.close()
