@@ -40,14 +40,9 @@ _ATTRIBUTE = struct.Struct("=HH")
 def listeners(port: int) -> list[Listener]:
     """Sockets of both families that listen on ``port``. OSError: netlink is forbidden here."""
     found: list[Listener] = []
-    with socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_SOCK_DIAG
-    ) as netlink:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            netlink.sendto(_question(family, 1 << _LISTEN, port=port), (0, 0))
-            for answers in _answers(netlink):
-                # Old kernels ignore the port in the request.
-                found += [each for each in map(_listener, answers) if each.port == port]
+    for answers in _dump(1 << _LISTEN, port=port):
+        # Old kernels ignore the port in the request.
+        found += [each for each in map(_listener, answers) if each.port == port]
     return found
 
 
@@ -70,21 +65,8 @@ def clients(port: int) -> Iterator[dict[str, int]]:
     The address is the socket's own, as the access log writes it. A piece takes about a millisecond.
     OSError: netlink is forbidden here.
     """
-    with socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_SOCK_DIAG
-    ) as netlink:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            netlink.sendto(_question(family, _CONNECTED, peer_port=port), (0, 0))
-            for answers in _answers(netlink):
-                found: dict[str, int] = {}
-                for body in answers:
-                    _, _, _, _, sport, dport, source, *_, inode = _ANSWER.unpack_from(body)
-                    if socket.ntohs(dport) == port:
-                        host = socket.inet_ntop(
-                            family, source if family == socket.AF_INET6 else source[:4]
-                        )
-                        found[address_text((host, socket.ntohs(sport)))] = inode
-                yield found
+    for answers in _dump(_CONNECTED, peer_port=port):
+        yield dict(_client(body) for body in answers if _peer_port(body) == port)
 
 
 def clients_from_proc(port: int, net: str = NET) -> Iterator[dict[str, int]]:
@@ -119,6 +101,17 @@ def _tables(net: str) -> Iterator[TextIO]:
             yield lines
 
 
+def _dump(states: int, *, port: int = 0, peer_port: int = 0) -> Iterator[list[bytes]]:
+    """What the kernel says of the sockets of both families in these states, in pieces."""
+    with socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_SOCK_DIAG
+    ) as netlink:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            question = _question(family, states, port=port, peer_port=peer_port)
+            netlink.sendto(question, (0, 0))
+            yield from _answers(netlink)
+
+
 def _question(family: int, states: int, *, port: int = 0, peer_port: int = 0) -> bytes:
     ports = socket.htons(port), socket.htons(peer_port)
     body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, states, *ports, b"", b"", 0, b"\xff" * 8)
@@ -142,9 +135,23 @@ def _answers(netlink: socket.socket) -> Iterator[list[bytes]]:
         yield bodies
 
 
+def _peer_port(body: bytes) -> int:
+    return socket.ntohs(_ANSWER.unpack_from(body)[5])
+
+
+def _client(body: bytes) -> tuple[str, int]:
+    """The socket's own address, and its inode."""
+    family, _, _, _, sport, _, source, *_, inode = _ANSWER.unpack_from(body)
+    return address_text((_literal(family, source), socket.ntohs(sport))), inode
+
+
+def _literal(family: int, packed: bytes) -> str:
+    return socket.inet_ntop(family, packed if family == socket.AF_INET6 else packed[:4])
+
+
 def _listener(body: bytes) -> Listener:
     family, _, _, _, sport, _, source, *_, uid, inode = _ANSWER.unpack_from(body)
-    host = socket.inet_ntop(family, source if family == socket.AF_INET6 else source[:4])
+    host = _literal(family, source)
     attributes, v6_only = body[_ANSWER.size :], False
     while len(attributes) > _ATTRIBUTE.size:
         size, kind = _ATTRIBUTE.unpack_from(attributes)
