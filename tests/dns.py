@@ -13,7 +13,6 @@ import socket
 import struct
 import threading
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Self
 
 import dns.exception
@@ -131,12 +130,7 @@ class NameServer:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _serve(self, udp: socket.socket, tcp: socket.socket, wake_r: socket.socket) -> None:

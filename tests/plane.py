@@ -8,7 +8,6 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Collection, Sequence
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import uvloop
@@ -108,12 +107,7 @@ class Plane:
         self.ask(self._open)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.ask(self._close)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(60)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Self
 
 from hypothesis import strategies as st
@@ -48,12 +47,7 @@ class Stage:
         self.sequences = 0
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def show(self, *endpoints: Endpoint) -> None:

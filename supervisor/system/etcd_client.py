@@ -6,7 +6,6 @@ import asyncio
 import json
 import ssl
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Self
 
 from gateway.core.records import dataclass
@@ -126,12 +125,7 @@ class EtcdConnection:
                 raise _NoTlsError from None
             raise
 
-    async def __aexit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._end()
 
     async def _speaks_first(self, within_s: float) -> bool:
