@@ -18,7 +18,6 @@ import uvloop
 
 from gateway.control import Control
 from gateway.core import messages
-from gateway.core.address import HostPort
 from gateway.core.counters import End, WorkerCounters
 from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.log import Log
@@ -29,41 +28,12 @@ from gateway.heartbeat import Heartbeat
 from gateway.ingress.ingress import Ingress
 from gateway.poller import Poller
 from gateway.process_title import set_title
-from gateway.scoreboard import Scoreboard
 from gateway.sessions.listing import SessionListing
 from gateway.sessions.register import Sessions
+from gateway.worker_spec import WorkerSpec
 
 CUT_LINGER_S = 0.05
 """After the last session was cut at the deadline, until the process ends: resets get out."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSpec:
-    """What the master decides of a new worker; each of them owns its duplicates of what is in here.
-
-    ``listen`` holds literal IPs, or "" for all interfaces. ``listeners``: inherited sockets in
-    the order of ``listen``, or none: then the worker binds its own and sends Bound.
-    ``shared``: inherited sockets that all workers accept from (UNIX sockets). ``lent``: such ones
-    that a service manager made, and listens on when the gateway has ended.
-    ``exclusive``: the first worker of slot 0 makes sure that nobody else holds the addresses.
-    ``peers``: sending ends of the other slots' inboxes. ``title``: what the process title shows
-    between brackets.
-    """
-
-    slot: int
-    gen: int
-    slots: int
-    listen: tuple[HostPort, ...]
-    listeners: tuple[socket.socket, ...]
-    shared: tuple[socket.socket, ...] = ()
-    lent: tuple[socket.socket, ...] = ()
-    exclusive: bool
-    inbox: socket.socket
-    peers: dict[int, socket.socket]
-    scoreboard: Scoreboard
-    row: int
-    cpu: int | None
-    title: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,18 +105,11 @@ class Worker:
         self._ingress = Ingress(
             loop,
             poller,
-            spec.scoreboard,
+            spec,
             self._sessions,
             counters,
             budget,
             start.log,
-            row=spec.row,
-            slot=spec.slot,
-            listeners=spec.listeners,
-            shared=spec.shared,
-            lent=spec.lent,
-            inbox=spec.inbox,
-            peers=spec.peers,
             on_empty=self._finish,
         )
         self._listing = SessionListing(

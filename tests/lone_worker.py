@@ -18,7 +18,8 @@ from gateway.core.endpoint import Endpoint
 from gateway.ingress.listener import open_listener
 from gateway.scoreboard import Scoreboard
 from gateway.sessions import keepalive
-from gateway.worker import WorkerSpec, WorkerStart, run
+from gateway.worker import WorkerStart, run
+from gateway.worker_spec import WorkerSpec
 from supervisor.system.log import make_log
 
 HOST = "127.0.0.1"

@@ -10,7 +10,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from gateway.core.counters import PauseReason, WorkerCounters
@@ -26,11 +26,12 @@ from gateway.ingress.listener_set import ListenerSet
 from gateway.ingress.open_files import count_open_files
 from gateway.ingress.quota import QUIET_NS, Quota
 from gateway.poller import Poller
-from gateway.scoreboard import STALE_NS, Scoreboard
+from gateway.scoreboard import STALE_NS
 from gateway.sessions.register import Sessions
 from gateway.sessions.timer import Timer
 from gateway.tcp import peer_of, turn_away
 from gateway.unix import UNIX_PEER, is_unix_socket
+from gateway.worker_spec import WorkerSpec
 
 LOOK_AGAIN_S = 0.005
 """How often a worker that is empty at a stop looks whether the others have heard of it."""
@@ -55,33 +56,28 @@ class Ingress:
         self,
         loop: asyncio.AbstractEventLoop,
         poller: Poller,
-        scoreboard: Scoreboard,
+        spec: WorkerSpec,
         sessions: Sessions,
         counters: WorkerCounters,
         budget: DescriptorBudget,
         log: Log,
         *,
-        row: int,
-        slot: int,
-        listeners: Sequence[socket.socket],
-        shared: Sequence[socket.socket] = (),
-        lent: Sequence[socket.socket] = (),
-        inbox: socket.socket,
-        peers: dict[int, socket.socket],
         on_empty: Callable[[], None],
     ) -> None:
         self._loop = loop
-        self._scoreboard = scoreboard
+        self._scoreboard = scoreboard = spec.scoreboard
         self._sessions = sessions
         self._counters = counters
         self._budget = budget
         self._log = log
-        self._row = row
-        self._slot = slot
+        self._row = row = spec.row
+        self._slot = spec.slot
         self._on_empty = on_empty
         self._freed = FreedPlaces(poller, log, self._give_place_away)
-        self._handoff = Handoff(scoreboard, row=row, slot=slot, inbox=inbox, peers=peers)
-        self._handoff.unix_clients = bool(shared or lent)
+        self._handoff = Handoff(
+            scoreboard, row=row, slot=spec.slot, inbox=spec.inbox, peers=spec.peers
+        )
+        self._handoff.unix_clients = bool(spec.shared or spec.lent)
         self._quota = Quota(
             scoreboard,
             row=row,
@@ -96,7 +92,7 @@ class Ingress:
         )
         self._inbox = Inbox(
             loop,
-            inbox,
+            spec.inbox,
             self._handoff,
             self._quota,
             log,
@@ -115,9 +111,9 @@ class Ingress:
         self.listeners = ListenerSet(
             self._acceptor,
             budget,
-            own=listeners,
-            shared=shared,
-            lent=lent,
+            own=spec.listeners,
+            shared=spec.shared,
+            lent=spec.lent,
             room=self._quota.room_by_descriptors,
         )
         self._rate: AcceptRate | None = None

@@ -20,7 +20,7 @@ from gateway.core.address import Address
 from gateway.core.unix_address import UnixAddress
 from gateway.ingress.listener import open_listener
 from gateway.scoreboard import Scoreboard
-from gateway.worker import WorkerSpec
+from gateway.worker_spec import WorkerSpec
 from supervisor.admin.lifecycle import IMPORTS
 from supervisor.admin.sockets import AdminError, bind_all
 from supervisor.core.config import Config

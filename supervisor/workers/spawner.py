@@ -10,7 +10,8 @@ from gateway.core import messages
 from gateway.core.address import Address, tcp_only
 from gateway.core.log import Log
 from gateway.core.records import dataclass
-from gateway.worker import WorkerSpec, WorkerStart
+from gateway.worker import WorkerStart
+from gateway.worker_spec import WorkerSpec
 from supervisor.core.workers import commands
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.system.limits import describe_shortage

@@ -19,6 +19,7 @@ from gateway.ingress import ingress
 from gateway.ingress.ingress import Ingress
 from gateway.ingress.listener import open_listener
 from gateway.scoreboard import Scoreboard
+from gateway.worker_spec import WorkerSpec
 from tests.plane import Backend, Plane, read_all, reset
 from tests.support import free_port, wait_until
 
@@ -35,19 +36,28 @@ class OpenIngress:
         self.scoreboard = Scoreboard()
         self.row = self.scoreboard.open_row(0, 1)
         self.inbox, self.sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        spec = WorkerSpec(
+            slot=0,
+            gen=1,
+            slots=1,
+            listen=(self.address,),
+            listeners=(open_listener(self.address, exclusive=True),),
+            exclusive=True,
+            inbox=self.inbox,
+            peers={},
+            scoreboard=self.scoreboard,
+            row=self.row,
+            cpu=None,
+            title="alone",
+        )
         self.ingress = Ingress(
             plane.loop,
             plane.poller,
-            self.scoreboard,
+            spec,
             plane.sessions,
             plane.counters,
             plane.budget,
             plane.log,
-            row=self.row,
-            slot=0,
-            listeners=[open_listener(self.address, exclusive=True)],
-            inbox=self.inbox,
-            peers={},
             on_empty=self._on_empty,
         )
         plane.on_session_end = self.ingress.session_ended

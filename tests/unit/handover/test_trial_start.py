@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.core import messages, wire
-from gateway.worker import WorkerSpec
+from gateway.worker_spec import WorkerSpec
 from supervisor.core.config import Config
 from supervisor.core.handover_state import HandoverState
 from supervisor.handover import trial_start

@@ -18,7 +18,8 @@ import pytest
 from gateway.core import messages, wire
 from gateway.core.address import HostPort
 from gateway.scoreboard import Scoreboard
-from gateway.worker import WorkerSpec, WorkerStart
+from gateway.worker import WorkerStart
+from gateway.worker_spec import WorkerSpec
 from supervisor.workers.fork import Child, fork_workers
 from tests.logbook import Logbook
 
@@ -174,7 +175,7 @@ def test_no_descriptor_for_a_worker_leaves_nothing_open_and_no_process() -> None
 REFUSED = """
 import os, socket, sys
 from gateway.scoreboard import Scoreboard
-from gateway.worker import WorkerSpec
+from gateway.worker_spec import WorkerSpec
 from supervisor.interim_admin import InterimAdmin
 from supervisor.workers.fork import fork_workers
 from tests.refused_calls import refuse
