@@ -4,7 +4,7 @@ Its view changes as the lines on its standard input say; it answers each with ``
 ``endpoint NAME STATE``, ``traffic NAME SESSIONS BYTES``, ``remove NAME``, ``many COUNT``,
 ``worker SLOT STATE``, ``workers COUNT``, ``drain [SECONDS]``, ``refuse NAME REASON``,
 ``half NAME ADDRESS REASON``, ``degrade NAME REASON``, ``certificate NAME DAYS``,
-``static``, ``set FLAG VALUE SOURCE``, ``pid NUMBER``, ``namespace NUMBER``,
+``static``, ``set FLAG VALUE SOURCE``, ``pid NUMBER``, ``namespace NUMBER``, ``starting``,
 ``event TEXT``, ``reload complete|failed [FLAG]``: with a flag that only a restart changes.
 The first line it prints is its addresses. SIGHUP counts as a reload with the result of the last
 ``reload`` line.
@@ -92,6 +92,7 @@ class Pretender:
         }
         self.pid = os.getpid()
         self.pid_namespace: int | None = None
+        self.started = True
         self.events: list[dict[str, Any]] = []
         self.reload = ReloadView()
         self.next_reload = "complete"
@@ -143,6 +144,8 @@ class Pretender:
                     )
             case "worker":
                 self.workers[int(rest[0])] = rest[1]
+            case "starting":
+                self.started = False
             case "namespace":
                 self.pid_namespace = int(rest[0])
             case "pid":
@@ -213,7 +216,7 @@ class Pretender:
             pid_namespace=self.pid_namespace,
             started_at=self.began,
             uptime_s=time.time() - self.began,
-            started=True,
+            started=self.started,
             draining=self.draining,
             slots=len(self.workers),
             host="gw1.example.com",

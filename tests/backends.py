@@ -12,6 +12,9 @@ from typing import Self
 
 from gateway.core.socket_address import join_host_port
 
+TURNS_TO_SERVE = 5
+"""asyncio begins to serve an accepted client within so many turns of its loop."""
+
 Serve = Callable[["Backend", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -81,8 +84,13 @@ class Backend:
         server = await start(self._on_connection, sock=self._sock, backlog=1024)
         self._started.set()
         await self._done.wait()
+        for sock in server.sockets:
+            self._loop.remove_reader(sock.fileno())
+        # Who was accepted just now gets a transport, and somebody who closes it, within some turns.
+        # With a server that is closed it would get half a transport, which nobody closes.
+        for _ in range(TURNS_TO_SERVE):
+            await asyncio.sleep(0)
         server.close()
-        await asyncio.sleep(0)  # who was accepted just now gets a transport, which closes it
         for writer in list(self._writers):
             reset(writer)
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

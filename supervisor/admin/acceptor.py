@@ -104,12 +104,11 @@ class AdminAcceptor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), PAUSE_S)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Accept no more, and cut the requests that are under way."""
-        for server in self._servers.values():
-            server.close()
-        self._servers = {}
+        servers, self._servers = list(self._servers.values()), {}
         self._connections.close()
+        await _stop_accepting(servers)
 
     def _make_connection(self) -> Connection:
         protocol = self._make_protocol()
@@ -127,7 +126,8 @@ async def _stop_accepting(servers: Sequence[asyncio.Server]) -> None:
     """Accept no more, and lose nobody who was accepted.
 
     A server that is closed makes no connections any more, also of clients that asyncio has accepted
-    a turn before: these would be reset. So the servers are closed when all have one.
+    a turn before: these would be reset, and a transport would be left that nobody closes. So the
+    servers are closed when all have one.
     """
     loop = asyncio.get_running_loop()
     for server in servers:

@@ -106,7 +106,7 @@ class AdminServer:
 
     async def close(self) -> None:
         """Stop serving and cut the requests that are under way."""
-        self._acceptor.close()
+        await self._acceptor.close()
         await self._http.shutdown(0)
 
     def _make_protocol(self) -> Protocol:

@@ -89,6 +89,7 @@ def _is_another(pid: int, document: Mapping[str, Any], admin_addrs: Sequence[str
 def _await(admin_addrs: Sequence[str], before: Mapping[str, Any]) -> int:
     """Wait for a reload that read the configuration as it was when this command began."""
     give_up_at = time.monotonic() + WAIT_S
+    document = before
     while time.monotonic() < give_up_at:
         try:
             document = fetch_status(admin_addrs)
@@ -106,6 +107,11 @@ def _await(admin_addrs: Sequence[str], before: Mapping[str, Any]) -> int:
         if document["state"] == "draining":
             return _fail("the gateway began to drain and did not reload")
         time.sleep(POLL_S)
+    if document["state"] == "starting":
+        return _fail(
+            f"the gateway is still starting after {WAIT_S:g} s, and reloads when that is over; "
+            "see the log"
+        )
     return _fail(f"the reload is not over after {WAIT_S:g} s; see the log")
 
 

@@ -24,6 +24,12 @@ from supervisor.core.spelling import nearest
 
 Read = Callable[[str], Any]
 
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_PLAIN_NETWORK = re.compile(rf"({_OCTET}(?:\.{_OCTET}){{3}})/(3[0-2]|[12]?[0-9])")
+"""An IPv4 network in its usual spelling, perhaps with host bits."""
+
+_ALL_ONES = 0xFFFF_FFFF
+
 SYNONYMS = {
     "warning": "warn",
     "err": "error",
@@ -170,6 +176,11 @@ def network(text: str) -> str:
         raise ValueError(
             "clients on UNIX sockets are always served; the socket's mode says who may connect"
         )
+    # A tenth of the time that ipaddress takes: a reload with 50,000 networks holds the loop.
+    if (plain := _PLAIN_NETWORK.fullmatch(text)) and not (
+        int.from_bytes(bytes(map(int, plain[1].split(".")))) & _ALL_ONES >> int(plain[2])
+    ):
+        return text
     return str(parse_network(text))
 
 

@@ -99,8 +99,9 @@ class Child:
                 await self._ended.wait()
         except TimeoutError:
             await self.kill()
-        if self._stderr is not None:
-            self._stderr.close()
+        finally:
+            if self._stderr is not None:
+                self._stderr.close()
 
     def _send(self, number: signal.Signals) -> None:
         if self._pidfd >= 0:

@@ -441,6 +441,17 @@ def test_reload_never_signals_another_program(
     assert "process 1, which is no etcd-gateway master here" in capfd.readouterr().err
 
 
+def test_a_reload_that_waits_for_the_start_says_so(
+    double: AdminDouble, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may wait for a listen address that cannot be had; the reload follows."""
+    monkeypatch.setattr(reload_command, "WAIT_S", 0.0)
+    double.tell("starting")
+    wait_until(lambda: admin_client.fetch_status([double.address])["state"] == "starting")
+    assert reload_command.run([double.address]) == 1
+    assert "still starting after 0 s, and reloads when that is over" in capfd.readouterr().err
+
+
 def test_reload_never_signals_another_gateway(
     double: AdminDouble, capfd: pytest.CaptureFixture[str]
 ) -> None:
