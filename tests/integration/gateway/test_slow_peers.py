@@ -6,6 +6,7 @@ probing differ by its version, so everything is tried with both.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import socket
@@ -17,6 +18,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.core.messages import Settings
+from gateway.core.stall import AHEAD
 from tests.plane import Backend, Plane, reset
 from tests.support import wait_until
 from tests.wires import hosts, inside, ip, loopback
@@ -42,6 +44,21 @@ def lasting(duration_s: float) -> Callable[[], bool]:
     return lambda: time.monotonic() >= until
 
 
+class Lateness:
+    """How late a loop was at most; made in its thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.most_s = 0.0
+        self._loop = loop
+        self._due_at = loop.time()
+        self._look()
+
+    def _look(self) -> None:
+        self.most_s = max(self.most_s, self._loop.time() - self._due_at)
+        self._due_at = self._loop.time() + 0.02
+        self._loop.call_at(self._due_at, self._look)
+
+
 @contextlib.contextmanager
 def worker(
     backend: Backend, new_kernel: bool = True, settings: Settings = SETTINGS
@@ -61,10 +78,28 @@ def narrow() -> Iterator[str]:
 
 @KERNELS
 def test_slow_readers_live(narrow: str, new_kernel: bool) -> None:
-    """Six readers of some 100 KB/s with default buffers, for many timeouts."""
+    """Six readers of some 100 KB/s with default buffers, for many timeouts.
+
+    On an old kernel a worker that gets no CPU for an eighth of the timeout may lose them, so what
+    it lost then says nothing, and a longer timeout is tried.
+    """
 
     def run() -> None:
-        with Backend() as backend, worker(backend, new_kernel) as plane:
+        for timeout_s in (TIMEOUT_S, 4 * TIMEOUT_S):
+            ended, least, late_s = read_slowly(timeout_s)
+            if not ended or late_s < timeout_s * AHEAD / 2:
+                break
+        else:
+            pytest.skip(f"the worker got no CPU for {late_s:.2f} s")
+        assert ended == {}
+        assert least > 100_000
+
+    def read_slowly(timeout_s: float) -> tuple[dict[str, int], int, float]:
+        """How sessions ended, the least that one of them got, and how late the worker was."""
+        settings = replace(SETTINGS, tcp_user_timeout_s=timeout_s)
+        lasts_s = SLOW_S * timeout_s / TIMEOUT_S
+        with Backend() as backend, worker(backend, new_kernel, settings) as plane:
+            lateness = plane.ask(lambda: Lateness(plane.loop))
             stop = threading.Event()
             received = [0] * 6
 
@@ -84,7 +119,12 @@ def test_slow_readers_live(narrow: str, new_kernel: bool) -> None:
             ]
             for thread in threads:
                 thread.start()
-            wait_until(lasting(SLOW_S), SLOW_S + 10)
+            over = lasting(lasts_s)
+
+            def is_over() -> bool:
+                return over() and (min(received) > 100_000 or bool(plane.counters.ended))
+
+            wait_until(is_over, lasts_s + 60)
             ended = dict(plane.counters.ended)
             stop.set()
             for sock in (*clients, *servers):
@@ -94,8 +134,7 @@ def test_slow_readers_live(narrow: str, new_kernel: bool) -> None:
                 thread.join(60)
             for sock in (*clients, *servers):
                 sock.close()
-            assert ended == {}
-            assert min(received) > 100_000
+            return ended, min(received), lateness.most_s
 
     inside(narrow, run)
 

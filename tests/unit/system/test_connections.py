@@ -56,16 +56,28 @@ def test_endless_talk_is_cut() -> None:
 
 
 def test_a_handshake_is_taken_back() -> None:
-    """Of a knock the program on the other side learns nothing."""
+    """Of a knock the program on the other side learns nothing.
+
+    On a host where this process got no CPU meanwhile, the kernel may have sent the last ACK.
+    """
+    taken_back = seen = 0
 
     async def visit() -> None:
-        for _ in range(20):
+        nonlocal taken_back, seen
+        while taken_back < 20 and seen < 100:
             with open_socket("127.0.0.1") as sock:
-                assert await knock(sock, "127.0.0.1", server.getsockname()[1])
+                is_held = await knock(sock, "127.0.0.1", server.getsockname()[1])
+                if is_held and not is_acknowledged(sock):
+                    taken_back += 1
+                else:
+                    seen += 1
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         asyncio.run(visit())
+        assert taken_back == 20
         server.setblocking(False)
+        for _ in range(seen):
+            server.accept()[0].close()
         with pytest.raises(BlockingIOError):
             server.accept()
 
