@@ -6,6 +6,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# What is in .venv stays with the Python that it was made with; who asks for another one is told.
+version_of = $(shell $(1) -c 'import sys; print(*sys.version_info[:2], sep=".")')
+ifneq ($(origin PYTHON),file)
+ifneq ($(wildcard $(BIN)/python),)
+ifneq ($(filter-out clean help,$(or $(MAKECMDGOALS),help)),)
+ifneq ($(call version_of,$(BIN)/python),$(call version_of,$(PYTHON)))
+$(error $(VENV) has Python $(call version_of,$(BIN)/python), and $(PYTHON) is $(call version_of,$(PYTHON)): \
+  `make clean` first)
+endif
+endif
+endif
+endif
+
 # APT=no keeps the tests from installing the programs that they drive.
 APT ?= yes
 export APT

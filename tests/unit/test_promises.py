@@ -13,6 +13,7 @@ import pytest
 
 from tests.generate import DOCS, ROOT
 from tests.mutants import MUTANTS
+from tests.unit.test_figures import FIGURES
 
 PAGE = DOCS / "promises.md"
 PROMISES = ["promise", "held by", "cases", "last run"]
@@ -85,6 +86,12 @@ def test_every_promise_has_its_count_and_its_command() -> None:
         command = re.fullmatch(r"`make ([a-z-]+)[^`]*`", row["last run"])
         assert command, row.cells
         assert command[1] in targets, row.cells
+
+
+def test_the_figures_of_the_pages_are_counted() -> None:
+    """One more of them is one more case."""
+    (row,) = (row for row in rows_of(PROMISES) if "unit/test_figures.py" in row["held by"])
+    assert row["cases"] == str(len(FIGURES))
 
 
 def test_no_promise_is_listed_twice() -> None:

@@ -167,3 +167,20 @@ def test_another_run_may_remove_the_same_old_directories() -> None:
     """pytest warns of what another run was removing too, which is no error of either."""
     text = "(rm_rf) error removing /tmp/pytest-of-root/garbage-1"
     warnings.warn(pytest.PytestWarning(text), stacklevel=1)
+
+
+@pytest.mark.parametrize("there", ["3.11", "3.2"])
+def test_another_python_than_that_of_the_environment_is_not_passed_over(
+    tmp_path: Path, there: str
+) -> None:
+    """`make test PYTHON=...` would run the tests with the Python that .venv has."""
+    for name, version in ((".venv/bin/python", there), ("python", "3.11")):
+        program = tmp_path / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(f"#!/bin/sh\necho {version}\n")
+        program.chmod(0o755)
+    for goal, needs_it in (("check", True), ("clean", False), ("help", False)):
+        argv = ["make", "-n", "-f", str(ROOT / "Makefile"), "PYTHON=./python", goal]
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+        told = ".venv has Python 3.2, and ./python is 3.11: `make clean` first" in done.stderr
+        assert told == (needs_it and there == "3.2"), done.stderr
