@@ -17,7 +17,7 @@ from tests.etcd import RELEASES, TRIED, Cluster, needs_etcd
 from tests.etcd_answers import insist
 from tests.gateway import run_command
 from tests.servers import Script, answer, greet, serving, silent
-from tests.support import wait_until
+from tests.support import free_port, wait_until
 from tests.tls import Authority
 from tests.tls import Server as TlsServer
 
@@ -29,7 +29,7 @@ by_release = pytest.mark.parametrize("release", TRIED)
 
 
 def checked(*flags: str, code: int = 0) -> dict[str, Any]:
-    done = run_command("check", "--listen-addr=127.0.0.1:1", "--json", *flags)
+    done = run_command("check", f"--listen-addr=127.0.0.1:{free_port()}", "--json", *flags)
     assert done.returncode == code, (done.stdout, done.stderr)
     document: dict[str, Any] = json.loads(done.stdout)
     return document
@@ -112,7 +112,7 @@ def test_members_leader_learner_alarm_and_certificate(release: str, tmp_path: Pa
         problems = "\n".join(document["etcd"]["problems"])
         assert "alarm NOSPACE" in problems
         assert "its certificate ends in" in problems
-        printed = run_command("check", "--listen-addr=127.0.0.1:1", *flags).stdout
+        printed = run_command("check", f"--listen-addr=127.0.0.1:{free_port()}", *flags).stdout
         for word in ("MEMBER", "learner", "leader", "NOSPACE", "976.6 KiB", f"{ends_at:%Y-%m-%d}"):
             assert word in printed, printed
         assert cluster.rejections() == before
@@ -209,7 +209,7 @@ def test_what_start_would_follow(tmp_path: Path) -> None:
         tree = document["explanation"][-1]
         assert tree["asked"] == cluster.endpoints[0]
         assert {each["endpoint"] for each in tree["children"]} == set(cluster.endpoints)
-        printed = run_command("check", "--listen-addr=127.0.0.1:1", *flags).stdout
+        printed = run_command("check", f"--listen-addr=127.0.0.1:{free_port()}", *flags).stdout
         assert f"told by {cluster.endpoints[0]}" in printed
 
 
@@ -221,7 +221,7 @@ def test_a_list_that_start_would_not_follow_is_said() -> None:
         flags = [f"--endpoints={name}", "--member-sync=30s", "--health-timeout=60s"]
         problem = f"member list not adopted: {name}: HTTP status 404"
         assert checked(*flags)["problems"] == [problem]
-        printed = run_command("check", "--listen-addr=127.0.0.1:1", *flags)
+        printed = run_command("check", f"--listen-addr=127.0.0.1:{free_port()}", *flags)
     assert f"problem: {problem}\n" in printed.stdout
     assert printed.returncode == 0
 
@@ -234,7 +234,9 @@ def test_other_servers_are_as_before(script: Script) -> None:
         assert document["etcd"] is None
         assert document["usable"] == 1
         printed = run_command(
-            "check", "--listen-addr=127.0.0.1:1", f"--endpoints=127.0.0.1:{server.port}"
+            "check",
+            f"--listen-addr=127.0.0.1:{free_port()}",
+            f"--endpoints=127.0.0.1:{server.port}",
         ).stdout
     assert "etcd" not in printed
 
@@ -250,6 +252,6 @@ def test_a_server_that_speaks_first_gets_no_http(monkeypatch: pytest.MonkeyPatch
 
     with serving(script) as server:
         endpoint = f"--endpoints=127.0.0.1:{server.port}"
-        assert main(["check", "--listen-addr=127.0.0.1:1", "--json", endpoint]) == 0
+        assert main(["check", f"--listen-addr=127.0.0.1:{free_port()}", "--json", endpoint]) == 0
         wait_until(lambda: heard)
     assert set(heard) == {b""}

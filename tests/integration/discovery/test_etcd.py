@@ -92,7 +92,7 @@ def test_the_wrong_authority_lets_none_pass(
         "--discovery-srv=example.test",
         f"--trusted-ca-file={Authority(tmp_path).file}",
         f"--nameserver={ns.address}",
-        "--listen-addr=127.0.0.1:1",
+        f"--listen-addr=127.0.0.1:{free_port()}",
     )
     assert done.returncode == 69, done.stderr
     assert "certificate" in done.stderr
@@ -104,7 +104,7 @@ def test_check_shows_the_cluster(cluster: Cluster, ns: NameServer) -> None:
     before = cluster.rejections()
     done = run_command(
         "check",
-        "--listen-addr=127.0.0.1:1",
+        f"--listen-addr=127.0.0.1:{free_port()}",
         "--discovery-srv=example.test",
         f"--trusted-ca-file={cluster.tls[0]}",
         f"--nameserver={ns.address}",

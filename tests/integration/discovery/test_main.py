@@ -17,7 +17,7 @@ from tests.backends import Backend, greet
 from tests.clients import asked, connect, greeted, talk
 from tests.dns import Fault, NameServer
 from tests.gateway import READY, Gateway, run_command, running
-from tests.support import wait_until
+from tests.support import free_port, wait_until
 
 PLAIN = "_etcd-client._tcp.example.test"
 
@@ -279,7 +279,7 @@ def test_shares_over_all_workers(
 
 def test_a_definite_no_is_69(ns: NameServer) -> None:
     """NXDOMAIN at start is exit code 69 with one line; 127.0.0.1:2379 is no silent fallback."""
-    done = run_command("start", *flags(ns, "--listen-addr=127.0.0.1:1"))
+    done = run_command("start", *flags(ns, f"--listen-addr=127.0.0.1:{free_port()}"))
     assert done.returncode == 69, done.stderr
     assert f"SRV {PLAIN}: NXDOMAIN" in done.stderr
     assert "Traceback" not in done.stderr
@@ -302,7 +302,7 @@ def test_plaintext_endpoints_are_69_without_insecure_discovery(
         "start",
         "--discovery-srv=example.test",
         f"--nameserver={ns.address}",
-        "--listen-addr=127.0.0.1:1",
+        f"--listen-addr=127.0.0.1:{free_port()}",
     )
     assert done.returncode == 69, done.stderr
     assert f"host.example.test:{backends[0].port}" in done.stderr

@@ -72,7 +72,7 @@ def served(site: Site) -> Iterator[Gateway]:
 def test_a_start_ends(site: Site) -> None:
     """With code 69; nothing is listened on."""
     with NameServer() as ns, site.serve("wrong.test"):
-        done = run_command("start", "--listen-addr=127.0.0.1:1", *site.flags(ns))
+        done = run_command("start", f"--listen-addr=127.0.0.1:{free_port()}", *site.flags(ns))
     assert done.returncode == 69
     assert "Hostname mismatch" in done.stderr
 

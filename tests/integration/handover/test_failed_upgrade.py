@@ -332,6 +332,7 @@ def test_the_way_to_the_admin_address_is_gone(tmp_path: Path) -> None:
         gateway.wait_line(READY, count=2)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts, which needs root")
 def test_a_listen_name_that_does_not_resolve_any_more(tmp_path: Path) -> None:
     """It is bound already: DNS is not needed."""
     hosts = tmp_path / "hosts"

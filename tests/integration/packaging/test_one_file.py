@@ -20,7 +20,7 @@ from tests.clients import connect, talk
 from tests.gateway import READY, Gateway
 from tests.integration.packaging.collected import collected_once
 from tests.long_tests import only_long
-from tests.support import wait_until
+from tests.support import free_port, wait_until
 
 EPOCH = "1700000000"
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -70,7 +70,7 @@ def test_it_runs_and_unpacks_once(one_file: Path, env: dict[str, str]) -> None:
     cache = Path(env["ETCD_GATEWAY_CACHE"])
     (unpacked,) = cache.iterdir()
     before = unpacked.stat().st_ino
-    nowhere = ("--listen-addr=127.0.0.1:2", "--endpoints=127.0.0.1:1")
+    nowhere = (f"--listen-addr=127.0.0.1:{free_port()}", "--endpoints=127.0.0.1:1")
     assert run(one_file, "check", *nowhere, env=env).returncode == 69
     assert unpacked.stat().st_ino == before
 

@@ -431,8 +431,9 @@ PATH = f"{COMMAND.parent}:{os.environ['PATH']}"
 )
 def test_completion_in_fish(line: str, candidates: list[str]) -> None:
     """fish offers whole candidates, with the whole description."""
+    source = f"{shlex.quote(str(COMMAND))} completion fish | source"
     shown = subprocess.run(
-        ["fish", "-c", f'{COMMAND} completion fish | source; complete -C "etcd-gateway {line}"'],
+        ["fish", "-c", f'{source}; complete -C "etcd-gateway {line}"'],
         capture_output=True,
         text=True,
         timeout=60,
@@ -517,7 +518,10 @@ def test_closed_streams(closed: str) -> None:
     """A stream that is closed changes nothing about the exit code."""
     for arguments, code in (("--version", 0), ("start --endpoints=x", 2)):
         shown = subprocess.run(
-            f"exec {COMMAND} {arguments} {closed}", shell=True, capture_output=True, timeout=60
+            f"exec {shlex.quote(str(COMMAND))} {arguments} {closed}",
+            shell=True,
+            capture_output=True,
+            timeout=60,
         )
         assert shown.returncode == code
         assert b"Traceback" not in shown.stderr
