@@ -30,12 +30,21 @@ def keep_fixed(
     """The configuration to use from now on, and the flags whose new value needs a restart."""
     differing = [name for name in fixed if getattr(running, name) != getattr(read, name)]
     kept = {name: getattr(running, name) for name in differing}
-    in_vain = tuple(flag_name(name) for name in differing)
+    in_vain = tuple(
+        flag_name(name)
+        for name in differing
+        if _without_order(getattr(running, name)) != _without_order(getattr(read, name))
+    )
     was = {each.flag: each for each in running.effective}
     effective = tuple(
         was.get(each.flag, each) if f"--{each.flag}" in in_vain else each for each in read.effective
     )
     return dataclasses.replace(read, **kept, effective=effective), in_vain
+
+
+def _without_order(value: object) -> object:
+    """Addresses in another order are the same ones: nothing would change with a restart."""
+    return frozenset(value) if isinstance(value, tuple) else value
 
 
 def flag_name(field: str) -> str:

@@ -80,6 +80,17 @@ def test_a_reload_shows_what_it_could_not_change() -> None:
     assert values["balance"].value == "least-sessions"
 
 
+def test_addresses_in_another_order_need_no_restart() -> None:
+    """They stay in the order in which they are served."""
+    running = build({}, {}, {"listen-addr": ["a:1", "b:2"], "admin-addr": "127.0.0.1:3,[::1]:3"})
+    read = build({}, {}, {"listen-addr": "b:2,a:1", "admin-addr": ["[::1]:3", "127.0.0.1:3"]})
+    kept, in_vain = keep_fixed(running, read)
+    assert in_vain == ()
+    assert (kept.listen_addr, kept.admin_addr) == (running.listen_addr, running.admin_addr)
+    other = build({}, {}, {"listen-addr": "b:2", "admin-addr": "127.0.0.1:3,[::1]:3"})
+    assert keep_fixed(running, other)[1] == ("--listen-addr",)
+
+
 @pytest.mark.parametrize(
     ("environ", "misspelled"),
     [
