@@ -9,6 +9,7 @@ import os
 import resource
 from collections.abc import Callable
 
+from gateway.core.messages import MAX_SLOTS
 from gateway.core.records import dataclass
 from gateway.scoreboard import SIZE_BYTES
 
@@ -109,6 +110,11 @@ def share_out(allowed: int, *, workers: int, listen: int) -> Shares:
 
 def _needed(workers: int, listen: int) -> int:
     return _OWN_FILES + workers * (_FILES_PER_WORKER + listen)
+
+
+def default_workers() -> int:
+    """How many workers there are by ``--workers=auto``: one per usable CPU, as far as there may be."""
+    return min(usable_cpus(), MAX_SLOTS)
 
 
 def usable_cpus(cgroup: str = "/sys/fs/cgroup", own: str = "/proc/self") -> int:

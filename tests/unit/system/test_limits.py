@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.messages import MAX_SLOTS
 from supervisor.system.limits import (
     Shares,
+    default_workers,
     describe_shortage,
     find_obstacle,
     share_out,
@@ -31,6 +33,12 @@ def write(root: Path, group: str, text: str) -> None:
     path = root / group
     path.mkdir(parents=True, exist_ok=True)
     (path / "cpu.max").write_text(text)
+
+
+def test_there_are_no_more_workers_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host with more CPUs than slots: ``check`` and ``start`` mean the same number."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(384)))
+    assert 1 <= default_workers() <= MAX_SLOTS
 
 
 def test_no_quota_is_the_affinity(tmp_path: Path, own: Path) -> None:
