@@ -34,6 +34,9 @@ HELD_SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "TTIN", "TTOU")
 HANDOVER_VARIABLE = "ETCD_GATEWAY_HANDOVER"
 """As in ``handover.state``: the handover state, until this image has taken it over."""
 
+TRIAL_VARIABLE = "ETCD_GATEWAY_PREFLIGHT"
+"""As in ``handover.preflight``: this process only tries a start."""
+
 RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0
 """Between two starts after an upgrade: the old workers serve meanwhile."""
 
@@ -110,6 +113,8 @@ def _describe_shortage(error: BaseException) -> str:
 def _run() -> int:
     if sys.argv[1:2] == ["start"]:
         hold_signals()
+    if sys.argv[1:2] != ["start"] or TRIAL_VARIABLE in os.environ:
+        _be_killed_first()
     if (
         sys.argv[1:2] == ["start"]
         and next(iter(os.environ), CHANGED_BY_PYTHON) == CHANGED_BY_PYTHON
@@ -139,6 +144,24 @@ def _run() -> int:
     from supervisor.cli import main as cli
 
     return cli.main()
+
+
+def _be_killed_first() -> None:
+    """Where memory is short, have the kernel kill this process, which no client needs.
+
+    The health check of a container runs ``status`` within the gateway's limit of memory, and an
+    upgrade its trial: the kernel would kill the largest process, which is the master.
+    """
+    try:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:  # no /proc, or one that is only to be read
+        return
+    try:
+        os.write(fd, b"1000")  # the most: proc_pid_oom_score_adj(5)
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
 
 
 def hold_signals() -> None:

@@ -22,7 +22,7 @@ import pytest
 from supervisor.cli.admin_client import fetch_status
 from tests.backends import Backend, echo
 from tests.clients import connect, echoes, read_exactly, talk
-from tests.gateway import Gateway, all_know, running
+from tests.gateway import COMMAND, Gateway, all_know, environment, running
 from tests.servers import serving
 from tests.support import free_port, wait_until
 from tests.wires import inside, loopback, prefix
@@ -30,35 +30,53 @@ from tests.wires import inside, loopback, prefix
 QUIET = "--health-check=off"
 PIPE_BYTES = 1 << 20
 BULK = 24 << 20
+V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
 # Memory
 
 
+class MemoryGroup:
+    """A control group; :func:`memory_group` owns it."""
+
+    def __init__(self, folder: Path, limit: str, usage: str) -> None:
+        self._folder = folder
+        self._limit, self._usage = folder / limit, folder / usage
+        self.join = ["sh", "-c", f'echo $$ > {folder}/cgroup.procs && exec "$@"', "sh"]
+        """In front of a command: it runs in the group."""
+
+    def take(self, pid: int) -> None:
+        """The process stays charged elsewhere for the memory that it has."""
+        (self._folder / "cgroup.procs").write_text(str(pid))
+
+    def allow(self, more: int) -> None:
+        """So many bytes more than are in use."""
+        self._limit.write_text(str(int(self._usage.read_text()) + more))
+
+    def is_removed(self) -> bool:
+        with contextlib.suppress(OSError):  # busy, for as long as the kernel gives back its pages
+            self._folder.rmdir()
+        return not self._folder.exists()
+
+
 @contextlib.contextmanager
-def memory_of(pid: int, most: int) -> Iterator[None]:
-    """A control group in which the process may take so many bytes more; skips without one."""
+def memory_group() -> Iterator[MemoryGroup]:
+    """A control group without a limit yet; skips where none can be made."""
     two = Path("/sys/fs/cgroup/cgroup.controllers").exists()
-    group = Path("/sys/fs/cgroup", "" if two else "memory", f"gateway-memory-{os.getpid()}")
+    folder = Path("/sys/fs/cgroup", "" if two else "memory", f"gateway-memory-{os.getpid()}")
+    files = ("memory.max", "memory.current") if two else V1_FILES
     try:
-        group.mkdir()
-        (group / ("memory.max" if two else "memory.limit_in_bytes")).write_text(str(most))
-        (group / "cgroup.procs").write_text(str(pid))
+        folder.mkdir()
+        group = MemoryGroup(folder, *files)
+        group.allow(1 << 30)
     except OSError:
         with contextlib.suppress(OSError):
-            group.rmdir()
+            folder.rmdir()
         pytest.skip("no control group with a limit of memory can be made here")
     try:
-        yield
+        yield group
     finally:
-        wait_until(lambda: not (group / "cgroup.procs").read_text(), 10, "the group is empty")
-        wait_until(lambda: _is_removed(group), 10)
-
-
-def _is_removed(group: Path) -> bool:
-    with contextlib.suppress(OSError):  # busy, for as long as the kernel gives back its pages
-        group.rmdir()
-    return not group.exists()
+        wait_until(group.is_removed, 10, "the group is empty and removed")
 
 
 def test_a_worker_that_is_killed_for_its_memory_is_replaced() -> None:
@@ -74,7 +92,9 @@ def test_a_worker_that_is_killed_for_its_memory_is_replaced() -> None:
         for sock in clients:
             talk(sock, b"?")
         victim, other = (each["pid"] for each in fetch_status([admin])["workers"])
-        with memory_of(victim, 128 << 10):
+        with memory_group() as group:
+            group.take(victim)
+            group.allow(128 << 10)
 
             def is_killed() -> bool:
                 with contextlib.suppress(OSError):
@@ -97,6 +117,29 @@ def test_a_worker_that_is_killed_for_its_memory_is_replaced() -> None:
         wait_until(is_replaced, 20)
         assert sum(map(is_served, clients)) >= 4 - 1, "those of the other worker live"
         assert echoes(gateway.address)
+
+
+def test_commands_and_trials_are_killed_for_their_memory_and_the_gateway_is_not() -> None:
+    """The limit of a container counts its health check, too, and an upgrade its trial."""
+    admin = f"127.0.0.1:{free_port()}"
+    flags = (QUIET, f"--admin-addr={admin}")
+    with (
+        memory_group() as group,
+        Backend(echo) as backend,
+        running(*flags, endpoints=[backend.address], prefix=group.join) as gateway,
+    ):
+        gateway.wait_line("admin address is open")
+        with connect(gateway.address) as session:
+            talk(session, b"?")
+            group.allow(12 << 20)
+            argv = [*group.join, *COMMAND, "status", f"--admin-addr={admin}"]
+            done = subprocess.run(argv, env=environment(), capture_output=True)
+            assert done.returncode == -signal.SIGKILL, gateway.text()
+            gateway.signal(signal.SIGUSR2)
+            failed = gateway.wait_line("upgrade failed, the old image goes on")
+            assert failed["error"] == "signal 9"
+            talk(session, b"!")
+            assert not gateway.lines("worker exited")
 
 
 def is_served(sock: socket.socket) -> bool:
