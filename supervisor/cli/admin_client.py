@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -23,6 +24,9 @@ STATUS_KEYS = (
     "endpoints", "workers", "totals",
 )  # fmt: skip
 """Those by which our own status document is known, of whatever release."""
+
+_UCRED = struct.Struct("3i")
+"""struct ucred: pid, uid, gid."""
 
 SESSIONS_KEYS = ("listen", "total", "next", "clients", "sessions")
 
@@ -54,6 +58,24 @@ def is_of_this_host(admin_addr: str) -> bool:
 def _dialed(host: str) -> str:
     """Whom to ask where the gateway serves every address of this host."""
     return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+
+
+def find_listener(admin_addr: str) -> int:
+    """The process that listens at a UNIX admin address, as this host's kernel knows it; else 0.
+
+    It is 0 also for a process that is not in our pid namespace (unix(7), SO_PEERCRED).
+    """
+    if not admin_addr.startswith("unix:"):
+        return 0
+    connection = _Connection(admin_addr, TIMEOUT_S)
+    try:
+        connection.connect()
+        found = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        return int(_UCRED.unpack(found)[0])
+    except OSError:
+        return 0
+    finally:
+        connection.close()
 
 
 def _fetch(

@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gateway.process_title import MASTER
-from supervisor.cli.admin_client import UnreachableError, fetch_status, is_of_this_host
+from supervisor.cli.admin_client import (
+    UnreachableError,
+    fetch_status,
+    find_listener,
+    is_of_this_host,
+)
 from supervisor.cli.console import report
 from supervisor.core.exit_codes import EXIT_FAILURE
 from supervisor.system.machine import pid_namespace
@@ -45,11 +50,8 @@ def run(admin_addrs: Sequence[str]) -> int:
             f"the gateway says it is process {pid} of another container; "
             "run reload where the gateway runs"
         )
-    if not await_master(pid, UPGRADE_S):
-        return _fail(
-            f"the gateway says it is process {pid}, which is no etcd-gateway master here; "
-            "run reload where the gateway runs"
-        )
+    if not await_master(pid, UPGRADE_S) and (why := _why_no_master(pid, admin_addrs)):
+        return _fail(why)
     if _is_another(pid, before, admin_addrs):
         return _fail(
             f"the gateway runs on {before['host']}, and process {pid} here is another one; "
@@ -69,6 +71,35 @@ def _is_in_another_container(document: Mapping[str, Any]) -> bool:
     """
     theirs, ours = document.get("pid_namespace"), pid_namespace()
     return None not in (theirs, ours) and theirs != ours
+
+
+def _why_no_master(pid: int, admin_addrs: Sequence[str]) -> str:
+    """Why a process that does not look like a master may not be signalled; "" if it may be.
+
+    ``/proc`` may hide it from us although we are of its user: ProtectProc=invisible hides whom we
+    may not trace, and PrivateUsers= has a user namespace for each command of a unit. Then it is the
+    master if it listens at the admin address.
+    """
+    hidden = not os.path.exists(f"/proc/{pid}") and _may_be_signalled(pid)
+    if not hidden:
+        return (
+            f"the gateway says it is process {pid}, which is no etcd-gateway master here; "
+            "run reload where the gateway runs"
+        )
+    if any(find_listener(address) == pid for address in admin_addrs):
+        return ""
+    return (
+        f"the gateway says it is process {pid}, which is hidden from this command (hidepid=, "
+        "ProtectProc=); expected a UNIX socket in --admin-addr, which would tell whose it is"
+    )
+
+
+def _may_be_signalled(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # 0: only look, kill(2)
+    except OSError:
+        return False
+    return True
 
 
 def _is_another(pid: int, document: Mapping[str, Any], admin_addrs: Sequence[str]) -> bool:

@@ -113,7 +113,7 @@ def _needed(workers: int, listen: int) -> int:
 
 
 def default_workers() -> int:
-    """How many workers there are by ``--workers=auto``: one per usable CPU, as far as there may be."""
+    """How many workers ``--workers=auto`` means: one per usable CPU, MAX_SLOTS at most."""
     return min(usable_cpus(), MAX_SLOTS)
 
 

@@ -365,6 +365,7 @@ def test_hardening(machine: Machine, ground: Field, drop_ins: tuple[str, ...], m
                 assert capabilities(pid) == 0
         if "pin-workers" in drop_ins:
             assert all(len(os.sched_getaffinity(pid)) == 1 for pid in workers)
+    machine.ctl("reload", UNIT)
     # The sockets that were made under one user id serve under the next.
     machine.ctl("restart", UNIT)
     with ground.long_sessions(8):

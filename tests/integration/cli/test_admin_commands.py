@@ -27,7 +27,7 @@ from supervisor.cli import sessions as sessions_command
 from supervisor.cli import status as status_command
 from supervisor.cli.figures import lasting, size
 from tests.admin_double import NAMES, AdminDouble
-from tests.gateway import COMMAND
+from tests.gateway import COMMAND, environment
 from tests.servers import answer, serving
 from tests.support import free_port, wait_until
 
@@ -450,6 +450,26 @@ def test_a_reload_that_waits_for_the_start_says_so(
     wait_until(lambda: admin_client.fetch_status([double.address])["state"] == "starting")
     assert reload_command.run([double.address]) == 1
     assert "still starting after 0 s, and reloads when that is over" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts, which needs root")
+def test_reload_of_a_master_that_proc_hides(tmp_path: Path) -> None:
+    """So it is for the commands of a unit with PrivateUsers= and ProtectProc=invisible."""
+    with AdminDouble(f"unix:{tmp_path}/admin.sock", "127.0.0.1:0") as double:
+        unix, tcp = double.addresses
+        hidden = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+
+        def reload(*addresses: str) -> tuple[int, str]:
+            argv = [*hidden, *COMMAND, "reload", *(f"--admin-addr={each}" for each in addresses)]
+            done = subprocess.run(argv, capture_output=True, text=True, env=environment())
+            return done.returncode, done.stdout + done.stderr
+
+        assert reload(tcp, unix) == (0, "reload complete\n")
+        code, said = reload(tcp)
+        assert code == 1
+        assert "hidden from this command" in said
+        double.tell("pid 1")
+        wait_until(lambda: "hidden from this command" in reload(unix)[1])
 
 
 def test_reload_never_signals_another_gateway(
