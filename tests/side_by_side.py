@@ -13,6 +13,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import coverage
 import pytest
@@ -21,6 +22,10 @@ from tests.suite_processes import SuiteProcesses
 
 MOST_AGAIN = 3
 """So many failed tests, at most, are run again."""
+
+
+MEASURED = ".coverage"
+"""So begin the names of the files with what was covered."""
 
 
 class Failed:
@@ -52,6 +57,8 @@ def run(paths: Sequence[str], *, jobs: int, markers: str) -> int:
 
 def run_measured(paths: Sequence[str], *, jobs: int, markers: str) -> int:
     """As :func:`run`, and leaves for ``coverage report`` what was covered."""
+    for left in Path().glob(f"{MEASURED}.*"):  # by a run that was killed: of code as it was then
+        left.unlink()
     measured = coverage.Coverage(data_suffix=True)
     measured.start()
     status = run(paths, jobs=jobs, markers=markers)

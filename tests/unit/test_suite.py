@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import coverage
 import pytest
 
 from tests import every_condition, generate, mutants, side_by_side
@@ -80,8 +81,8 @@ def suite(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(suite: Path) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "tests.side_by_side", "--jobs=2", str(suite)]
+def run(suite: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "tests.side_by_side", "--jobs=2", *flags, str(suite)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         argv, capture_output=True, text=True, timeout=240, cwd=suite, env=environment
@@ -139,6 +140,20 @@ def test_what_the_last_test_leaves_open_fails_the_run(suite: Path) -> None:
     done = run(suite)
     assert done.returncode != 0, done.stdout
     assert "ResourceWarning" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_had_covered_counts_no_more(suite: Path) -> None:
+    """Else lines would seem to be covered that no test reaches any more."""
+    left = coverage.CoverageData(str(suite / ".coverage.killed"))
+    left.add_lines({str(suite / "former.py"): [1]})
+    left.write()
+    (suite / "test_it.py").write_text("def test_nothing(): pass\n")
+    done = run(suite, "--coverage")
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = coverage.CoverageData(str(suite / ".coverage"))
+    data.read()
+    assert str(suite / "former.py") not in data.measured_files()
 
 
 @pytest.mark.parametrize(
