@@ -48,19 +48,12 @@ class Checked:
 async def dial_all(config: Config, endpoints: Iterable[Discovered]) -> tuple[Checked, ...]:
     """Every address of every endpoint, some at a time."""
     slots = asyncio.Semaphore(MAX_CONCURRENT)
-    certificate = (config.health_cert_file, config.health_key_file)
+    context = make_context(config.health_cert_file, config.health_key_file)
 
     async def check(endpoint: Discovered) -> Checked:
         tls = endpoint.tls or (endpoint.srv and not config.insecure_discovery)
         dials = (
-            dial(
-                address,
-                endpoint.port,
-                config.dial_timeout_s,
-                slots,
-                tls=tls,
-                certificate=certificate,
-            )
+            dial(address, endpoint.port, config.dial_timeout_s, slots, context if tls else None)
             for address in endpoint.addresses
         )
         return Checked(endpoint, tuple(await asyncio.gather(*dials)))
@@ -73,15 +66,12 @@ async def dial(
     port: int,
     timeout_s: float,
     slots: asyncio.Semaphore,
-    *,
-    tls: bool = False,
-    certificate: tuple[str, str] = ("", ""),
+    tls: ssl.SSLContext | None,
 ) -> Dial:
     """Connect once and hang up, so that the program on the other side does not notice.
 
     It may speak TLS though nobody said so. Where the kernel does not allow that, a program that is
-    known to speak it (``tls``) gets a handshake, which is not measured. ``certificate``: the files
-    of a client certificate and its key, for a program that demands one.
+    known to speak it gets a handshake, which is not measured; ``tls`` is None for others.
     """
     loop = asyncio.get_running_loop()
     async with slots:
@@ -101,15 +91,13 @@ async def dial(
                 error = connections.words(failure)
             time_s = loop.time() - started_at
             if not error and not unseen:
-                await hang_up(sock, timeout_s, tls=tls, certificate=certificate)
+                await hang_up(sock, timeout_s, tls)
         return Dial(address, time_s, error)
 
 
-async def hang_up(
-    sock: socket.socket, timeout_s: float, *, tls: bool, certificate: tuple[str, str]
-) -> None:
+async def hang_up(sock: socket.socket, timeout_s: float, tls: ssl.SSLContext | None) -> None:
     """End the connection in order: etcd logs every one that ends before its TLS handshake."""
-    client = TlsClient(sock, _make_context(*certificate), None) if tls else None
+    client = None if tls is None else TlsClient(sock, tls, None)
     if client is not None:
         with contextlib.suppress(OSError):
             async with asyncio.timeout(timeout_s):
@@ -117,7 +105,8 @@ async def hang_up(
     await connections.leave(sock, client)
 
 
-def _make_context(cert_file: str, key_file: str) -> ssl.SSLContext:
+def make_context(cert_file: str, key_file: str) -> ssl.SSLContext:
+    """A context that verifies nothing; with the certificate, for a program that demands one."""
     context = unverified()
     if cert_file:
         with contextlib.suppress(OSError):  # the health check says what is wrong with it

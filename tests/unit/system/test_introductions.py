@@ -18,7 +18,7 @@ from supervisor.discovery.tls_gate import Gate
 from supervisor.health.probe import Probe
 from supervisor.system.connections import dial_as
 from supervisor.system.etcd_client import EtcdConnection, EtcdError, Peer
-from supervisor.system.tls_contexts import TlsContexts
+from supervisor.system.tls_contexts import TlsContexts, unverified
 from tests.servers import serving
 from tests.support import free_port, wait_until
 
@@ -91,7 +91,8 @@ def test_everything_that_is_dialed_is_introduced(name: str) -> None:
 def test_a_dial_of_check_is_not_seen(tls: bool) -> None:
     """There is nobody to say it to: the program accepts nothing, whether it speaks TLS or not."""
     with serving(lambda _: None) as server:
-        assert not asyncio.run(dial(HOST, server.port, 2.0, asyncio.Semaphore(1), tls=tls)).error
+        context = unverified() if tls else None
+        assert not asyncio.run(dial(HOST, server.port, 2.0, asyncio.Semaphore(1), context)).error
         assert server.accepted == 0
 
 
