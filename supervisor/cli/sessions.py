@@ -17,7 +17,7 @@ from supervisor.cli.admin_client import (
 )
 from supervisor.cli.figures import NARROW_COLUMNS, lasting, size
 from supervisor.cli.tables import PIPE_COLUMNS, Cell, Output, Part, line, make_table, stack, word
-from supervisor.cli.watch import Document, show
+from supervisor.cli.watch import Document, Showing
 from supervisor.core.admin.session_holders import TOP_CLIENTS, Holders, Process
 from supervisor.core.admin.session_list import DEFAULT_LIMIT, MOST_LIMIT, Sort, read_endpoint
 from supervisor.core.config_error import ConfigError
@@ -74,14 +74,14 @@ def run(
         before = document
         return document
 
-    return show(
-        fetch,
-        exit_code,
-        lambda document: render(document, output.width),
-        output,
+    showing = Showing(
+        fetch=fetch,
+        exit_code=exit_code,
+        draw=lambda document: render(document, output.width),
+        output=output,
         as_json=as_json,
-        watch=watch,
     )
+    return showing.again_and_again() if watch else showing.once()
 
 
 def exit_code(document: Mapping[str, Any]) -> int:

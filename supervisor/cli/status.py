@@ -12,7 +12,7 @@ from typing import Any
 from supervisor.cli.admin_client import fetch_status
 from supervisor.cli.figures import NARROW_COLUMNS, lasting, size
 from supervisor.cli.tables import PIPE_COLUMNS, Cell, Output, Part, line, make_table, stack, word
-from supervisor.cli.watch import show
+from supervisor.cli.watch import Showing
 from supervisor.core.admin import digest
 from supervisor.core.certificates import WARN_S
 from supervisor.core.exit_codes import EXIT_DEGRADED, EXIT_OK
@@ -21,14 +21,14 @@ from supervisor.core.exit_codes import EXIT_DEGRADED, EXIT_OK
 def run(admin_addrs: Sequence[str], *, as_json: bool = False, watch: bool = False) -> int:
     """Print the status once, or again and again until interrupted; the exit code says how it is."""
     output = Output()
-    return show(
-        lambda: fetch_status(admin_addrs),
-        exit_code,
-        lambda document: fit(document, output),
-        output,
+    showing = Showing(
+        fetch=lambda: fetch_status(admin_addrs),
+        exit_code=exit_code,
+        draw=lambda document: fit(document, output),
+        output=output,
         as_json=as_json,
-        watch=watch,
     )
+    return showing.again_and_again() if watch else showing.once()
 
 
 def exit_code(document: Mapping[str, Any]) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from gateway.core.records import dataclass
 from supervisor.cli.admin_client import UnreachableError
 from supervisor.cli.console import report
 from supervisor.cli.tables import Output, Part, line
@@ -22,66 +23,61 @@ REFRESH_S = 2.0
 Document = dict[str, Any]
 
 
-def show(
-    fetch: Callable[[], Document],
-    exit_code: Callable[[Document], int],
-    draw: Callable[[Document], Part],
-    output: Output,
-    *,
-    as_json: bool,
-    watch: bool,
-) -> int:
-    """Show one answer as a document or as tables, or answer after answer; the exit code."""
-    if watch:
-        return _watch(fetch, exit_code, draw, output, as_json=as_json)
-    try:
-        document = fetch()
-    except UnreachableError as error:
-        report(str(error))
-        return EXIT_UNREACHABLE
-    if as_json:
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
-    else:
-        output.print(draw(document))
-    return exit_code(document)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Showing:
+    """What is fetched and how it is shown; ``as_json``: as a document, instead of as tables.
 
-
-def _watch(
-    fetch: Callable[[], Document],
-    exit_code: Callable[[Document], int],
-    draw: Callable[[Document], Part],
-    output: Output,
-    *,
-    as_json: bool,
-) -> int:
-    """Until interrupted; the exit code is that of the last answer.
-
-    JSON comes one document a line; tables stay in their place on a terminal that can do so.
+    ``exit_code(document)`` is what the command ends with.
     """
-    code = EXIT_UNREACHABLE
-    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as exits:
-        in_place = output.can_redraw and not as_json
-        if in_place:
-            exits.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _leave))
-        put: Callable[[Part], None] = (
-            exits.enter_context(output.in_place()) if in_place else output.print
-        )
-        while True:
-            try:
-                document = fetch()
-                code = exit_code(document)
-                if as_json:
+
+    fetch: Callable[[], Document]
+    exit_code: Callable[[Document], int]
+    draw: Callable[[Document], Part]
+    output: Output
+    as_json: bool
+
+    def once(self) -> int:
+        """Show one answer; the exit code."""
+        try:
+            document = self.fetch()
+        except UnreachableError as error:
+            report(str(error))
+            return EXIT_UNREACHABLE
+        if self.as_json:
+            sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        else:
+            self.output.print(self.draw(document))
+        return self.exit_code(document)
+
+    def again_and_again(self) -> int:
+        """Show answer after answer until interrupted; the exit code is that of the last one.
+
+        JSON comes one document a line; tables stay in their place on a terminal that can do so.
+        """
+        code = EXIT_UNREACHABLE
+        with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as exits:
+            put = self._begin(exits)
+            while True:
+                try:
+                    document = self.fetch()
+                    code = self.exit_code(document)
+                    part = None if self.as_json else self.draw(document)
+                except UnreachableError as error:
+                    code, document = EXIT_UNREACHABLE, {"error": str(error)}
+                    part = line(str(error), style="red")
+                if self.as_json:
                     _write(document)
-                else:
-                    put(draw(document))
-            except UnreachableError as error:
-                code = EXIT_UNREACHABLE
-                if as_json:
-                    _write({"error": str(error)})
-                else:
-                    put(line(str(error), style="red"))
-            time.sleep(REFRESH_S)
-    return code
+                elif part is not None:
+                    put(part)
+                time.sleep(REFRESH_S)
+        return code
+
+    def _begin(self, exits: contextlib.ExitStack) -> Callable[[Part], None]:
+        """What puts the tables on the terminal, until ``exits`` are closed."""
+        if self.as_json or not self.output.can_redraw:
+            return self.output.print
+        exits.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _leave))
+        return exits.enter_context(self.output.in_place())
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
