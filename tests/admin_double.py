@@ -103,26 +103,18 @@ class Pretender:
         match word:
             case "endpoint":
                 name, state = rest
-                self.endpoints[name] = dataclasses.replace(
-                    self.endpoints[name],
-                    state=EndpointState(state),
-                    health=HealthView(
-                        active=state != "inactive",
-                        since=time.time(),
-                        last_error="dial: connection refused" if state == "inactive" else None,
-                    ),
-                )
+                error = "dial: connection refused" if state == "inactive" else None
+                health = HealthView(active=error is None, since=time.time(), last_error=error)
+                self.change(name, state=EndpointState(state), health=health)
                 self.event("deactivated endpoint" if state == "inactive" else "activated", name)
             case "degrade":
                 name, reason = rest
                 was = self.endpoints[name].health
                 health = dataclasses.replace(was, degraded=reason, etcd_version="3.5.1")
-                self.endpoints[name] = dataclasses.replace(self.endpoints[name], health=health)
+                self.change(name, health=health)
             case "certificate":
                 name, days = rest
-                self.endpoints[name] = dataclasses.replace(
-                    self.endpoints[name], certificate_not_after=time.time() + 86400 * float(days)
-                )
+                self.change(name, certificate_not_after=time.time() + 86400 * float(days))
             case "traffic":
                 name, sessions, moved = rest
                 before = self.traffic[name]
@@ -159,18 +151,13 @@ class Pretender:
                 self.refused[rest[0]] = " ".join(rest[1:])
             case "static":
                 self.srv = None
-                self.endpoints = {
-                    name: dataclasses.replace(each, priority=0, weight=0)
-                    for name, each in self.endpoints.items()
-                }
+                for name in self.endpoints:
+                    self.change(name, priority=0, weight=0)
             case "half":
-                before_half = self.endpoints[rest[0]]
-                down = HealthView(active=False, since=time.time(), last_error=" ".join(rest[2:]))
-                self.endpoints[rest[0]] = dataclasses.replace(
-                    before_half,
-                    addresses=(*before_half.addresses, rest[1]),
-                    address_views={rest[1]: down},
-                )
+                name, address, *words = rest
+                down = HealthView(active=False, since=time.time(), last_error=" ".join(words))
+                addresses = (*self.endpoints[name].addresses, address)
+                self.change(name, addresses=addresses, address_views={address: down})
             case "set":
                 self.configuration[rest[0]] = {"value": rest[1], "source": rest[2]}
             case "event":
@@ -180,6 +167,9 @@ class Pretender:
                 self.in_vain = tuple(in_vain)
             case "life":
                 connection.CONNECTION_LIFE_S = float(rest[0])
+
+    def change(self, name: str, **fields: Any) -> None:
+        self.endpoints[name] = dataclasses.replace(self.endpoints[name], **fields)
 
     def event(self, msg: str, endpoint: str = "") -> None:
         at = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime())
