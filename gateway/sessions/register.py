@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Any
 
 from gateway.core.client_rules import ClientRules
 from gateway.core.counters import End, EndpointCounters, WorkerCounters
 from gateway.core.descriptor_budget import DescriptorBudget
-from gateway.core.inactive_places import InactivePlaces, Place
 from gateway.core.log import Log
 from gateway.core.messages import Settings, Snapshot
 from gateway.core.proxy_protocol import Version
@@ -19,6 +18,7 @@ from gateway.sessions.age import SessionAge
 from gateway.sessions.cuts import ScheduledCuts
 from gateway.sessions.dial import Dial, OnDialFailed, Table
 from gateway.sessions.dialer import Dialer
+from gateway.sessions.due_ends import DueEnds
 from gateway.sessions.idle import IdleTimeout
 from gateway.sessions.keepalive import Keepalive
 from gateway.sessions.leg import Leg
@@ -97,15 +97,9 @@ class Sessions:
         self._cuts = ScheduledCuts(loop)
         self._age = SessionAge(loop, self._all, self._cuts)
         self._tcp_sample = TcpSample()
-        self._kept: frozenset[str] | None = None
-        self._inactive = InactivePlaces()
-        self._closes = False
-        """Whether sessions of an endpoint that turns inactive are closed (``--on-inactive``)."""
-        self._emptied: frozenset[str] = frozenset()
+        self._due_ends = DueEnds(self._age, self._cuts)
         self._several: frozenset[str] = frozenset()
         """Endpoints with several addresses."""
-        self._end_of_all: End | None = None
-        """The end of all sessions that :meth:`cut_over` was asked for."""
         self._dropped: dict[str, EndpointCounters] = {}
         """Counters of endpoints that left, until a report without them was sent."""
 
@@ -156,34 +150,17 @@ class Sessions:
         """
         self._choose_paths(snapshot.settings)
         self.settings = self._keepalive.settings = snapshot.settings
-        self._kept = frozenset(endpoint.name for endpoint in snapshot.endpoints)
-        turned_inactive = self._note_inactive(snapshot)
-        self._emptied = frozenset(
-            endpoint.name for endpoint in snapshot.endpoints if endpoint.emptied
-        )
+        self._due_ends.apply(snapshot)
         self.dialer.apply(snapshot)
         self._note_addresses(
             frozenset(each.name for each in snapshot.endpoints if len(each.addresses) > 1)
         )
-        if self._end_of_all is None:
+        if self._due_ends.of_all is None:
             self._cuts.spread_over(snapshot.settings.close_spread_s)
         self._age.set(snapshot.settings.max_session_age_s)
-        self._cuts.replace(list(self._to_cut(self._kept, turned_inactive)))
+        self._cuts.replace(list(self._due_ends.find(self._all)))
         self._idle_timeout.set(snapshot.settings.idle_timeout_s, snapshot.settings.close_spread_s)
         self.stalls.set(snapshot.settings.tcp_user_timeout_s, self._legs())
-
-    def _note_inactive(self, snapshot: Snapshot) -> Mapping[Place, float]:
-        """Where sessions have to go that began before an instant; it is noted whatever the setting.
-
-        So where a reload turns ``--on-inactive=close`` on, those go that would have gone before,
-        and those that began on an inactive endpoint stay.
-        """
-        before, closed = self._inactive, self._closes
-        self._inactive = InactivePlaces(snapshot.endpoints, before, monotonic())
-        self._closes = snapshot.settings.on_inactive == "close"
-        if not self._closes:
-            return {}
-        return self._inactive.turned(before) if closed else self._inactive.since
 
     def _legs(self) -> Iterator[Leg]:
         for session in self._all:
@@ -216,9 +193,9 @@ class Sessions:
 
     def cut_over(self, spread_s: float, end: End) -> None:
         """End every session, each at a moment of its own, the last one ``spread_s`` from now."""
-        self._end_of_all = end
+        self._due_ends.of_all = end
         self._cuts.spread_over(spread_s)
-        self._cuts.replace(list(self._to_cut(self._kept or frozenset(), {})))
+        self._cuts.replace(list(self._due_ends.find(self._all)))
 
     def cut_all(self, end: End) -> None:
         """End every session now, with a reset on both sides."""
@@ -247,8 +224,8 @@ class Sessions:
         """
         self._dropped.clear()
         endpoints = self.counters.endpoints
-        if self._kept is not None:
-            for name in endpoints.keys() - self._kept:
+        if self._due_ends.kept is not None:
+            for name in endpoints.keys() - self._due_ends.kept:
                 if endpoints[name].sessions == 0:
                     self._dropped[name] = endpoints.pop(name)
 
@@ -301,35 +278,11 @@ class Sessions:
             self.log.info("session", duration_s=round(duration_s, 6), **session.facts(), end=end)
         self._on_end()
 
-    def _to_cut(
-        self, kept: frozenset[str], turned_inactive: Mapping[Place, float]
-    ) -> Iterator[tuple[Session, End]]:
-        inactive, now = self._inactive, monotonic()
-        for session in self._all:
-            name = session.endpoint
-            if self._end_of_all is not None:
-                yield session, self._end_of_all
-                continue
-            if name and name not in kept:
-                yield session, End.REMOVED
-                continue
-            if name in self._emptied:
-                yield session, End.DRAINED
-                continue
-            place = inactive.place_of(name, session.address)
-            if session.started_at < turned_inactive.get(place, 0.0) or (
-                self._closes and place in inactive.since and session in self._cuts
-            ):
-                yield session, End.INACTIVE
-            elif self._age.is_too_old(session, now):  # many are where it is new, or shorter
-                yield session, End.AGE
-
     def _reached_untrusted(self, session: Session, name: str) -> None:
         """Tell the master; or cut the session, if the endpoint left while it was dialed."""
-        if self._kept is None or name in self._kept:
+        end = self._due_ends.find_end_at(name)
+        if end is not End.REMOVED:
             self.table.trust(name)
             self._on_dial_succeeded(name, session.address)
-            if name in self._emptied:
-                self._cuts.add(session, End.DRAINED)
-        else:
-            self._cuts.add(session, End.REMOVED)
+        if end is not None:
+            self._cuts.add(session, end)
