@@ -37,8 +37,11 @@ def owners(config: Config) -> tuple[Owner, ...]:
 
 
 def describe_targets(config: Config) -> str:
-    """What operators say of where endpoints are to be found; a member list belongs to it."""
-    named = [f"{each.address} {each.tls}" for each in config.endpoints]
+    """What operators say of where endpoints are to be found; a member list belongs to it.
+
+    The order does not count: templates write the same endpoints in any.
+    """
+    named = sorted(f"{each.address} {each.tls}" for each in config.endpoints)
     return " ".join([*named, config.discovery_srv, config.discovery_srv_name])
 
 

@@ -311,6 +311,22 @@ def test_another_cluster_needs_a_reload(cluster: list[Member], files: Files) -> 
     asyncio.run(scene())
 
 
+def test_seeds_in_another_order_are_the_same_targets(cluster: list[Member], files: Files) -> None:
+    """A reload keeps the list, although nobody answers just then."""
+
+    async def scene() -> None:
+        one, other = cluster[0].name, cluster[1].name
+        async with following(static(one, other), files) as f:
+            await eventually(lambda: f.names == names(cluster, 0, 1, 2))
+            for member in cluster:
+                member.refusal = b"{}"
+            await f.it.reload(static(other, one))
+            await eventually(lambda: failures(f) > 1)
+            assert f.names == names(cluster, 0, 1, 2)
+
+    asyncio.run(scene())
+
+
 def test_a_reload_during_an_election_need_not_be_repeated(
     cluster: list[Member], files: Files
 ) -> None:
