@@ -112,7 +112,11 @@ def fit(state: HandoverState, config: Config, now: float) -> HandoverState:
     if state.forked_with not in ("", describe_fork(config)):
         state = dataclasses.replace(state, image=None)
     check = describe_tls_check(config)
-    same_listen = state.listen_given == tuple(map(str, config.listen_addr))
+    given = tuple(map(str, config.listen_addr))
+    if state.listen_given != given and set(state.listen_given) == set(given):
+        # In another order: workers, which number their listeners, are replaced, and that is all.
+        state = dataclasses.replace(state, image=None, listen_given=given, listen=())
+    same_listen = state.listen_given == given
     same_targets = state.member_list_of == describe_targets(config)
     if same_listen and same_targets and (not check or state.tls_check == check):
         return state

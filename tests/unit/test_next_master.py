@@ -115,6 +115,15 @@ def test_other_listen_addresses_forget_the_endpoints() -> None:
     assert left.removed == (Removed(found=FOUND[0], at=NOW, grace_s=CONFIG.removal_grace_s),)
 
 
+def test_listen_addresses_in_another_order_keep_the_endpoints() -> None:
+    """None can be one of the addresses. Workers number their listeners, and are replaced."""
+    one, other = HostPort("127.0.0.1", 1), HostPort("127.0.0.1", 2)
+    before = dataclasses.replace(STATE, listen_given=(str(one), str(other)))
+    left = fit(before, dataclasses.replace(CONFIG, listen_addr=(other, one)), NOW)
+    assert (left.found, left.discovery) == (STATE.found, STATE.discovery)
+    assert (left.image, left.listen) == (None, ())
+
+
 def test_another_tls_check_forgets_the_endpoints() -> None:
     """Nobody is used that has not passed it; what needs no check needs none that passed."""
     insecure = Config(discovery_srv="test", insecure_discovery=True)

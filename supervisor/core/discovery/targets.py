@@ -60,7 +60,7 @@ def describe_tls_check(config: Config) -> str:
     """
     if config.insecure_discovery or not owners(config):
         return ""
-    dialing = [*config.source_addr, config.proxy_out]
+    dialing = [*sorted(config.source_addr), config.proxy_out]
     return " ".join([tls_domain(config), config.trusted_ca_file or "system", *dialing])
 
 

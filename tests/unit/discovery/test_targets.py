@@ -71,6 +71,17 @@ def test_other_targets_are_described_otherwise() -> None:
     assert describe_targets(Config(endpoints=(plain,), workers=7)) == describe_targets(configs[0])
 
 
+def test_the_order_of_addresses_makes_no_other_targets() -> None:
+    """Templates write the same ones in any order."""
+    one, other = StaticTarget(HostPort("a.test", 1)), StaticTarget(HostPort("b.test", 1))
+    configs = [
+        Config(endpoints=(one, other), discovery_srv="test", source_addr=("192.0.2.1", "fd00::1")),
+        Config(endpoints=(other, one), discovery_srv="test", source_addr=("fd00::1", "192.0.2.1")),
+    ]
+    assert len({describe_targets(config) for config in configs}) == 1
+    assert len({describe_tls_check(config) for config in configs}) == 1
+
+
 def test_a_trailing_dot_spares_the_search_list() -> None:
     """A name given both ways is asked for as it is, once."""
     relative, absolute = HostPort("web.test", 1), HostPort("web.test", 1, absolute=True)
