@@ -34,6 +34,10 @@ _CAP_CHOWN, _CAP_FOWNER = 0, 3
 """capabilities(7): to give a file to any group; to remove it where the sticky bit forbids it."""
 
 
+_UNMAPPED = 65534
+"""What stat(2) shows of every group that our user namespace lacks (kernel.overflowgid)."""
+
+
 class UnknownGroupError(OSError):
     """There is no group of this name or number."""
 
@@ -158,7 +162,7 @@ def why_not_group(address: UnixAddress) -> str:
     """Why a file of ours that is there may not have its group; "" if it may."""
     try:
         gid = find_group(address.group)
-        kept = gid is None or os.lstat(address.path).st_gid == gid
+        kept = gid is None or _has_group(os.lstat(address.path), gid)
     except UnknownGroupError as error:
         return str(error.strerror)
     except OSError as error:
@@ -173,8 +177,28 @@ def _may_give(directory: str, gid: int | None) -> bool:
     if gid is None or gid == os.getegid() or gid in os.getgroups():
         return True
     found = os.stat(directory)
-    inherits = bool(found.st_mode & stat.S_ISGID)
-    return (inherits and found.st_gid == gid) or _may(_CAP_CHOWN)
+    if found.st_mode & stat.S_ISGID and _has_group(found, gid):  # the file inherits it
+        return True
+    return _may(_CAP_CHOWN) and _is_mapped(gid)
+
+
+def _has_group(found: os.stat_result, gid: int) -> bool:
+    """Whether a file has the group, as far as it can be told where our user namespace lacks it.
+
+    So it is with PrivateUsers= for every group but our own. Nobody can give a file to such a group
+    then, so it is the operator who gave it to one: by the setgid bit of the directory.
+    """
+    return found.st_gid == gid or (found.st_gid == _UNMAPPED and not _is_mapped(gid))
+
+
+def _is_mapped(gid: int) -> bool:
+    """Whether our user namespace has the group (user_namespaces(7)); True if nobody says so."""
+    try:
+        with open("/proc/self/gid_map", encoding="ascii") as lines:
+            ranges = [tuple(map(int, line.split())) for line in lines]
+    except OSError:
+        return True
+    return any(first <= gid < first + count for first, _, count in ranges)
 
 
 def _forbidden_group(address: UnixAddress) -> str:
@@ -206,12 +230,14 @@ def find_group(group: str) -> int | None:
 def give_to_group(address: UnixAddress, gid: int | None) -> None:
     """Change the group of the file. Nothing is asked of the kernel if that is its group already, as
     in a directory with the setgid bit: hardened units forbid chown(2) altogether."""
-    if gid is None or os.lstat(address.path).st_gid == gid:
+    if gid is None or _has_group(os.lstat(address.path), gid):
         return
     try:
         os.chown(address.path, -1, gid, follow_symlinks=False)
-    except PermissionError as error:
-        raise PermissionError(error.errno, _forbidden_group(address)) from error
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.EINVAL):  # EINVAL: not mapped
+            raise
+        raise PermissionError(errno.EPERM, _forbidden_group(address)) from error
 
 
 def file_id(path: str) -> FileId:

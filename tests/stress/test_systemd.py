@@ -123,6 +123,7 @@ def test_nothing_is_lost_on_a_unix_socket(machine: Machine, ground: Field, what:
     inside = "/run/etcd-clients/gateway.sock"
     listen = f"unix:{inside},mode=0660,group=etcd-clients,{HOST}:{PORT},unix:@client"
     set_flags(machine, {**SETTINGS, "LISTEN_ADDR": listen})
+    machine.use("no-capabilities")
     give_clients_a_directory(machine)
     machine.ctl("start", UNIT)
     wait_until(ground.is_ready)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import grp
 import os
@@ -146,12 +147,21 @@ def test_what_stands_in_place_of_the_lock_is_named(path: Path, kind: str) -> Non
 
 def as_another_user(ask: Callable[[], str]) -> str:
     """What ``ask`` says in a child without root's rights, of the user and group 65534."""
+
+    def change_user() -> str:
+        os.setgid(65534)
+        os.setuid(65534)
+        return ask()
+
+    return in_child(change_user)
+
+
+def in_child(ask: Callable[[], str]) -> str:
+    """What ``ask`` says in a child without other groups than its own."""
     said_r, said_w = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.setgroups([])
-        os.setgid(65534)
-        os.setuid(65534)
         os.write(said_w, ask().encode())
         os._exit(0)
     os.close(said_w)
@@ -169,6 +179,37 @@ def refusal_of(address: UnixAddress) -> str:
     sock.close()
     remove_file(address.path, made)
     return ""
+
+
+def in_own_user_namespace(ask: Callable[[], str]) -> str:
+    """What ``ask`` says in a user namespace that has nobody but the user and group 65533."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    os.setgid(65533)
+    os.setuid(65533)
+    libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: else the maps are root's
+    if libc.unshare(0x10000000) != 0:  # CLONE_NEWUSER; os.unshare is there from 3.12 on
+        return "no user namespace"
+    Path("/proc/self/setgroups").write_text("deny")
+    for kind in ("uid", "gid"):
+        Path(f"/proc/self/{kind}_map").write_text("65533 65533 1")
+    return ask()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs another user")
+@pytest.mark.parametrize(
+    ("mode", "said"), [(0o777, "may not give the file to the group bin"), (0o2777, "")]
+)
+def test_a_group_that_the_user_namespace_lacks(mode: int, said: str) -> None:
+    """As with PrivateUsers=: the file has it if the folder passes a group on."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, 0, grp.getgrnam("bin").gr_gid)
+        os.chmod(folder, mode)
+        address = UnixAddress(f"{folder}/s", group="bin")
+        for ask in (lambda: why_not(address), lambda: refusal_of(address)):
+            found = in_child(lambda ask=ask: in_own_user_namespace(ask))  # type: ignore[misc]
+            if found == "no user namespace":
+                pytest.skip("no user namespace can be made here")
+            assert found == said
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs another user")
