@@ -109,6 +109,8 @@ class Master:
         loop.set_exception_handler(self._on_exception)
         parts.admin = self._make_admin()
         parts.notify = Notify(os.environ.get("NOTIFY_SOCKET"))
+        if parts.notify.failure:
+            parts.log.warn("cannot reach the service manager", error=parts.notify.failure)
         parts.shared = SharedListeners(parts.notify, self._tell_left)
         parts.service_notifier = ServiceNotifier(
             parts.notify,

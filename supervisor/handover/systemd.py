@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, MutableMapping
 
+from gateway.core.outcome import EXHAUSTED
 from gateway.descriptors import NO_ROOM, close_all, send
 
 STATUS_INTERVAL_S = 1.0
@@ -73,6 +74,16 @@ def least_watchdog_s(worker_timeout_s: float) -> float:
     return 2.0 * (worker_timeout_s + 10.0)
 
 
+def _connect(name: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        sock.connect(name)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 class Notify:
     """The connection to the service manager; it is the worker pool's descriptor store too."""
 
@@ -89,13 +100,15 @@ class Notify:
         self._retry: asyncio.TimerHandle | None = None
         self._again: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.failure = ""
+        """Why the service manager cannot be told anything although it gave an address."""
         if address and address[0] in "/@":
-            self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             try:
-                self._sock.connect("\0" + address[1:] if address[0] == "@" else address)
-            except OSError:
-                self._sock.close()
-                self._sock = None
+                self._sock = _connect("\0" + address[1:] if address[0] == "@" else address)
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    raise
+                self.failure = error.strerror or str(error)
 
     @property
     def enabled(self) -> bool:

@@ -84,11 +84,15 @@ def test_bulk_is_copied_where_splice_is_refused() -> None:
         conn.sendall(BULK)
 
     prefix = [sys.executable, "-m", "tests.refused_calls", "1", "splice"]
+    nobody = {"NOTIFY_SOCKET": "/does/not/exist"}
     with (
         serving(answer) as server,
-        running(endpoints=[f"127.0.0.1:{server.port}"], workers=1, prefix=prefix) as gateway,
+        running(
+            endpoints=[f"127.0.0.1:{server.port}"], workers=1, prefix=prefix, env=nobody
+        ) as gateway,
         connect(gateway.address, 60) as client,
     ):
+        assert gateway.lines("cannot reach the service manager")
         client.sendall(BULK)
         assert read_exactly(client, len(BULK)) == BULK
         assert client.recv(1) == b""

@@ -64,6 +64,7 @@ def test_without_a_service_manager_nothing_happens() -> None:
     for address in (None, "", "vsock:2:1", "/does/not/exist"):
         notify = Notify(address)
         assert not notify.enabled
+        assert bool(notify.failure) == (address == "/does/not/exist")
         notify.ready("x")
         notify.keep("a", 0)
         notify.remove("a")
