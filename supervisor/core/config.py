@@ -145,16 +145,12 @@ def build(
         if flag.name not in only:
             continue
         given = tuple(find_given(flag, flags, environ, document, document_name))
-        same = [False] * len(given)
+        in_effect: dict[str, Any] = {}
         if given:
             used[flag.name] = given[0]
             in_effect = _fields(flag, _read(flag, given[0]))
             fields |= in_effect
-            for number, each in enumerate(given[1:], 1):
-                try:
-                    same[number] = _fields(flag, _read(flag, each)) == in_effect
-                except ConfigError as error:
-                    wrong.append(str(error))
+        same = [_means(in_effect, flag, each, wrong) for each in given[1:]]
         effective.append(describe_given(flag, given, same))
     if "health-idle-interval" not in used and "health_interval_s" in fields:
         idle_s = fields["health_idle_interval_s"] = _idle_interval_s(fields["health_interval_s"])
@@ -202,6 +198,15 @@ def _read(flag: Flag, given: Given) -> Any:
             return ()
     read = [_read_one(flag, given, text) for text in _split(flag, given.texts)]
     return tuple(dict.fromkeys(read))  # the same one twice is the same one
+
+
+def _means(in_effect: Mapping[str, Any], flag: Flag, overridden: Given, wrong: list[str]) -> bool:
+    """Whether an overridden value says the same; what cannot be used of it goes into ``wrong``."""
+    try:
+        return _fields(flag, _read(flag, overridden)) == in_effect
+    except ConfigError as error:
+        wrong.append(str(error))
+        return False
 
 
 def _split(flag: Flag, texts: Sequence[str]) -> Iterator[str]:

@@ -75,7 +75,7 @@ def _is_set(text: str | None, flag: Flag) -> TypeGuard[str]:
 def describe_given(flag: Flag, given: Sequence[Given], same: Sequence[bool]) -> EffectiveValue:
     """The value in effect as text, beside the texts that it overrides.
 
-    ``same``: which of ``given`` mean what is in effect, as ``60s`` means ``1m``. A package's
+    ``same``: which of those mean what is in effect, as ``60s`` means ``1m``. A package's
     default is there to be overridden, so it is not listed when it is.
     """
     if not given:
@@ -85,7 +85,7 @@ def describe_given(flag: Flag, given: Sequence[Given], same: Sequence[bool]) -> 
     ]
     overrides = tuple(
         (each.source, text)
-        for each, text, is_same in zip(given[1:], texts[1:], same[1:], strict=True)
+        for each, text, is_same in zip(given[1:], texts[1:], same, strict=True)
         if text != texts[0] and not is_same and each.source is not Source.PACKAGE
     )
     return EffectiveValue(flag.name, texts[0], given[0].source, overrides)
