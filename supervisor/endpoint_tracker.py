@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from gateway.core import messages
@@ -20,7 +19,7 @@ from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.targets import describe_tls_check
 from supervisor.core.health.health_view import HealthView
 from supervisor.core.health.probing import plan
-from supervisor.core.rebalance import Rebalancer
+from supervisor.core.rebalance import Rebalancer, compose_orders
 from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Roster
 from supervisor.core.roster_member import Policy, Removed, Since
@@ -154,22 +153,7 @@ class EndpointTracker:
             now=self._loop.time(),
             draw=random.randrange,
         )
-        closing, directed = defaultdict(list), defaultdict(list)
-        for order in commands:
-            closing[order.worker].append(order)
-        for direction in directions:
-            directed[direction.worker].append(direction.endpoint)
-        return [
-            (
-                worker,
-                messages.GiveUp(
-                    tuple(each.endpoint for each in closing[worker]),
-                    tuple(each.older_than_s for each in closing[worker]),
-                    tuple(directed[worker]),
-                ),
-            )
-            for worker in closing.keys() | directed.keys()
-        ]
+        return compose_orders(commands, directions)
 
     def reconfigure(self, config: Config) -> None:
         """The configuration changed: the workers get it with the next snapshot, at once.

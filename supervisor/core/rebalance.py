@@ -7,10 +7,11 @@ missing. The workers choose the sessions; the master decides how many, because i
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from gateway.core.endpoint import Endpoint, EndpointState
+from gateway.core.messages import GiveUp
 from gateway.core.records import dataclass
 from gateway.core.selection import shares
 from supervisor.core.backoff import STEPS, Draw
@@ -129,6 +130,28 @@ class Rebalancer:
         count = int(lacks[name] + max(1.0, MARGIN * fair[name]))
         told = [closing, *sorted(who for who in workers if who != closing)]
         return [Direction(worker, name) for worker in told[:count]]
+
+
+def compose_orders(
+    commands: Iterable[Order], directions: Iterable[Direction]
+) -> list[tuple[WorkerId, GiveUp]]:
+    """One message to each worker that has something to do."""
+    closing, towards = defaultdict(list), defaultdict(list)
+    for order in commands:
+        closing[order.worker].append(order)
+    for direction in directions:
+        towards[direction.worker].append(direction.endpoint)
+    return [
+        (
+            worker,
+            GiveUp(
+                tuple(each.endpoint for each in closing[worker]),
+                tuple(each.older_than_s for each in closing[worker]),
+                tuple(towards[worker]),
+            ),
+        )
+        for worker in closing.keys() | towards.keys()
+    ]
 
 
 def _add_up(workers: Mapping[WorkerId, Mapping[str, int]]) -> Counter[str]:

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.endpoint import Endpoint, EndpointState
-from supervisor.core.rebalance import Direction, Rebalancer, find_excess, find_fair
+from gateway.core.messages import GiveUp
+from supervisor.core.rebalance import (
+    Direction,
+    Order,
+    Rebalancer,
+    compose_orders,
+    find_excess,
+    find_fair,
+)
 from supervisor.core.workers.worker_id import WorkerId
 
 Held = dict[WorkerId, dict[str, int]]
@@ -187,3 +195,14 @@ def test_nobody_is_sent_where_nothing_is_missing() -> None:
     rebalancer.step(ranks, full, over_s=1.0, now=12.0, draw=none)
     _, directions = rebalancer.step(ranks, full, over_s=1.0, now=13.0, draw=none)
     assert directions == []
+
+
+def test_each_worker_gets_one_message() -> None:
+    """What it closes, in the order of the decisions, and where the next clients go."""
+    one, other = WorkerId(0, 1), WorkerId(1, 1)
+    orders = [Order(one, "a:1", 3.0), Order(one, "b:1", 2.0)]
+    messages = compose_orders(orders, [Direction(one, "c:1"), Direction(other, "c:1")])
+    assert dict(messages) == {
+        one: GiveUp(("a:1", "b:1"), (3.0, 2.0), ("c:1",)),
+        other: GiveUp((), (), ("c:1",)),
+    }
