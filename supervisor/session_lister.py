@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from time import monotonic
 
 from gateway.core.address import Address, HostPort
@@ -18,6 +18,7 @@ from supervisor.core.admin.session_list import (
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.system.socket_holders import find_holders
 from supervisor.workers.pool import WorkerPool
+from supervisor.workers.session_survey import SessionSurvey
 
 WORKERS_S = 7.0
 """For how long workers are asked. A connection of the admin address has ten seconds."""
@@ -105,19 +106,12 @@ class SessionLister:
         pool = self._pool()
         missing: dict[WorkerId, str] = {}
         details: dict[tuple[WorkerId, int], SessionDetail] = {}
-
-        def take(who: WorkerId, told: SessionDetails) -> None:
-            details.update(((who, each.row), each) for each in told.sessions)
-
         if pool is not None:
             missing |= await pool.survey.list(query.endpoint, fold.add, until=until)
         rows, following = fold.page()
         now = monotonic()
         if pool is not None:
-            by_worker: dict[WorkerId, list[int]] = {}
-            for who, row in rows:
-                by_worker.setdefault(who, []).append(row)
-            missing |= await pool.survey.describe(by_worker, take, until=until)
+            missing |= await _describe(pool.survey, rows, details, until=until)
         processes: dict[str, Process] = {}
         holders = Holders(fold.hosts)
         if with_processes and pool is not None:
@@ -154,3 +148,21 @@ class SessionLister:
                 break
             await asyncio.sleep(0)
         return found
+
+
+async def _describe(
+    survey: SessionSurvey,
+    rows: Iterable[tuple[WorkerId, int]],
+    details: dict[tuple[WorkerId, int], SessionDetail],
+    *,
+    until: float,
+) -> dict[WorkerId, str]:
+    """Ask the workers for everything about these rows; who did not tell it, and why."""
+    by_worker: dict[WorkerId, list[int]] = {}
+    for who, row in rows:
+        by_worker.setdefault(who, []).append(row)
+
+    def take(who: WorkerId, told: SessionDetails) -> None:
+        details.update(((who, each.row), each) for each in told.sessions)
+
+    return await survey.describe(by_worker, take, until=until)

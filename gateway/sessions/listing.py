@@ -89,15 +89,10 @@ class SessionListing:
 
     def tell_details(self, asked: DescribeSessions) -> None:
         """Answer with everything about the rows whose sessions have not ended."""
-        now = monotonic()
-        found = []
-        if asked.listing == self._listing:
-            for row in asked.rows[:DESCRIBED_ROWS]:
-                if 0 <= row < len(self._rows):
-                    detail = _detail_of(row, self._rows[row], now)
-                    if detail is not None:
-                        found.append(detail)
-        self._send(SessionDetails(asked.listing, tuple(found)))
+        now, rows = monotonic(), self._rows if asked.listing == self._listing else []
+        known = (row for row in asked.rows[:DESCRIBED_ROWS] if 0 <= row < len(rows))
+        found = (_detail_of(row, rows[row], now) for row in known)
+        self._send(SessionDetails(asked.listing, tuple(each for each in found if each is not None)))
 
     def _begin(self, asked: ListSessions) -> None:
         """Give every session a row; 0.3 ms for 20,000."""

@@ -95,18 +95,22 @@ def _inodes_of(pid: int) -> Iterator[tuple[int, set[int]]]:
         with os.scandir(f"/proc/{pid}/fd") as entries:
             for entry in entries:
                 count += 1
-                try:
-                    match = re.fullmatch(_SOCKET, os.readlink(entry.path))
-                except OSError:  # closed meanwhile
-                    match = None
-                if match is not None:
-                    held.add(int(match[1]))
+                held |= _socket_at(entry.path)
                 if count == PIECE:
                     yield count, held
                     count, held = 0, set()
     except OSError:  # ended meanwhile, or another user's
         return
     yield count, held
+
+
+def _socket_at(link: str) -> set[int]:
+    """The inode of the socket that a link of /proc names; empty if it names something else."""
+    try:
+        match = re.fullmatch(_SOCKET, os.readlink(link))
+    except OSError:  # closed meanwhile
+        return set()
+    return set() if match is None else {int(match[1])}
 
 
 def _read(path: str) -> str:
