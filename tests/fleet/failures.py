@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from tests.fleet.fleet import Outcome, make_fleet
+from tests.fleet.fleet import Fleet, Outcome, make_fleet
 from tests.fleet.host import CONFIG
 
 CLOSING = dataclasses.replace(CONFIG, on_inactive="close")
@@ -57,14 +57,20 @@ def blackout(hosts: int) -> Outcome:
     )
 
 
-def flapping(hosts: int) -> Outcome:
-    """For five minutes a member is up for 10 s and down for 10 s; clients come and go."""
+def _make_busy_fleet(hosts: int) -> Fleet:
+    """A minute old; clients come and go."""
     fleet = make_fleet(hosts)
-    clock, sick = fleet.clock, fleet.members[0]
-    clock.run_until(1.0)
+    fleet.clock.run_until(1.0)
     fleet.come_and_go(every_s=5.0, stay_s=20.0)
     fleet.use()
-    clock.run_until(60.0)
+    fleet.clock.run_until(60.0)
+    return fleet
+
+
+def flapping(hosts: int) -> Outcome:
+    """For five minutes a member is up for 10 s and down for 10 s; clients come and go."""
+    fleet = _make_busy_fleet(hosts)
+    clock, sick = fleet.clock, fleet.members[0]
     lost = []
     for _ in range(int(300 / (2 * FLAP_S))):
         lost.append(fleet.die(sick))
@@ -89,12 +95,8 @@ def flapping(hosts: int) -> Outcome:
 
 def slow(hosts: int) -> Outcome:
     """From 60 s to 360 s a member takes a second to answer; clients come and go."""
-    fleet = make_fleet(hosts)
+    fleet = _make_busy_fleet(hosts)
     clock, sick = fleet.clock, fleet.members[0]
-    clock.run_until(1.0)
-    fleet.come_and_go(every_s=5.0, stay_s=20.0)
-    fleet.use()
-    clock.run_until(60.0)
     sick.latency_s = SLOW_S
     clock.run_until(360.0)
     clients = sum(fleet.dials(60, 360, fleet.members[1:]))
