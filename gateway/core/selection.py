@@ -71,16 +71,8 @@ class Rotation:
     """
 
     __slots__ = (
-        "_absent",
-        "_at",
-        "_cycle",
-        "_enabled",
-        "_heap",
-        "_names",
-        "_phase",
-        "_rank",
-        "_share",
-    )
+        "_absent", "_at", "_cycle", "_enabled", "_heap", "_names", "_phase", "_rank", "_share",
+    )  # fmt: skip
 
     def __init__(
         self,

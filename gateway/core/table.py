@@ -218,28 +218,20 @@ class Table:
         weights = {endpoint.name: endpoint.weight for endpoint in members}
         ramps = {endpoint.name: endpoint.ramp for endpoint in members if endpoint.ramp != 100}
         kind = LeastSessions if self._least else Rotation
+        start = host_seed.start(self._seed)
         balancer: Balancer
         if old and old.served(weights, ramps) and isinstance(old.balancer, kind):
             balancer = old.balancer
         elif self._least:
             balancer = LeastSessions(
-                weights,
-                ramps=ramps,
-                slot=self._slot,
-                slots=self._slots,
-                start=host_seed.start(self._seed),
+                weights, ramps=ramps, slot=self._slot, slots=self._slots, start=start
             )
             for name in weights:
                 balancer.set_load(name, self._book.estimate(name))
         else:
             at = old.balancer.at if old and isinstance(old.balancer, Rotation) else None
             balancer = Rotation(
-                weights,
-                ramps=ramps,
-                slot=self._slot,
-                slots=self._slots,
-                start=host_seed.start(self._seed),
-                at=at,
+                weights, ramps=ramps, slot=self._slot, slots=self._slots, start=start, at=at
             )
         inactive: OrderedDict[str, None] = OrderedDict()
         for endpoint in members:

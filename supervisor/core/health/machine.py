@@ -77,25 +77,9 @@ class Health:
     """
 
     __slots__ = (
-        "_passed_at",
-        "_phased",
-        "_probed_at",
-        "_proved_at",
-        "_put_off_until",
-        "_urgent",
-        "_used_at",
-        "active",
-        "bad",
-        "damping",
-        "failures",
-        "good",
-        "kept",
-        "last_error",
-        "last_error_at",
-        "next_probe_at",
-        "probing",
-        "rules",
-        "undecided",
+        "_passed_at", "_phased", "_probed_at", "_proved_at", "_put_off_until", "_urgent",
+        "_used_at", "active", "bad", "damping", "failures", "good", "kept", "last_error",
+        "last_error_at", "next_probe_at", "probing", "rules", "undecided",
     )  # fmt: skip
 
     def __init__(self, rules: Rules, now: float) -> None:
