@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NoReturn
 
 from gateway.core.log import Log
+from gateway.core.records import dataclass
 from gateway.process_title import set_title
 from supervisor.admin.sockets import AdminSocket
 from supervisor.core.admin.views import GatewayView
@@ -51,7 +52,7 @@ class InterimAdmin:
         Does nothing while there is one. Without a descriptor or a process for it, clients wait.
         """
         if self._process is None:
-            self._process = _fork(sockets, view, log, names)
+            self._process = _fork(_Answers(sockets, view, log, names))
 
     async def end(self) -> None:
         """End the process, if there is one, because the master serves."""
@@ -99,9 +100,17 @@ class _Process:
         os.close(self._pidfd)
 
 
-def _fork(
-    sockets: Sequence[AdminSocket], view: GatewayView, log: Log, names: Collection[str]
-) -> _Process | None:
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What the process answers, to whom, and under which names."""
+
+    sockets: Sequence[AdminSocket]
+    view: GatewayView
+    log: Log
+    names: Collection[str]
+
+
+def _fork(answers: _Answers) -> _Process | None:
     """Fork the child; None if it cannot be had."""
     try:
         alive_r, alive_w = os.pipe()
@@ -111,7 +120,7 @@ def _fork(
         with handlers_held() as handled:
             pid = os.fork()
             if pid == 0:
-                _run_child(sockets, view, log, names, alive_r, handled)
+                _run_child(answers, alive_r, handled)
         return _Process(open_pidfd(pid), alive_w)
     except OSError:
         os.close(alive_w)
@@ -120,36 +129,23 @@ def _fork(
         os.close(alive_r)
 
 
-def _run_child(
-    sockets: Sequence[AdminSocket],
-    view: GatewayView,
-    log: Log,
-    names: Collection[str],
-    alive_r: int,
-    handled: Sequence[signal.Signals],
-) -> NoReturn:
+def _run_child(answers: _Answers, alive_r: int, handled: Sequence[signal.Signals]) -> NoReturn:
     """Serve to the end of the pipe; an exception never reaches the master's stack."""
     try:
-        go_through_checklist([alive_r, *(each.sock.fileno() for each in sockets)], handled)
-        set_title("admin address during an upgrade", ",".join(view.listen))
-        asyncio.run(_serve(sockets, view, log, names, alive_r))
+        go_through_checklist([alive_r, *(each.sock.fileno() for each in answers.sockets)], handled)
+        set_title("admin address during an upgrade", ",".join(answers.view.listen))
+        asyncio.run(_serve(answers, alive_r))
     finally:
         os._exit(0)
 
 
-async def _serve(
-    sockets: Sequence[AdminSocket],
-    view: GatewayView,
-    log: Log,
-    names: Collection[str],
-    alive_r: int,
-) -> None:
+async def _serve(answers: _Answers, alive_r: int) -> None:
     from supervisor.admin.server import AdminServer
 
     over = asyncio.Event()
     asyncio.get_running_loop().add_reader(alive_r, over.set)
-    server = AdminServer(lambda: view, log, names=lambda: names)
-    await server.serve(sockets)
+    server = AdminServer(lambda: answers.view, answers.log, names=lambda: answers.names)
+    await server.serve(answers.sockets)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(over.wait(), LONGEST_S)
     await server.pause()
