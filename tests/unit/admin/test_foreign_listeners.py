@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,17 @@ def look(port_monitor: PortMonitor, own: set[int]) -> None:
         port_monitor.tick(own)
 
 
+@contextlib.contextmanager
+def joined(log: Logbook) -> Iterator[tuple[PortMonitor, set[int]]]:
+    """A listen address that another socket has joined: its monitor, and the inode of our own."""
+    with (
+        socket.create_server(("127.0.0.1", 0), reuse_port=True) as ours,
+        socket.create_server(ours.getsockname(), reuse_port=True),
+    ):
+        address = HostPort("127.0.0.1", ours.getsockname()[1])
+        yield PortMonitor([address], log), {os.fstat(ours.fileno()).st_ino}
+
+
 def test_a_foreign_is_shouted_about_once() -> None:
     """The log says who and how to find it; the status shows it until it goes."""
     log = Logbook()
@@ -128,12 +141,7 @@ def test_a_foreign_is_shouted_about_once() -> None:
 def test_a_moment_without_descriptors_changes_nothing() -> None:
     """The next look works as the ones before; nothing is said of a lack of permission."""
     log = Logbook()
-    with (
-        socket.create_server(("127.0.0.1", 0), reuse_port=True) as ours,
-        socket.create_server(ours.getsockname(), reuse_port=True),
-    ):
-        own = {os.fstat(ours.fileno()).st_ino}
-        port_monitor = PortMonitor([HostPort("127.0.0.1", ours.getsockname()[1])], log)
+    with joined(log) as (port_monitor, own):
         with no_descriptors_left():
             look(port_monitor, own)
         assert log.lines == []
@@ -150,12 +158,7 @@ def test_where_netlink_is_forbidden_proc_is_read(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(sock_diag, "listeners", forbidden)
     log = Logbook()
-    with (
-        socket.create_server(("127.0.0.1", 0), reuse_port=True) as ours,
-        socket.create_server(ours.getsockname(), reuse_port=True),
-    ):
-        own = {os.fstat(ours.fileno()).st_ino}
-        port_monitor = PortMonitor([HostPort("127.0.0.1", ours.getsockname()[1])], log)
+    with joined(log) as (port_monitor, own):
         for _ in range(3 * EVERY_TICKS_FROM_PROC):
             port_monitor.tick(own)
         assert len(port_monitor.foreign_listeners) == 1
