@@ -99,7 +99,7 @@ class Worker:
             start.log,
             settings=messages.Settings(),
             on_end=self._on_session_end,
-            on_dial_failed=self._on_dial_failed,
+            on_dial_failed=lambda *what: self._control.send(messages.DialFailed(*what)),
             on_dial_succeeded=lambda *place: self._control.send(messages.DialSucceeded(*place)),
         )
         self._ingress = Ingress(
@@ -193,9 +193,6 @@ class Worker:
             self.ready = True
             self._control.send(messages.Ready(snapshot.version))
             self._heartbeat.report()
-
-    def _on_dial_failed(self, endpoint: str, address: str, result: str, error: str) -> None:
-        self._control.send(messages.DialFailed(endpoint, address, result, error))
 
     def _on_session_end(self) -> None:
         self._ingress.session_ended()

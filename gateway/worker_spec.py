@@ -11,7 +11,7 @@ from gateway.scoreboard import Scoreboard
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSpec:
-    """What the master decides of a new worker; each of them owns its duplicates of what is in here.
+    """What a worker is forked with. The descriptors are the master's; the worker owns duplicates.
 
     ``listen`` holds literal IPs, or "" for all interfaces. ``listeners``: inherited sockets in
     the order of ``listen``, or none: then the worker binds its own and sends Bound.

@@ -45,6 +45,19 @@ class Parts:
     Making them takes over what the master before this one left: ``left``.
     """
 
+    admin: AdminLifecycle
+    loop: asyncio.AbstractEventLoop
+    tasks: Tasks
+    notify: Notify
+    shared: SharedListeners
+    service_notifier: ServiceNotifier
+    shutdown: Shutdown
+    endpoints: EndpointTracker
+    discovery_loop: DiscoveryLoop
+    reloader: Reloader
+    signals: SignalWatch
+    upgrade: Upgrade
+
     def __init__(self, config: Config) -> None:
         self.config = config
         """In use; a reload replaces it."""
@@ -103,16 +116,3 @@ class Parts:
         self.discovery_loop.means.max_lookups = shares.lookups
         self.discovery_loop.means.max_handshakes = shares.handshakes
         self.admin.max_connections = shares.admin
-
-    admin: AdminLifecycle
-    loop: asyncio.AbstractEventLoop
-    tasks: Tasks
-    notify: Notify
-    shared: SharedListeners
-    service_notifier: ServiceNotifier
-    shutdown: Shutdown
-    endpoints: EndpointTracker
-    discovery_loop: DiscoveryLoop
-    reloader: Reloader
-    signals: SignalWatch
-    upgrade: Upgrade
