@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import struct
 import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Self, TypeVar
@@ -252,12 +251,6 @@ class BlackHole:
 def closed_endpoint() -> Endpoint:
     """An endpoint that refuses."""
     return endpoint_of(free_port())
-
-
-def reset(sock: socket.socket) -> None:
-    """Close with a reset."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 def read_all(sock: socket.socket) -> bytes:

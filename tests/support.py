@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import random
@@ -100,3 +101,13 @@ def no_descriptors_left() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def children() -> str:
+    """The pids of this process's children."""
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+
+
+def watch_nothing(*_: object) -> None:
+    """In place of a call that has no room: fs.epoll.max_user_watches is reached."""
+    raise OSError(errno.ENOSPC, "No space left on device")

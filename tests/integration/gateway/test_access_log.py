@@ -12,8 +12,8 @@ from gateway.core.messages import Settings
 from gateway.core.socket_address import join_host_port
 from gateway.poller import Watcher
 from gateway.sessions.leg import Leg
-from tests.clients import connect
-from tests.plane import Backend, BlackHole, Plane, closed_endpoint, endpoint_of, reset
+from tests.clients import connect, reset
+from tests.plane import Backend, BlackHole, Plane, closed_endpoint, endpoint_of
 from tests.support import wait_until
 
 LOGGED = Settings(access_log=True)

@@ -20,7 +20,8 @@ from gateway.ingress.ingress import Ingress
 from gateway.ingress.listener import open_listener
 from gateway.scoreboard import Scoreboard
 from gateway.worker_spec import WorkerSpec
-from tests.plane import Backend, Plane, read_all, reset
+from tests.clients import reset
+from tests.plane import Backend, Plane, read_all
 from tests.support import free_port, wait_until
 
 MANY = 200

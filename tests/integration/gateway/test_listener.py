@@ -23,9 +23,9 @@ from gateway.ingress.listener import describe_failure, drain_queue, open_listene
 from gateway.sessions import register
 from tests.backends import Backend as Server
 from tests.backends import echo
-from tests.clients import connect, read_exactly, talk
+from tests.clients import connect, read_exactly, reset, talk
 from tests.gateway import running
-from tests.plane import Backend, Plane, descriptors, reset
+from tests.plane import Backend, Plane, descriptors
 from tests.support import free_port, wait_until
 
 

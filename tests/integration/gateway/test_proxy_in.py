@@ -18,7 +18,8 @@ from gateway.core.proxy_protocol import SIGNATURE, Route, Version, write_header,
 from gateway.core.socket_address import address_text
 from gateway.sessions import proxy_in
 from gateway.unix import UNIX_PEER
-from tests.plane import Backend, Plane, descriptors, reset
+from tests.clients import reset
+from tests.plane import Backend, Plane, descriptors
 from tests.support import wait_until
 from tests.wires import inside, loopback
 

@@ -18,8 +18,8 @@ from gateway.core.proxy_protocol import (
 )
 from gateway.poller import OUT
 from gateway.sessions import dialer
-from tests.clients import connect
-from tests.plane import Backend, BlackHole, Plane, closed_endpoint, read_all, reset
+from tests.clients import connect, reset
+from tests.plane import Backend, BlackHole, Plane, closed_endpoint, read_all
 from tests.support import wait_until
 
 VERSIONS = ["v1", "v2"]

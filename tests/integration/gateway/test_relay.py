@@ -30,6 +30,7 @@ from gateway.sessions.leg import Leg
 from gateway.sessions.session import Session
 from gateway.tcp import is_connected
 from gateway.unix import UNIX_PEER
+from tests.clients import reset
 from tests.plane import (
     Backend,
     BlackHole,
@@ -38,7 +39,6 @@ from tests.plane import (
     descriptors,
     endpoint_of,
     read_all,
-    reset,
 )
 from tests.support import wait_until
 

@@ -17,7 +17,8 @@ from gateway.core.messages import Settings
 from gateway.sessions import leg as leg_module
 from gateway.sessions import stalls
 from gateway.tcp import is_waiting
-from tests.plane import Backend, Plane, read_all, reset
+from tests.clients import reset
+from tests.plane import Backend, Plane, read_all
 from tests.support import wait_until
 
 SIDES = ["client", "endpoint"]

@@ -19,7 +19,8 @@ import pytest
 
 from gateway.core.messages import Settings
 from gateway.core.stall import AHEAD
-from tests.plane import Backend, Plane, reset
+from tests.clients import reset
+from tests.plane import Backend, Plane
 from tests.support import wait_until
 from tests.wires import hosts, inside, ip, loopback
 

@@ -11,10 +11,7 @@ import pytest
 
 from supervisor.core.handover_state import HandoverState
 from supervisor.handover.preflight import PASSED, Preflight
-
-
-def children() -> str:
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+from tests.support import children
 
 
 @pytest.mark.parametrize("nth", [1, 2])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import os
 import socket
@@ -23,7 +22,7 @@ from supervisor.handover.systemd import (
     take_stored,
     watchdog_interval_s,
 )
-from tests.support import no_descriptors_left
+from tests.support import no_descriptors_left, watch_nothing
 
 
 @pytest.fixture
@@ -337,16 +336,13 @@ def test_nothing_is_lost_where_there_is_no_room_to_watch(
 ) -> None:
     """fs.epoll.max_user_watches is reached: messages wait, and a barrier leaves nothing open."""
 
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     async def play() -> None:
         loop = asyncio.get_running_loop()
         notify = Notify(systemd.getsockname())
         before = os.listdir("/proc/self/fd")
         with monkeypatch.context() as full:
-            full.setattr(loop, "add_reader", refuse)
-            full.setattr(loop, "add_writer", refuse)
+            full.setattr(loop, "add_reader", watch_nothing)
+            full.setattr(loop, "add_writer", watch_nothing)
             with pytest.raises(OSError, match="No space left"):
                 await notify.barrier(5.0)
             assert os.listdir("/proc/self/fd") == before

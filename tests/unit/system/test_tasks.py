@@ -11,7 +11,7 @@ from supervisor import launch
 from supervisor.cli import main
 from supervisor.cli.main import WATCHES
 from supervisor.system.tasks import make_loop
-from tests.support import no_descriptors_left
+from tests.support import no_descriptors_left, watch_nothing
 
 
 def test_a_loop_that_cannot_be_made_leaves_nothing_but_an_error() -> None:
@@ -26,10 +26,7 @@ def test_a_loop_that_may_watch_nothing_is_told_with_its_limit(
 ) -> None:
     """And not as an output that could not be written, which fails with the same errno."""
 
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(asyncio, "new_event_loop", refuse)
+    monkeypatch.setattr(asyncio, "new_event_loop", watch_nothing)
     with pytest.raises(OSError, match="No space left on device") as caught:
         make_loop()
     assert caught.value.filename == WATCHES

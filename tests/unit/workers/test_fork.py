@@ -22,6 +22,7 @@ from gateway.worker import WorkerStart
 from gateway.worker_spec import WorkerSpec
 from supervisor.workers.fork import Child, fork_workers
 from tests.logbook import Logbook
+from tests.support import children
 
 
 def born(entry: Callable[[WorkerStart], int]) -> Child:
@@ -150,7 +151,7 @@ def test_the_masters_signals_come_back_after_the_fork() -> None:
 def test_no_descriptor_for_a_worker_leaves_nothing_open_and_no_process() -> None:
     """Whichever descriptor is the one too many: the fork fails as a whole."""
     free = len(os.listdir("/proc/self/fd"))
-    children = _children()
+    before = children()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     fillers: list[int] = []
     with specified() as spec:
@@ -169,7 +170,7 @@ def test_no_descriptor_for_a_worker_leaves_nothing_open_and_no_process() -> None
             for fd in fillers:
                 os.close(fd)
     assert len(os.listdir("/proc/self/fd")) == free
-    assert _children() == children
+    assert children() == before
 
 
 REFUSED = """
@@ -208,7 +209,3 @@ def test_a_child_that_cannot_be_watched_is_not_left_behind(code: int, text: str)
     assert "pidfd_open" in error
     assert text in error
     assert (interim_admin, opened, childless) == ("{}", "0", "True")
-
-
-def _children() -> str:
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
