@@ -15,6 +15,7 @@ from typing import Any
 
 from supervisor.core.config import Config, build, find_config_file
 from supervisor.core.config_error import ConfigError
+from supervisor.core.config_sources import find_given
 from supervisor.core.flags import BY_NAME
 from supervisor.core.spelling import WITHOUT_QUOTES, is_quoted
 
@@ -44,7 +45,9 @@ def load(
     else a file that is no TOML has the keys of ``only`` whose own lines are TOML.
     """
     path = find_config_file(flags, os.environ) if "config-file" in only else ""
-    document = _read_for(path, _source_of("config-file", flags), only, strict) if path else {}
+    document: Mapping[str, Any] = {}
+    if path:
+        document = _read_for(path, _source_of("config-file", flags, document, ""), only, strict)
     config = build(flags, os.environ, document, document_name=path, only=only, strict=strict)
     for name in _PEM_FLAGS:
         if name in only and (pem_path := getattr(config, BY_NAME[name].field)):
@@ -143,16 +146,8 @@ def _check_pem(name: str, path: str, source: str, config: Config) -> None:
 def _source_of(
     name: str,
     flags: Mapping[str, Sequence[str]],
-    document: Mapping[str, Any] | None = None,
-    document_name: str = "",
+    document: Mapping[str, Any],
+    document_name: str,
 ) -> str:
-    """What the operator calls the place that a flag's value came from."""
-    if flags.get(name):
-        return f"--{name}"
-    flag = BY_NAME[name]
-    if not os.environ.get(flag.variable):
-        if document and name in document:
-            return f"{name} in {document_name}"
-        if os.environ.get(flag.default_variable):
-            return flag.default_variable
-    return flag.variable
+    """What the operator calls the place that a flag's value came from; some source must have it."""
+    return next(find_given(BY_NAME[name], flags, os.environ, document, document_name)).name
