@@ -111,14 +111,12 @@ def _describe_shortage(error: BaseException) -> str:
 
 
 def _run() -> int:
-    if sys.argv[1:2] == ["start"]:
+    starts = sys.argv[1:2] == ["start"]
+    if starts:
         hold_signals()
-    if sys.argv[1:2] != ["start"] or TRIAL_VARIABLE in os.environ:
+    if not starts or TRIAL_VARIABLE in os.environ:
         _be_killed_first()
-    if (
-        sys.argv[1:2] == ["start"]
-        and next(iter(os.environ), CHANGED_BY_PYTHON) == CHANGED_BY_PYTHON
-    ):
+    if starts and next(iter(os.environ), CHANGED_BY_PYTHON) == CHANGED_BY_PYTHON:
         _execute_with_path()
     # Without its part in C the module datetime is there all the same, and orjson then crashes.
     import _datetime  # type: ignore[import-not-found] # noqa: F401
@@ -132,7 +130,7 @@ def _run() -> int:
             advice = "install etcd-gateway into an environment of its own"
             print(f"etcd-gateway: {reason}; {advice}", file=sys.stderr)
             return 1
-    if sys.argv[1:2] == ["start"]:
+    if starts:
         import gc
         import logging
 
