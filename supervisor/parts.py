@@ -98,7 +98,7 @@ class Parts:
 
     def plan_workers(self) -> int:
         """How many workers there are to be when the pool starts."""
-        given = self.workers_given or self.config.workers or limits.default_workers()
+        given = self.workers_given or limits.given_workers(self.config.workers)
         slots = count_workers(self.left.state, given, restarted=self.left.restarted)
         return min(max(slots + self.resized_by, 1), MAX_SLOTS)
 

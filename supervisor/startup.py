@@ -153,7 +153,7 @@ class Startup:
         """Settle how many workers there are to be, and share the host's open files out."""
         parts = self._parts
         open_files = limits.raise_open_files()
-        parts.workers_given = parts.config.workers or limits.default_workers()
+        parts.workers_given = limits.given_workers(parts.config.workers)
         slots = parts.plan_workers()
         parts.log.info(
             "starting",

@@ -168,7 +168,7 @@ def _look_at_own_side(config: Config, listen: Sequence[Address], found: Findings
         if each.availability is Availability.UNUSABLE
     ]
     found.open_files = limits.raise_open_files()
-    found.workers = config.workers or limits.default_workers()
+    found.workers = limits.given_workers(config.workers)
     if obstacle := limits.find_obstacle(
         found.open_files, workers=found.workers, listen=max(len(listen), 1)
     ):

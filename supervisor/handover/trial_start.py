@@ -80,7 +80,7 @@ def run(config: Config, document: int) -> None:
         asyncio.run(_check_tls(config, state))
     except (AdminError, BadTargetError, OSError, ValueError) as error:
         raise TrialError(str(error)) from None
-    given = config.workers or limits.default_workers()
+    given = limits.given_workers(config.workers)
     workers = min(count_workers(state, given, restarted=False), messages.MAX_SLOTS)
     open_files = limits.raise_open_files()
     if obstacle := limits.find_obstacle(open_files, workers=workers, listen=len(listen)):

@@ -112,9 +112,9 @@ def _needed(workers: int, listen: int) -> int:
     return _OWN_FILES + workers * (_FILES_PER_WORKER + listen)
 
 
-def default_workers() -> int:
-    """How many workers ``--workers=auto`` means: one per usable CPU, MAX_SLOTS at most."""
-    return min(usable_cpus(), MAX_SLOTS)
+def given_workers(configured: int) -> int:
+    """How many ``--workers`` asks for; 0 is auto: one per usable CPU, MAX_SLOTS at most."""
+    return configured or min(usable_cpus(), MAX_SLOTS)
 
 
 def usable_cpus(cgroup: str = "/sys/fs/cgroup", own: str = "/proc/self") -> int:

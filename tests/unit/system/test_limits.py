@@ -11,9 +11,9 @@ import pytest
 from gateway.core.messages import MAX_SLOTS
 from supervisor.system.limits import (
     Shares,
-    default_workers,
     describe_shortage,
     find_obstacle,
+    given_workers,
     share_out,
     usable_cpus,
 )
@@ -38,7 +38,7 @@ def write(root: Path, group: str, text: str) -> None:
 def test_there_are_no_more_workers_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host with more CPUs than slots: ``check`` and ``start`` mean the same number."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(384)))
-    assert 1 <= default_workers() <= MAX_SLOTS
+    assert 1 <= given_workers(0) <= MAX_SLOTS
 
 
 def test_no_quota_is_the_affinity(tmp_path: Path, own: Path) -> None:
