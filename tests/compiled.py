@@ -15,9 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
 from deploy.distribution.compiled import MODULES, compile_into, find_missing
+from tests.interpreters import have_passed
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "compiled"
@@ -26,7 +25,6 @@ PARTS = ("deploy", "docs", "gateway", "supervisor", "tests", "Makefile", "pyproj
 TESTS = ("tests/unit/gateway", "tests/integration/gateway")
 
 MARKERS = "not own_cpu and not interpreted"
-NOTHING_TO_RUN = int(pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 def copy(folder: Path, *, quick: bool = False) -> None:
@@ -81,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     jobs = [f"--jobs={options.jobs}", "-m", MARKERS]
     alone = ["--jobs=0", "-m", "own_cpu and not interpreted"]
     results = [run(["-m", "tests.side_by_side", *j, *options.tests], FOLDER) for j in (jobs, alone)]
-    return int(any(result not in (0, NOTHING_TO_RUN) for result in results))
+    return 0 if have_passed(results) else 1
 
 
 if __name__ == "__main__":

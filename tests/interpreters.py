@@ -21,6 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "interpreters"
 OLDEST = (3, 11)
+NOTHING_TO_RUN = 5
+"""pytest's exit code where no test was collected (pytest.ExitCode)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +121,14 @@ def test(environment: Environment, tests: Sequence[str], jobs: int, *, quick: bo
         parts = [[*side_by_side, "-m", "not own_cpu and not slow"]]
     else:
         parts = [[*side_by_side, "-m", "not own_cpu"], ["pytest", "-q", "-m", "own_cpu"]]
-    passed = True
+    codes = []
     log = FOLDER / f"{environment.name}.log"
     with log.open("w") as output:
         for part in parts:
             argv = [str(python), "-m", *part, *tests]
             done = subprocess.run(argv, cwd=ROOT, env=variables, stdout=output, stderr=output)
-            passed = passed and done.returncode in (0, 5)  # 5: nothing to run in this part
+            codes.append(done.returncode)
+    passed = have_passed(codes)
     text = log.read_text()
     if not passed:
         print(text.partition("= FAILURES =")[2] or text, flush=True)
@@ -136,7 +139,12 @@ def test(environment: Environment, tests: Sequence[str], jobs: int, *, quick: bo
     return passed
 
 
-def main() -> int:
+def have_passed(codes: Sequence[int]) -> bool:
+    """Whether the parts of a run passed, of which some, but not all, may have had no test."""
+    return 0 in codes and set(codes) <= {0, NOTHING_TO_RUN}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.interpreters", description=__doc__)
     parser.add_argument("--only", nargs="+", default=(), help="environments, such as 3.13-newest")
     parser.add_argument(
@@ -148,8 +156,7 @@ def main() -> int:
     )
     parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1))
     parser.add_argument("tests", nargs="*", default=["tests"], help="what pytest is to run")
-    options = parser.parse_args()
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    options = parser.parse_args(argv)
     if options.newest:
         newest = choose_newest(sys.version_info[:2])
         if newest is None:
@@ -158,8 +165,12 @@ def main() -> int:
         environments = [newest]
     else:
         environments = list(choose(options.only))
+    found = {environment.name for environment in environments}
+    if gone := [name for name in options.only if name not in found]:
+        parser.error(f"no such Python was found: {', '.join(gone)}")
     if not environments:
-        parser.error("no such Python was found")
+        parser.error("no Python was found")
+    FOLDER.mkdir(parents=True, exist_ok=True)
     if options.prepare:
         for environment in environments:
             prepare(environment)

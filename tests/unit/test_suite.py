@@ -13,7 +13,7 @@ from pathlib import Path
 import coverage
 import pytest
 
-from tests import every_condition, generate, mutants, side_by_side
+from tests import every_condition, generate, interpreters, mutants, side_by_side
 from tests.benchmarks import __main__ as benchmarks
 
 ROOT = Path(__file__).parents[2]
@@ -163,6 +163,7 @@ def test_what_a_killed_run_had_covered_counts_no_more(suite: Path) -> None:
         (mutants.main, ["leg: half of a write", "no such mistake"]),
         (every_condition.main, ["gateway/no_such_module.py"]),
         (generate.main, ["--chekc"]),
+        (interpreters.main, ["--prepare", "--only", "3.11-newst"]),
         (benchmarks.main, ["--subjects", "nobody"]),
         (benchmarks.main, ["--rounds", "0"]),
     ],
@@ -213,3 +214,11 @@ def test_programs_that_are_missing_are_named_to_a_user_too(tmp_path: Path) -> No
     done = subprocess.run(argv, env=environment, capture_output=True, text=True)
     assert done.stdout.startswith("not installed, which takes root and apt-get: "), done.stderr
     assert " dpkg " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("codes", "passed"), [([0, 0], True), ([0, 5], True), ([5, 5], False), ([0, 1], False)]
+)
+def test_parts_of_a_run_pass_if_one_of_them_had_tests(codes: Sequence[int], passed: bool) -> None:
+    """5 is pytest's word for no tests, as where all of a module need a CPU for themselves."""
+    assert interpreters.have_passed(codes) == passed
