@@ -40,6 +40,7 @@ static inline int calls_failed(void) {
         if (nothing_now == NULL) return -1;
     }
     PyException_SetContext(nothing_now, NULL); /* what was handled the last time */
+    PyException_SetTraceback(nothing_now, Py_None); /* each raise adds to it */
     PyErr_SetObject((PyObject *)Py_TYPE(nothing_now), nothing_now);
     return -1;
 }
