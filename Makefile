@@ -196,9 +196,12 @@ clean:
 	  .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# An environment that is there keeps its Python: that of another one would be mixed with it.
+HAS_PIP = $(BIN)/python -m pip --version > /dev/null 2>&1
+
 $(VENV)/.runtime: pyproject.toml supervisor/launch.py
-	@$(PYTHON) -c 'import sys; sys.exit("etcd-gateway needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv $(VENV)
+	@$(HAS_PIP) || $(PYTHON) -c 'import sys; sys.exit("etcd-gateway needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(HAS_PIP) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable .
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""The suite itself: who runs which tests side by side, and what it answers to wrong options."""
+"""The suite itself: who runs which tests side by side."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import coverage
 import pytest
-
-from tests import every_condition, generate, interpreters, mutants, side_by_side
-from tests.benchmarks import __main__ as benchmarks
 
 ROOT = Path(__file__).parents[2]
 
@@ -156,69 +152,7 @@ def test_what_a_killed_run_had_covered_counts_no_more(suite: Path) -> None:
     assert str(suite / "former.py") not in data.measured_files()
 
 
-@pytest.mark.parametrize(
-    ("command", "argv"),
-    [
-        (side_by_side.main, ["--jobs=-1", "tests/unit"]),
-        (mutants.main, ["leg: half of a write", "no such mistake"]),
-        (every_condition.main, ["gateway/no_such_module.py"]),
-        (generate.main, ["--chekc"]),
-        (interpreters.main, ["--prepare", "--only", "3.11-newst"]),
-        (benchmarks.main, ["--subjects", "nobody"]),
-        (benchmarks.main, ["--rounds", "0"]),
-    ],
-)
-def test_what_is_not_there_is_not_passed_over(
-    command: Callable[[Sequence[str]], int], argv: Sequence[str]
-) -> None:
-    """A run that would try nothing, for a word that was mistyped, is no success."""
-    try:
-        status: object = command(argv)
-    except SystemExit as error:
-        status = error.code
-    assert status == 2
-
-
 def test_another_run_may_remove_the_same_old_directories() -> None:
     """pytest warns of what another run was removing too, which is no error of either."""
     text = "(rm_rf) error removing /tmp/pytest-of-root/garbage-1"
     warnings.warn(pytest.PytestWarning(text), stacklevel=1)
-
-
-@pytest.mark.parametrize("there", ["3.11", "3.2"])
-def test_another_python_than_that_of_the_environment_is_not_passed_over(
-    tmp_path: Path, there: str
-) -> None:
-    """`make test PYTHON=...` would run the tests with the Python that .venv has."""
-    for name, version in ((".venv/bin/python", there), ("python", "3.11")):
-        program = tmp_path / name
-        program.parent.mkdir(parents=True, exist_ok=True)
-        program.write_text(f"#!/bin/sh\necho {version}\n")
-        program.chmod(0o755)
-    for goal, needs_it in (("check", True), ("clean", False), ("help", False)):
-        argv = ["make", "-n", "-f", str(ROOT / "Makefile"), "PYTHON=./python", goal]
-        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
-        told = ".venv has Python 3.2, and ./python is 3.11: `make clean` first" in done.stderr
-        assert told == (needs_it and there == "3.2"), done.stderr
-
-
-def test_programs_that_are_missing_are_named_to_a_user_too(tmp_path: Path) -> None:
-    """Who is not root learns what the tests that are skipped would need."""
-    for tool in ("bash", "dirname", "sort", "tr", "ls"):
-        (tmp_path / tool).symlink_to(str(shutil.which(tool)))
-    (tmp_path / "id").write_text("#!/bin/sh\necho 1000\n")
-    (tmp_path / "id").chmod(0o755)
-    (tmp_path / "etcd").touch()
-    argv = ["bash", str(ROOT / "tests" / "provision.sh"), "dist", str(tmp_path)]
-    environment = {"PATH": str(tmp_path)}
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True)
-    assert done.stdout.startswith("not installed, which takes root and apt-get: "), done.stderr
-    assert " dpkg " in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("codes", "passed"), [([0, 0], True), ([0, 5], True), ([5, 5], False), ([0, 1], False)]
-)
-def test_parts_of_a_run_pass_if_one_of_them_had_tests(codes: Sequence[int], passed: bool) -> None:
-    """5 is pytest's word for no tests, as where all of a module need a CPU for themselves."""
-    assert interpreters.have_passed(codes) == passed
