@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import encodings.ascii  # noqa: F401 - another user may be unable to read it
 import fcntl
 import grp
 import os
@@ -161,9 +162,15 @@ def in_child(ask: Callable[[], str]) -> str:
     said_r, said_w = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.setgroups([])
-        os.write(said_w, ask().encode())
-        os._exit(0)
+        answer = ""
+        try:
+            os.setgroups([])
+            answer = ask()
+        except BaseException as error:  # noqa: BLE001 - the child would run the tests that follow
+            answer = repr(error)
+        finally:
+            os.write(said_w, answer.encode())
+            os._exit(0)
     os.close(said_w)
     os.waitpid(pid, 0)
     with open(said_r, encoding="utf-8") as said:
