@@ -20,7 +20,7 @@ from supervisor.discovery.listen_addresses import (
     wait_for_listen,
 )
 from supervisor.discovery.requests import ReloadFailedError
-from supervisor.discovery.resolution import BadTargetError
+from supervisor.discovery.targets import BadTargetError
 from supervisor.handover.inherited_listen import (
     find_listen,
     find_listen_after_restart,

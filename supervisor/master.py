@@ -24,7 +24,7 @@ from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_USAG
 from supervisor.core.reload_rules import FIXED, FIXED_FROM_THE_BEGINNING
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.discovery.loop import DiscoveryLoop, NoEndpointsError
-from supervisor.discovery.resolution import BadTargetError
+from supervisor.discovery.targets import BadTargetError
 from supervisor.endpoint_tracker import EndpointTracker
 from supervisor.gateway_view import make_view, summarize
 from supervisor.handover import preflight, upgrade

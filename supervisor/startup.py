@@ -18,7 +18,7 @@ from supervisor.core.next_master import find_own
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.discovery.loop import NoEndpointsError
 from supervisor.discovery.publication import STAYING
-from supervisor.discovery.resolution import BadTargetError
+from supervisor.discovery.targets import BadTargetError
 from supervisor.handover.record import RECORD_NAME, open_record
 from supervisor.handover.upgrade import OLD_WORKERS_GO_ON
 from supervisor.interim_admin import KIND as INTERIM_KIND

@@ -35,7 +35,7 @@ from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_NO_ENDPOINT, EXIT_OK, 
 from supervisor.core.printable import escape_unprintable
 from supervisor.discovery.listen_addresses import UnresolvedListenError, resolve_listen
 from supervisor.discovery.means import Means
-from supervisor.discovery.resolution import BadTargetError, Targets
+from supervisor.discovery.targets import BadTargetError, Targets
 from supervisor.system import kernel_calls, limits
 from supervisor.system.connections import dial_as, find_foreign_source
 

@@ -13,7 +13,7 @@ from supervisor.core.discovery.explanation import Branch
 from supervisor.core.discovery.joining import endpoint_for
 from supervisor.core.discovery.resolution import Resolution
 from supervisor.discovery.member_sync import MemberSync, Surroundings
-from supervisor.discovery.resolution import Targets
+from supervisor.discovery.targets import Targets
 from supervisor.system.log import make_log
 from supervisor.system.tls_contexts import TlsContexts
 

@@ -22,7 +22,7 @@ from supervisor.core.backoff import Draw, delay_s
 from supervisor.core.discovery.questions import Answer, Negative
 from supervisor.core.discovery.system_names import Files
 from supervisor.core.discovery.targets import host_question
-from supervisor.discovery.resolution import BadTargetError
+from supervisor.discovery.targets import BadTargetError
 
 FIRST_RETRY_S, MOST_RETRY_S = 0.5, 30.0
 

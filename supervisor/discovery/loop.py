@@ -29,7 +29,7 @@ from supervisor.discovery.means import Means
 from supervisor.discovery.member_sync import MemberSync, Surroundings
 from supervisor.discovery.publication import OnFound, Publication, source_of
 from supervisor.discovery.requests import ReloadFailedError, Request, Requests
-from supervisor.discovery.resolution import BadTargetError, Targets
+from supervisor.discovery.targets import BadTargetError, Targets
 from supervisor.system.shared_tls import SharedTls
 
 AFTER_ERROR_S = 5.0

@@ -9,7 +9,7 @@ from gateway.core.log import Log
 from supervisor.core.config import Config
 from supervisor.core.handover_state import HandoverState
 from supervisor.discovery.listen_addresses import UnresolvedListenError, resolve_listen
-from supervisor.discovery.resolution import BadTargetError
+from supervisor.discovery.targets import BadTargetError
 
 
 async def find_listen_after_restart(

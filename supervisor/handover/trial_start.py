@@ -32,7 +32,7 @@ from supervisor.core.reload_rules import worker_settings
 from supervisor.core.roster import Roster
 from supervisor.core.workers.descriptor_names import Kind, read_name
 from supervisor.discovery.means import Means
-from supervisor.discovery.resolution import BadTargetError
+from supervisor.discovery.targets import BadTargetError
 from supervisor.discovery.tls_admission import TlsAdmission
 from supervisor.handover.inherited_listen import find_listen
 from supervisor.handover.state import read_state

@@ -16,7 +16,7 @@ from supervisor.discovery.listen_addresses import (
     resolve_listen,
     wait_for_listen,
 )
-from supervisor.discovery.resolution import BadTargetError
+from supervisor.discovery.targets import BadTargetError
 from tests.dns import Fault, NameServer
 from tests.logbook import Logbook
 from tests.support import eventually

@@ -23,7 +23,7 @@ from supervisor.discovery import loop as loop_module
 from supervisor.discovery.listen_addresses import resolve_listen
 from supervisor.discovery.loop import DiscoveryLoop, NoEndpointsError
 from supervisor.discovery.requests import ReloadFailedError
-from supervisor.discovery.resolution import BadTargetError
+from supervisor.discovery.targets import BadTargetError
 from supervisor.system.shared_tls import SharedTls
 from tests.dns import Fault, NameServer
 from tests.logbook import Logbook

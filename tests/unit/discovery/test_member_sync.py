@@ -25,7 +25,7 @@ from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.system_names import Files
 from supervisor.discovery.loop import DiscoveryLoop
 from supervisor.discovery.means import Means
-from supervisor.discovery.resolution import Targets
+from supervisor.discovery.targets import Targets
 from tests.dns import NameServer
 from tests.logbook import Logbook
 from tests.servers import Server

@@ -9,7 +9,7 @@ import pytest
 from gateway.core.address import Address, HostPort
 from supervisor.core.config import Config, build
 from supervisor.core.handover_state import HandoverState
-from supervisor.discovery.resolution import BadTargetError
+from supervisor.discovery.targets import BadTargetError
 from supervisor.handover.inherited_listen import find_listen, keep_listen
 
 

@@ -1,4 +1,4 @@
-"""One resolution: ask what is due, join the answers, leave out ourselves, check TLS.
+"""The targets of a configuration, resolved: ask what is due, join the answers, check TLS.
 
 The decisions are made in ``core``; this module asks the questions and passes the answers on.
 """
