@@ -79,10 +79,11 @@ run: $(VENV)/.runtime
 
 test: $(VENV)/.tests
 	@echo "the tests take some five minutes; style, types and coverage are told when they are done"
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target check cover others
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target WHEN_IDLE="nice -n 5" check cover others
 	$(call side_by_side,$(A_CPU_AT_ONCE)) -m own_cpu $(OWN_CPU)
 
-# Those that wait a lot, beside those that work. Their output is told as it comes.
+# Those that wait a lot, beside those that work, which leave the CPU to them. Their output is told
+# as it comes.
 others: programs
 	@$(MAKE) --no-print-directory --output-sync=none waiting
 
@@ -97,7 +98,7 @@ unit: $(VENV)/.tests
 	GATEWAY_TESTS_EXAMPLES=few $(call side_by_side,$(MOSTLY_WAITING)) -m "not own_cpu and not slow" tests/unit
 
 cover: $(VENV)/.tests
-	$(call side_by_side,$(MOSTLY_WORKING)) --coverage -m "not own_cpu and not slow" tests/unit
+	$(WHEN_IDLE) $(call side_by_side,$(MOSTLY_WORKING)) --coverage -m "not own_cpu and not slow" tests/unit
 	$(BIN)/coverage report --skip-covered --fail-under=100
 
 # The tests with every Python from 3.11 on that is found, each with the oldest libraries that
@@ -109,7 +110,7 @@ test-all: $(VENV)/.tests
 check: $(VENV)/.tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(WHEN_IDLE) $(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(VENV)/.tests

@@ -158,4 +158,4 @@ def _set_modes(stage: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(build(Path(sys.argv[1])))
+    print(build(trees.parse_folder(__doc__)))

@@ -7,7 +7,6 @@ names are sorted, times are the commit's, nothing depends on the machine.
 from __future__ import annotations
 
 import io
-import sys
 import tempfile
 import time
 import zipfile
@@ -75,4 +74,4 @@ def build(folder: Path, versions: tuple[str, ...] = trees.VERSIONS) -> Path:
 
 
 if __name__ == "__main__":
-    print(build(Path(sys.argv[1])))
+    print(build(trees.parse_folder(__doc__)))

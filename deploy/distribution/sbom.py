@@ -14,7 +14,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-from deploy.distribution.trees import REQUIREMENTS, ROOT, build_wheel, run
+from deploy.distribution.trees import REQUIREMENTS, ROOT, build_wheel, parse_folder, run
 from supervisor import __version__
 
 
@@ -40,4 +40,4 @@ def write_sbom(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(f"written: {write_sbom(Path(sys.argv[1]))}")
+    print(f"written: {write_sbom(parse_folder(__doc__))}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +28,14 @@ LEFT_OUT_NAMES = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 
 Tree = Mapping[str, bytes]
 """Content by path, in the order of the paths."""
+
+
+def parse_folder(description: str | None, argv: Sequence[str] | None = None) -> Path:
+    """The argument of a command that makes something: where to; exits with 2 without one."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("folder", type=Path, help="what is made is written into it")
+    folder: Path = parser.parse_args(argv).folder
+    return folder
 
 
 def read_epoch() -> int:

@@ -39,10 +39,8 @@ _ENDPOINTS, _MANY_ENDPOINTS = 3, 3_000
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and report; the exit code (1 if a turn failed)."""
     options = _parse(argv)
-    results = Results()
-    if options.draw:
-        results = Results.from_json(json.loads(options.draw.read_text()))
-    else:
+    results = options.draw or Results()
+    if not options.draw:
         try:
             _measure(options, results)
         except KeyboardInterrupt:
@@ -52,6 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
     _publish(options, results)
     return 1 if results.failures else 0
+
+
+def _read_results(path: str) -> Results:
+    """Of an earlier run."""
+    try:
+        return Results.from_json(json.loads(Path(path).read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f"{path} is no results.json of a run: {error!r}") from None
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -76,7 +82,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--docs", action="store_true", help="put the figures into docs/")
-    parser.add_argument("--draw", type=Path, metavar="JSON", help="report an earlier run again")
+    parser.add_argument(
+        "--draw", type=_read_results, metavar="JSON", help="report an earlier run again"
+    )
     options = parser.parse_args(argv)
     options.only = [key for key in keys if any(fnmatch(key, each) for each in options.only)]
     if options.quick:

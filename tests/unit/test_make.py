@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.distribution.trees import parse_folder
 from tests import every_condition, generate, interpreters, mutants, side_by_side
 from tests.benchmarks import __main__ as benchmarks
 
@@ -26,6 +27,9 @@ ROOT = Path(__file__).parents[2]
         (interpreters.main, ["--prepare", "--only", "3.11-newst"]),
         (benchmarks.main, ["--subjects", "nobody"]),
         (benchmarks.main, ["--rounds", "0"]),
+        (benchmarks.main, ["--draw", "no_such_run.json"]),
+        (benchmarks.main, ["--draw", str(ROOT / "docs" / "fleet.json")]),
+        (lambda argv: bool(parse_folder("makes something", argv)), []),
     ],
 )
 def test_what_is_not_there_is_not_passed_over(
