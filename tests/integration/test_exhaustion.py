@@ -49,9 +49,19 @@ class MemoryGroup:
         """The process stays charged elsewhere for the memory that it has."""
         (self._folder / "cgroup.procs").write_text(str(pid))
 
+    def in_use(self) -> int:
+        """Bytes that the kernel cannot take back, as it can those of files that were read.
+
+        Those of a process that was killed are counted a little longer than it lives.
+        """
+        lines = (self._folder / "memory.stat").read_text().splitlines()
+        kinds = {name: int(count) for name, count in map(str.split, lines)}
+        files = kinds["active_file"] + kinds["inactive_file"]
+        return int(self._usage.read_text()) - files
+
     def allow(self, more: int) -> None:
         """So many bytes more than are in use."""
-        self._limit.write_text(str(int(self._usage.read_text()) + more))
+        self._limit.write_text(str(self.in_use() + more))
 
     def is_removed(self) -> bool:
         with contextlib.suppress(OSError):  # busy, for as long as the kernel gives back its pages
@@ -131,10 +141,12 @@ def test_commands_and_trials_are_killed_for_their_memory_and_the_gateway_is_not(
         gateway.wait_line("admin address is open")
         with connect(gateway.address) as session:
             talk(session, b"?")
+            least = group.in_use()
             group.allow(12 << 20)
             argv = [*group.join, *COMMAND, "status", f"--admin-addr={admin}"]
             done = subprocess.run(argv, env=environment(), capture_output=True)
             assert done.returncode == -signal.SIGKILL, gateway.text()
+            wait_until(lambda: group.in_use() < least + (2 << 20), 30, "its memory is free again")
             gateway.signal(signal.SIGUSR2)
             failed = gateway.wait_line("upgrade failed, the old image goes on")
             assert failed["error"] == "signal 9"
