@@ -105,12 +105,17 @@ class Subject:
         return is_whole(self.admin, self.gateway.workers)
 
     def worker(self, slot: int) -> int:
-        workers = fetch_status([self.admin])["workers"]
-        return next(
-            int(each["pid"])
-            for each in workers
-            if each["slot"] == slot and each["state"] == "ready"
-        )
+        """The pid of the slot's worker; one that got no CPU for a while is not ready just then."""
+        pids: list[int] = []
+
+        def is_ready() -> bool:
+            workers = fetch_status([self.admin])["workers"]
+            ready = (each for each in workers if each["state"] == "ready")
+            pids.extend(int(each["pid"]) for each in ready if each["slot"] == slot)
+            return bool(pids)
+
+        wait_until(is_ready, 30, f"slot {slot} has a worker")
+        return pids[0]
 
     def files(self) -> int:
         """Descriptors of the master."""
