@@ -65,7 +65,7 @@ def find_listener(admin_addr: str) -> int:
 
     It is 0 also for a process that is not in our pid namespace (unix(7), SO_PEERCRED).
     """
-    if not admin_addr.startswith("unix:"):
+    if not isinstance(split_admin(admin_addr), UnixAddress):
         return 0
     connection = _Connection(admin_addr, TIMEOUT_S)
     try:
