@@ -24,6 +24,8 @@ from typing import Protocol
 from gateway.unwatched import NO_ROOM, Unwatched
 
 poll = select.epoll.poll
+register = select.epoll.register
+close_fd = os.close
 
 IN = select.EPOLLIN
 OUT = select.EPOLLOUT
@@ -132,7 +134,7 @@ class Poller:
         """Register ``fd``; what is already pending is reported in the next batch."""
         self._watchers[fd] = watcher
         try:
-            self._epoll.register(fd, events)
+            register(self._epoll, fd, events)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 del self._watchers[fd]
@@ -364,7 +366,7 @@ class Poller:
         for fd in closing:
             self._postponed.pop(fd, None)
             try:
-                os.close(fd)
+                close_fd(fd)
             except OSError as error:
                 self._loop.call_exception_handler(
                     {"message": f"descriptor {fd} could not be closed", "exception": error}

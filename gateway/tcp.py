@@ -23,9 +23,11 @@ from gateway.core.socket_address import SocketAddress
 from gateway.core.stall import Signs
 from gateway.unix import name_peer
 
-_INET, _STREAM, _SHUT_WR = int(socket.AF_INET), int(socket.SOCK_STREAM), int(socket.SHUT_WR)
+_INET, _STREAM = int(socket.AF_INET), int(socket.SOCK_STREAM)
 _UNIX = int(socket.AF_UNIX)
-_MORE = int(socket.MSG_MORE) | int(socket.MSG_NOSIGNAL)
+NOBODY: SocketAddress = ("", 0)
+"""What stands for the address of an end that is not there."""
+
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 _LINGER_NOT = struct.pack("ii", 0, 0)
 _NO_BYTES = struct.pack("i", 0)
@@ -68,7 +70,7 @@ def borrowed(fd: int) -> Iterator[_socket.socket]:
 
 
 def peer_of(fd: int) -> SocketAddress:
-    """The address of the other end; that of nobody, ("", 0), if it is gone already.
+    """The address of the other end; NOBODY, if it is gone already or not there yet.
 
     The client of a UNIX socket has none; its process stands in its place.
     """
@@ -88,7 +90,7 @@ def _address_of(fd: int, ask: Callable[[_socket.socket], Any]) -> SocketAddress:
     try:
         address: SocketAddress = ask(sock)
     except OSError:
-        return ("", 0)
+        return NOBODY
     finally:
         sock.detach()
     return address
@@ -102,37 +104,6 @@ def bind_source(sock: _socket.socket, source: str) -> None:
     """
     sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
     sock.bind((source, 0))
-
-
-def shut_write(fd: int) -> None:
-    """Forward an end of stream (half-close); a peer that is gone already is no error."""
-    sock = _socket.socket(_INET, _STREAM, 0, fd)
-    try:
-        sock.shutdown(_SHUT_WR)
-    except OSError as error:
-        if error.errno != errno.ENOTCONN:
-            raise
-    finally:
-        sock.detach()
-
-
-def write_last(fd: int, data: bytes) -> int:
-    """Write, and forward the end of stream in the same packet if all of ``data`` was taken.
-
-    One packet less per stream, and one ACK: 2 us of a short connection.
-    """
-    sock = _socket.socket(_INET, _STREAM, 0, fd)
-    try:
-        sent = sock.send(data, _MORE)
-        if sent == len(data):
-            try:
-                sock.shutdown(_SHUT_WR)
-            except OSError as error:
-                if error.errno != errno.ENOTCONN:  # a peer that is gone already
-                    raise
-        return sent
-    finally:
-        sock.detach()
 
 
 def arm_reset(fd: int) -> None:
@@ -277,22 +248,21 @@ def ephemeral_ports(path: str = "") -> range:
     return range(int(low), int(high) + 1)
 
 
-def is_connected(sock: _socket.socket) -> bool:
+def is_connected(fd: int) -> bool:
     """Whether the handshake is over; a connection that failed is none."""
-    try:
-        sock.getpeername()
-    except OSError:
-        return False
-    return True
+    return peer_of(fd) != NOBODY
 
 
-def met_itself(sock: _socket.socket, port: int) -> bool:
+def error_of(fd: int) -> int:
+    """What a connect ended with, which the kernel tells once; 0: nothing bad, or nothing."""
+    with borrowed(fd) as sock:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def met_itself(fd: int, port: int) -> bool:
     """Whether a connection to ``port`` has both ends there: TCP's simultaneous open with itself.
 
     Happens when the kernel gives the dial the very port that it dials and nobody listens there.
     """
-    try:
-        own = sock.getsockname()
-        return bool(own[1] == port and own[:2] == sock.getpeername()[:2])
-    except OSError:
-        return False
+    own = own_address_of(fd)
+    return own[1] == port and own[:2] == peer_of(fd)[:2]

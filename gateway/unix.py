@@ -32,28 +32,30 @@ _CREDENTIALS = struct.Struct("=iII")
 """struct ucred: pid, uid, gid."""
 
 
-def connect_unix(address: str) -> _socket.socket:
-    """A socket that is connected to ``unix:/path``; the caller's to close. An OSError says why not.
+def connect_unix(address: str, data: bytes | None = None) -> tuple[int, int | None]:
+    """A descriptor that is connected to ``unix:/path``, and how much of ``data`` the kernel took.
 
-    EAGAIN: the queue of the listener is full (unix(7)).
+    None: none for now, or there is no ``data``. 0 also if the endpoint has closed its end already:
+    what it said before is still to be read. The descriptor is the caller's to close; an OSError
+    says why there is none. EAGAIN: the queue of the listener is full (unix(7)).
     """
     sock = _socket.socket(_UNIX, _STREAM, 0)
-    # MSG_OOB exists here too (Linux 5.15): its byte stays in the stream, as with TCP.
-    sock.setsockopt(_SOCKET, _OOBINLINE, 1)
-    code = sock.connect_ex(socket_name(address))
-    if code:
-        sock.close()
-        raise OSError(code, os.strerror(code))
-    return sock
-
-
-def write_first_unix(sock: _socket.socket, data: bytes) -> int | None:
-    """Write the client's first bytes; how many the kernel took, None: none for now.
-
-    0 if the endpoint has closed its end already: what it said before is still to be read.
-    """
     try:
-        return os.write(sock.fileno(), data)
+        # MSG_OOB exists here too (Linux 5.15): its byte stays in the stream, as with TCP.
+        sock.setsockopt(_SOCKET, _OOBINLINE, 1)
+        code = sock.connect_ex(socket_name(address))
+        if code:
+            raise OSError(code, os.strerror(code))
+        sent = None if data is None else _write_first(sock.fileno(), data)
+    except OSError:
+        sock.close()
+        raise
+    return sock.detach(), sent
+
+
+def _write_first(fd: int, data: bytes) -> int | None:
+    try:
+        return os.write(fd, data)
     except BlockingIOError:
         return None
     except BrokenPipeError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import select
 import socket
 from collections.abc import Callable
@@ -152,7 +151,6 @@ class Acceptor:
                     self._leave_alone(watcher, error)
                     return
             else:
-                os.set_blocking(fd, False)
                 self._served = watcher
                 on_client(fd, peer)
                 room = 0 if quota.shared else room - 1

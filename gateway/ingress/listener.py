@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from gateway import tcp_calls
 from gateway.core.address import HostPort
 from gateway.core.messages import Settings
 from gateway.tcp import set_keepalive
@@ -141,16 +142,12 @@ def drain_queue(
             continue
         except OSError:
             return
-        os.set_blocking(fd, False)
         on_client(fd, peer)
 
 
 def accept_of(sock: socket.socket) -> Callable[[], tuple[int, Any]]:
-    """What accepts one client: its descriptor, and its socket address or UNIX_PEER.
-
-    accept4 and nothing else: no getsockname, no socket object, no address lookups.
-    """
-    accept: Callable[[], tuple[int, Any]] = sock._accept  # type: ignore[attr-defined]
+    """What accepts one client: its non-blocking descriptor, and its socket address or UNIX_PEER."""
+    accept = tcp_calls.accept_of(sock)
     if sock.family != socket.AF_UNIX:
         return accept
 

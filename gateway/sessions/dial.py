@@ -8,10 +8,8 @@ own host's fault is never blamed on an endpoint, and is retried until ``dial_tim
 
 from __future__ import annotations
 
-import _socket
 import errno
 import os
-import socket
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
@@ -23,8 +21,8 @@ from gateway.core.endpoint import Endpoint
 from gateway.core.messages import Settings
 from gateway.core.outcome import EXHAUSTED, answer_of, result_of
 from gateway.poller import DIALING, ERR, HUP, OUT, Poller
-from gateway.sessions.connect import StartConnect
-from gateway.tcp import arm_reset, is_connected, met_itself
+from gateway.sessions.connect import Connect
+from gateway.tcp import arm_reset, error_of, is_connected, met_itself
 from gateway.unix import QUEUE_FULL
 
 LOOK_AGAIN_S = 0.1
@@ -85,7 +83,7 @@ class DialContext(Protocol):
     poller: Poller
     table: Table
     settings: Settings
-    connect: StartConnect
+    connect: Connect
     addresses: AddressMemory
     ephemeral: range
     unfinished: dict[Dial, None]
@@ -121,17 +119,15 @@ class Dial:
         """... with everything: no descriptors, no memory."""
         self.waits_until = 0.0
 
-    def start(
-        self, endpoint: Endpoint, addresses: tuple[str, ...], first: _socket.socket | int | None
-    ) -> None:
-        """Go on from the first address: under way as a socket, or failed with an errno."""
+    def start(self, endpoint: Endpoint, addresses: tuple[str, ...], fd: int, failure: int) -> None:
+        """Go on from the first address: under way as ``fd``, or a ``failure`` with that errno."""
         now = self.started_at
         self.dialer.watch(self)
         self.untried[endpoint.name] = list(addresses[1:])
-        if isinstance(first, _socket.socket):
-            self._add(endpoint, addresses[0], first, now)
+        if not failure:
+            self._add(endpoint, addresses[0], fd, now)
         else:
-            self._could_not(endpoint, addresses[0], first or errno.EIO, now)
+            self._could_not(endpoint, addresses[0], failure, now)
             if self.starved or not self._attempt(endpoint, now):
                 self._next(now)
 
@@ -203,7 +199,7 @@ class Dial:
         if self.attempts:
             self._leave_losers(attempt)
         self.caller.connected(
-            attempt.sock.detach(),
+            attempt.fd,
             attempt.endpoint,
             attempt.address,
             mask,
@@ -259,24 +255,24 @@ class Dial:
         while untried:
             address = untried.pop(0)
             try:
-                sock = self.dialer.connect(address, endpoint.port)
+                fd, _ = self.dialer.connect(address, endpoint.port)
             except OSError as error:
                 self._could_not(endpoint, address, error.errno or errno.EIO, now)
                 if self.starved:
                     break
             else:
-                self._add(endpoint, address, sock, now)
+                self._add(endpoint, address, fd, now)
                 return True
         return False
 
-    def _add(self, endpoint: Endpoint, address: str, sock: _socket.socket, now: float) -> None:
+    def _add(self, endpoint: Endpoint, address: str, fd: int, now: float) -> None:
         self.made += 1
         extra = bool(self.attempts)
         if extra:
             self.dialer.budget.spend()
-        attempt = Attempt(self, endpoint, address, sock, now, extra)
+        attempt = Attempt(self, endpoint, address, fd, now, extra)
         self.attempts.append(attempt)
-        self.dialer.poller.add(sock.fileno(), attempt, DIALING)
+        self.dialer.poller.add(fd, attempt, DIALING)
         if not endpoint.port:
             # A UNIX socket is connected already. Its first event may be that the endpoint has said
             # everything and closed, which is no failure.
@@ -318,9 +314,9 @@ class Dial:
         self._count(attempt.endpoint.name, result)
         if result is DialResult.ABANDONED:
             # It may have connected just now: nobody was there, which is not an empty stream.
-            arm_reset(attempt.sock.fileno())
+            arm_reset(attempt.fd)
         self._release(attempt)
-        self.dialer.poller.close(attempt.sock.detach())
+        self.dialer.poller.close(attempt.fd)
 
     def _release(self, attempt: Attempt) -> None:
         """The session's own two descriptors include one attempt; others are counted apart."""
@@ -337,7 +333,7 @@ class Dial:
         its attempts always lose before they time out.
         """
         for loser in self.attempts:
-            slow = loser.started_at <= winner.started_at and not is_connected(loser.sock)
+            slow = loser.started_at <= winner.started_at and not is_connected(loser.fd)
             self._drop(loser, DialResult.ABANDONED)
             if slow:
                 self._remember_slow(loser, winner)
@@ -363,27 +359,27 @@ class Dial:
 class Attempt:
     """One connect under way to one address of one endpoint. Owns its descriptor until it wins."""
 
-    __slots__ = ("address", "dial", "endpoint", "extra", "sock", "started_at")
+    __slots__ = ("address", "dial", "endpoint", "extra", "fd", "started_at")
 
     def __init__(
         self,
         dial: Dial,
         endpoint: Endpoint,
         address: str,
-        sock: _socket.socket,
+        fd: int,
         now: float,
         extra: bool,
     ) -> None:
         self.dial = dial
         self.endpoint = endpoint
         self.address = address
-        self.sock = sock
+        self.fd = fd
         self.started_at = now
         self.extra = extra
 
     def on_event(self, mask: int) -> None:
         if mask & (ERR | HUP):
-            self.dial.failed(self, self._error() or errno.ECONNRESET)
+            self.dial.failed(self, error_of(self.fd) or errno.ECONNRESET)
         elif mask & OUT:
             self._connected(mask)
 
@@ -392,21 +388,17 @@ class Attempt:
 
         The event may be there and wait, behind those of thousands of busy sessions.
         """
-        if code := self._error():
+        if code := error_of(self.fd):
             self.dial.failed(self, code)
-        elif is_connected(self.sock):
+        elif is_connected(self.fd):
             self._connected(OUT)
         else:
             return False
         return True
 
-    def _error(self) -> int:
-        """What the connect ended with, which the kernel tells once; 0: nothing bad, or nothing."""
-        return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-
     def _connected(self, mask: int) -> None:
         port = self.endpoint.port
-        if port in self.dial.dialer.ephemeral and met_itself(self.sock, port):
+        if port in self.dial.dialer.ephemeral and met_itself(self.fd, port):
             self.dial.failed(self, errno.ECONNREFUSED)
         else:
             self.dial.won(self, mask)

@@ -6,7 +6,6 @@ longer, or fails, becomes a :class:`~gateway.sessions.dial.Dial`.
 
 from __future__ import annotations
 
-import _socket
 import asyncio
 import errno
 import time
@@ -18,11 +17,10 @@ from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.endpoint import RETIRED, Endpoint
 from gateway.core.messages import Settings, Snapshot
 from gateway.poller import Poller
-from gateway.sessions.connect import connect_from, write_first
+from gateway.sessions.connect import connect_from
 from gateway.sessions.dial import Caller, Dial, OnDialFailed, Table
 from gateway.sessions.timer import Timer
-from gateway.tcp import ephemeral_ports, met_itself
-from gateway.unix import write_first_unix
+from gateway.tcp import ephemeral_ports
 
 TELL_EVERY_S = 1.0
 """How often the master hears that this host cannot dial an endpoint."""
@@ -75,28 +73,20 @@ class Dialer:
         addresses = endpoint.addresses
         if len(addresses) > 1:
             addresses = self.order(endpoint, now)
-        sock: _socket.socket | None = None
-        sent: int | None = None
-        failure = 0
+        fd, sent, failure = -1, None, 0
+        port = endpoint.port
         try:
-            sock = self.connect(addresses[0], endpoint.port, with_data=first_bytes is not None)
-            if first_bytes is not None:
-                if endpoint.port in self.ephemeral and met_itself(sock, endpoint.port):
-                    raise ConnectionRefusedError(errno.ECONNREFUSED, "the dial met itself")
-                write = write_first if endpoint.port else write_first_unix
-                sent = write(sock, first_bytes)
+            fd, sent = self.connect(addresses[0], port, first_bytes, port in self.ephemeral)
         except OSError as error:
             failure = error.errno or errno.EIO
-            if sock is not None:
-                sock.close()
-        if sent is not None and sock is not None:
+        if sent is not None:
             if self.addresses:
                 self.addresses.answered(endpoint.name, addresses[0])
-            caller.connected(sock.detach(), endpoint, addresses[0], 0, sent, now, 1)
+            caller.connected(fd, endpoint, addresses[0], 0, sent, now, 1)
             return None
         dial = Dial(self, caller, now)
         try:
-            dial.start(endpoint, addresses, failure or sock)
+            dial.start(endpoint, addresses, fd, failure)
         except Exception:
             dial.cancel()  # the caller never heard of it
             raise

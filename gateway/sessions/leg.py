@@ -18,7 +18,7 @@ from gateway.core.stall import Stall
 from gateway.poller import ERR, IN, OUT, RDHUP
 from gateway.sessions.pipes import Pipe
 from gateway.sessions.relay import Countable, Relay
-from gateway.tcp import shut_write, write_last
+from gateway.tcp_calls import shut_write, write_last
 
 READ_BYTES = 1 << 16
 """One read of small traffic; a read that fills it is a sign of bulk.

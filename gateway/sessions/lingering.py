@@ -10,7 +10,8 @@ from __future__ import annotations
 from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.stall import Stall
 from gateway.poller import Poller
-from gateway.tcp import arm_reset, read_signs, set_longest_gap, set_user_timeout, shut_write
+from gateway.tcp import arm_reset, read_signs, set_longest_gap, set_user_timeout
+from gateway.tcp_calls import shut_write
 
 LINGER_S = 240.0
 """How long such a connection is kept at most; the kernel alone waits for about two minutes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from os import read
 from time import monotonic
 from typing import Any, Protocol
 
@@ -31,6 +30,7 @@ from gateway.tcp import (
     peer_of,
     set_keepalive,
 )
+from gateway.tcp_calls import read_some
 from gateway.unix import is_unix_socket
 
 OUR_ERRORS = (errno.ENOMEM, errno.ENOBUFS, errno.EBADF, errno.EINVAL)
@@ -106,7 +106,7 @@ class Session:
         client = self.client
         first_bytes: bytes | None = None
         try:
-            first_bytes = read(client.fd, READ_BYTES) if read_first else None
+            first_bytes = read_some(client.fd, READ_BYTES) if read_first else None
         except BlockingIOError:
             pass
         except OSError:

@@ -127,7 +127,7 @@ async def _connect(sock: socket.socket, address: str, port: int) -> None:
         sock.connect((address, port))
     except BlockingIOError:
         await _wait_connected(sock, (address, port))
-    if met_itself(sock, port):
+    if met_itself(sock.fileno(), port):
         raise ConnectionRefusedError("connection refused (connected to itself)")
 
 

@@ -1,8 +1,9 @@
 """The relay as native code: its modules, as they stand in ``gateway``, compiled with Cython.
 
-The Python sources stay the only ones. What is beside this file declares types for them, one
-``.pxd`` for each module, and ``calls.h`` makes their system calls without ``os`` in between
-(Cython calls this augmenting: https://cython.readthedocs.io, "Pure Python mode").
+The Python sources stay the only ones of the relay. What is beside this file declares types for
+them, one ``.pxd`` for each module, and ``calls.h`` makes their system calls without ``os`` in
+between (Cython calls this augmenting: https://cython.readthedocs.io, "Pure Python mode").
+``tcp_calls.c`` stands in for a module that is nothing but system calls.
 :mod:`deploy.distribution.compiled.hook` puts the native modules into a wheel.
 """
 
@@ -19,13 +20,18 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 
-MODULES = (
+RELAY = (
     "gateway/poller",
     "gateway/sessions/leg",
     "gateway/sessions/pipes",
     "gateway/sessions/relay",
 )
 """What every byte passes; each has a ``.pxd`` of its last name here."""
+
+CALLS_ALONE = "gateway/tcp_calls"
+"""Nothing but system calls: written in C, in a ``.c`` of its last name here."""
+
+MODULES = (*RELAY, CALLS_ALONE)
 
 OPTIONS = ("-O2", "-fno-semantic-interposition")
 DIRECTIVES = {"language_level": "3", "annotation_typing": False, "nonecheck": True}
@@ -74,7 +80,7 @@ def compile_into(folder: Path, options: Sequence[str] = OPTIONS) -> list[Path]:
             extensions = [
                 Extension(
                     module.replace("/", "."),
-                    [f"{module}.py"],
+                    [f"{module}.c" if module == CALLS_ALONE else f"{module}.py"],
                     include_dirs=["gateway"],
                     extra_compile_args=[*options],
                     extra_link_args=["-s"],
@@ -102,7 +108,8 @@ def _copy_sources(work: Path) -> None:
     )
     for name in ("calls.h", "calls.pxd"):
         shutil.copy(HERE / name, work / "gateway")
-    for module in MODULES:
+    shutil.copy(HERE / f"{Path(CALLS_ALONE).name}.c", work / f"{CALLS_ALONE}.c")
+    for module in RELAY:
         types = (HERE / f"{Path(module).name}.pxd").read_text()
         (work / f"{module}.pxd").write_text(types)
         source = work / f"{module}.py"

@@ -1,7 +1,7 @@
 /* The system calls of the relay, without a trip through Python's os, select and time.
  *
- * Same arguments, results and errors as os.read, os.write, os.splice and select.epoll.poll, and an
- * interrupted call is made again (PEP 475). Sockets and pipes have no offsets, so those of splice
+ * Same arguments, results and errors as os.read, os.write, os.splice, os.close and the methods of
+ * select.epoll, and an interrupted call is made again (PEP 475). Sockets and pipes have no offsets, so those of splice
  * are None. The descriptors do not block, and a worker has no other thread, so the interpreter's
  * lock is kept; only a poll that waits releases it.
  */
@@ -118,6 +118,21 @@ static inline PyObject *calls_poll(PyObject *epoll, double wait_s, int most) {
         PyList_SET_ITEM(events, i, pair);
     }
     return events;
+}
+
+static inline int calls_register(PyObject *epoll, int fd, unsigned int events) {
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    int epoll_fd = PyObject_AsFileDescriptor(epoll);
+    if (epoll_fd < 0) return -1;
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0) return 0;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
+static inline int calls_close(int fd) {
+    if (close(fd) == 0 || errno == EINTR) return 0; /* closed in both cases (close(2)) */
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
 }
 
 static inline double calls_monotonic(void) {

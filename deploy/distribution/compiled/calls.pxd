@@ -7,5 +7,7 @@ cdef extern from "calls.h":
         int source, int target, Py_ssize_t size, object source_offset, object target_offset,
         unsigned int flags
     ) except -1
+    int register "calls_register"(object epoll, int fd, unsigned int events) except -1
+    int close_fd "calls_close"(int fd) except -1
     list poll "calls_poll"(object epoll, double wait_s, int most)
     double monotonic "calls_monotonic"()

@@ -2,8 +2,10 @@
 
 cimport cython
 
+from gateway.calls cimport close_fd
 from gateway.calls cimport monotonic
 from gateway.calls cimport poll
+from gateway.calls cimport register
 
 cdef class Poller:
     cdef object _loop, _epoll, _again
@@ -17,6 +19,7 @@ cdef class Poller:
     cdef long _lulls, _close_turns
     cdef double _turned_at
 
+    cpdef add(self, int fd, watcher, unsigned int events=*)
     cpdef want_out(self, int fd)
     cpdef close(self, int fd)
     cpdef again(self, watcher)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import pytest
 
+from gateway import tcp_calls
 from gateway.core.counters import End
 from gateway.core.messages import Settings
 from gateway.core.proxy_protocol import (
@@ -212,7 +214,12 @@ def test_the_original_address_goes_through(
 @versions
 def test_no_memory_for_the_header(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that does not take the header whole ends the session: none begins without it."""
-    monkeypatch.setattr(dialer, "write_first", lambda sock, data: sock.send(data[:3]))
+
+    def write_a_part(address: str, port: int, data: bytes, _: bool) -> tuple[int, int]:
+        fd = tcp_calls.connect(address, port)[0]
+        return fd, os.write(fd, data[:3])
+
+    monkeypatch.setattr(dialer, "connect_from", lambda _: write_a_part)
     with (
         Backend() as backend,
         Plane(backend.endpoint, settings=Settings(proxy_out=version)) as plane,

@@ -344,7 +344,7 @@ def test_a_dial_whose_event_waits_behind_others_is_no_slow_one(late_s: float) ->
             def serve_without_events() -> None:
                 plane.sessions.serve(theirs.detach(), None)
                 (dial,) = plane.sessions.dialer.unfinished
-                wait_until(lambda: is_connected(dial.attempts[0].sock))
+                wait_until(lambda: is_connected(dial.attempts[0].fd))
                 dial.check(dial.started_at + late_s)
                 assert not plane.sessions.dialer.unfinished
 
@@ -366,7 +366,7 @@ def test_a_refusal_whose_event_waits_behind_others_is_no_timeout() -> None:
         def be_refused_without_events() -> None:
             plane.sessions.serve(theirs.detach(), None)
             (dial,) = plane.sessions.dialer.unfinished
-            wait_until(lambda: select.select([], [dial.attempts[0].sock], [], 0)[1])
+            wait_until(lambda: select.select([], [dial.attempts[0].fd], [], 0)[1])
             dial.check(dial.started_at + plane.settings.dial_timeout_s)
 
         plane.ask(be_refused_without_events)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
 import contextlib
 import errno
 import select
@@ -12,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from gateway import tcp
 from gateway.core.messages import Settings
 from gateway.sessions import leg as leg_module
 from gateway.sessions import stalls
@@ -255,15 +253,12 @@ def test_an_end_that_cannot_be_passed_on(
 ) -> None:
     """Nobody waits for an end of stream that our own host forbids to send."""
 
-    class Socket(_socket.socket):
-        def shutdown(self, _how: int) -> None:
-            raise PermissionError(errno.EACCES, "Permission denied")
-
-    class Sockets:
-        socket = Socket
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
 
     with session(side) as ends:
-        monkeypatch.setattr(tcp, "_socket", Sockets)
+        monkeypatch.setattr(leg_module, "shut_write", refuse)
+        monkeypatch.setattr(leg_module, "write_last", refuse)
         if last:
             ends.one.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
             ends.one.sendall(last)

@@ -18,9 +18,9 @@ from tests import compiled as copies
 RELAY = [
     f"tests/integration/gateway/test_{name}.py"
     for name in ("relay", "resets", "session_model", "unix", "urgent")
-] + [f"tests/unit/gateway/test_{name}.py" for name in ("pipes", "poller")]
+] + [f"tests/unit/gateway/test_{name}.py" for name in ("pipes", "poller", "tcp_calls")]
 
-CALLS = re.compile(r"from (os|time) import .+|poll = .+")
+CALLS = re.compile(r"from (os|time) import .+|(poll|register|close_fd) = .+")
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -56,7 +56,7 @@ def test_a_gateway_says_that_it_is_compiled(copy: Path) -> None:
 def test_every_line_is_compiled_where_it_stands(tmp_path: Path) -> None:
     """Tracebacks of the compiled relay name lines of the sources, which are installed beside it."""
     compiled._copy_sources(tmp_path)
-    for module in compiled.MODULES:
+    for module in compiled.RELAY:
         before = Path(compiled.ROOT, f"{module}.py").read_text().splitlines()
         after = (tmp_path / f"{module}.py").read_text().splitlines()
         assert len(after) == len(before), module
@@ -64,7 +64,7 @@ def test_every_line_is_compiled_where_it_stands(tmp_path: Path) -> None:
         assert all(CALLS.fullmatch(line) for line in changed), changed
 
 
-@pytest.mark.parametrize("module", compiled.MODULES)
+@pytest.mark.parametrize("module", compiled.RELAY)
 def test_what_is_a_boolean_there_is_one_here(module: str) -> None:
     """A number that the types call bint would be 1 or 0 to whoever looks at it from Python."""
     types = (HERE / f"{Path(module).name}.pxd").read_text()
@@ -90,6 +90,7 @@ def test_without_a_compiler_it_is_said(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_read_and_a_batch_fit_into_their_buffers() -> None:
     """A read that cannot fill is never taken for a sign of bulk."""
-    calls = (HERE / "calls.h").read_text()
+    calls, tcp_calls = (HERE / "calls.h").read_text(), (HERE / "tcp_calls.c").read_text()
+    assert f"char read_buffer[{READ_BYTES}]" in tcp_calls
     assert f"calls_read_buffer[{READ_BYTES}]" in calls
     assert f"calls_events[{BATCH}]" in calls

@@ -428,6 +428,7 @@ class Host:
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     monkeypatch.setattr("gateway.unwatched.AGAIN_S", 0.001)
     monkeypatch.setattr(poller_module, "poll", lambda epoll, *rest: epoll.poll(*rest))
+    monkeypatch.setattr(poller_module, "register", lambda epoll, *rest: epoll.register(*rest))
     made = Host()
     yield made
     made.close()
