@@ -19,19 +19,16 @@ LONGEST_RETRY_S = 60.0
 
 
 class AddressMemory:
-    """Empty, and then false, as long as every address answers; single addresses are not in it.
+    """``failures``: by endpoint, its addresses that did not answer; single ones are not in it.
 
     ``first_turn(name)``: at which of its addresses this worker begins with an endpoint, so that
     many workers, and many hosts, do not all begin with the same one.
     """
 
     def __init__(self, first_turn: Callable[[str], int] = lambda _: 0) -> None:
-        self._failed: dict[str, dict[str, _Failed]] = {}
+        self.failures: dict[str, dict[str, _Failed]] = {}
         self._turns: dict[str, int] = {}
         self._first_turn = first_turn
-
-    def __bool__(self) -> bool:
-        return bool(self._failed)
 
     def order(
         self, endpoint: Endpoint, now: float, loads: Mapping[str, int] | None = None
@@ -44,7 +41,7 @@ class AddressMemory:
         dial the next address beside it at once (:meth:`is_doubtful`), so that the client does not
         wait for it.
         """
-        failed: Mapping[str, _Failed] = self._failed.get(endpoint.name) or {}
+        failed: Mapping[str, _Failed] = self.failures.get(endpoint.name) or {}
         good: list[str] = []
         doubtful: list[str] = []
         bad: list[str] = []
@@ -62,34 +59,34 @@ class AddressMemory:
 
     def is_doubtful(self, name: str, address: str) -> bool:
         """Whether the last that is known of the address is that it failed."""
-        return address in self._failed.get(name, ())
+        return address in self.failures.get(name, ())
 
     def failed(self, endpoint: Endpoint, address: str, now: float) -> None:
         """The address refused, did not answer, or was slower than one dialed later."""
         if len(endpoint.addresses) > 1:
-            of_name = self._failed.setdefault(endpoint.name, {})
+            of_name = self.failures.setdefault(endpoint.name, {})
             before = of_name.get(address)
             wait_s = FIRST_RETRY_S if before is None else min(before.wait_s * 2, LONGEST_RETRY_S)
             of_name[address] = _Failed(now + wait_s, wait_s)
 
     def answered(self, name: str, address: str) -> None:
         """The address took a connection."""
-        failed = self._failed.get(name)
+        failed = self.failures.get(name)
         if failed is not None:
             failed.pop(address, None)
             if not failed:
-                del self._failed[name]
+                del self.failures[name]
 
     def keep(self, endpoints: Iterable[Endpoint]) -> None:
         """There are only these endpoints, with only these addresses: forget all others."""
         present = {endpoint.name: endpoint.addresses for endpoint in endpoints}
         for name in self._turns.keys() - present.keys():
             del self._turns[name]
-        for name, failed in tuple(self._failed.items()):
+        for name, failed in tuple(self.failures.items()):
             for address in failed.keys() - set(present.get(name, ())):
                 del failed[address]
             if not failed:
-                del self._failed[name]
+                del self.failures[name]
 
     def _take_turns(self, name: str, good: list[str], loads: Mapping[str, int] | None) -> list[str]:
         """The good addresses with the next one first, within the family that comes first."""

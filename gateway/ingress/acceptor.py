@@ -127,6 +127,7 @@ class Acceptor:
         once for each 256 events, which is too seldom while many sessions are busy.
         """
         on_client, quota = self.on_client, self._quota
+        shared = quota.shared
         if watcher.sock.fileno() not in self._watchers:
             return  # removed since the batch before
         until = monotonic() + ACCEPT_S / self.poller.called_last
@@ -153,7 +154,7 @@ class Acceptor:
             else:
                 self._served = watcher
                 on_client(fd, peer)
-                room = 0 if quota.shared else room - 1
+                room = 0 if shared else room - 1
             if monotonic() >= until:
                 self.poller.last(watcher)
                 return

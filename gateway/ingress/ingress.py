@@ -289,10 +289,12 @@ class Ingress:
         if slot is None or not self._handoff.offer_place(slot):
             if self._inbox.full:
                 self._inbox.go_on()
-            self._acceptor.recheck()
+            if self._acceptor.pause_reason is not None:
+                self._acceptor.recheck()
             if self._quota.held_back:
                 self._quota.serve_held_back()
-        self.end_if_empty()
+        if self._left:
+            self.end_if_empty()
 
     def _publish_sessions(self) -> None:
         sessions = self._counters.sessions + self._freed.waiting + self._inbox.received

@@ -21,7 +21,6 @@ from gateway.core.endpoint import Endpoint
 from gateway.core.messages import Settings
 from gateway.core.outcome import EXHAUSTED, answer_of, result_of
 from gateway.poller import DIALING, ERR, HUP, OUT, Poller
-from gateway.sessions.connect import Connect
 from gateway.tcp import arm_reset, error_of, is_connected, met_itself
 from gateway.unix import QUEUE_FULL
 
@@ -83,7 +82,6 @@ class DialContext(Protocol):
     poller: Poller
     table: Table
     settings: Settings
-    connect: Connect
     addresses: AddressMemory
     ephemeral: range
     unfinished: dict[Dial, None]
@@ -92,6 +90,7 @@ class DialContext(Protocol):
     on_failed: OnDialFailed
 
     def watch(self, dial: Dial) -> None: ...
+    def begin(self, endpoint: Endpoint, address: str) -> int: ...
     def order(self, endpoint: Endpoint, now: float) -> tuple[str, ...]: ...
     def tell_local_failure(self, name: str, address: str, error: str, now: float) -> None: ...
 
@@ -194,7 +193,7 @@ class Dial:
         self.dialer.unfinished.pop(self, None)
         self.attempts.remove(attempt)
         self._release(attempt)
-        if self.dialer.addresses:
+        if self.dialer.addresses.failures:
             self.dialer.addresses.answered(attempt.endpoint.name, attempt.address)
         if self.attempts:
             self._leave_losers(attempt)
@@ -255,7 +254,7 @@ class Dial:
         while untried:
             address = untried.pop(0)
             try:
-                fd, _ = self.dialer.connect(address, endpoint.port)
+                fd = self.dialer.begin(endpoint, address)
             except OSError as error:
                 self._could_not(endpoint, address, error.errno or errno.EIO, now)
                 if self.starved:

@@ -21,6 +21,7 @@ from gateway.sessions.connect import connect_from
 from gateway.sessions.dial import Caller, Dial, OnDialFailed, Table
 from gateway.sessions.timer import Timer
 from gateway.tcp import ephemeral_ports
+from gateway.unix import connect_unix
 
 TELL_EVERY_S = 1.0
 """How often the master hears that this host cannot dial an endpoint."""
@@ -76,11 +77,14 @@ class Dialer:
         fd, sent, failure = -1, None, 0
         port = endpoint.port
         try:
-            fd, sent = self.connect(addresses[0], port, first_bytes, port in self.ephemeral)
+            if port:
+                fd, sent = self.connect(addresses[0], port, first_bytes, port in self.ephemeral)
+            else:
+                fd, sent = connect_unix(addresses[0], first_bytes)
         except OSError as error:
             failure = error.errno or errno.EIO
         if sent is not None:
-            if self.addresses:
+            if self.addresses.failures:
                 self.addresses.answered(endpoint.name, addresses[0])
             caller.connected(fd, endpoint, addresses[0], 0, sent, now, 1)
             return None
@@ -113,6 +117,12 @@ class Dialer:
         now = time.monotonic()
         for dial in tuple(self.unfinished):
             self._guard(dial, lambda dial: dial.drop_withdrawn(usable, now))
+
+    def begin(self, endpoint: Endpoint, address: str) -> int:
+        """A descriptor that is connected to the address, or connecting; an OSError says why not."""
+        port = endpoint.port
+        fd, _ = self.connect(address, port) if port else connect_unix(address)
+        return fd
 
     def order(self, endpoint: Endpoint, now: float) -> tuple[str, ...]:
         """The endpoint's addresses as the next client should dial them."""

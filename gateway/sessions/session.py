@@ -201,7 +201,7 @@ class Session:
     # What the legs tell their owner.
 
     def first_ended(self, leg: Leg) -> None:
-        self.first_end = self._side(leg)
+        self.first_end = End.CLIENT if leg is self.client else End.ENDPOINT
 
     def completed(self) -> None:
         """Both streams ended and everything was passed on: an orderly close."""

@@ -61,7 +61,7 @@ def test_a_dead_address_is_tried_again_at_no_clients_cost() -> None:
         plane.apply(endpoint, settings=settings)  # no hedge: whoever waits for the hole waits long
 
         def due() -> None:
-            for failed in plane.sessions.dialer.addresses._failed.values():
+            for failed in plane.sessions.dialer.addresses.failures.values():
                 for each in failed.values():
                     each.retry_at = 0.0
 
@@ -88,7 +88,7 @@ def test_a_dead_address_is_tried_again_at_no_clients_cost() -> None:
                 return plane.count().endpoints[endpoint.name].sessions == 1
 
             wait_until(accepted)
-            assert not plane.ask(lambda: bool(plane.sessions.dialer.addresses))
+            assert not plane.ask(lambda: bool(plane.sessions.dialer.addresses.failures))
             for server in servers:
                 server.close()
 

@@ -198,6 +198,7 @@ def test_no_watches_left(speaks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     with Backend() as backend, Plane(backend.endpoint) as plane:
         epoll = FullEpoll(plane.poller._epoll)
         monkeypatch.setattr(poller_module, "poll", lambda epoll, *rest: epoll.poll(*rest))
+        monkeypatch.setattr(poller_module, "register", lambda epoll, *rest: epoll.register(*rest))
         plane.poller._epoll = epoll  # type: ignore[assignment]
         with plane.connect() as before, backend.accept() as old:
             before.sendall(b"!")

@@ -15,7 +15,7 @@ def test_the_addresses_take_turns() -> None:
     """Each is first as often as any other; nothing else is remembered while all answer."""
     memory = AddressMemory()
     memory.answered(THREE.name, B)
-    assert not memory
+    assert not memory.failures
     firsts = [memory.order(THREE, 0.0)[0] for _ in range(6)]
     assert firsts == [A, B, C, A, B, C]
     assert memory.order(THREE, 0.0) == (A, B, C)
@@ -68,13 +68,13 @@ def test_an_address_that_failed_comes_last() -> None:
     """It is doubtful until it answers; the others take turns."""
     memory = AddressMemory()
     memory.failed(THREE, A, 0.0)
-    assert memory
+    assert memory.failures
     assert memory.order(THREE, 1.0) == (B, C, A)
     assert memory.order(THREE, 1.0) == (C, B, A)
     assert memory.is_doubtful(THREE.name, A)
     assert not memory.is_doubtful(THREE.name, B)
     memory.answered(THREE.name, A)
-    assert not memory
+    assert not memory.failures
     assert memory.order(THREE, 1.0)[0] == C
 
 
@@ -103,7 +103,7 @@ def test_a_single_address_is_not_remembered() -> None:
     """There is no other to dial first; whether its endpoint is dialed is the table's decision."""
     memory = AddressMemory()
     memory.failed(Endpoint("one:1", ("10.0.0.1",), 1), "10.0.0.1", 0.0)
-    assert not memory
+    assert not memory.failures
 
 
 def test_what_is_gone_is_forgotten() -> None:
@@ -119,4 +119,4 @@ def test_what_is_gone_is_forgotten() -> None:
     assert not memory.is_doubtful(THREE.name, A)
     assert not memory.is_doubtful(other.name, "10.0.1.1")
     memory.keep([Endpoint(THREE.name, (C,), 1)])
-    assert not memory
+    assert not memory.failures
