@@ -23,6 +23,7 @@ from typing import Protocol
 
 from gateway.unwatched import NO_ROOM, Unwatched
 
+# The compiled relay makes these calls itself (calls.h); it looks for the three lines.
 poll = select.epoll.poll
 register = select.epoll.register
 close_fd = os.close
@@ -35,7 +36,7 @@ PRI = select.EPOLLPRI
 
 RDHUP = select.EPOLLRDHUP
 
-STREAM = IN | PRI | RDHUP | select.EPOLLET
+STREAM = IN | PRI | RDHUP | (select.EPOLLET & 0xFFFFFFFF)  # negative where a long has 32 bits
 """What a connected socket is registered for. PRI only so that urgent data cannot hide bytes.
 
 Without OUT, which would be one useless event per socket at its start; who has bytes left over asks

@@ -1,4 +1,6 @@
-"""What is done to raw TCP descriptors that ``os`` has no call for.
+"""What is asked of raw TCP descriptors, and set, that ``os`` has no call for.
+
+How they come and go is in :mod:`gateway.tcp_calls`.
 
 The data plane holds descriptors, not socket objects: a session is two integers. The socket object
 needed for an option is made on the spot and let go of; the descriptor keeps its owner.
@@ -23,11 +25,11 @@ from gateway.core.socket_address import SocketAddress
 from gateway.core.stall import Signs
 from gateway.unix import name_peer
 
-_INET, _STREAM = int(socket.AF_INET), int(socket.SOCK_STREAM)
-_UNIX = int(socket.AF_UNIX)
 NOBODY: SocketAddress = ("", 0)
 """What stands for the address of an end that is not there."""
 
+_INET, _STREAM = int(socket.AF_INET), int(socket.SOCK_STREAM)
+_UNIX = int(socket.AF_UNIX)
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 _LINGER_NOT = struct.pack("ii", 0, 0)
 _NO_BYTES = struct.pack("i", 0)
@@ -79,7 +81,7 @@ def peer_of(fd: int) -> SocketAddress:
 
 
 def own_address_of(fd: int) -> SocketAddress:
-    """The address of this end."""
+    """The address of this end; NOBODY, if it has none."""
     return _address_of(fd, _socket.socket.getsockname)
 
 

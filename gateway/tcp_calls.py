@@ -1,7 +1,8 @@
-"""What every TCP session asks of the kernel from its first byte to its last.
+"""How the connections of a session begin and end: accept, connect with the first bytes, last bytes.
 
 Each function stands for the system calls of one step, so that the compiled relay, which has this
 module in C, makes them without the socket objects and the lock that Python puts around them.
+What a connection is asked in between is in :mod:`gateway.tcp`.
 """
 
 from __future__ import annotations
@@ -33,13 +34,17 @@ _MORE = int(socket.MSG_MORE) | int(socket.MSG_NOSIGNAL)
 def accept_of(sock: socket.socket) -> Callable[[], tuple[int, Any]]:
     """What accepts one client of ``sock``: its non-blocking descriptor, and its socket address.
 
-    accept4 and nothing else: no getsockname, no socket object, no address lookups.
+    For as long as ``sock`` is open. No getsockname, no socket object, no address lookups.
     """
     accept: Callable[[], tuple[int, Any]] = sock._accept  # type: ignore[attr-defined]
 
     def accept_one() -> tuple[int, Any]:
         client = accept()
-        os.set_blocking(client[0], False)
+        try:
+            os.set_blocking(client[0], False)
+        except OSError:
+            os.close(client[0])
+            raise
         return client
 
     return accept_one
@@ -85,6 +90,7 @@ def connect(
 
 
 def _write_first(sock: _socket.socket, data: bytes, suspect: int) -> int | None:
+    # Whether the own port is the suspect one is asked first: hardly ever it is.
     if suspect and sock.getsockname()[1] == suspect and met_itself(sock.fileno(), suspect):
         raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
     try:

@@ -19,7 +19,7 @@ LONGEST_RETRY_S = 60.0
 
 
 class AddressMemory:
-    """``failures``: by endpoint, its addresses that did not answer; single ones are not in it.
+    """``failures``: by endpoint with several addresses, those that did not answer.
 
     ``first_turn(name)``: at which of its addresses this worker begins with an endpoint, so that
     many workers, and many hosts, do not all begin with the same one.

@@ -289,7 +289,7 @@ class Ingress:
         if slot is None or not self._handoff.offer_place(slot):
             if self._inbox.full:
                 self._inbox.go_on()
-            if self._acceptor.pause_reason is not None:
+            if self._acceptor.pause_reason is not None:  # a call less for each session
                 self._acceptor.recheck()
             if self._quota.held_back:
                 self._quota.serve_held_back()

@@ -99,8 +99,8 @@ class Dial:
     """One session's way to an endpoint; over once the caller was told."""
 
     __slots__ = (
-        "attempts", "caller", "dialer", "local", "made", "started_at", "starved", "untried",
-        "waits_until",
+        "attempts", "begun", "caller", "dialer", "local", "made", "started_at", "starved",
+        "untried", "waits_until",
     )  # fmt: skip
 
     def __init__(self, dialer: DialContext, caller: Caller, now: float) -> None:
@@ -108,6 +108,8 @@ class Dial:
         self.caller = caller
         self.started_at = now
         self.attempts: list[Attempt] = []
+        self.begun = -1
+        """A descriptor that is connecting and that no attempt owns yet."""
         self.made = 0
         """Attempts that were ever made, those included that failed at once."""
         self.untried: dict[str, list[str]] = {}
@@ -119,12 +121,16 @@ class Dial:
         self.waits_until = 0.0
 
     def start(self, endpoint: Endpoint, addresses: tuple[str, ...], fd: int, failure: int) -> None:
-        """Go on from the first address: under way as ``fd``, or a ``failure`` with that errno."""
+        """Go on from the first address: under way as ``fd``, or a ``failure`` with that errno.
+
+        0 is no failure; ``fd`` is the dial's from now on.
+        """
+        self.begun = fd
         now = self.started_at
         self.dialer.watch(self)
         self.untried[endpoint.name] = list(addresses[1:])
         if not failure:
-            self._add(endpoint, addresses[0], fd, now)
+            self._add(endpoint, addresses[0], now)
         else:
             self._could_not(endpoint, addresses[0], failure, now)
             if self.starved or not self._attempt(endpoint, now):
@@ -136,6 +142,9 @@ class Dial:
         for attempt in self.attempts:
             self._drop(attempt, DialResult.ABANDONED)
         self.attempts.clear()
+        if self.begun >= 0:
+            os.close(self.begun)
+            self.begun = -1
 
     def forgive(self, late_s: float) -> None:
         """The loop stood still for so long: what was answered meanwhile is not heard yet."""
@@ -254,24 +263,26 @@ class Dial:
         while untried:
             address = untried.pop(0)
             try:
-                fd = self.dialer.begin(endpoint, address)
+                self.begun = self.dialer.begin(endpoint, address)
             except OSError as error:
                 self._could_not(endpoint, address, error.errno or errno.EIO, now)
                 if self.starved:
                     break
             else:
-                self._add(endpoint, address, fd, now)
+                self._add(endpoint, address, now)
                 return True
         return False
 
-    def _add(self, endpoint: Endpoint, address: str, fd: int, now: float) -> None:
+    def _add(self, endpoint: Endpoint, address: str, now: float) -> None:
+        """An attempt of what has just begun."""
         self.made += 1
         extra = bool(self.attempts)
         if extra:
             self.dialer.budget.spend()
-        attempt = Attempt(self, endpoint, address, fd, now, extra)
+        attempt = Attempt(self, endpoint, address, self.begun, now, extra)
         self.attempts.append(attempt)
-        self.dialer.poller.add(fd, attempt, DIALING)
+        self.begun = -1
+        self.dialer.poller.add(attempt.fd, attempt, DIALING)
         if not endpoint.port:
             # A UNIX socket is connected already. Its first event may be that the endpoint has said
             # everything and closed, which is no failure.

@@ -119,7 +119,10 @@ class Dialer:
             self._guard(dial, lambda dial: dial.drop_withdrawn(usable, now))
 
     def begin(self, endpoint: Endpoint, address: str) -> int:
-        """A descriptor that is connected to the address, or connecting; an OSError says why not."""
+        """A descriptor that is connected to the address, or connecting; the caller's to close.
+
+        An OSError says why there is none.
+        """
         port = endpoint.port
         fd, _ = self.connect(address, port) if port else connect_unix(address)
         return fd

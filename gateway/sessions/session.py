@@ -22,6 +22,7 @@ from gateway.sessions.relay import Relay
 from gateway.sessions.stalls import Stalls
 from gateway.sessions.unix_leg import UnixLeg
 from gateway.tcp import (
+    NOBODY,
     arm_reset,
     borrowed,
     disarm_reset,
@@ -201,7 +202,7 @@ class Session:
     # What the legs tell their owner.
 
     def first_ended(self, leg: Leg) -> None:
-        self.first_end = End.CLIENT if leg is self.client else End.ENDPOINT
+        self.first_end = self._side(leg)
 
     def completed(self) -> None:
         """Both streams ended and everything was passed on: an orderly close."""
@@ -337,7 +338,7 @@ class Session:
     def peer_address(self) -> SocketAddress:
         """The other end of the client's connection; a system call if nobody asked before."""
         if self.peer is None:
-            self.peer = peer_of(self.client.fd) if self.client.fd >= 0 else ("", 0)
+            self.peer = peer_of(self.client.fd) if self.client.fd >= 0 else NOBODY
         return self.peer
 
     def client_host(self) -> str:

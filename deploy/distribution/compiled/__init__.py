@@ -28,10 +28,10 @@ RELAY = (
 )
 """What every byte passes; each has a ``.pxd`` of its last name here."""
 
-CALLS_ALONE = "gateway/tcp_calls"
+IN_C = "gateway/tcp_calls"
 """Nothing but system calls: written in C, in a ``.c`` of its last name here."""
 
-MODULES = (*RELAY, CALLS_ALONE)
+MODULES = (*RELAY, IN_C)
 
 OPTIONS = ("-O2", "-fno-semantic-interposition")
 DIRECTIVES = {"language_level": "3", "annotation_typing": False, "nonecheck": True}
@@ -80,7 +80,7 @@ def compile_into(folder: Path, options: Sequence[str] = OPTIONS) -> list[Path]:
             extensions = [
                 Extension(
                     module.replace("/", "."),
-                    [f"{module}.c" if module == CALLS_ALONE else f"{module}.py"],
+                    [f"{module}.c" if module == IN_C else f"{module}.py"],
                     include_dirs=["gateway"],
                     extra_compile_args=[*options],
                     extra_link_args=["-s"],
@@ -108,7 +108,7 @@ def _copy_sources(work: Path) -> None:
     )
     for name in ("calls.h", "calls.pxd"):
         shutil.copy(HERE / name, work / "gateway")
-    shutil.copy(HERE / f"{Path(CALLS_ALONE).name}.c", work / f"{CALLS_ALONE}.c")
+    shutil.copy(HERE / f"{Path(IN_C).name}.c", work / f"{IN_C}.c")
     for module in RELAY:
         types = (HERE / f"{Path(module).name}.pxd").read_text()
         (work / f"{module}.pxd").write_text(types)

@@ -1,14 +1,16 @@
 /* The system calls of the relay, without a trip through Python's os, select and time.
  *
- * Same arguments, results and errors as os.read, os.write, os.splice, os.close and the methods of
- * select.epoll, and an interrupted call is made again (PEP 475). Sockets and pipes have no offsets, so those of splice
- * are None. The descriptors do not block, and a worker has no other thread, so the interpreter's
- * lock is kept; only a poll that waits releases it.
+ * Same arguments, results and errors as os.read, os.write, os.splice, os.close and poll and
+ * register of select.epoll. An interrupted call is made again (PEP 475), but for close, which is
+ * over then. Sockets and pipes have no offsets, so those of splice are None. The descriptors do
+ * not block, and a worker has no other thread, so the interpreter's lock is kept; only a poll that
+ * waits releases it.
  */
 #include <Python.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -45,10 +47,11 @@ static inline int calls_failed(void) {
     return -1;
 }
 
+/* The relay reads and writes sockets alone: recv and send spare the kernel the layer of files. */
 static inline PyObject *calls_read(int fd, Py_ssize_t size) {
     if (size > (Py_ssize_t)sizeof calls_read_buffer) size = sizeof calls_read_buffer;
     for (;;) {
-        ssize_t count = read(fd, calls_read_buffer, size);
+        ssize_t count = recv(fd, calls_read_buffer, size, 0);
         if (count >= 0) return PyBytes_FromStringAndSize(calls_read_buffer, count);
         if (calls_failed() < 0) return NULL;
     }
@@ -56,7 +59,7 @@ static inline PyObject *calls_read(int fd, Py_ssize_t size) {
 
 static inline Py_ssize_t calls_write_bytes(int fd, const void *data, Py_ssize_t size) {
     for (;;) {
-        ssize_t count = write(fd, data, size);
+        ssize_t count = send(fd, data, size, MSG_NOSIGNAL);
         if (count >= 0) return count;
         if (calls_failed() < 0) return -1;
     }

@@ -1,16 +1,15 @@
-/* gateway/tcp_calls.py as system calls and nothing else: same arguments, results and errors.
+/* gateway/tcp_calls.py as system calls and nothing else.
  *
- * What each function is for is said there. None of the calls waits, and a worker has no other
+ * For what the gateway gives them, arguments, results and errors are the same; an address is a
+ * literal one here. What each function is for is said there. None of the calls waits, and a worker has no other
  * thread, so the interpreter's lock is kept. An interrupted call is made again (PEP 475).
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <arpa/inet.h>
 #include <errno.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -36,20 +35,9 @@ static socklen_t parse(const char *text, unsigned port, Address *address) {
         address->v4.sin_port = htons((unsigned short)port);
         if (inet_pton(AF_INET, text, &address->v4.sin_addr) == 1) return sizeof address->v4;
     } else {
-        char host[INET6_ADDRSTRLEN];
-        const char *scope = strchr(text, '%');
-        size_t size = scope != NULL ? (size_t)(scope - text) : strlen(text);
         address->v6.sin6_family = AF_INET6;
         address->v6.sin6_port = htons((unsigned short)port);
-        if (scope != NULL) {
-            unsigned found = if_nametoindex(scope + 1);
-            address->v6.sin6_scope_id = found ? found : (unsigned)strtoul(scope + 1, NULL, 10);
-        }
-        if (size < sizeof host) {
-            memcpy(host, text, size);
-            host[size] = 0;
-            if (inet_pton(AF_INET6, host, &address->v6.sin6_addr) == 1) return sizeof address->v6;
-        }
+        if (inet_pton(AF_INET6, text, &address->v6.sin6_addr) == 1) return sizeof address->v6;
     }
     errno = EINVAL;
     return 0;
@@ -83,11 +71,12 @@ static PyObject *read_some(PyObject *module, PyObject *const *args, Py_ssize_t c
         return NULL;
     }
     fd = (int)PyLong_AsLong(args[0]);
+    if (PyErr_Occurred()) return NULL;
     size = PyLong_AsSsize_t(args[1]);
     if (PyErr_Occurred()) return NULL;
     if (size > (Py_ssize_t)sizeof read_buffer) size = sizeof read_buffer;
     do {
-        found = read(fd, read_buffer, size);
+        found = recv(fd, read_buffer, size, 0);
         if (found < 0 && (errno != EINTR || PyErr_CheckSignals() < 0))
             return PyErr_Occurred() ? NULL : PyErr_SetFromErrno(PyExc_OSError);
     } while (found < 0);
@@ -139,9 +128,9 @@ static int met_itself(int fd, unsigned port) {
 /* 0, or -1 with errno set. */
 static int begin(int fd, const Address *address, socklen_t size, const char *source,
                  int with_data) {
-    setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (with_data) setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof off);
+    if (setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on) < 0) return -1;
+    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0) return -1;
+    if (with_data && setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof off) < 0) return -1;
     if (*source) {
         Address from;
         socklen_t from_size = parse(source, 0, &from);
@@ -157,7 +146,7 @@ static Py_ssize_t write_first(int fd, const char *data, Py_ssize_t size) {
     ssize_t sent;
     int failure;
     do {
-        sent = write(fd, data, size);
+        sent = send(fd, data, size, MSG_NOSIGNAL);
     } while (sent < 0 && errno == EINTR);
     failure = errno;
     setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
@@ -171,19 +160,20 @@ static PyObject *tcp_connect(PyObject *module, PyObject *const *args, Py_ssize_t
     Py_ssize_t size = 0, sent = -1;
     Address address;
     socklen_t address_size;
-    int fd, suspect;
+    PyObject *result;
+    int fd, suspect = 0;
     unsigned port;
     (void)module;
     if (count < 2 || count > 5) {
         PyErr_SetString(PyExc_TypeError, "connect takes two to five arguments");
         return NULL;
     }
-    text = PyUnicode_AsUTF8(args[0]);
+    if ((text = PyUnicode_AsUTF8(args[0])) == NULL) return NULL;
     port = (unsigned)PyLong_AsUnsignedLong(args[1]);
-    if (text == NULL || PyErr_Occurred()) return NULL;
+    if (PyErr_Occurred()) return NULL;
     if (count > 2 && args[2] != Py_None && PyBytes_AsStringAndSize(args[2], &data, &size) < 0)
         return NULL;
-    suspect = count > 3 && PyObject_IsTrue(args[3]);
+    if (count > 3 && (suspect = PyObject_IsTrue(args[3])) < 0) return NULL;
     if (count > 4 && (source = PyUnicode_AsUTF8(args[4])) == NULL) return NULL;
     address_size = parse(text, port, &address);
     if (address_size == 0) return PyErr_SetFromErrno(PyExc_OSError);
@@ -198,8 +188,9 @@ static PyObject *tcp_connect(PyObject *module, PyObject *const *args, Py_ssize_t
         sent = write_first(fd, data, size);
         if (sent < 0 && errno != EAGAIN) goto failed;
     }
-    if (sent < 0) return Py_BuildValue("iO", fd, Py_None);
-    return Py_BuildValue("in", fd, sent);
+    result = sent < 0 ? Py_BuildValue("iO", fd, Py_None) : Py_BuildValue("in", fd, sent);
+    if (result == NULL) close(fd);
+    return result;
 failed:
     PyErr_SetFromErrno(PyExc_OSError);
     close(fd);

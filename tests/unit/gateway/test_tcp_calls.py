@@ -102,15 +102,6 @@ def test_connect_from_an_address(source: str) -> None:
         assert address[0] == source
 
 
-def test_connect_to_an_address_with_a_scope() -> None:
-    """An address may say of which link it is."""
-    with server("::1") as listener:
-        scope = socket.if_nametoindex("lo")
-        fd, sent = tcp_calls.connect(f"::1%{scope}", listener.getsockname()[1], b"x")
-        os.close(fd)
-        assert sent == 1
-
-
 @pytest.mark.parametrize("host", HOSTS)
 def test_connect_that_is_refused(host: str) -> None:
     """The errno says why, and no descriptor stays behind."""
