@@ -25,6 +25,7 @@ from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings
 from gateway.poller import STREAM, Watcher
 from gateway.sessions import age, cuts
+from gateway.sessions import dial as dial_module
 from gateway.sessions.dial import Attempt
 from gateway.sessions.leg import Leg
 from gateway.sessions.session import Session
@@ -743,6 +744,25 @@ def test_a_reload_to_close_ends_those_that_were_there_before() -> None:
                 )
                 plane.apply(inactive(one.endpoint), settings=Settings())
                 assert plane.ask(lambda: len(plane.sessions._cuts)) == 0
+
+
+def test_what_has_begun_to_connect_is_closed_if_memory_runs_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Until an attempt owns the descriptor the dial does, so nothing stays open to the endpoint."""
+    with BlackHole() as hole, Plane(hole.endpoint) as plane:
+        before = descriptors()
+
+        def fail(*_: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(dial_module, "Attempt", fail)
+        with plane.connect() as client:
+            client.sendall(b"!")
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        wait_until(lambda: plane.counters.ended == {End.ERROR: 1})
+        wait_until(lambda: descriptors() == before)
 
 
 def test_the_range_of_local_ports_may_change(
