@@ -1,8 +1,9 @@
 /* gateway/tcp_calls.py as system calls and nothing else.
  *
  * For what the gateway gives them, arguments, results and errors are the same; an address is a
- * literal one here. What each function is for is said there. None of the calls waits, and a worker has no other
- * thread, so the interpreter's lock is kept. An interrupted call is made again (PEP 475).
+ * literal one here. What each function is for is said there. None of the calls waits, and a worker
+ * has no other thread, so the interpreter's lock is kept. An interrupted call is made again
+ * (PEP 475).
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -13,6 +14,8 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "calls.h"
 
 #ifndef IP_BIND_ADDRESS_NO_PORT
 #define IP_BIND_ADDRESS_NO_PORT 24
@@ -58,11 +61,7 @@ static PyObject *tell(const Address *address) {
     Py_RETURN_NONE;
 }
 
-/* One read of the relay, READ_BYTES of gateway/sessions/leg.py. */
-static char read_buffer[65536];
-
 static PyObject *read_some(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    ssize_t found;
     Py_ssize_t size;
     int fd;
     (void)module;
@@ -74,13 +73,7 @@ static PyObject *read_some(PyObject *module, PyObject *const *args, Py_ssize_t c
     if (PyErr_Occurred()) return NULL;
     size = PyLong_AsSsize_t(args[1]);
     if (PyErr_Occurred()) return NULL;
-    if (size > (Py_ssize_t)sizeof read_buffer) size = sizeof read_buffer;
-    do {
-        found = recv(fd, read_buffer, size, 0);
-        if (found < 0 && (errno != EINTR || PyErr_CheckSignals() < 0))
-            return PyErr_Occurred() ? NULL : PyErr_SetFromErrno(PyExc_OSError);
-    } while (found < 0);
-    return PyBytes_FromStringAndSize(read_buffer, found);
+    return calls_read(fd, size);
 }
 
 static PyObject *accept_one(PyObject *listener, PyObject *nothing) {
@@ -92,8 +85,7 @@ static PyObject *accept_one(PyObject *listener, PyObject *nothing) {
     do {
         size = sizeof address;
         fd = accept4(from, &address.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0 && (errno != EINTR || PyErr_CheckSignals() < 0))
-            return PyErr_Occurred() ? NULL : PyErr_SetFromErrno(PyExc_OSError);
+        if (fd < 0 && calls_failed() < 0) return NULL;
     } while (fd < 0);
     peer = tell(&address);
     client = peer != NULL ? Py_BuildValue("iN", fd, peer) : NULL;
@@ -225,8 +217,7 @@ static PyObject *write_last(PyObject *module, PyObject *const *args, Py_ssize_t 
     if (PyErr_Occurred() || PyBytes_AsStringAndSize(args[1], &data, &size) < 0) return NULL;
     do {
         sent = send(fd, data, size, MSG_MORE | MSG_NOSIGNAL);
-        if (sent < 0 && (errno != EINTR || PyErr_CheckSignals() < 0))
-            return PyErr_Occurred() ? NULL : PyErr_SetFromErrno(PyExc_OSError);
+        if (sent < 0 && calls_failed() < 0) return NULL;
     } while (sent < 0);
     if (sent == size && shut(fd) < 0) return NULL;
     return PyLong_FromSsize_t(sent);

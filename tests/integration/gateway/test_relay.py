@@ -757,10 +757,8 @@ def test_what_has_begun_to_connect_is_closed_if_memory_runs_out(
             raise MemoryError
 
         monkeypatch.setattr(dial_module, "Attempt", fail)
-        with plane.connect() as client:
-            client.sendall(b"!")
-            with pytest.raises(ConnectionResetError):
-                client.recv(1)
+        with plane.connect() as client, pytest.raises(ConnectionResetError):
+            client.recv(1)
         wait_until(lambda: plane.counters.ended == {End.ERROR: 1})
         wait_until(lambda: descriptors() == before)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import fcntl
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from gateway import tcp_calls
+from tests.plane import descriptors
 
 HOSTS = ["127.0.0.1", "::1"]
 
@@ -39,10 +41,6 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     ):
         one.setblocking(False)
         yield one, other
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -107,12 +105,12 @@ def test_connect_that_is_refused(host: str) -> None:
     """The errno says why, and no descriptor stays behind."""
     with server(host) as listener:
         port = listener.getsockname()[1]
-    before = open_descriptors()
+    before = descriptors()
     with pytest.raises(ConnectionRefusedError):
         tcp_calls.connect(host, port, b"x")
     with pytest.raises(OSError, match=os.strerror(errno.EADDRNOTAVAIL)):
         tcp_calls.connect("127.0.0.1", port, b"x", False, "192.0.2.1")
-    assert open_descriptors() == before
+    assert descriptors() == before
 
 
 def test_connect_that_takes_a_while() -> None:
@@ -214,6 +212,27 @@ def test_a_last_write_that_is_not_taken_whole_ends_nothing() -> None:
         one.sendall(b"rest")
         one.shutdown(socket.SHUT_WR)
         assert other.makefile("rb").read() == b"rest"
+
+
+@pytest.mark.interpreted
+def test_an_end_that_our_own_host_forbids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an error, also when the last bytes were taken."""
+
+    class Socket(_socket.socket):
+        def shutdown(self, _how: int) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    class Sockets:
+        socket = Socket
+
+    with pair() as (one, other):
+        monkeypatch.setattr(tcp_calls, "_socket", Sockets)
+        with pytest.raises(PermissionError):
+            tcp_calls.write_last(one.fileno(), b"last words")
+        with pytest.raises(PermissionError):
+            tcp_calls.shut_write(one.fileno())
+        one.close()
+        assert other.makefile("rb").read() == b"last words"
 
 
 def test_end_of_stream() -> None:
