@@ -171,7 +171,7 @@ MUTANTS = (
     Mutant(
         "fleet: a pause of the master is held against the workers",
         "supervisor/core/workers/fleet.py",
-        "        if 0.0 <= gap_s <= GAP_S:\n            return",
+        "        if gap_s >= 0.0 and now - self.due_at <= GAP_S:\n            return",
         "        if True:\n            return",
         FLEET,
     ),

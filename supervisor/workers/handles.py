@@ -84,7 +84,8 @@ class WorkerHandles:
         self._on_message = on_message
         self._on_exit = on_exit
         self._handles: dict[WorkerId, WorkerHandle] = {}
-        self._alive: set[WorkerId] = set()
+        self._signs: dict[WorkerId, float] = {}
+        """When each worker that gave a sign of life since :meth:`collect_signs` did."""
         self._unready: dict[int, int] = {}
         """Pids by pidfd, of workers that only have to be reaped."""
         self._introductions: list[tuple[WorkerId, int, socket.socket]] = []
@@ -206,17 +207,21 @@ class WorkerHandles:
             self._log.error("worker breaks the protocol", slot=who.slot, gen=who.gen, error=reason)
             handle.child.kill()
 
-    def collect_alive(self) -> tuple[WorkerId, ...]:
-        """Who gave a sign of life since the last call.
+    def collect_signs(self) -> dict[WorkerId, float]:
+        """Who gave a sign of life since the last call, and when.
 
         The beats on the scoreboard tell of hangs long before missing reports would.
         """
         for who, handle in self._handles.items():
             if (beat_ns := self._rows.beat_ns(who)) != handle.beat_ns:
-                handle.beat_ns, handle.heard_at = beat_ns, self._loop.time()
-                self._alive.add(who)
-        alive, self._alive = self._alive, set()
-        return tuple(alive)
+                handle.beat_ns = beat_ns
+                self._note_sign(who, handle, beat_ns / 1e9)
+        signs, self._signs = self._signs, {}
+        return signs
+
+    def _note_sign(self, who: WorkerId, handle: WorkerHandle, at: float) -> None:
+        handle.heard_at = at if handle.heard_at is None else max(handle.heard_at, at)
+        self._signs[who] = handle.heard_at
 
     def tell_hang(self, who: WorkerId, hangs: bool) -> None:
         """Log that a worker hangs, or goes on; once each."""
@@ -258,8 +263,7 @@ class WorkerHandles:
 
     def _hear(self, who: WorkerId, message: messages.Up, fds: list[int]) -> None:
         handle = self._handles[who]
-        handle.heard_at = self._loop.time()
-        self._alive.add(who)
+        self._note_sign(who, handle, self._loop.time())
         match message:
             case messages.Ready(snapshot_version):
                 handle.version = snapshot_version
@@ -276,7 +280,7 @@ class WorkerHandles:
         how = handle.how = handle.child.reap()
         os.close(handle.child.pidfd)
         del self._handles[who]
-        self._alive.discard(who)
+        self._signs.pop(who, None)
         for name in worker_names(who):
             self._descriptor_store.remove(name)
         # Nobody knows how a worker ended that is no child of ours: well, if it was told to drain.

@@ -166,7 +166,7 @@ class WorkerPool:
         self._handles.tell_all(self._snapshot, messages.Snapshot)
         left = self._inherited.left(self._listen, kept=self._kept)
         self._feed(events.Start(self._wanted, left, by_upgrade=self._inherited.told_to_drain))
-        self._tick()
+        self._await_tick()
 
     def push(self, snapshot: messages.Snapshot) -> None:
         """Send a newer snapshot to every worker, and to those that are forked later."""
@@ -271,6 +271,8 @@ class WorkerPool:
                     self._handlers.on_change()
         finally:
             self._stepping = False
+            if self._ticker is not None and self._fleet.due_at < self._ticker.when():
+                self._await_tick()
 
     def _perform(self, issued: Sequence[commands.Command]) -> None:
         """Carry out the commands in their order; consecutive spawns are forked in one go."""
@@ -304,9 +306,15 @@ class WorkerPool:
             if isinstance(command, commands.AdoptListeners):
                 self._feed(events.AdoptionFailed(command.slot))
 
+    def _await_tick(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._ticker = self._loop.call_at(self._fleet.due_at, self._tick)
+
     def _tick(self) -> None:
+        """Tell the fleet who lives, and do again what found no room."""
         now = self._loop.time()
-        self._ticker = self._loop.call_at(now + TICK_S, self._tick)
+        self._ticker = self._loop.call_at(now + TICK_S, self._tick)  # also if something fails below
         slots = self._fleet.slots
         self._sockets.put_back()
         for slot in slots:
@@ -315,11 +323,13 @@ class WorkerPool:
             ):
                 self._log.error("clients lost", sessions=lost, error="no descriptors left")
         self._handles.go_on_introducing()
-        self._feed(events.Tick(self._handles.collect_alive()))
+        self._feed(events.Tick(self._handles.collect_signs()))
         for slot in slots:
             if slot.occupant is not None:
                 hangs = slot.hangs and now - slot.occupant.beat_at > HANG_TOLD_AFTER_S
                 self._handles.tell_hang(slot.occupant.who, hangs)
+        if self._ticker is not None:
+            self._await_tick()
 
     # Workers
 
@@ -377,6 +387,7 @@ class WorkerPool:
         manager holds a duplicate of it."""
         if self._ticker is not None:
             self._ticker.cancel()
+            self._ticker = None
         self._handles.close()
         self._sockets.close()
         self._rows.close()

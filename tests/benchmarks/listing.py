@@ -14,9 +14,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from supervisor.cli.admin_client import fetch_sessions, fetch_status
+from tests.benchmarks.processes import cpu_s_of
 from tests.gateway import Gateway
 from tests.support import wait_until
 
@@ -112,21 +112,20 @@ def measure(admin: str, gateway: Gateway, query: Mapping[str, str] | None) -> tu
     """Time of the answer, CPU of the master and of the workers, all in milliseconds; the lag."""
     workers = gateway.workers()
     time.sleep(SETTLE_S)
-    began_at, master_s, workers_s = time.monotonic(), cpu_s([gateway.pid]), cpu_s(workers)
+    began_at, master_s, workers_s = (
+        time.monotonic(),
+        cpu_s_of(gateway.pid),
+        sum(map(cpu_s_of, workers)),
+    )
     if query is not None:
         document = fetch_sessions([admin], query)
         if document["incomplete"]:
             print(f"incomplete, the machine is too busy: {document['missing']}")
     took_s = time.monotonic() - began_at
-    master_s, workers_s = cpu_s([gateway.pid]) - master_s, cpu_s(workers) - workers_s
+    master_s, workers_s = cpu_s_of(gateway.pid) - master_s, sum(map(cpu_s_of, workers)) - workers_s
     time.sleep(1.2)  # the next report tells of the lag until then
     lag_s = max(each["loop_lag_s"] for each in fetch_status([admin])["workers"])
     return tuple(1e3 * each for each in (took_s, master_s, workers_s, lag_s))
-
-
-def cpu_s(pids: Sequence[int]) -> float:
-    """CPU time of these processes, to the nanosecond (/proc/PID/schedstat)."""
-    return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in pids) / 1e9
 
 
 def show(name: str, samples: Sequence[tuple[float, ...]]) -> None:

@@ -23,7 +23,7 @@ from supervisor.core.roster import Roster
 from supervisor.core.roster_member import Member, Policy
 from supervisor.core.workers import commands, events
 from supervisor.core.workers.descriptor_names import Kind, compose_name, worker_names
-from supervisor.core.workers.fleet import TICK_S, Fleet, Phase
+from supervisor.core.workers.fleet import Fleet, Phase
 from supervisor.core.workers.slot import KILL_MARGIN_S, Limits
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.core.workers.worker_state import IllegalTransitionError, WorkerState
@@ -87,7 +87,8 @@ class Master:
         """Whose descriptors the store has for the next master."""
         self.record: bytes = b""
         self._leaving = False
-        self._alive: set[WorkerId] = set()
+        self._signs: dict[WorkerId, float] = {}
+        self._tick_at = 0.0
         self._events: deque[events.Event] = deque()
         self._stepping = False
         self.totals: Totals = state.totals
@@ -177,7 +178,7 @@ class Master:
         self._tell_all(self._snapshot, messages.Snapshot)
         left = self.inherited.left(LISTEN, kept=self.inherited.serving() if self._crashed else ())
         self._feed(events.Start(slots, left, by_upgrade=self.inherited.told_to_drain))
-        self._tick()
+        self._await_tick(self.fleet.due_at)
 
     # -- events in, commands out --------------------------------------------------------------
 
@@ -197,6 +198,8 @@ class Master:
             for command in issued:
                 self._perform(command)
         self._stepping = False
+        if self.fleet.due_at < self._tick_at:
+            self._await_tick(self.fleet.due_at)
 
     def _perform(self, command: commands.Command) -> None:
         match command:
@@ -245,19 +248,24 @@ class Master:
         self.handles[who] = Handle(process, 0)
         self._send(process, self._snapshot, messages.Snapshot)
 
-    def _tick(self) -> None:
-        now = self.world.clock.now
-        self.at(now + TICK_S, self._tick)
+    def _await_tick(self, when: float) -> None:
+        self._tick_at = when
+        self.at(when, self._tick, when)
+
+    def _tick(self, when: float) -> None:
+        if when != self._tick_at:  # it was brought forward
+            return
         for slot in self.fleet.slots:
             if slot.adopter is not None:
                 self.world.rescue(slot.index, slot.adopter.slot)
-        scoreboard, alive = self.world.scoreboard, self._alive
+        scoreboard, signs = self.world.scoreboard, self._signs
         for who, handle in self.handles.items():
             if (beat_ns := scoreboard.beat_ns(handle.process.row)) != handle.beat_ns:
                 handle.beat_ns = beat_ns
-                alive.add(who)
-        self._alive = set()
-        self._feed(events.Tick(tuple(alive)))
+                signs[who] = beat_ns / 1e9
+        self._signs = {}
+        self._feed(events.Tick(signs))
+        self._await_tick(self.fleet.due_at)
 
     # -- channels -----------------------------------------------------------------------------
 
@@ -295,7 +303,7 @@ class Master:
 
     def _hear(self, process: Process, message: object, listener: Listener | None) -> None:
         who = process.who
-        self._alive.add(who)
+        self._signs[who] = self.world.clock.now
         match message:
             case messages.Bound():
                 assert listener is not None
@@ -336,7 +344,7 @@ class Master:
         self._read(handle.process)
         del self.handles[who]
         self.kept.pop(who, None)
-        self._alive.discard(who)
+        self._signs.pop(who, None)
         self.totals.gone(who, handle.report)
         self.world.scoreboard.close_row(handle.process.row)
         self.world.checks.reported(self, handle.process)

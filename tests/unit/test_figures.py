@@ -122,6 +122,8 @@ FIGURES: list[tuple[str, str, object, object]] = [
     ("life-of-a-session", "after 10 to 60 seconds", address_memory.FIRST_RETRY_S, 10.0),
     ("life-of-a-session", "after 10 to 60 seconds", address_memory.LONGEST_RETRY_S, 60.0),
     ("life-of-a-worker", "ten times a second on the scoreboard", heartbeat.INTERVAL_S, 0.1),
+    ("life-of-a-worker", "four times a second while every", fleet.SETTLED_TICK_S, 1 / 4),
+    ("life-of-a-worker", "twenty times while one is silent", fleet.TICK_S, 1 / 20),
     ("life-of-a-worker", "After 0.3 s without a record", slot.LATE_AFTER_S, 0.3),
     ("life-of-a-worker", "takes more than 0.1 s, another worker", slot.ADOPT_AFTER_S, 0.1),
     ("life-of-a-worker", "or within a second after", fleet.SHORT_LIFE_S, 1.0),

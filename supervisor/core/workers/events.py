@@ -105,9 +105,9 @@ class LeaveWorkers:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time went by; the workers in ``alive`` gave a sign of life since the last tick."""
+    """Time went by; ``signs``: who gave a sign of life since the last tick, and when."""
 
-    alive: tuple[WorkerId, ...] = ()
+    signs: Mapping[WorkerId, float] = field(default_factory=dict)
 
 
 Event = (

@@ -13,6 +13,8 @@ from supervisor.core.workers.worker_state import WorkerState
 
 LATE_AFTER_S = 0.3
 """Three heartbeats of 0.1 s: with the tick and the adoption, clients wait for less than 0.5 s."""
+SILENT_AFTER_S = 0.15
+"""A worker from which nothing came for this long has missed a heartbeat, and is looked at often."""
 ADOPT_AFTER_S = 0.1
 """A respawn at once takes 20 to 50 ms and needs no adoption."""
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 2.0
@@ -89,6 +91,15 @@ class Slot:
     @property
     def hangs(self) -> bool:
         return self.occupant is not None and self.occupant.state is WorkerState.HUNG
+
+    def is_settled(self, now: float) -> bool:
+        """Whether its worker serves and is heard from, or nobody is here nor wanted."""
+        if self.successor is not None or self.draining or self.adopter is not None:
+            return False
+        if self.occupant is None:
+            return not self.wanted
+        heard = now - self.occupant.beat_at <= SILENT_AFTER_S
+        return self.serving and heard and not self.occupant.stale
 
     def may_be_adopted(self, now: float) -> bool:
         """Whether it is time to look for an adopter, and not for a worker that is about to come."""

@@ -18,6 +18,7 @@ from supervisor.core.workers.fleet import (
     FAILED_STARTS_MOST,
     FIRST_CHANCE_S,
     GAP_S,
+    SETTLED_TICK_S,
     SHORT_LIFE_S,
     SHUT_AFTER_S,
     TICK_S,
@@ -30,6 +31,7 @@ from supervisor.core.workers.slot import (
     ADOPT_AFTER_S,
     KILL_MARGIN_S,
     LATE_AFTER_S,
+    SILENT_AFTER_S,
     Limits,
     backoff_s,
 )
@@ -70,7 +72,7 @@ class Play:
         for _ in range(round(seconds / TICK_S)):
             self.now += TICK_S
             who = tuple(w.who for w in self.fleet.workers()) if alive is None else alive
-            issued += self.do(events.Tick(who))
+            issued += self.do(events.Tick(dict.fromkeys(who, self.now)))
         return issued
 
     def renew(self) -> list[commands.Command]:
@@ -353,6 +355,81 @@ def test_a_worker_that_wakes_up_gets_its_sockets_back() -> None:
     assert play.ticks(TICK_S) == [commands.ReleaseListeners(A, 1)]
 
 
+def test_a_settled_fleet_is_looked_at_seldom() -> None:
+    """Until something is under way, in any slot: every reason is one for frequent looks."""
+    play = filled()
+
+    def due_s() -> float:
+        return round(play.fleet.due_at - play.now, 6)
+
+    signs = {A: play.now, B: play.now}
+    play.do(events.Tick(signs))
+    assert due_s() == SETTLED_TICK_S
+    play.now += SILENT_AFTER_S + 0.01
+    play.do(events.Tick({A: play.now}))
+    assert due_s() == TICK_S  # B is silent
+    play.do(events.Tick({B: play.now}))
+    assert due_s() == SETTLED_TICK_S
+    play.do(events.WorkerExited(B))
+    assert due_s() == TICK_S
+    play.do(events.WorkerReady(second := WorkerId(1, 2)))
+    assert due_s() == SETTLED_TICK_S
+    play.do(events.Resize(+1))
+    assert due_s() == TICK_S
+    third = WorkerId(2, 1)
+    play.do(events.WorkerBound(third))
+    play.do(events.WorkerReady(third))
+    assert due_s() == SETTLED_TICK_S
+    play.do(events.Resize(-1))
+    assert due_s() == TICK_S  # somebody accepts for it
+    play.fleet.slots[1].occupant.stale = "age"  # type: ignore[union-attr]
+    play.do(events.Tick({A: play.now, second: play.now}))
+    assert due_s() == TICK_S
+    play.do(events.DrainAll(1.0))
+    assert due_s() == TICK_S
+
+
+def test_a_slot_that_nobody_wants_nor_serves_is_settled() -> None:
+    """One more worker was asked for, and taken back before it could be forked."""
+    play = filled(1)
+    play.do(events.Resize(+1))
+    play.do(events.Resize(-1))
+    play.do(events.WorkerExited(WorkerId(1, 1)))
+    play.do(events.Tick({A: play.now}))
+    assert [slot.wanted for slot in play.fleet.slots] == [True, False]
+    assert play.fleet.due_at == pytest.approx(play.now + SETTLED_TICK_S)
+
+
+def test_a_short_worker_timeout_keeps_the_looks_frequent() -> None:
+    """A worker is late after half of it, which may be sooner than a look at a settled fleet."""
+    play = filled(worker_timeout_s=0.4)
+    assert play.fleet.due_at == pytest.approx(play.now + TICK_S)
+
+
+@pytest.mark.parametrize("silent_since_s", [0.0, 0.05, 0.1, 0.149, 0.151, 0.2, 0.249])
+def test_a_hang_is_noticed_as_soon_in_a_settled_fleet(silent_since_s: float) -> None:
+    """0.3 s after the last sign of life, and a tenth of a second later at most."""
+    play = filled()
+    last = play.now
+    play.now += silent_since_s
+    play.do(events.Tick({A: play.now, B: last}))
+    while not play.seen:
+        play.now = play.fleet.due_at
+        play.do(events.Tick({A: play.now}))
+    assert play.seen == [commands.AdoptListeners(A, 1)]
+    assert LATE_AFTER_S < play.now - last <= LATE_AFTER_S + 0.1 + 1e-9
+
+
+def test_an_old_sign_takes_nothing_back() -> None:
+    """A report came after the heartbeat that is read from the scoreboard."""
+    play = filled()
+    before = play.fleet.slots[1].occupant
+    assert before is not None
+    at = before.beat_at
+    play.do(events.Tick({B: at - 10.0}))
+    assert before.beat_at == at
+
+
 def test_an_adopter_that_fails_is_replaced() -> None:
     """A hung adopter is told to let go when it wakes; a dead one needs no telling."""
     play = filled(3)
@@ -380,7 +457,7 @@ def test_a_pause_of_our_own_harms_nobody() -> None:
     play.do(events.WorkerExited(WorkerId(1, 2)))
     play.do(events.WorkerExited(WorkerId(1, 3)))
     play.seen.clear()
-    for jump_s in (3600.0, -50.0):
+    for jump_s in (3600.0, -50.0, SETTLED_TICK_S + GAP_S + 0.01):
         play.now += jump_s
         assert play.do(events.Tick()) == []
     play.do(events.DrainAll(1.0))
@@ -641,7 +718,7 @@ def test_news_of_the_dead_changes_nothing() -> None:
         events.WorkerReady(B),
         events.WorkerBound(B),
         events.WorkerReady(WorkerId(99, 1)),
-        events.Tick((B, WorkerId(-1, 1))),
+        events.Tick({B: 100.0, WorkerId(-1, 1): 100.0}),
     ):
         assert play.do(event) == []
 
@@ -735,10 +812,10 @@ class AnyFleet(RuleBasedStateMachine):
         )
         for _ in range(ticks):
             self.now += TICK_S
-            alive = tuple(w.who for w in self.fleet.workers() if w.who != silent)
-            self.do(events.Tick(alive))
+            alive = [w.who for w in self.fleet.workers() if w.who != silent]
+            self.do(events.Tick(dict.fromkeys(alive, self.now)))
 
-    @rule(jump_s=st.floats(-1000, 1000).filter(lambda s: not 0 <= s <= 2 * GAP_S))
+    @rule(jump_s=st.floats(-1000, 1000).filter(lambda s: not 0 <= s <= SETTLED_TICK_S + GAP_S))
     def jump(self, jump_s: float) -> None:
         self.now += jump_s
         before = set(self.killed)
