@@ -429,8 +429,10 @@ class Oracle:
         """What the image before knew of endpoints is what this one begins with.
 
         What it had in use counts as passed, also if the check refused the last endpoint there was:
-        with nothing else to go on with, it stays.
+        with nothing else to go on with, it stays. What left, and the record still has, is in its
+        grace again: the image before ended before it wrote down that this was over.
         """
+        self._dropped.difference_update(each.found.name for each in state.removed)
         self.follows(master.config)
         anew, self._anew = self._anew, False
         if anew and (state.found or state.member_list):
