@@ -405,6 +405,9 @@ class Oracle:
             return True  # of the static list, or of the member list by its address
         if self._world.members_oracle.explains(name):
             return True
+        checked = not targets.config.insecure_discovery
+        if checked and not any(each.name == name for each in self._certified):
+            return True  # refused since; also where DNS says nothing
         lookup = targets.answers.lookup
         if isinstance(lookup(Question(QuestionKind.HOST, name.partition(":")[0])), Negative):
             return True
