@@ -118,8 +118,6 @@ def _run() -> int:
         _be_killed_first()
     if starts and next(iter(os.environ), CHANGED_BY_PYTHON) == CHANGED_BY_PYTHON:
         _execute_with_path()
-    # Without its part in C the module datetime is there all the same, and orjson then crashes.
-    import _datetime  # type: ignore[import-not-found] # noqa: F401
     import signal
 
     # Whoever started us may have left it ignored. Then the kernel would throw away how a child

@@ -279,7 +279,8 @@ def _carries_descriptors(pid: int, arguments: list[int]) -> bool:
 def _sends_descriptors(pid: int, arguments: list[int]) -> bool:
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         header = os.pread(memory.fileno(), _MESSAGE.size, arguments[1])
-    return bool(_MESSAGE.unpack(header)[6])
+    # Nothing can be read of a process that was killed meanwhile.
+    return len(header) == _MESSAGE.size and bool(_MESSAGE.unpack(header)[6])
 
 
 def _receive(

@@ -409,7 +409,9 @@ class Oracle:
         if checked and not any(each.name == name for each in self._certified):
             return True  # refused since; also where DNS says nothing
         lookup = targets.answers.lookup
-        if isinstance(lookup(Question(QuestionKind.HOST, name.partition(":")[0])), Negative):
+        host = name.partition(":")[0]
+        kinds = (QuestionKind.HOST, QuestionKind.SEARCH)  # named by a record, and by the list
+        if any(isinstance(lookup(Question(kind, host)), Negative) for kind in kinds):
             return True
         # What the other name's servers say does not matter: after a restart it may be nothing yet.
         named_by = [Question(QuestionKind.SRV, owner) for owner in self._owners.get(name, ())]

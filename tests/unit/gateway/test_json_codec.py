@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import pytest
 
 from gateway.core import json_codec
+
+ROOT = Path(__file__).parents[3]
 
 VALUE = {"name": "é", "numbers": [1, 2.5], "nothing": None}
 
@@ -19,3 +26,33 @@ def test_a_value_comes_back() -> None:
 def test_what_is_no_json_is_one_error(text: bytes) -> None:
     with pytest.raises(json_codec.DecodeError):
         json_codec.loads(text)
+
+
+def test_no_module_that_is_missing_crashes_the_interpreter() -> None:
+    """Where descriptors are short any import can fail; orjson looks modules up unchecked."""
+    script = textwrap.dedent("""
+        import os, sys
+
+        def run(missing):
+            pid = os.fork()
+            if not pid:
+                if missing is not None:
+                    sys.modules[missing] = None
+                try:
+                    import gateway.core.json_codec
+                except ImportError:
+                    os._exit(3)
+                if missing is None:
+                    print(*(name for name in sys.modules if name not in before), flush=True)
+                os._exit(0)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        before = set(sys.modules)
+        print(*(f"{name}={run(name)}" for name in sys.argv[1:])) if sys.argv[1:] else run(None)
+    """)
+    command = [sys.executable, "-c", script]
+    modules = subprocess.check_output(command, cwd=ROOT, text=True).split()
+    assert {"uuid", "json.decoder", "datetime"} <= set(modules)
+    told = subprocess.check_output([*command, *modules], cwd=ROOT, text=True).split()
+    assert len(told) == len(modules)
+    assert [each for each in told if each.partition("=")[2] not in ("0", "3")] == []
