@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from supervisor.core.workers.adopters import ADOPT_RETRY_S
 from supervisor.core.workers.fleet import Phase
-from supervisor.core.workers.slot import Slot
+from supervisor.core.workers.slot import Slot, Worker
 from supervisor.core.workers.worker_state import WorkerState
 from tests.simulation.clock import Violation
 from tests.simulation.kernel import UNIX
@@ -207,6 +207,8 @@ class Checks:
         for slot in master.fleet.slots:
             if slot.wanted and not slot.serving:
                 return f"slot {slot.index} has no live worker"
+            if slot.occupant is not None and _has_just_begun(slot.occupant, world.clock.now):
+                return f"slot {slot.index} has clients that waited for its worker"
             by_age = master.config.worker_max_age_s > 0  # one leaves or comes at each moment then
             if not by_age and (slot.draining or slot.successor is not None):
                 return f"slot {slot.index} has a worker that leaves or comes"
@@ -267,6 +269,11 @@ class Checks:
         shown = world.scoreboard.total_sessions()
         if shown != held:
             raise Violation("the scoreboard is right", f"{shown} sessions on it, {held} there are")
+
+
+def _has_just_begun(worker: Worker, now: float) -> bool:
+    """Whether it may not have taken yet who came while its slot had no worker that ran."""
+    return worker.ready_at is None or now - worker.ready_at < SERVED_WITHIN_S
 
 
 def _is_unheard_of(listener: Listener, now: float) -> bool:
