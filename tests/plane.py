@@ -126,6 +126,7 @@ class Plane:
             on_dial_succeeded=lambda name, _: self.dial_successes.append(name),
             on_end=self._ended,
         )
+        self.sessions.apply(Snapshot(1, tuple(self.table.endpoints), self.settings))
         self.scoreboard = Scoreboard()
         self.row = self.scoreboard.open_row(0, 1)
         self.quota = Quota(

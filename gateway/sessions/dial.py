@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from gateway.core.address_memory import AddressMemory
@@ -171,32 +171,40 @@ class Dial:
         elif 0 < settings.dial_hedge_s <= now - self.attempts[-1].started_at:
             self._hedge(now)
 
-    def drop_withdrawn(self, usable: Mapping[str, Endpoint], now: float) -> None:
-        """Give up attempts to endpoints and addresses that are not ``usable``; go on elsewhere."""
-        addresses = {
-            name: usable[name].addresses if name in usable else () for name in self.untried
-        }
+    def follow(
+        self, usable: Mapping[str, Endpoint], before: Mapping[str, Endpoint], now: float
+    ) -> None:
+        """Give up attempts to what is not ``usable`` any more, and offer what joined since.
+
+        ``before``: what was usable until now.
+        """
+        addresses = {name: _addresses_of(name, usable) for name in self.untried}
         for name, untried in self.untried.items():
             untried[:] = [address for address in untried if address in addresses[name]]
+        dropped = set()
         for attempt in tuple(self.attempts):
             name = attempt.endpoint.name
             if attempt.address not in addresses[name]:
                 self.attempts.remove(attempt)
                 self._drop(attempt, DialResult.ABANDONED)
-                self._offer_new(attempt.endpoint, addresses[name])
+                dropped.add(name)
             elif len(attempt.endpoint.addresses) == 1:  # of several, it may be one by now
                 attempt.endpoint = usable[name]
+        for name, there in addresses.items():
+            known = _addresses_of(name, before)
+            joined = [address for address in there if address not in known]
+            if joined or (there and name in dropped):
+                self._offer(name, joined)
         if not self.attempts:
             self._next(now)
 
-    def _offer_new(self, left: Endpoint, addresses: Collection[str]) -> None:
-        """An attempt to ``left`` was dropped, which has these addresses now: try those as well."""
-        if any(other.endpoint.name == left.name for other in self.attempts):
-            # One more is under way: what it leaves untried when it fails is kept by name.
-            untried = self.untried[left.name]
-            untried += [each for each in addresses if each not in (*left.addresses, *untried)]
-        elif addresses:
-            self.untried.pop(left.name, None)  # pick it again
+    def _offer(self, name: str, joined: Sequence[str]) -> None:
+        """The endpoint has addresses that this dial could not know, or lost one of its own."""
+        if any(attempt.endpoint.name == name for attempt in self.attempts):
+            # What is untried when an attempt under way fails, or gets company, is kept by name.
+            self.untried[name] += joined
+        else:
+            del self.untried[name]  # pick it again
 
     def won(self, attempt: Attempt, mask: int) -> None:
         self.dialer.unfinished.pop(self, None)
@@ -364,6 +372,10 @@ class Dial:
     def _give_up(self, end: End) -> None:
         self.dialer.unfinished.pop(self, None)
         self.caller.gave_up(end, self.made)
+
+
+def _addresses_of(name: str, usable: Mapping[str, Endpoint]) -> tuple[str, ...]:
+    return usable[name].addresses if name in usable else ()
 
 
 class Attempt:

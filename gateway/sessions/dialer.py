@@ -57,6 +57,7 @@ class Dialer:
         self.addresses = AddressMemory(table.first_turn)
         self.ephemeral = ephemeral_ports()
         self.unfinished: dict[Dial, None] = {}
+        self._usable: dict[str, Endpoint] = {}
         self._told_at: dict[str, float] = {}
         self._timer = Timer(loop, self._tick)
         self._ticked_at = 0.0
@@ -97,7 +98,7 @@ class Dialer:
         return dial if dial in self.unfinished else None
 
     def apply(self, snapshot: Snapshot) -> None:
-        """Drop the attempts to what is not to be dialed any more.
+        """Drop the attempts to what is not to be dialed any more, and offer what joined.
 
         Which ports the kernel gives to connections may have changed: it is read again, for there is
         a snapshot whenever an endpoint turned inactive, and only where nobody listens can a dial
@@ -115,8 +116,9 @@ class Dialer:
         for name in self._told_at.keys() - usable.keys():
             del self._told_at[name]
         now = time.monotonic()
+        before, self._usable = self._usable, usable
         for dial in tuple(self.unfinished):
-            self._guard(dial, lambda dial: dial.drop_withdrawn(usable, now))
+            self._guard(dial, lambda dial: dial.follow(usable, before, now))
 
     def begin(self, endpoint: Endpoint, address: str) -> int:
         """A descriptor that is connected to the address, or connecting; the caller's to close.

@@ -97,8 +97,13 @@ class Network:
     def set_mode(self, which: int, mode: Mode, now: float) -> None:
         addresses = [address for member in self.members for address in member.addresses]
         address = addresses[which % len(addresses)]
-        self.modes[address] = mode
-        self.moved_at[address] = now
+        if mode not in (Mode.WELL, Mode.SICK) or address not in self._ended():
+            self.modes[address] = mode
+            self.moved_at[address] = now
+
+    def _ended(self) -> set[str]:
+        """Where nothing listens any more: the cluster removed the member, and its etcd ended."""
+        return {a for m in self.members if self.synced and not m.enrolled for a in m.addresses}
 
     def join(self, which: int) -> None:
         """A member that left comes back; without one a new one comes."""
@@ -134,7 +139,7 @@ class Network:
         for server in self.servers:
             server.disorder = None
             server.lacks.clear()
-        ended = {a for m in self.members if self.synced and not m.enrolled for a in m.addresses}
+        ended = self._ended()
         for address, mode in self.modes.items():
             if mode is not Mode.WELL and not address.startswith(AFAR) and address not in ended:
                 self.modes[address] = Mode.WELL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gateway.core import messages
@@ -57,7 +58,7 @@ class Sessions:
 
     def apply(self, snapshot: messages.Snapshot) -> None:
         """End the sessions of what left or was emptied, and of what turned inactive if told so."""
-        world = self._process.world
+        world, before = self._process.world, self._usable
         self._usable = {e.name: e for e in snapshot.endpoints if e.state not in RETIRED}
         self._kept = frozenset(each.name for each in snapshot.endpoints)
         self._process.addresses.keep(self._usable.values())
@@ -70,6 +71,7 @@ class Sessions:
         turned, self._inactive = inactive - self._inactive, inactive
         for session in tuple(self._all.values()):
             if not session.endpoint:
+                self._offer(session, before)
                 continue
             if session.endpoint not in self._kept:
                 self._end(session, End.REMOVED)
@@ -78,6 +80,13 @@ class Sessions:
             elif session.endpoint in turned:
                 wait_s = world.draw() * snapshot.settings.close_spread_s
                 self._process.soon(wait_s, self._end_if_there, session, End.INACTIVE)
+
+    def _offer(self, session: Session, before: Mapping[str, Endpoint]) -> None:
+        """Addresses that joined an endpoint are dialed too, once the others came to nothing."""
+        for name, untried in session.tried.items():
+            if name in self._usable:
+                known = before[name].addresses if name in before else ()
+                untried += [each for each in self._usable[name].addresses if each not in known]
 
     def give_up_one(self, name: str) -> None:
         for session in self._all.values():

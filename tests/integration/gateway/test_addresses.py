@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -130,6 +131,42 @@ def test_a_dial_to_the_only_endpoint_ends_when_it_leaves() -> None:
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
         wait_until(lambda: plane.counters.refused == {"dial-failed": 1})
+
+
+def test_an_address_joins_while_the_only_one_is_dialed() -> None:
+    """There was nothing to dial beside it when the hedge was due; now there is."""
+    hedged = Settings(dial_timeout_s=20.0, dial_hedge_s=0.1)
+    with BlackHole() as hole, socket.create_server(("127.0.0.9", hole.endpoint.port)) as listener:
+        listener.settimeout(60)
+        name, port = hole.endpoint.name, hole.endpoint.port
+        with Plane(hole.endpoint, settings=hedged) as plane, plane.connect() as client:
+            wait_until(lambda: len(plane.sessions.dialer.unfinished) == 1)
+            time.sleep(3 * hedged.dial_hedge_s)
+            plane.apply(Endpoint(name, ("127.0.0.1", "127.0.0.9"), port), settings=hedged)
+            with listener.accept()[0] as server:
+                server.sendall(b"joined")
+                assert client.recv(10) == b"joined"
+
+
+@pytest.mark.parametrize("hole_leaves", [False, True])
+def test_an_address_joins_an_endpoint_that_refused(*, hole_leaves: bool) -> None:
+    """The client waits for another endpoint by then, and need not wait for its timeout."""
+    settings = UNHEDGED if hole_leaves else Settings(dial_timeout_s=20.0, dial_hedge_s=0.1)
+    with BlackHole() as hole, socket.create_server(("127.0.0.9", hole.endpoint.port)) as listener:
+        listener.settimeout(60)
+        port = hole.endpoint.port
+        refusing = endpoint_of(port, "127.0.0.8", host="m")
+        joined = endpoint_of(port, "127.0.0.8", "127.0.0.9", host="m")
+        with Plane(refusing, hole.endpoint, settings=settings) as plane:
+            for _ in range(2):  # one of them dials the hole first, the other one second
+                with plane.connect() as client:
+                    wait_until(lambda: plane.count().endpoints[refusing.name].dials)
+                    plane.apply(
+                        *([joined] if hole_leaves else [joined, hole.endpoint]), settings=settings
+                    )
+                    with listener.accept()[0] as server:
+                        server.sendall(b"joined")
+                        assert client.recv(10) == b"joined"
 
 
 def test_an_address_leaves_while_another_one_is_dialed() -> None:
