@@ -249,18 +249,24 @@ class Dial:
             starved = self.starved
         if self.attempts:
             return
-        if not self.untried:
-            self._give_up(End.NO_ENDPOINT)
-        elif self.local:
+        if self.local:
             self.waits_until = now + LOOK_AGAIN_S
+        elif not self.untried:
+            self._give_up(End.NO_ENDPOINT)
         else:
             self._give_up(End.DIAL_FAILED)
 
     def _hedge(self, now: float) -> None:
         if any(attempt.look() for attempt in tuple(self.attempts)) or not self._may_add():
             return
-        endpoint = self.dialer.table.pick(self.untried) or self.attempts[-1].endpoint
-        self._attempt(endpoint, now)
+        endpoint = self.dialer.table.pick(self.untried) or self._with_untried()
+        if endpoint is not None:
+            self._attempt(endpoint, now)
+
+    def _with_untried(self) -> Endpoint | None:
+        """An endpoint that is dialed, and has an address that was not dialed yet."""
+        left = (each.endpoint for each in self.attempts if self.untried[each.endpoint.name])
+        return next(left, None)
 
     def _attempt(self, endpoint: Endpoint, now: float) -> bool:
         """Connect to the endpoint's next address, each only once; whether one is under way."""

@@ -166,7 +166,8 @@ class WorkerPool:
         self._handles.tell_all(self._snapshot, messages.Snapshot)
         left = self._inherited.left(self._listen, kept=self._kept)
         self._feed(events.Start(self._wanted, left, by_upgrade=self._inherited.told_to_drain))
-        self._await_tick()
+        if self._fleet.phase is not Phase.OVER:
+            self._await_tick()
 
     def push(self, snapshot: messages.Snapshot) -> None:
         """Send a newer snapshot to every worker, and to those that are forked later."""

@@ -262,7 +262,7 @@ class Master:
         for who, handle in self.handles.items():
             if (beat_ns := scoreboard.beat_ns(handle.process.row)) != handle.beat_ns:
                 handle.beat_ns = beat_ns
-                signs[who] = beat_ns / 1e9
+                signs[who] = max(signs.get(who, 0.0), beat_ns / 1e9)
         self._signs = {}
         self._feed(events.Tick(signs))
         self._await_tick(self.fleet.due_at)

@@ -116,7 +116,10 @@ class Sessions:
         endpoint = process.table.pick(session.tried)
         process.world.oracle.picked(process, session.tried, endpoint)
         if endpoint is None:
-            if session.slow:
+            left = [name for name, untried in session.tried.items() if untried]
+            if joined := next((self._usable[each] for each in left if each in self._usable), None):
+                self._dial(session, joined)
+            elif session.slow:
                 slow, address, began_at = session.slow.pop(0)
                 timeout_s = process.world.setup.config.dial_timeout_s
                 wait_s = max(began_at + timeout_s - process.world.clock.now, 0.0)

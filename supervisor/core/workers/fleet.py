@@ -94,8 +94,9 @@ class Fleet:
         self.due_at = now + TICK_S
         self._out = []
         self._handle(event, now)
-        for worker in list(self.workers()):
-            self._check(worker, now)
+        if isinstance(event, events.Tick):  # which brings the signs of life: others are no news
+            for worker in list(self.workers()):
+                self._check(worker, now)
         if self.phase is Phase.RUNNING:
             self._command_missing(now)
             if self._is_settled(now):

@@ -93,13 +93,14 @@ class Slot:
         return self.occupant is not None and self.occupant.state is WorkerState.HUNG
 
     def is_settled(self, now: float) -> bool:
-        """Whether its worker serves and is heard from, or nobody is here nor wanted."""
-        if self.successor is not None or self.draining or self.adopter is not None:
+        """Whether its worker serves and is heard from; or no worker is wanted, and another one
+        accepts from what was bound here."""
+        if self.successor is not None or self.draining:
             return False
         if self.occupant is None:
-            return not self.wanted
+            return not self.wanted and (self.adopter is not None or not self.bound)
         heard = now - self.occupant.beat_at <= SILENT_AFTER_S
-        return self.serving and heard and not self.occupant.stale
+        return self.serving and heard and not self.occupant.stale and self.adopter is None
 
     def may_be_adopted(self, now: float) -> bool:
         """Whether it is time to look for an adopter, and not for a worker that is about to come."""

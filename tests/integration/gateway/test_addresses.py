@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from gateway.core.counters import DialResult
 from gateway.core.endpoint import Endpoint, EndpointState
-from gateway.core.messages import Settings
+from gateway.core.messages import Settings, Snapshot
 from tests.plane import Backend, BlackHole, Plane, endpoint_of
 from tests.support import wait_until
 
@@ -157,16 +158,62 @@ def test_an_address_joins_an_endpoint_that_refused(*, hole_leaves: bool) -> None
         port = hole.endpoint.port
         refusing = endpoint_of(port, "127.0.0.8", host="m")
         joined = endpoint_of(port, "127.0.0.8", "127.0.0.9", host="m")
-        with Plane(refusing, hole.endpoint, settings=settings) as plane:
-            for _ in range(2):  # one of them dials the hole first, the other one second
-                with plane.connect() as client:
-                    wait_until(lambda: plane.count().endpoints[refusing.name].dials)
-                    plane.apply(
-                        *([joined] if hole_leaves else [joined, hole.endpoint]), settings=settings
-                    )
-                    with listener.accept()[0] as server:
-                        server.sendall(b"joined")
-                        assert client.recv(10) == b"joined"
+        with Plane(refusing, hole.endpoint, settings=settings) as plane, plane.connect() as client:
+            wait_until(lambda: refusing.name in plane.counters.endpoints)
+            wait_until(lambda: len(plane.sessions.dialer.unfinished) == 1)
+            plane.apply(joined, *([] if hole_leaves else [hole.endpoint]), settings=settings)
+            with listener.accept()[0] as server:
+                server.sendall(b"joined")
+                assert client.recv(10) == b"joined"
+
+
+def test_an_address_joins_an_endpoint_beside_which_another_one_is_dialed() -> None:
+    """The newest attempt is to another endpoint, which has nothing left to try."""
+    hedged = Settings(dial_timeout_s=20.0, dial_hedge_s=0.05)
+    with (
+        BlackHole() as hole,
+        BlackHole("127.0.0.10") as other,
+        socket.create_server(("127.0.0.9", hole.endpoint.port)) as listener,
+    ):
+        listener.settimeout(60)
+        name, port = hole.endpoint.name, hole.endpoint.port
+        with Plane(hole.endpoint, other.endpoint, settings=hedged) as plane:
+            dials = plane.sessions.dialer.unfinished
+            with plane.connect() as client:
+                wait_until(lambda: [len(dial.attempts) for dial in tuple(dials)] == [2])
+                both = Endpoint(name, ("127.0.0.1", "127.0.0.9"), port)
+                plane.apply(both, other.endpoint, settings=hedged)
+                with listener.accept()[0] as server:
+                    server.sendall(b"joined")
+                    assert client.recv(10) == b"joined"
+
+
+def test_an_address_joins_while_there_are_no_descriptors() -> None:
+    """The client waits for one until the timeout, whatever becomes of the endpoints meanwhile."""
+    settings = Settings(dial_timeout_s=20.0, dial_hedge_s=0.0)
+    with Backend() as backend, Plane(backend.endpoint, settings=settings) as plane:
+        dialer, port = plane.sessions.dialer, backend.endpoint.port
+        connect, further = (
+            dialer.connect,
+            Endpoint(backend.endpoint.name, ("127.0.0.1", "127.0.0.9"), port),
+        )
+
+        def none_left(*_: object) -> tuple[int, int | None]:
+            raise OSError(errno.EMFILE, "no descriptor")
+
+        dialer.connect = none_left
+        with plane.connect() as client:
+            wait_until(lambda: len(dialer.unfinished) == 1)
+
+            def join() -> None:
+                plane.sessions.apply(Snapshot(2, (further,), settings))
+                dialer.connect = connect
+
+            plane.table.endpoints = (further,)
+            plane.ask(join)
+            with backend.accept() as server:
+                server.sendall(b"here")
+                assert client.recv(10) == b"here"
 
 
 def test_an_address_leaves_while_another_one_is_dialed() -> None:

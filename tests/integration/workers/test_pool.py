@@ -20,6 +20,7 @@ from gateway.core.address import HostPort
 from gateway.worker import WorkerStart
 from supervisor.core.admin.views import WorkerView
 from supervisor.core.config import Config
+from supervisor.core.workers.fleet import TICK_S
 from supervisor.core.workers.worker_id import WorkerId
 from supervisor.workers.inherited import InheritedDescriptors
 from supervisor.workers.pool import Handlers, WorkerPool
@@ -160,6 +161,26 @@ def test_a_hung_workers_clients_are_served_by_a_survivor() -> None:
             os.kill(victim, signal.SIGCONT)
             await stage.until(lambda: len(stage.workers()) == 2)
             assert {v.gen for v in stage.workers()} == {1}
+
+    asyncio.run(play())
+
+
+def test_an_event_in_a_settled_pool_brings_the_next_look_forward() -> None:
+    """What it brings about need not wait for the tick that was due when nothing was on."""
+
+    async def play() -> None:
+        async with staged(2) as stage:
+            await stage.until(lambda: stage.ready)
+            loop, pool = asyncio.get_running_loop(), stage.pool
+
+            def due_s() -> float:
+                assert pool._ticker is not None
+                return pool._ticker.when() - loop.time()
+
+            await stage.until(lambda: due_s() > 2 * TICK_S)
+            pool.resize(+1)
+            assert due_s() <= TICK_S
+            await stage.until(lambda: len(stage.workers()) == 3)
 
     asyncio.run(play())
 

@@ -381,7 +381,12 @@ def test_a_settled_fleet_is_looked_at_seldom() -> None:
     play.do(events.WorkerReady(third))
     assert due_s() == SETTLED_TICK_S
     play.do(events.Resize(-1))
-    assert due_s() == TICK_S  # somebody accepts for it
+    assert due_s() == TICK_S  # its worker drains
+    play.do(events.WorkerExited(third))
+    assert play.fleet.slots[2].adopter is not None
+    assert due_s() == SETTLED_TICK_S
+    play.do(events.AdoptionFailed(2))
+    assert due_s() == TICK_S  # nobody accepts from its listeners
     play.fleet.slots[1].occupant.stale = "age"  # type: ignore[union-attr]
     play.do(events.Tick({A: play.now, second: play.now}))
     assert due_s() == TICK_S
@@ -413,11 +418,23 @@ def test_a_hang_is_noticed_as_soon_in_a_settled_fleet(silent_since_s: float) -> 
     last = play.now
     play.now += silent_since_s
     play.do(events.Tick({A: play.now, B: last}))
-    while not play.seen:
-        play.now = play.fleet.due_at
-        play.do(events.Tick({A: play.now}))
+    for _ in range(10):
+        if not play.seen:
+            play.now = play.fleet.due_at
+            play.do(events.Tick({A: play.now}))
     assert play.seen == [commands.AdoptListeners(A, 1)]
     assert LATE_AFTER_S < play.now - last <= LATE_AFTER_S + 0.1 + 1e-9
+
+
+@pytest.mark.parametrize("event", [events.WorkerExited(B), events.Resize(+1)])
+def test_an_event_between_two_ticks_is_no_evidence_of_a_hang(event: events.Event) -> None:
+    """The signs of life are as old as the last tick then."""
+    play = filled(3)
+    play.now += 2 * TICK_S
+    play.do(events.Tick(dict.fromkeys((A, B, C), play.now - 0.09)))
+    play.now += 0.22
+    assert [type(each) for each in play.do(event)] == [commands.Spawn]
+    assert [slot.hangs for slot in play.fleet.slots] == [False] * len(play.fleet.slots)
 
 
 def test_an_old_sign_takes_nothing_back() -> None:
