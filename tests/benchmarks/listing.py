@@ -112,17 +112,15 @@ def measure(admin: str, gateway: Gateway, query: Mapping[str, str] | None) -> tu
     """Time of the answer, CPU of the master and of the workers, all in milliseconds; the lag."""
     workers = gateway.workers()
     time.sleep(SETTLE_S)
-    began_at, master_s, workers_s = (
-        time.monotonic(),
-        cpu_s_of(gateway.pid),
-        sum(map(cpu_s_of, workers)),
-    )
+    began_at = time.monotonic()
+    master_before_s, workers_before_s = cpu_s_of(gateway.pid), sum(map(cpu_s_of, workers))
     if query is not None:
         document = fetch_sessions([admin], query)
         if document["incomplete"]:
             print(f"incomplete, the machine is too busy: {document['missing']}")
     took_s = time.monotonic() - began_at
-    master_s, workers_s = cpu_s_of(gateway.pid) - master_s, sum(map(cpu_s_of, workers)) - workers_s
+    master_s = cpu_s_of(gateway.pid) - master_before_s
+    workers_s = sum(map(cpu_s_of, workers)) - workers_before_s
     time.sleep(1.2)  # the next report tells of the lag until then
     lag_s = max(each["loop_lag_s"] for each in fetch_status([admin])["workers"])
     return tuple(1e3 * each for each in (took_s, master_s, workers_s, lag_s))

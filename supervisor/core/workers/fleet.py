@@ -82,7 +82,7 @@ class Fleet:
         self._report_at = now
         self._last = now
         self.due_at = now
-        """When the next Tick is due; each step may bring it forward."""
+        """When the next Tick is due; each step sets it anew."""
         self._out: list[Command] = []
 
     def step(self, event: Event, now: float) -> list[Command]:
@@ -94,7 +94,7 @@ class Fleet:
         self.due_at = now + TICK_S
         self._out = []
         self._handle(event, now)
-        if isinstance(event, events.Tick):  # which brings the signs of life: others are no news
+        if isinstance(event, events.Tick):  # only then are the signs of life new
             for worker in list(self.workers()):
                 self._check(worker, now)
         if self.phase is Phase.RUNNING:

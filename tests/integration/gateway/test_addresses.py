@@ -192,11 +192,9 @@ def test_an_address_joins_while_there_are_no_descriptors() -> None:
     """The client waits for one until the timeout, whatever becomes of the endpoints meanwhile."""
     settings = Settings(dial_timeout_s=20.0, dial_hedge_s=0.0)
     with Backend() as backend, Plane(backend.endpoint, settings=settings) as plane:
-        dialer, port = plane.sessions.dialer, backend.endpoint.port
-        connect, further = (
-            dialer.connect,
-            Endpoint(backend.endpoint.name, ("127.0.0.1", "127.0.0.9"), port),
-        )
+        dialer, old = plane.sessions.dialer, backend.endpoint
+        connect = dialer.connect
+        further = Endpoint(old.name, ("127.0.0.1", "127.0.0.9"), old.port)
 
         def none_left(*_: object) -> tuple[int, int | None]:
             raise OSError(errno.EMFILE, "no descriptor")
