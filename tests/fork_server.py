@@ -130,7 +130,8 @@ class ForkServer:
         with theirs:
             number = theirs.fileno()
             argv = [sys.executable, "-m", "tests.fork_server", str(number)]
-            server = subprocess.Popen(argv, pass_fds=[number], cwd=ROOT)
+            # In a group of its own, for the reason that tests.suite_processes gives.
+            server = subprocess.Popen(argv, pass_fds=[number], cwd=ROOT, process_group=0)
         return cls(ours, server, os.environ, _what_children_inherit())
 
     def fork(self) -> ForkServer:

@@ -3,6 +3,9 @@
 The process that collected them forks, so what they import and what is collected is made once for
 all. Each fork takes one module after the other, so what a module shares is made once too, and sends
 its reports to the first process, which tells them as if it had run the tests itself.
+
+Each fork has a process group of its own. When the shell that began a run in the background ends,
+the kernel continues what tests have stopped in the shell's group (setpgid(2), orphaned groups).
 """
 
 from __future__ import annotations
@@ -173,6 +176,7 @@ def _run_modules(
     reports_w: Connection,
 ) -> None:
     config = session.config
+    os.setpgid(0, 0)
     _leave_to_the_first_process(config, number)
     sender = Sender(config, reports_w)
     config.pluginmanager.register(sender)

@@ -12,6 +12,8 @@ from pathlib import Path
 import coverage
 import pytest
 
+from tests.support import wait_until
+
 ROOT = Path(__file__).parents[2]
 
 MODULE = """
@@ -66,6 +68,28 @@ LEAVES_A_FILE_OPEN = """
 def test_that_leaves_a_file_open():
     it = [open(__file__)]
     it.append(it)
+"""
+
+
+STOPS_A_PROCESS = """
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+from tests.support import wait_until
+
+
+def test_a_stopped_process_stays_stopped():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        child.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+        pathlib.Path("stopped").touch()
+        wait_until(pathlib.Path("shell ended").exists)
+        state = pathlib.Path(f"/proc/{child.pid}/stat").read_text().split()[2]
+        child.kill()
+    assert state == "T"
 """
 
 
@@ -156,3 +180,19 @@ def test_another_run_may_remove_the_same_old_directories() -> None:
     """pytest warns of what another run was removing too, which is no error of either."""
     text = "(rm_rf) error removing /tmp/pytest-of-root/garbage-1"
     warnings.warn(pytest.PytestWarning(text), stacklevel=1)
+
+
+@pytest.mark.slow(seconds=4)
+def test_the_end_of_the_shell_that_began_the_run_continues_nothing(suite: Path) -> None:
+    """A process that a test has stopped stays so, also where nohup keeps the run alive."""
+    (suite / "test_it.py").write_text(STOPS_A_PROCESS)
+    run_it = f"nohup {sys.executable} -m tests.side_by_side --jobs=2 . > told 2>&1 &"
+    wait = "until [ -e stopped ]; do sleep 0.05; done"
+    subprocess.run(
+        ["sh", "-c", f"{run_it} {wait}"],
+        cwd=suite, env={**os.environ, "PYTHONPATH": str(ROOT)}, process_group=0, timeout=60,
+        check=True,
+    )  # fmt: skip
+    (suite / "shell ended").touch()
+    wait_until(lambda: " in " in (suite / "told").read_text())
+    assert "1 passed" in (suite / "told").read_text()
