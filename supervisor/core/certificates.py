@@ -48,7 +48,9 @@ class CertificateEnds:
         """A handshake showed this end; whether the log is to warn of it."""
         held = self._ends.get(place)
         warned_at = None if held is None else held.warned_at
-        due = not_after - now < WARN_S and (warned_at is None or now - warned_at >= WARN_EVERY_S)
+        # A warning of the future is of a clock that has been set back since.
+        told = warned_at is not None and 0 <= now - warned_at < WARN_EVERY_S
+        due = not_after - now < WARN_S and not told
         self._ends[place] = CertificateEnd(*place, not_after, now if due else warned_at)
         return due
 

@@ -64,6 +64,15 @@ def test_a_certificate_that_ends_soon_is_told_once_a_day() -> None:
     assert not ends.take(PLACE, 90 * DAY_S, 9.0 * DAY_S)
 
 
+def test_a_clock_that_is_set_back_silences_no_warning() -> None:
+    """The log tells it again by the new clock, and then once a day as before."""
+    ends = CertificateEnds()
+    assert ends.take(PLACE, 20 * DAY_S, 15.0 * DAY_S)
+    assert ends.take(PLACE, 20 * DAY_S, 7.0 * DAY_S)
+    assert not ends.take(PLACE, 20 * DAY_S, 7.5 * DAY_S)
+    assert ends.take(PLACE, 20 * DAY_S, 8.0 * DAY_S)
+
+
 def test_the_first_of_several_counts() -> None:
     """An endpoint has as many certificates as addresses and ports."""
     ends = CertificateEnds()
