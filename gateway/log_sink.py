@@ -9,6 +9,11 @@ other workers. So it is never set on the inherited one: pipes and terminals are 
 through ``/proc/self/fd`` (a description of our own), sockets are sent to with MSG_DONTWAIT, and
 regular files do not block in the first place (and are not opened again: the shared description
 holds the shared offset).
+
+A pipe that may not be opened again, because it is another user's, gets each line by splice from a
+pipe of our own: splice(2) can be told not to wait whatever the description says. Where splice is
+refused, and for the terminal of another user, the kernel is asked for room before each write. Then
+a write waits if another process takes the room in between.
 """
 
 from __future__ import annotations
@@ -17,7 +22,6 @@ import asyncio
 import collections
 import contextlib
 import enum
-import errno
 import os
 import select
 import socket
@@ -52,12 +56,13 @@ class LineSink:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._own_fd = -1
+        self._own_pipe: tuple[int, int] | None = None
+        """Empty between two writes; only for a pipe that could not be opened again."""
         self._sock: socket.socket | None = None
         self._kind = _SinkKind.FILE
         self._queue: collections.deque[bytes] = collections.deque()
         self._queued_bytes = 0
         self._torn = False
-        self._can_nowait = True
         self._loop: asyncio.AbstractEventLoop | None = None
         self._room: select.epoll | None = None
         self.dropped = 0
@@ -73,8 +78,13 @@ class LineSink:
         elif stat.S_ISFIFO(mode) or os.isatty(fd):
             self._kind = _SinkKind.SHARED
             flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-            self._own_fd = os.open(f"/proc/self/fd/{fd}", flags)
-            self._fd, self._kind = self._own_fd, _SinkKind.OWN
+            try:
+                self._own_fd = os.open(f"/proc/self/fd/{fd}", flags)
+            except OSError:
+                if stat.S_ISFIFO(mode):
+                    self._own_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            else:
+                self._fd, self._kind = self._own_fd, _SinkKind.OWN
 
     @property
     def queued(self) -> int:
@@ -125,6 +135,13 @@ class LineSink:
         if self._own_fd >= 0:
             os.close(self._own_fd)
             self._own_fd = -1
+        self._close_own_pipe()
+
+    def _close_own_pipe(self) -> None:
+        if self._own_pipe is not None:
+            for end in self._own_pipe:
+                os.close(end)
+            self._own_pipe = None
 
     def abandon(self) -> None:
         """Forget everything, in a child right after the fork: it all belongs to the parent.
@@ -138,6 +155,7 @@ class LineSink:
         if self._sock is not None:
             self._sock.detach()
         self._own_fd = -1
+        self._own_pipe = None
         self._loop = None
         self._queue.clear()
 
@@ -170,15 +188,13 @@ class LineSink:
         return os.write(self._fd, line)
 
     def _send_shared(self, line: bytes) -> int:
-        if self._can_nowait:
+        if self._own_pipe is not None:
             try:
-                return os.pwritev(self._fd, [line], -1, os.RWF_NOWAIT)
-            except BlockingIOError:
+                return self._splice(line, *self._own_pipe)
+            except (BlockingIOError, BrokenPipeError):
                 raise
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                    raise
-                self._can_nowait = False  # terminals, and pipes before Linux 6.4
+            except OSError:  # refused, as by a seccomp profile
+                self._close_own_pipe()
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
         # Room in a pipe is room for a page, which is a line; room in a terminal may be one byte.
@@ -189,6 +205,17 @@ class LineSink:
         if not done:
             raise BlockingIOError
         return done
+
+    def _splice(self, line: bytes, own_r: int, own_w: int) -> int:
+        """Move the line as one buffer of a pipe, so it is not torn; how many bytes went."""
+        left = os.write(own_w, line)
+        try:
+            done = os.splice(own_r, self._fd, left, flags=os.SPLICE_F_NONBLOCK)
+            left -= done
+            return done
+        finally:
+            if left:
+                os.read(own_r, left)
 
     def _keep(self, line: bytes) -> None:
         self._queue.append(line)

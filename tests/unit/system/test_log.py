@@ -394,7 +394,7 @@ def test_a_closed_stream() -> None:
 
 
 def test_a_pipe_nobody_ever_read(tmp_path: Path) -> None:
-    """A pipe that cannot be opened again is asked before each write, and still never blocks."""
+    """A pipe that cannot be opened again does not block either, and keeps its mode."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
     reader_fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -405,14 +405,110 @@ def test_a_pipe_nobody_ever_read(tmp_path: Path) -> None:
     fill(writer_fd)
     sink.write(b"b\n")
     assert sink.queued == 1
+    assert os.get_blocking(writer_fd)
     sink.close()
     assert sink.dropped == 1
     os.close(reader_fd)
     os.close(writer_fd)
 
 
+def test_room_that_another_process_took_is_not_waited_for(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe that is another user's may be full again when a line is on its way into it."""
+    sink = SharedSink(pipe.w)
+    fill(pipe.w)
+    os.read(pipe.r, MAX_LINE_BYTES)
+    write, splice = os.write, os.splice
+
+    def take_room() -> None:
+        monkeypatch.undo()
+        fill(pipe.w)
+
+    def write_late(fd: int, data: bytes) -> int:
+        if fd == pipe.w:
+            take_room()
+        return write(fd, data)
+
+    def splice_late(*args: Any, **kwargs: Any) -> int:
+        take_room()
+        return splice(*args, **kwargs)
+
+    monkeypatch.setattr(os, "write", write_late)
+    monkeypatch.setattr(os, "splice", splice_late)
+    pid = in_child(lambda: sink.write(b"a\n"))
+    status: list[int] = []
+
+    def ended() -> bool:
+        gone, code = os.waitpid(pid, os.WNOHANG)
+        status.extend([code] if gone else [])
+        return bool(gone)
+
+    try:
+        wait_until(ended, 20, "the line is queued")
+    finally:
+        pipe.read()
+    assert status == [0]
+    sink.close()
+
+
+def test_a_pipe_of_somebody_else_goes_on_where_splice_is_refused(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a seccomp profile: then there is room before each write, or the line waits."""
+    sink = SharedSink(pipe.w)
+    monkeypatch.setattr(os, "splice", _refuse)
+    sink.write(b"a\n")
+    assert pipe.read() == b"a\n"
+    fill(pipe.w)
+    sink.write(b"b\n")
+    assert sink.queued == 1
+    pipe.read()
+    sink.flush(1)
+    assert pipe.read() == b"b\n"
+    sink.close()
+
+
+def test_a_pipe_of_somebody_else_takes_long_lines(pipe: Pipe) -> None:
+    """What has no room yet follows later, and nothing of it twice."""
+    sink = SharedSink(pipe.w)
+    line = bytes(range(33, 123)) * 1000 + b"\n"
+    fill(pipe.w)
+    os.read(pipe.r, MAX_LINE_BYTES)
+    sink.write(line)
+    assert sink.queued == 1
+    sink.write(b"next\n")
+    data = pipe.read()
+    while sink.queued:
+        sink.flush(0.001)
+        data += pipe.read()
+    assert data.lstrip(b".") == line + b"next\n"
+    sink.close()
+
+
+def test_a_pipe_of_somebody_else_whose_reader_left() -> None:
+    """It costs lines, which are counted, and nothing else."""
+    pipe_r, pipe_w = os.pipe()
+    sink = SharedSink(pipe_w)
+    os.close(pipe_r)
+    sink.write(b"a\n")
+    sink.write(b"b\n")
+    assert (sink.dropped, sink.queued) == (2, 0)
+    sink.close()
+    os.close(pipe_w)
+
+
+def test_without_descriptors_a_pipe_of_somebody_else_is_written(pipe: Pipe) -> None:
+    """A sink that can have no pipe of its own does without."""
+    with no_descriptors_left():
+        sink = SharedSink(pipe.w)
+        sink.write(b"a\n")
+    assert pipe.read() == b"a\n"
+    sink.close()
+
+
 def test_a_terminal_of_somebody_else() -> None:
-    """A terminal that cannot be opened again is asked before each write."""
+    """A terminal that cannot be opened again is asked for room before each write."""
     ours_fd, terminal_fd = pty.openpty()
     sink = SharedSink(terminal_fd)
     for _ in range(100):
@@ -510,6 +606,10 @@ def test_closing_gives_descriptors_back(pipe: Pipe) -> None:
     log.info("a")
     assert os.listdir("/proc/self/fd") != before
     log.close()
+    assert os.listdir("/proc/self/fd") == before
+    sink = SharedSink(pipe.w)
+    sink.write(b"a\n")
+    sink.close()
     assert os.listdir("/proc/self/fd") == before
     os.fstat(pipe.w)
 
