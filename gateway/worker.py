@@ -154,8 +154,7 @@ class Worker:
                 self._table.loads(message)
             case messages.GiveUp(endpoints, older_than_s, towards):
                 self._table.direct(towards)
-                for name, age_s in zip(endpoints, older_than_s, strict=True):
-                    self._sessions.give_up_one(name, age_s)
+                self._sessions.give_up(endpoints, older_than_s)
             case messages.ListSessions():
                 self._listing.tell_rows(message)
             case messages.DescribeSessions():

@@ -99,9 +99,10 @@ class Loads:
 class GiveUp:
     """Close the oldest idle session of each of these endpoints, in this order (``--rebalance``).
 
-    ``older_than_s``: younger sessions are spared. ``towards``: where the next clients go, one to
-    each, because these endpoints have less than their share; a client whose session was closed
-    connects again at any worker. Lost ones do no harm.
+    An endpoint is named as often as it has sessions to give up. ``older_than_s``: younger sessions
+    are spared; it is the same wherever the same endpoint is named. ``towards``: where the next
+    clients go, one to each, because these endpoints have less than their share; a client whose
+    session was closed connects again at any worker. Lost ones do no harm.
     """
 
     endpoints: tuple[str, ...] = ()

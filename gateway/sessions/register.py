@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import monotonic
 from typing import Any
 
@@ -187,9 +187,9 @@ class Sessions:
             if session.endpoint in began:
                 session.note_address()
 
-    def give_up_one(self, name: str, older_than_s: float) -> None:
-        """Close the endpoint's oldest idle session, if there is one of that age."""
-        self._age.give_up_one(name, older_than_s)
+    def give_up(self, names: Sequence[str], older_than_s: Sequence[float]) -> None:
+        """Close the oldest idle session of each of these endpoints, if there is one of that age."""
+        self._age.give_up(names, older_than_s)
 
     def cut_over(self, spread_s: float, end: End) -> None:
         """End every session, each at a moment of its own, the last one ``spread_s`` from now."""

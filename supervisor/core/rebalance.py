@@ -7,8 +7,9 @@ missing. The workers choose the sessions; the master decides how many, because i
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import GiveUp
@@ -84,52 +85,63 @@ class Rebalancer:
         held = _add_up(workers)
         fair = find_fair(endpoints, held)
         due = find_excess(fair, held)
-        pending = [name for _, name in self._ordered]
         self._excess = {
             name: self._excess.get(name) or _Excess(now, draw(STEPS) / STEPS) for name in due
         }
         commands: list[Order] = []
-        directions: list[Direction] = []
+        for name, count in self._count_orders(due, elapsed_s, over_s).items():
+            having = sorted(who for who, sessions in workers.items() if sessions.get(name))
+            older_than_s = now - self._excess[name].since
+            for _ in range(count):  # each worker in turn
+                self._turn += 1
+                worker = having[self._turn % len(having)]
+                commands.append(Order(worker, name, older_than_s))
+                self._ordered.append((now, name))
+        return commands, list(self._direct(commands, sorted(workers), fair, held))
+
+    def _count_orders(
+        self, due: Mapping[str, int], elapsed_s: float, over_s: float
+    ) -> dict[str, int]:
+        """How many sessions each endpoint gives up now, of those that it has too many."""
+        pending = Counter(name for _, name in self._ordered)
+        counts = {}
         for name, excess in due.items():
             state = self._excess[name]
-            if state.since < now:
+            if state.since < self._at:
                 state.credit = min(state.credit + excess * elapsed_s / over_s, float(excess))
-            count = min(int(state.credit), excess - pending.count(name))
-            for _ in range(count):
-                state.credit -= 1
-                worker = self._choose(name, workers)
-                commands.append(Order(worker, name, now - state.since))
-                self._ordered.append((now, name))
-                directions += self._direct(worker, workers, fair, held)
-        return commands, directions
-
-    def _choose(self, name: str, workers: Mapping[WorkerId, Mapping[str, int]]) -> WorkerId:
-        """A worker that has sessions of the endpoint; each in turn."""
-        having = sorted(who for who, sessions in workers.items() if sessions.get(name))
-        self._turn += 1
-        return having[self._turn % len(having)]
+            if (count := min(int(state.credit), excess - pending[name])) > 0:
+                state.credit -= count
+                counts[name] = count
+        return counts
 
     def _direct(
         self,
-        closing: WorkerId,
-        workers: Collection[WorkerId],
+        commands: Iterable[Order],
+        workers: Sequence[WorkerId],
         fair: Mapping[str, float],
         held: Mapping[str, int],
-    ) -> list[Direction]:
-        """Where the client of a closed session is to go; a rotation would rarely send it there.
+    ) -> Iterator[Direction]:
+        """Where the clients of closed sessions are to go; a rotation would rarely send them there.
 
-        It may connect again at any worker, so several are told: as many as the endpoint can take
-        without getting over-full itself.
+        Each goes to the endpoint that lacks most by then. It may connect again at any worker, so
+        several are told: as many as the endpoint can take without getting over-full itself.
         """
         coming = Counter(name for _, name in self._directed)
-        lacks = {name: part - held.get(name, 0) - coming[name] for name, part in fair.items()}
-        name = max(lacks, key=lacks.__getitem__)
-        if lacks[name] <= 0:
-            return []
-        self._directed.append((self._at, name))
-        count = int(lacks[name] + max(1.0, MARGIN * fair[name]))
-        told = [closing, *sorted(who for who in workers if who != closing)]
-        return [Direction(worker, name) for worker in told[:count]]
+        lacks = [
+            (coming[name] + held.get(name, 0) - part, turn, name)
+            for turn, (name, part) in enumerate(fair.items())
+        ]
+        heapq.heapify(lacks)  # negative numbers: the smallest lacks most
+        for order in commands:
+            missing, turn, name = lacks[0]
+            if missing >= 0:
+                return
+            heapq.heapreplace(lacks, (missing + 1, turn, name))
+            self._directed.append((self._at, name))
+            count = int(max(1.0, MARGIN * fair[name]) - missing)
+            told = [order.worker, *(who for who in workers if who != order.worker)]
+            for worker in told[:count]:
+                yield Direction(worker, name)
 
 
 def compose_orders(

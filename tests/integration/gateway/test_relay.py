@@ -814,7 +814,7 @@ def test_rebalancing_spares_who_waits(busy: str, monkeypatch: pytest.MonkeyPatch
             with plane.connect() as idle, backend.accept():
                 wait_until(lambda: plane.counters.sessions == 2)
                 for _ in range(2):
-                    plane.ask(lambda: plane.sessions.give_up_one(backend.endpoint.name, 0.0))
+                    plane.ask(lambda: plane.sessions.give_up([backend.endpoint.name], [0.0]))
                 with pytest.raises(ConnectionResetError):
                     idle.recv(1)
             assert plane.counters.ended == {"rebalance": 1}
@@ -833,7 +833,7 @@ def test_rebalancing_asks_each_host_in_turn(monkeypatch: pytest.MonkeyPatch) -> 
             stack.enter_context(backend.accept())
             wait_until(lambda number=number: plane.counters.sessions == number)  # type: ignore[misc]
         for closed in (0, 2, 1):
-            plane.ask(lambda: plane.sessions.give_up_one(backend.endpoint.name, 0.0))
+            plane.ask(lambda: plane.sessions.give_up([backend.endpoint.name], [0.0]))
             with pytest.raises(ConnectionResetError):
                 clients[closed].recv(1)
 
