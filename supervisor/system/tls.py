@@ -130,7 +130,24 @@ class TlsClient:
         if len(flight) > 5 and flight[0] == HANDSHAKE_RECORD and flight[5] in CLIENT_SECOND_FLIGHT:
             self.verified = True
         if flight:
-            await asyncio.get_running_loop().sock_sendall(self._sock, flight)
+            try:
+                await asyncio.get_running_loop().sock_sendall(self._sock, flight)
+            except ConnectionError:
+                self._raise_alert()
+                raise
+
+    def _raise_alert(self) -> None:
+        """Raise ssl.SSLError if the endpoint said why, before it hung up: an alert says more than
+        a send that failed."""
+        try:
+            self._incoming.write(self._sock.recv(READ_BYTES))
+        except OSError:
+            return
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            if self.shaking_hands:
+                self._tls.do_handshake()
+            else:
+                self._tls.read(READ_BYTES)
 
     async def _feed(self) -> None:
         await asyncio.sleep(0)  # sock_recv takes what is there without a turn for anybody else

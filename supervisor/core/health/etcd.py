@@ -50,6 +50,11 @@ RETRY_S = 0.2
 NO_LEADER = "RAFT NO LEADER"
 NOSPACE, CORRUPT = "NOSPACE", "CORRUPT"
 LEARNER = "the member is a learner"
+NOT_ETCD = 'no "health" in the answer, as etcd gives it'
+
+MAX_VERSION = 64
+MAX_REASON = 200
+"""Characters shown of what an endpoint says of itself: it may be no etcd."""
 
 _ALARM = r"\balarm:([A-Z]+)"
 _METRIC = rb"(?m)^etcd_server_(has_leader|is_learner|version)(\{[^}]*\})? (\d+)"
@@ -216,7 +221,7 @@ def _read_status(answer: Answer) -> _Status | None:
     header, version, errors = document["header"], document.get("version"), document.get("errors")
     texts = [str(each) for each in errors] if isinstance(errors, list) else []
     return _Status(
-        version=version if isinstance(version, str) else None,
+        version=version[:MAX_VERSION] if isinstance(version, str) else None,
         cluster_id=max(0, read_number(header.get("cluster_id"))) if isinstance(header, dict) else 0,
         has_leader=str(document.get("leader", "0")) != "0",
         learner=document.get("isLearner") is True,
@@ -227,7 +232,9 @@ def _read_status(answer: Answer) -> _Status | None:
 def _health_fault(answer: Answer) -> str:
     """What is wrong with an answer of ``/health``: etcd's own words, if it has any."""
     problem = fault(answer.status, answer.body)
-    return "" if problem is None else reason_of(answer.body) or problem
+    if problem is not None:
+        return reason_of(answer.body) or problem
+    return "" if "health" in read_object(answer.body) else NOT_ETCD
 
 
 def _range_fault(answer: Answer) -> str:
@@ -236,7 +243,7 @@ def _range_fault(answer: Answer) -> str:
         return ""
     document = read_object(answer.body)
     said = document.get("message") or document.get("error")
-    return said[:200] if isinstance(said, str) else f"HTTP status {answer.status}"
+    return said[:MAX_REASON] if isinstance(said, str) else f"HTTP status {answer.status}"
 
 
 def _may_be(alarm: str, answer: Answer) -> bool:
@@ -253,7 +260,7 @@ def _readyz_fault(answer: Answer) -> str:
     failed = re.findall(r"^\[-\](.{1,200})", text, re.MULTILINE)
     if any(each.startswith("non_learner") for each in failed):
         return LEARNER
-    return "; ".join(failed) or f"HTTP status {answer.status}"
+    return "; ".join(failed)[:MAX_REASON] or f"HTTP status {answer.status}"
 
 
 def _read_metrics(answer: Answer) -> _Metrics:

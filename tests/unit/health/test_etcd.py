@@ -10,8 +10,11 @@ import pytest
 from supervisor.core.health.etcd import (
     ELECTION_S,
     LEARNER,
+    MAX_REASON,
+    MAX_VERSION,
     METRICS_EVERY_S,
     NO_LEADER,
+    NOT_ETCD,
     RETRY_S,
     Answer,
     Finding,
@@ -254,6 +257,23 @@ def test_what_is_no_etcd_is_not_healthy() -> None:
     """A web server that knows none of the pages."""
     answers = {STATUS: NOT_FOUND, "/health": NOT_FOUND, "/metrics": NOT_FOUND}
     assert play(Known(), answers)[0].error == "HTTP status 404"
+
+
+@pytest.mark.parametrize("body", [b"<html>welcome</html>", b"", b"null", b'{"status":"ok"}', b"["])
+def test_a_server_that_answers_everything_is_no_etcd(body: bytes) -> None:
+    """A page for every path says nothing of a leader."""
+    page = Answer(200, body)
+    answers = dict.fromkeys((STATUS, "/health", READ, "/metrics"), page)
+    assert play(Known(), answers)[0].error == NOT_ETCD
+
+
+def test_what_an_endpoint_says_is_cut() -> None:
+    """A version or a list of failures of any length would fill the tables that show it."""
+    finding, _ = play(KNOWN_34, {STATUS: status(version="3" * 60_000), LOCAL: EMPTY, READ: EMPTY})
+    assert finding.known.version == "3" * MAX_VERSION
+    lines = Answer(503, b"[-]a failed\n" * 5_000)
+    finding, _ = play(Known(has_status=False, metrics_at=0.0), {"/health": GOOD, READ: lines})
+    assert len(finding.error) == MAX_REASON
 
 
 @pytest.mark.parametrize(

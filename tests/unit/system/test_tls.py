@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import resource
+import select
+import socket
 import ssl
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,9 +25,10 @@ from supervisor.core.health.probing import Plan, ProbeKind, Verdict
 from supervisor.discovery.tls_gate import Gate
 from supervisor.health.probe import Probe
 from supervisor.system.connections import connect, open_socket
+from supervisor.system.tls import CLIENT_CERTIFICATE_ALERTS, TlsClient
 from supervisor.system.tls_contexts import TlsContexts, TlsFiles
 from tests.logbook import Logbook
-from tests.tls import Authority, Server
+from tests.tls import Authority, Server, Talk
 
 Judge = Callable[[str, int], bool]
 """Whether a server on this port passes with this CA file."""
@@ -302,6 +307,46 @@ def test_a_connection_to_itself_is_a_refusal() -> None:
                 await connect(sock, "127.0.0.1", sock.getsockname()[1])
 
     asyncio.run(meet_itself())
+
+
+def refuse_and_reset(context: ssl.SSLContext) -> Talk:
+    """Refuses the client in a handshake, with an alert, and then resets the connection."""
+
+    def talk(sock: socket.socket) -> None:
+        with context.wrap_socket(
+            sock.dup(), server_side=True, do_handshake_on_connect=False
+        ) as tls:
+            with contextlib.suppress(ssl.SSLError):
+                tls.do_handshake()
+            tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+
+    return talk
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_an_alert_says_more_than_the_reset_that_follows(
+    version: ssl.TLSVersion, tmp_path: Path
+) -> None:
+    """A client whose certificate is refused may learn of the reset first, when it sends."""
+    ours = Authority(tmp_path, "ours")
+    cert_file, key_file = Authority(tmp_path, "others").client_files()
+    files = TlsFiles(ca_file=ours.file, cert_file=cert_file, key_file=key_file)
+    context = ours.context("example.test", want_client_certificate=True, version=version)
+
+    async def ask(port: int) -> None:
+        with open_socket("127.0.0.1") as sock:
+            await connect(sock, "127.0.0.1", port)
+            client = TlsClient(sock, TlsContexts().get(files), "example.test")
+            await client.shake_hands()
+            poller = select.poll()
+            poller.register(sock, 0)
+            assert poller.poll(60_000)  # the reset is there
+            await client.send(b"question")
+
+    with Server(refuse_and_reset(context)) as server, pytest.raises(ssl.SSLError) as raised:
+        asyncio.run(ask(server.port))
+    assert raised.value.reason in CLIENT_CERTIFICATE_ALERTS
 
 
 def test_no_descriptor_is_no_verdict(tmp_path: Path) -> None:
