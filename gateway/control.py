@@ -60,6 +60,10 @@ class Control:
         if not self._orphaned:
             self._socket.send(message, fds)
 
+    def waiting(self) -> list[type]:
+        """The types of the messages that the master has not made room for yet, oldest first."""
+        return self._socket.waiting()
+
     def close(self) -> None:
         """Try once to send what waits, then close both ends."""
         self._stop_reading_pipe()

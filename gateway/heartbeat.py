@@ -9,6 +9,7 @@ import time
 from gateway.control import Control
 from gateway.core.counters import WorkerCounters
 from gateway.core.log import Log
+from gateway.core.messages import Report
 from gateway.core.reports import report_of
 from gateway.core.table import Table
 from gateway.ingress.ingress import Ingress
@@ -18,7 +19,7 @@ INTERVAL_S = 0.1
 """How often a worker shows on the scoreboard that its loop runs; a hang is noticed after three."""
 
 REPORT_EVERY_BEATS = 10
-"""A worker reports about once a second."""
+"""A worker reports about once a second, if the master has taken its last report."""
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -87,7 +88,9 @@ class Heartbeat:
         self._loop.call_at(self._due_at, self._beat)
         self._ingress.tick(INTERVAL_S)
         self._beats += 1
-        if self._beats % REPORT_EVERY_BEATS == 0:
+        # One that replaced a report that waits would lack what only that one says: the last
+        # figures of endpoints that left.
+        if self._beats % REPORT_EVERY_BEATS == 0 and Report not in self._control.waiting():
             self.report()
 
     def _rss_bytes(self) -> int:

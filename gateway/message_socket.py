@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.core import messages, wire
 from gateway.core.records import dataclass
@@ -83,11 +83,15 @@ class MessageSocket:
         line = wire.encode(message, descriptors=len(fds))
         kind = type(message)
         duplicates = duplicate(fds)
-        self._make_room(kind, len(line))
+        self._make_room(len(line))
         self._outgoing.append(_Outgoing(kind, line, duplicates))
         self._queued_bytes += len(line)
         if len(self._outgoing) == 1:
             self._flush()
+
+    def waiting(self) -> list[type]:
+        """The types of the messages that are not sent to their end yet, the oldest first."""
+        return [each.kind for each in self._outgoing]
 
     def read(self) -> bool:
         """Read once; False if there was nothing, or nothing more will come."""
@@ -142,24 +146,21 @@ class MessageSocket:
         self._received.clear()
         self.sock.close()
 
-    def _make_room(self, kind: type, size: int) -> None:
-        """Drop what the new message makes useless, then the oldest of those that may be lost."""
-        if kind is messages.Report:  # cumulative: the newest says everything
-            self._drop_first((kind,))
+    def _make_room(self, size: int) -> None:
+        """Drop the oldest of those that may be lost, unless a part of it was sent."""
         while self._queued_bytes + size > MOST_QUEUED_BYTES:
-            if not self._drop_first(messages.MAY_BE_LOST):
+            unwanted = next(
+                (
+                    each
+                    for each in self._outgoing
+                    if each.kind in messages.MAY_BE_LOST and not each.begun
+                ),
+                None,
+            )
+            if unwanted is None:
                 return
-
-    def _drop_first(self, kinds: Collection[type]) -> bool:
-        """Drop the oldest message of these kinds, unless a part of it was sent; False: none."""
-        unwanted = next(
-            (each for each in self._outgoing if each.kind in kinds and not each.begun), None
-        )
-        if unwanted is None:
-            return False
-        self._outgoing.remove(unwanted)
-        self._queued_bytes -= len(unwanted.line)
-        return True
+            self._outgoing.remove(unwanted)
+            self._queued_bytes -= len(unwanted.line)
 
     def _flush(self) -> None:
         while self._outgoing:

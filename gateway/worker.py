@@ -35,6 +35,14 @@ from gateway.worker_spec import WorkerSpec
 CUT_LINGER_S = 0.05
 """After the last session was cut at the deadline, until the process ends: resets get out."""
 
+UNREAD_S = 0.5
+"""How long a process that ends waits for the master to read how it ended.
+
+Half of STOP_MARGIN_S: the master kills workers that have not ended then."""
+
+LOOK_AGAIN_S = 0.005
+"""How often it looks whether the master has."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerStart:
@@ -261,15 +269,27 @@ class Worker:
         self._finished = True
         # First: whatever fails below, the process ends.
         cutting = self._drained_before is not None
-        self._loop.call_later(CUT_LINGER_S if cutting else 0.0, self._leave)
+        linger_s = CUT_LINGER_S if cutting else 0.0
+        self._loop.call_later(linger_s, self._leave_when_read, self._loop.time() + UNREAD_S)
         self._note_cuts_from_now_on()
         self._heartbeat.stop()
         # Before the cuts: who is held back would be dialed for, in the places of those who are cut.
         self._ingress.close()
         if self._counters.sessions:  # at the deadline; or one was in flight to us
             self._sessions.cut_all(End.DRAINED)
-        self._heartbeat.report()
+        # Before the report, which may be larger than the socket has room for.
         self._control.send(messages.Drained(self._count_cuts()))
+        self._heartbeat.report()
+
+    def _leave_when_read(self, latest_at: float) -> None:
+        """Leave when all that was said fits into the control socket, at ``latest_at`` in any case.
+
+        What fits is read by the master when we have ended.
+        """
+        if self._control.waiting() and self._loop.time() < latest_at:
+            self._loop.call_later(LOOK_AGAIN_S, self._leave_when_read, latest_at)
+        else:
+            self._leave()
 
     def _leave(self) -> None:
         self._loop.stop()  # when what runs now is done, or has failed

@@ -248,7 +248,11 @@ class EndpointReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Cumulative counters of one worker's life, and its heartbeat; see WorkerCounters."""
+    """Cumulative counters of one worker's life, and its heartbeat; see WorkerCounters.
+
+    The counters of an endpoint that left are in one report after its last session, and in no later
+    one.
+    """
 
     snapshot_version: int
     sessions: int
@@ -329,7 +333,6 @@ Up = (
 )  # fmt: skip
 
 MAY_BE_LOST: tuple[type, ...] = (
-    DialFailed, DialSucceeded, Report, SessionSlice, SessionDetails,
+    DialFailed, DialSucceeded, SessionSlice, SessionDetails,
 )  # fmt: skip
-"""Of those that go up: evidence that comes again, figures that the next report repeats, and parts
-of a list that is incomplete then."""
+"""Of those that go up: evidence that comes again, and parts of a list that is incomplete then."""
