@@ -55,7 +55,10 @@ class Child:
         self.control.close()
 
     def reap(self) -> str:
-        """How it ended, after the pidfd became readable: ``exit 0``, ``SIGKILL`` or ``gone``."""
+        """How it ended, after the pidfd became readable: ``exit 0``, ``SIGKILL`` or ``gone``.
+
+        Real-time signals have no names: ``signal 40``.
+        """
         if not self.ours:
             return "gone"
         try:
@@ -66,7 +69,10 @@ class Child:
             return "gone"
         if status.si_code == os.CLD_EXITED:
             return f"exit {status.si_status}"
-        return signal.Signals(status.si_status).name
+        try:
+            return signal.Signals(status.si_status).name
+        except ValueError:
+            return f"signal {status.si_status}"
 
 
 @dataclass(frozen=True, slots=True)

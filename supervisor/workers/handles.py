@@ -274,10 +274,10 @@ class WorkerHandles:
 
     def _reap(self, who: WorkerId) -> None:
         handle = self._handles[who]
+        how = handle.how = handle.child.reap()
         self._loop.remove_reader(handle.child.pidfd)
         handle.channel.drain()
         handle.channel.close()
-        how = handle.how = handle.child.reap()
         os.close(handle.child.pidfd)
         del self._handles[who]
         self._signs.pop(who, None)

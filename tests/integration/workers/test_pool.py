@@ -132,14 +132,15 @@ def test_start_push_and_drain() -> None:
     asyncio.run(play())
 
 
-def test_a_killed_worker_is_replaced_and_its_queue_is_not_lost() -> None:
-    """kill -9: the next generation inherits the sockets and nobody is refused."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, 40])
+def test_a_killed_worker_is_replaced_and_its_queue_is_not_lost(number: int) -> None:
+    """The next generation inherits the sockets and nobody is refused; 40 has no name."""
 
     async def play() -> None:
         async with staged(2) as stage:
             await stage.until(lambda: stage.ready)
             for round_number in range(5):
-                os.kill(stage.pid(round_number % 2), signal.SIGKILL)
+                os.kill(stage.pid(round_number % 2), number)
                 answers = await asyncio.gather(*(stage.ask() for _ in range(50)))
                 assert all(answers)
                 await stage.until(lambda: len(stage.workers()) == 2)

@@ -127,7 +127,8 @@ def test_an_exception_is_said_where_the_master_does_not_listen(
     assert capfd.readouterr().err == ("etcd-gateway: worker slot=2 gen=3: ValueError('told so')\n")
 
 
-def test_a_killed_child_is_reaped_by_its_signal() -> None:
+@pytest.mark.parametrize(("number", "how"), [(signal.SIGKILL, "SIGKILL"), (40, "signal 40")])
+def test_a_killed_child_is_reaped_by_its_signal(number: int, how: str) -> None:
     """The pidfd says which process is meant, also when it is gone already."""
 
     def wait(start: WorkerStart) -> int:
@@ -137,8 +138,8 @@ def test_a_killed_child_is_reaped_by_its_signal() -> None:
 
     child = born(wait)
     assert child.control.recv(100)
-    child.kill()
-    assert last_words(child) == ("", "SIGKILL")
+    signal.pidfd_send_signal(child.pidfd, number)
+    assert last_words(child) == ("", how)
 
 
 def test_the_masters_signals_come_back_after_the_fork() -> None:
