@@ -20,6 +20,7 @@ from supervisor.handover import systemd
 from supervisor.handover.record import RECORD_NAME, write_record
 from supervisor.handover.state import HANDOVER_VARIABLE, read_state
 from supervisor.workers.inherited import InheritedDescriptors
+from supervisor.workers.kept_descriptors import is_as_named
 
 
 @dataclass(slots=True)
@@ -142,8 +143,12 @@ def _after_a_restart(stored: list[tuple[str, int]]) -> Inheritance:
     state = read_state(records[0]) if records else HandoverState()  # the newest comes first
     close_all(records)
     rest = [(name, fd) for name, fd in stored if name != RECORD_NAME]
+    usable = [(name, fd) for name, fd in rest if is_as_named(name, fd)]
+    useless = [(name, fd) for name, fd in rest if (name, fd) not in usable]
+    close_all([fd for _, fd in useless])
     # A record may be older than the last workers, so names count too; but no number comes again.
     inherited = InheritedDescriptors.from_names(
-        rest, gens=state.gens, leaving=state.draining, drains_until=state.drains_until
+        usable, gens=state.gens, leaving=state.draining, drains_until=state.drains_until
     )
+    inherited.dropped.extend({name for name, _ in useless} - {name for name, _ in usable})
     return Inheritance(state, inherited, crashed=state.image is not None)

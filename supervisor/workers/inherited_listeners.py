@@ -84,9 +84,14 @@ def _packed(host: str) -> bytes:
 
 @contextlib.contextmanager
 def _seen(fds: Iterable[int]) -> Iterator[dict[int, socket.socket]]:
-    """Descriptors as sockets, without a duplicate: there may be no descriptor left for one."""
-    socks = {fd: socket.socket(fileno=fd) for fd in fds}
+    """Descriptors as sockets, without a duplicate: there may be no descriptor left for one.
+
+    They are not closed, also if one of them is no socket.
+    """
+    socks: dict[int, socket.socket] = {}
     try:
+        for fd in fds:
+            socks[fd] = socket.socket(fileno=fd)
         yield socks
     finally:
         for sock in socks.values():

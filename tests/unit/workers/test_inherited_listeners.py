@@ -98,3 +98,15 @@ def test_of_listeners_that_not_all_slots_can_have_none_is_left() -> None:
             {0: second.fileno()},
         ]
         assert count_open_files()[1] == before
+
+
+def test_what_is_no_socket_costs_no_other_one() -> None:
+    """They are the caller's, who may try again with them."""
+    with listening(HostPort("127.0.0.1", free_port())) as [first]:
+        pipe_r, pipe_w = os.pipe()
+        try:
+            with pytest.raises(OSError, match="Socket operation on non-socket"):
+                fitted([first, pipe_r], HostPort("127.0.0.1", free_port()))
+            os.fstat(first)
+        finally:
+            close_all([pipe_r, pipe_w])
