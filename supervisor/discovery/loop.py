@@ -345,6 +345,7 @@ class DiscoveryLoop:
             # From here on nothing waits: nobody sees the one without the other.
             self._config, self._targets = candidate, targets
             request.on_taken()
+        self.means.search_memory.retain(targets.searched)
         self._publish(result, adopted=adopted)
         return result
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from gateway.core.address import Address, HostPort, literal_ip
 from gateway.core.unix_address import is_unix
@@ -47,7 +47,7 @@ class MemberQuestions:
         self._look_up = look_up
 
     async def first_answer(
-        self, some: Sequence[Discovered], errors: list[str], suits: Callable[[Heard], bool]
+        self, some: Sequence[Discovered], errors: list[EtcdError], suits: Callable[[Heard], bool]
     ) -> Heard | None:
         """The first answer of these, asked together, that ``suits``; None if there is none.
 
@@ -61,7 +61,7 @@ class MemberQuestions:
                 try:
                     heard = await done
                 except EtcdError as error:
-                    errors.append(str(error))
+                    errors.append(error)
                     continue
                 if suits(heard):
                     return heard
@@ -71,15 +71,20 @@ class MemberQuestions:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def retain(self, known: Collection[Discovered]) -> None:
+        """Forget what other places than those of these endpoints spoke."""
+        places = {(each.name, address) for each in known for address in each.addresses}
+        self._spoke_tls = {p: spoke for p, spoke in self._spoke_tls.items() if p in places}
+
     async def _ask(self, endpoint: Discovered) -> Heard:
         """One endpoint's answer, by the first of its addresses that gives one."""
-        error = "no address"
+        error = EtcdError("no address")
         for address in endpoint.addresses:
             try:
                 return await self._ask_address(endpoint, address)
             except EtcdError as failure:
-                error = str(failure)
-        raise EtcdError(f"{endpoint.name}: {error}")
+                error = failure
+        raise EtcdError(f"{endpoint.name}: {error}", kind=f"{endpoint.name}: {error.kind}")
 
     async def _ask_address(self, endpoint: Discovered, address: str) -> Heard:
         place = (endpoint.name, address)

@@ -35,6 +35,7 @@ from supervisor.core.discovery.schedule import URGENT_S
 from supervisor.discovery.member_questions import MOST_AT_ONCE, MemberQuestions
 from supervisor.discovery.member_sync_log import MemberSyncLog
 from supervisor.system.connections import CLOSE_S
+from supervisor.system.etcd_client import EtcdError
 from supervisor.system.tls_contexts import TlsContexts
 
 MOST_ASKED = 3
@@ -215,14 +216,17 @@ class MemberSync:
 
         Whether an answer was: also one that says nothing new, or that can never be followed.
         """
-        errors: list[str] = []
+        errors: list[EtcdError] = []
         forgotten = self._forgotten
         await self._ask_around(hearing, errors)
         if forgotten != self._forgotten:
             return False
         if hearing.outcome is None:
-            reasons = hearing.refusals[:1] or sorted(errors) or ["there is nobody to ask"]
-            self._fail("; ".join(reasons), {*hearing.refusals, *reasons})
+            if refusals := hearing.refusals:
+                self._fail(refusals[0], refusals)
+            else:
+                errors = errors or [EtcdError("there is nobody to ask")]
+                self._fail("; ".join(sorted(map(str, errors))), {each.kind for each in errors})
             return hearing.is_decided
         self._says.passed_over(hearing.refusals)
         heard, judged = hearing.outcome
@@ -283,9 +287,10 @@ class MemberSync:
             self.adopted = dataclasses.replace(self.adopted, confirmed=confirmed)
             self._around.on_change()
 
-    async def _ask_around(self, hearing: Hearing, errors: list[str]) -> None:
+    async def _ask_around(self, hearing: Hearing, errors: list[EtcdError]) -> None:
         """Ask until an answer may be followed; each failure goes into ``errors``."""
         known = {each.name: each for each in self._around.known()}
+        self._questions.retain(known.values())
         active = [name for name in self._around.active() if name in known]
         order = order_to_ask(
             tuple(known),

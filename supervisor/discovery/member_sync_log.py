@@ -20,7 +20,8 @@ class MemberSyncLog:
     def failed(self, text: str, reasons: Collection[str]) -> None:
         """Say the text, unless each of the reasons was told since the last success.
 
-        Who is asked, and who of them answers first, is chance: that is no news.
+        Who is asked, and who of them answers first, is chance: that is no news. ``reasons`` are the
+        same each time: they have no number of a question, as the text may.
         """
         if not self._failures.issuperset(reasons):
             self._log.warn("member sync failed, endpoints stay as they were", error=text)

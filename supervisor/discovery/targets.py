@@ -89,6 +89,11 @@ class Targets:
         same check. Whether it is."""
         return self._tls.learn_from(tried._tls)
 
+    @property
+    def searched(self) -> frozenset[str]:
+        """The hosts that the last resolution needed and for which the search list counts."""
+        return self._answers.searched
+
     def next_at(self) -> float:
         """When the next question or TLS check is due; infinity if none ever is."""
         return min(self._answers.next_at(self._in_use), self._tls.next_at())

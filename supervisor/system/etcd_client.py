@@ -27,7 +27,14 @@ GUESS_ROUND_TRIPS = 4
 
 
 class EtcdError(Exception):
-    """The member could not be asked, or refused to answer; the text says why."""
+    """The member could not be asked, or refused to answer; the text says why.
+
+    ``kind``: the same without the server's own words, which may be others each time.
+    """
+
+    def __init__(self, text: str, *, kind: str | None = None) -> None:
+        super().__init__(text)
+        self.kind = text if kind is None else kind
 
 
 class SpeaksFirstError(EtcdError):
@@ -153,14 +160,17 @@ class EtcdConnection:
             answer = await self._http.post_json(
                 path, body, last=last, max_body_bytes=16 * MAX_BODY_BYTES
             )
-        except (OSError, HttpError) as error:
+        except OSError as error:
             raise EtcdError(self._words(error)) from None
+        except HttpError as error:
+            raise EtcdError(str(error), kind="no HTTP") from None
         try:
             document = json.loads(answer.body)
         except (ValueError, RecursionError):
             document = None
         if answer.status != 200:
-            raise EtcdError(f"HTTP status {answer.status}{_reason(document, answer.body)}")
+            kind = f"HTTP status {answer.status}"
+            raise EtcdError(kind + _reason(document, answer.body), kind=kind)
         if not isinstance(document, dict):
             raise EtcdError("the answer is no JSON object")
         return document

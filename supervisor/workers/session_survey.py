@@ -44,8 +44,8 @@ class SessionSurvey:
         self._tell = tell
         self._listing = 0
         self._asked: dict[WorkerId, asyncio.Future[Answer]] = {}
-        self._gone: set[WorkerId] = set()
-        """Workers that ended since the list was begun."""
+        self._listed: set[WorkerId] = set()
+        """Workers that were asked for the newest list and have not ended."""
 
     async def list(
         self,
@@ -59,9 +59,9 @@ class SessionSurvey:
         ``until``: the loop's time at which whoever is not done is given up.
         """
         self._listing += 1
-        self._gone.clear()
+        self._listed = set(self._workers())
         return await self._all(
-            {who: self._list_one(who, endpoint, take) for who in self._workers()}, until
+            {who: self._list_one(who, endpoint, take) for who in self._listed}, until
         )
 
     async def describe(
@@ -85,7 +85,7 @@ class SessionSurvey:
 
     def forget(self, who: WorkerId) -> None:
         """The worker is gone."""
-        self._gone.add(who)
+        self._listed.discard(who)
         asked = self._asked.get(who)
         if asked is not None and not asked.done():
             asked.set_exception(GoneError)
@@ -120,7 +120,7 @@ class SessionSurvey:
                 take(who, answer)
 
     async def _ask(self, who: WorkerId, question: Question) -> Answer:
-        if who in self._gone:
+        if who not in self._listed:
             raise GoneError
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._asked[who] = answer

@@ -197,6 +197,11 @@ class Answers:
         """Forget all other questions."""
         self._entries = {q: e for q, e in self._entries.items() if q in questions}
 
+    @property
+    def searched(self) -> frozenset[str]:
+        """The hosts that are held and for which the search list counts."""
+        return frozenset(q.name for q in self._entries if q.kind is QuestionKind.SEARCH)
+
     def trusted(self, question: Question) -> bool:
         """Whether the newest outcome is what is held: an answer, or a no that is believed.
 

@@ -12,7 +12,7 @@ because a nameserver that is merely slow has to be heard in the end.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import assert_never
 
 from gateway.core.records import dataclass
@@ -40,8 +40,8 @@ class SearchMemory:
     def __init__(self) -> None:
         self._found: dict[str, str] = {}
         """The name whose addresses are in use, by host."""
-        self._hurried: dict[str, float] = {}
-        """By name that got no reply: how long it is waited for the next time."""
+        self._hurried: dict[str, dict[str, float]] = {}
+        """By host, and by name that got no reply: how long it is waited for the next time."""
 
     def search(self, host: str, names: Sequence[str]) -> Generator[Lookup, Outcome, Outcome]:
         """Look up ``names``, which ``host`` may stand for, in order.
@@ -54,15 +54,16 @@ class SearchMemory:
         negatives: list[Negative] = []
         silent: dict[str, float] = {}
         tried: list[str] = []
+        hurried = self._hurried.setdefault(host, {})
         for name in names:
             tried.append(name)
             behind = bool(silent) and self._found.get(host) != name
-            within_s = self._hurried.pop(name, HURRIED_S if behind else math.inf)
+            within_s = hurried.pop(name, HURRIED_S if behind else math.inf)
             outcome = yield Lookup(name, within_s)
             match outcome:
                 case Answer():
                     self._found[host] = name
-                    self._hurried |= dict.fromkeys(silent, HURRIED_S)
+                    hurried |= dict.fromkeys(silent, HURRIED_S)
                     return outcome
                 case Negative():
                     negatives.append(outcome)
@@ -76,7 +77,7 @@ class SearchMemory:
                         break
                 case _:
                     assert_never(outcome)
-        self._hurried |= {name: _longer_s(within_s) for name, within_s in silent.items()}
+        hurried |= {name: _longer_s(within_s) for name, within_s in silent.items()}
         if failures:
             return Failure("; ".join(failures), silent=bool(silent))
         return _joined(negatives, tried)
@@ -88,6 +89,11 @@ class SearchMemory:
     def remember(self, found: Mapping[str, str]) -> None:
         """Go on with the names of the master before this one, whose addresses are in use."""
         self._found.update(found)
+
+    def retain(self, hosts: Collection[str]) -> None:
+        """Forget all other hosts than these."""
+        self._found = {host: name for host, name in self._found.items() if host in hosts}
+        self._hurried = {host: names for host, names in self._hurried.items() if host in hosts}
 
     def forget(self, host: str) -> bool:
         """No name has addresses in use for the host any more; whether one had."""

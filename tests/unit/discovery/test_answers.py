@@ -244,6 +244,15 @@ def test_questions_of_no_interest_are_forgotten_and_copies_are_independent() -> 
     assert twin.lookup(Q) == GOOD
 
 
+def test_the_search_list_counts_for_some_hosts() -> None:
+    """For those that are held by a question of that kind."""
+    answers = Answers()
+    answers.remember([Discovered("a.test:1", "a.test", 1, ("10.0.0.1",))], 0.0)
+    assert answers.searched == {"a.test"}
+    answers.keep([Q])
+    assert answers.searched == set()
+
+
 @pytest.mark.parametrize(
     ("refresh", "step_s"),
     [

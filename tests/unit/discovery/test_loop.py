@@ -910,6 +910,24 @@ def test_a_changed_resolv_conf_brings_no_other_name_of_the_search_list(
     asyncio.run(main())
 
 
+def test_a_host_that_is_no_target_any_more_is_forgotten(
+    config: Config, ns: NameServer, files: Files
+) -> None:
+    """Not so while a reload fails, for the host is a target then as before."""
+    serve_in_two_search_domains(ns, files)
+    ns.set("other.b.test", "A", "127.0.0.3")
+
+    async def main() -> None:
+        async with started(static(replace(config, discovery_srv=""), "etcd:1"), files) as f:
+            with pytest.raises(ReloadFailedError):
+                await f.it.reload(static(f.config, "absent:1"))
+            assert f.it.searched == {"etcd": "etcd.a.test"}
+            await f.it.reload(static(f.config, "other:1"))
+            assert f.it.searched == {"other": "other.b.test"}
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.NXDOMAIN])
 def test_the_next_master_takes_no_other_name_of_the_search_list(
     config: Config, ns: NameServer, files: Files, fault: Fault

@@ -17,6 +17,7 @@ from supervisor.core.discovery.adoption import Heard
 from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.questions import Negative, Outcome, Question
 from supervisor.discovery.member_questions import MemberQuestions
+from supervisor.system.etcd_client import EtcdError
 from supervisor.system.tls_contexts import TlsContexts
 from tests.tls import Authority, Server
 
@@ -69,12 +70,12 @@ def test_a_tls_member_that_stood_still_is_not_asked_in_plain_text(
     async def scene(port: int) -> None:
         seed = Discovered(f"127.0.0.1:{port}", "127.0.0.1", port, ("127.0.0.1",))
         questions = MemberQuestions(config, TlsContexts(), listen=tuple, look_up=nobody)
-        errors: list[str] = []
+        errors: list[EtcdError] = []
         assert (await questions.first_answer([seed], errors, any_answer) is None) == refuses, errors
         member.runs.clear()
         questions.config = replace(config, health_timeout_s=3.0)
         assert await questions.first_answer([seed], errors, any_answer) is None
-        assert errors[-1].endswith("timeout: no answer within 3 s")
+        assert str(errors[-1]).endswith("timeout: no answer within 3 s")
         member.runs.set()
         questions.config = config
         assert (await questions.first_answer([seed], errors, any_answer) is None) == refuses, errors

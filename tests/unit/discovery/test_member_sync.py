@@ -40,6 +40,8 @@ class Member:
         self.cluster_id = 0xABC
         self.leader = "1"
         self.refusal = b""
+        """``%d`` in it is another number in each answer."""
+        self._numbers = itertools.count()
         self.before_answer: Callable[[], None] = lambda: None
         self.asked = 0
         self._server = Server(self._serve)
@@ -63,7 +65,8 @@ class Member:
         while request := _read_request(conn):
             status, body = b"200 OK", self._answer(request)
             if self.refusal:
-                status, body = b"401 Unauthorized", self.refusal
+                status = b"401 Unauthorized"
+                body = self.refusal.replace(b"%d", b"%d" % next(self._numbers))
             head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
             conn.sendall(head + body)
 
@@ -209,6 +212,23 @@ def test_endpoints_follow_the_list(cluster: list[Member], files: Files) -> None:
             assert view.member_sync.cluster_id == "abc"
             assert view.by_source["members"]["success"] >= 2
             assert view.by_source["flag"] == {}
+
+    asyncio.run(scene())
+
+
+def test_who_left_is_not_remembered(cluster: list[Member], files: Files) -> None:
+    """Members and seeds that come and go over months leave nothing behind."""
+
+    async def scene() -> None:
+        async with following(static(cluster[0].name), files) as f:
+            tell(cluster, 1, 2, 3)
+            await eventually(lambda: f.names == names(cluster, 1, 2, 3))
+            await asked_again(cluster)
+            tell(cluster, 3)
+            await eventually(lambda: f.names == names(cluster, 3))
+            await asked_again(cluster)
+            places = f.it._member_sync._questions._spoke_tls
+            assert {name for name, _ in places} == set(names(cluster, 0, 3))
 
     asyncio.run(scene())
 
@@ -364,6 +384,21 @@ def test_a_refusal_is_said_once_and_seeds_stay(cluster: list[Member], files: Fil
             await eventually(lambda: f.it.view.by_source["members"]["failure"] > 2)
             assert f.names == [cluster[0].name]
             assert len(f.log.said("member sync failed, endpoints stay as they were")) == 1
+
+    asyncio.run(scene())
+
+
+def test_a_refusal_with_a_number_is_said_once(cluster: list[Member], files: Files) -> None:
+    """What stands before etcd may name each question anew in what it says."""
+
+    async def scene() -> None:
+        cluster[0].refusal = b'{"error":"denied, request %d"}'
+        async with following(static(cluster[0].name), files) as f:
+            await eventually(lambda: failures(f) > 2)
+            (line,) = f.log.said("member sync failed, endpoints stay as they were")
+            assert line["error"].endswith("HTTP status 401 (denied, request 0)")
+            assert "denied, request" in f.error
+            assert "request 0" not in f.error
 
     asyncio.run(scene())
 

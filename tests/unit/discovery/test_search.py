@@ -77,6 +77,18 @@ def test_a_name_without_a_reply_is_hurried_next_time() -> None:
     assert [each.within_s for each in lookups] == [math.inf, math.inf]
 
 
+def test_a_host_that_is_not_looked_up_any_more_is_forgotten() -> None:
+    """The name in use, and the names without a reply."""
+    memory = SearchMemory()
+    search(memory, SILENT, A)
+    memory.retain({"web"})
+    assert memory.export() == {"web": "web.b.test"}
+    memory.retain({"db"})
+    assert memory.export() == {}
+    _, lookups = search(memory, SILENT, A)
+    assert [each.within_s for each in lookups] == [math.inf, HURRIED_S]
+
+
 def test_names_behind_one_without_a_reply_are_hurried_at_once() -> None:
     """Dead nameservers cost their time once, and not for each name of the list."""
     _, lookups = search(SearchMemory(), NO, SILENT, SILENT)
