@@ -10,6 +10,7 @@ import datetime  # noqa: F401
 import enum  # noqa: F401
 import json  # noqa: F401
 import uuid  # noqa: F401
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -17,12 +18,13 @@ import orjson
 DecodeError = orjson.JSONDecodeError
 """What :func:`loads` raises; a ValueError whose text says where the document is wrong."""
 
-_RECORD = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_NON_STR_KEYS
+_LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS
+_RECORD = _LINE | orjson.OPT_NON_STR_KEYS
 
 
-def dumps_line(value: Any) -> bytes:
-    """``value`` as one line, newline included; dataclasses and enums are encoded too."""
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+def dumps_line(value: Any, fields_of: Callable[[Any], dict[str, Any]]) -> bytes:
+    """``value`` as one line, newline included; enums, and ``fields_of`` each dataclass in it."""
+    return orjson.dumps(value, fields_of, _LINE)
 
 
 def dumps_record(value: Any) -> bytes:

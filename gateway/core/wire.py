@@ -41,17 +41,20 @@ _TYPES: dict[str, type] = {
 }
 
 
-_DEFAULTS: dict[str, Any] = {
-    each.name: each.default
-    for each in dataclasses.fields(Endpoint)
-    if each.default is not dataclasses.MISSING
-}
-"""Of an endpoint's fields; what is not there is decoded as these."""
+_REQUIRED = object()
+"""In the place of a default, where a field has none: no value equals it."""
 
 
 @functools.cache
-def _field_names(kind: type) -> tuple[str, ...]:
-    return tuple(each.name for each in dataclasses.fields(kind))
+def _defaults(kind: type) -> dict[str, Any]:
+    """Every field of a dataclass with its default."""
+
+    def default_of(each: dataclasses.Field[Any]) -> Any:
+        if each.default_factory is not dataclasses.MISSING:
+            return each.default_factory()
+        return _REQUIRED if each.default is dataclasses.MISSING else each.default
+
+    return {each.name: default_of(each) for each in dataclasses.fields(kind)}
 
 
 def prepare() -> None:
@@ -73,20 +76,23 @@ def encode(message: messages.Down | messages.Up, *, descriptors: int = 0) -> byt
     fields: dict[str, Any] = {"type": kind.__name__}
     if descriptors:
         fields[DESCRIPTORS] = descriptors
-    for name in _field_names(kind):
-        fields[name] = getattr(message, name)
-    if isinstance(message, messages.Snapshot):
-        fields["endpoints"] = [_leave_defaults_out(each) for each in message.endpoints]
-    line = json_codec.dumps_line(fields)
+    line = json_codec.dumps_line(fields | _leave_defaults_out(message), _leave_defaults_out)
     if len(line) > MAX_LINE_BYTES:
         raise WireError(f"{kind.__name__} of {len(line)} bytes, at most {MAX_LINE_BYTES}")
     return line
 
 
-def _leave_defaults_out(endpoint: Endpoint) -> dict[str, Any]:
-    """The fields that say something: half of them, of thousands of endpoints, to each worker."""
-    values = ((name, getattr(endpoint, name)) for name in _field_names(Endpoint))
-    return {name: value for name, value in values if value != _DEFAULTS.get(name)}
+def _leave_defaults_out(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass that say something.
+
+    A process of an older release does not know the newest field, and can read what lacks it.
+    """
+    kind: type = type(value)
+    return {
+        name: each
+        for name, default in _defaults(kind).items()
+        if (each := getattr(value, name)) != default
+    }
 
 
 def count_descriptors(line: bytes) -> int:

@@ -120,7 +120,7 @@ def _read_place(text: str, sort: Sort) -> Key:
 
 def write_place(sort: Sort, place: Key) -> str:
     """The place as text that :func:`read_query` takes for ``next``."""
-    return base64.urlsafe_b64encode(json_codec.dumps_line([sort, *place])).decode()
+    return base64.urlsafe_b64encode(json_codec.dumps([sort, *place])).decode()
 
 
 class SessionFold:

@@ -19,7 +19,7 @@ VALUE = {"name": "é", "numbers": [1, 2.5], "nothing": None}
 def test_a_value_comes_back() -> None:
     encoded = json_codec.dumps(VALUE)
     assert json_codec.loads(encoded) == VALUE
-    assert json_codec.dumps_line(VALUE) == encoded + b"\n"
+    assert json_codec.dumps_line(VALUE, vars) == encoded + b"\n"
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[" * 5000, b"\xff", b"NaN"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from typing import Any
 
@@ -246,13 +247,57 @@ def test_a_line_says_how_many_descriptors_come_with_it() -> None:
         assert wire.count_descriptors(b'{"descriptors":' + value + b"}") == 0
 
 
-def test_an_endpoint_s_defaults_stay_at_home() -> None:
-    """Thousands of endpoints go to each worker; what says nothing is not sent, and decoded."""
+def test_what_says_nothing_is_not_sent() -> None:
+    """Thousands of endpoints go to each worker, and their figures to the master every second."""
     plain = Endpoint("a:1", ("192.0.2.1",), 1)
     told = Endpoint("b:1", ("192.0.2.2",), 1, weight=3, state=EndpointState.DRAINING, emptied=True)
-    line = wire.encode(messages.Snapshot(1, (plain, told)))
-    assert [sorted(each) for each in orjson.loads(line)["endpoints"]] == [
+    settings = messages.Settings(access_log=True)
+    snapshot = messages.Snapshot(1, (plain, told), settings)
+    document = orjson.loads(wire.encode(snapshot))
+    assert [sorted(each) for each in document["endpoints"]] == [
         ["addresses", "name", "port"],
         ["addresses", "emptied", "name", "port", "state", "weight"],
     ]
-    assert wire.decode(line) == messages.Snapshot(1, (plain, told))
+    assert document["settings"] == {"access_log": True}
+    report = messages.Report(1, 0, 0.0, 9, endpoints={"a:1": messages.EndpointReport(bytes_in=5)})
+    assert orjson.loads(wire.encode(report)) == {
+        "type": "Report",
+        "snapshot_version": 1,
+        "sessions": 0,
+        "loop_lag_s": 0.0,
+        "rss_bytes": 9,
+        "endpoints": {"a:1": {"bytes_in": 5}},
+    }
+
+
+@functools.cache
+def _newer_kind(kind: type) -> Any:
+    """The class as a later release may have it: with one field more."""
+    fields: list[Any] = [
+        (
+            each.name,
+            each.type,
+            dataclasses.field(default=each.default, default_factory=each.default_factory),
+        )
+        for each in dataclasses.fields(kind)
+    ]
+    return dataclasses.make_dataclass(kind.__name__, [*fields, ("news", int, 0)])
+
+
+def _newer(value: Any) -> Any:
+    """The value as a later release has it, and every one within it."""
+    if isinstance(value, tuple):
+        return tuple(map(_newer, value))
+    if isinstance(value, dict):
+        return {key: _newer(each) for key, each in value.items()}
+    if not dataclasses.is_dataclass(value):
+        return value
+    kind: type = type(value)
+    fields = {each.name: _newer(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    return _newer_kind(kind)(**fields)
+
+
+@given(st.one_of([st.from_type(kind) for kind in KINDS]))
+def test_an_older_process_reads_what_a_newer_one_sends(message: Any) -> None:
+    """After an upgrade that failed, workers of before follow the endpoints of the new master."""
+    assert wire.decode(wire.encode(_newer(message))) == message
