@@ -216,7 +216,7 @@ def _recover(document: int) -> None:
     if argv := _find_image(image):
         state["failure"] = "the new image did not start"
     elif _wait_for_another_try(failures, state):
-        argv = _own_command()
+        argv = _find_command(state)
     else:
         return
     os.set_inheritable(document, True)
@@ -248,10 +248,11 @@ def _fingerprint(path: str) -> str:
     return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
 
 
-def _own_command() -> list[str]:
-    script = sys.orig_argv[1]
-    if os.path.sep in script and os.access(script, os.X_OK):
-        return sys.orig_argv[1:]
+def _find_command(state: "dict[str, Any]") -> list[str]:
+    """The command line of the upgrade to this image; once an image was gone back to, its own."""
+    command: list[str] = state.get("command", [])
+    if command and not state.get("failure") and os.access(command[0], os.X_OK):
+        return command
     return [sys.executable, *sys.orig_argv[1:]]
 
 

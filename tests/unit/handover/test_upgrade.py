@@ -163,3 +163,46 @@ def test_the_next_image_runs_by_the_python_that_was_chosen(
         timeout=60,
     )
     assert done.stdout.splitlines() == [*(each.format(**names) for each in again), "start"], done
+
+
+TRIED_AGAIN = """
+import json, os, signal
+from supervisor import launch
+from supervisor.core.handover_state import HandoverState
+from supervisor.handover import image, upgrade
+from supervisor.handover.state import HANDOVER_VARIABLE
+print("started", flush=True)
+if HANDOVER_VARIABLE not in os.environ:
+    state = HandoverState(command=image.command(), image=image.describe() if GOES_BACK else None)
+    upgrade.execute(state.command, state)
+document = int(os.environ[HANDOVER_VARIABLE])
+left = json.loads(os.pread(document, os.fstat(document).st_size, 0))
+if left.get("failures", 0) < 2:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    os.kill(os.getpid(), signal.SIGHUP)  # tried again at once
+    launch._recover(document)
+"""
+
+
+@pytest.mark.parametrize("goes_back", [False, True])
+def test_a_start_that_failed_is_tried_again_by_the_python_that_was_chosen(
+    tmp_path: Path, goes_back: bool
+) -> None:
+    """By the command of the upgrade; where another image was gone back to, by that image."""
+    script, other = tmp_path / "etcd-gateway", tmp_path / "python-in-path"
+    other.write_text("#!/bin/sh\necho too old\n")
+    script.write_text(
+        "#!/usr/bin/env python-in-path\n"
+        f"import sys; sys.path[:0] = {sys.path}\n"
+        f"GOES_BACK = {goes_back}\n{TRIED_AGAIN}"
+    )
+    for each in (script, other):
+        each.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, str(script), "start"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "started\n" * 4, done
