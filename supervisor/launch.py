@@ -40,6 +40,9 @@ TRIAL_VARIABLE = "ETCD_GATEWAY_PREFLIGHT"
 RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0
 """Between two starts after an upgrade: the old workers serve meanwhile."""
 
+KILL_MARGIN_S = 2.0
+"""As in ``core.workers.slot``: a worker that drains is killed so long after its deadline."""
+
 
 def main() -> int:
     """Check whose packages they are, then run the command line; the exit code."""
@@ -205,7 +208,7 @@ def _recover(document: int) -> None:
     """After an upgrade this image failed before it had taken over: its workers must not be lost.
 
     Execute the image that handed over to us if it is still there, once. Else wait and start again,
-    for as long as it takes; returns only if a stop signal comes meanwhile. This is here because
+    for as long as it takes; returns only after a stop signal, which ends them. This is here because
     nothing else can be relied on: the rest of the program may not even be importable.
     """
     import json
@@ -215,10 +218,11 @@ def _recover(document: int) -> None:
     image, state["image"] = state.get("image"), None
     if argv := _find_image(image):
         state["failure"] = "the new image did not start"
-    elif _wait_for_another_try(failures, state):
-        argv = _find_command(state)
-    else:
+    elif number := _wait_for_another_try(failures, state):
+        _stop(state, number)
         return
+    else:
+        argv = _find_command(state)
     os.set_inheritable(document, True)
     for name, fd in list(state.get("fds", {}).items()):
         try:
@@ -256,8 +260,8 @@ def _find_command(state: "dict[str, Any]") -> list[str]:
     return [sys.executable, *sys.orig_argv[1:]]
 
 
-def _wait_for_another_try(failures: int, state: "dict[str, Any]") -> bool:
-    """False if a stop signal comes; HUP and USR2 say that it is worth a try now.
+def _wait_for_another_try(failures: int, state: "dict[str, Any]") -> int:
+    """The number of a stop signal, if one comes, else 0; HUP and USR2 say that it is worth a try.
 
     Whoever sent HUP waits for the end of a reload (``etcd-gateway reload``): the start is to do it.
     """
@@ -274,21 +278,107 @@ def _wait_for_another_try(failures: int, state: "dict[str, Any]") -> bool:
             if got.si_signo == signal.SIGHUP:
                 # As ``handover_document`` spells it; one of another release may not have it.
                 state.get("facts", {}).get("reload", {})["asked"] = True
-            return got.si_signo in (signal.SIGHUP, signal.SIGUSR2)
-    return True
+            return 0 if got.si_signo in (signal.SIGHUP, signal.SIGUSR2) else got.si_signo
+    return 0
+
+
+def _stop(state: "dict[str, Any]", number: int) -> None:
+    """Do as ``shutdown`` does at a stop signal: the old workers drain, and we wait for their end.
+
+    A second signal ends their sessions at once. With ``--handover`` TERM leaves the workers to the
+    next master.
+    """
+    import signal
+    import time
+
+    facts, fds = state.get("facts", {}), state.get("fds", {})
+    manager = os.environ.get("NOTIFY_SOCKET", "")
+    if manager and facts.get("handover") and number == signal.SIGTERM:
+        return
+    drain_s = float(facts.get("drain_timeout_s", 0.0))
+    print(f"etcd-gateway: draining, for {drain_s:g} s at most", file=sys.stderr, flush=True)
+    _notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int((drain_s + 2 * KILL_MARGIN_S) * 1e6)}")
+    _leave_addresses(fds)
+    leaving = {f"pipe.{slot}.{gen}" for slot, gen in facts.get("leaving", [])}
+    _tell_to_drain({name: fd for name, fd in fds.items() if name not in leaving}, drain_s)
+    until = time.monotonic() + drain_s + KILL_MARGIN_S
+    while living := _find_living(fds):
+        if signal.sigtimedwait({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}, 0.1):
+            print("etcd-gateway: stopping at once", file=sys.stderr, flush=True)
+            _tell_to_drain(fds, 0.0)
+            until = min(until, time.monotonic() + KILL_MARGIN_S)
+        if time.monotonic() > until:
+            for pidfd in living:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    print("etcd-gateway: drained", file=sys.stderr, flush=True)
+
+
+def _tell_to_drain(fds: "dict[str, int]", deadline_s: float) -> None:
+    """Tell it to each worker of which there is a pipe, as ``gateway.core.messages`` has it."""
+    import json
+
+    drain = {"type": "Drain", "deadline_s": deadline_s, "close_listeners": True}
+    for name, fd in fds.items():
+        if name.startswith("pipe."):
+            try:
+                os.write(fd, f"\n{json.dumps(drain)}\n".encode())
+            except OSError:  # it has ended, or reads nothing and is killed
+                continue
+
+
+def _find_living(fds: "dict[str, int]") -> list[int]:
+    """The pidfds of the workers that have not ended."""
+    import select
+
+    poll = select.poll()
+    pidfds = {fd for name, fd in fds.items() if name.startswith("pid.")}
+    for pidfd in pidfds:
+        poll.register(pidfd, select.POLLIN)
+    return list(pidfds - {fd for fd, _ in poll.poll(0)})
+
+
+def _leave_addresses(fds: "dict[str, int]") -> None:
+    """Remove the files of our UNIX sockets; nobody answers at the admin address any more.
+
+    The names of the sockets end in device and inode of the file, if it is ours.
+    """
+    import socket
+
+    for name, fd in fds.items():
+        kind, *numbers = name.split(".")
+        try:
+            if kind in ("admin", "unix") and len(numbers) == 3:
+                with socket.socket(fileno=os.dup(fd)) as sock:
+                    path = sock.getsockname()
+                found = os.lstat(path)
+                if [str(found.st_dev), str(found.st_ino)] == numbers[1:]:
+                    os.unlink(path)
+            if kind in ("admin", "interim-admin"):
+                os.close(fd)
+        except (FileNotFoundError, ValueError):  # it is gone, or the name is abstract
+            continue
+        except OSError as error:
+            print(f"etcd-gateway: cannot remove the file of a socket: {error}", file=sys.stderr)
 
 
 def _feed_watchdog() -> float:
     """Tell the service manager that we live: it kills who is silent. In how many seconds again."""
+    interval = os.environ.get("WATCHDOG_USEC", "")
+    if not os.environ.get("NOTIFY_SOCKET") or not interval.isdecimal():  # sd_watchdog_enabled(3)
+        return RETRY_MOST_S
+    _notify("WATCHDOG=1")
+    return max(int(interval) / 2e6, 0.01)
+
+
+def _notify(text: str) -> None:
+    """Tell the service manager, if there is one."""
     import contextlib
     import socket
 
-    address, interval = os.environ.get("NOTIFY_SOCKET", ""), os.environ.get("WATCHDOG_USEC", "")
-    if not address or not interval.isdecimal():  # sd_watchdog_enabled(3)
-        return RETRY_MOST_S
+    if not (address := os.environ.get("NOTIFY_SOCKET", "")):
+        return
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.sendto(b"WATCHDOG=1", f"\0{address[1:]}" if address[0] == "@" else address)
-    return max(int(interval) / 2e6, 0.01)
+        sock.sendto(text.encode(), f"\0{address[1:]}" if address[0] == "@" else address)
 
 
 if __name__ == "__main__":

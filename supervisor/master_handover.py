@@ -66,6 +66,8 @@ class MasterHandover:
             admin=tuple(parts.config.admin_addr),
             image=parts.image,
             command=parts.command,
+            handover=parts.config.handover,
+            drain_timeout_s=parts.config.drain_timeout_s,
         )
 
     def write_record(self) -> None:

@@ -75,6 +75,8 @@ def encode(state: HandoverState) -> dict[str, Any]:
             "listen_given": list(state.listen_given),
             "listen": list(state.listen),
             "admin": list(state.admin),
+            "handover": state.handover,
+            "drain_timeout_s": state.drain_timeout_s,
         },
     }
 
@@ -122,6 +124,8 @@ def decode(document: object) -> HandoverState:
         image=_image(whole.get("image")),
         command=_texts(_get(whole, "command", [])),
         failure=_get(whole, "failure", ""),
+        handover=_get(facts, "handover", False),
+        drain_timeout_s=_get(facts, "drain_timeout_s", 0.0),
     )
 
 

@@ -48,7 +48,8 @@ class HandoverState:
     ``listen_given`` and ``listen``: the addresses as configured, and as bound. ``admin``: the admin
     addresses that are bound. ``image``: who wrote this, None if it is not worth going back to.
     ``command``: what an upgrade executes, as the gateway was started; ``image`` names one release.
-    ``failure``: why an upgrade was undone, if one was.
+    ``failure``: why an upgrade was undone, if one was. ``handover`` and ``drain_timeout_s``: the
+    flags, for a stop while the next image cannot start.
     """
 
     descriptors: dict[str, int] = field(default_factory=dict)
@@ -83,3 +84,5 @@ class HandoverState:
     image: Image | None = None
     command: tuple[str, ...] = ()
     failure: str = ""
+    handover: bool = False
+    drain_timeout_s: float = 0.0

@@ -307,18 +307,80 @@ def test_where_the_old_image_is_gone_a_start_that_fails_is_tried_again(tmp_path:
         wait_until(lambda: '"reload complete"' in gateway.text(), 20)  # somebody may wait for it
 
 
-def test_a_stop_is_heard_while_a_start_is_tried_again(tmp_path: Path) -> None:
-    """TERM ends the process with 0, and its workers drain."""
-    place = Installation(tmp_path / "etcd-gateway")
-    with running("--drain-timeout=1s", command=[str(place.script)]) as gateway:
-        workers = gateway.workers()
+@contextlib.contextmanager
+def waiting(
+    folder: Path, *flags: str, **options: object
+) -> Iterator[tuple[Gateway, socket.socket]]:
+    """A gateway whose upgrade failed, and is tried again, with a session."""
+    place = Installation(folder / "etcd-gateway")
+    with (
+        Backend(echo) as backend,
+        running(
+            *flags, endpoints=[backend.address], command=[str(place.script)], **options
+        ) as gateway,
+        connect(gateway.address) as session,
+    ):
+        talk(session)
         place.install()
         place.insert("supervisor/endpoint_tracker.py", NOT_IMPORTABLE)
         gateway.signal(signal.SIGUSR2)
         wait_until(lambda: "trying again in" in gateway.text(), 20)
+        yield gateway, session
+
+
+def test_a_stop_is_heard_while_a_start_is_tried_again(tmp_path: Path) -> None:
+    """The workers drain, the process ends with 0 after them, and leaves no file."""
+    listen, admin = tmp_path / "listen", tmp_path / "admin"
+    flags = (f"--listen-addr=unix:{listen}", f"--admin-addr=unix:{admin}")
+    with waiting(tmp_path, *flags, "--drain-timeout=60s") as (gateway, session):
+        workers = gateway.workers()
+        gateway.signal(signal.SIGTERM)
+        wait_until(lambda: "draining" in gateway.text(), 20)
+        wait_until(lambda: not listen.exists() and not admin.exists(), 10)
+        wait_until(lambda: not echoes(gateway.address, 1), 10, "nobody is accepted any more")
+        talk(session)
+        assert gateway.process.poll() is None
+        session.close()
+        assert gateway.process.wait(60) == 0
+        wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers), 10)
+        assert "drained" in gateway.text()
+
+
+def test_a_second_stop_while_a_start_is_tried_again_ends_sessions_at_once(tmp_path: Path) -> None:
+    """They end by a reset, as at every other stop."""
+    with waiting(tmp_path, "--drain-timeout=300s") as (gateway, session):
+        gateway.signal(signal.SIGINT)
+        wait_until(lambda: "draining" in gateway.text(), 20)
+        gateway.signal(signal.SIGTERM)
+        assert gateway.process.wait(60) == 0
+        with pytest.raises(ConnectionResetError):
+            session.recv(1)
+
+
+def test_a_worker_that_does_not_drain_in_time_is_killed(tmp_path: Path) -> None:
+    """Also where the master is one that tries a start again."""
+    with waiting(tmp_path, "--drain-timeout=100ms") as (gateway, _):
+        workers = gateway.workers()
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
         gateway.signal(signal.SIGTERM)
         assert gateway.process.wait(60) == 0
         wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers), 10)
+
+
+def test_with_handover_term_leaves_the_workers_while_a_start_is_tried_again(
+    tmp_path: Path,
+) -> None:
+    """The next master is to find them; they go on while the service manager has their pipes."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        env = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        flags = ("--handover", "--drain-timeout=300s")
+        with waiting(tmp_path, *flags, env=env) as (gateway, session):
+            gateway.signal(signal.SIGTERM)
+            assert gateway.process.wait(60) == 0
+            assert "drained" not in gateway.text()
+            talk(session)
 
 
 def test_the_way_to_the_admin_address_is_gone(tmp_path: Path) -> None:
