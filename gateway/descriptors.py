@@ -15,7 +15,7 @@ MOST_DESCRIPTORS = 253
 """In one message (SCM_MAX_FD of the kernel)."""
 
 
-NO_ROOM = EXHAUSTED.keys() | {errno.ETOOMANYREFS}
+NO_ROOM_TO_SEND = EXHAUSTED.keys() | {errno.ETOOMANYREFS}
 """What sendmsg says of this host and not of the peer (sendmsg(2), unix(7)): try again later."""
 
 

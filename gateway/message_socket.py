@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 
 from gateway.core import messages, wire
 from gateway.core.records import dataclass
-from gateway.descriptors import NO_ROOM, DescriptorsLostError, close_all, duplicate, receive, send
+from gateway.descriptors import (
+    NO_ROOM_TO_SEND,
+    DescriptorsLostError,
+    close_all,
+    duplicate,
+    receive,
+    send,
+)
 
 CHUNK_BYTES = 256 * 1024
 LEAST_BYTES = 4096
@@ -110,7 +117,9 @@ class MessageSocket:
             data = error.data
             self._received.append(None)
         except OSError as error:
-            if error.errno in NO_ROOM:  # the kernel has no memory for it just now: ask again
+            if (
+                error.errno in NO_ROOM_TO_SEND
+            ):  # the kernel has no memory for it just now: ask again
                 return False
             data = b""
         if not data:
@@ -171,7 +180,7 @@ class MessageSocket:
                 self._loop.add_writer(self.sock, self._flush)
                 return
             except OSError as error:
-                if error.errno in NO_ROOM:
+                if error.errno in NO_ROOM_TO_SEND:
                     self._flush_later()
                     return
                 sent = len(first.line)  # the peer is gone; its pipe or its pidfd says so too

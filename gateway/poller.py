@@ -21,7 +21,7 @@ from itertools import islice
 from time import monotonic
 from typing import Protocol
 
-from gateway.unwatched import NO_ROOM, Unwatched
+from gateway.unwatched import NO_ROOM_TO_WATCH, Unwatched
 
 # The compiled relay makes these calls itself (calls.h); it looks for the three lines.
 poll = select.epoll.poll
@@ -137,10 +137,10 @@ class Poller:
         try:
             register(self._epoll, fd, events)
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if error.errno not in NO_ROOM_TO_WATCH:
                 del self._watchers[fd]
                 raise
-            self.unwatched.wait(fd, events)
+            self.unwatched.wait(fd, events, NO_ROOM_TO_WATCH[error.errno])
 
     def want_out(self, fd: int) -> None:
         """Report also when ``fd`` takes bytes (again); at once if it does now."""

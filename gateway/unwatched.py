@@ -11,11 +11,11 @@ import errno
 import select
 from collections.abc import Callable, Container
 
-NO_ROOM = (errno.ENOSPC, errno.ENOMEM)
-"""What epoll_ctl(2) says if there are watches enough, or if there is no memory for one more."""
-
 NO_WATCHES = "no more descriptors may be watched (fs.epoll.max_user_watches): further clients wait"
 NO_MEMORY = "there is no memory for one more client: further clients wait"
+
+NO_ROOM_TO_WATCH = {errno.ENOSPC: NO_WATCHES, errno.ENOMEM: NO_MEMORY}
+"""What epoll_ctl(2) says of this host and not of the descriptor: try again later."""
 
 AGAIN_S = 0.1
 """After how long it is asked again whether there is room."""
@@ -55,10 +55,10 @@ class Unwatched:
         """Whether the host was short of something a moment ago."""
         return self._retry is not None
 
-    def wait(self, fd: int, events: int) -> None:
-        """``fd`` could not be registered for want of room."""
+    def wait(self, fd: int, events: int, why: str) -> None:
+        """``fd`` could not be registered for want of room; ``why``: of NO_ROOM_TO_WATCH."""
         self._events[fd] = events
-        self.run_short(NO_WATCHES)
+        self.run_short(why)
 
     def run_short(self, why: str) -> None:
         """The host is short of something: who wants more of it waits for a moment."""
@@ -90,7 +90,7 @@ class Unwatched:
             except FileExistsError:
                 pass  # another one, which got the number of one that was closed
             except OSError as error:
-                if error.errno in NO_ROOM:
+                if error.errno in NO_ROOM_TO_WATCH:
                     self._retry = self._loop.call_later(AGAIN_S, self._register)
                     return
                 self._on_failed(fd, error)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping, MutableMapping
 
 from gateway.core.outcome import EXHAUSTED
-from gateway.descriptors import NO_ROOM, close_all, send
+from gateway.descriptors import NO_ROOM_TO_SEND, close_all, send
 
 STATUS_INTERVAL_S = 1.0
 """``STATUS=`` at most this often."""
@@ -242,7 +242,7 @@ class Notify:
                 self._flush_when_read(self._sock)
                 return
             except OSError as error:
-                if error.errno in NO_ROOM:
+                if error.errno in NO_ROOM_TO_SEND:
                     self._flush_later()
                     return
                 # else systemd is being replaced, or gone: nobody to tell

@@ -17,7 +17,7 @@ import uvloop
 
 from gateway import poller as poller_module
 from gateway.poller import BATCH, CHUNK, SLICE_S, TURN_S, Poller
-from gateway.unwatched import NO_ROOM
+from gateway.unwatched import NO_ROOM_TO_WATCH
 
 
 class Watcher:
@@ -412,7 +412,13 @@ class Host:
         epoll: Any = Epoll(self.poller._epoll)
         self.poller._epoll = self.poller.unwatched._epoll = epoll
         self.said: list[str] = []
-        self.poller.unwatched.on_short = lambda _: self.said.append("short")
+        self.why = ""
+
+        def on_short(why: str) -> None:
+            self.said.append("short")
+            self.why = why
+
+        self.poller.unwatched.on_short = on_short
         self.poller.unwatched.on_room = lambda: self.said.append("room")
 
     def check(self) -> None:
@@ -435,9 +441,12 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
 
 
 @pytest.mark.interpreted
-@pytest.mark.parametrize("code", NO_ROOM)
+@pytest.mark.parametrize("code", NO_ROOM_TO_WATCH)
 def test_what_cannot_be_watched_yet_waits_for_room(host: Host, code: int) -> None:
-    """Its events are there when there is room, those included that it asked for meanwhile."""
+    """Its events are there when there is room, those included that it asked for meanwhile.
+
+    The log hears what there is no room for.
+    """
     silent, closed, removed = Watcher(), Watcher(), Watcher()
     ours, theirs = socket.socketpair()
     gone, away = os.dup(ours.fileno()), os.dup(ours.fileno())
@@ -456,6 +465,8 @@ def test_what_cannot_be_watched_yet_waits_for_room(host: Host, code: int) -> Non
     run(host.loop, lambda: bool(silent.masks))
     assert silent.masks == [select.EPOLLIN | select.EPOLLOUT]
     assert host.said == ["short", "room"]
+    assert ("fs.epoll.max_user_watches" in host.why) == (code == errno.ENOSPC)
+    assert ("no memory" in host.why) == (code == errno.ENOMEM)
     assert not host.poller.unwatched.short
     host.poller.remove(ours.fileno())
     assert closed.masks == removed.masks == []
