@@ -14,6 +14,9 @@ merely delayed takes 0.2 seconds at most."""
 STALLED_TRIES = 2
 """Tries in a row that a peer leaves without an answer; one may be lost on any path."""
 
+COUNTED_S = 2**32 / 1e3
+"""The kernel counts the milliseconds since the last byte in 32 bits (linux/tcp.h): 49.7 days."""
+
 
 class SessionState(enum.StrEnum):
     """``state`` of a session in the list of sessions."""
@@ -58,11 +61,17 @@ def idle_s(connections: Sequence[Connection], *, age_s: float, seen_s: float) ->
 
     What one side sent, the gateway received. Of a session with one TCP connection, the bytes of the
     other side are those sent there; of one with none, ``seen_s`` is as much as is known.
+
+    It may be longer where the session is older than COUNTED_S: the kernel begins again at 0 then,
+    and ``seen_s`` is how long nothing moved at least.
     """
     match connections:
         case []:
-            return min(seen_s, age_s)
+            idle = seen_s
         case [only]:
-            return min(only.received_s, only.sent_s, age_s)
+            idle = min(only.received_s, only.sent_s)
         case _:
-            return min(age_s, *(each.received_s for each in connections))
+            idle = min(each.received_s for each in connections)
+    if age_s >= COUNTED_S:
+        idle = max(idle, seen_s)
+    return min(idle, age_s)

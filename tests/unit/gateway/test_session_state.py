@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.session_state import (
+    COUNTED_S,
     STALLED_S,
     STALLED_TRIES,
     Connection,
@@ -68,3 +69,10 @@ def test_idle_is_since_the_last_byte_of_either_side(
 ) -> None:
     """And never longer than the session is old."""
     assert idle_s(connections, age_s=10.0, seen_s=5.0) == idle
+
+
+def test_what_the_worker_saw_counts_where_the_kernel_began_to_count_anew() -> None:
+    """After 49.7 days without a byte; in a younger session the kernel knows it better."""
+    connections = [connection(received_s=3.0), connection(received_s=4.0)]
+    assert idle_s(connections, age_s=COUNTED_S + 9.0, seen_s=COUNTED_S + 2.0) == COUNTED_S + 2.0
+    assert idle_s(connections, age_s=COUNTED_S - 1.0, seen_s=COUNTED_S - 2.0) == 3.0
