@@ -228,7 +228,7 @@ def test_who_left_is_not_remembered(cluster: list[Member], files: Files) -> None
             await eventually(lambda: f.names == names(cluster, 3))
             await asked_again(cluster)
             places = f.it._member_sync._questions._spoke_tls
-            assert {name for name, _ in places} == set(names(cluster, 0, 3))
+            assert {name for name, _ in places} <= set(names(cluster, 0, 3))
 
     asyncio.run(scene())
 
