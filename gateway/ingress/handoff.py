@@ -2,7 +2,7 @@
 
 The kernel's hash spreads few connections badly (16 over 8 workers: the fullest holds twice the
 mean), and etcd's clients are exactly few, long connections. A worker that holds more sessions than
-the least loaded one passes the accepted socket on, as a descriptor in a datagram to the other's
+the least loaded one passes the accepted socket on, as a descriptor in a packet to the other's
 inbox. The master holds every inbox, so a client in flight survives the death of its receiver.
 
 How many clients are in flight is not counted by anybody, so no count can be wrong after a crash:
@@ -32,11 +32,11 @@ MARGIN_DIVISOR = 16
 CHURN_LIMIT_PER_S = 25.0
 """Above this many sessions ended per second in this worker, sessions are short: leave them."""
 
-_DATAGRAM = b"+"
-"""A datagram carries a descriptor only if it carries a byte, too (unix(7))."""
+_CLIENT = b"+"
+"""A packet carries a descriptor only if it carries a byte, too (unix(7))."""
 
 _UNIX_CLIENT = b"u"
-"""Such a datagram with a client of a UNIX socket: who has no UNIX listener would not ask."""
+"""Such a packet with a client of a UNIX socket: who has no UNIX listener would not ask."""
 
 _PLACE = b"!"
 """Without a descriptor: a place under --max-sessions is free, and the receiver's clients have
@@ -138,7 +138,7 @@ class Handoff:
     def send(self, fd: int, slot: int, *, unix: bool = False) -> bool:
         """Put the socket into the slot's inbox; True: ``fd`` is closed here, it lives on there."""
         try:
-            send(self._peers[slot], _UNIX_CLIENT if unix else _DATAGRAM, [fd])
+            send(self._peers[slot], _UNIX_CLIENT if unix else _CLIENT, [fd])
         except OSError:  # its inbox is full, or it is being replaced: the client stays ours
             return False
         os.close(fd)
@@ -165,7 +165,7 @@ class Handoff:
                 if not has_number_for_one(self._inbox):
                     self.short = True
                     break
-                data, fds = receive(self._inbox, len(_DATAGRAM), 1)
+                data, fds = receive(self._inbox, len(_CLIENT), 1)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -179,7 +179,7 @@ class Handoff:
             if not data and not fds:
                 self.cut_off = True
                 break
-            if data != _DATAGRAM:
+            if data != _CLIENT:
                 offered |= data == _PLACE
                 self.unix_clients |= data == _UNIX_CLIENT
             taken += fds
@@ -190,25 +190,25 @@ _count = array.array("i", [0])
 
 
 def _waiting_in(inbox: socket.socket) -> int:
-    """Datagrams that wait to be received: their bytes, and each has one (FIONREAD)."""
+    """Packets that wait to be received: their bytes, and each has one (FIONREAD)."""
     fcntl.ioctl(inbox.fileno(), termios.FIONREAD, _count)
     return _count[0]
 
 
 def _sent_to(peer: socket.socket) -> int:
-    """Datagrams that wait at the other end, whoever sent them: all share this sending end.
+    """Packets that wait at the other end, whoever sent them: all share this sending end.
 
     SIOCOUTQ tells the memory that they take in the kernel, which is the same for each.
     """
     fcntl.ioctl(peer.fileno(), termios.TIOCOUTQ, _count)
-    return _count[0] // _datagram_memory() if _count[0] else 0
+    return _count[0] // _packet_memory() if _count[0] else 0
 
 
 @cache
-def _datagram_memory() -> int:
-    """Bytes of kernel memory that one of our datagrams takes."""
+def _packet_memory() -> int:
+    """Bytes of kernel memory that one of our packets takes."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        send(ours, _DATAGRAM)
+        send(ours, _CLIENT)
         fcntl.ioctl(ours.fileno(), termios.TIOCOUTQ, _count)
         return max(_count[0], 1)

@@ -1,7 +1,8 @@
 """How long to wait before the next attempt: doubled after each failure, up to a cap.
 
-Everything that is tried again takes its waits from here: probes, DNS questions, TLS checks, forks,
-and one-shot steps of a start.
+The master takes its waits from here: those before probes, DNS questions, TLS checks, forks and
+one-shot steps of a start, and the holds of damping. ``launch`` has a formula of its own, because it
+runs where nothing of ours can be imported.
 """
 
 from __future__ import annotations

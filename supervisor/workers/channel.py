@@ -1,7 +1,8 @@
 """The master's ends of one worker's channel: never blocks, whatever the worker does.
 
-Down the pipe go snapshots, loads and the order to drain; a slow pipe drops all but the newest
-snapshot and loads. Through the control socket go the messages that carry descriptors, both ways.
+Down the pipe go the messages without descriptors; of those that a slow pipe keeps waiting, only the
+newest of each kind is kept. Through the control socket goes everything up, and down the messages
+that come with descriptors or concern them.
 """
 
 from __future__ import annotations

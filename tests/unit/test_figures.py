@@ -111,7 +111,7 @@ FIGURES: list[tuple[str, str, object, object]] = [
     ("discovery", "but at most every 5 minutes", admission.RECHECK_S, 300.0),
     ("discovery", "whose TTL has expired, 32 at a time", resolver.MAX_CONCURRENT, 32),
     ("discovery", "spell out the first five errors", resolution.MAX_ERRORS, 5),
-    ("discovery", "at most every tenth of a second", snapshot_publisher.MAX_PAUSE_S, 0.1),
+    ("discovery", "for a tenth of a second at most", snapshot_publisher.MAX_PAUSE_S, 0.1),
     ("discovery", "up to two others are asked", member_sync.MOST_ASKED, 1 + 2),
     # a session, a worker, and limits
     ("life-of-a-session", "Up to 4096 clients may wait", listener.BACKLOG, 4096),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+from supervisor.core.backoff import doubled_s
+
 STABLE_S = 30.0
 """An endpoint that was active for this long before it failed did not flap."""
 
@@ -40,8 +42,8 @@ class Damping:
     def deactivated(self, now: float, most_s: float) -> None:
         self.flaps = self.flaps + 1 if now - self.changed_at < STABLE_S else 0
         if self.flaps > FREE_FLAPS:
-            doublings = min(self.flaps - FREE_FLAPS - 1, 64)
-            self.hold_until = now + min(HOLD_FIRST_S * 2.0**doublings, most_s)
+            damped = self.flaps - FREE_FLAPS
+            self.hold_until = now + doubled_s(damped, first_s=HOLD_FIRST_S, most_s=most_s)
         self.changed_at = now
 
     def resume(

@@ -21,7 +21,7 @@ import enum
 import math
 
 from gateway.core.records import dataclass
-from supervisor.core.backoff import STEPS, Draw, around_s, delay_s
+from supervisor.core.backoff import STEPS, Draw, around_s, delay_s, doubled_s
 from supervisor.core.health.damping import Damping
 
 PROBE_GAP_S = 0.1
@@ -315,6 +315,6 @@ class Health:
             wait_s = max(self.hold_s(now), quick_s)
         else:
             most_s = self._patience_s()
-            full_s = min(PROBE_GAP_S * 2.0 ** min(max(0, self.failures - 1), 64), most_s)
+            full_s = doubled_s(max(self.failures, 1), first_s=PROBE_GAP_S, most_s=most_s)
             wait_s = max(min(PROBE_GAP_S, most_s), full_s * (1 - draw(STEPS) / STEPS))
         self.next_probe_at = now + wait_s
