@@ -170,7 +170,7 @@ def _facts(document: Mapping[str, Any]) -> list[Part]:
     if found["last_success_at"] and found.get("results") == {}:  # addresses alone
         source += ", nothing to look up"
     elif found["last_success_at"]:
-        source += f", last answer {lasting(now - _seconds(found['last_success_at']))} ago"
+        source += f", all answered {lasting(now - _seconds(found['last_success_at']))} ago"
     if found["next_refresh_s"] is not None:
         source += f", next in {lasting(found['next_refresh_s'])}"
     lines.append(f"discovery: {source}")

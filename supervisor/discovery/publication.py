@@ -41,7 +41,7 @@ class Publication:
         self.last = Resolution()
         """The newest resolution."""
         self.last_success_at: float | None = None
-        """When DNS last answered, in seconds since the epoch."""
+        """When every name in use was last answered, in seconds since the epoch."""
         self.tally = Tally()
         self._log = log
         self._on_found = on_found
@@ -117,10 +117,10 @@ class Publication:
                 self._log.warn(WAITING_TEXT, error=error)
 
     def _count(self, result: Resolution, targets: Source) -> None:
-        if result.dns is not DnsResult.NOT_ASKED:
+        if result.dns in (DnsResult.SUCCESS, DnsResult.FAILURE):
             self.tally.add(targets, result.dns.value)
-        literals_only = result.dns is DnsResult.NOT_ASKED and self.last_success_at is None
-        if result.dns is DnsResult.SUCCESS or (literals_only and result.endpoints):
+        first = result.dns is DnsResult.NO_NAMES and self.last_success_at is None
+        if result.dns is DnsResult.SUCCESS or (first and result.endpoints):
             self.last_success_at = self._wall()
 
     def _log_problems(self, result: Resolution) -> None:

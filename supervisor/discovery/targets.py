@@ -152,8 +152,9 @@ class Targets:
                 result, asked = await self._resolve_static(statics, result, force, publish)
                 asked_hosts += asked
         self._answers.keep({*owners, *hosts, *statics})
-        dns = judge_dns(asked_owners, asked_hosts, self._answers.trusted)
-        result = dataclasses.replace(result, stale=self._answers.errors(), dns=dns)
+        asked_any = bool(asked_owners or asked_hosts)
+        dns = judge_dns(self._in_use, self._answers.trusted, asked=asked_any)
+        result = dataclasses.replace(result, stale=self._answers.errors(self._in_use), dns=dns)
         return joining.follow(result, adopted)
 
     async def look_up(self, question: Question) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import field
 
 from gateway.core.records import dataclass
@@ -23,24 +23,24 @@ class DnsResult(enum.StrEnum):
     SUCCESS = "success"
     FAILURE = "failure"
     NOT_ASKED = "not-asked"
-    """No question was due."""
+    """No question was due, or some were not answered yet."""
+    NO_NAMES = "no-names"
+    """There is no name to ask for."""
 
 
 def judge_dns(
-    owners: Sequence[Question], hosts: Sequence[Question], trusted: Callable[[Question], bool]
+    in_use: Collection[Question], trusted: Callable[[Question], bool], *, asked: bool
 ) -> DnsResult:
-    """Rate the questions that one resolution asked; ``trusted``: the newest outcome is believed.
+    """Rate what is held of the questions in use; ``trusted``: the newest outcome is believed.
 
-    SRV questions must all be answered, because each of them may hide every endpoint. Of hosts it
-    is enough that some are: single hosts that fail have their own line in the log.
+    ``asked``: one of them was asked in this resolution. The others count too: a question that
+    fails is asked less often than those that are answered.
     """
-    if owners:
-        succeeded = all(map(trusted, owners))
-    elif hosts:
-        succeeded = any(map(trusted, hosts))
-    else:
+    if not in_use:
+        return DnsResult.NO_NAMES
+    if not asked:
         return DnsResult.NOT_ASKED
-    return DnsResult.SUCCESS if succeeded else DnsResult.FAILURE
+    return DnsResult.SUCCESS if all(map(trusted, in_use)) else DnsResult.FAILURE
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,10 +120,11 @@ def test_last_good_is_kept_on_failure_and_retried_with_backoff() -> None:
         take(answers, Failure("timeout"), 100)
         assert answers.lookup(Q) == GOOD
         assert answers.next_at([Q, OTHER]) == 100 + expected
-    assert answers.errors() == ("host a.test: timeout",)
+    assert answers.errors([Q]) == ("host a.test: timeout",)
+    assert answers.errors([OTHER]) == ()
     assert not answers.trusted(Q)
     take(answers, GOOD, 200)
-    assert answers.errors() == ()
+    assert answers.errors([Q]) == ()
 
 
 def test_without_a_good_answer_retries_stay_quick() -> None:
@@ -133,7 +134,7 @@ def test_without_a_good_answer_retries_stay_quick() -> None:
         take(answers, Failure("timeout"), 0)
     assert answers.next_at([Q, OTHER]) == MAX_FIRST_RETRY_S
     assert answers.lookup(Q) == Failure("timeout")
-    assert answers.errors() == ()
+    assert answers.errors([Q]) == ()
     take(answers, Failure("timeout"), 0, Refresh("fixed", 2))
     assert answers.next_at([Q, OTHER]) == 2
 
@@ -161,7 +162,7 @@ def test_a_no_after_a_good_answer_is_distrusted_until_confirmed() -> None:
     take(answers, GOOD, 0)
     take(answers, NO, 100)
     assert answers.lookup(Q) == GOOD
-    assert answers.errors() == ("host a.test: NXDOMAIN (not yet trusted)",)
+    assert answers.errors([Q]) == ("host a.test: NXDOMAIN (not yet trusted)",)
     take(answers, Failure("timeout"), 110)
     take(answers, NO, 129)
     assert answers.lookup(Q) == GOOD
@@ -190,7 +191,7 @@ def test_an_unanswered_family_keeps_its_last_good_addresses() -> None:
     held = answers.lookup(Q)
     assert isinstance(held, Answer)
     assert held.addresses == ("10.0.0.2", "fd00::1")
-    assert answers.errors() == ("host a.test: AAAA: timeout",)
+    assert answers.errors([Q]) == ("host a.test: AAAA: timeout",)
 
 
 def test_an_unanswered_family_without_a_past_is_no_obstacle() -> None:
@@ -323,4 +324,4 @@ def test_what_a_former_master_had_in_use_is_held_and_asked_for_at_once() -> None
     assert answers.due([srv, Q], 7.0) == (srv, Q)
     answers.take(srv, Failure("SERVFAIL"), now=7.0, refresh=TTL, draw=lambda _: 0)
     assert answers.lookup(srv) == Answer(0.0, records=(a, b))
-    assert answers.errors() == (f"SRV {owner}: SERVFAIL",)
+    assert answers.errors([srv]) == (f"SRV {owner}: SERVFAIL",)

@@ -174,6 +174,7 @@ def test_names_that_resolve_are_used_at_once(config: Config, files: Files, ns: N
         async with started(both, files) as f:
             assert f.told.names == ["n2.test:2", "127.0.0.1:3"]
             assert f.it.view.results == {}  # the resolution goes on
+            assert f.it.view.last_success_at is None
             assert "n1.test" in str(f.it.view.last_error)
             ns.faults.clear()
             await eventually(lambda: f.told.names == ["n1.test:1", "n2.test:2", "127.0.0.1:3"])
@@ -220,6 +221,7 @@ def test_srv_targets_that_resolve_are_used_at_once(
         async with started(config, files) as f:
             assert f.told.names == ["n2.test:2379"]
             assert f.it.view.results == {}  # the resolution goes on
+            assert f.it.view.last_success_at is None
             ns.faults.clear()
             await eventually(lambda: f.told.names == ["n1.test:2379", "n2.test:2379"])
 
@@ -411,6 +413,28 @@ def test_a_fallback_that_is_not_used_is_not_waited_for(
     asyncio.run(main())
 
 
+def test_what_was_wrong_with_a_fallback_is_over_when_it_is_used_no_longer(
+    config: Config, files: Files, ns: NameServer
+) -> None:
+    """Nobody asks for it again, so nobody would hear that it is answered."""
+    fallback = StaticTarget(HostPort("n3.test", 2379))
+    config = replace(config, endpoints=(fallback,), endpoints_given=True)
+    ns.set(PLAIN, "SRV")
+    ns.set("n3.test", "A", "127.0.0.3", ttl=0)
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            assert f.told.names == ["n3.test:2379"]
+            ns.faults["n3.test"] = Fault.SERVFAIL
+            await eventually(lambda: "n3.test" in str(f.it.view.last_error))
+            ns.set(PLAIN, "SRV", "0 0 2379 n1.test.")
+            f.it.refresh()
+            await eventually(lambda: f.told.names == ["n1.test:2379"])
+            assert f.it.view.last_error is None
+
+    asyncio.run(main())
+
+
 def test_a_start_that_failed_may_be_tried_again(
     config: Config, files: Files, ns: NameServer
 ) -> None:
@@ -589,6 +613,32 @@ def test_the_last_good_answer_is_kept(
             ns.faults.clear()
             await f.it.reload(config)
             assert f.it.view.last_error is None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("failing", [PLAIN, "n2.test"])
+def test_one_name_that_fails_is_no_success_however_often_the_others_are_asked(
+    config: Config, files: Files, ns: NameServer, failing: str
+) -> None:
+    """It is asked less and less often, and counts in each resolution until it is answered."""
+    ns.set(PLAIN, "SRV", "0 0 2379 n1.test.", "0 0 2379 n2.test.", ttl=0)
+    for number in (1, 2):
+        ns.set(f"n{number}.test", "A", f"127.0.0.{number}", ttl=0)
+
+    async def main() -> None:
+        async with started(config, files) as f:
+            await eventually(lambda: f.it.view.last_success_at)
+            ns.faults[failing] = Fault.SERVFAIL
+            await eventually(lambda: f.it.view.last_error)
+            at, successes = f.it.view.last_success_at, f.it.view.results["success"]
+            asked = ns.asked("n1.test", "A")
+            await eventually(lambda: ns.asked("n1.test", "A") > asked + 5)
+            assert f.it.view.last_success_at == at
+            assert f.it.view.results["success"] == successes
+            ns.faults.clear()
+            f.it.refresh()
+            await eventually(lambda: f.it.view.last_success_at != at)
 
     asyncio.run(main())
 

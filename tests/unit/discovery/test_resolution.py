@@ -8,25 +8,25 @@ from supervisor.core.discovery.endpoints import Problem
 from supervisor.core.discovery.questions import Question, QuestionKind
 from supervisor.core.discovery.resolution import DnsResult, Resolution, judge_dns
 
-SSL, PLAIN = Question(QuestionKind.SRV, "_ssl.test"), Question(QuestionKind.SRV, "_plain.test")
+SRV = Question(QuestionKind.SRV, "_x.test")
 ONE, TWO = Question(QuestionKind.HOST, "one.test"), Question(QuestionKind.HOST, "two.test")
 
 
 @pytest.mark.parametrize(
-    ("owners", "hosts", "trusted", "expected"),
+    ("in_use", "trusted", "asked", "expected"),
     [
-        ([], [], [], DnsResult.NOT_ASKED),
-        ([SSL, PLAIN], [ONE], [SSL, PLAIN], DnsResult.SUCCESS),
-        ([SSL, PLAIN], [ONE], [SSL, ONE], DnsResult.FAILURE),
-        ([], [ONE, TWO], [TWO], DnsResult.SUCCESS),
-        ([], [ONE, TWO], [], DnsResult.FAILURE),
+        ([], [], False, DnsResult.NO_NAMES),
+        ([SRV, ONE], [SRV, ONE], False, DnsResult.NOT_ASKED),
+        ([SRV, ONE, TWO], [SRV, ONE, TWO], True, DnsResult.SUCCESS),
+        ([SRV, ONE, TWO], [ONE, TWO], True, DnsResult.FAILURE),
+        ([SRV, ONE, TWO], [SRV, ONE], True, DnsResult.FAILURE),
     ],
 )
-def test_every_srv_question_counts_and_one_host_is_enough(
-    owners: list[Question], hosts: list[Question], trusted: list[Question], expected: DnsResult
+def test_every_name_in_use_counts(
+    in_use: list[Question], trusted: list[Question], asked: bool, expected: DnsResult
 ) -> None:
-    """An SRV question that fails may hide every endpoint; a host that fails hides itself."""
-    assert judge_dns(owners, hosts, trusted.__contains__) is expected
+    """One that fails makes each resolution a failure, whether it was due in it or not."""
+    assert judge_dns(in_use, trusted.__contains__, asked=asked) is expected
 
 
 def test_what_was_left_out_is_said_with_its_reason() -> None:
