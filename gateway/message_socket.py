@@ -52,7 +52,8 @@ class MessageSocket:
     ``on_message(message, fds)`` owns the descriptors that it is given.
     ``on_lost(message)``: a message was left out, because this process had no room for its
     descriptors. ``on_garbage(error)``: one was left out because it was not understood, or because
-    its descriptors were not those that it announced.
+    its descriptors were not those that it announced. ``may_read()``: whether to read in this turn
+    of the loop what has come; if not, it is asked again in the next one.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class MessageSocket:
         on_message: Callable[[messages.Down | messages.Up, list[int]], None],
         on_lost: Callable[[messages.Down | messages.Up], None],
         on_garbage: Callable[[str], None],
+        may_read: Callable[[], bool] = lambda: True,
     ) -> None:
         self._loop = loop
         self.sock = sock
         self._on_message = on_message
         self._on_lost = on_lost
         self._on_garbage = on_garbage
+        self._may_read = may_read
         self._lines = wire.LineReader()
         self._received: deque[list[int] | None] = deque()
         """Descriptors of messages whose line is not read yet, by message; None: they were lost."""
@@ -77,7 +80,7 @@ class MessageSocket:
         self._closed = False
         self._again: asyncio.TimerHandle | None = None
         sock.setblocking(False)
-        loop.add_reader(sock, self.read)
+        loop.add_reader(sock, self._on_readable)
 
     def send(self, message: messages.Down | messages.Up, fds: Sequence[int] = ()) -> None:
         """Send, or queue if the peer is slow to read; a peer that is gone is no error.
@@ -99,6 +102,10 @@ class MessageSocket:
     def waiting(self) -> list[type]:
         """The types of the messages that are not sent to their end yet, the oldest first."""
         return [each.kind for each in self._outgoing]
+
+    def _on_readable(self) -> None:
+        if self._may_read():
+            self.read()
 
     def read(self) -> bool:
         """Read once; False if there was nothing, or nothing more will come."""

@@ -13,15 +13,17 @@ from gateway.core.records import dataclass
 STEP_S = 0.02
 """How often the loop is looked at while a probe is under way: most probes are over before that."""
 
-TOLERATED_S = 0.005
+LEAST_TOLERATED_S = 0.005
 """A timer that is late by less was not kept waiting: loops have other things to do, too."""
 
 
 @dataclass(slots=True, eq=False)
 class Mark:
-    """Where somebody began to watch: the seconds lost before, and the longest standstill since."""
+    """When somebody began to watch, and the standstills since: long ones together, the longest."""
 
-    lost_s: float
+    began_at: float
+    tolerated_s: float
+    lost_s: float = 0.0
     longest_s: float = 0.0
 
 
@@ -31,25 +33,25 @@ class Lateness:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._marks: set[Mark] = set()
-        self._lost_s = 0.0
         self._due_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self) -> Mark:
-        """Start to watch."""
+    def begin(self, tolerated_s: float = 0.0) -> Mark:
+        """Start to watch. Standstills up to ``tolerated_s`` are not added up, however many."""
         if self._timer is None:
             self._set_timer()
-        mark = Mark(self._lost_s + self._overdue_s())
+        mark = Mark(self._loop.time(), max(tolerated_s, LEAST_TOLERATED_S))
         self._marks.add(mark)
         return mark
 
     def since(self, mark: Mark) -> float:
-        """Seconds that the loop stood still since the mark, all standstills together."""
-        return self._lost_s + self._overdue_s() - mark.lost_s
+        """Seconds that the loop stood still since the mark, all long standstills together."""
+        late_s = self._overdue_s(mark)
+        return mark.lost_s + (late_s if late_s > mark.tolerated_s else 0.0)
 
     def longest(self, mark: Mark) -> float:
         """Seconds of the longest standstill since the mark."""
-        return max(mark.longest_s, self._overdue_s())
+        return max(mark.longest_s, self._overdue_s(mark))
 
     def end(self, mark: Mark) -> None:
         """One who watched does so no more."""
@@ -63,13 +65,10 @@ class Lateness:
         self._timer = self._loop.call_at(self._due_at, self._look)
 
     def _look(self) -> None:
-        late_s = self._overdue_s()
-        self._lost_s += late_s
         for mark in self._marks:
-            mark.longest_s = max(mark.longest_s, late_s)
+            mark.lost_s, mark.longest_s = self.since(mark), self.longest(mark)
         self._set_timer()
 
-    def _overdue_s(self) -> float:
-        """How late the timer is that has not been called yet."""
-        late_s = self._loop.time() - self._due_at if self._timer is not None else 0.0
-        return late_s if late_s > TOLERATED_S else 0.0
+    def _overdue_s(self, mark: Mark) -> float:
+        """How late the timer is that has not been called yet, since the mark."""
+        return max(self._loop.time() - max(self._due_at, mark.began_at), 0.0)

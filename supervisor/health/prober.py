@@ -40,6 +40,12 @@ from supervisor.system.tls_sessions import TlsSessions
 LATE_PART = 0.25
 """A probe failed for nothing if the loop stood still for this part of its timeout."""
 
+TOLERATED_PART = 0.025
+"""Standstills up to this part of the timeout are ordinary work of ours and do not add up.
+
+A probe takes ten steps at most; if each is late by so much, they are late by LATE_PART together.
+"""
+
 OnChange = Callable[[str, HealthView], None]
 
 
@@ -256,7 +262,7 @@ class Prober:
             memory=watch.memory,
             on_handshake=lambda client: self._on_handshake(found, how, client),
         )
-        mark = self._lateness.begin()
+        mark = self._lateness.begin(TOLERATED_PART * self._config.health_timeout_s)
         began_at = self._loop.time()
         try:
             try:

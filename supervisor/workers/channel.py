@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from gateway.core import messages
 from gateway.descriptors import close_all
 from gateway.message_socket import AGAIN_S, MessageSocket
+from supervisor.workers.reading_time import ReadingTime
 
 
 class Channel:
@@ -25,6 +26,7 @@ class Channel:
     ``on_broken(reason)`` is called if the worker breaks the protocol, and nothing more is read.
     ``inherited``: from a former master, which may have read half of the first line, and whose
     workers may be of another release: what they say is left out where it is not understood.
+    ``reading``: all channels of the master share it.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Channel:
         on_message: Callable[[messages.Up, list[int]], None],
         on_lost: Callable[[str], None],
         on_broken: Callable[[str], None],
+        reading: ReadingTime,
         inherited: bool = False,
     ) -> None:
         self._loop = loop
@@ -54,6 +57,7 @@ class Channel:
             on_message=self._check,
             on_lost=lambda message: on_lost(f"no descriptor is left for {type(message).__name__}"),
             on_garbage=self._on_garbage,
+            may_read=reading.is_left,
         )
 
     @property

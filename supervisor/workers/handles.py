@@ -20,6 +20,7 @@ from supervisor.core.workers.worker_state import WorkerState
 from supervisor.workers.channel import Channel
 from supervisor.workers.descriptor_store import DescriptorStore
 from supervisor.workers.fork import Child
+from supervisor.workers.reading_time import ReadingTime
 from supervisor.workers.scoreboard_rows import ScoreboardRows
 
 HANGS = "worker hangs"
@@ -78,6 +79,7 @@ class WorkerHandles:
         on_exit: Callable[[WorkerId, WorkerHandle], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._reading = ReadingTime(self._loop)
         self._log = log
         self._rows = rows
         self._descriptor_store = store
@@ -116,6 +118,7 @@ class WorkerHandles:
             on_message=lambda message, fds: self._hear(who, message, fds),
             on_lost=lambda reason: self.kill(who, reason),
             on_broken=lambda reason: self.on_protocol_error(who, reason),
+            reading=self._reading,
             inherited=inherited,
         )
         # Only a heartbeat that is written from now on is a sign of life.

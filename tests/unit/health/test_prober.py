@@ -591,6 +591,24 @@ def test_a_host_that_is_silent_is_found_by_a_loop_that_is_always_late() -> None:
         play(lambda: scene(port))
 
 
+@pytest.mark.slow
+def test_an_endpoint_that_says_nothing_is_found_by_a_loop_with_much_to_do() -> None:
+    """Many short standstills are our ordinary work, and no excuse for it."""
+
+    async def scene(server: Server) -> None:
+        config = replace(QUICK, health_check="http", health_timeout_s=2.0)
+        async with staged(config) as stage:
+            stage.prober.set_endpoints(found(server.port))
+            async with asyncio.timeout(60):
+                while not stage.changes:
+                    time.sleep(0.03)  # noqa: ASYNC251 (the loop has much to do: that is the test)
+                    await asyncio.sleep(0)
+            assert stage.changes == [(f"e{server.port}:1", False)]
+
+    with serving(servers.silent) as server:
+        play(lambda: scene(server))
+
+
 def test_a_host_may_have_answered_while_the_loop_stood_still_for_long() -> None:
     """A host of ours that was frozen sends its request to connect again only then."""
 

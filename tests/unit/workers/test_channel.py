@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -13,14 +14,16 @@ import pytest
 from gateway.core import messages, wire
 from gateway.core.endpoint import Endpoint
 from gateway.descriptors import receive
+from supervisor.workers import reading_time
 from supervisor.workers.channel import Channel
+from supervisor.workers.reading_time import ReadingTime
 from tests.support import eventually, no_descriptors_left, watch_nothing
 
 
 class Ends:
     """A channel and, in our handles, the worker's ends of it."""
 
-    def __init__(self, *, inherited: bool = False) -> None:
+    def __init__(self, *, inherited: bool = False, reading: ReadingTime | None = None) -> None:
         self.pipe_r, pipe_w = os.pipe()
         os.set_blocking(self.pipe_r, False)
         control, self.control = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -35,6 +38,7 @@ class Ends:
             on_message=self._hear,
             on_lost=self.lost.append,
             on_broken=self.broken.append,
+            reading=reading or ReadingTime(asyncio.get_running_loop()),
             inherited=inherited,
         )
 
@@ -49,8 +53,10 @@ class Ends:
 
 
 @contextlib.asynccontextmanager
-async def ends(*, inherited: bool = False) -> AsyncIterator[Ends]:
-    both = Ends(inherited=inherited)
+async def ends(
+    *, inherited: bool = False, reading: ReadingTime | None = None
+) -> AsyncIterator[Ends]:
+    both = Ends(inherited=inherited, reading=reading)
     try:
         yield both
     finally:
@@ -64,6 +70,31 @@ async def ends(*, inherited: bool = False) -> AsyncIterator[Ends]:
 def snapshot(version: int, endpoints: int = 0) -> bytes:
     names = (Endpoint(f"{i}.example.com:2379", ("10.0.0.1",), 2379) for i in range(endpoints))
     return wire.encode(messages.Snapshot(version, tuple(names)))
+
+
+def test_what_many_workers_say_at_once_is_read_in_turns_of_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When the time of a turn is over, others have theirs before the next worker is read."""
+    monkeypatch.setattr(reading_time, "TURN_S", 0.0)
+
+    async def play() -> None:
+        reading = ReadingTime(asyncio.get_running_loop())
+        async with (
+            ends(reading=reading) as one,
+            ends(reading=reading) as two,
+            ends(reading=reading) as three,
+        ):
+            for each in (one, two, three):
+                each.say(wire.encode(messages.Drained()))
+            heard = [0]
+            async with asyncio.timeout(60):
+                while heard[-1] < 3:
+                    await asyncio.sleep(0)
+                    heard.append(len(one.up) + len(two.up) + len(three.up))
+            assert all(now - before <= 1 for before, now in itertools.pairwise(heard))
+
+    asyncio.run(play())
 
 
 def test_a_slow_pipe_drops_all_but_the_newest() -> None:
