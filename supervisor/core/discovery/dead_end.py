@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from supervisor.core.discovery.endpoints import find_srv
 from supervisor.core.discovery.questions import Answer, Failure, Lookup, Negative, Outcome, Question
-from supervisor.core.discovery.resolution import in_one_line
+from supervisor.core.discovery.resolution import in_one_line, in_order
 from supervisor.core.discovery.targets import Owner
 
 
@@ -34,7 +34,7 @@ def find_dead_ends(
     found = find_srv(owners, lookup)
     if found.endpoints or not find_srv(owners, lambda q: before.get(q) or lookup(q)).endpoints:
         return {}
-    reasons = in_one_line([problem.error for problem in found.problems])
+    reasons = in_one_line(in_order(found.problems))
     error = f"the new records lead nowhere: {reasons}"
     if found.definite:
         return {question: Negative(error, ttl_s) for question, ttl_s in changed.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import field
 
 from gateway.core.records import dataclass
@@ -97,10 +97,8 @@ class Resolution:
     @property
     def error(self) -> str:
         """What went wrong, in one line; "" if nothing did."""
-        texts = [problem.error for problem in self.problems]
-        texts += self.stale
-        texts += [f"{name}: {reason}" for name, reason in self.left_out.items()]
-        return in_one_line(texts)
+        left_out = [f"{name}: {reason}" for name, reason in self.left_out.items()]
+        return in_one_line([*self._dns_errors, *left_out])
 
     def why_nothing(self, config: Config) -> str:
         """Why there is no endpoint; if the TLS check failed, what it expected."""
@@ -113,7 +111,16 @@ class Resolution:
     @property
     def incomplete(self) -> str:
         """The part of ``error`` that is about DNS; "" if DNS answered everything."""
-        return in_one_line([*(problem.error for problem in self.problems), *self.stale])
+        return in_one_line(self._dns_errors)
+
+    @property
+    def _dns_errors(self) -> list[str]:
+        return [*self.stale, *in_order(self.problems)]
+
+
+def in_order(problems: Iterable[Problem]) -> list[str]:
+    """Their texts, failures first: of the last ones in_one_line tells the number alone."""
+    return [each.error for each in sorted(problems, key=lambda problem: problem.definite)]
 
 
 def in_one_line(texts: Sequence[str]) -> str:

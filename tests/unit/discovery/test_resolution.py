@@ -6,7 +6,7 @@ import pytest
 
 from supervisor.core.discovery.endpoints import Problem
 from supervisor.core.discovery.questions import Question, QuestionKind
-from supervisor.core.discovery.resolution import DnsResult, Resolution, judge_dns
+from supervisor.core.discovery.resolution import MAX_ERRORS, DnsResult, Resolution, judge_dns
 
 SRV = Question(QuestionKind.SRV, "_x.test")
 ONE, TWO = Question(QuestionKind.HOST, "one.test"), Question(QuestionKind.HOST, "two.test")
@@ -38,10 +38,19 @@ def test_what_was_left_out_is_said_with_its_reason() -> None:
         loops={"d:1": "0.0.0.0:1"},
         stale=("host e: SERVFAIL",),
     )
-    assert result.incomplete == "host a: NXDOMAIN; host e: SERVFAIL"
+    assert result.incomplete == "host e: SERVFAIL; host a: NXDOMAIN"
     assert result.error == (
-        "host a: NXDOMAIN; host e: SERVFAIL; b:1: does not speak TLS; c:1: TLS check: timeout;"
+        "host e: SERVFAIL; host a: NXDOMAIN; b:1: does not speak TLS; c:1: TLS check: timeout;"
         " d:1: is the gateway's own listen address 0.0.0.0:1"
     )
     assert not result.definite
     assert Resolution(problems=result.problems).definite
+
+
+def test_failures_are_not_hidden_by_what_is_definite() -> None:
+    """Records that are wrong for good are told behind the failures, which come and go."""
+    wrong = tuple(Problem(f"record {n}: port 0", definite=True) for n in range(MAX_ERRORS))
+    failed = Problem("host a: timeout", definite=False)
+    result = Resolution(problems=(*wrong, failed), stale=("host b: SERVFAIL",))
+    assert result.error.startswith("host b: SERVFAIL; host a: timeout; record 0: port 0; ")
+    assert result.incomplete == result.error
