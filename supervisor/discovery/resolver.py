@@ -211,7 +211,7 @@ class Resolver:
                 # Thousands of questions to nameservers that are dead must not take hours.
                 patience = patience.within(HURRIED_S, len(self._servers))
             end_at = now() + patience.lifetime_s
-            for _ in range(MAX_ALIASES):
+            for _ in range(MAX_ALIASES + 1):
                 left_s = end_at - now()
                 if left_s <= 0:
                     return Failure("timeout, with aliases left to follow")

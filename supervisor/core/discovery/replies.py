@@ -128,7 +128,7 @@ def _follow_aliases(answer: Sequence[Record], name: str) -> tuple[str, float] | 
     """The last name of the chain that begins at ``name``, and its smallest TTL; None if endless."""
     aliases = {each.owner: each for each in answer if each.kind == "CNAME"}
     ttl_s = float("inf")
-    for _ in range(MAX_ALIASES):
+    for _ in range(MAX_ALIASES + 1):
         alias = aliases.get(name)
         if alias is None:
             return name, ttl_s

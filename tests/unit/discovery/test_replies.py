@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from supervisor.core.discovery.replies import (
@@ -50,6 +52,18 @@ def test_a_renamed_domain_is_an_alias() -> None:
     assert read(Reply(answer=(domain, alias, real))).records == (real,)
     no = read(Reply(answer=(domain, alias), soa_ttl_s=30, authoritative=True))
     assert (no.kind, no.ttl_s) == (ReplyKind.NO_RECORDS, 5)
+
+
+@pytest.mark.parametrize(
+    ("aliases", "kind"),
+    [(MAX_ALIASES, ReplyKind.RECORDS), (MAX_ALIASES + 1, ReplyKind.FAILED)],
+)
+def test_the_longest_chain(aliases: int, kind: ReplyKind) -> None:
+    """So many aliases are followed, and no more."""
+    names = ["web.test", *(f"{i}.test" for i in range(aliases))]
+    chain = (Record(a, "CNAME", 5, b) for a, b in itertools.pairwise(names))
+    reply = Reply(answer=(*chain, Record(names[-1], "A", 60, "10.0.0.1")))
+    assert read(reply).kind is kind
 
 
 @pytest.mark.parametrize("length", [MAX_ALIASES, 1])
