@@ -63,13 +63,15 @@ def parse_resolv_conf(
     search: tuple[str, ...] = (domain,)
     options: list[str] = []
     for line in text.splitlines():
+        if line[:1].isspace():
+            continue  # the C library looks for keywords at the beginning of a line only
         match line.split():
             case ["nameserver", address, *_] if _is_nameserver(address):
                 nameservers.append(address)
             case ["domain", name, *_]:
                 search = (_name(name),)
-            case ["search", *names]:
-                search = tuple(_name(name) for name in names)
+            case ["search", _, *_] as words:
+                search = tuple(_name(name) for name in words[1:])
             case ["options", *words]:
                 options += words
     if local_domain.split():

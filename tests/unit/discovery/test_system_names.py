@@ -36,6 +36,24 @@ def test_resolv_conf() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "line", ["nameserver 10.0.0.9", "search c.test", "domain c.test", "options rotate"]
+)
+@pytest.mark.parametrize("indent", [" ", "\t"])
+def test_a_keyword_stands_at_the_beginning_of_its_line(line: str, indent: str) -> None:
+    """An indented line is ignored, as in the C library."""
+    text = "nameserver 10.0.0.1\nsearch a.test\n"
+    assert parse_resolv_conf(f"{text}{indent}{line}\n") == parse_resolv_conf(text)
+    assert parse_resolv_conf(f"{text}{line}\n") != parse_resolv_conf(text)
+
+
+def test_a_search_list_without_a_name_is_none() -> None:
+    """The one before counts, or the domain of the host."""
+    conf = parse_resolv_conf("search a.test\nsearch\ndomain\n")
+    assert conf.search == ("a.test",)
+    assert parse_resolv_conf("search\n", domain="example.test").search == ("example.test",)
+
+
 def test_options_that_change_how_is_asked() -> None:
     """use-vc, no-aaaa and single-request are understood; the variables of the C library count."""
     conf = parse_resolv_conf(
@@ -87,7 +105,7 @@ def test_names_to_try(host: str, tried: tuple[str, ...]) -> None:
 def test_hosts() -> None:
     """Every name of a line gets its address; comments and nonsense are passed over."""
     text = (
-        "127.0.0.1 localhost\n::1 localhost ip6-localhost # loop\n\n# x\nnonsense name\n"
+        "127.0.0.1 localhost\n  ::1 localhost ip6-localhost # loop\n\n# x\nnonsense name\n"
         "10.0.0.1 Web.test. web\n::ffff:10.0.0.2 web\n10.0.0.1 web\nfe80::1%lo web scoped\n"
     )
     table = HostsTable()
