@@ -126,9 +126,12 @@ def _ttl_s(ttl: int) -> float:
 
 
 def _data(rdata: object) -> str:
-    """The record's data as zone files have it, with names in lower case without the last dot."""
+    """The record's data as zone files have it, with names in lower case without the last dot.
+
+    The root, which is the target of an SRV record for no service, stays a dot.
+    """
     text = str(rdata).lower()
-    return text if text == "." else text.removesuffix(".")
+    return text if text.split(" ")[-1] == "." else text.removesuffix(".")
 
 
 def _text(name: dns.name.Name) -> str:

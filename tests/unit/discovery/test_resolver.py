@@ -19,6 +19,7 @@ from supervisor.core.discovery.questions import (
     QuestionKind,
     SrvRecord,
 )
+from supervisor.core.discovery.replies import MAX_ALIASES
 from supervisor.core.discovery.system_names import Files
 from supervisor.core.discovery.trace import Exchange
 from supervisor.discovery.resolver import HOSTS_TTL_S, NAMESERVER_TIMEOUT_S, Resolver
@@ -75,6 +76,16 @@ def test_a_lone_dot_is_a_definite_no(ns: NameServer, files: Files) -> None:
     assert "decidedly not available" in outcome.error
 
 
+def test_a_lone_dot_is_shown(ns: NameServer, files: Files) -> None:
+    """The steps have the record as it is in the zone, also beside others."""
+    ns.set("_x._tcp.test", "SRV", "0 0 0 .", "1 2 3 Web.Test.")
+    question = Question(QuestionKind.SRV, "_x._tcp.test")
+    looked = asyncio.run(Resolver([ns.address], files).look_up(question))
+    (step,) = looked.steps
+    assert isinstance(step, Exchange)
+    assert set(step.records) == {"0 0 0 .", "1 2 3 web.test"}
+
+
 @pytest.mark.parametrize("follows", [True, False])
 def test_aliases_are_followed_with_their_ttl(ns: NameServer, files: Files, follows: bool) -> None:
     """An alias is followed, by the nameserver or by us, and its TTL counts."""
@@ -84,6 +95,17 @@ def test_aliases_are_followed_with_their_ttl(ns: NameServer, files: Files, follo
     assert isinstance(outcome, Answer)
     assert len(outcome.addresses) == 3
     assert outcome.ttl_s == 9
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_the_longest_chain_of_aliases(ns: NameServer, files: Files, follows: bool) -> None:
+    """So many are followed, in one reply or one after the other, and no more."""
+    ns.follows_aliases = follows
+    names = [f"a{number}.test" for number in range(MAX_ALIASES + 1)]
+    for alias, target in zip(names, [*names[1:], "web.test"], strict=True):
+        ns.set(alias, "CNAME", f"{target}.")
+    assert isinstance(ask(ns, files, QuestionKind.HOST, names[0]), Failure)
+    assert isinstance(ask(ns, files, QuestionKind.HOST, names[1]), Answer)
 
 
 def test_a_ring_of_aliases_is_a_failure(ns: NameServer, files: Files) -> None:
