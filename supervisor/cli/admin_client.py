@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -14,9 +15,11 @@ from gateway.core.address import HostPort, split_admin
 from gateway.core.unix_address import UnixAddress
 
 TIMEOUT_S = 5.0
+"""For a whole answer, however slowly it comes."""
 
 SESSIONS_TIMEOUT_S = 12.0
-"""A little more than what the gateway gives a connection of its admin address."""
+"""The same for the list of sessions: a little more than what the gateway gives a connection of its
+admin address."""
 
 
 STATUS_KEYS = (
@@ -99,9 +102,10 @@ def _get(address: str, path: str, keys: Sequence[str], timeout_s: float) -> dict
         if response.status != 200:
             said = response.read(1000).decode("utf-8", "replace").partition("\n")[0]
             raise ValueError(f"answered {response.status} {response.reason}: {said}")
+        data = response.read()
         try:
-            document = json.loads(response.read())
-        except RecursionError:
+            document = json.loads(data)
+        except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict) or not document.keys() >= set(keys):
             raise ValueError("what answers is no etcd-gateway")
@@ -110,8 +114,21 @@ def _get(address: str, path: str, keys: Sequence[str], timeout_s: float) -> dict
         connection.close()
 
 
+class _Socket(socket.socket):
+    """Reads until one instant, however little each read brings; TimeoutError after it."""
+
+    ends_at = 0.0
+
+    def recv_into(self, *args: Any) -> int:
+        left_s = self.ends_at - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self.settimeout(left_s)
+        return super().recv_into(*args)
+
+
 class _Connection(http.client.HTTPConnection):
-    """An HTTP connection to ``host:port`` or ``unix:/path``."""
+    """An HTTP connection to ``host:port`` or ``unix:/path``, for ``timeout_s`` from now on."""
 
     def __init__(self, address: str, timeout_s: float) -> None:
         where = split_admin(address)
@@ -119,20 +136,27 @@ class _Connection(http.client.HTTPConnection):
         if isinstance(where, UnixAddress):
             where = HostPort("localhost", 80)
         super().__init__(_dialed(where.host), where.port, timeout=timeout_s)
+        self._ends_at = time.monotonic() + timeout_s
 
     def connect(self) -> None:
-        if not self._path:
+        if self._path:
+            self.sock = _Socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(self._path)
+        else:
             super().connect()
-            return
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+            self.sock = _Socket(fileno=self.sock.detach())
+        self.sock.ends_at = self._ends_at
 
 
 def _why(error: Exception, timeout_s: float) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout_s:g} s"
-    if isinstance(error, json.JSONDecodeError):
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "the connection was closed without an answer"
+    if isinstance(error, http.client.IncompleteRead):
+        return "the answer ends too early, expected the whole document"
+    if isinstance(error, http.client.HTTPException):
         return "what answers is no etcd-gateway"
     text = error.strerror if isinstance(error, OSError) else str(error)
     return text or repr(error)

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from supervisor.cli import status as status_command
 from supervisor.cli.figures import lasting, size
 from tests.admin_double import NAMES, AdminDouble
 from tests.gateway import COMMAND, environment
-from tests.servers import answer, serving
+from tests.servers import answer, greet, serving
 from tests.support import free_port, wait_until
 
 WATCH = """
@@ -189,13 +190,67 @@ def test_no_server_writes_to_the_terminal(capfd: pytest.CaptureFixture[str]) -> 
 
 def test_another_programs_document_is_none_of_ours(capfd: pytest.CaptureFixture[str]) -> None:
     """It is said to be no etcd-gateway, whatever keys it has in common with our own."""
-    for body in (b'{"uptime_s": 1}', b'{"sessions": []}', b"[]", b'{"uptime_s": 1, "state": "x"}'):
+    documents = [b'{"uptime_s": 1}', b'{"sessions": []}', b"[]", b'{"uptime_s": 1, "state": "x"}']
+    for body in (*documents, b'{"state": "\xff"}', b"9" * 5000, b"[" * 50_000):
         with serving(answer("200 OK", body)) as server:
             address = f"127.0.0.1:{server.port}"
             assert status_command.run([address]) == 4
             assert sessions_command.run([address], sessions_command.Wish()) == 4
             assert reload_command.run([address]) == 1
         assert capfd.readouterr().err.count("what answers is no etcd-gateway") == 3
+
+
+def drip(conn: socket.socket) -> None:
+    """Sends a header without end, too little at a time to be waited for."""
+    with contextlib.suppress(OSError):
+        while True:
+            conn.sendall(b"H")
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def test_an_answer_that_comes_too_slowly_is_none(
+    family: socket.AddressFamily,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The time is that of the whole request, not of one read."""
+    monkeypatch.setattr(admin_client, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(admin_client, "SESSIONS_TIMEOUT_S", 0.3)
+    path = str(tmp_path / "admin")
+    where = path if family == socket.AF_UNIX else ("127.0.0.1", 0)
+    listener = socket.create_server(where, family=family)
+    with serving(drip, listener=listener) as server:
+        address = f"unix:{path}" if family == socket.AF_UNIX else f"127.0.0.1:{server.port}"
+        assert status_command.run([address]) == 4
+        assert sessions_command.run([address], sessions_command.Wish()) == 4
+        assert reload_command.run([address]) == 1
+    assert capfd.readouterr().err.count("no answer within 0.3 s") == 3
+
+
+def test_an_answer_that_breaks_off_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    """In words for operators, and what is no HTTP is no etcd-gateway."""
+
+    def break_off(conn: socket.socket) -> None:
+        conn.recv(65536)
+        conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{}")
+        conn.shutdown(socket.SHUT_WR)
+
+    def hang_up(conn: socket.socket) -> None:
+        conn.recv(65536)
+        conn.shutdown(socket.SHUT_WR)
+
+    said = {
+        break_off: "the answer ends too early, expected the whole document",
+        hang_up: "the connection was closed without an answer",
+        greet: "what answers is no etcd-gateway",
+    }
+    for script, text in said.items():
+        with serving(script) as server:
+            address = f"127.0.0.1:{server.port}"
+            assert status_command.run([address]) == 4
+            assert capfd.readouterr().err.endswith(f"answers at {address}: {text}\n")
 
 
 def test_watch_shows_the_same_in_place(double: AdminDouble) -> None:
