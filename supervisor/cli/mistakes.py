@@ -166,6 +166,13 @@ def _unknown_option(command: str, each: _Argument, options: Options) -> str:
 
 def _extra_argument(text: str, previous: str, options: Options) -> str:
     """An argument that belongs to no flag; ``previous`` is the option in front of it."""
+    if text.startswith("-"):
+        name = text.lstrip("-")
+        known = name.partition("=")[0] in options
+        meant = (
+            f"did you mean {_shown('--' + name)}?" if known else "expected two dashes and a name"
+        )
+        return f"{quote(text)}: no such flag, {meant}"
     said = f"{quote(text)}: a value without a flag"
     flag = BY_NAME.get(previous)
     if flag is not None and flag.kind is FlagKind.SWITCH:

@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import stat
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -91,11 +92,19 @@ def read_document(path: str, source: str) -> dict[str, Any]:
         text = data.decode("utf-8-sig")  # some editors begin with a byte-order mark
         if re.search(_ENDLESS_KEY, text):
             raise ConfigError(source, path, "expected no key of hundreds of parts")
-        return tomllib.loads(text)
+        document = tomllib.loads(text)
+        str(document)  # an error shows its value, and a hexadecimal number may be too long for that
+        return document
     except UnicodeDecodeError as error:
         raise ConfigError(source, path, f"expected UTF-8, not so at byte {error.start}") from None
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is no TOML error
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(source, path, f"expected TOML: {error}") from None
+    except ValueError:
+        most = sys.get_int_max_str_digits()
+        raise ConfigError(source, path, f"expected numbers of at most {most} digits") from None
+    except RecursionError:
+        expected = "expected lists and tables that are nested less deeply"
+        raise ConfigError(source, path, expected) from None
 
 
 def _read_file(path: str, source: str) -> bytes:
