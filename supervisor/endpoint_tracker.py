@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from gateway.core import messages
 from gateway.core.endpoint import RETIRED, EndpointState
@@ -200,6 +200,13 @@ class EndpointTracker:
             )
             for member in self._roster.members
         )
+
+    def cut_off(self) -> Iterator[str | None]:
+        """Of each active endpoint, why this host cannot dial it; None: it can."""
+        for member in self._roster.members:
+            if member.state is EndpointState.ACTIVE:
+                view = self.health.view(member.found.name)
+                yield None if view is None else view.cut_off
 
     @property
     def any_active(self) -> bool:

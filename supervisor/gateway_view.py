@@ -12,7 +12,7 @@ import socket
 
 from gateway.sessions import leg
 from supervisor import __version__
-from supervisor.core.admin.readiness import summary_of
+from supervisor.core.admin.readiness import summary_of, unreadiness_of
 from supervisor.core.admin.views import GatewayView
 from supervisor.core.effective import to_document
 from supervisor.core.workers.worker_id import WorkerId
@@ -63,6 +63,18 @@ def make_view(parts: Parts) -> GatewayView:
             "max_sessions": parts.config.max_sessions,
             "open_files": limits.open_files(),
         },
+    )
+
+
+def find_unreadiness(parts: Parts) -> tuple[str, ...]:
+    """Why clients should be sent elsewhere, without the cost of a whole view."""
+    pool = parts.pool
+    return unreadiness_of(
+        parts.endpoints.cut_off(),
+        pool.view() if pool else (),
+        slots=pool.wanted if pool else parts.plan_workers(),
+        started=parts.ready,
+        draining=parts.shutdown.draining,
     )
 
 

@@ -26,7 +26,7 @@ from supervisor.core.workers.worker_id import WorkerId
 from supervisor.discovery.loop import DiscoveryLoop, NoEndpointsError
 from supervisor.discovery.targets import BadTargetError
 from supervisor.endpoint_tracker import EndpointTracker
-from supervisor.gateway_view import make_view, summarize
+from supervisor.gateway_view import find_unreadiness, make_view, summarize
 from supervisor.handover import preflight, upgrade
 from supervisor.handover.service_notifier import ServiceNotifier
 from supervisor.handover.systemd import Notify, watchdog_interval_s
@@ -148,6 +148,7 @@ class Master:
         return AdminLifecycle(
             lambda: make_view(parts),
             parts.log,
+            unready=lambda: find_unreadiness(parts),
             names=lambda: parts.config.admin_host,
             sessions=SessionLister(lambda: parts.pool, lambda: parts.listen).answer,
             before_serving=parts.interim_admin.end,

@@ -73,18 +73,21 @@ class AdminLifecycle:
         view: Callable[[], GatewayView],
         log: Log,
         *,
+        unready: Callable[[], Sequence[str]] | None = None,
         names: Callable[[], Collection[str]] = tuple,
         sessions: ListSessions | None = None,
         before_serving: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """``names()``: the host names under which the address may be asked.
 
+        ``view()``, ``unready()``: see :class:`AdminServer`.
         ``sessions`` makes a page of the list of sessions. ``before_serving()`` is awaited right
         before this image accepts its first client.
         """
         self._before_serving = before_serving
         self.max_connections = UNLIMITED
         self._view = view
+        self._unready = unready
         self._names = names
         self._sessions = sessions
         self._log = log
@@ -205,6 +208,7 @@ class AdminLifecycle:
             self._server = AdminServer(
                 self._view,
                 self._log,
+                unready=self._unready,
                 names=self._names,
                 sessions=self._sessions,
                 max_connections=lambda: self.max_connections,

@@ -64,6 +64,8 @@ class AdminServer:
     """Owns its connections until :meth:`close`; the listening sockets are its caller's.
 
     ``source()`` gives the view of this moment; it is called at most every 0.1 s.
+    ``unready()`` says why clients should be sent elsewhere, for less than a view costs; without it
+    the view says it.
     ``names()`` are the host names under which it may be asked, see ``core.admin.host_check``.
     ``sessions`` makes a page of the list of sessions; None where nobody could.
     ``max_connections()``: for how many there are descriptors.
@@ -74,11 +76,13 @@ class AdminServer:
         source: Callable[[], GatewayView],
         log: Log,
         *,
+        unready: Callable[[], Sequence[str]] | None = None,
         names: Callable[[], Collection[str]] = tuple,
         sessions: ListSessions | None = None,
         max_connections: Callable[[], int] = lambda: MAX_CONNECTIONS,
     ) -> None:
         self._source = source
+        self._unready = unready or (lambda: unreadiness(self._current()))
         self._names = names
         self._sessions = sessions
         self._log = log
@@ -155,13 +159,12 @@ class AdminServer:
             case "/livez":
                 return _text("ok\n")
             case "/readyz":
-                reasons = unreadiness(self._current())
+                reasons = self._unready()
                 return (
                     _text(f"not ready: {'; '.join(reasons)}\n", 503) if reasons else _text("ok\n")
                 )
             case "/health":
-                reasons = unreadiness(self._current())
-                return _health(reasons)
+                return _health(self._unready())
         return _text(f"not found; there are {PATHS}\n", 404)
 
     async def _answer_sessions(self, request: web.BaseRequest) -> web.Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from gateway.core.endpoint import EndpointState
 from supervisor.core.admin.views import GatewayView, WorkerStatus, WorkerView
@@ -26,15 +26,38 @@ def gateway_state(view: GatewayView) -> GatewayState:
         return GatewayState.DRAINING
     if not view.started:
         return GatewayState.STARTING
-    return GatewayState.DEGRADED if _shortcomings(view) else GatewayState.READY
+    reasons = _shortcomings(_cut_off(view), view.workers, view.slots)
+    return GatewayState.DEGRADED if reasons else GatewayState.READY
 
 
 def unreadiness(view: GatewayView) -> tuple[str, ...]:
     """Why clients should be sent elsewhere, as ``/readyz`` says it; empty if they should not."""
-    if view.draining:  # whatever is missing, it will not come again
+    return unreadiness_of(
+        _cut_off(view),
+        view.workers,
+        slots=view.slots,
+        started=view.started,
+        draining=view.draining,
+    )
+
+
+def unreadiness_of(
+    cut_off: Iterable[str | None],
+    workers: Iterable[WorkerView],
+    *,
+    slots: int,
+    started: bool,
+    draining: bool,
+) -> tuple[str, ...]:
+    """The same from the gateway's parts; a whole view for each question would be dear.
+
+    ``cut_off``: of each active endpoint, why this host cannot dial it; None: it can. It is read to
+    the first None.
+    """
+    if draining:  # whatever is missing, it will not come again
         return ("draining",)
-    reasons = _shortcomings(view)
-    return reasons if view.started else ("starting", *reasons)
+    reasons = _shortcomings(cut_off, workers, slots)
+    return reasons if started else ("starting", *reasons)
 
 
 def summary_of(
@@ -63,19 +86,26 @@ def _live_slots(workers: Iterable[WorkerView]) -> set[int]:
     return {each.slot for each in workers if each.state == WorkerStatus.READY}
 
 
-def _cut_off(view: GatewayView) -> str | None:
-    """Why this host cannot dial any of the active endpoints; None if it can dial one."""
-    errors = [each.health.cut_off for each in view.endpoints if each.state is EndpointState.ACTIVE]
-    return errors[0] if all(errors) else None
+def _cut_off(view: GatewayView) -> Iterator[str | None]:
+    """Of each active endpoint, why this host cannot dial it."""
+    return (each.health.cut_off for each in view.endpoints if each.state is EndpointState.ACTIVE)
 
 
-def _shortcomings(view: GatewayView) -> tuple[str, ...]:
+def _shortcomings(
+    cut_off: Iterable[str | None], workers: Iterable[WorkerView], slots: int
+) -> tuple[str, ...]:
     reasons: list[str] = []
-    if not any(each.state is EndpointState.ACTIVE for each in view.endpoints):
-        reasons.append("no endpoint is active")
-    elif error := _cut_off(view):
-        reasons.append(f"this host cannot dial any endpoint: {error}")
-    live = _live_slots(view.workers)
-    if waiting := [str(slot) for slot in range(view.slots) if slot not in live]:
+    errors: list[str] = []
+    for error in cut_off:
+        if not error:
+            break
+        errors.append(error)
+    else:
+        if errors:
+            reasons.append(f"this host cannot dial any endpoint: {errors[0]}")
+        else:
+            reasons.append("no endpoint is active")
+    live = _live_slots(workers)
+    if waiting := [str(slot) for slot in range(slots) if slot not in live]:
         reasons.append(f"no live worker in slot {', '.join(waiting)}")
     return tuple(reasons)
