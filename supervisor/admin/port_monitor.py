@@ -68,8 +68,7 @@ class PortMonitor:
             self._log.info("clients find the socket of a listen address again", listen=address)
 
     def _look(self, own: set[int]) -> None:
-        found = [listener for port in self._ports for listener in self._read(port)]
-        change = self._foreign.look(found, own)
+        change = self._foreign.look(self._read(self._ports), own)
         for each in change.came:
             self._log.error(
                 "another program listens on the listen address and takes clients",

@@ -147,10 +147,10 @@ def _is_taken(name: str) -> bool:
 def _listeners(port: int) -> list[Listener]:
     """Empty where nothing says it: netlink is forbidden, and ``/proc`` is not mounted."""
     try:
-        return sock_diag.listeners(port)
+        return sock_diag.listeners([port])
     except OSError:
         with contextlib.suppress(OSError):
-            return sock_diag.listeners_from_proc(port)
+            return sock_diag.listeners_from_proc([port])
     return []
 
 

@@ -74,11 +74,25 @@ def test_the_kernel_tells_who_listens(read: object) -> None:
             socket.create_server(("::1", port), family=socket.AF_INET6) as six,
             socket.create_connection(("127.0.0.1", port)),
         ):
-            assert {(each.host, each.inode, each.uid) for each in read(port)} == {
+            assert {(each.host, each.inode, each.uid) for each in read([port])} == {
                 ("127.0.0.1", os.fstat(four.fileno()).st_ino, os.getuid()),
                 ("::1", os.fstat(six.fileno()).st_ino, os.getuid()),
             }
-            assert all(each.port == port for each in read(port))
+            assert all(each.port == port for each in read([port]))
+
+
+@pytest.mark.parametrize("read", [sock_diag.listeners, sock_diag.listeners_from_proc])
+def test_all_ports_are_asked_for_at_once(read: object) -> None:
+    """Those of each listen address, and no others."""
+    assert callable(read)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as two,
+        socket.create_server(("127.0.0.1", 0)),
+    ):
+        ports = [each.getsockname()[1] for each in (one, two)]
+        assert sorted(each.port for each in read(ports)) == sorted(ports)
+        assert read([]) == []
 
 
 def test_a_host_without_ipv6_has_one_table(tmp_path: Path) -> None:
@@ -87,20 +101,20 @@ def test_a_host_without_ipv6_has_one_table(tmp_path: Path) -> None:
     net = str(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as four:
         port = four.getsockname()[1]
-        assert [each.host for each in sock_diag.listeners_from_proc(port, net)] == ["127.0.0.1"]
+        assert [each.host for each in sock_diag.listeners_from_proc([port], net)] == ["127.0.0.1"]
         with socket.create_connection(("127.0.0.1", port)) as sock:
             found = [piece for piece in sock_diag.clients_from_proc(port, net) if piece]
             assert found == [{address_text(sock.getsockname()): os.fstat(sock.fileno()).st_ino}]
     with pytest.raises(FileNotFoundError):
-        sock_diag.listeners_from_proc(port, f"{net}/nothing")
+        sock_diag.listeners_from_proc([port], f"{net}/nothing")
 
 
 def test_ipv6_only_is_known() -> None:
     """A socket of all interfaces that takes no IPv4 is told from one that does."""
     with socket.create_server(("::", 0), family=socket.AF_INET6) as only:
-        assert [each.v6_only for each in sock_diag.listeners(only.getsockname()[1])] == [True]
+        assert [each.v6_only for each in sock_diag.listeners([only.getsockname()[1]])] == [True]
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as both:
-        assert [each.v6_only for each in sock_diag.listeners(both.getsockname()[1])] == [False]
+        assert [each.v6_only for each in sock_diag.listeners([both.getsockname()[1]])] == [False]
 
 
 def look(port_monitor: PortMonitor, own: set[int]) -> None:
