@@ -66,7 +66,7 @@ An unknown key is an error.
 
 The file must be a regular file.
 SIGHUP makes the gateway read it again; if it cannot be used, the gateway keeps its configuration and logs `reload failed`.
-A reload does not change {fixed}: [a restart or an upgrade does](known-issues.md#supervision).
+A reload does not change {fixed}: [a restart does](known-issues.md#supervision), or an upgrade, which [cannot change `listen-addr` beside an address that stays](signals.md#usr2).
 
 ```toml
 discovery-srv = "example.com"
