@@ -25,7 +25,7 @@ class MasterHandover:
 
     def state(self) -> HandoverState:
         """Everything that this image holds and knows at this moment. There must be a pool."""
-        parts = self._parts
+        parts, left = self._parts, self._parts.left.state
         pool = parts.pool
         assert pool is not None  # noqa: S101 (for the type checker: it is ready)
         part = pool.hand_over()
@@ -63,6 +63,7 @@ class MasterHandover:
             events=parts.events.all(),
             listen_given=tuple(map(str, parts.config.listen_addr)),
             listen=tuple(map(str, parts.listen)),
+            listen_held=() if parts.ready else left.listen_held or left.listen,
             admin=tuple(parts.config.admin_addr),
             image=parts.image,
             command=parts.command,

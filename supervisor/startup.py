@@ -192,11 +192,12 @@ class Startup:
         """
         parts = self._parts
         inherited = parts.left.inherited.shared_sockets()
+        held = (*parts.left.state.listen, *parts.left.state.listen_held)
         while True:
             try:
                 parts.shared.take_over(parts.listen, inherited)
                 await parts.shared.open(parts.listen)
-                parts.left.inherited.fit_listeners(parts.listen, held=parts.left.state.listen)
+                parts.left.inherited.fit_listeners(parts.listen, held=held)
             except OSError as error:
                 if not parts.left.took_over:
                     if error.errno in EXHAUSTED:

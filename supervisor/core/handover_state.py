@@ -45,11 +45,12 @@ class HandoverState:
     ``member_list``: the list of the cluster that they follow; ``member_list_of``: the targets that
     led to it. ``tls_check``: the TLS check that ``found`` has passed, None if nobody says.
     ``searched``: by host, the name of the search list whose addresses are in use.
-    ``listen_given`` and ``listen``: the addresses as configured, and as bound. ``admin``: the admin
-    addresses that are bound. ``image``: who wrote this, None if it is not worth going back to.
-    ``command``: what an upgrade executes, as the gateway was started; ``image`` names one release.
-    ``failure``: why an upgrade was undone, if one was. ``handover`` and ``drain_timeout_s``: the
-    flags, for a stop while the next image cannot start.
+    ``listen_given`` and ``listen``: the addresses as configured, and as bound; ``listen_held``:
+    those of workers of before, until ours are ready. ``admin``: the admin addresses that are bound.
+    ``image``: who wrote this, None if it is not worth going back to. ``command``: what an upgrade
+    executes, as the gateway was started; ``image`` names one release. ``failure``: why an upgrade
+    was undone, if one was. ``handover`` and ``drain_timeout_s``: the flags, for a stop while the
+    next image cannot start.
     """
 
     descriptors: dict[str, int] = field(default_factory=dict)
@@ -80,6 +81,7 @@ class HandoverState:
     events: tuple[Mapping[str, Any], ...] = ()
     listen_given: tuple[str, ...] = ()
     listen: tuple[str, ...] = ()
+    listen_held: tuple[str, ...] = ()
     admin: tuple[str, ...] = ()
     image: Image | None = None
     command: tuple[str, ...] = ()

@@ -22,8 +22,8 @@ def fit_listeners(
     """A descriptor for each of ``wanted``, by its number there; none if a worker is to bind them.
 
     ``former`` has those of before, which stay the caller's, also if they are not in the result.
-    ``opened``: addresses that were bound for an earlier slot; those that are bound for this one are
-    added. OSError: one cannot be bound; its text says which.
+    ``opened``: addresses that workers of before have, or that were bound for an earlier slot; those
+    that are bound for this one are added. OSError: one cannot be bound; its text says which.
     """
     fitted: dict[int, int] = {}
     with _seen(former.values()) as socks:
@@ -34,7 +34,7 @@ def fit_listeners(
             if (fd := next(same, None)) is not None:
                 fitted[number] = fd
                 del left[fd]
-    if not any(address.port in ports for address in wanted):
+    if not any(address.port in ports or address in opened for address in wanted):
         return {}
     missing = {number: each for number, each in enumerate(wanted) if number not in fitted}
     made: dict[int, int] = {}

@@ -193,6 +193,40 @@ def test_an_upgrade_that_meets_a_changed_file_goes_back_to_what_serves(tmp_path:
         talk(session)
 
 
+def test_an_upgrade_to_an_address_that_cannot_be_had_is_mended_by_the_next(tmp_path: Path) -> None:
+    """The file has the address of before again, which the old workers serve; so do new ones."""
+    config, port = tmp_path / "gateway.toml", free_port()
+    good = f'listen-addr = "127.0.0.1:{port}"\n'
+    config.write_text(good)
+    place = Installation(tmp_path / "etcd-gateway")
+    changed = f"open({str(config)!r}, 'w').write('listen-addr = \"192.0.2.1:4444\"')"
+    with (
+        Backend(echo) as backend,
+        running(
+            f"--config-file={config}",
+            "--workers=2",
+            endpoints=[backend.address],
+            listen="",
+            command=[str(place.script)],
+        ) as gateway,
+        connect(("127.0.0.1", port)) as session,
+    ):
+        talk(session)
+        workers = set(gateway.workers())
+        place.install()
+        place.insert("supervisor/__init__.py", OUTSIDE_PREFLIGHT + changed)
+        gateway.signal(signal.SIGUSR2)
+        gateway.wait_line(OLD_WORKERS)
+        place.install()
+        config.write_text(good)
+        gateway.signal(signal.SIGUSR2)
+        gateway.wait_line(READY, count=2)
+        assert len(set(gateway.workers()) - workers) == 2
+        for _ in range(20):
+            assert echoes(("127.0.0.1", port), 10)
+        talk(session)
+
+
 def test_workers_that_die_only_after_exec_go_back_to_the_old_image(tmp_path: Path) -> None:
     """No loop of dying workers: after five the old image serves as before, by its old workers."""
     old, new = Installation(tmp_path / "v1"), Installation(tmp_path / "v2")

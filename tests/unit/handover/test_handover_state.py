@@ -76,6 +76,7 @@ def test_everything_comes_back() -> None:
     state.own_gens, state.replacing = {0: 3, 1: 7}, (WorkerId(0, 3),)
     state.failure, state.command = "told so", ("/opt/current/bin/etcd-gateway", "start")
     state.listen_given, state.listen, state.admin = ("localhost:1",), ("[::1]:1",), ("unix:/x",)
+    state.listen_held = ("127.0.0.1:2",)
     state.handover, state.drain_timeout_s = True, 2.5
     state.restarts = {"exit": 3}
     state.certificates = (CertificateEnd("a:1", "10.0.0.1", 1, 9.5, 7.0),)
