@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -41,11 +42,12 @@ class Liar(asyncio.DatagramProtocol):
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
         self.said: set[str] = set()
+        self.replies = 0
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        # Before Python 3.12 those of asyncio are no DatagramTransport.
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         assert self._transport is not None
@@ -56,6 +58,7 @@ class Liar(asyncio.DatagramProtocol):
         if meaning is not None and meaning.kind is ReplyKind.RECORDS:
             self.said |= {record.data for record in meaning.records}
         self._transport.sendto(case.wire, addr)
+        self.replies += 1
 
 
 def test_no_reply_over_the_wire_loses_what_was_found(tmp_path: Path) -> None:
@@ -76,6 +79,7 @@ def test_no_reply_over_the_wire_loses_what_was_found(tmp_path: Path) -> None:
         answers.take(question, good, now=0, refresh=refresh, draw=lambda _: 0)
         outcome = await Resolver([HostPort("127.0.0.1", port)], files).ask(question)
         transport.close()
+        assert liar.replies
         answers.take(question, outcome, now=60, refresh=refresh, draw=lambda _: 0)
         held = answers.lookup(question)
         assert isinstance(held, Answer)
