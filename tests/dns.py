@@ -53,6 +53,8 @@ class Fault(enum.Enum):
     """Truncated over UDP, and closed without an answer over TCP."""
     TRUNCATE_TCP = enum.auto()
     """Truncated over both, which makes no sense."""
+    STRAY_TCP = enum.auto()
+    """Truncated over UDP; over TCP an answer with another id comes before the right one."""
 
 
 class NameServer:
@@ -196,9 +198,12 @@ class NameServer:
                 response.authority.append(_rrset("test", "NS", (60, ("ns.elsewhere.test.",))))
             case Fault.NOTHING:
                 pass
+            case Fault.STRAY_TCP if transport == "tcp":
+                wire = self._resolve(query)
+                return [bytes([wire[0] ^ 0x55]) + wire[1:], wire]
             case Fault.TRUNCATE | Fault.HANG_UP if transport == "tcp":
                 return [] if fault is Fault.HANG_UP else [self._resolve(query)]
-            case Fault.TRUNCATE | Fault.HANG_UP | Fault.TRUNCATE_TCP:
+            case Fault.TRUNCATE | Fault.HANG_UP | Fault.TRUNCATE_TCP | Fault.STRAY_TCP:
                 response.flags |= dns.flags.TC
             case Fault.WRONG_ID:
                 answer = dns.message.from_wire(self._resolve(query))

@@ -57,27 +57,36 @@ class ServerAddress:
         return (host, self.port, 0, number)
 
 
-class Datagrams(Generic[T]):
-    """The sockets by which one question is asked over UDP; owns them until :meth:`close`.
+class QuestionSockets(Generic[T]):
+    """The sockets by which one question is asked; owns them until :meth:`close`.
 
-    All queries to one nameserver go by the same one, as with the C library: a late reply to the
-    first of them is a reply too. So a nameserver may take longer than one timeout.
+    All datagrams to one nameserver go by the same one, as with the C library: a late reply to the
+    first of them is a reply too. A connection, too, goes on when its time is over. So a nameserver
+    may take longer than one timeout.
     """
 
     def __init__(self) -> None:
-        self._sockets: dict[ServerAddress, _QuerySocket[T]] = {}
+        self._udp: dict[ServerAddress, _QuerySocket[T]] = {}
+        self._tcp: dict[ServerAddress, dict[bytes, asyncio.Task[T]]] = {}
 
-    def socket_to(self, server: ServerAddress) -> _QuerySocket[T]:
+    def udp_to(self, server: ServerAddress) -> _QuerySocket[T]:
         """The one to this nameserver; raises OSError."""
-        found = self._sockets.get(server)
+        found = self._udp.get(server)
         if found is None:
-            found = self._sockets[server] = _QuerySocket(server)
+            found = self._udp[server] = _QuerySocket(server)
         return found
 
-    def close(self) -> None:
-        for each in self._sockets.values():
+    def tcp_to(self, server: ServerAddress) -> dict[bytes, asyncio.Task[T]]:
+        """Connections to this nameserver that go on, by query; each ends with the reply to it."""
+        return self._tcp.setdefault(server, {})
+
+    async def close(self) -> None:
+        for each in self._udp.values():
             each.sock.close()
-        self._sockets.clear()
+        tasks = [task for tasks in self._tcp.values() for task in tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _QuerySocket(Generic[T]):
@@ -107,22 +116,22 @@ async def exchange(
     server: ServerAddress,
     query: bytes,
     *,
-    datagrams: Datagrams[T] | None,
+    sockets: QuestionSockets[T],
+    tcp: bool,
     timeout_s: float,
     parse: Callable[[bytes], T | None],
 ) -> T:
     """What ``parse`` makes of the reply; a message of which it makes None is no reply.
 
-    ``datagrams``: by what to ask over UDP; None asks over TCP. A late reply to a query that went by
-    them before counts, too, as what its own ``parse`` made of it.
+    A late reply to a query that went by the same ``sockets`` before, over UDP or TCP as this one,
+    counts, too, as what its own ``parse`` made of it.
     Raises NoReplyError, and what ``parse`` raises.
     """
     try:
         async with asyncio.timeout(timeout_s):
-            if datagrams is not None:
-                return await _over_udp(datagrams.socket_to(server), query, parse)
-            with socket.socket(server.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
-                return await _over_tcp(sock, server, query, parse)
+            if tcp:
+                return await _over_tcp(sockets.tcp_to(server), server, query, parse)
+            return await _over_udp(sockets.udp_to(server), query, parse)
     except TimeoutError:
         raise NoReplyError("timeout") from None
     except OSError as error:
@@ -143,16 +152,39 @@ async def _over_udp(server: _QuerySocket[T], query: bytes, parse: Callable[[byte
 
 
 async def _over_tcp(
-    sock: socket.socket, server: ServerAddress, query: bytes, parse: Callable[[bytes], T | None]
+    under_way: dict[bytes, asyncio.Task[T]],
+    server: ServerAddress,
+    query: bytes,
+    parse: Callable[[bytes], T | None],
 ) -> T:
+    """The first reply by any of the connections; the failure of the last one if all fail."""
+    if query not in under_way:
+        under_way[query] = asyncio.create_task(
+            _over_connection(server, query, parse), name=f"DNS over TCP to {server}"
+        )
+    while True:
+        await asyncio.wait(under_way.values(), return_when=asyncio.FIRST_COMPLETED)
+        for sent, each in list(under_way.items()):
+            if each.done():
+                del under_way[sent]
+                if each.exception() is None or not under_way:
+                    return each.result()
+
+
+async def _over_connection(
+    server: ServerAddress, query: bytes, parse: Callable[[bytes], T | None]
+) -> T:
+    """By a connection of its own, however long it takes; messages that are no reply are ignored."""
     loop = asyncio.get_running_loop()
-    await loop.sock_connect(sock, server.name)
-    await loop.sock_sendall(sock, LENGTH.pack(len(query)) + query)
-    (length,) = LENGTH.unpack(await _receive(sock, LENGTH.size))
-    reply = parse(await _receive(sock, length))
-    if reply is None:
-        raise NoReplyError("a reply to another question", silent=False)
-    return reply
+    with socket.socket(server.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+        await loop.sock_connect(sock, server.name)
+        await loop.sock_sendall(sock, LENGTH.pack(len(query)) + query)
+        while True:
+            (length,) = LENGTH.unpack(await _receive(sock, LENGTH.size))
+            reply = parse(await _receive(sock, length))
+            if reply is not None:
+                return reply
+            await asyncio.sleep(0)  # as over UDP
 
 
 async def _receive(sock: socket.socket, count: int) -> bytes:

@@ -19,7 +19,12 @@ from supervisor.discovery.dns_message import (
     compose_query,
     parse_reply,
 )
-from supervisor.discovery.dns_transport import Datagrams, NoReplyError, ServerAddress, exchange
+from supervisor.discovery.dns_transport import (
+    NoReplyError,
+    QuestionSockets,
+    ServerAddress,
+    exchange,
+)
 
 
 class Inquirer:
@@ -42,21 +47,21 @@ class Inquirer:
         """
         course = inquire(self._nameservers, patience, asyncio.get_running_loop().time())
         attempt = next(course)
-        datagrams: Datagrams[tuple[Reply, bool]] = Datagrams()
+        sockets: QuestionSockets[tuple[Reply, bool]] = QuestionSockets()
         queries: dict[bool, Query] = {}
         try:
             while True:
                 query = queries.get(attempt.edns)
                 if query is None:
                     query = queries[attempt.edns] = compose_query(name, kind, edns=attempt.edns)
-                heard, step = await self._query(name, kind, attempt, query, datagrams)
+                heard, step = await self._query(name, kind, attempt, query, sockets)
                 steps.append(step)
                 attempt = course.send(heard)
         except StopIteration as end:
             result: Meaning | GaveUp = end.value
             return result
         finally:
-            datagrams.close()
+            await sockets.close()
 
     def describe(self, gave_up: GaveUp) -> str:
         """The newest error of each nameserver, in one line."""
@@ -70,7 +75,7 @@ class Inquirer:
         kind: str,
         attempt: Try,
         query: Query,
-        datagrams: Datagrams[tuple[Reply, bool]],
+        sockets: QuestionSockets[tuple[Reply, bool]],
     ) -> tuple[Heard | Lost, Step]:
         """One query to one nameserver."""
 
@@ -87,7 +92,8 @@ class Inquirer:
             reply, edns = await exchange(
                 server,
                 query.wire,
-                datagrams=None if attempt.tcp else datagrams,
+                sockets=sockets,
+                tcp=attempt.tcp,
                 timeout_s=attempt.timeout_s,
                 parse=parse,
             )

@@ -104,7 +104,8 @@ class Resolver:
         self._inquirer = Inquirer(self._servers, rotate=rotate)
         self._search_memory = search_memory or SearchMemory()
         self._hosts_file = HostsFile(files.hosts, log)
-        # Each question has a socket for each nameserver that it waits for.
+        # Each question has a socket for each nameserver that it waits for. Few are answered over
+        # TCP, with up to two connections; where a descriptor is missing, they are asked again.
         most = max(max_concurrent // len(self._servers), 1)
         self._slots = asyncio.Semaphore(min(most, MAX_CONCURRENT))
 

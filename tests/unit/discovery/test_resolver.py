@@ -7,9 +7,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
+import dns.flags
+import dns.message
+import dns.rrset
 import pytest
 
+from gateway.core.address import HostPort
 from supervisor.core.discovery.questions import (
     Answer,
     Failure,
@@ -24,6 +29,7 @@ from supervisor.core.discovery.system_names import Files
 from supervisor.core.discovery.trace import Exchange
 from supervisor.discovery.resolver import HOSTS_TTL_S, NAMESERVER_TIMEOUT_S, Resolver
 from tests.dns import Fault, NameServer
+from tests.support import free_port
 
 
 @pytest.fixture
@@ -137,6 +143,7 @@ def test_long_answers_come_over_tcp(ns: NameServer, files: Files) -> None:
         (Fault.EMPTY, Negative, "no addresses"),
         (Fault.TRUNCATE, Answer, ""),
         (Fault.TRUNCATE_TCP, Failure, "truncated over TCP"),
+        (Fault.STRAY_TCP, Answer, ""),
         (Fault.HANG_UP, Failure, "connection closed before the reply"),
         (Fault.REFERRAL, Failure, "a lame answer (a referral)"),
         (Fault.NOTHING, Failure, "a lame answer"),
@@ -338,6 +345,73 @@ def test_a_late_reply_is_heard_as_long_as_the_question_lasts(
     )
     assert isinstance(looked.outcome, Answer)
     assert next(step.said for step in looked.steps if isinstance(step, Exchange)) == "timeout"
+
+
+class LateOverTcp(asyncio.DatagramProtocol):
+    """A nameserver that truncates over UDP. By the first connection it replies, or hangs up, as
+    soon as it is asked again; by others only if it hangs up."""
+
+    def __init__(self, *, hangs_up: bool) -> None:
+        self._hangs_up = hangs_up
+        self._connections = 0
+        self._asked_again = asyncio.Event()
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Before Python 3.12 those of asyncio are no DatagramTransport.
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        assert self._transport is not None
+        response = dns.message.make_response(dns.message.from_wire(data))
+        response.flags |= dns.flags.TC
+        self._transport.sendto(response.to_wire(), addr)
+        if self._connections:
+            self._asked_again.set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections += 1
+        first = self._connections == 1
+        length = int.from_bytes(await reader.readexactly(2))
+        query = dns.message.from_wire(await reader.readexactly(length))
+        if first:
+            await self._asked_again.wait()
+        if first is not self._hangs_up:
+            response = dns.message.make_response(query)
+            response.flags |= dns.flags.AA
+            name = query.question[0].name
+            response.answer.append(dns.rrset.from_text(name, 5, "IN", "A", "10.0.0.8"))
+            wire = response.to_wire()
+            writer.write(len(wire).to_bytes(2) + wire)
+        elif not first:
+            await reader.read()  # until the client leaves
+        writer.close()
+
+
+@pytest.mark.slow(seconds=1.5)
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_a_late_reply_over_tcp_is_heard(
+    files: Files, monkeypatch: pytest.MonkeyPatch, hangs_up: bool
+) -> None:
+    """A connection goes on while the nameserver is asked again; one that fails does not count."""
+    monkeypatch.setattr("supervisor.discovery.resolver.NAMESERVER_TIMEOUT_S", 1.0)
+    Path(files.resolv_conf).write_text("options attempts:5 no-aaaa\n")
+    address = HostPort("127.0.0.1", free_port())
+
+    async def main() -> None:
+        nameserver = LateOverTcp(hangs_up=hangs_up)
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: nameserver, local_addr=(address.host, address.port)
+        )
+        async with await asyncio.start_server(nameserver.serve, address.host, address.port):
+            resolver = Resolver([address], files)
+            looked = await resolver.look_up(Question(QuestionKind.HOST, "web.test"))
+        transport.close()
+        assert looked.outcome == Answer(5, addresses=("10.0.0.8",))
+        said = [step.said for step in looked.steps if isinstance(step, Exchange) and step.tcp]
+        assert said == ["timeout", "answer"]
+
+    asyncio.run(main())
 
 
 @pytest.mark.slow(seconds=1.5)
