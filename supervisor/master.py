@@ -266,7 +266,7 @@ class Master:
 
     async def _go_back(self, why: str) -> None:
         parts = self._parts
-        await parts.upgrade.go_back(parts.left.state, why)
+        await parts.upgrade.go_back(parts.left, why)
         if not parts.shutdown.draining:
             parts.log.error(upgrade.OLD_WORKERS_GO_ON, error=why)
         await parts.upgrade.catch_up()

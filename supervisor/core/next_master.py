@@ -7,7 +7,7 @@ what the record says.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from supervisor.core.admin.totals import Totals
 from supervisor.core.admin.views import DiscoveryView, ReloadView
@@ -51,17 +51,25 @@ def after_restart(state: HandoverState) -> HandoverState:
     return dataclasses.replace(after_crash(state), image=None, workers=0, reload=ReloadView())
 
 
-def going_back(now: HandoverState, before: HandoverState, reason: str) -> HandoverState:
+def going_back(
+    now: HandoverState,
+    before: HandoverState,
+    reason: str,
+    *,
+    files: Mapping[str, tuple[int, int]],
+    files_before: Mapping[str, tuple[int, int]],
+) -> HandoverState:
     """What the image that handed ``before`` over is told when this one gives up.
 
-    Its workers go on there for good, unless one of their sockets was made anew here.
+    Its workers go on there for good, unless one of their sockets was made anew here. ``files``:
+    device and inode of each descriptor, by name; ``files_before``: as they were handed over.
     """
     sockets = {
-        name: fd
-        for name, fd in before.descriptors.items()
+        name: file
+        for name, file in files_before.items()
         if (known := read_name(name)) is not None and known[0] in BORN_WITH
     }
-    same = now.listen == before.listen and sockets.items() <= now.descriptors.items()
+    same = now.listen == before.listen and sockets.items() <= files.items()
     return dataclasses.replace(
         now,
         image=None,

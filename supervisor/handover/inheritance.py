@@ -33,6 +33,8 @@ class Inheritance:
     state: HandoverState = field(default_factory=HandoverState)
     inherited: InheritedDescriptors = field(default_factory=InheritedDescriptors)
     others: dict[str, int] = field(default_factory=dict)
+    files: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """After USR2, what the descriptors of ``state`` referred to, see :func:`find_files`."""
     document: int | None = None
     crashed: bool = False
 
@@ -109,10 +111,16 @@ def take_over(environ: MutableMapping[str, str]) -> Inheritance:
             drains_until=left.drains_until,
         )
         others, inherited.unknown = inherited.unknown, {}
-        return Inheritance(left, inherited, others, int(document))
+        return Inheritance(left, inherited, others, find_files(left.descriptors), int(document))
     if stored := systemd.take_stored(environ):
         return _after_a_restart(stored)
     return Inheritance()
+
+
+def find_files(descriptors: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Device and inode of each: what is closed and made anew often gets the same number."""
+    stats = {name: os.fstat(fd) for name, fd in descriptors.items()}
+    return {name: (stat.st_dev, stat.st_ino) for name, stat in stats.items()}
 
 
 def is_left_by_crash(environ: Mapping[str, str]) -> bool:

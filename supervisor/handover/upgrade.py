@@ -17,6 +17,7 @@ from gateway.core.log import Log
 from supervisor.core.handover_state import HandoverState
 from supervisor.core.next_master import going_back
 from supervisor.handover.image import is_there
+from supervisor.handover.inheritance import Inheritance, find_files
 from supervisor.handover.preflight import Preflight
 from supervisor.handover.state import HANDOVER_VARIABLE, write_state
 from supervisor.system import signals
@@ -116,12 +117,12 @@ class Upgrade:
             why = await self._preflight.run(self._hand_over())
         return why
 
-    async def go_back(self, failed: HandoverState, reason: str) -> None:
-        """Become the image again that ``failed``, our own start, was handed over by.
+    async def go_back(self, left: Inheritance, reason: str) -> None:
+        """Become the image again that handed over to this one.
 
         Returns if that image is not there any more, or is this very one.
         """
-        before = failed.image
+        before = left.state.image
         if before is None or not is_there(before):
             return
         if self._under_way or self._hand_over().image == before:
@@ -132,7 +133,10 @@ class Upgrade:
                 return
             if self._asked:
                 os.kill(os.getpid(), signal.SIGUSR2)  # held: that image hears of it
-            execute(before.argv, going_back(self._hand_over(), failed, reason))
+            now = self._hand_over()
+            files = find_files(now.descriptors)
+            state = going_back(now, left.state, reason, files=files, files_before=left.files)
+            execute(before.argv, state)
         except OSError as error:
             self._log.error("cannot go back to the old image", error=str(error))
         finally:

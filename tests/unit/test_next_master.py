@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -172,20 +171,23 @@ def test_a_restart_begins_with_what_is_configured() -> None:
 
 GIVEN = replace(
     STATE,
-    descriptors={"scoreboard": 5, "listener.0.0": 7, "admin.0": 8},
     forked_with=describe_fork(CONFIG),
     own_gens={0: 4, 1: 4},
     replacing=(WorkerId(1, 3),),
 )
 """What the image before handed over: slot 1 has a worker of an image before that one."""
 
+FILES = {"scoreboard": (1, 5), "listener.0.0": (2, 7), "admin.0": (2, 8)}
+"""Device and inode of what it handed over."""
+
 SERVING = {WorkerId(0, 4), WorkerId(1, 3), WorkerId(2, 1)}
 
 
 def test_an_image_that_is_gone_back_to_keeps_its_own_workers() -> None:
     """Not those that it was about to replace, and not those of the image that gave up."""
-    now = replace(GIVEN, descriptors=GIVEN.descriptors | {"admin.0": 9}, gens={0: 5}, own_gens={})
-    back = going_back(now, GIVEN, "told so")
+    now = replace(GIVEN, gens={0: 5}, own_gens={})
+    files = FILES | {"admin.0": (2, 9), "listener.1.0": (2, 10)}
+    back = going_back(now, GIVEN, "told so", files=files, files_before=FILES)
     assert (back.image, back.failure, back.gens) == (None, "told so", {0: 5})
     assert find_own(back, SERVING, CONFIG) == {WorkerId(0, 4)}
     assert find_own(replace(back, failure=""), SERVING, CONFIG) == frozenset()
@@ -193,14 +195,17 @@ def test_an_image_that_is_gone_back_to_keeps_its_own_workers() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("files", "listen"),
     [
-        {"descriptors": {"scoreboard": 6, "listener.0.0": 7}},
-        {"descriptors": {"scoreboard": 5}},
-        {"listen": ("127.0.0.1:2",)},
+        (FILES | {"scoreboard": (1, 6)}, STATE.listen),
+        ({"scoreboard": (1, 5)}, STATE.listen),
+        (FILES, ("127.0.0.1:2",)),
     ],
 )
-def test_workers_that_lack_a_socket_of_the_new_image_are_replaced(changed: dict[str, Any]) -> None:
+def test_workers_that_lack_a_socket_of_the_new_image_are_replaced(
+    files: dict[str, tuple[int, int]], listen: tuple[str, ...]
+) -> None:
     """Nobody would accept from it, or hear them."""
-    back = going_back(replace(GIVEN, **changed), GIVEN, "told so")
+    now = replace(GIVEN, listen=listen)
+    back = going_back(now, GIVEN, "told so", files=files, files_before=FILES)
     assert find_own(back, SERVING, CONFIG) == frozenset()

@@ -242,6 +242,25 @@ def test_workers_that_die_only_after_exec_go_back_to_the_old_image(tmp_path: Pat
         wait_until(lambda: set(gateway.workers()) == workers, 20, "nothing else is left")
 
 
+def test_an_image_that_is_gone_back_to_replaces_workers_whose_scoreboard_is_gone(
+    tmp_path: Path,
+) -> None:
+    """A release with another layout made it anew, mostly under the same number."""
+    old, new = Installation(tmp_path / "v1"), Installation(tmp_path / "v2")
+    break_worker(new)
+    scoreboard = new.folder / "gateway/scoreboard.py"
+    scoreboard.write_text(scoreboard.read_text().replace("\nLAYOUT = ", "\nLAYOUT = 1000 + "))
+    current = tmp_path / "current"
+    point(current, old.folder)
+    with served(command=[str(current / "etcd-gateway")]) as gateway:
+        workers = gateway.workers()
+        point(current, new.folder)
+        gateway.signal(signal.SIGUSR2)
+        gateway.wait_line(READY, count=2)
+        assert gateway.lines(REFUSED)
+        assert len(gateway.lines("worker ready")) == 2 * len(workers)
+
+
 @pytest.mark.parametrize("where", [long("supervisor/__init__.py"), "gateway/worker.py"])
 def test_after_an_upgrade_was_undone_the_next_one_follows_the_link(
     tmp_path: Path, where: str
