@@ -62,9 +62,11 @@ class Authority:
 class Server:
     """Accepts on loopback and talks to one client after the other; counts the good handshakes."""
 
-    def __init__(self, talk: Talk | ssl.SSLContext, port: int = 0) -> None:
+    def __init__(
+        self, talk: Talk | ssl.SSLContext, port: int = 0, *, host: str = "127.0.0.1"
+    ) -> None:
         self._talk = talk
-        self._sock = socket.create_server(("127.0.0.1", port))
+        self._sock = socket.create_server((host, port))
         self.port: int = self._sock.getsockname()[1]
         self.connections = 0
         self.complaints: list[str] = []

@@ -125,9 +125,13 @@ class Publication:
 
     def _log_problems(self, result: Resolution) -> None:
         """Log what is wrong with a result and was not with the one before."""
+        left_out, partly_used = self.last.left_out, self.last.partly_used
         for name, reason in result.left_out.items():
-            if self.last.left_out.get(name) != reason:
+            if left_out.get(name) != reason:
                 self._log.warn("endpoint left out", endpoint=name, reason=reason)
+        for name, reason in result.partly_used.items():
+            if partly_used.get(name) != reason:
+                self._log.warn("address left out", endpoint=name, reason=reason)
         if result.incomplete and result.incomplete != self.last.incomplete and result.endpoints:
             self._log.warn("discovery incomplete", error=result.incomplete)
 

@@ -163,8 +163,9 @@ class Admission:
 
     def refused(self) -> dict[str, str]:
         """The endpoints with a refused address, by name, with the reason."""
+        used = self._used()
         return {
-            c.name: s.verdict.reason
+            c.name: _about(c, s.verdict.reason, used)
             for c, s in self._standings.items()
             if isinstance(s.verdict, Refused)
         }
@@ -175,14 +176,18 @@ class Admission:
         One that this host has no way to is not missed where another address of the endpoint is
         used: names have AAAA records, and many hosts no IPv6.
         """
-        used = {c.name for c, s in self._standings.items() if s.passed}
+        used = self._used()
         return {
-            c.name: s.verdict.error
+            c.name: _about(c, s.verdict.error, used)
             for c, s in self._standings.items()
             if isinstance(s.verdict, Unreachable)
             and not s.passed
             and not (s.verdict.cut_off and c.name in used)
         }
+
+    def _used(self) -> set[str]:
+        """The names of the endpoints with an address that may be used."""
+        return {c.name for c, s in self._standings.items() if s.passed}
 
     def next_at(self) -> float:
         """When the next check is due; infinity if none is before the next refresh."""
@@ -191,6 +196,11 @@ class Admission:
     def _may_be_used(self, candidate: Candidate) -> bool:
         standing = self._standings.get(candidate)
         return standing is not None and standing.passed
+
+
+def _about(candidate: Candidate, text: str, used: set[str]) -> str:
+    """The text with the address that it is about, where another one of the endpoint is used."""
+    return f"{candidate.address}: {text}" if candidate.name in used else text
 
 
 def _candidates(endpoint: Discovered) -> tuple[Candidate, ...]:

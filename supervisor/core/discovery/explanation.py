@@ -118,6 +118,8 @@ class Story:
         children = []
         if reason := self.resolution.left_out.get(name):
             children.append(Branch(f"left out: {reason}", {"left_out": reason}))
+        if reason := self.resolution.partly_used.get(name):
+            children.append(Branch(f"an address is left out: {reason}", {"partly_used": reason}))
         children += [
             Branch(f"{address}: {said}", {"address": address, "dial": said})
             for address, said in self.dialed.get(name, {}).items()

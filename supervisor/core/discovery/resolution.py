@@ -45,10 +45,10 @@ def judge_dns(
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What one resolution found. ``endpoints`` may be used; ``refused`` and ``waiting`` may not.
+    """What one resolution found. ``endpoints`` may be used, with those addresses that they have.
 
-    ``refused``: the TLS check failed, by endpoint name with the reason.
-    ``waiting``: the TLS check could not reach the endpoint yet, by name with the error.
+    ``refused``: the TLS check of an address failed, by endpoint name with the reason.
+    ``waiting``: the TLS check could not reach an address yet, by endpoint name with the error.
     ``loops``: endpoints with an address that is our own listen address, which is the value.
     ``member_loops``: the same of endpoints that only the cluster's member list names.
     ``stale``: failures behind answers that stay in use.
@@ -82,6 +82,18 @@ class Resolution:
     @property
     def left_out(self) -> dict[str, str]:
         """Endpoints that are not used although DNS names them, with the reason."""
+        used = {each.name for each in self.endpoints}
+        return {name: why for name, why in self._objections.items() if name not in used}
+
+    @property
+    def partly_used(self) -> dict[str, str]:
+        """Endpoints of which an address is not used while others are, with the reason."""
+        used = {each.name for each in self.endpoints}
+        return {name: why for name, why in self._objections.items() if name in used}
+
+    @property
+    def _objections(self) -> dict[str, str]:
+        """What there is against an address of an endpoint, by the endpoint's name."""
         loops = {name: describe_own(hit) for name, hit in (self.loops | self.member_loops).items()}
         waiting = {name: f"TLS check: {error}" for name, error in self.waiting.items()}
         return self.refused | waiting | loops
@@ -97,7 +109,7 @@ class Resolution:
     @property
     def error(self) -> str:
         """What went wrong, in one line; "" if nothing did."""
-        left_out = [f"{name}: {reason}" for name, reason in self.left_out.items()]
+        left_out = [f"{name}: {reason}" for name, reason in self._objections.items()]
         return in_one_line([*self._dns_errors, *left_out])
 
     def why_nothing(self, config: Config) -> str:

@@ -36,7 +36,7 @@ def test_only_addresses_that_passed_are_used() -> None:
     (used,) = admission.admitted([E])
     assert used.addresses == ("10.0.0.1",)
     assert used.tls, "found under whatever name, it proved to speak TLS"
-    assert admission.refused() == {"a:1": "certificate: expired"}
+    assert admission.refused() == {"a:1": "10.0.0.2: certificate: expired"}
     assert admission.to_check([E], 0.5, everything=False) == ()
     assert admission.to_check([E], FIRST_RETRY_S, everything=False) == (TWO,)
     assert admission.to_check([E], 0, everything=True) == (ONE, TWO)
@@ -77,7 +77,7 @@ def test_an_address_that_this_host_has_no_way_to_is_not_missed() -> None:
     assert admission.waiting() == {"a:1": "network is unreachable"}
     admission.take(ONE, Passed(), 2)
     admission.take(TWO, Unreachable("connection refused"), 2)
-    assert admission.waiting() == {"a:1": "connection refused"}
+    assert admission.waiting() == {"a:1": "10.0.0.2: connection refused"}
 
 
 def test_who_never_passed_and_is_down_is_tried_again() -> None:
@@ -148,5 +148,5 @@ def test_what_a_copy_learned_counts_for_those_known_here() -> None:
     tried.take(ONE, Refused("expired"), 1)
     tried.take(other, Refused("expired"), 1)
     ours.learn_from(tried)
-    assert ours.refused() == {"a:1": "expired"}
+    assert ours.refused() == {"a:1": "10.0.0.1: expired"}
     assert [each.addresses for each in ours.admitted([E])] == [(TWO.address,)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gateway.core.address import HostPort
 from gateway.core.unix_address import UnixAddress
 from supervisor.core.config import Config, StaticTarget
+from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.explanation import Branch, Story
 from supervisor.core.discovery.questions import (
     Answer,
@@ -59,6 +62,9 @@ def test_srv_records_to_addresses() -> None:
         WEB: Answer(5, addresses=("10.0.0.1",)),
     }
     resolution = Resolution(srv=True, refused={"web.test:1": "does not speak TLS"})
+    used = replace(resolution, endpoints=(Discovered("web.test:1", "web.test", 1, ("10.0.0.1",)),))
+    told = lines(config, outcomes, {WEB: (ASKED, PLAIN_TCP)}, used)
+    assert "      an address is left out: does not speak TLS" in told
     assert lines(config, outcomes, {WEB: (ASKED, PLAIN_TCP)}, resolution) == [
         "SRV _etcd-client-ssl._tcp.test",
         "  a definite no: NXDOMAIN",

@@ -1063,6 +1063,27 @@ class TestTlsGate:
 
             asyncio.run(main())
 
+    def test_one_address_that_is_refused_takes_no_endpoint_away(
+        self, secure: Config, files: Files, ns: NameServer, authority: Authority
+    ) -> None:
+        """The endpoint is used by its other address, and is not told as left out."""
+        ns.set("n1.test", "A", "127.0.0.1", "127.0.0.2")
+        with (
+            Server(authority.context("test")) as good,
+            Server(hang_up, good.port, host="127.0.0.2"),
+        ):
+            ns.set(PLAIN, "SRV", f"0 0 {good.port} n1.test.")
+
+            async def main() -> None:
+                async with started(secure, files) as f:
+                    await eventually(lambda: f.log.lines_of("address left out"))
+                    assert [each.addresses for each in f.told.lists[-1]] == [("127.0.0.1",)]
+                    assert f.it.view.refused == {}
+                    assert "127.0.0.2: does not speak TLS" in str(f.it.view.last_error)
+                    assert not f.log.lines_of("endpoint left out")
+
+            asyncio.run(main())
+
     def test_all_refused_ends_the_start(
         self, secure: Config, files: Files, ns: NameServer, authority: Authority
     ) -> None:

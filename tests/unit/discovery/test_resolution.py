@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core.discovery.endpoints import Problem
+from supervisor.core.discovery.endpoints import Discovered, Problem
 from supervisor.core.discovery.questions import Question, QuestionKind
 from supervisor.core.discovery.resolution import MAX_ERRORS, DnsResult, Resolution, judge_dns
 
@@ -54,3 +54,12 @@ def test_failures_are_not_hidden_by_what_is_definite() -> None:
     result = Resolution(problems=(*wrong, failed), stale=("host b: SERVFAIL",))
     assert result.error.startswith("host b: SERVFAIL; host a: timeout; record 0: port 0; ")
     assert result.incomplete == result.error
+
+
+def test_an_endpoint_that_is_used_is_not_told_as_left_out() -> None:
+    """What is wrong with one of its addresses is told all the same."""
+    both = Discovered("a:1", "a", 1, ("10.0.0.1",))
+    result = Resolution((both,), refused={"a:1": "speaks no TLS", "b:1": "speaks no TLS"})
+    assert result.left_out == {"b:1": "speaks no TLS"}
+    assert result.partly_used == {"a:1": "speaks no TLS"}
+    assert result.error == "a:1: speaks no TLS; b:1: speaks no TLS"
