@@ -176,7 +176,7 @@ class Answers:
         return min((entry.due_at for entry in entries if entry is not None), default=math.inf)
 
     def entries(self, questions: Iterable[Question]) -> dict[Question, Entry]:
-        """What is held of these, in their order."""
+        """What is held of these, for :meth:`go_back`."""
         return {q: self._entries[q] for q in questions if q in self._entries}
 
     def go_back(
@@ -212,12 +212,16 @@ class Answers:
             return False
         return not entry.failures and entry.negative_since is None
 
-    def errors(self, in_use: Iterable[Question]) -> tuple[str, ...]:
-        """The newest failures behind the answers to these questions that are still in use."""
+    def errors(self, in_use: Collection[Question]) -> tuple[str, ...]:
+        """The newest failures behind the answers to these questions that are still in use.
+
+        Their order stays, whatever that of the questions: servers rotate records.
+        """
+        wanted = frozenset(in_use)
         return tuple(
             f"{question}: {entry.error}"
-            for question, entry in self.entries(in_use).items()
-            if entry.error and isinstance(entry.held, Answer)
+            for question, entry in self._entries.items()
+            if entry.error and isinstance(entry.held, Answer) and question in wanted
         )
 
     def _answered(

@@ -112,6 +112,16 @@ def test_a_fixed_interval_and_off() -> None:
     assert answers.next_at([Q, OTHER]) == FIRST_RETRY_S
 
 
+def test_errors_keep_their_order() -> None:
+    """A line of the log is said again when it changed; records that rotate are no change."""
+    answers = Answers()
+    for outcome in (GOOD, Failure("timeout")):
+        for question in (Q, OTHER):
+            answers.take(question, outcome, now=0, refresh=TTL, draw=lambda _: 0)
+    told = ("host a.test: timeout", "host b.test: timeout")
+    assert answers.errors([Q, OTHER]) == answers.errors([OTHER, Q]) == told
+
+
 def test_last_good_is_kept_on_failure_and_retried_with_backoff() -> None:
     """A failure after a good answer keeps it; retries double up to the longest delay."""
     answers = Answers()
