@@ -83,8 +83,8 @@ MUTANTS = (
     Mutant(
         "leg: the rest of a stream is cut when its sender is forgotten",
         "gateway/sessions/leg.py",
-        "        if complete:\n            self.signs |= ERR",
-        "        if False:\n            self.signs |= ERR",
+        "        if knows_end and not self.peer.blocked and self._ended_before():\n",
+        "        if False:\n",
         RELAY,
     ),
     Mutant(

@@ -10,6 +10,7 @@ An end of stream is passed on as one, a reset as a reset: a cut stream never loo
 
 from __future__ import annotations
 
+import errno
 from os import read, write
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from gateway.core.stall import Stall
 from gateway.poller import ERR, IN, OUT, RDHUP
 from gateway.sessions.pipes import Pipe
 from gateway.sessions.relay import Countable, Relay
+from gateway.tcp import error_of
 from gateway.tcp_calls import shut_write, write_last
 
 READ_BYTES = 1 << 16
@@ -330,6 +332,10 @@ class Leg:
                 return
         self.session.completed()
 
+    def has_hung_up(self, _error: OSError | None) -> bool:
+        """Whether the error means that the peer has closed in order; TCP has none that does."""
+        return False
+
     def pass_rest(self, *, knows_end: bool) -> bool:
         """Pass on what this broken side sent before it broke, as far as the other takes it at once.
 
@@ -343,7 +349,6 @@ class Leg:
         """
         if self.ended:
             return False
-        complete = knows_end and self.signs & RDHUP and not self.peer.blocked
         while not self.blocked:  # the connection is dead: no more comes than is here
             try:
                 data = read(self.fd, READ_BYTES)
@@ -352,17 +357,47 @@ class Leg:
                 return False
             self.moved += sent
             if sent < len(data):
-                if not complete:
-                    return False
                 self.keep(memoryview(data)[sent:])
             elif not data:
                 if knows_end:
                     self.pass_end()
                 return False
-        if complete:
+        if knows_end and not self.peer.blocked and self._ended_before():
             self.signs |= ERR
             return True
         return False
+
+    def _ended_before(self) -> bool:
+        """Whether the stream had ended before its connection was reset; asks the socket once.
+
+        A reset that follows an end of stream is EPIPE, any other one ECONNRESET (tcp_reset in
+        net/ipv4/tcp_input.c).
+        """
+        return self.signs & RDHUP != 0 or error_of(self.fd) == errno.EPIPE
+
+    def discard(self) -> None:
+        """Read and drop what comes: the other side is gone, and only its own stream goes on.
+
+        Left unread, it would stand in the way of what is still to be delivered here: a socket that
+        is closed with unread bytes resets its connection.
+        """
+        self._drop_kept()
+        for _ in range(COPY_BUDGET):
+            try:
+                if not read(self.fd, READ_BYTES):
+                    return
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.session.broken(self, error)
+                return
+        self.relay.poller.again(self)
+
+    def _drop_kept(self) -> None:
+        if self.pipe is not None:
+            self.relay.pipes.give_back(self.pipe)
+            self.pipe = None
+        self.unsent = None
 
     def _write_some(self, data: bytes) -> int:
         try:
@@ -373,16 +408,12 @@ class Leg:
     def let_go(self) -> None:
         """Close the descriptor, give the pipe back; the bytes kept go with them."""
         self.fast = False
-        if self.pipe is not None:
-            self.relay.pipes.give_back(self.pipe)
-            self.pipe = None
-        self.unsent = None
+        self._drop_kept()
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             self.relay.poller.close(fd)
 
     def detach(self) -> int:
-        """Give the descriptor away, open and not polled any more."""
+        """Give the descriptor away, open and still polled: it needs another watcher."""
         fd, self.fd = self.fd, -1
-        self.relay.poller.remove(fd)
         return fd

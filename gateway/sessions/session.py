@@ -210,7 +210,7 @@ class Session:
             for leg in (self.client, self.upstream):
                 if self.tuned:
                     disarm_reset(leg.fd)
-                if leg.stall is not None:
+                if leg.stall is not None or not leg.ended:
                     self.sessions.stalls.deliver(leg)
         self._finish(self.first_end or End.CLIENT)
 
@@ -218,9 +218,13 @@ class Session:
         """``leg``'s connection was reset or timed out: the other side gets a reset.
 
         But a stream that had ended before is complete: it is delivered first, and then nothing is
-        cut.
+        cut. Meanwhile nobody takes what the other side still says.
         """
-        if self.end is None and leg.pass_rest(knows_end=error is None):
+        if self.end is None and not leg.gone and leg.has_hung_up(error):
+            leg.on_event(HUP)  # a word to it was faster than the event
+        if self.end is None and leg.gone:
+            leg.peer.discard()
+        elif self.end is None and leg.pass_rest(knows_end=error is None):
             self.reset_by = self._side(leg)
             self.outlive(leg)
         elif self.end is None:  # else both streams had ended

@@ -17,6 +17,7 @@ from gateway.sessions.leg import Leg
 from gateway.sessions.lingering import LINGER_S, Lingering, leave_to_kernel
 from gateway.sessions.timer import Timer
 from gateway.tcp import is_waiting, read_signs, set_longest_gap, set_user_timeout
+from gateway.tcp_calls import shut_write
 
 AT_ONCE = 256
 """Legs judged before sessions get their turn: 0.3 ms, or 3 ms if something waits on all of them."""
@@ -92,15 +93,23 @@ class Stalls:
         self._patience.start(LINGER_S / LOOKS)
 
     def deliver(self, leg: Leg) -> None:
-        """``leg``, which stalled once, is about to be closed in good order: all must arrive."""
-        stall = leg.stall
-        if stall is None:
-            return
-        if self._timeout_s and is_waiting(leg.fd) and self._lingering.reserve():
-            if leg not in self._stalled:
+        """``leg`` is about to be closed in good order, and all must arrive.
+
+        For one that stalled once, or whose peer may still say something: there the kernel alone
+        may not deliver it. The end of stream goes out first, because closing a socket with unread
+        bytes sends a reset in its place.
+        """
+        shut_write(leg.fd)
+        if read_signs(leg.fd).waiting and self._lingering.reserve():
+            now, timeout_s = monotonic(), self._timeout_s
+            stall = leg.stall
+            if stall is None:
+                stall = Stall(now, timeout_s)
+            elif timeout_s and leg not in self._stalled:
                 self._begin(leg, stall)
-            self._lingering.take(leg.detach(), stall, monotonic())
-        else:
+            self._lingering.take(leg.detach(), stall, now)
+            self._timer.start(step_s(timeout_s or math.inf))
+        elif leg.stall is not None:
             leave_to_kernel(leg.fd)
 
     def _look_at_outliving(self) -> None:
@@ -117,6 +126,9 @@ class Stalls:
         """Judge every leg that something may wait on, AT_ONCE of them before the loop goes on."""
         timeout_s = self._timeout_s
         if not timeout_s:
+            self._lingering.look(monotonic(), math.inf, kernel_bounds_gaps=True)
+            if self._lingering:
+                self._timer.start(step_s(math.inf))
             return
         if not self._unjudged:
             self._gather(step_s(timeout_s))
@@ -145,7 +157,6 @@ class Stalls:
         for leg in self._stalled:
             if leg.fd >= 0:
                 leave_to_kernel(leg.fd)
-        self._lingering.close()
         self._stalled.clear()
         self._moved.clear()
         self._unjudged.clear()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import select
+
 from gateway.poller import ERR, HUP, IN, PRI
 from gateway.sessions.leg import Leg
 
@@ -19,7 +22,7 @@ class UnixLeg(Leg):
     __slots__ = ()
 
     def on_event(self, mask: int) -> None:
-        if mask & HUP:
+        if mask & HUP and not mask & ERR:
             self.signs |= ERR  # gone: the end of its stream is that of both
         super().on_event(mask | PRI if mask & IN else mask)
         if mask & HUP and self.fd >= 0:
@@ -27,3 +30,11 @@ class UnixLeg(Leg):
                 self.session.completed()
             else:
                 self.session.outlive(self)
+
+    def has_hung_up(self, error: OSError | None) -> bool:
+        """A write to a peer that has closed fails; so does one to a peer that reads no more."""
+        if error is None or error.errno != errno.EPIPE:
+            return False
+        poll = select.poll()
+        poll.register(self.fd, 0)
+        return [(self.fd, select.POLLHUP)] == poll.poll(0)

@@ -61,6 +61,10 @@ def is_reset(sock: socket.socket) -> bool:
     return bool(events) and bool(events[0][1] & select.POLLERR)
 
 
+def is_over(ends: Ends) -> bool:
+    return ends.plane.counters.sessions == 0
+
+
 def state_of(sock: socket.socket) -> int:
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
@@ -128,11 +132,10 @@ def test_an_end_and_a_reset_in_one_event_are_both_seen(side: str) -> None:
         held.close()
 
 
-def send_and_go(ends: Ends, kept: bool) -> int:
-    """Send more than the other side takes, end the stream, and leave no connection behind.
+def send_all(ends: Ends, kept: bool) -> int:
+    """Send more than the other side takes, until the worker's kernel has it; how many bytes.
 
-    A kernel does this by itself about a minute after a close. ``kept``: so much that the session
-    has to keep a part of it. Returns how many bytes it was.
+    ``kept``: so much that the session has to keep a part of it.
     """
     sent = 1  # of the question
 
@@ -148,11 +151,19 @@ def send_and_go(ends: Ends, kept: bool) -> int:
             each.bytes_in + each.bytes_out for each in ends.plane.counters.endpoints.values()
         )
         if (sent - moved >= 100_000) if kept else (sent >= 800_000):
-            break
+            return sent - 1
+
+
+def send_and_go(ends: Ends, kept: bool) -> int:
+    """The same, then end the stream, and leave no connection behind.
+
+    A kernel does this by itself about a minute after a close.
+    """
+    sent = send_all(ends, kept)
     ends.one.shutdown(socket.SHUT_WR)
     wait_until(lambda: state_of(ends.one) == FIN_WAIT2)
     reset(ends.one)
-    return sent - 1
+    return sent
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -170,6 +181,68 @@ def test_a_stream_that_ended_is_delivered_although_its_sender_is_gone(
         assert len(read_all(ends.other)) == sent
         line = ends.line()
         assert (line["end"], line["reset_by"]) == (side, side)
+
+
+@contextlib.contextmanager
+def standing_still(plane: Plane) -> Iterator[None]:
+    """The worker looks late: what happens meanwhile comes in one event."""
+    hold, held = socket.socketpair()
+    with hold, held:
+        plane.loop.call_soon_threadsafe(lambda: held.recv(1))
+        yield
+        hold.send(b"!")
+        plane.ask(lambda: None)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_an_end_and_a_reset_in_one_event_cut_nothing_that_is_kept(side: str) -> None:
+    """The other side takes no bytes just then, so reading on does not tell what came first."""
+    with session(side) as ends:
+        sent = send_all(ends, kept=True)
+        with standing_still(ends.plane):
+            ends.one.shutdown(socket.SHUT_WR)
+            wait_until(lambda: state_of(ends.one) == FIN_WAIT2)
+            reset(ends.one)
+        assert len(read_all(ends.other)) == sent
+        line = ends.line()
+        assert (line["end"], line["reset_by"]) == (side, side)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_reset_without_an_end_cuts_what_is_kept(side: str) -> None:
+    """Nothing says that the stream was complete."""
+    with session(side) as ends:
+        send_all(ends, kept=True)
+        with standing_still(ends.plane):
+            reset(ends.one)
+        with pytest.raises(ConnectionResetError):
+            read_all(ends.other)
+        line = ends.line()
+        assert (line["end"], line["reset_by"]) == ("reset", side)
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, 30.0])
+@pytest.mark.parametrize("kept", [False, True], ids=["in the kernel", "kept"])
+@pytest.mark.parametrize("side", SIDES)
+def test_words_to_one_that_closed_cut_nothing_that_it_said(
+    side: str, kept: bool, timeout_s: float
+) -> None:
+    """The other side goes on speaking before it has read everything; nobody hears it."""
+    with session(side, replace(LOGGED, tcp_user_timeout_s=timeout_s)) as ends:
+        sent = send_all(ends, kept)
+        ends.one.shutdown(socket.SHUT_WR)
+        wait_until(lambda: state_of(ends.one) == FIN_WAIT2)
+        ends.one.close()
+        ends.other.sendall(b"?")
+        wait_until(
+            lambda: any(each.reset_by for each in ends.plane.sessions.all()) or is_over(ends)
+        )
+        ends.other.sendall(bytes(300_000))  # more than a read or two of the worker
+        assert len(read_all(ends.other)) == sent
+        line = ends.line()
+        assert (line["end"], line["reset_by"]) == (side, side)
+        lingering = ends.plane.sessions.stalls._lingering
+        wait_until(lambda: ends.plane.ask(lambda: len(lingering)) == 0)
 
 
 def test_nobody_waits_for_good_for_one_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

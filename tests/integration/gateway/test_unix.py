@@ -365,3 +365,37 @@ def test_the_idle_timeout_ends_sessions(folder: str) -> None:
             talk(client)
             assert client.recv(1) == b""
         assert ended(gw)["end"] == "idle"
+
+
+@pytest.mark.parametrize("listener", ["unix", "tcp"])
+@pytest.mark.parametrize("size", [200_000, 400_000])
+def test_a_word_to_a_server_that_closed_cuts_nothing_that_it_said(
+    folder: str, size: int, listener: str
+) -> None:
+    """The client says something more before it has read the whole answer; nobody hears it."""
+    answer = os.urandom(size)
+    closed = threading.Event()
+
+    def serve(conn: socket.socket) -> None:
+        assert read_exactly(conn, 8) == b"question"
+        conn.sendall(answer)
+        conn.close()
+        closed.set()
+
+    port = free_port()
+    listen = f"unix:{folder}/gw,127.0.0.1:{port}"
+    with (
+        scripted(f"{folder}/be", serve),
+        running("--access-log", listen=listen, endpoints=[f"unix:{folder}/be"], workers=1) as gw,
+    ):
+        with (
+            connect(f"{folder}/gw")
+            if listener == "unix"
+            else socket.create_connection(("127.0.0.1", port), 60)
+        ) as client:
+            client.sendall(b"question")
+            assert closed.wait(60)
+            client.sendall(b"more")
+            assert read_exactly(client, size + 1) == answer
+        line = ended(gw)
+        assert (line["end"], line["bytes_out"]) == ("endpoint", size)
