@@ -27,6 +27,10 @@ HANGS = "worker hangs"
 RECOVERED = "worker recovered"
 LEFT_BEHIND = "worker left behind"
 
+REPORT_HOLDS_S = 2.7
+"""For so long a report counts as a sign of life of a worker whose beats we cannot read. It reports
+once a second; the fleet's 0.3 s come on top, so two reports may be missing before it is late."""
+
 _SHOWN = {
     WorkerState.STARTING: WorkerStatus.STARTING,
     WorkerState.READY: WorkerStatus.READY,
@@ -87,7 +91,8 @@ class WorkerHandles:
         self._on_exit = on_exit
         self._handles: dict[WorkerId, WorkerHandle] = {}
         self._signs: dict[WorkerId, float] = {}
-        """When each worker that gave a sign of life since :meth:`collect_signs` did."""
+        """Until when the newest sign of life holds, of each worker that gave one since
+        :meth:`collect_signs`."""
         self._unready: dict[int, int] = {}
         """Pids by pidfd, of workers that only have to be reaped."""
         self._introductions: list[tuple[WorkerId, int, socket.socket]] = []
@@ -124,6 +129,8 @@ class WorkerHandles:
         # Only a heartbeat that is written from now on is a sign of life.
         handle = WorkerHandle(child, channel, beat_ns=self._rows.beat_ns(who))
         self._loop.add_reader(child.pidfd, self._reap, who)
+        if not self._rows.beats(who):  # until its first report
+            self._signs[who] = self._loop.time() + REPORT_HOLDS_S
         return handle
 
     def pids(self) -> set[int]:
@@ -211,7 +218,7 @@ class WorkerHandles:
             handle.child.kill()
 
     def collect_signs(self) -> dict[WorkerId, float]:
-        """Who gave a sign of life since the last call, and when.
+        """Who gave a sign of life since the last call, and until when it holds.
 
         The beats on the scoreboard tell of hangs long before missing reports would.
         """
@@ -224,7 +231,7 @@ class WorkerHandles:
 
     def _note_sign(self, who: WorkerId, handle: WorkerHandle, at: float) -> None:
         handle.heard_at = at if handle.heard_at is None else max(handle.heard_at, at)
-        self._signs[who] = handle.heard_at
+        self._signs[who] = handle.heard_at + (0.0 if self._rows.beats(who) else REPORT_HOLDS_S)
 
     def tell_hang(self, who: WorkerId, hangs: bool) -> None:
         """Log that a worker hangs, or goes on; once each."""

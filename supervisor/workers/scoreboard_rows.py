@@ -65,6 +65,10 @@ class ScoreboardRows:
             else:
                 self._others[pidfd] = row
 
+    def beats(self, who: WorkerId) -> bool:
+        """Whether the worker's beats are on this scoreboard; else reports are its signs of life."""
+        return who not in self._written_here
+
     def beat_ns(self, who: WorkerId) -> int:
         """When the worker's loop last ran."""
         return self.scoreboard.beat_ns(self._rows[who])

@@ -31,7 +31,7 @@ from supervisor.core.health import damping, host_failures, machine
 from supervisor.core.workers import adopters, fleet, slot
 from supervisor.discovery import dns_message, hosts_file, member_sync, resolver
 from supervisor.system import http_answer, tls_contexts, tls_sessions
-from supervisor.workers import session_survey
+from supervisor.workers import handles, session_survey
 from tests.generate import DOCS
 
 DAY_S = 86400.0
@@ -125,6 +125,12 @@ FIGURES: list[tuple[str, str, object, object]] = [
     ("life-of-a-worker", "four times a second while every", fleet.SETTLED_TICK_S, 1 / 4),
     ("life-of-a-worker", "twenty times while one is silent", fleet.TICK_S, 1 / 20),
     ("life-of-a-worker", "After 0.3 s without a record", slot.LATE_AFTER_S, 0.3),
+    (
+        "life-of-a-worker",
+        "after 3 s without a report",
+        handles.REPORT_HOLDS_S + slot.LATE_AFTER_S,
+        3.0,
+    ),
     ("life-of-a-worker", "takes more than 0.1 s, another worker", slot.ADOPT_AFTER_S, 0.1),
     ("life-of-a-worker", "or within a second after", fleet.SHORT_LIFE_S, 1.0),
     ("life-of-a-worker", "Five such deaths in a row", fleet.FAILED_STARTS_MOST, 5),

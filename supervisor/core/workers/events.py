@@ -105,7 +105,10 @@ class LeaveWorkers:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time went by; ``signs``: who gave a sign of life since the last tick, and when."""
+    """Time went by; ``signs``: who gave a sign of life since the last tick, and when.
+
+    One from the future holds until then: of workers that give signs seldom.
+    """
 
     signs: Mapping[WorkerId, float] = field(default_factory=dict)
 

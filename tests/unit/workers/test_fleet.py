@@ -44,6 +44,7 @@ from supervisor.core.workers.worker_state import (
     draw_diagram,
     next_state,
 )
+from supervisor.workers.handles import REPORT_HOLDS_S
 
 
 class Play:
@@ -353,6 +354,20 @@ def test_a_worker_that_wakes_up_gets_its_sockets_back() -> None:
     play = filled()
     play.ticks(1.0, (A,))
     assert play.ticks(TICK_S) == [commands.ReleaseListeners(A, 1)]
+
+
+def test_workers_that_give_signs_seldom_serve_until_two_are_missing() -> None:
+    """Those of a release with another scoreboard, while none of ours gets ready."""
+    left = tuple(events.FormerSlot(slot, 1, bound=True, serving=1) for slot in (0, 1))
+    play = Play(2, left, by_upgrade=True, worker_timeout_s=300.0)
+    for _ in range(60):
+        play.do(events.Tick({A: play.now + REPORT_HOLDS_S, B: play.now + REPORT_HOLDS_S}))
+        assert play.ticks(1.0, ()) == []
+        assert all(slot.serving for slot in play.fleet.slots)
+    play.do(events.Tick({A: play.now + 60.0}))
+    play.ticks(1.5, ())
+    assert play.fleet.slots[1].serving
+    assert play.ticks(1.0, ()) == [commands.AdoptListeners(A, 1)]
 
 
 def test_a_settled_fleet_is_looked_at_seldom() -> None:
