@@ -27,11 +27,12 @@ async def follow_members(
     """
     if not config.member_sync_s or not seeds.endpoints:
         return seeds, (), []
+    resolution = seeds
     member_sync = MemberSync(
         config,
         make_log("error", "json"),  # what it has to say is in its view
         Surroundings(
-            known=lambda: seeds.known,
+            resolution=lambda: resolution,
             active=lambda: [each.name for each in seeds.endpoints],
             listen=lambda: listen,
             look_up=targets.look_up,
@@ -47,6 +48,8 @@ async def follow_members(
     if view is None:
         return resolution, (), []
     problems = [f"member list passed over: {reason}" for reason in passed_over]
+    if doubt := member_sync.find_doubt():
+        problems.append(f"member list not settled, another cluster may be adopted: {doubt}")
     if view.last_error:
         problems.append(f"member list not adopted: {view.last_error}")
     return resolution, (_explain(view, resolution),), problems

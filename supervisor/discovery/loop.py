@@ -82,7 +82,7 @@ class DiscoveryLoop:
             config,
             log,
             Surroundings(
-                known=lambda: self._publication.last.known,
+                resolution=lambda: self._publication.last,
                 active=active_names,
                 listen=lambda: self._listen,
                 look_up=self._look_up,

@@ -29,9 +29,11 @@ from supervisor.core.discovery.adoption import (
     judge,
     order_to_ask,
 )
-from supervisor.core.discovery.endpoints import Discovered
+from supervisor.core.discovery.joining import find_seeds
 from supervisor.core.discovery.questions import Outcome, Question
+from supervisor.core.discovery.resolution import Resolution
 from supervisor.core.discovery.schedule import URGENT_S
+from supervisor.core.discovery.seed_votes import SeedVotes
 from supervisor.discovery.member_questions import MOST_AT_ONCE, MemberQuestions
 from supervisor.discovery.member_sync_log import MemberSyncLog
 from supervisor.system.connections import CLOSE_S
@@ -46,11 +48,11 @@ MOST_ASKED = 3
 class Surroundings:
     """What the task is told when it asks.
 
-    ``known``: endpoints, and targets that are not used now. ``active``: names of active endpoints.
+    ``resolution``: the last one that was made known. ``active``: names of active endpoints.
     ``listen``: the gateway's own addresses as literals. ``on_change``: endpoints may differ now.
     """
 
-    known: Callable[[], Sequence[Discovered]]
+    resolution: Callable[[], Resolution]
     active: Callable[[], Collection[str]]
     listen: Callable[[], Sequence[Address]]
     look_up: Callable[[Question], Awaitable[Outcome]]
@@ -80,6 +82,7 @@ class MemberSync:
             config, contexts, listen=around.listen, look_up=around.look_up
         )
         self.adopted: AdoptedList | None = None
+        self._votes = SeedVotes()
         self._left_out: dict[str, str] = {}
         self._results: Counter[str] = Counter()
         self._last_success_at: float | None = None
@@ -122,6 +125,8 @@ class MemberSync:
     def remember(self, adopted: AdoptedList | None, view: MemberSyncView | None) -> None:
         """Go on with what the image before this one knew."""
         self.adopted = adopted if self._config.member_sync_s else None
+        if self.adopted is not None:
+            self._votes.settle()
         if view is not None:
             self._last_success_at = view.last_success_at
             self._results = Counter(view.results)
@@ -130,6 +135,11 @@ class MemberSync:
         """Ask, and adopt what may be adopted; instead of :meth:`start`. Who was passed over."""
         await self._sync()
         return self._says.who_was_passed_over
+
+    def find_doubt(self) -> str:
+        """Why another cluster may still be adopted; "" if none may. While nobody is asked."""
+        self._begin_votes()
+        return self._votes.doubt
 
     def start(self) -> None:
         """Ask now and from now on, if the configuration says so; endpoints are known."""
@@ -152,6 +162,7 @@ class MemberSync:
             await self.close()
         if not (config.member_sync_s and same_targets):
             self.adopted, self._left_out, self._last_error = None, {}, ""
+            self._votes.forget()
             self._says.forget()
             self._forgotten += 1
         self._by_operator = True
@@ -207,9 +218,16 @@ class MemberSync:
         by_operator, self._by_operator = self._by_operator, False
         used = False
         try:
-            used = await self._ask(Hearing(self.adopted, by_operator=by_operator))
+            self._begin_votes(by_operator=by_operator)
+            self._says.doubted(self._votes.doubt)
+            used = await self._ask(Hearing(self.adopted, self._votes, by_operator=by_operator))
         finally:
             self._by_operator |= by_operator and not used
+
+    def _begin_votes(self, *, by_operator: bool = False) -> None:
+        seeds = find_seeds(self._around.resolution(), self.adopted)
+        followed = self.adopted.cluster_id if self.adopted else None
+        self._votes.begin(seeds.names, seeds.members, followed, by_operator=by_operator)
 
     async def _ask(self, hearing: Hearing) -> bool:
         """Ask, and follow what may be followed.
@@ -244,21 +262,19 @@ class MemberSync:
                         self._fail(f"{heard.endpoint}: {reason}", {reason})
                         return False
                     case adopted:
-                        self._adopt(adopted, judged, heard)
+                        self._adopt(adopted, judged, heard, by_reload=hearing.by_operator)
             case other:
                 assert_never(other)
         return hearing.is_decided
 
     # -- what comes of it -------------------------------------------------------------------
 
-    def _adopt(self, adopted: AdoptedList, proposal: Proposal, heard: Heard) -> None:
+    def _adopt(
+        self, adopted: AdoptedList, proposal: Proposal, heard: Heard, *, by_reload: bool
+    ) -> None:
         before, self.adopted = self.adopted, adopted
         if before is not None and before.cluster_id != adopted.cluster_id:
-            self._log.warn(
-                "another cluster adopted, as a reload asks for it",
-                cluster_id=f"{adopted.cluster_id:x}",
-                before=f"{before.cluster_id:x}",
-            )
+            self._says.another_adopted(adopted.cluster_id, before.cluster_id, by_reload=by_reload)
         self._log.info(
             "member list adopted",
             cluster_id=f"{adopted.cluster_id:x}",
@@ -289,7 +305,7 @@ class MemberSync:
 
     async def _ask_around(self, hearing: Hearing, errors: list[EtcdError]) -> None:
         """Ask until an answer may be followed; each failure goes into ``errors``."""
-        known = {each.name: each for each in self._around.known()}
+        known = {each.name: each for each in self._around.resolution().known}
         self._questions.retain(known.values())
         active = [name for name in self._around.active() if name in known]
         order = order_to_ask(
@@ -310,4 +326,4 @@ class MemberSync:
     @property
     def _any_srv(self) -> bool:
         """Whether the targets are SRV records: members are then judged by the discovery domain."""
-        return any(each.srv for each in self._around.known())
+        return any(each.srv for each in self._around.resolution().known)

@@ -16,6 +16,7 @@ class MemberSyncLog:
         self.who_was_passed_over: Collection[str] = ()
         """Whose answers were not followed though another member's was, and why."""
         self._left_out: Mapping[str, str] = {}
+        self._doubt = ""
 
     def failed(self, text: str, reasons: Collection[str]) -> None:
         """Say the text, unless each of the reasons was told since the last success.
@@ -34,6 +35,22 @@ class MemberSyncLog:
                 self._log.warn("member list passed over", error=reason)
         self.who_was_passed_over = refusals
 
+    def doubted(self, doubt: str) -> None:
+        """Say why the adopted cluster is not settled, if that is not "" and is news."""
+        if doubt and doubt != self._doubt:
+            self._log.warn("member list not settled, another cluster may be adopted", reason=doubt)
+        self._doubt = doubt
+
+    def another_adopted(self, cluster_id: int, before: int, *, by_reload: bool) -> None:
+        """Say that endpoints are those of another cluster than before, and why."""
+        self._log.warn(
+            "another cluster adopted, as a reload asks for it"
+            if by_reload
+            else "another cluster adopted, as more seeds are members of it",
+            cluster_id=f"{cluster_id:x}",
+            before=f"{before:x}",
+        )
+
     def succeeded(self, left_out: Mapping[str, str], asked: str) -> None:
         """Say who is left out, and that it works again if it did not."""
         for name, reason in left_out.items():
@@ -48,3 +65,4 @@ class MemberSyncLog:
         """Other targets: what was said of those of before does not count."""
         self._failures.clear()
         self._left_out = {}
+        self._doubt = ""

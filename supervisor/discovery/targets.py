@@ -231,12 +231,14 @@ class Targets:
         found = endpoints.find_srv(self._owners, self._answers.lookup)
         self._log_discovered(found.endpoints)
         joined = self._join(found, srv=True)
-        return self._without_own(Resolution(joined.endpoints, joined.problems, srv=True))
+        return self._without_own(
+            Resolution(joined.endpoints, joined.problems, srv=True, absent=joined.absent)
+        )
 
     def _find_static(self, by_srv: Resolution) -> Resolution:
         """The static list, without ourselves; with what was wrong with the SRV records."""
         found = self._join(endpoints.find_static(self.config, self._answers.lookup), srv=False)
-        static = self._without_own(Resolution(found.endpoints, found.problems))
+        static = self._without_own(Resolution(found.endpoints, found.problems, absent=found.absent))
         return dataclasses.replace(
             static,
             problems=by_srv.problems + static.problems,

@@ -77,8 +77,8 @@ class Discovery:
         self._asked_all_at = -math.inf
         self._any_active = True
         self.found: tuple[Discovered, ...] = ()
-        self.known: tuple[Discovered, ...] = ()
-        """The endpoints, and seeds that are not used because a member list is followed."""
+        self.resolution = Resolution()
+        """The last one that was made known."""
         self.joined: AdoptedList | None = None
         """The member list that the last published endpoints follow."""
         self.started = self._list_changed = False
@@ -168,20 +168,21 @@ class Discovery:
             lookup = targets.answers.lookup
             joined = joining.join(core.find_srv(targets.owners, lookup), adopted, lookup, srv=True)
             found = self._without_own(joined.endpoints)
+            joined = dataclasses.replace(joined, endpoints=found)
             if targets.config.insecure_discovery:
-                self._finish(targets, found, found, candidate, adopted, force=force)
+                self._finish(targets, found, joined, candidate, adopted, force=force)
                 return
             now = self._world.clock.now
             single = joining.without_doubles(Resolution(found, found=found), adopted).endpoints
             candidates = targets.admission.to_check(
                 single, now, everything=recheck, renewed=renewed
             )
-            self._check_tls(targets, candidates, lambda: admitted(found, single))
+            self._check_tls(targets, candidates, lambda: admitted(joined, single))
 
-        def admitted(found: tuple[Discovered, ...], single: tuple[Discovered, ...]) -> None:
+        def admitted(joined: core.Findings, single: tuple[Discovered, ...]) -> None:
             used = targets.admission.admitted(single)
             self._world.oracle.admitted(used)
-            self._finish(targets, used, found, candidate, adopted, force=force)
+            self._finish(targets, used, joined, candidate, adopted, force=force)
 
         self._ask(targets, owners, force, hosts)
 
@@ -189,7 +190,7 @@ class Discovery:
         self,
         targets: Targets,
         usable: tuple[Discovered, ...],
-        found: tuple[Discovered, ...],
+        joined: core.Findings,
         candidate: Config | None,
         adopted: AdoptedList | None,
         *,
@@ -201,10 +202,12 @@ class Discovery:
         if targets.config.endpoints_given and not any(not each.listed for each in usable):
             lookup = targets.answers.lookup
             static = core.find_static(targets.config, lookup)
-            found = self._without_own(joining.join(static, adopted, lookup, srv=False).endpoints)
-            usable = found
-        result = joining.follow(Resolution(usable, found=found), adopted)
-        known, found = result.known, result.endpoints
+            joined = joining.join(static, adopted, lookup, srv=False)
+            usable = self._without_own(joined.endpoints)
+            joined = dataclasses.replace(joined, endpoints=usable)
+        result = Resolution(usable, found=joined.endpoints, absent=joined.absent)
+        result = joining.follow(result, adopted)
+        found = result.endpoints
         if candidate is not None:
             if not found:
                 self._master.on_reloaded(None)
@@ -216,7 +219,7 @@ class Discovery:
         if found or self.started:
             self._world.oracle.resolved(targets, found, adopted)
             self._world.members_oracle.resolved(usable, found, adopted, result.found)
-            self.known = known
+            self.resolution = result
             relisted, self.joined = self.joined != adopted, adopted
             if found:
                 self._former_check = None

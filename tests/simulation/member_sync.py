@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core.address import literal_ip
 from supervisor.core.backoff import around_s
-from supervisor.core.discovery import adoption
+from supervisor.core.discovery import adoption, joining
 from supervisor.core.discovery.adoption import (
     AdoptedList,
     Heard,
@@ -21,6 +21,7 @@ from supervisor.core.discovery.endpoints import Discovered
 from supervisor.core.discovery.member_list import MemberTarget, parse_list
 from supervisor.core.discovery.questions import Answer, Outcome, Question
 from supervisor.core.discovery.schedule import URGENT_S
+from supervisor.core.discovery.seed_votes import SeedVotes
 from supervisor.core.discovery.targets import host_question
 from supervisor.discovery.member_questions import MOST_AT_ONCE
 from supervisor.discovery.member_sync import MOST_ASKED
@@ -42,6 +43,8 @@ class MemberSync:
         self._discovery = discovery
         self._rejoin = rejoin
         self.adopted: AdoptedList | None = None
+        self._votes = SeedVotes()
+        self._world.members_oracle.begins(None)
         self._started = self._busy = self._again = False
         self._by_operator = False
         self._any_active = True
@@ -50,6 +53,9 @@ class MemberSync:
 
     def remember(self, adopted: AdoptedList | None) -> None:
         self.adopted = adopted if self._world.setup.synced else None
+        if self.adopted is not None:
+            self._votes.settle()
+        self._world.members_oracle.begins(self.adopted)
 
     def start(self) -> None:
         if self._world.setup.synced and not self._started:
@@ -92,9 +98,13 @@ class MemberSync:
     def _sync(self) -> None:
         self._busy = True
         by_operator, self._by_operator = self._by_operator, False
-        known = {each.name: each for each in self._discovery.known}
+        known = {each.name: each for each in self._discovery.resolution.known}
         active = [name for name in self._master.active_names() if name in known]
-        hearing = Hearing(self.adopted, by_operator=by_operator)
+        seeds = joining.find_seeds(self._discovery.resolution, self.adopted)
+        followed = self.adopted.cluster_id if self.adopted else None
+        self._votes.begin(seeds.names, seeds.members, followed, by_operator=by_operator)
+        self._world.members_oracle.asks(seeds.names, by_operator=by_operator)
+        hearing = Hearing(self.adopted, self._votes, by_operator=by_operator)
         order = adoption.order_to_ask(
             tuple(known),
             active,
@@ -115,9 +125,11 @@ class MemberSync:
     def _hear(
         self, heard: Heard | None, others: list[Discovered], hearing: Hearing, by_operator: bool
     ) -> None:
-        if heard is not None and hearing.take(heard):
-            self._world.members_oracle.heard_enough(hearing)
-            others = []
+        if heard is not None:
+            self._world.members_oracle.heard(heard)
+            if hearing.take(heard):
+                self._world.members_oracle.heard_enough(hearing)
+                others = []
         self._ask(others, hearing, by_operator)
 
     def _answer_of(self, endpoint: Discovered) -> tuple[Heard | None, float]:

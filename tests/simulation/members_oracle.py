@@ -26,6 +26,26 @@ class MembersOracle:
         self._world = world
         self._followed: AdoptedList | None = None
         self._followed_at = 0.0
+        self._seeds: Collection[str] = ()
+        self._said: dict[str, int] = {}
+        """By seed: the cluster that it said last that it is of, to this master since a reload."""
+        self._inherited = False
+        """Whether this master began with the list of another one."""
+
+    def begins(self, adopted: AdoptedList | None) -> None:
+        """A master begins, with the list of the one before if there was one."""
+        self._said, self._inherited = {}, adopted is not None
+
+    def asks(self, seeds: Collection[str], *, by_operator: bool) -> None:
+        """Members are asked for their list."""
+        self._seeds = seeds
+        if by_operator:
+            self._said = {}
+
+    def heard(self, heard: Heard) -> None:
+        """A member answered."""
+        if heard.endpoint in self._seeds:
+            self._said[heard.endpoint] = heard.listed.cluster_id
 
     def adopted(
         self,
@@ -37,14 +57,26 @@ class MembersOracle:
         by_operator: bool,
     ) -> None:
         """A list is adopted: of the same cluster, by a majority, from who knows a leader."""
-        if before is not None and before.cluster_id != after.cluster_id and not by_operator:
-            raise Violation("another cluster is never adopted", f"{after} after {before}")
+        if not by_operator:
+            self._check_cluster(before, after)
         if heard.leaderless:
             raise Violation("an old list is not adopted", f"{heard.endpoint} knows no leader")
         started = [m.name for m in heard.listed.members if m.client_urls and not m.learner]
         counted = {target.member for target in reached}
         if len(counted) <= len(started) // 2:
             raise Violation("a majority is dialed", f"{sorted(counted)} of {started}")
+
+    def _check_cluster(self, before: AdoptedList | None, after: AdoptedList) -> None:
+        """Without a reload: the seeds that are silent now have their votes, too."""
+        said = [each for name, each in self._said.items() if name in self._seeds]
+        most = max(map(said.count, said), default=0)
+        if before is None:
+            if said.count(after.cluster_id) < most or said.count(after.cluster_id) * 2 == len(said):
+                raise Violation("the cluster of most seeds is adopted", f"{after}: {self._said}")
+        elif before.cluster_id != after.cluster_id:
+            fewer = said.count(after.cluster_id) <= said.count(before.cluster_id)
+            if self._inherited or fewer:
+                raise Violation("another cluster is never adopted", f"{after} after {before}")
 
     def heard_enough(self, hearing: Hearing) -> None:
         """Nobody else is asked: then there is an answer that may be followed."""

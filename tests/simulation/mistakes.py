@@ -17,6 +17,7 @@ from supervisor.core import handover_document, next_master
 from supervisor.core.admin.totals import Totals
 from supervisor.core.discovery import adoption, joining
 from supervisor.core.discovery.answers import Answers
+from supervisor.core.discovery.seed_votes import SeedVotes
 from supervisor.core.handover_state import HandoverState
 from supervisor.core.health.machine import Health
 from supervisor.core.roster import Roster
@@ -50,7 +51,7 @@ def _always(_: object) -> bool:
 
 def _by_any_cluster(original: Callable[..., Any]) -> Callable[..., Any]:
     def weigh(heard: adoption.Heard, adopted: adoption.AdoptedList | None, **_: Any) -> Any:
-        return original(heard, adopted, by_operator=True)
+        return original(heard, adopted, any_cluster=True)
 
     return weigh
 
@@ -60,6 +61,14 @@ def _by_who_knows_no_leader(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(dataclasses.replace(heard, leaderless=False), adopted, **how)
 
     return weigh
+
+
+def _without_memory(original: Callable[..., None]) -> Callable[..., None]:
+    def begin(self: SeedVotes, *seeds: Any, **how: Any) -> None:
+        self.forget()
+        original(self, *seeds, **how)
+
+    return begin
 
 
 def _the_first_counts(original: Callable[..., bool]) -> Callable[..., bool]:
@@ -140,6 +149,9 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "a member that is not followed hides the others": (
         adoption.Hearing, "take", _the_first_counts(adoption.Hearing.take),
+    ),
+    "seeds that are silent now have no vote": (
+        SeedVotes, "begin", _without_memory(SeedVotes.begin),
     ),
     "a member list is adopted without a majority": (adoption, "judge", _without_majority),
     "seeds that are not on the member list stay": (joining, "choose", _all_known),

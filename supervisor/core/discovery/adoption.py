@@ -13,6 +13,7 @@ from dataclasses import field
 from gateway.core.records import dataclass
 from supervisor.core.backoff import Draw
 from supervisor.core.discovery.member_list import MemberList, MemberTarget, targets_of
+from supervisor.core.discovery.seed_votes import SeedVotes
 
 MAX_TARGETS = 100
 """Client URLs on a list: etcd advises seven members at most, and each URL is dialed."""
@@ -70,15 +71,16 @@ class Proposal:
 
 
 def weigh(
-    heard: Heard, adopted: AdoptedList | None, *, by_operator: bool
+    heard: Heard, adopted: AdoptedList | None, *, any_cluster: bool
 ) -> Unchanged | Refusal | Proposal:
     """What is to be done about an answer.
 
-    ``by_operator``: a reload asked for it. That is how an operator lets the gateway follow another
-    cluster: members that were rebuilt, or moved, under addresses of the old ones.
+    ``any_cluster``: another one may be adopted, because a reload asked for it, or because the
+    seeds have not settled yet which one is followed. A reload is how an operator lets the gateway
+    follow members that were rebuilt, or moved, under addresses of the old ones.
     """
     listed = heard.listed
-    if adopted is not None and listed.cluster_id != adopted.cluster_id and not by_operator:
+    if adopted is not None and listed.cluster_id != adopted.cluster_id and not any_cluster:
         return Refusal(
             f"{heard.endpoint} is a member of cluster {listed.cluster_id:x}, expected "
             f"{adopted.cluster_id:x}; a reload adopts the other cluster"
@@ -110,23 +112,28 @@ class Hearing:
     answers as readily as they do. The answer of a member without a leader counts if nobody gives a
     better one.
 
-    Where any cluster may be adopted, which is before the first list and at a reload, all are heard,
-    and the cluster counts that most of them are members of: a single seed may be of another one.
+    Where any cluster may be adopted, all are heard, and the cluster counts that most are members
+    of: a single seed may be of another one. At a reload everybody who answers has a vote, else the
+    seeds alone, also those that are silent now, until they have settled it.
     """
 
-    def __init__(self, adopted: AdoptedList | None, *, by_operator: bool) -> None:
-        """As for :func:`weigh`."""
+    def __init__(
+        self, adopted: AdoptedList | None, votes: SeedVotes, *, by_operator: bool = False
+    ) -> None:
+        """``votes``: they have begun, and are taken here. ``by_operator``: a reload asks."""
         self._adopted = adopted
-        self._by_operator = by_operator
-        self.any_cluster = adopted is None or by_operator
+        self._votes = votes
+        self.by_operator = by_operator
+        self.any_cluster = by_operator or not votes.settled
         """Whether any cluster may be adopted: nobody's answer is enough by itself then."""
         self.answers: list[tuple[Heard, Unchanged | Refusal | Proposal]] = []
         """What was heard, each with what it would come to alone."""
 
     def take(self, heard: Heard) -> bool:
         """Take one answer; whether nobody else need be asked."""
-        judged = weigh(heard, self._adopted, by_operator=self._by_operator)
+        judged = weigh(heard, self._adopted, any_cluster=self.any_cluster)
         self.answers.append((heard, judged))
+        self._votes.take(heard.endpoint, heard.listed.cluster_id)
         return not (self.any_cluster or heard.leaderless or isinstance(judged, Refusal))
 
     def put_in_order(self, names: Sequence[str]) -> None:
@@ -166,7 +173,7 @@ class Hearing:
         own = [judged.reason for _, judged in self._of_followed() if isinstance(judged, Refusal)]
         return own + [
             f"{heard.endpoint} is a member of cluster {heard.listed.cluster_id:x}, expected "
-            f"{followed:x} as most of those that answered"
+            f"{followed:x}, which as many or more are members of"
             for heard, _ in self.answers
             if self.any_cluster and heard.listed.cluster_id != followed
         ]
@@ -181,17 +188,25 @@ class Hearing:
     @property
     def _cluster(self) -> int | None:
         """Where any cluster may count: that of most; the adopted one also if as many are of it."""
-        votes = Counter(heard.listed.cluster_id for heard, _ in self.answers)
-        most = [each for each, count in votes.items() if count == max(votes.values())]
-        if self._adopted is not None and self._adopted.cluster_id in most:
+        votes = Counter(self._clusters.values())
+        largest = max(votes.values(), default=0)
+        if self._adopted is not None and votes[self._adopted.cluster_id] == largest:
             return self._adopted.cluster_id
+        most = [each for each, count in votes.items() if count == largest]
         return most[0] if len(most) == 1 else None
+
+    @property
+    def _clusters(self) -> Mapping[str, int]:
+        """Who has a vote, and for which cluster."""
+        if self.by_operator:
+            return {heard.endpoint: heard.listed.cluster_id for heard, _ in self.answers}
+        return self._votes.clusters
 
     @property
     def _no_agreement(self) -> str:
         members: dict[int, list[str]] = {}
-        for heard, _ in self.answers:
-            members.setdefault(heard.listed.cluster_id, []).append(heard.endpoint)
+        for name, cluster_id in self._clusters.items():
+            members.setdefault(cluster_id, []).append(name)
         texts = [f"{', '.join(sorted(names))} of {each:x}" for each, names in members.items()]
         return f"members of different clusters, and most are of none: {'; '.join(sorted(texts))}"
 

@@ -10,7 +10,7 @@ import enum
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import field
+from dataclasses import field, replace
 
 from gateway.core.address import HostPort, literal_ip
 from gateway.core.records import dataclass
@@ -100,10 +100,14 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The endpoints that were found, and what was not."""
+    """The endpoints that were found, and what was not.
+
+    ``absent``: names of endpoints that DNS gives no address for.
+    """
 
     endpoints: tuple[Discovered, ...] = ()
     problems: tuple[Problem, ...] = ()
+    absent: tuple[str, ...] = ()
 
     @property
     def definite(self) -> bool:
@@ -125,6 +129,8 @@ def find_static(config: Config, lookup: Lookup) -> Findings:
             gathering.add(
                 Discovered(str(address), address.host, address.port, addresses, tls=target.tls)
             )
+        else:
+            gathering.absent.append(str(address))
     return gathering.findings()
 
 
@@ -170,11 +176,13 @@ def find_srv(owners: Iterable[Owner], lookup: Lookup) -> Findings:
             addresses = gathering.addresses_of(question, lookup, owner.name)
             if addresses:
                 gathering.add(_from_record(record, addresses, owner))
+            else:
+                gathering.absent.append(_name_of(record))
     if not gathering.endpoints:  # else: one of the two names is usually absent, no problem
         gathering.problems.extend(absent)
     found = gathering.findings()
     ordered = sorted(found.endpoints, key=lambda each: (each.priority, each.host, each.port))
-    return Findings(tuple(ordered), found.problems)
+    return replace(found, endpoints=tuple(ordered))
 
 
 def usable_records(owner: Owner, outcome: Outcome | None) -> tuple[list[SrvRecord], list[Problem]]:
@@ -216,11 +224,14 @@ def record_problem(record: SrvRecord) -> str:
     return ""
 
 
+def _name_of(record: SrvRecord) -> str:
+    return str(HostPort(literal_ip(record.target) or record.target, record.port))
+
+
 def _from_record(record: SrvRecord, addresses: tuple[str, ...], owner: Owner) -> Discovered:
-    host = literal_ip(record.target) or record.target
     return Discovered(
-        name=str(HostPort(host, record.port)),
-        host=host,
+        name=_name_of(record),
+        host=literal_ip(record.target) or record.target,
         port=record.port,
         addresses=addresses,
         priority=record.priority,
@@ -237,6 +248,7 @@ class _Gathering:
 
     endpoints: dict[str, Discovered] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
 
     def addresses_of(
         self, question: Question, lookup: Lookup, found_under: str = ""
@@ -266,4 +278,8 @@ class _Gathering:
         )
 
     def findings(self) -> Findings:
-        return Findings(tuple(self.endpoints.values()), tuple(dict.fromkeys(self.problems)))
+        return Findings(
+            tuple(self.endpoints.values()),
+            tuple(dict.fromkeys(self.problems)),
+            tuple(dict.fromkeys(self.absent)),
+        )

@@ -70,7 +70,7 @@ def join(seeds: Findings, adopted: AdoptedList | None, lookup: Lookup, *, srv: b
                     listed=True,
                 )
             )
-    return Findings(tuple(joined), (*seeds.problems, *problems))
+    return replace(seeds, endpoints=tuple(joined), problems=(*seeds.problems, *problems))
 
 
 def follow(result: Resolution, adopted: AdoptedList | None) -> Resolution:
@@ -155,6 +155,23 @@ def find_doubles(
             else:
                 kept.append(each)
     return Doubles(frozenset(doubles), frozenset(standing))
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """``names``: whom the targets name. ``members``: those of them that are on the list."""
+
+    names: frozenset[str]
+    members: frozenset[str]
+
+
+def find_seeds(result: Resolution, adopted: AdoptedList | None) -> Seeds:
+    """The seeds, whether DNS has an address for them or not, and whatever the TLS check says."""
+    found = [each for each in result.found if not each.listed]
+    names = frozenset((*(each.name for each in found), *result.absent))
+    listed = {str(each.address) for each in adopted.targets} if adopted else set()
+    standing = find_doubles(found, adopted, result.found).seeds
+    return Seeds(names, (names & listed) | standing)
 
 
 def endpoint_for(url: str, result: Resolution) -> str:

@@ -55,6 +55,7 @@ class Resolution:
     ``srv``: the endpoints were found by SRV, not by the static list.
     ``known``: the endpoints, and targets that are not used because a member list is followed.
     ``found``: what the targets and the member list name, whether it passed the TLS check or not.
+    ``absent``: names of endpoints that the targets name and DNS gives no address for.
     """
 
     endpoints: tuple[Discovered, ...] = ()
@@ -68,6 +69,7 @@ class Resolution:
     dns: DnsResult = DnsResult.NOT_ASKED
     known: tuple[Discovered, ...] = ()
     found: tuple[Discovered, ...] = ()
+    absent: tuple[str, ...] = ()
 
     @property
     def seeds(self) -> tuple[Discovered, ...]:

@@ -145,6 +145,39 @@ def left_out(admin: str) -> dict[str, str]:
     return found
 
 
+def test_the_cluster_of_most_seeds_is_followed_whoever_was_away() -> None:
+    """Two seeds of three are down at the start: the third one's cluster is followed until they are
+    back. Then theirs is, and no restart of it changes that."""
+    admin = f"127.0.0.1:{free_port()}"
+    flags = ("--member-sync=200ms", "--removal-grace=100ms", f"--admin-addr={admin}")
+    with Cluster() as most, Cluster() as other:
+        for index in range(3):
+            most.kill(index)
+        with running(*flags, endpoints=[*most.endpoints[:2], other.endpoints[0]]) as gateway:
+            wait_endpoints(admin, *other.endpoints)
+            gateway.wait_line("member list not settled, another cluster may be adopted")
+            for index in range(3):
+                most.start(index)
+            most.wait_healthy()
+            wait_endpoints(admin, *most.endpoints)
+            said = gateway.wait_line("another cluster adopted, as more seeds are members of it")
+            before = asked_and_failed(admin)
+            for index in range(3):
+                most.kill(index)
+            wait_until(lambda: asked_and_failed(admin) > before + 2, 60, "asked again and again")
+            for index in range(3):
+                most.start(index)
+            most.wait_healthy()
+            wait_endpoints(admin, *most.endpoints)
+            synced = fetch_status([admin])["discovery"]["member_sync"]
+            assert synced["cluster_id"] == said["cluster_id"]
+
+
+def asked_and_failed(admin: str) -> int:
+    synced: dict[str, Any] = fetch_status([admin])["discovery"]["member_sync"]
+    return int(synced["results"].get("failure", 0))
+
+
 def test_a_reload_asks_at_once(tmp_path: Path) -> None:
     """HUP asks for the list whatever the interval, and without it nobody is asked for an hour."""
     admin = f"127.0.0.1:{free_port()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 from gateway.core.address import HostPort
 from supervisor.core.discovery.adoption import (
@@ -17,6 +18,7 @@ from supervisor.core.discovery.adoption import (
     weigh,
 )
 from supervisor.core.discovery.member_list import ClusterMember, MemberList, MemberTarget
+from supervisor.core.discovery.seed_votes import SeedVotes
 
 T = [MemberTarget(f"m{n}", HostPort(f"10.0.0.{n}", 2379)) for n in range(4)]
 
@@ -48,8 +50,23 @@ def adopted(*numbers: int, cluster_id: int = 1) -> AdoptedList:
     )
 
 
+SEEDS = "abcxy"
+
+
+def votes_of(seeds: Iterable[str], followed: int | None = None, members: str = "") -> SeedVotes:
+    votes = SeedVotes()
+    votes.begin(tuple(seeds), tuple(members), followed)
+    return votes
+
+
+def settled() -> SeedVotes:
+    votes = SeedVotes()
+    votes.settle()
+    return votes
+
+
 def proposal(*numbers: int) -> Proposal:
-    proposed = weigh(heard(*numbers), None, by_operator=False)
+    proposed = weigh(heard(*numbers), None, any_cluster=False)
     assert isinstance(proposed, Proposal)
     return proposed
 
@@ -61,18 +78,18 @@ def test_the_first_list_is_proposed() -> None:
 
 def test_the_same_list_needs_no_dial() -> None:
     """What agrees with the adopted list changes nothing, but for members that are left out."""
-    same = weigh(heard(0, 1, 2, 3, learner=3), adopted(0, 1, 2), by_operator=False)
+    same = weigh(heard(0, 1, 2, 3, learner=3), adopted(0, 1, 2), any_cluster=False)
     assert same == Unchanged({"m3": "is a learner"})
 
 
 def test_a_new_member_is_proposed() -> None:
     """A list that differs is proposed."""
-    assert isinstance(weigh(heard(0, 1, 2, 3), adopted(0, 1, 2), by_operator=False), Proposal)
+    assert isinstance(weigh(heard(0, 1, 2, 3), adopted(0, 1, 2), any_cluster=False), Proposal)
 
 
 def test_another_cluster_is_refused() -> None:
     """Another cluster id is never adopted by itself, even with the same members."""
-    refused = weigh(heard(0, 1, 2, cluster_id=0xBAD), adopted(0, 1, 2), by_operator=False)
+    refused = weigh(heard(0, 1, 2, cluster_id=0xBAD), adopted(0, 1, 2), any_cluster=False)
     assert isinstance(refused, Refusal)
     assert refused.reason == (
         "10.0.0.0:2379 is a member of cluster bad, expected 1; a reload adopts the other cluster"
@@ -81,25 +98,25 @@ def test_another_cluster_is_refused() -> None:
 
 def test_a_reload_adopts_another_cluster() -> None:
     """An operator who reloads lets the other cluster be followed, even with the same members."""
-    proposed = weigh(heard(0, 1, 2, cluster_id=0xBAD), adopted(0, 1, 2), by_operator=True)
+    proposed = weigh(heard(0, 1, 2, cluster_id=0xBAD), adopted(0, 1, 2), any_cluster=True)
     assert isinstance(proposed, Proposal)
     assert proposed.adopted.cluster_id == 0xBAD
 
 
 def test_a_member_without_a_leader_is_not_believed() -> None:
     """Its list may be an old one; that it is the adopted one is no news and no failure."""
-    refused = weigh(heard(0, 1, leaderless=True), adopted(0, 1, 2), by_operator=False)
+    refused = weigh(heard(0, 1, leaderless=True), adopted(0, 1, 2), any_cluster=False)
     assert isinstance(refused, Refusal)
     assert "knows no leader" in refused.reason
-    same = weigh(heard(0, 1, 2, leaderless=True), adopted(0, 1, 2), by_operator=False)
+    same = weigh(heard(0, 1, 2, leaderless=True), adopted(0, 1, 2), any_cluster=False)
     assert isinstance(same, Unchanged)
 
 
 def test_a_list_of_nobody_is_refused() -> None:
     """A list without one usable client URL says why each cannot be used."""
-    refused = weigh(heard(0, learner=0), None, by_operator=False)
+    refused = weigh(heard(0, learner=0), None, any_cluster=False)
     assert refused == Refusal("no client URL can be used: m0 is a learner")
-    assert weigh(heard(), None, by_operator=False) == Refusal(
+    assert weigh(heard(), None, any_cluster=False) == Refusal(
         "no client URL can be used: the list is empty"
     )
 
@@ -109,7 +126,7 @@ def test_a_list_without_end_is_refused() -> None:
     many = tuple(f"http://10.1.{n // 250}.{n % 250}:2379" for n in range(101))
     listed = MemberList(1, (ClusterMember(id=1, name="m", client_urls=many),))
     told = Heard(listed=listed, endpoint="e", from_elsewhere=True)
-    refused = weigh(told, None, by_operator=False)
+    refused = weigh(told, None, any_cluster=False)
     assert refused == Refusal("101 client URLs, expected at most 100")
 
 
@@ -135,7 +152,7 @@ def test_members_that_are_left_out_count_as_not_reached() -> None:
         ),
     )
     told = Heard(listed=listed, endpoint="e", from_elsewhere=True)
-    proposed = weigh(told, None, by_operator=False)
+    proposed = weigh(told, None, any_cluster=False)
     assert isinstance(proposed, Proposal)
     refused = judge(proposed, {})
     assert isinstance(refused, Refusal)
@@ -160,7 +177,7 @@ def test_all_are_asked_if_none_is_active() -> None:
 
 def test_the_first_answer_that_may_be_followed_counts() -> None:
     """What is refused, and a member without a leader, keeps nobody else from being asked."""
-    hearing = Hearing(adopted(0, 1, 2), by_operator=False)
+    hearing = Hearing(adopted(0, 1, 2), settled())
     assert not hearing.take(heard(0, cluster_id=0xBAD))
     assert hearing.outcome is None
     assert not hearing.take(heard(0, 1, 2, leaderless=True))
@@ -178,7 +195,7 @@ def test_the_first_answer_that_may_be_followed_counts() -> None:
 
 def test_the_cluster_of_most_counts() -> None:
     """One seed of another cluster, whoever answers first, does not decide for the others."""
-    hearing = Hearing(None, by_operator=False)
+    hearing = Hearing(None, votes_of(SEEDS))
     assert hearing.outcome is None
     assert hearing.refusals == []
     assert not hearing.take(heard(3, cluster_id=0xBAD, by="x"))
@@ -192,13 +209,13 @@ def test_the_cluster_of_most_counts() -> None:
     assert hearing.outcome == (heard(0, 1, by="a"), proposal(0, 1))
     assert hearing.refusals == [
         "b knows no leader, its list may be an old one",
-        "x is a member of cluster bad, expected 1 as most of those that answered",
+        "x is a member of cluster bad, expected 1, which as many or more are members of",
     ]
 
 
 def test_a_cluster_without_a_leader_is_not_left_for_another() -> None:
     """Where most are members of one that may tell an old list, nothing is adopted."""
-    hearing = Hearing(None, by_operator=False)
+    hearing = Hearing(None, votes_of(SEEDS))
     for told in (
         heard(0, leaderless=True, by="a"),
         heard(3, cluster_id=0xBAD, by="x"),
@@ -211,7 +228,7 @@ def test_a_cluster_without_a_leader_is_not_left_for_another() -> None:
 
 def test_a_reload_stays_with_the_cluster_of_as_many() -> None:
     """Another one is adopted by a reload if more are members of it than of the adopted one."""
-    hearing = Hearing(adopted(0, 1), by_operator=True)
+    hearing = Hearing(adopted(0, 1), settled(), by_operator=True)
     assert not hearing.take(heard(3, cluster_id=0xBAD, by="x"))
     assert not hearing.take(heard(0, 1, by="a"))
     assert hearing.outcome == (heard(0, 1, by="a"), Unchanged())
@@ -222,8 +239,48 @@ def test_a_reload_stays_with_the_cluster_of_as_many() -> None:
 
 def test_who_is_asked_first_counts_where_all_are_heard() -> None:
     """Members of one cluster may describe it differently, and chance does not choose the list."""
-    hearing = Hearing(None, by_operator=False)
+    hearing = Hearing(None, votes_of(SEEDS))
     for told in (heard(0, 1, by="b"), heard(0, by="a"), heard(0, 1, by="c")):
         hearing.take(told)
     hearing.put_in_order(("a", "b", "c", "d"))
     assert hearing.outcome == (heard(0, by="a"), proposal(0))
+
+
+def test_seeds_that_are_silent_now_keep_their_vote() -> None:
+    """That one of two clusters is away for a moment does not decide for the other one."""
+    votes = votes_of("ab")
+    hearing = Hearing(None, votes)
+    hearing.take(heard(0, by="a"))
+    hearing.take(heard(3, cluster_id=0xBAD, by="b"))
+    votes.begin("ab", (), None)
+    hearing = Hearing(None, votes)
+    hearing.take(heard(3, cluster_id=0xBAD, by="b"))
+    assert hearing.outcome is None
+    assert hearing.refusals == [
+        "members of different clusters, and most are of none: a of 1; b of bad"
+    ]
+
+
+def test_a_list_of_few_seeds_gives_way_to_one_of_more() -> None:
+    """Until it is settled, the seeds decide, and members that are no seeds have no vote."""
+    votes = votes_of("abx", 0xBAD, "x")
+    assert not votes.settled
+    hearing = Hearing(adopted(3, cluster_id=0xBAD), votes)
+    for name in ("x", "10.0.0.3:2379", "10.0.0.2:2379"):
+        assert not hearing.take(heard(3, cluster_id=0xBAD, by=name))
+    assert not hearing.take(heard(0, 1, by="a"))
+    assert hearing.outcome == (heard(3, cluster_id=0xBAD, by="x"), Unchanged())
+    assert hearing.refusals == [
+        "a is a member of cluster 1, expected bad, which as many or more are members of"
+    ]
+    assert not hearing.take(heard(0, 1, by="b"))
+    assert hearing.outcome is not None
+    assert hearing.outcome[0].endpoint == "a"
+    assert isinstance(hearing.outcome[1], Proposal)
+
+
+def test_without_votes_the_adopted_list_stays() -> None:
+    """Seeds that are all silent or gone do not make what its members say worthless."""
+    hearing = Hearing(adopted(0, 1), votes_of("", 1))
+    assert not hearing.take(heard(0, 1, by="m"))
+    assert hearing.outcome == (heard(0, 1, by="m"), Unchanged())

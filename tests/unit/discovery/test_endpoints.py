@@ -109,6 +109,7 @@ def test_one_bad_name_harms_no_other(outcome: Outcome | None, definite: bool) ->
     outcomes = {"host good": host("10.0.0.1")} | ({"host bad": outcome} if outcome else {})
     found = find_static(static("bad:1", "good:1"), holding(outcomes))
     assert [each.name for each in found.endpoints] == ["good:1"]
+    assert found.absent == ("bad:1",)
     (problem,) = found.problems
     assert problem.error.startswith("host bad: ")
     assert (problem.definite, found.definite) == (definite, definite)
@@ -215,6 +216,7 @@ def test_a_target_without_addresses_harms_no_other() -> None:
     }
     found = find_srv([SSL], holding(outcomes))
     assert [each.name for each in found.endpoints] == ["a.test:1"]
+    assert found.absent == ("gone.test:1",)
     assert found.problems[0].error == f"host gone.test (SRV {SSL.name}): NXDOMAIN"
 
 

@@ -10,6 +10,7 @@ from supervisor.core.discovery.endpoints import Discovered, Findings, Problem, S
 from supervisor.core.discovery.joining import (
     choose,
     endpoint_for,
+    find_seeds,
     follow,
     join,
     member_questions,
@@ -244,3 +245,18 @@ def test_under_which_endpoint_a_client_url_is_used() -> None:
     result = follow(Resolution(found[:-1], found=found), listed)
     urls = ("10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "absent.test:1")
     assert [endpoint_for(url, result) for url in urls] == ["infra1.test:1", "10.0.0.2:1", "", ""]
+
+
+def test_which_seeds_are_on_the_list() -> None:
+    """By name, by address, and those that DNS has no address for."""
+    seeds = (seed("infra1.test:1", "10.0.0.1"), seed("10.0.0.2:1"), seed("10.0.0.9:1"))
+    listed = adopted("10.0.0.1:1", "10.0.0.2:1", "infra3.test:1")
+    found = join(Findings(seeds), listed, nothing, srv=False).endpoints
+    absent = ("infra3.test:1", "infra4.test:1")
+    result = Resolution(found=found, absent=absent)
+    before = find_seeds(result, None)
+    assert before.names == {*names(seeds), *absent}
+    assert not before.members
+    there = find_seeds(result, listed)
+    assert there.names == before.names
+    assert there.members == {"infra1.test:1", "10.0.0.2:1", "infra3.test:1"}

@@ -542,8 +542,8 @@ def test_one_seed_of_another_cluster_decides_nothing(
             await eventually(lambda: synced.names == names(cluster, 0, 1, 2))
             assert synced.log.said("member list passed over") == [
                 {
-                    "error": f"{cluster[3].name} is a member of cluster def, expected abc as most"
-                    " of those that answered"
+                    "error": f"{cluster[3].name} is a member of cluster def, expected abc,"
+                    " which as many or more are members of"
                 }
             ]
         finally:
@@ -585,6 +585,134 @@ def test_seeds_of_different_clusters_stay_what_they_are(
             assert len(f.log.said("member sync failed, endpoints stay as they were")) == 1
 
     asyncio.run(scene())
+
+
+def test_a_seed_that_is_away_keeps_its_cluster(cluster: list[Member], files: Files) -> None:
+    """It has said which one it is of, so the other cluster is not followed meanwhile; a reload
+    asks those alone that answer."""
+
+    async def scene() -> None:
+        cluster[3].cluster_id, cluster[3].urls = 0xDEF, {"x": [cluster[3].url]}
+        async with following(static(*names(cluster, 0, 3)), files) as f:
+            await eventually(lambda: "members of different clusters" in f.error)
+            cluster[0].refusal = b"{}"
+            await asked_again(cluster[3:])
+            assert f.names == names(cluster, 0, 3)
+            assert len(f.log.said("member sync failed, endpoints stay as they were")) == 1
+            await f.it.reload(f.config)
+            await eventually(lambda: f.names == names(cluster, 3))
+
+    asyncio.run(scene())
+
+
+def test_a_cluster_of_few_seeds_gives_way_to_one_of_more(
+    cluster: list[Member], files: Files
+) -> None:
+    """Those of more were away at the start: when they are back, all is as if they had not been."""
+
+    async def scene() -> None:
+        cluster[3].cluster_id, cluster[3].urls = 0xDEF, {"x": [cluster[3].url]}
+        for member in cluster[:2]:
+            member.refusal = b"{}"
+        async with following(static(*names(cluster, 0, 1, 3)), files) as f:
+            await eventually(lambda: f.names == names(cluster, 3))
+            said = "member list not settled, another cluster may be adopted"
+            await eventually(lambda: f.log.said(said))
+            assert f.log.said(said)[0]["reason"].startswith(
+                "1 of 3 seeds are known to be members of cluster def"
+            )
+            cluster[0].refusal = b""
+            await eventually(lambda: f.log.said("member list passed over"))
+            await asked_again(cluster[3:])
+            assert f.names == names(cluster, 3), "of two that answer, one is of each"
+            cluster[1].refusal = b""
+            await eventually(lambda: f.names == names(cluster, 0, 1, 2))
+            assert f.log.said("another cluster adopted, as more seeds are members of it") == [
+                {"cluster_id": "abc", "before": "def"}
+            ]
+            tell(cluster, 0, 1, 3)
+            for member in cluster:
+                member.cluster_id = 0xDEF
+            await eventually(lambda: "a reload adopts the other cluster" in f.error)
+            assert f.names == names(cluster, 0, 1, 2), "it is settled"
+
+    asyncio.run(scene())
+
+
+def test_seeds_that_dns_lacks_may_be_of_another_cluster(
+    cluster: list[Member], files: Files
+) -> None:
+    """Names that have no address yet count as seeds: their cluster may be that of most."""
+
+    def come() -> None:
+        Path(files.hosts).write_text("127.0.0.1 infra0.test infra1.test\n")
+
+    ports = [each.name.rpartition(":")[2] for each in cluster]
+    away = [f"infra{n}.test:{ports[n]}" for n in (0, 1)]
+    config = replace(
+        static(*away, cluster[3].name), nameserver=(HostPort("127.0.0.1", free_port()),)
+    )
+    cluster[3].cluster_id, cluster[3].urls = 0xDEF, {"x": [cluster[3].url]}
+
+    async def scene() -> None:
+        async with following(config, files) as f:
+            await eventually(lambda: f.it.adopted)
+            await asked_again(cluster[3:])
+            come()
+            f.it.refresh()
+            await eventually(lambda: f.names == sorted([*away, cluster[2].name]))
+
+    asyncio.run(scene())
+
+
+def test_the_list_of_a_former_master_is_settled(cluster: list[Member], files: Files) -> None:
+    """After an upgrade no other cluster is adopted, however many seeds are members of it."""
+
+    async def scene() -> None:
+        cluster[3].cluster_id, cluster[3].urls = 0xDEF, {"x": [cluster[3].url]}
+        config = static(*names(cluster, 0, 1, 3))
+        for member in cluster[:2]:
+            member.refusal = b"{}"
+        async with following(config, files) as f:
+            await eventually(lambda: f.names == names(cluster, 3))
+            view, adopted, found = f.it.view, f.it.adopted, f.found
+        for member in cluster[:2]:
+            member.refusal = b""
+        after = Synced(config, files)
+        after.it.remember(view, adopted, found)
+        await after.it.start(config.listen_addr)
+        try:
+            await asked_again(cluster[3:])
+            assert after.names == names(cluster, 3)
+            after.active = set()
+            after.it.set_any_active(False)
+            await eventually(lambda: after.log.said("member list passed over"))
+            assert after.names == names(cluster, 3)
+        finally:
+            await after.it.close()
+
+    asyncio.run(scene())
+
+
+def test_check_says_that_seeds_are_away(cluster: list[Member], files: Files) -> None:
+    """``check`` shows the list of those that answer, and that another one may be adopted."""
+    cluster[0].urls = {"m0": [cluster[0].url]}
+    cluster[3].refusal = b"{}"
+    config = static(*names(cluster, 0, 3))
+
+    async def scene() -> tuple[list[str], list[str]]:
+        targets = Targets(config, (), Means(files=files))
+        seeds = await targets.resolve(force=True)
+        followed, _, problems = await follow_members(config, targets, seeds, ())
+        return [each.name for each in followed.endpoints], problems
+
+    followed, problems = asyncio.run(scene())
+    assert followed == [cluster[0].name]
+    (problem,) = problems
+    assert problem == (
+        "member list not settled, another cluster may be adopted: 1 of 2 seeds are known to be"
+        f" members of cluster abc, expected more than half; not heard yet: {cluster[3].name}"
+    )
 
 
 def test_a_member_that_is_cut_off_hides_no_change(cluster: list[Member], files: Files) -> None:
