@@ -143,8 +143,8 @@ MUTANTS = (
     Mutant(
         "quota: who was held back is overtaken",
         "gateway/ingress/quota.py",
-        "        if self._held_back or not self._has_place():",
-        "        if not self._has_place():",
+        "            if held_back := bool(self._held_back) or not self._has_place():",
+        "            if held_back := not self._has_place():",
         INGRESS,
     ),
     Mutant(

@@ -20,7 +20,6 @@ import fcntl
 import os
 import socket
 import termios
-from functools import cache
 
 from gateway.core.outcome import EXHAUSTED
 from gateway.descriptors import DescriptorsLostError, has_number_for_one, receive, send
@@ -65,6 +64,8 @@ class Handoff:
         self._slot = slot
         self._inbox = inbox
         self._peers = peers
+        # Measured now: when a client has come, there may be no descriptor left for that.
+        self._packet_memory = _measure_packet()
         self._churn_per_s = 0.0
         self.pays = bool(peers)
         self.lost = 0
@@ -114,7 +115,7 @@ class Handoff:
             slot = scoreboard.slot(row)
             if slot not in self._peers or now_ns - scoreboard.beat_ns(row) > STALE_NS:
                 continue
-            load = counts[row] + _sent_to(self._peers[slot])
+            load = counts[row] + self._sent_to(self._peers[slot])
             if load < best_load:
                 best, best_load = slot, load
         return best
@@ -133,7 +134,7 @@ class Handoff:
 
     def in_flight(self) -> int:
         """Clients that wait in any of the inboxes; two system calls for three workers."""
-        return _waiting_in(self._inbox) + sum(_sent_to(peer) for peer in self._peers.values())
+        return _waiting_in(self._inbox) + sum(map(self._sent_to, self._peers.values()))
 
     def send(self, fd: int, slot: int, *, unix: bool = False) -> bool:
         """Put the socket into the slot's inbox; True: ``fd`` is closed here, it lives on there."""
@@ -150,6 +151,14 @@ class Handoff:
             return bool(send(self._peers[slot], _PLACE))
         except (KeyError, OSError):  # being replaced: whoever looks next takes the place
             return False
+
+    def _sent_to(self, peer: socket.socket) -> int:
+        """Packets that wait at the other end, whoever sent them: all share this sending end.
+
+        SIOCOUTQ tells the memory that they take in the kernel, which is the same for each.
+        """
+        fcntl.ioctl(peer.fileno(), termios.TIOCOUTQ, _count)
+        return _count[0] // self._packet_memory
 
     def receive(self, most: int) -> tuple[list[int], bool]:
         """Up to ``most`` clients from our inbox, and whether a place was offered to us.
@@ -195,18 +204,8 @@ def _waiting_in(inbox: socket.socket) -> int:
     return _count[0]
 
 
-def _sent_to(peer: socket.socket) -> int:
-    """Packets that wait at the other end, whoever sent them: all share this sending end.
-
-    SIOCOUTQ tells the memory that they take in the kernel, which is the same for each.
-    """
-    fcntl.ioctl(peer.fileno(), termios.TIOCOUTQ, _count)
-    return _count[0] // _packet_memory() if _count[0] else 0
-
-
-@cache
-def _packet_memory() -> int:
-    """Bytes of kernel memory that one of our packets takes."""
+def _measure_packet() -> int:
+    """Bytes of kernel memory that one of our packets takes. OSError: no descriptor is left."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         send(ours, _CLIENT)

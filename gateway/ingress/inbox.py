@@ -10,6 +10,7 @@ from collections.abc import Callable
 from gateway.core.log import Log
 from gateway.ingress.handoff import Handoff
 from gateway.ingress.quota import Quota
+from gateway.tcp import turn_away
 
 LOST = "no descriptor was left for a client that another worker handed over"
 
@@ -72,12 +73,18 @@ class Inbox:
         clients, offered = handoff.receive(room)
         self.received = len(clients)
         self.serving = True
+        waiting = iter(clients)
         try:
-            for fd in clients:
+            for fd in waiting:
                 os.set_blocking(fd, False)
                 self.received -= 1
                 self._quota.admit(fd)
+        except Exception:
+            for fd in waiting:  # nobody else has those behind the one that failed
+                turn_away(fd)
+            raise
         finally:
+            self.received = 0
             self.serving = False
         if handoff.lost:
             self._log.error("clients lost", sessions=handoff.lost, error=LOST)

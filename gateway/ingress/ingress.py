@@ -212,7 +212,12 @@ class Ingress:
 
     def _screen(self, fd: int, peer: Any) -> None:
         """A new client while ``--allow`` is set; one that was handed over was screened before."""
-        if self._sessions.headers_in.rules.admits_peer(peer):
+        try:
+            admitted = self._sessions.headers_in.rules.admits_peer(peer)
+        except Exception:
+            turn_away(fd)
+            raise
+        if admitted:
             self._on_client(fd, peer)
         else:
             ended = self._ended
@@ -220,15 +225,21 @@ class Ingress:
             self._ended = ended  # it was not served, and tells nothing of how long sessions last
 
     def _on_client(self, fd: int, peer: Any) -> None:
-        if self._rate is not None:
-            self._rate.count_client(accepting=not self._leaving)
         handoff = self._handoff
-        if (
-            handoff.pays
-            and not self._leaving  # at a stop the others leave as well
-            and (slot := handoff.receiver(self._counters.sessions, time.monotonic_ns())) is not None
-            and handoff.send(fd, slot, unix=peer is UNIX_PEER)
-        ):
+        try:
+            if self._rate is not None:
+                self._rate.count_client(accepting=not self._leaving)
+            handed_over = (
+                handoff.pays
+                and not self._leaving  # at a stop the others leave as well
+                and (slot := handoff.receiver(self._counters.sessions, time.monotonic_ns()))
+                is not None
+                and handoff.send(fd, slot, unix=peer is UNIX_PEER)
+            )
+        except Exception:
+            turn_away(fd)
+            raise
+        if handed_over:
             self._counters.handed_over += 1
             self._quota.served()
         elif self._quota.max_sessions:
@@ -263,11 +274,15 @@ class Ingress:
             )
 
     def _serve(self, fd: int, peer: Any) -> None:
-        if peer is None:  # another worker accepted the client
-            if self._is_unix_client(fd):
-                peer = UNIX_PEER
-            elif self._sessions.settings.access_log:
-                peer = peer_of(fd)
+        try:
+            if peer is None:  # another worker accepted the client
+                if self._is_unix_client(fd):
+                    peer = UNIX_PEER
+                elif self._sessions.settings.access_log:
+                    peer = peer_of(fd)
+        except Exception:
+            turn_away(fd)
+            raise
         self._sessions.serve(fd, peer)
         self._publish_sessions()
 

@@ -25,7 +25,7 @@ FIRST_FREE_PORT = 1024
 """Linux's default of net.ipv4.ip_unprivileged_port_start."""
 
 OnClient = Callable[[int, Any], None]
-"""Takes over an accepted, non-blocking descriptor and its peer's address."""
+"""Takes over an accepted, non-blocking descriptor, also if it raises, and its peer's address."""
 
 
 def open_listener(address: HostPort, *, exclusive: bool) -> socket.socket:

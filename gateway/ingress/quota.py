@@ -32,7 +32,8 @@ class Quota:
     """Admits clients; owns those that it holds back.
 
     ``max_sessions`` is of the whole gateway, 0 for none of ours.
-    ``serve(fd, peer)`` starts a session; ``peer`` is None if another worker accepted the client.
+    ``serve(fd, peer)`` starts a session and takes ``fd`` over, also if it raises; ``peer`` is None
+    if another worker accepted the client.
     ``over()``: sessions that are over and still have their place.
     ``closing``: descriptors that are not in use any more but not closed yet.
     ``in_flight()``: clients that are on their way from one worker to another.
@@ -153,10 +154,18 @@ class Quota:
         return True
 
     def admit(self, fd: int, peer: Any = None) -> None:
-        """Serve the client now, or hold it back until there is room; takes ``fd`` over."""
-        if self._held_back or not self._has_place():
+        """Serve the client now, or hold it back until there is room.
+
+        Takes ``fd`` over, also if it raises.
+        """
+        try:
+            if held_back := bool(self._held_back) or not self._has_place():
+                self._held_back.append((fd, peer))
+        except Exception:
+            self._close_client(fd)
+            raise
+        if held_back:
             self._budget.spend()
-            self._held_back.append((fd, peer))
         else:
             self._serve(fd, peer)
             self.served()

@@ -111,9 +111,9 @@ class Sessions:
         return self._all
 
     def serve(self, fd: int, peer: Any) -> None:
-        """Take over an accepted, non-blocking client; ``peer`` is its socket address.
+        """Take over an accepted, non-blocking client, also if it raises.
 
-        That of a UNIX socket is UNIX_PEER.
+        ``peer`` is its socket address; that of a UNIX socket is UNIX_PEER.
         """
         unix = peer is UNIX_PEER
         try:
@@ -122,8 +122,10 @@ class Sessions:
             known = peer if self.settings.access_log else None
             session = Session(self, fd, known, UnixLeg if unix else Leg)
             self._all[session] = None
-        except MemoryError:
+        except Exception as error:
             turn_away(fd)
+            if not isinstance(error, MemoryError):
+                raise
             self.poller.unwatched.run_short(NO_MEMORY)
             return
         self.counters.sessions += 1
@@ -136,8 +138,12 @@ class Sessions:
 
     def deny(self, fd: int, peer: Any) -> None:
         """Take over an accepted client that may not come, and close it at once."""
-        session = Session(self, fd, peer)
-        self._all[session] = None
+        try:
+            session = Session(self, fd, peer)
+            self._all[session] = None
+        except Exception:
+            turn_away(fd)
+            raise
         self.counters.sessions += 1
         self.headers_in.deny(session)
 

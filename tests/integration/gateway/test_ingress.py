@@ -538,6 +538,25 @@ def test_a_pause_counts_for_as_long_as_somebody_waits(monkeypatch: pytest.Monkey
         plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
 
 
+def test_who_cannot_be_handed_over_for_an_error_is_turned_away() -> None:
+    """A client whose worker fails over it is not left open without an owner."""
+    with Backend() as backend, Plane(backend.endpoint) as plane, watcher(plane) as entry:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        plane.ask(lambda: entry.ingress.apply(plane.settings))
+        plane.ask(entry.ingress.start)
+        with theirs, entry.connect(), backend.accept():
+            plane.ask(lambda: entry.ingress.add_peer(1, ours))
+            other = plane.ask(lambda: entry.scoreboard.open_row(1, 1))
+            plane.ask(lambda: entry.scoreboard.set_accepting(other, True))
+            plane.ask(lambda: entry.scoreboard.beat(other, time.monotonic_ns() + 10**12))
+            ours.close()
+            # A reset, which may arrive before connect returns.
+            with pytest.raises(ConnectionResetError), entry.connect() as client:
+                client.recv(1)
+            wait_until(lambda: plane.log.messages == ["accepting failed"])
+        plane.ask(lambda: entry.ingress.leave(accept_rest=False, shut=True))
+
+
 def test_who_may_not_come_tells_nothing_of_how_long_sessions_last() -> None:
     """Many clients that --allow refuses do not end the even spread of those that may come."""
     settings = Settings(allow=("10.0.0.0/8",))

@@ -82,6 +82,15 @@ def test_a_worker_hears_that_there_are_clients_of_unix_sockets(pair: Pair) -> No
         assert pair.handoffs[1].unix_clients == unix
 
 
+def test_sockets_in_flight_are_counted_without_a_descriptor(pair: Pair) -> None:
+    """A client that has just come may have taken the last one."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        assert pair.handoffs[0].send(ours.detach(), 1)
+        with no_descriptors_left():
+            assert pair.handoffs[0].in_flight() == 1
+
+
 def test_what_waits_in_our_own_inbox_is_ours(pair: Pair) -> None:
     """In a burst a worker that was given clients passes its own on before it has served them."""
     ours, theirs = socket.socketpair()

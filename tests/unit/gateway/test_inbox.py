@@ -30,13 +30,15 @@ class Receiver:
         self.sock, self.sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.clients: list[int] = []
         self.offered = 0
+        self.fails: Exception | None = None
+        """What happens to clients, if none can be served."""
         counters = WorkerCounters()
         quota = Quota(
             self.scoreboard,
             row=row,
             counters=counters,
             budget=DescriptorBudget(counters),
-            serve=lambda fd, _: self.clients.append(fd),
+            serve=self._serve,
         )
         handoff = Handoff(self.scoreboard, row=row, slot=0, inbox=self.sock, peers={})
         self.inbox = Inbox(
@@ -48,6 +50,12 @@ class Receiver:
             on_place=self._on_place,
             on_change=self._on_change,
         )
+
+    def _serve(self, fd: int, _: object) -> None:
+        if self.fails:
+            os.close(fd)
+            raise self.fails
+        self.clients.append(fd)
 
     @property
     def watched(self) -> bool:
@@ -93,6 +101,21 @@ def test_who_waits_where_the_host_is_short_holds_nobody_up(receiver: Receiver) -
     receiver.inbox.go_on()
     assert len(receiver.clients) == 1
     assert not receiver.inbox.full
+
+
+def test_who_comes_behind_a_client_that_fails_is_turned_away(receiver: Receiver) -> None:
+    """Whatever fails, nobody is left without an owner, and none is counted as on the way."""
+    receiver.fails = MemoryError()
+    pairs = [socket.socketpair() for _ in range(3)]
+    for _, theirs in pairs:
+        send(receiver.sender, b"+", [theirs.fileno()])
+        theirs.close()
+    with pytest.raises(MemoryError):
+        receiver.inbox.take()
+    for ours, _ in pairs:
+        with ours:
+            assert ours.recv(1) == b""
+    assert (receiver.inbox.received, receiver.inbox.serving) == (0, False)
 
 
 def test_an_inbox_that_nobody_can_send_to_is_left_alone(receiver: Receiver) -> None:

@@ -165,6 +165,19 @@ def test_held_back_clients_are_closed_at_the_end(scoreboard: Scoreboard) -> None
         os.fstat(fd)
 
 
+def test_a_client_that_cannot_be_counted_is_closed() -> None:
+    """The quota owns whom it was given, whatever fails."""
+    scoreboard = Scoreboard()
+    worker = Worker(scoreboard, 1, slot=0)
+    fd = os.dup(0)
+    scoreboard.close()
+    with pytest.raises(ValueError, match="released"):
+        worker.quota.admit(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    assert worker.quota.held_back == 0
+
+
 def test_workers_count_when_they_come(scoreboard: Scoreboard) -> None:
     """A third worker's sessions count for the limit once it exists, and no longer than that."""
     first = Worker(scoreboard, 2)
