@@ -134,8 +134,8 @@ class Ingress:
         """Nobody is served, and nobody waits to be."""
         return self._counters.sessions == 0 and not self._quota.held_back
 
-    def clients_held_back(self) -> tuple[int, ...]:
-        """Descriptors of the clients held back, which stay ours."""
+    def clients_held_back(self) -> tuple[tuple[int, float], ...]:
+        """Descriptors of the clients held back, which stay ours, and since when each waits."""
         return self._quota.clients_held_back()
 
     # -- from the first settings to the end -------------------------------------------------

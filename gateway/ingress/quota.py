@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sized
+from time import monotonic
 from typing import Any
 
 from gateway.core.counters import PauseReason, WorkerCounters
@@ -64,7 +65,8 @@ class Quota:
         self._in_flight = in_flight
         self._reclaim = reclaim
         self._close_client = close_client
-        self._held_back: deque[tuple[int, Any]] = deque()
+        self._held_back: deque[tuple[int, Any, float]] = deque()
+        """Descriptors, peers, and since when each is held back."""
         self._serving = False
         self.closed = False
         """Nobody is served any more: whoever comes waits for :meth:`close`."""
@@ -84,9 +86,9 @@ class Quota:
     def held_back(self) -> int:
         return len(self._held_back)
 
-    def clients_held_back(self) -> tuple[int, ...]:
-        """Their descriptors, which stay ours; the oldest first."""
-        return tuple(fd for fd, _ in self._held_back)
+    def clients_held_back(self) -> tuple[tuple[int, float], ...]:
+        """Their descriptors, which stay ours, and since when each waits; the oldest first."""
+        return tuple((fd, began_at) for fd, _, began_at in self._held_back)
 
     def room(self) -> int:
         """How many more clients may be accepted as things stand."""
@@ -160,7 +162,7 @@ class Quota:
         """
         try:
             if held_back := bool(self._held_back) or not self._has_place():
-                self._held_back.append((fd, peer))
+                self._held_back.append((fd, peer, monotonic()))
         except Exception:
             self._close_client(fd)
             raise
@@ -182,7 +184,8 @@ class Quota:
         try:
             while self._held_back and self._budget.free > 0 and self._has_place():
                 self._budget.give_back()
-                self._serve(*self._held_back.popleft())
+                fd, peer, _ = self._held_back.popleft()
+                self._serve(fd, peer)
                 self.served()
         finally:
             self._serving = False

@@ -31,23 +31,25 @@ FORGET_S = 10.0
 
 
 class HeldBack:
-    """A client that is held back, as it was when the listing began. It has no session yet, and
-    ``fd`` may be another client's by the time that the row is described."""
+    """A client that was held back when the listing began, since ``began_at``.
 
-    __slots__ = ("client", "fd", "listed_at")
+    It has no session yet, and ``fd`` may be another client's by the time that the row is described.
+    """
 
-    def __init__(self, fd: int, listed_at: float) -> None:
+    __slots__ = ("began_at", "client", "fd")
+
+    def __init__(self, fd: int, began_at: float) -> None:
         self.fd = fd
         self.client = address_text(peer_of(fd))
-        self.listed_at = listed_at
+        self.began_at = began_at
 
 
 class SessionListing:
     """Answers for the sessions of one worker.
 
     ``sessions()``: all of them, the oldest first. ``held_back()``: descriptors of clients that have
-    no session yet; all of it stays its owners'. The rows of the newest listing are remembered, with
-    sessions that have ended meanwhile, for FORGET_S at most.
+    no session yet, and since when they wait; all of it stays its owners'. The rows of the newest
+    listing are remembered, with sessions that have ended meanwhile, for FORGET_S at most.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class SessionListing:
         loop: asyncio.AbstractEventLoop,
         *,
         sessions: Callable[[], Iterable[Session]],
-        held_back: Callable[[], Iterable[int]],
+        held_back: Callable[[], Iterable[tuple[int, float]]],
         send: Callable[[SessionSlice | SessionDetails], None],
     ) -> None:
         self._sessions = sessions
@@ -106,14 +108,13 @@ class SessionListing:
             rows += [each for each in self._sessions() if each.endpoint == name]
         else:
             rows += self._sessions()
-            now = monotonic()
-            rows += [HeldBack(fd, now) for fd in self._held_back()]
+            rows += [HeldBack(fd, began_at) for fd, began_at in self._held_back()]
 
 
 def _summary_of(row: Session | HeldBack) -> tuple[float, int, str]:
     """When it began, bytes moved, the client; "" for one that has ended since."""
     if isinstance(row, HeldBack):
-        return row.listed_at, 0, row.client
+        return row.began_at, 0, row.client
     if row.end is not None:
         return row.started_at, 0, ""
     upstream = row.upstream
@@ -145,9 +146,9 @@ def _detail_of(row: int, session: Session | HeldBack, now: float) -> SessionDeta
     """Everything about one row; None if its session has ended."""
     if isinstance(session, HeldBack):
         return SessionDetail(
-            row=row, id=_id_of(session.fd, session.listed_at), client=session.client,
+            row=row, id=_id_of(session.fd, session.began_at), client=session.client,
             via=None, endpoint=None, address=None, local=None, state=SessionState.HELD_BACK,
-            started_at=session.listed_at, idle_s=now - session.listed_at,
+            started_at=session.began_at, idle_s=now - session.began_at,
             bytes_in=0, bytes_out=0, client_rtt_s=None, client_retransmits=None,
             endpoint_rtt_s=None, endpoint_retransmits=None,
         )  # fmt: skip
