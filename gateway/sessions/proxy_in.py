@@ -174,27 +174,34 @@ class AwaitedHeader:
 class AwaitedUnixHeader(AwaitedHeader):
     """The same for a client on a UNIX socket: nothing behind the header is read.
 
-    Unread bytes are the only way to tell such a client that nobody took them.
+    Unread bytes are the only way to tell such a client that nobody took them. What there is of an
+    incomplete header is read, but for its last byte: each piece that waits counts against the
+    client's buffer with much more than its bytes, so a client that sends small pieces would stop.
     """
 
     __slots__ = ()
 
     def read_on(self) -> None:
-        """Look whether the header is complete, and take it then; all of it is looked at again."""
+        """Look whether the header is complete, and take it then."""
         fd = self.session.client.fd
         try:
-            self.data = peek(fd, READ_BYTES)
+            waiting = peek(fd, READ_BYTES)
         except BlockingIOError:
             return
         except OSError:
             self.session.on_event(ERR)
             return
-        match read_header(self.data):
+        data = self.data + waiting
+        match read_header(data):
             case Header() as header:
-                self.data = read(fd, header.size)
+                self.data += read(fd, header.size - len(self.data))
                 self.headers.arrived(self, header)
             case Malformed(problem):
+                self.data = data
                 self.headers.missing(self, problem)
-            case None if not self.data or self.seen & (RDHUP | HUP):
+            case None if not waiting or self.seen & (RDHUP | HUP):
+                self.data = data
                 self.seen |= RDHUP
                 self.headers.missing(self, "the connection ended before the header did")
+            case None if len(waiting) > 1:
+                self.data += read(fd, len(waiting) - 1)

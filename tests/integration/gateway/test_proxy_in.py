@@ -460,12 +460,27 @@ def test_pieces_of_a_unix_client(name: str, size: int) -> None:
             for cut in (1, 5, len(HEADERS[name]) - 1):
                 with unix_client(plane) as client:
                     client.sendall(HEADERS[name][:cut])
-                    await_bytes(plane, cut)
+                    await_bytes(plane, cut - 1)  # the last one stays where it is
                     client.sendall(HEADERS[name][cut:] + data[:100])
                     client.sendall(data[100:])
                     client.shutdown(socket.SHUT_WR)
                     with backend.accept() as server:
                         assert read_to_end(server) == data
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_unix_client_that_sends_its_header_byte_by_byte(name: str) -> None:
+    """Small pieces that wait fill its buffer, of which each takes a hundred times its bytes."""
+    with Backend() as backend:
+        with Plane(backend.endpoint, settings=Settings(proxy_in=("unix",))) as plane:
+            with unix_client(plane) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the least there is
+                client.settimeout(60)
+                for byte in HEADERS[name]:
+                    client.sendall(bytes([byte]))
+                client.sendall(b"!")
+                with backend.accept() as server:
+                    assert server.recv(1) == b"!"
 
 
 @pytest.mark.parametrize("sent", [b"", b"PROXY", HEADERS["v2"][:20]])
