@@ -54,6 +54,7 @@ class Control:
             on_lost=on_lost,
             on_garbage=on_garbage,
         )
+        self._socket.start_reading()
 
     def send(self, message: messages.Up, fds: Sequence[int] = ()) -> None:
         """Send, or queue if the master is slow to read; a dead master is no error."""

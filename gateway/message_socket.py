@@ -80,7 +80,10 @@ class MessageSocket:
         self._closed = False
         self._again: asyncio.TimerHandle | None = None
         sock.setblocking(False)
-        loop.add_reader(sock, self._on_readable)
+
+    def start_reading(self) -> None:
+        """OSError: there is no room to watch the socket; it may be tried again."""
+        self._loop.add_reader(self.sock, self._on_readable)
 
     def send(self, message: messages.Down | messages.Up, fds: Sequence[int] = ()) -> None:
         """Send, or queue if the peer is slow to read; a peer that is gone is no error.

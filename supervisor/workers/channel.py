@@ -64,6 +64,10 @@ class Channel:
     def control(self) -> socket.socket:
         return self._socket.sock
 
+    def start_reading(self) -> None:
+        """OSError: there is no room to watch the worker; it may be tried again."""
+        self._socket.start_reading()
+
     def send(self, line: bytes, kind: type) -> None:
         """Write an encoded message to the pipe; of one kind only the newest waits.
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from gateway.core import messages
 from gateway.core.log import Log
@@ -96,6 +97,8 @@ class WorkerHandles:
         self._unready: dict[int, int] = {}
         """Pids by pidfd, of workers that only have to be reaped."""
         self._introductions: list[tuple[WorkerId, int, socket.socket]] = []
+        self._unwatched: list[Callable[[], None]] = []
+        """What watches the workers of a former master for which there was no room."""
 
     def __getitem__(self, who: WorkerId) -> WorkerHandle:
         return self._handles[who]
@@ -105,17 +108,24 @@ class WorkerHandles:
         return self._handles.get(who)
 
     def take(self, who: WorkerId, child: Child, *, inherited: bool = False) -> WorkerHandle:
-        """Own a worker from now on. OSError: it could not be watched, and is gone."""
-        try:
-            handle = self._watch(who, child, inherited=inherited)
-        except OSError:
-            self._loop.remove_reader(child.control)
-            child.abandon()
-            raise
+        """Own a worker from now on. OSError: it could not be watched, and is gone.
+
+        An inherited one may serve: it is kept, and watched as soon as there is room.
+        """
+        handle = self._make_handle(who, child, inherited=inherited)
+        if inherited:
+            self._watch_patiently(partial(self._watch, who, handle))
+        else:
+            try:
+                self._watch(who, handle)
+            except OSError:
+                self._loop.remove_reader(child.control)
+                child.abandon()
+                raise
         self._handles[who] = handle
         return handle
 
-    def _watch(self, who: WorkerId, child: Child, *, inherited: bool) -> WorkerHandle:
+    def _make_handle(self, who: WorkerId, child: Child, *, inherited: bool) -> WorkerHandle:
         channel = Channel(
             self._loop,
             pipe_w=child.pipe_w,
@@ -126,12 +136,29 @@ class WorkerHandles:
             reading=self._reading,
             inherited=inherited,
         )
-        # Only a heartbeat that is written from now on is a sign of life.
-        handle = WorkerHandle(child, channel, beat_ns=self._rows.beat_ns(who))
-        self._loop.add_reader(child.pidfd, self._reap, who)
         if not self._rows.beats(who):  # until its first report
             self._signs[who] = self._loop.time() + REPORT_HOLDS_S
-        return handle
+        # Only a heartbeat that is written from now on is a sign of life.
+        return WorkerHandle(child, channel, beat_ns=self._rows.beat_ns(who))
+
+    def _watch(self, who: WorkerId, handle: WorkerHandle) -> None:
+        handle.channel.start_reading()
+        self._loop.add_reader(handle.child.pidfd, self._reap, who)
+
+    def _watch_patiently(self, watch: Callable[[], None]) -> None:
+        try:
+            watch()
+        except OSError:
+            self._unwatched.append(watch)
+
+    def watch_again(self) -> None:
+        """Watch what could not be for want of room."""
+        while self._unwatched:
+            try:
+                self._unwatched[-1]()
+            except OSError:
+                return
+            self._unwatched.pop()
 
     def pids(self) -> set[int]:
         """The processes of all live workers."""
@@ -146,6 +173,9 @@ class WorkerHandles:
     def reap_unready(self, pidfd: int, pid: int) -> None:
         """Wait for a worker of a former image that is not among ours; owns the pidfd."""
         self._unready[pidfd] = pid
+        self._watch_patiently(partial(self._watch_unready, pidfd))
+
+    def _watch_unready(self, pidfd: int) -> None:
         self._loop.add_reader(pidfd, self._on_unready_exit, pidfd)
 
     def _on_unready_exit(self, pidfd: int) -> None:
@@ -266,6 +296,7 @@ class WorkerHandles:
             os.close(handle.child.pidfd)
         self._handles.clear()
         self._introductions.clear()
+        self._unwatched.clear()
         for pidfd in self._unready:
             self._loop.remove_reader(pidfd)
             os.close(pidfd)

@@ -323,6 +323,7 @@ class WorkerPool:
                 lost := self._sockets.rescue(slot.index, to=slot.adopter.slot)
             ):
                 self._log.error("clients lost", sessions=lost, error="no descriptors left")
+        self._handles.watch_again()
         self._handles.go_on_introducing()
         self._feed(events.Tick(self._handles.collect_signs()))
         for slot in slots:

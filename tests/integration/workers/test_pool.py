@@ -26,7 +26,7 @@ from supervisor.workers.inherited import InheritedDescriptors
 from supervisor.workers.pool import Handlers, WorkerPool
 from tests.logbook import Logbook
 from tests.puppet import fails_at_start, mute, puppet
-from tests.support import free_port
+from tests.support import free_port, watch_nothing
 
 
 class Stage:
@@ -372,6 +372,38 @@ def test_the_next_master_takes_over() -> None:
             assert await reader.readexactly(5) == b"hello"
             writer.close()
             await stage.until(lambda: len(stage.gone) == 2)
+
+    asyncio.run(play())
+
+
+def test_the_next_master_keeps_workers_that_it_cannot_watch_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """fs.epoll.max_user_watches is reached: no session ends, and they are replaced in the end."""
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        async with staged(2) as stage:
+            await stage.until(lambda: stage.ready)
+            before = stage.pool.pids()
+            reader, writer, _ = await stage.connect()
+            named = {name: os.dup(fd) for name, fd in stage.pool.hand_over().descriptors.items()}
+            stage.pool.leave()
+            stage.ended, stage.ready = None, 0
+            inherited = InheritedDescriptors.from_names(named.items())
+            inherited.identify()
+            stage.pool = stage.make(2, inherited)
+            with monkeypatch.context() as full:
+                full.setattr(loop, "add_reader", watch_nothing)
+                stage.pool.start(messages.Snapshot(1, ()))
+            assert stage.pool.pids() == before
+            handed_over = stage.pool.hand_over().descriptors
+            assert {"ctl.0.1", "ctl.1.1"} <= handed_over.keys()
+            await stage.until(lambda: stage.ready)
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            writer.close()
+            await stage.until(lambda: {WorkerId(0, 1), WorkerId(1, 1)} <= set(stage.gone))
 
     asyncio.run(play())
 

@@ -41,6 +41,7 @@ class Ends:
             reading=reading or ReadingTime(asyncio.get_running_loop()),
             inherited=inherited,
         )
+        self.channel.start_reading()
 
     def _hear(self, message: messages.Up, fds: list[int]) -> None:
         self.handle(message, fds)
