@@ -211,6 +211,16 @@ def _recover(document: int) -> None:
     for as long as it takes; returns only after a stop signal, which ends them. This is here because
     nothing else can be relied on: the rest of the program may not even be importable.
     """
+    while argv := _prepare_recovery(document):
+        try:
+            os.execve(argv[0], argv, os.environ)  # noqa: S606 - ourselves
+        except OSError as error:  # as if the interpreter of the script is missing just now
+            text = f"etcd-gateway: cannot execute {argv[0]}: {error.strerror}"
+            print(text, file=sys.stderr, flush=True)
+
+
+def _prepare_recovery(document: int) -> "list[str] | None":
+    """What to execute next, for which the document is ready then; None after a stop signal."""
     import json
 
     state: dict[str, Any] = json.loads(os.pread(document, os.fstat(document).st_size, 0))
@@ -220,7 +230,7 @@ def _recover(document: int) -> None:
         state["failure"] = "the new image did not start"
     elif number := _wait_for_another_try(failures, state):
         _stop(state, number)
-        return
+        return None
     else:
         argv = _find_command(state)
     os.set_inheritable(document, True)
@@ -232,7 +242,7 @@ def _recover(document: int) -> None:
     text = json.dumps(state).encode()
     os.ftruncate(document, 0)
     os.pwrite(document, text, 0)
-    os.execve(argv[0], argv, os.environ)  # noqa: S606 - ourselves
+    return argv
 
 
 def _find_image(image: "dict[str, Any] | None") -> "list[str] | None":
@@ -288,6 +298,7 @@ def _stop(state: "dict[str, Any]", number: int) -> None:
     A second signal ends their sessions at once. With ``--handover`` TERM leaves the workers to the
     next master.
     """
+    import contextlib
     import signal
     import time
 
@@ -302,15 +313,17 @@ def _stop(state: "dict[str, Any]", number: int) -> None:
     leaving = {f"pipe.{slot}.{gen}" for slot, gen in facts.get("leaving", [])}
     _tell_to_drain({name: fd for name, fd in fds.items() if name not in leaving}, drain_s)
     until = time.monotonic() + drain_s + KILL_MARGIN_S
-    while living := _find_living(fds):
+    while (living := _find_living(fds)) and time.monotonic() < until + KILL_MARGIN_S:
         if signal.sigtimedwait({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}, 0.1):
             print("etcd-gateway: stopping at once", file=sys.stderr, flush=True)
             _tell_to_drain(fds, 0.0)
             until = min(until, time.monotonic() + KILL_MARGIN_S)
         if time.monotonic() > until:
             for pidfd in living:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    print("etcd-gateway: drained", file=sys.stderr, flush=True)
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    text = f"drained, {len(living)} workers left behind" if living else "drained"
+    print(f"etcd-gateway: {text}", file=sys.stderr, flush=True)
 
 
 def _tell_to_drain(fds: "dict[str, int]", deadline_s: float) -> None:

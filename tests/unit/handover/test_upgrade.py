@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from supervisor import launch
 from tests.installation import make_first_line
 
 SCRIPT = """
@@ -182,6 +186,30 @@ if left.get("failures", 0) < 2:
     os.kill(os.getpid(), signal.SIGHUP)  # tried again at once
     launch._recover(document)
 """
+
+
+def test_a_program_that_cannot_be_executed_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The workers of before must not be lost because an interpreter is missing for a moment."""
+    executed: list[tuple[int, str]] = []
+
+    def execute(program: str, _argv: object, _environment: object) -> None:
+        state = json.loads(os.pread(document.fileno(), 10_000, 0))
+        executed.append((state["failures"], program))
+        if len(executed) == 1:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        raise StopIteration  # as if it ran
+
+    monkeypatch.setattr(os, "execve", execute)
+    monkeypatch.setattr(launch, "_wait_for_another_try", lambda *_: 0)
+    with tempfile.TemporaryFile() as document:
+        document.write(json.dumps({"command": ["/bin/sh"]}).encode())
+        document.flush()
+        with pytest.raises(StopIteration):
+            launch._recover(document.fileno())
+    assert executed == [(1, "/bin/sh"), (2, "/bin/sh")]
+    assert "cannot execute /bin/sh: No such file or directory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("goes_back", [False, True])
