@@ -41,6 +41,7 @@ RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0
 """Between two starts after an upgrade: the old workers serve meanwhile."""
 
 KILL_MARGIN_S = 2.0
+SHUT_AFTER_S = 0.5
 """As in ``core.workers.slot``: a worker that drains is killed so long after its deadline."""
 
 
@@ -296,34 +297,53 @@ def _stop(state: "dict[str, Any]", number: int) -> None:
     """Do as ``shutdown`` does at a stop signal: the old workers drain, and we wait for their end.
 
     A second signal ends their sessions at once. With ``--handover`` TERM leaves the workers to the
-    next master.
+    next master. Where a release wrote the document that did not say what is needed here, the
+    workers drain by themselves when we are gone.
     """
     import contextlib
+    import math
     import signal
     import time
 
     facts, fds = state.get("facts", {}), state.get("fds", {})
     manager = os.environ.get("NOTIFY_SOCKET", "")
+    if "drain_timeout_s" not in facts:
+        return
     if manager and facts.get("handover") and number == signal.SIGTERM:
         return
-    drain_s = float(facts.get("drain_timeout_s", 0.0))
+    drain_s = float(facts["drain_timeout_s"])
     print(f"etcd-gateway: draining, for {drain_s:g} s at most", file=sys.stderr, flush=True)
     _notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int((drain_s + 2 * KILL_MARGIN_S) * 1e6)}")
     _leave_addresses(fds)
     leaving = {f"pipe.{slot}.{gen}" for slot, gen in facts.get("leaving", [])}
     _tell_to_drain({name: fd for name, fd in fds.items() if name not in leaving}, drain_s)
+    shut_at = time.monotonic() + SHUT_AFTER_S
     until = time.monotonic() + drain_s + KILL_MARGIN_S
     while (living := _find_living(fds)) and time.monotonic() < until + KILL_MARGIN_S:
         if signal.sigtimedwait({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}, 0.1):
             print("etcd-gateway: stopping at once", file=sys.stderr, flush=True)
             _tell_to_drain(fds, 0.0)
             until = min(until, time.monotonic() + KILL_MARGIN_S)
+        if time.monotonic() > shut_at:
+            shut_at = math.inf
+            _shut_listeners(fds)
         if time.monotonic() > until:
             for pidfd in living:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     text = f"drained, {len(living)} workers left behind" if living else "drained"
     print(f"etcd-gateway: {text}", file=sys.stderr, flush=True)
+
+
+def _shut_listeners(fds: "dict[str, int]") -> None:
+    """Those of workers that died since would go on taking clients that nobody serves."""
+    import contextlib
+    import socket
+
+    for name, fd in fds.items():
+        if name.split(".")[0] in ("listener", "lent", "unix"):
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as sock:
+                sock.shutdown(socket.SHUT_RD)
 
 
 def _tell_to_drain(fds: "dict[str, int]", deadline_s: float) -> None:

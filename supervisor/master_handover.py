@@ -63,7 +63,7 @@ class MasterHandover:
             events=parts.events.all(),
             listen_given=tuple(map(str, parts.config.listen_addr)),
             listen=tuple(map(str, parts.listen)),
-            listen_held=() if parts.ready else left.listen_held or left.listen,
+            listen_held=() if parts.ready else left.held,
             admin=tuple(parts.config.admin_addr),
             image=parts.image,
             command=parts.command,

@@ -192,7 +192,7 @@ class Startup:
         """
         parts = self._parts
         inherited = parts.left.inherited.shared_sockets()
-        held = (*parts.left.state.listen, *parts.left.state.listen_held)
+        held = parts.left.state.held
         while True:
             try:
                 parts.shared.take_over(parts.listen, inherited)

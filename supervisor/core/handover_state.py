@@ -88,3 +88,8 @@ class HandoverState:
     failure: str = ""
     handover: bool = False
     drain_timeout_s: float = 0.0
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The addresses that workers listen at."""
+        return self.listen_held or self.listen

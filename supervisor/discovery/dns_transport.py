@@ -158,6 +158,9 @@ async def _over_tcp(
     parse: Callable[[bytes], T | None],
 ) -> T:
     """The first reply by any of the connections; the failure of the last one if all fail."""
+    for sent, each in list(under_way.items()):
+        if each.done() and each.exception() is not None:  # nobody waited for it any more
+            del under_way[sent]
     if query not in under_way:
         under_way[query] = asyncio.create_task(
             _over_connection(server, query, parse), name=f"DNS over TCP to {server}"

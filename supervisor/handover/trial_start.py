@@ -91,7 +91,7 @@ def run(config: Config, document: int) -> None:
 def _bind_new(config: Config, state: HandoverState, listen: Sequence[Address]) -> None:
     """Addresses that the running gateway does not have: bind each, and close it again."""
     for address in listen:
-        known = str(address) in (*state.listen, *state.listen_held)
+        known = str(address) in state.held
         if isinstance(address, UnixAddress):
             if not (known and _goes_on(address, state)):
                 sock, made = listen_unix(address)

@@ -11,6 +11,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from gateway.core import messages
 from gateway.descriptors import close_all
@@ -57,7 +58,7 @@ class Channel:
             on_message=self._check,
             on_lost=lambda message: on_lost(f"no descriptor is left for {type(message).__name__}"),
             on_garbage=self._on_garbage,
-            may_read=reading.is_left,
+            may_read=partial(reading.is_left, self),
         )
 
     @property

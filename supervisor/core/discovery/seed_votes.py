@@ -57,7 +57,7 @@ class SeedVotes:
             self._clusters[name] = cluster_id
 
     def settle(self) -> None:
-        """The list is that of a former master, which knew who is of which cluster."""
+        """The list is that of a former master: what its seeds said was not handed over."""
         self.settled = True
 
     def forget(self) -> None:

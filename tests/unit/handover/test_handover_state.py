@@ -320,3 +320,11 @@ def test_an_instant_that_no_calendar_has_is_none(instant: object) -> None:
     document = kept("1.0.0.json")
     document["facts"]["started_at"] = instant
     assert decode(document).started_at is None
+
+
+def test_workers_listen_where_they_did_until_those_of_this_image_are_ready() -> None:
+    """An address of this image that could not be had is not one that is held."""
+    state = HandoverState(listen=("127.0.0.1:2",))
+    assert state.held == ("127.0.0.1:2",)
+    state.listen_held = ("127.0.0.1:1",)
+    assert state.held == ("127.0.0.1:1",)
