@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from gateway.core import messages, wire
+from gateway.core.outcome import EXHAUSTED
 from gateway.core.records import dataclass
 from gateway.descriptors import (
     NO_ROOM_TO_SEND,
@@ -127,9 +128,7 @@ class MessageSocket:
             data = error.data
             self._received.append(None)
         except OSError as error:
-            if (
-                error.errno in NO_ROOM_TO_SEND
-            ):  # the kernel has no memory for it just now: ask again
+            if error.errno in EXHAUSTED:  # the kernel has no memory for it just now: ask again
                 return False
             data = b""
         if not data:

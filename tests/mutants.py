@@ -76,14 +76,14 @@ MUTANTS = (
     Mutant(
         "leg: what a broken side sent before is held back",
         "gateway/sessions/leg.py",
-        "                if knows_end:\n                    self.pass_end()",
-        "                if False:\n                    self.pass_end()",
+        "                if error is None or error.errno == errno.EPIPE:\n",
+        "                if False:\n",
         RELAY,
     ),
     Mutant(
         "leg: the rest of a stream is cut when its sender is forgotten",
         "gateway/sessions/leg.py",
-        "        if knows_end and not self.peer.blocked and self._ended_before():\n",
+        "        if self._ended_before(error):\n",
         "        if False:\n",
         RELAY,
     ),

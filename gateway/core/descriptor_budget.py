@@ -65,6 +65,10 @@ class DescriptorBudget:
         self._others += count
         return True
 
+    def take_beside_clients(self) -> bool:
+        """The same for one, which leaves the last eighth to clients."""
+        return self.free >= self._total // CLIENTS_SHARE and self.take()
+
     def spend(self, count: int = 1) -> None:
         """These are open whether or not they fit: a client that waits, another slot's sockets."""
         self._others += count

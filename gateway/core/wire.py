@@ -1,8 +1,8 @@
 """Messages as lines of JSON, and back: the one place that knows the encoding.
 
-Decoding is strict: an unknown type, a missing or an extra field, or a wrong type is a WireError
-that says which. Both ends are of one release and anything else is a bug, but for the moments of an
-upgrade; then a message that is not understood is left out.
+Decoding is strict: an unknown type, a missing field that has no default, an extra one, or a wrong
+type is a WireError that says which. Both ends are of one release and anything else is a bug, but
+for the moments of an upgrade; then a message that is not understood is left out.
 """
 
 from __future__ import annotations

@@ -76,8 +76,8 @@ class Inbox:
         waiting = iter(clients)
         try:
             for fd in waiting:
-                os.set_blocking(fd, False)
                 self.received -= 1
+                _set_nonblocking(fd)
                 self._quota.admit(fd)
         except Exception:
             for fd in waiting:  # nobody else has those behind the one that failed
@@ -107,3 +107,12 @@ class Inbox:
             self.take()
             if self._handoff.short:  # the room is one by the count only
                 return
+
+
+def _set_nonblocking(fd: int) -> None:
+    """Closes ``fd`` if it cannot be: nobody else has it yet."""
+    try:
+        os.set_blocking(fd, False)
+    except OSError:
+        turn_away(fd)
+        raise

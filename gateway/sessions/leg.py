@@ -333,19 +333,19 @@ class Leg:
         self.session.completed()
 
     def has_hung_up(self, _error: OSError | None) -> bool:
-        """Whether the error means that the peer has closed in order; TCP has none that does."""
+        """Whether the error means that the peer has closed in order; TCP has no such one."""
         return False
 
-    def pass_rest(self, *, knows_end: bool) -> bool:
+    def pass_rest(self, error: OSError | None) -> bool:
         """Pass on what this broken side sent before it broke, as far as the other takes it at once.
 
         True: its stream had ended before, so the other side gets the rest when it takes it. A
         kernel forgets a connection that was closed, after a minute, however late its bytes are
         read, and a host may go.
 
-        ``knows_end``: the socket still has its error, so a read that finds nothing is the end of
-        the stream, which came before the reset. A failed read or write takes the error out of the
-        socket, and every later read looks like an end.
+        ``error``: what a read or a write said. Without one the socket still has its error, so a
+        read that finds nothing is the end of the stream, which came before the reset. A failed read
+        or write takes the error out of the socket, and every later read looks like an end.
         """
         if self.ended:
             return False
@@ -359,20 +359,23 @@ class Leg:
             if sent < len(data):
                 self.keep(memoryview(data)[sent:])
             elif not data:
-                if knows_end:
+                if error is None or error.errno == errno.EPIPE:
                     self.pass_end()
                 return False
-        if knows_end and not self.peer.blocked and self._ended_before():
+        if self._ended_before(error):
             self.signs |= ERR
             return True
         return False
 
-    def _ended_before(self) -> bool:
+    def _ended_before(self, error: OSError | None) -> bool:
         """Whether the stream had ended before its connection was reset; asks the socket once.
 
         A reset that follows an end of stream is EPIPE, any other one ECONNRESET (tcp_reset in
-        net/ipv4/tcp_input.c).
+        net/ipv4/tcp_input.c). Nothing is written to a side whose stream we have ended, so a write
+        has no reason of its own for EPIPE.
         """
+        if error is not None:
+            return error.errno == errno.EPIPE
         return self.signs & RDHUP != 0 or error_of(self.fd) == errno.EPIPE
 
     def discard(self) -> None:

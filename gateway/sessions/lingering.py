@@ -17,7 +17,7 @@ from os import read
 from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.stall import Stall
 from gateway.poller import ERR, Poller
-from gateway.tcp import arm_reset, read_signs, set_longest_gap, set_user_timeout
+from gateway.tcp import arm_reset, is_waiting, read_signs, set_longest_gap, set_user_timeout
 
 LINGER_S = 240.0
 """How long such a connection is kept at most; the kernel alone waits for about two minutes."""
@@ -44,7 +44,7 @@ class Lingering:
 
     def reserve(self) -> bool:
         """Whether one more can be kept; its descriptor counts from now on, so :meth:`take` it."""
-        return len(self._all) < MOST and self._budget.take()
+        return len(self._all) < MOST and self._budget.take_beside_clients()
 
     def take(self, fd: int, stall: Stall, now: float) -> None:
         """Keep the connection until its stream, which has ended, was taken; ``fd`` is polled."""
@@ -107,6 +107,8 @@ class _Rest:
                 self._lingering.end(self)
             elif read(self.fd, READ_BYTES):
                 self._poller.again(self)
+            elif not is_waiting(self.fd):
+                self._lingering.end(self)
         except BlockingIOError:
             pass
         except OSError:

@@ -222,13 +222,14 @@ class Session:
         """
         if self.end is None and not leg.gone and leg.has_hung_up(error):
             leg.on_event(HUP)  # a word to it was faster than the event
-        if self.end is None and leg.gone:
+        dead = error is None or isinstance(error, ConnectionError)
+        if self.end is None and leg.gone and dead:
             leg.peer.discard()
-        elif self.end is None and leg.pass_rest(knows_end=error is None):
+        elif self.end is None and leg.pass_rest(error):
             self.reset_by = self._side(leg)
             self.outlive(leg)
+            leg.peer.discard()
         elif self.end is None:  # else both streams had ended
-            dead = error is None or isinstance(error, ConnectionError)
             if leg.ended and dead and has_unsent(leg.peer.fd):
                 self.reset_by = self._side(leg)
                 self.completed()

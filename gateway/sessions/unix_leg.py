@@ -38,3 +38,7 @@ class UnixLeg(Leg):
         poll = select.poll()
         poll.register(self.fd, 0)
         return [(self.fd, select.POLLHUP)] == poll.poll(0)
+
+    def _ended_before(self, error: OSError | None) -> bool:
+        """EPIPE tells nothing here: a peer that reads no more may still have much to say."""
+        return error is None and super()._ended_before(error)

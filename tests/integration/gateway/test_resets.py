@@ -8,9 +8,11 @@ import select
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
+from gateway.core.endpoint import Endpoint
 from gateway.core.messages import Settings
 from gateway.sessions import leg as leg_module
 from gateway.sessions import stalls
@@ -222,10 +224,11 @@ def test_a_reset_without_an_end_cuts_what_is_kept(side: str) -> None:
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, 30.0])
+@pytest.mark.parametrize("first_words", [b"?", bytes(300_000)], ids=["a word", "many"])
 @pytest.mark.parametrize("kept", [False, True], ids=["in the kernel", "kept"])
 @pytest.mark.parametrize("side", SIDES)
 def test_words_to_one_that_closed_cut_nothing_that_it_said(
-    side: str, kept: bool, timeout_s: float
+    side: str, kept: bool, first_words: bytes, timeout_s: float
 ) -> None:
     """The other side goes on speaking before it has read everything; nobody hears it."""
     with session(side, replace(LOGGED, tcp_user_timeout_s=timeout_s)) as ends:
@@ -243,6 +246,31 @@ def test_words_to_one_that_closed_cut_nothing_that_it_said(
         assert (line["end"], line["reset_by"]) == (side, side)
         lingering = ends.plane.sessions.stalls._lingering
         wait_until(lambda: ends.plane.ask(lambda: len(lingering)) == 0)
+
+
+def test_who_took_everything_and_closed_lingers_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the next look: hundreds of such in a second would take all the places there are."""
+    monkeypatch.setattr(stalls, "step_s", lambda _: 60.0)
+    path = f"unix:{tmp_path}/server"
+    with (
+        socket.socket(socket.AF_UNIX) as listener,
+        Plane(Endpoint(path, (path,), 0), settings=LOGGED) as plane,
+    ):
+        listener.bind(f"{tmp_path}/server")
+        listener.listen()
+        lingering = plane.sessions.stalls._lingering
+        for _ in range(20):
+            with plane.connect() as client:
+                client.sendall(b"?")
+                server, _ = listener.accept()
+                with server:
+                    assert server.recv(1) == b"?"
+                    server.sendall(b"answer")
+                assert read_all(client) == b"answer"
+        wait_until(lambda: plane.counters.sessions == 0)
+        wait_until(lambda: plane.ask(lambda: len(lingering)) == 0)
 
 
 def test_nobody_waits_for_good_for_one_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

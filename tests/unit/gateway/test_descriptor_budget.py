@@ -57,6 +57,15 @@ def test_what_can_be_done_without_is_refused() -> None:
     assert budget.free == -1
 
 
+def test_what_lingers_leaves_the_last_eighth_to_clients() -> None:
+    """A connection that is over is worth less than one that waits."""
+    budget, counters = budget_of(80)
+    counters.sessions = 36
+    assert not budget.take_beside_clients()
+    counters.sessions = 35
+    assert budget.take_beside_clients()
+
+
 def test_a_tiny_limit_leaves_one_session() -> None:
     """The reserve may be touched then: better one client than none."""
     budget = DescriptorBudget(WorkerCounters())
