@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 # What orjson looks up when it is imported. Where one of them is missing, as when descriptors are
-# short, it crashes; here that is an error. Without _datetime there is a datetime all the same.
-import _datetime  # type: ignore[import-not-found] # noqa: F401
+# short, it crashes; here that is an error. The last one is not there if datetime was imported when
+# its part in C could not be.
 import dataclasses  # noqa: F401
-import datetime  # noqa: F401
 import enum  # noqa: F401
 import json  # noqa: F401
 import uuid  # noqa: F401
 from collections.abc import Callable
+from datetime import datetime_CAPI  # noqa: F401
 from typing import Any
 
 import orjson

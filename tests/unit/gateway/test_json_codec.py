@@ -56,3 +56,21 @@ def test_no_module_that_is_missing_crashes_the_interpreter() -> None:
     told = subprocess.check_output([*command, *modules], cwd=ROOT, text=True).split()
     assert len(told) == len(modules)
     assert [each for each in told if each.partition("=")[2] not in ("0", "3")] == []
+
+
+def test_a_datetime_without_its_part_in_c_is_an_error() -> None:
+    """It is imported before, at a moment when a descriptor is missing; then there is one again."""
+    script = textwrap.dedent("""
+        import sys
+
+        sys.modules["_datetime"] = None
+        import datetime
+
+        del sys.modules["_datetime"]
+        import _datetime
+        try:
+            import gateway.core.json_codec
+        except ImportError:
+            sys.exit(3)
+    """)
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 3
