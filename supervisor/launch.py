@@ -41,8 +41,10 @@ RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0
 """Between two starts after an upgrade: the old workers serve meanwhile."""
 
 KILL_MARGIN_S = 2.0
-SHUT_AFTER_S = 0.5
 """As in ``core.workers.slot``: a worker that drains is killed so long after its deadline."""
+
+SHUT_AFTER_S = 0.5
+"""As in ``core.workers.fleet``: so long after a stop, listeners without a worker are shut."""
 
 
 def main() -> int:

@@ -25,6 +25,26 @@ from supervisor.system.log import make_log
 HOST = "127.0.0.1"
 
 
+def spec_alone(
+    address: HostPort, inbox: socket.socket, scoreboard: Scoreboard, row: int
+) -> WorkerSpec:
+    """What the only worker of a gateway is born with; the listener, made here, is its own."""
+    return WorkerSpec(
+        slot=0,
+        gen=1,
+        slots=1,
+        listen=(address,),
+        listeners=(open_listener(address, exclusive=True),),
+        exclusive=True,
+        inbox=inbox,
+        peers={},
+        scoreboard=scoreboard,
+        row=row,
+        cpu=None,
+        title="alone",
+    )
+
+
 def main(listen_port: int, endpoint_port: int, orders: Sequence[messages.Down] = ()) -> int:
     """Returns the worker's exit status; ``orders`` follow its first snapshot."""
     listen = HostPort(HOST, listen_port)
@@ -39,20 +59,7 @@ def main(listen_port: int, endpoint_port: int, orders: Sequence[messages.Down] =
     control.setblocking(False)
     inbox.setblocking(False)
     scoreboard = Scoreboard()
-    spec = WorkerSpec(
-        slot=0,
-        gen=1,
-        slots=1,
-        listen=(listen,),
-        listeners=(open_listener(listen, exclusive=True),),
-        exclusive=True,
-        inbox=inbox,
-        peers={},
-        scoreboard=scoreboard,
-        row=scoreboard.open_row(0, 1),
-        cpu=None,
-        title="alone",
-    )
+    spec = spec_alone(listen, inbox, scoreboard, scoreboard.open_row(0, 1))
     # What comes by the clock would be counted or not, as busy as the machine is.
     heartbeat.INTERVAL_S = keepalive.AGE_S = 3600.0
     print("listening", flush=True)

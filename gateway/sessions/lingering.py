@@ -17,6 +17,7 @@ from os import read
 from gateway.core.descriptor_budget import DescriptorBudget
 from gateway.core.stall import Stall
 from gateway.poller import ERR, Poller
+from gateway.sessions.leg import READ_BYTES
 from gateway.tcp import arm_reset, is_waiting, read_signs, set_longest_gap, set_user_timeout
 
 LINGER_S = 240.0
@@ -27,8 +28,6 @@ MOST = 256
 
 KERNELS_GAP_S = 120.0
 """The kernel's own longest gap between two probes (TCP_RTO_MAX)."""
-
-READ_BYTES = 1 << 16
 
 
 class Lingering:

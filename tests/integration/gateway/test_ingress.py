@@ -18,8 +18,8 @@ from gateway.ingress import ingress
 from gateway.ingress.ingress import Ingress
 from gateway.ingress.listener import open_listener
 from gateway.scoreboard import Scoreboard
-from gateway.worker_spec import WorkerSpec
 from tests.clients import reset
+from tests.lone_worker import spec_alone
 from tests.plane import Backend, Plane, read_all
 from tests.support import free_port, wait_until
 
@@ -36,20 +36,7 @@ class OpenIngress:
         self.scoreboard = Scoreboard()
         self.row = self.scoreboard.open_row(0, 1)
         self.inbox, self.sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        spec = WorkerSpec(
-            slot=0,
-            gen=1,
-            slots=1,
-            listen=(self.address,),
-            listeners=(open_listener(self.address, exclusive=True),),
-            exclusive=True,
-            inbox=self.inbox,
-            peers={},
-            scoreboard=self.scoreboard,
-            row=self.row,
-            cpu=None,
-            title="alone",
-        )
+        spec = spec_alone(self.address, self.inbox, self.scoreboard, self.row)
         self.ingress = Ingress(
             plane.loop,
             plane.poller,

@@ -15,14 +15,13 @@ from gateway import heartbeat, worker
 from gateway.core import messages, wire
 from gateway.core.address import HostPort
 from gateway.core.endpoint import Endpoint
-from gateway.ingress.listener import open_listener
 from gateway.scoreboard import Scoreboard
 from gateway.worker import Worker, WorkerStart
-from gateway.worker_spec import WorkerSpec
 from supervisor.core.admin.totals import Totals
 from supervisor.core.workers.worker_id import WorkerId
 from tests.clients import reset
 from tests.logbook import Logbook
+from tests.lone_worker import spec_alone
 from tests.plane import Backend
 from tests.support import free_port, wait_until
 
@@ -47,20 +46,8 @@ class Wired:
         self.heard: list[Any] = []
         self.ended = False
         pipe_r, self._pipe_w = os.pipe()
-        spec = WorkerSpec(
-            slot=0,
-            gen=1,
-            slots=1,
-            listen=(self.address,),
-            listeners=(open_listener(self.address, exclusive=True),),
-            exclusive=True,
-            inbox=self.inbox,
-            peers={},
-            scoreboard=self.scoreboard,
-            row=self.scoreboard.open_row(0, 1),
-            cpu=None,
-            title="alone",
-        )
+        row = self.scoreboard.open_row(0, 1)
+        spec = spec_alone(self.address, self.inbox, self.scoreboard, row)
         self.worker = Worker(WorkerStart(spec, pipe_r, control, Logbook()), self.loop)
         self.worker.listen()
 
