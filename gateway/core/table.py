@@ -15,9 +15,6 @@ from gateway.core.selection import Balancer, LeastSessions, Rotation
 SUSPICION_REPORTS = 4
 """More than a probe into a black hole takes (``--health-timeout``, 2 s), at a report a second."""
 
-DIRECTED_REPORTS = 2
-"""A client whose session was closed is back within a second or two, or it went elsewhere."""
-
 
 class Table:
     """Answers which endpoint a client should be dialed to next, and remembers what failed here.
@@ -41,7 +38,8 @@ class Table:
         """The same by address, of endpoints with several."""
         self._directed: list[str] = []
         """Where the next clients go, whose turn it may be."""
-        self._directed_reports = 0
+        self._long_directed = 0
+        """How many of these, the first ones, were there at the last report already."""
         self._seed = 0
         self._least = False
 
@@ -105,10 +103,11 @@ class Table:
     def direct(self, names: Iterable[str]) -> None:
         """Send one client to each of these before it is their turn: they have too few sessions.
 
-        With least-sessions they are next anyhow. What no client used within DIRECTED_REPORTS is
-        forgotten.
+        With least-sessions they are next anyhow. What no client used before the second report from
+        now is forgotten: a client whose session was closed is back within a second or two, or it
+        went elsewhere.
         """
-        self._directed_reports = 0
+        self._long_directed = min(self._long_directed, len(self._directed))
         self._directed = [] if self._least else [*self._directed, *names]
 
     def suspect(self, name: str) -> None:
@@ -163,9 +162,8 @@ class Table:
         """
         self._book.report()
         self._address_book.report()
-        self._directed_reports += 1
-        if self._directed_reports >= DIRECTED_REPORTS:
-            self._directed = []
+        self._directed = self._directed[self._long_directed :]
+        self._long_directed = len(self._directed)
         for name, reports in tuple(self._suspects.items()):
             self._suspects[name] = reports + 1
             if reports + 1 >= SUSPICION_REPORTS:

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.core.endpoint import RETIRED, Endpoint, EndpointState
 from gateway.core.messages import Loads, Settings, Snapshot
-from gateway.core.table import DIRECTED_REPORTS, SUSPICION_REPORTS, Table
+from gateway.core.table import SUSPICION_REPORTS, Table
 
 ACTIVE, INACTIVE, REMOVED = EndpointState.ACTIVE, EndpointState.INACTIVE, EndpointState.REMOVED
 
@@ -131,10 +131,20 @@ def test_a_direction_is_advice() -> None:
     table.direct(["b"])
     assert table.pick(["a"]) == endpoint("b")
     assert names(table, 1) == "b", "one that tried another one before did not use it up"
+
+
+def test_a_direction_that_nobody_uses_is_forgotten() -> None:
+    """By the second report, also where others are told meanwhile; those live as long themselves."""
+    table = table_of(endpoint("a"), endpoint("b"))
     table.direct(["b", "b", "b"])
-    for _ in range(DIRECTED_REPORTS - 1):
-        table.reported()
+    table.reported()
+    table.direct([])
     assert names(table, 2) == "bb", "it is not forgotten yet"
+    table.direct(["b", "b"])
+    table.reported()
+    assert names(table, 4) == "bbab", "of the first three none is left"
+    table.direct(["b"])
+    table.reported()
     table.reported()
     assert names(table, 4) == "abab"
 
