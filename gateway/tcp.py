@@ -14,6 +14,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -161,6 +162,14 @@ def set_longest_gap(fd: int, gap_s: float) -> bool:
         except OSError:
             return False
     return True
+
+
+def count_waiting(fd: int) -> int:
+    """Bytes that are unsent or not acknowledged (SIOCOUTQ, ``man 7 tcp``), an end of stream is one.
+
+    Of a UNIX socket the memory of what its peer has not read.
+    """
+    return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, _NO_BYTES), sys.byteorder)
 
 
 def is_waiting(fd: int) -> bool:

@@ -63,7 +63,7 @@ class IdleTimeout:
         if late_s > LATE_S:
             self._forgive(late_s, now)
         timeout_s, cuts = self._timeout_s, self._cuts
-        idle = [each for each in self._sessions if each.idle_for(now) >= timeout_s]
+        idle = [each for each in self._sessions if each.is_idle(now, timeout_s)]
         if len(idle) == 1 and idle[0] not in cuts:
             idle[0].cut(End.IDLE)
             idle = []
@@ -74,7 +74,8 @@ class IdleTimeout:
 
     def _is_idle(self, session: Session) -> bool:
         """Still; or it ended meanwhile."""
-        return not session.over and 0 < self._timeout_s <= session.idle_for(monotonic())
+        timeout_s = self._timeout_s
+        return not session.over and timeout_s > 0 and session.is_idle(monotonic(), timeout_s)
 
     def _forgive(self, late_s: float, now: float) -> None:
         """The loop stood still for so long: bytes that came meanwhile were not moved yet."""

@@ -74,8 +74,8 @@ class LegOwner(Countable, Protocol):
     def cut(self, end: End) -> None:
         """End the session from the gateway's side."""
 
-    def idle_for(self, now: float) -> float:
-        """Seconds without a byte."""
+    def is_idle(self, now: float, timeout_s: float) -> bool:
+        """Whether no byte moved for so long."""
 
 
 class Leg:

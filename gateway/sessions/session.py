@@ -25,6 +25,7 @@ from gateway.tcp import (
     NOBODY,
     arm_reset,
     borrowed,
+    count_waiting,
     disarm_reset,
     has_unsent,
     is_waiting,
@@ -69,7 +70,7 @@ class Session:
     __slots__ = (
         "address", "client", "counted_in", "counted_out", "counters", "dial", "end", "endpoint",
         "first_end", "header", "moved_at", "peer", "pending", "problem", "record", "reset_by",
-        "seen", "sessions", "started_at", "tuned", "upstream",
+        "seen", "sessions", "started_at", "tuned", "upstream", "waiting",
     )  # fmt: skip
 
     def __init__(self, sessions: SessionRegister, fd: int, peer: Any, leg: type[Leg] = Leg) -> None:
@@ -90,7 +91,7 @@ class Session:
         self.address = ""
         """The address dialed, if the endpoint has several."""
         self.counters: EndpointCounters | None = None
-        self.counted_in = self.counted_out = self.seen = 0
+        self.counted_in = self.counted_out = self.seen = self.waiting = 0
         self.pending = 0
         self.tuned = False
         self.first_end: End | None = None
@@ -308,8 +309,25 @@ class Session:
         moved = self.client.moved + self.upstream.moved
         if moved != self.seen:
             self.seen = moved
+            self.waiting = 0
             self.moved_at = now
         return now - self.moved_at
+
+    def is_idle(self, now: float, timeout_s: float) -> bool:
+        """Whether no byte moved for so long, here or from our kernel to a slow peer.
+
+        The kernel is asked when nothing moved here, and whether a peer has taken something since is
+        known the next time. So one that takes nothing of what waits is idle after twice as long.
+        """
+        if self.idle_for(now) < timeout_s:
+            return False
+        legs = (self.client, self.upstream)
+        waiting = sum(count_waiting(leg.fd) for leg in legs if leg is not None)
+        if waiting != self.waiting:
+            self.waiting = waiting
+            self.moved_at = now
+            return False
+        return True
 
     @property
     def waits(self) -> bool:

@@ -117,7 +117,7 @@ class Stalls:
         for leg in tuple(self._outliving):
             if leg.fd < 0:  # its session ended
                 del self._outliving[leg]
-            elif leg.session.idle_for(now) >= LINGER_S:
+            elif leg.session.is_idle(now, LINGER_S):
                 leg.session.cut(End.RESET)
         if self._outliving:
             self._patience.start(LINGER_S / LOOKS)

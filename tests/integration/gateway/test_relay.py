@@ -31,7 +31,7 @@ from gateway.sessions.leg import Leg
 from gateway.sessions.session import Session
 from gateway.tcp import is_connected
 from gateway.unix import UNIX_PEER
-from tests.clients import reset
+from tests.clients import read_exactly, reset
 from tests.plane import (
     Backend,
     BlackHole,
@@ -882,6 +882,33 @@ def test_sessions_that_are_idle_together_are_cut_one_by_one() -> None:
         plane.apply(backend.endpoint, settings=dataclasses.replace(on, close_spread_s=0.0))
         assert len(plane.ask(look)) == 3
         wait_until(lambda: plane.counters.ended == {"idle": 3})
+
+
+def test_who_takes_bytes_slowly_is_not_idle() -> None:
+    """Also long after all of them left the gateway; who takes nothing more is idle at last."""
+    sent = bytes(200_000)
+    with Backend() as backend, Plane(backend.endpoint) as plane, socket.socket() as client:
+        plane.apply(backend.endpoint, settings=Settings(idle_timeout_s=3600.0))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((plane.address.host, plane.address.port))
+        with backend.accept() as server:
+            server.sendall(sent)
+
+            def bytes_out() -> int:
+                return plane.count().endpoints[backend.endpoint.name].bytes_out
+
+            wait_until(lambda: bytes_out() == len(sent))
+            for _ in range(3):
+                plane.ask(lambda: _be_idle_for(3600.0, plane))
+                assert plane.counters.ended == {}
+                read_exactly(client, 50_000)
+
+            def idle_at_last() -> bool:
+                plane.ask(lambda: _be_idle_for(3600.0, plane))
+                return plane.counters.ended == {"idle": 1}
+
+            assert not idle_at_last()
+            wait_until(idle_at_last)
 
 
 AGED_S = 20.0
