@@ -7,31 +7,33 @@ import shlex
 import shutil
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 
 def gateway_command() -> list[str]:
     """How to start the gateway of this very installation."""
-    if (script := _find_script()) is not None:
-        return [str(script)]
-    return [sys.executable, "-P", "-c", "from supervisor.cli.main import main; main()"]
+    code = "from supervisor.cli.main import main; main()"
+    return _find_command() or [sys.executable, "-P", "-c", code]
 
 
-def _find_script() -> Path | None:
-    """The file that was called, or the one that was installed beside this interpreter."""
+def _find_command() -> list[str] | None:
+    """What was called, or the script that was installed beside this interpreter."""
     called = Path(sys.argv[0]).absolute()
+    if zipfile.is_zipfile(called):  # the one file: by the Python that runs it, whatever its mode
+        return [sys.executable, str(called)]
     if called.name.startswith("etcd-gateway") and os.access(called, os.X_OK):
-        return called
+        return [str(called)]
     installed = Path(sysconfig.get_path("scripts")) / "etcd-gateway"
-    return installed if installed.exists() else None
+    return [str(installed)] if installed.exists() else None
 
 
 def typed_command() -> str:
     """What to type for this very installation, in whatever directory: its name if that finds it."""
-    script, found = _find_script(), shutil.which("etcd-gateway")
-    if script is None or (found is not None and os.path.samefile(found, script)):
+    command, found = _find_command(), shutil.which("etcd-gateway")
+    if command is None or (found is not None and os.path.samefile(found, command[-1])):
         return "etcd-gateway"
-    return shlex.quote(str(script))
+    return shlex.join(command)
 
 
 def fetch_command(url: str) -> str:

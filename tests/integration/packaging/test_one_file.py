@@ -138,9 +138,16 @@ def test_a_broken_new_file_leaves_the_old_one_serving(
 
 
 @only_long
-def test_the_demo_works(one_file: Path, env: dict[str, str]) -> None:
-    """The demo starts its backends and the gateway out of the file."""
-    done = run(one_file, "demo", "--once", env=env)
+@pytest.mark.parametrize("downloaded", [False, True])
+def test_the_demo_works(
+    one_file: Path, env: dict[str, str], tmp_path: Path, downloaded: bool
+) -> None:
+    """The demo starts its backends and the gateway out of the file, whatever its name and mode."""
+    program: tuple[str | Path, ...] = (one_file,)
+    if downloaded:
+        (tmp_path / "gateway.pyz").write_bytes(one_file.read_bytes())
+        program = (sys.executable, tmp_path / "gateway.pyz")
+    done = run(*program, "demo", "--once", env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "NOT AS EXPECTED" not in done.stdout
 
