@@ -57,7 +57,7 @@ def _came_with_exec(fd: int) -> bool:
         return False
 
 
-def watchdog_interval_s(environ: MutableMapping[str, str]) -> float | None:
+def watchdog_interval_s(environ: Mapping[str, str]) -> float | None:
     """How often to send WATCHDOG=1: half of what the unit asks for; None if not us."""
     usec, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
     if not usec.isdecimal() or int(usec) == 0 or pid not in ("", str(os.getpid())):
@@ -87,9 +87,8 @@ def _connect(name: str) -> socket.socket:
 class Notify:
     """The connection to the service manager; it is the worker pool's descriptor store too."""
 
-    def __init__(self, address: str | None, *, stores: bool = True) -> None:
-        """``address``: of NOTIFY_SOCKET, ``@`` begins an abstract one; ``stores``: keep fds."""
-        self._stores = stores
+    def __init__(self, address: str | None) -> None:
+        """``address``: of NOTIFY_SOCKET, ``@`` begins an abstract one."""
         self._stopping = False
         self._sock: socket.socket | None = None
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
@@ -166,13 +165,15 @@ class Notify:
 
     def keep(self, name: str, fd: int) -> None:
         """Have a duplicate kept under ``name``; a second one under the same name replaces it."""
-        if self.enabled and self._stores:
+        if self.enabled:
             self._unkept[name] = fd
             self._keep_all()
 
     def _keep_all(self) -> None:
         """Send what is to be kept; what there is no descriptor for is tried again."""
-        self._retry = None
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         for name, fd in list(self._unkept.items()):
             try:
                 duplicate = os.dup(fd)
@@ -187,8 +188,7 @@ class Notify:
     def remove(self, name: str) -> None:
         """Have it forgotten; to be called no later than its descriptor is closed."""
         self._unkept.pop(name, None)
-        if self.enabled and self._stores:
-            self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+        self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
     async def barrier(self, deadline_s: float = 5.0) -> bool:
         """Wait until the service manager has read everything; False after ``deadline_s``."""

@@ -7,7 +7,7 @@ import contextlib
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,8 @@ from supervisor.handover.systemd import (
     watchdog_interval_s,
 )
 from tests.support import no_descriptors_left, watch_nothing
+
+CallLater = Callable[[float, Callable[[], object]], asyncio.TimerHandle]
 
 
 @pytest.fixture
@@ -290,6 +292,33 @@ def test_what_is_forgotten_before_it_could_be_kept_is_not_kept(systemd: socket.s
     forgotten, *kept = texts
     assert forgotten == "FDSTOREREMOVE=1\nFDNAME=listener.0.0"
     assert kept == [f"FDSTORE{word}=1\nFDNAME=listener.1.0" for word in ("REMOVE", "")]
+
+
+def test_one_timer_tries_again_what_could_not_be_kept(
+    systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many descriptors wait for a duplicate; none is tried once it is closed."""
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        begun: list[asyncio.TimerHandle] = []
+
+        def call_later(
+            delay_s: float, call: Callable[[], object], really: CallLater = loop.call_later
+        ) -> asyncio.TimerHandle:
+            begun.append(really(delay_s, call))
+            return begun[-1]
+
+        monkeypatch.setattr(loop, "call_later", call_later)
+        notify = Notify(systemd.getsockname())
+        with no_descriptors_left():
+            for number in range(10):
+                notify.keep(f"listener.{number}.0", systemd.fileno())
+        assert [each.cancelled() for each in begun].count(False) == 1
+        notify.close()
+        assert all(each.cancelled() for each in begun)
+
+    asyncio.run(play())
 
 
 def test_the_barrier_waits_for_systemd(systemd: socket.socket) -> None:
