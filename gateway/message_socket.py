@@ -22,6 +22,7 @@ from gateway.descriptors import (
     receive,
     send,
 )
+from gateway.timer import Timer
 
 CHUNK_BYTES = 256 * 1024
 LEAST_BYTES = 4096
@@ -34,7 +35,7 @@ Two reports of 3,000 endpoints fit.
 """
 
 AGAIN_S = 0.1
-"""After how long the kernel is asked anew that had no memory for a message."""
+"""After how long the kernel is asked anew that had no room for a message, or to watch a socket."""
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +80,7 @@ class MessageSocket:
         self._outgoing: deque[_Outgoing] = deque()
         self._queued_bytes = 0
         self._closed = False
-        self._again: asyncio.TimerHandle | None = None
+        self._again = Timer(loop, self._flush)
         sock.setblocking(False)
 
     def start_reading(self) -> None:
@@ -154,8 +155,7 @@ class MessageSocket:
         self._closed = True
         self.stop_reading()
         self._loop.remove_writer(self.sock)
-        if self._again is not None:
-            self._again.cancel()
+        self._again.stop()
         for outgoing in self._outgoing:
             close_all(outgoing.fds)
         for fds in self._received:
@@ -186,11 +186,12 @@ class MessageSocket:
             try:
                 sent = send(self.sock, first.line, first.fds)
             except BlockingIOError:
-                self._loop.add_writer(self.sock, self._flush)
+                self._flush_when_read()
                 return
             except OSError as error:
                 if error.errno in NO_ROOM_TO_SEND:
-                    self._flush_later()
+                    self._loop.remove_writer(self.sock)
+                    self._again.start(AGAIN_S)
                     return
                 sent = len(first.line)  # the peer is gone; its pipe or its pidfd says so too
             close_all(first.fds)
@@ -201,15 +202,11 @@ class MessageSocket:
                 self._outgoing.popleft()
         self._loop.remove_writer(self.sock)
 
-    def _flush_later(self) -> None:
-        """The kernel has no memory for a message just now, or too many descriptors in flight."""
-        self._loop.remove_writer(self.sock)
-        if self._again is None and not self._closed:
-            self._again = self._loop.call_later(AGAIN_S, self._flush_again)
-
-    def _flush_again(self) -> None:
-        self._again = None
-        self._flush()
+    def _flush_when_read(self) -> None:
+        try:
+            self._loop.add_writer(self.sock, self._flush)
+        except OSError:  # there is no room to watch it
+            self._again.start(AGAIN_S)
 
     def _take(self, line: bytes) -> None:
         """Pass on one message with its descriptors; whatever is wrong stays with this one."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from gateway.core.messages import Snapshot
+from gateway.timer import Timer
 
 PAUSE_PER_COST = 9.0
 """The pause is this many times the CPU time of the publication, so that publishing takes a tenth of
@@ -44,7 +45,7 @@ class SnapshotPublisher:
         self._unrecorded = False
         self._sent_version = version
         self._paused_until = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = Timer(loop, self.publish)
 
     def ask(self, *, record: bool = False) -> None:
         """Something may have changed: publish now, or when the pause is over.
@@ -52,10 +53,9 @@ class SnapshotPublisher:
         ``record``: the next master is to know of it, also if workers need not.
         """
         self._unrecorded = self._unrecorded or record
-        if self._timer is not None:
-            return
-        if self._loop.time() < self._paused_until:
-            self._timer = self._loop.call_at(self._paused_until, self.publish)
+        left_s = self._paused_until - self._loop.time()
+        if left_s > 0:
+            self._timer.start(left_s)
         else:
             self.publish()
 
@@ -75,6 +75,4 @@ class SnapshotPublisher:
 
     def cancel(self) -> None:
         """Forget a publication that waits for the end of the pause."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.stop()

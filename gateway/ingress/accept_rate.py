@@ -12,6 +12,7 @@ from collections.abc import Callable
 from gateway.core.rate import RateLimit
 from gateway.ingress.quota import Quota
 from gateway.scoreboard import STALE_NS, Scoreboard
+from gateway.timer import Timer
 
 LOOK_AGAIN_S = 0.1
 """A look counts no longer: for a moment at a reload, the marks of others are of another rate."""
@@ -35,13 +36,12 @@ class AcceptRate:
         recheck: Callable[[], None],
     ) -> None:
         self.per_s = per_s
-        self._loop = loop
         self._scoreboard = scoreboard
         self._row = row
         self._quota = quota
         self._recheck = recheck
         self._limit = RateLimit(per_s, scoreboard.accepted())
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = Timer(loop, self._look)
         quota.rate_limited = True
 
     def count_client(self, *, accepting: bool) -> None:
@@ -50,13 +50,12 @@ class AcceptRate:
         ``accepting``: False at a stop, when what is queued is taken whatever the rate is.
         """
         self._scoreboard.count_client(self._row)
-        if self._timer is None and accepting:
+        if accepting and not self._timer.running:
             self._look(own=1)
 
     def close(self) -> None:
         """There is no rate any more."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.stop()
         self._scoreboard.set_rate_mark(self._row, 0)
         self._quota.rate_limited = self._quota.rate_reached = False
 
@@ -65,13 +64,12 @@ class AcceptRate:
 
         ``own``: clients that came here just now.
         """
-        self._timer = None
         scoreboard, now_ns = self._scoreboard, time.monotonic_ns()
         marks = scoreboard.rate_marks(now_ns - STALE_NS)
         wait_s = self._limit.wait_s(scoreboard.accepted(), now_ns / 1e9, own=own, marks=marks)
         scoreboard.set_rate_mark(self._row, self._limit.mark)
         self._quota.rate_reached = wait_s > 0
         if wait_s:
-            self._timer = self._loop.call_later(min(wait_s, LOOK_AGAIN_S), self._look)
+            self._timer.start(min(wait_s, LOOK_AGAIN_S))
         else:
             self._recheck()

@@ -16,6 +16,7 @@ from gateway.core.socket_address import address_text
 from gateway.ingress.listener import OnClient, accept_of, listen_again
 from gateway.ingress.quota import Quota
 from gateway.poller import Poller
+from gateway.timer import Timer
 from gateway.unwatched import NO_MEMORY
 
 ACCEPT_S = 0.008
@@ -96,7 +97,7 @@ class Acceptor:
         """Where the last client came from."""
         self._resting: set[ListenerWatcher] = set()
         """Those that cannot be accepted from just now, and are not polled for a while."""
-        self._resume_timer: asyncio.TimerHandle | None = None
+        self._rest = Timer(loop, self.recheck)
         poller.unwatched.on_short = lambda why: self.pause(PauseReason.MEMORY, why)
         poller.unwatched.on_room = self.recheck
 
@@ -143,7 +144,9 @@ class Acceptor:
                 return
             except OSError as error:
                 if reason := EXHAUSTED.get(error.errno or 0):
-                    self._rest(reason, error)
+                    # The kernel has nothing left to make a socket of: ask it again later.
+                    self.pause(reason, error.strerror or str(error))
+                    self._rest.start(RESUME_AFTER_S)
                     return
                 if error.errno == errno.EINVAL:  # it does not listen any more (accept(2))
                     self._look_after(watcher)
@@ -171,23 +174,14 @@ class Acceptor:
         """Accept again if there is room: a session ended, or something else changed."""
         if self.pause_reason is None or self.poller.unwatched.short:
             return
-        if self._resume_timer is not None:  # the kernel had nothing left: maybe now it has
-            self._resume_timer.cancel()
-            self._resume_timer = self._loop.call_later(0.0, self._resume_after_rest)
+        if self._rest.running:  # the kernel had nothing left: maybe now it has
+            self._rest.stop()
+            self._rest.start(0.0)
         elif self._quota.room():
             self._resume()
         elif self._quota.shortage is not self.pause_reason:
             self.pause_reason = self._quota.shortage
             self._on_pause(self.pause_reason, "")
-
-    def _rest(self, reason: PauseReason, error: OSError) -> None:
-        """The kernel has nothing left to make a socket of: ask it again a little later."""
-        self.pause(reason, error.strerror or str(error))
-        self._resume_timer = self._loop.call_later(RESUME_AFTER_S, self._resume_after_rest)
-
-    def _resume_after_rest(self) -> None:
-        self._resume_timer = None
-        self.recheck()
 
     def _resume(self) -> None:
         """The one that was served last is the last to be asked: the room may be for one client."""

@@ -28,8 +28,8 @@ from gateway.ingress.quota import QUIET_NS, Quota
 from gateway.poller import Poller
 from gateway.scoreboard import STALE_NS
 from gateway.sessions.register import Sessions
-from gateway.sessions.timer import Timer
 from gateway.tcp import peer_of, turn_away
+from gateway.timer import Timer
 from gateway.unix import UNIX_PEER, is_unix_socket
 from gateway.worker_spec import WorkerSpec
 

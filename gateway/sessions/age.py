@@ -10,7 +10,7 @@ from time import monotonic
 from gateway.core.age import OLDEST, YOUNGEST, limit_s
 from gateway.core.counters import End
 from gateway.sessions.session import Session
-from gateway.sessions.timer import Timer
+from gateway.timer import Timer
 
 STEPS = 100
 """How many times in the longest age the oldest sessions are looked at."""

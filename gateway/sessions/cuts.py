@@ -14,7 +14,7 @@ from time import monotonic
 
 from gateway.core.counters import End
 from gateway.sessions.session import Session
-from gateway.sessions.timer import Timer
+from gateway.timer import Timer
 
 STEP_S = 0.02
 """How often the scheduled cuts are looked at while there are any: 0.3 ms where they are 9,000."""

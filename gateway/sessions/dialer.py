@@ -19,8 +19,8 @@ from gateway.core.messages import Settings, Snapshot
 from gateway.poller import Poller
 from gateway.sessions.connect import connect_from
 from gateway.sessions.dial import Caller, Dial, OnDialFailed, Table
-from gateway.sessions.timer import Timer
 from gateway.tcp import ephemeral_ports
+from gateway.timer import Timer
 from gateway.unix import connect_unix
 
 TELL_EVERY_S = 1.0

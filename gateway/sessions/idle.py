@@ -9,7 +9,7 @@ from time import monotonic
 from gateway.core.counters import End
 from gateway.sessions.cuts import ScheduledCuts
 from gateway.sessions.session import Session
-from gateway.sessions.timer import Timer
+from gateway.timer import Timer
 
 STEPS = 10
 """How many times in one timeout the sessions are looked at."""

@@ -13,7 +13,7 @@ from time import monotonic
 
 from gateway.core.messages import Settings
 from gateway.sessions.session import Session
-from gateway.sessions.timer import Timer
+from gateway.timer import Timer
 
 AGE_S = 1.0
 """Sessions of this age get keepalive."""

@@ -23,8 +23,8 @@ from gateway.core.session_state import Connection, SessionState, idle_s, state_o
 from gateway.core.socket_address import address_text, host_of
 from gateway.core.unix_address import is_unix
 from gateway.sessions.session import Session
-from gateway.sessions.timer import Timer
 from gateway.tcp import own_address_of, peer_of, read_connection
+from gateway.timer import Timer
 
 FORGET_S = 10.0
 """For how long the rows of a listing are remembered; nobody waits longer for an answer."""

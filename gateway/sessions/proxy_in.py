@@ -18,7 +18,7 @@ from gateway.core.socket_address import address_text, host_of
 from gateway.poller import ERR, HUP, IN, RDHUP
 from gateway.sessions.leg import READ_BYTES
 from gateway.sessions.session import Session
-from gateway.sessions.timer import Timer
+from gateway.timer import Timer
 from gateway.unix import peek
 
 HEADER_S = 3.0

@@ -15,9 +15,9 @@ from gateway.core.counters import End
 from gateway.core.stall import Stall, longest_gap_s, step_s
 from gateway.sessions.leg import Leg
 from gateway.sessions.lingering import LINGER_S, Lingering, leave_to_kernel
-from gateway.sessions.timer import Timer
 from gateway.tcp import is_waiting, read_signs, set_longest_gap, set_user_timeout
 from gateway.tcp_calls import shut_write
+from gateway.timer import Timer
 
 AT_ONCE = 256
 """Legs judged before sessions get their turn: 0.3 ms, or 3 ms if something waits on all of them."""

@@ -12,6 +12,8 @@ import os
 import signal
 from collections.abc import Callable
 
+from gateway.timer import Timer
+
 AGAIN_S = 0.05
 """Until children of our own that have exited were reaped by who started them."""
 
@@ -30,7 +32,7 @@ class OrphanReaper:
         self._loop = loop
         self._is_ours = is_ours
         self._active = pid == 1
-        self._again: asyncio.TimerHandle | None = None
+        self._again = Timer(loop, self._reap)
 
     def start(self) -> None:
         """To be called once every child of ours is known."""
@@ -39,19 +41,16 @@ class OrphanReaper:
             self._reap()
 
     def close(self) -> None:
-        if self._again is not None:
-            self._again.cancel()
+        self._again.stop()
         if self._active:
             self._loop.remove_signal_handler(signal.SIGCHLD)
 
     def _reap(self) -> None:
         """Look who has exited, without taking it, until there is none or the first one is ours."""
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
+        self._again.stop()
         with contextlib.suppress(ChildProcessError):
             while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 if self._is_ours(ended.si_pid):
-                    self._again = self._loop.call_later(AGAIN_S, self._reap)
+                    self._again.start(AGAIN_S)
                     return
                 os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)

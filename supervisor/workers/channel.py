@@ -16,6 +16,7 @@ from functools import partial
 from gateway.core import messages
 from gateway.descriptors import close_all
 from gateway.message_socket import AGAIN_S, MessageSocket
+from gateway.timer import Timer
 from supervisor.workers.reading_time import ReadingTime
 
 
@@ -49,6 +50,7 @@ class Channel:
         # A former master may have written half of a line: an empty one ends it.
         self._writing = memoryview(b"\n" if inherited else b"")
         self._newest: dict[type, bytes] = {}
+        self._again = Timer(loop, self._write)
         self._closed = self._broken = False
         self.inherited = inherited
         os.set_blocking(pipe_w, False)
@@ -96,6 +98,7 @@ class Channel:
         if self._closed:
             return
         self._closed = True
+        self._again.stop()
         self._loop.remove_writer(self.pipe_w)
         os.close(self.pipe_w)
         self._socket.close()
@@ -122,11 +125,7 @@ class Channel:
         try:
             self._loop.add_writer(self.pipe_w, self._write)
         except OSError:  # there is no room to watch it
-            self._loop.call_later(AGAIN_S, self._write_again)
-
-    def _write_again(self) -> None:
-        if not self._closed:
-            self._write()
+            self._again.start(AGAIN_S)
 
     def _check(self, message: messages.Down | messages.Up, fds: list[int]) -> None:
         """Pass on what may come up, with the descriptors that belong to it."""

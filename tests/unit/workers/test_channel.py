@@ -19,6 +19,8 @@ from supervisor.workers.channel import Channel
 from supervisor.workers.reading_time import ReadingTime
 from tests.support import eventually, no_descriptors_left, watch_nothing
 
+CallLater = Callable[[float, Callable[[], object]], asyncio.TimerHandle]
+
 
 class Ends:
     """A channel and, in our handles, the worker's ends of it."""
@@ -143,6 +145,61 @@ def test_a_slow_pipe_that_cannot_be_watched_is_written_later(
             await eventually(read)
 
     monkeypatch.setattr("supervisor.workers.channel.AGAIN_S", 0.001)
+    asyncio.run(play())
+
+
+def test_one_timer_writes_to_a_slow_pipe_that_cannot_be_watched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many messages there are meanwhile, and none once the channel is closed."""
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        begun: list[asyncio.TimerHandle] = []
+
+        def call_later(
+            delay_s: float, call: Callable[[], object], really: CallLater = loop.call_later
+        ) -> asyncio.TimerHandle:
+            begun.append(really(delay_s, call))
+            return begun[-1]
+
+        async with ends() as both:
+            monkeypatch.setattr(loop, "call_later", call_later)
+            monkeypatch.setattr(loop, "add_writer", watch_nothing)
+            both.channel.send(b"x" * (1 << 20) + b"\n", messages.Snapshot)
+            for _ in range(9):
+                both.channel.send(b"last\n", messages.Loads)
+        assert [each.cancelled() for each in begun] == [True]
+
+    asyncio.run(play())
+
+
+def test_a_full_control_socket_that_cannot_be_watched_is_written_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As that of an inherited worker may be, of which nothing is watched yet."""
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        async with ends() as both:
+            both.control.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    both.channel.control.send(b"\n" * 4096)
+            with monkeypatch.context() as full:
+                full.setattr(loop, "add_writer", watch_nothing)
+                both.channel.pass_down(messages.Release(1))
+                both.channel.pass_down(messages.Release(2))
+            data = bytearray()
+
+            def read() -> bool:
+                with contextlib.suppress(BlockingIOError):
+                    data.extend(both.control.recv(1 << 16))
+                return data.count(b"Release") == 2
+
+            await eventually(read)
+
+    monkeypatch.setattr("gateway.message_socket.AGAIN_S", 0.001)
     asyncio.run(play())
 
 
