@@ -91,7 +91,9 @@ class Session:
         self.address = ""
         """The address dialed, if the endpoint has several."""
         self.counters: EndpointCounters | None = None
-        self.counted_in = self.counted_out = self.seen = self.waiting = 0
+        self.counted_in = self.counted_out = self.seen = 0
+        self.waiting = -1
+        """Bytes that lay in the kernel for slow peers once nothing moved; -1: not asked."""
         self.pending = 0
         self.tuned = False
         self.first_end: End | None = None
@@ -309,25 +311,26 @@ class Session:
         moved = self.client.moved + self.upstream.moved
         if moved != self.seen:
             self.seen = moved
-            self.waiting = 0
+            self.waiting = -1
             self.moved_at = now
         return now - self.moved_at
 
     def is_idle(self, now: float, timeout_s: float) -> bool:
         """Whether no byte moved for so long, here or from our kernel to a slow peer.
 
-        The kernel is asked when nothing moved here, and whether a peer has taken something since is
-        known the next time. So one that takes nothing of what waits is idle after twice as long.
+        The kernel is asked what waits there when nothing moves here any more, from which on the
+        time counts if anything does, and again when the time is over.
         """
-        if self.idle_for(now) < timeout_s:
+        idle_s = self.idle_for(now)
+        if idle_s <= 0 or (idle_s < timeout_s and self.waiting >= 0):
             return False
         legs = (self.client, self.upstream)
         waiting = sum(count_waiting(leg.fd) for leg in legs if leg is not None)
-        if waiting != self.waiting:
-            self.waiting = waiting
+        before, self.waiting = max(self.waiting, 0), waiting
+        if waiting != before:
             self.moved_at = now
             return False
-        return True
+        return idle_s >= timeout_s
 
     @property
     def waits(self) -> bool:
