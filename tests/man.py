@@ -33,22 +33,27 @@ EXIT_CODES = (
         "status: the gateway is degraded, starting or draining. sessions: the list is incomplete.",
     ),
     (EXIT_UNREACHABLE, "status, sessions: nothing answers at the admin address."),
-    (EXIT_NO_ENDPOINT, "No endpoint to be found, and waiting would not help."),
+    (
+        EXIT_NO_ENDPOINT,
+        "start: no endpoint was found, and waiting would not help. check: none can be dialed.",
+    ),
     (EXIT_CRASH_LOOP, "Workers keep dying before they are ready."),
     (EXIT_INTERRUPTED, "Ended by Ctrl-C; start, demo and --watch end with one of the others."),
 )
 
 SIGNALS = (
-    ("HUP", "Read the config file again and resolve everything anew; sessions go on."),
+    ("HUP", "Read the config file again and resolve every name again; sessions go on."),
     ("TERM, INT, QUIT", "Stop accepting, drain until --drain-timeout; a second one stops at once."),
     ("USR1", "Write the status to the log."),
-    ("USR2", "Replace the program by a fresh execution of it; no client is refused."),
+    ("USR2", "Execute the program again, with the same pid; no client is refused."),
     ("TTIN, TTOU", "One worker more, one worker less."),
 )
 
 FILES = (
     ("/etc/etcd-gateway.toml", "The config file of the systemd unit: etcd-gateway.toml(5)."),
     ("/etc/default/etcd-gateway", "Variables for the systemd unit."),
+    ("/etc/etcd-gateway/NAME.toml", "The config file of the unit etcd-gateway@NAME."),
+    ("/etc/default/etcd-gateway-NAME", "Variables for the unit etcd-gateway@NAME."),
     ("/run/etcd-gateway/admin.sock", "The admin address of the systemd unit."),
 )
 
@@ -197,7 +202,7 @@ def _values() -> str:
             "and its name in upper case with underscores (GATEWAY_DIAL_TIMEOUT), else from the "
             "config file, else from the same variable with GATEWAY_DEFAULT_ in front, which is "
             "for units and images, else from its default. Durations are written as 300ms, 1m30s "
-            "or 1.5h. Lists are separated by commas, and their flags may be repeated. Switches "
+            "or 1.5h. Lists are separated by commas, and their flags may be repeated. Booleans "
             "take a value only after an equals sign: --access-log=false."
         )
         + "\n"

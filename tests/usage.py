@@ -22,7 +22,7 @@ VALUES = """\
 Each flag takes its value from the first of these sources that has one:
 
 1. the command line: `--dial-timeout=1s` or `--dial-timeout 1s`
-2. the environment: `GATEWAY_DIAL_TIMEOUT=1s`; an empty variable counts as not set, except of three lists (below)
+2. the environment: `GATEWAY_DIAL_TIMEOUT=1s`; an empty variable counts as not set, except for three lists (below)
 3. the config file: `dial-timeout = "1s"`
 4. the package: `GATEWAY_DEFAULT_DIAL_TIMEOUT=1s`, for units and container images
 5. the default
@@ -30,8 +30,8 @@ Each flag takes its value from the first of these sources that has one:
 A unit or an image that sets a `GATEWAY_DEFAULT_` variable leaves the last word to your config file.
 The shipped unit sets `GATEWAY_DEFAULT_ADMIN_ADDR` and nothing else in this way.
 
-To see every value with its source, run `etcd-gateway check`, or start the gateway with `--log-level=debug`.
-When a value overrides a different one in another source but the package, the log says `configuration overridden`.
+To see what is set, with its source, run `etcd-gateway check`; `check --json` and `--log-level=debug` have every value.
+When a value overrides a different one in another source than the package, the log says `configuration overridden`.
 
 An empty value on the command line overrides a variable or the config file, where having no value is possible: `--admin-addr=` turns the admin address off.
 
@@ -41,10 +41,10 @@ An empty list is never taken for everything:
 |---|---|
 | `--allow`, `--proxy-in`, `--source-addr` | is an error in every source, as a variable too: a template that came out empty must not open what it was to restrict. Leave the flag out; for everybody, write `--allow=0.0.0.0/0,::/0` |
 | `--endpoints`, `--listen-addr` | is an error on the command line and in the config file |
-| `--admin-addr`, `--admin-host`, `--drain-endpoints`, `--prefer`, `--nameserver` | means none; of nameservers, those of the system |
+| `--admin-addr`, `--admin-host`, `--drain-endpoints`, `--prefer`, `--nameserver` | means none; without nameservers, those of the system are asked |
 
 Variables that begin with `ETCD_` are not read, because they belong to the etcd server.
-A variable that begins with `GATEWAY_`, is no flag's and is spelled almost like one is named in a warning; others are ignored.
+A variable that begins with `GATEWAY_` and is spelled almost like that of a flag is named in a warning; others are ignored.
 
 ### How values are written
 
@@ -92,6 +92,8 @@ All exit codes are listed in [operations](operations.md#exit-codes).
 
 ## Completion
 
+The Debian package has the scripts.
+
 ```sh
 etcd-gateway completion bash > /etc/bash_completion.d/etcd-gateway
 etcd-gateway completion zsh > "${fpath[1]}/_etcd-gateway"
@@ -124,7 +126,11 @@ def _commands() -> str:
             if isinstance(param, click.Option) and not param.multiple
         ]
         text = " ".join((command.help or "").split())
-        lines.append(f"- `etcd-gateway {name}`: {_lower(text)}")
+        arguments = [
+            param.metavar or "" for param in command.params if isinstance(param, click.Argument)
+        ]
+        title = " ".join([name, *arguments])
+        lines.append(f"- `etcd-gateway {title}`: {_lower(text)}")
         lines += [f"  `{_option(param)}`: {_lower(param.help or '')}" for param in own]
     lines += [
         "",

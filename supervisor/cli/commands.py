@@ -44,7 +44,7 @@ HELP = {
 Check everything that start would need, dial every endpoint once, and start nothing.
 
 Exits 0 if at least one endpoint can be dialed, 69 if none can, 1 if something else would keep
-the gateway from starting (as an address that cannot be bound), 2 on wrong usage.
+the gateway from starting (such as an address that cannot be bound), 2 on wrong usage.
 """,
     "status": "Show the workers, endpoints and sessions of a running gateway.",
     "sessions": """\

@@ -189,7 +189,7 @@ def _read(flag: Flag, given: Given) -> Any:
     if flag.kind is not FlagKind.MANY:
         text = given.texts[-1]
         if not text and not flag.may_be_empty:
-            raise ConfigError(given.name, text, f"a value is missing, as {flag.default}")
+            raise ConfigError(given.name, text, f"a value is missing, such as {flag.default}")
         return _read_one(flag, given, text)
     if not any(given.texts):
         if flag.instead_of_empty:

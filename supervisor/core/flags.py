@@ -145,8 +145,8 @@ FLAGS: tuple[Flag, ...] = (
         metavar="HOST:PORT|unix:/PATH,...",
         topic=Topic.ENDPOINTS,
         help="Connect sessions to these: host:port, [v6]:port or unix:/path; http:// and https:// "
-        "in front are stripped. With --discovery-srv they are used, if set, when DNS finds "
-        "nothing.",
+        "in front are stripped. With --discovery-srv they are used, if set, while no endpoint of "
+        "the SRV records can be.",
     ),
     Flag(
         name="discovery-srv",
@@ -209,7 +209,7 @@ FLAGS: tuple[Flag, ...] = (
         metavar="HOST:PORT,...",
         topic=Topic.ENDPOINTS,
         help="Endpoints under maintenance: they get no new sessions, and those that they have end "
-        "within --removal-grace. For the config file and a reload.",
+        "within --removal-grace. Set it in the config file, then reload.",
     ),
     Flag(
         name="prefer",
@@ -419,9 +419,9 @@ FLAGS: tuple[Flag, ...] = (
         may_be_empty=True,
         metavar="TEXT",
         topic=Topic.DIALING,
-        help="What makes this host begin with another endpoint than other hosts do, for hosts and "
-        "containers that share a machine id; without it the machine id, else the host's name and "
-        "boot id.",
+        help="Seed of this host's order of the endpoints, so that hosts begin with different ones; "
+        "for hosts and containers that share a machine id. Without it the machine id, else the "
+        "host's name and boot id.",
     ),
     _duration(
         name="slow-start",
@@ -493,8 +493,8 @@ FLAGS: tuple[Flag, ...] = (
         default="60s",
         topic=Topic.HEALTH,
         help="The time between two probes of an active endpoint that nobody uses, or whose traffic "
-        "proves what a tcp or tls probe would; at least --health-interval. If only that one is "
-        "given, and is below 5s: four times as long.",
+        "proves what a tcp or tls probe would; at least --health-interval. If you set only "
+        "--health-interval, to less than 5s, this is four times as long.",
     ),
     Flag(
         name="health-min-active",
@@ -503,8 +503,8 @@ FLAGS: tuple[Flag, ...] = (
         default="50%",
         metavar="PERCENT",
         topic=Topic.HEALTH,
-        help="When fewer endpoints than this are active, failed probes alone take none away: it is "
-        "rather this host that is cut off. Failed dials still do. 0%: off.",
+        help="When fewer endpoints than this are active, failed probes alone turn none inactive, "
+        "because it is probably this host that is cut off. Failed dials still do. 0%: off.",
     ),
     _duration(
         name="health-timeout",

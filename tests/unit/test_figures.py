@@ -79,7 +79,7 @@ FIGURES: list[tuple[str, str, object, object]] = [
     ("operations", "and 10,000 at most", session_list.MOST_LIMIT, 10_000),
     ("operations", "did not answer for three seconds", session_survey.ANSWER_S, 3.0),
     ("operations", "had not told everything after seven", session_lister.WORKERS_S, 7.0),
-    ("operations", "One that has waited for six seconds", session_lister.MOST_WAIT_S, 6.0),
+    ("operations", "A request that has waited for six seconds", session_lister.MOST_WAIT_S, 6.0),
     ("operations", "that moved bytes, 64 at most", tcp_sample.MOST, 64),
     ("operations", "instead of every five seconds", port_monitor.EVERY_TICKS, 5),
     ("operations", "looked for once a minute", port_monitor.EVERY_TICKS_FROM_PROC, 60),

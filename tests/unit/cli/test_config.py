@@ -341,7 +341,7 @@ def test_networks_are_read_as_ipaddress_reads_them(text: str) -> None:
         ("retry-delay", "0", "expected at least 10ms"),
         ("retry-delay", "-5s", "negative"),
         ("retry-delay", "5", "unit is missing"),
-        ("retry-delay", "", "a value is missing, as 1m0s"),
+        ("retry-delay", "", "a value is missing, such as 1m0s"),
         ("retry-delay", '"5s"', "expected it without the quotes"),
         ("endpoints", "'a:1,b:2'", "\"'a:1,b:2'\": expected it without the quotes"),
         ("endpoints", 'a:1, "b:2"', "expected it without the quotes"),
