@@ -237,6 +237,7 @@ def _list_facts(adopted: AdoptedList) -> dict[str, Any]:
         "cluster_id": f"{adopted.cluster_id:x}",
         "from_elsewhere": adopted.from_elsewhere,
         "confirmed": adopted.confirmed,
+        "outsiders": sorted(adopted.outsiders),
         "targets": [
             {"member": each.member, "url": str(each.address), "tls": each.tls}
             for each in adopted.targets
@@ -259,6 +260,7 @@ def _member_list(document: object) -> AdoptedList | None:
         targets=targets,
         from_elsewhere=_get(facts, "from_elsewhere", False),
         confirmed=_get(facts, "confirmed", True),
+        outsiders=frozenset(_texts(_get(facts, "outsiders", []))),
         addresses=_hosts(_get(facts, "addresses", {})),
     )
 

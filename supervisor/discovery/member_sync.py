@@ -83,6 +83,8 @@ class MemberSync:
         )
         self.adopted: AdoptedList | None = None
         self._votes = SeedVotes()
+        self._outsiders: set[str] = set()
+        """Who said last that it is a member of another cluster than the adopted one."""
         self._left_out: dict[str, str] = {}
         self._results: Counter[str] = Counter()
         self._last_success_at: float | None = None
@@ -127,6 +129,7 @@ class MemberSync:
         self.adopted = adopted if self._config.member_sync_s else None
         if self.adopted is not None:
             self._votes.settle()
+            self._outsiders = set(self.adopted.outsiders)
         if view is not None:
             self._last_success_at = view.last_success_at
             self._results = Counter(view.results)
@@ -163,6 +166,7 @@ class MemberSync:
         if not (config.member_sync_s and same_targets):
             self.adopted, self._left_out, self._last_error = None, {}, ""
             self._votes.forget()
+            self._outsiders.clear()
             self._says.forget()
             self._forgotten += 1
         self._by_operator = True
@@ -239,6 +243,7 @@ class MemberSync:
         await self._ask_around(hearing, errors)
         if forgotten != self._forgotten:
             return False
+        self._note_outsiders(hearing)
         if hearing.outcome is None:
             if refusals := hearing.refusals:
                 self._fail(refusals[0], refusals)
@@ -267,6 +272,14 @@ class MemberSync:
                 assert_never(other)
         return hearing.is_decided
 
+    def _note_outsiders(self, hearing: Hearing) -> None:
+        if self.adopted is None:
+            return
+        for heard, _ in hearing.answers:
+            self._outsiders.discard(heard.endpoint)
+            if heard.listed.cluster_id != self.adopted.cluster_id:
+                self._outsiders.add(heard.endpoint)
+
     # -- what comes of it -------------------------------------------------------------------
 
     def _adopt(
@@ -274,6 +287,7 @@ class MemberSync:
     ) -> None:
         before, self.adopted = self.adopted, adopted
         if before is not None and before.cluster_id != adopted.cluster_id:
+            self._outsiders.clear()
             self._says.another_adopted(adopted.cluster_id, before.cluster_id, by_reload=by_reload)
         self._log.info(
             "member list adopted",
@@ -299,15 +313,20 @@ class MemberSync:
             self._confirm(False)
 
     def _confirm(self, confirmed: bool) -> None:
-        if self.adopted is not None and self.adopted.confirmed != confirmed:
-            self.adopted = dataclasses.replace(self.adopted, confirmed=confirmed)
+        if (before := self.adopted) is None:
+            return
+        outsiders = frozenset() if confirmed else frozenset(self._outsiders)
+        self.adopted = dataclasses.replace(before, confirmed=confirmed, outsiders=outsiders)
+        if self.adopted != before:
             self._around.on_change()
 
     async def _ask_around(self, hearing: Hearing, errors: list[EtcdError]) -> None:
         """Ask until an answer may be followed; each failure goes into ``errors``."""
         known = {each.name: each for each in self._around.resolution().known}
         self._questions.retain(known.values())
-        active = [name for name in self._around.active() if name in known]
+        self._outsiders &= known.keys()
+        # One that is active only because too few others are need not be a member that answers.
+        active = [each for each in self._around.active() if each in known and self._any_active]
         order = order_to_ask(
             tuple(known),
             active,

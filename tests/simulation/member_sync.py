@@ -44,6 +44,7 @@ class MemberSync:
         self._rejoin = rejoin
         self.adopted: AdoptedList | None = None
         self._votes = SeedVotes()
+        self._outsiders: set[str] = set()
         self._world.members_oracle.begins(None)
         self._started = self._busy = self._again = False
         self._by_operator = False
@@ -55,6 +56,7 @@ class MemberSync:
         self.adopted = adopted if self._world.setup.synced else None
         if self.adopted is not None:
             self._votes.settle()
+            self._outsiders = set(self.adopted.outsiders)
         self._world.members_oracle.begins(self.adopted)
 
     def start(self) -> None:
@@ -99,7 +101,8 @@ class MemberSync:
         self._busy = True
         by_operator, self._by_operator = self._by_operator, False
         known = {each.name: each for each in self._discovery.resolution.known}
-        active = [name for name in self._master.active_names() if name in known]
+        self._outsiders &= known.keys()
+        active = [n for n in self._master.active_names() if n in known and self._any_active]
         seeds = joining.find_seeds(self._discovery.resolution, self.adopted)
         followed = self.adopted.cluster_id if self.adopted else None
         self._votes.begin(seeds.names, seeds.members, followed, by_operator=by_operator)
@@ -152,6 +155,7 @@ class MemberSync:
 
     def _conclude(self, hearing: Hearing, by_operator: bool) -> None:
         """What the members said, as far as it is followed."""
+        self._note_outsiders(hearing)
         if hearing.outcome is None:
             self._by_operator |= by_operator and not hearing.is_decided
             self._fail()
@@ -165,6 +169,14 @@ class MemberSync:
                 self._wait()
             case Proposal():
                 self._dial_all(judged, heard, by_operator)
+
+    def _note_outsiders(self, hearing: Hearing) -> None:
+        if self.adopted is None:
+            return
+        for heard, _ in hearing.answers:
+            self._outsiders.discard(heard.endpoint)
+            if heard.listed.cluster_id != self.adopted.cluster_id:
+                self._outsiders.add(heard.endpoint)
 
     def _dial_all(self, proposal: Proposal, heard: Heard, by_operator: bool) -> None:
         """Look the names up and dial what they mean, beside each other."""
@@ -212,6 +224,8 @@ class MemberSync:
         self._world.members_oracle.adopted(
             self.adopted, verdict, heard, reached, by_operator=by_operator
         )
+        if self.adopted is not None and self.adopted.cluster_id != verdict.cluster_id:
+            self._outsiders.clear()
         self.adopted = verdict
         self._rejoin()
         self._wait()
@@ -222,6 +236,9 @@ class MemberSync:
         self._wait()
 
     def _confirm(self, confirmed: bool) -> None:
-        if self.adopted is not None and self.adopted.confirmed != confirmed:
-            self.adopted = dataclasses.replace(self.adopted, confirmed=confirmed)
+        if (before := self.adopted) is None:
+            return
+        outsiders = frozenset() if confirmed else frozenset(self._outsiders)
+        self.adopted = dataclasses.replace(before, confirmed=confirmed, outsiders=outsiders)
+        if self.adopted != before:
             self._rejoin()

@@ -25,7 +25,8 @@ class AdoptedList:
 
     ``from_elsewhere``: it came from an address that is no loopback address.
     ``confirmed``: the last answer agreed with it. While it is not confirmed and none of its members
-    is active, the operators' own targets are used beside it.
+    is active, the operators' own targets are used beside it, but for ``outsiders``: the names of
+    those that say that they are members of another cluster.
     ``addresses``: what DNS said of the names on it, by host; for the next master alone.
     """
 
@@ -33,6 +34,7 @@ class AdoptedList:
     targets: tuple[MemberTarget, ...]
     from_elsewhere: bool = False
     confirmed: bool = True
+    outsiders: frozenset[str] = frozenset()
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
 

@@ -111,16 +111,19 @@ def choose(
     """Those of the known endpoints that are used.
 
     ``found``: see :func:`find_doubles`. Seeds that are no members are used as long as the list is
-    not confirmed, or nothing of it can be used.
+    not confirmed, or nothing of it can be used; members of another cluster only if nothing else is
+    left.
     """
     if adopted is None:
         return tuple(known)
     doubles = find_doubles(known, adopted, found)
     single = tuple(each for each in known if each.name not in doubles.urls)
-    if not adopted.confirmed:
-        return single
-    used = {str(target.address) for target in adopted.targets} | doubles.seeds
-    return tuple(each for each in single if each.name in used) or single
+    listed = {str(target.address) for target in adopted.targets} | doubles.seeds
+    members = tuple(each for each in single if each.name in listed)
+    if adopted.confirmed and members:
+        return members
+    outsiders = adopted.outsiders - listed
+    return tuple(each for each in single if each.name not in outsiders) or single
 
 
 def find_doubles(

@@ -194,6 +194,19 @@ def test_seeds_are_used_while_nobody_confirms_the_list() -> None:
     assert choose(known[:1], listed, known) == known[:1]
 
 
+def test_a_seed_of_another_cluster_is_not_used_beside_the_list() -> None:
+    """Not while anything else is left; a member on the list stays, whatever it says."""
+    listed = replace(
+        adopted("10.0.0.2:1"),
+        confirmed=False,
+        outsiders=frozenset({"10.0.0.1:1", "10.0.0.2:1"}),
+    )
+    seeds = (seed("10.0.0.1:1"), seed("10.0.0.3:1"))
+    known = join(Findings(seeds), listed, nothing, srv=False).endpoints
+    assert names(choose(known, listed, known)) == ["10.0.0.3:1", "10.0.0.2:1"]
+    assert choose(known[:1], listed, known) == known[:1]
+
+
 def test_no_member_is_there_twice_while_nobody_confirms_the_list() -> None:
     """A seed under a name of its own is the member that it was before."""
     listed = replace(adopted("10.0.0.1:1", "10.0.0.2:1"), confirmed=False)

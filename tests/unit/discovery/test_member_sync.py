@@ -486,6 +486,45 @@ def test_seeds_come_back_in_an_outage(cluster: list[Member], files: Files) -> No
     asyncio.run(scene())
 
 
+def test_a_seed_of_another_cluster_does_not_come_back_in_an_outage(
+    cluster: list[Member], files: Files
+) -> None:
+    """Members that moved left their address to another cluster: clients never get there by
+    themselves, be the last active member kept because too few are, and also after an upgrade."""
+
+    async def scene() -> None:
+        config = static(cluster[0].name, free_name := f"127.0.0.1:{free_port()}")
+        async with following(config, files) as f:
+            tell(cluster, 1, 2, 3)
+            await eventually(lambda: f.names == names(cluster, 1, 2, 3))
+            cluster[0].cluster_id, cluster[0].urls = 0xDEF, {"x": [cluster[0].url]}
+            for member in cluster[1:]:
+                member.refusal = b"{}"
+            f.active = {cluster[1].name}
+            f.it.set_any_active(False)
+            await eventually(lambda: free_name in f.names)
+            assert f.names == sorted([*names(cluster, 1, 2, 3), free_name])
+            asked = cluster[0].asked
+            cluster[0].refusal = b"{}"
+            await eventually(lambda: failures(f) > asked + 3)
+            assert cluster[0].name not in f.names, "silence takes nothing back"
+            view, adopted, found = f.it.view, f.it.adopted, f.found
+        after = Synced(config, files)
+        after.it.remember(view, adopted, found)
+        after.it.set_any_active(False)
+        await after.it.start(config.listen_addr)
+        try:
+            await eventually(lambda: after.error)
+            assert cluster[0].name not in after.names
+            cluster[0].refusal = b""
+            await after.it.reload(config)
+            await eventually(lambda: after.names == names(cluster, 0))
+        finally:
+            await after.it.close()
+
+    asyncio.run(scene())
+
+
 def test_an_old_list_is_not_believed(cluster: list[Member], files: Files) -> None:
     """A member that knows no leader may be cut off; its list changes nothing."""
 

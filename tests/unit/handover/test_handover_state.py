@@ -91,6 +91,7 @@ def test_everything_comes_back() -> None:
         ),
         from_elsewhere=True,
         confirmed=False,
+        outsiders=frozenset({"10.0.0.9:2379"}),
         addresses={"infra1.example.com": ("10.0.0.2", "fd00::2")},
     )
     state.member_list_of = "10.0.0.1:2379 False"
