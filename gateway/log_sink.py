@@ -101,13 +101,13 @@ class LineSink:
         """Take one line, newline included; at most MAX_LINE_BYTES, or it may be torn."""
         if self._queue:
             self._write_queued()
-        if self._queue:
-            if self._queued_bytes + len(line) > MAX_QUEUED_BYTES:
-                self.dropped += 1
-                return
+        if not self._queue:
+            line = self._write_now(line)
+        elif self._queued_bytes + len(line) > MAX_QUEUED_BYTES:
+            self.dropped += 1
+            return
+        if line:
             self._keep(line)
-        elif rest := self._write_now(line):
-            self._keep(rest)
             self._await_room()
 
     def flush(self, deadline_s: float) -> None:

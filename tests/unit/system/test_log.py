@@ -25,7 +25,7 @@ from gateway.core.address import HostPort
 from gateway.log_sink import MAX_LINE_BYTES, MAX_QUEUED_BYTES, LineSink
 from supervisor.core.log_line import to_json_line
 from supervisor.system.log import LineLog, make_log, take_library_messages
-from tests.support import no_descriptors_left, wait_until
+from tests.support import eventually, no_descriptors_left, wait_until
 
 
 class Pipe:
@@ -319,6 +319,26 @@ def test_without_a_descriptor_a_line_waits_for_the_next_one(log: LineLog, pipe: 
         pipe.read()
         log.info("next")
         assert [json.loads(line)["msg"] for line in pipe.read().splitlines()] == ["late", "next"]
+
+    asyncio.run(scenario())
+
+
+def test_the_loop_writes_what_could_not_be_waited_for_at_first(log: LineLog, pipe: Pipe) -> None:
+    """There are descriptors again at the next line, and its reader is slow still."""
+
+    async def scenario() -> None:
+        log.attach(asyncio.get_running_loop())
+        fill(pipe.w)
+        with no_descriptors_left():
+            log.info("late")
+        log.info("next")
+        written = bytearray()
+
+        def read() -> bool:
+            written.extend(pipe.read())
+            return b"next" in written
+
+        await eventually(read)
 
     asyncio.run(scenario())
 
