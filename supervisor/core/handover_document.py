@@ -99,8 +99,8 @@ def decode(document: object) -> HandoverState:
         own_gens={who.slot: who.gen for who in _worker_ids(_get(facts, "own_gens", []))},
         replacing=tuple(_worker_ids(_get(facts, "replacing", []))),
         totals=_totals(facts.get("totals")),
-        started_at=_number(facts.get("started_at")),
-        started_boot_s=_number(facts.get("started_boot_s")),
+        started_at=_instant(facts.get("started_at")),
+        started_boot_s=_instant(facts.get("started_boot_s")),
         snapshot_version=_count(facts, "version"),
         found=tuple(_each(_get(facts, "found", []), _discovered)),
         removed=tuple(_each(_get(facts, "removed", []), _removed)),
@@ -137,7 +137,7 @@ def _get(document: Mapping[str, Any], key: str, default: T) -> T:
     return value if isinstance(value, type(default)) else default
 
 
-def _number(value: object) -> float | None:
+def _instant(value: object) -> float | None:
     """An instant, if it is one that a calendar has."""
     usable = isinstance(value, int | float) and fits(value, float) and abs(value) < _LAST_INSTANT
     return float(value) if usable else None  # type: ignore[arg-type]
@@ -190,7 +190,7 @@ def _drains_until(values: Sequence[Any]) -> dict[WorkerId, float]:
     return {
         who: at
         for each in values
-        if isinstance(each, list) and (at := _number(each[-1] if each else None)) is not None
+        if isinstance(each, list) and (at := _instant(each[-1] if each else None)) is not None
         for who in _worker_ids([each[:-1]])
     }
 
@@ -295,7 +295,8 @@ def _since(facts: Mapping[str, Any]) -> Since:
 
 
 def _instants(document: Mapping[str, Any]) -> dict[str, float]:
-    return {name: at for name, at in document.items() if isinstance(at, int | float)}
+    found = {name: _instant(value) for name, value in document.items()}
+    return {name: at for name, at in found.items() if at is not None}
 
 
 def _totals(document: object) -> Totals:

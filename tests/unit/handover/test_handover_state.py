@@ -317,10 +317,13 @@ def test_listen_addresses_of_which_one_is_none_are_not_believed(text: str) -> No
 
 @pytest.mark.parametrize("instant", [1e12, 10**30, "x", True])
 def test_an_instant_that_no_calendar_has_is_none(instant: object) -> None:
-    """With it the status document could not be made."""
+    """Nobody could show it, or count from it."""
     document = kept("1.0.0.json")
     document["facts"]["started_at"] = instant
-    assert decode(document).started_at is None
+    document["facts"]["since"] = {"draining": {"a:1": instant, "b:1": 7.5}}
+    state = decode(document)
+    assert state.started_at is None
+    assert state.since == Since(draining={"b:1": 7.5})
 
 
 def test_workers_listen_where_they_did_until_those_of_this_image_are_ready() -> None:
