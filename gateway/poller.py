@@ -2,8 +2,8 @@
 
 uvloop's own readiness costs a callback, a handle and a system call per change of interest; this
 one costs an ``epoll_ctl`` per descriptor and one ``epoll_wait`` per batch (25.5 against 21.9 us of
-CPU per round trip in the prototype). uvloop keeps the timers, the pipes and the signals, and sees
-a single readable descriptor: the epoll itself.
+CPU per round trip in the prototype). uvloop keeps the timers, the channel and the inbox, and of all
+other descriptors sees a single one: the epoll itself.
 
 uvloop calls the poller for one *turn* after another. A turn has a time budget, because timers and
 the heartbeat run between turns only. It consists of batches: the events of one ``epoll_wait``,

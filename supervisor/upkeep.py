@@ -39,11 +39,10 @@ class Upkeep:
         if parts.tls.certificates.warned:  # seldom, but often for many endpoints at the same moment
             parts.tls.certificates.warned = False
             self._record()
-        if parts.pool is not None:
-            self._watch_listeners(parts.pool)
         if parts.admin.has_lost_files:
             parts.tasks.start(parts.admin.renew_lost(), "admin socket")
         if parts.pool is not None:
+            self._watch_listeners(parts.pool)
             self._tell_turned_away()
             self._tell_workers(parts.pool)
             parts.service_notifier.show_status()

@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import field
 from typing import NoReturn
 
 from gateway.core import messages, wire
@@ -31,13 +30,13 @@ EXIT_WORKER_BUG = 70
 
 @dataclass(slots=True)
 class Child:
-    """The master's side of a worker process: owns all three descriptors until :meth:`close`."""
+    """The master's side of a worker process; its owner closes the three descriptors."""
 
     pid: int
     pidfd: int
     pipe_w: int
     control: socket.socket
-    ours: bool = field(default=True)
+    ours: bool = True
     """Whether it is our child; the children of a former master are reaped by init."""
 
     def kill(self) -> None:

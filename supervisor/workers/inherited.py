@@ -305,6 +305,6 @@ def is_our_child(pidfd: int) -> bool:
     """Whether the process is a child of ours; one that has exited is not reaped by this."""
     try:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except (ChildProcessError, OSError):
+    except OSError:
         return False
     return True
