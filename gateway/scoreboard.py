@@ -171,6 +171,10 @@ class Scoreboard:
         """Whether the worker takes clients that others hand over, and its loop ran lately."""
         return self.accepting(row) and now_ns - self._beats_ns[row] <= STALE_NS
 
+    def any_takes_clients(self, now_ns: int, *, beside: int) -> bool:
+        """The same of any worker but that of row ``beside``."""
+        return any(self.takes_clients(row, now_ns) for row in range(self.rows) if row != beside)
+
     def accepted(self) -> int:
         """Clients that workers ever accepted, those included that are gone."""
         return self._cells[2] + sum(self._accepted[: self.rows].tolist())
@@ -187,14 +191,6 @@ class Scoreboard:
         """Whether another worker of this slot, not that of row ``beside``, takes clients."""
         return any(
             self._accepting[row] and self._slots[row] == slot
-            for row in range(self.rows)
-            if row != beside
-        )
-
-    def any_accepting(self, since_ns: int, *, beside: int) -> bool:
-        """Whether any worker but that of row ``beside`` takes clients, and its loop ran since."""
-        return any(
-            self._accepting[row] and self._beats_ns[row] >= since_ns
             for row in range(self.rows)
             if row != beside
         )

@@ -23,7 +23,7 @@ import termios
 
 from gateway.core.outcome import EXHAUSTED
 from gateway.descriptors import DescriptorsLostError, has_number_for_one, receive, send
-from gateway.scoreboard import STALE_NS, Scoreboard
+from gateway.scoreboard import Scoreboard
 
 MARGIN_DIVISOR = 16
 """A difference of a sixteenth is even enough; below 16 sessions every difference counts."""
@@ -110,10 +110,10 @@ class Handoff:
         # Starts after our own row, so that workers that see the same minimum choose apart.
         for step in range(1, len(counts)):
             row = (self._row + step) % len(counts)
-            if counts[row] >= best_load or not scoreboard.accepting(row):
+            if counts[row] >= best_load or not scoreboard.takes_clients(row, now_ns):
                 continue
             slot = scoreboard.slot(row)
-            if slot not in self._peers or now_ns - scoreboard.beat_ns(row) > STALE_NS:
+            if slot not in self._peers:
                 continue
             load = counts[row] + self._sent_to(self._peers[slot])
             if load < best_load:

@@ -188,7 +188,7 @@ class Ingress:
         if (
             self._all_leave
             and now_ns - self._leaving_since_ns < ON_THE_WAY_NS
-            and self._scoreboard.any_accepting(now_ns - STALE_NS, beside=self._row)
+            and self._scoreboard.any_takes_clients(now_ns, beside=self._row)
         ):
             self._look_again.start(LOOK_AGAIN_S)
             return
@@ -335,12 +335,9 @@ class Ingress:
             self.end_if_empty()
         elif self._left:  # a worker that had not seen yet that we leave may have sent us one
             self._empty_inbox()
-        if self._quota.max_sessions:  # places that nobody offered us, and new clients
-            self._use_places()
+        self._use_places()  # also those that nobody offered us
+        if self._quota.max_sessions:
             self._note_waiting(time.monotonic_ns())
-        else:
-            self._quota.serve_held_back()
-            self._acceptor.recheck()
         if self._acceptor.pause_reason is not None:
             self._count_lasting_pause(self._acceptor.pause_reason)
 
@@ -373,8 +370,7 @@ class Ingress:
 
     def _use_places(self) -> None:
         """Give a free place to a client held back here, else to one in the kernel's queue."""
-        if self._quota.held_back:
-            self._quota.serve_held_back()
+        self._quota.serve_held_back()
         self._acceptor.recheck()
 
     def _on_pause(self, reason: PauseReason, error: str) -> None:
