@@ -159,7 +159,7 @@ class Worker:
             case messages.Snapshot():
                 self._apply(message)
             case messages.Loads():
-                self._table.loads(message)
+                self._table.take_loads(message)
             case messages.GiveUp(endpoints, older_than_s, towards):
                 self._table.direct(towards)
                 self._sessions.give_up(endpoints, older_than_s)

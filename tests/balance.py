@@ -150,7 +150,7 @@ class Simulation:
         for each in self.reported:
             totals.update(each)
         for table in self.tables:
-            table.loads(Loads(dict(totals)))
+            table.take_loads(Loads(dict(totals)))
         self._at(self.now + 1, self._tick)
 
     def _sample(self) -> None:

@@ -142,7 +142,7 @@ class Table:
         estimate = self._address_book.estimate
         return {each: estimate(_place(endpoint.name, each)) for each in endpoint.addresses}
 
-    def loads(self, loads: Loads) -> None:
+    def take_loads(self, loads: Loads) -> None:
         """The master's totals, about once a second; sent for least-sessions only."""
         self._address_book.take(
             {
@@ -218,7 +218,7 @@ class Table:
         kind = LeastSessions if self._least else Rotation
         start = host_seed.start(self._seed)
         balancer: Balancer
-        if old and old.served(weights, ramps) and isinstance(old.balancer, kind):
+        if old and old.has_shares(weights, ramps) and isinstance(old.balancer, kind):
             balancer = old.balancer
         elif self._least:
             balancer = LeastSessions(
@@ -259,7 +259,7 @@ class _Class:
         self.inactive = inactive
         self.suspects: OrderedDict[str, None] = OrderedDict()
 
-    def served(self, weights: dict[str, int], ramps: dict[str, int]) -> bool:
+    def has_shares(self, weights: dict[str, int], ramps: dict[str, int]) -> bool:
         """Whether our balancer was made for the same shares."""
         return self.weights == weights and self.ramps == ramps
 

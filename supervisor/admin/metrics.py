@@ -15,7 +15,7 @@ from gateway.core.records import dataclass
 from supervisor.admin.endpoint_metrics import BY_ENDPOINT, PREFIX, ended_by_endpoint
 from supervisor.admin.metric_families import ended_without_endpoint, of_gateway
 from supervisor.admin.process_metrics import of_process
-from supervisor.core.admin.accepted import OPENMETRICS, accepts_openmetrics
+from supervisor.core.admin.metrics_format import OPENMETRICS, accepts_openmetrics
 from supervisor.core.admin.views import GatewayView
 
 END_OF_OPENMETRICS = b"# EOF\n"

@@ -28,7 +28,7 @@ from supervisor.core.discovery.questions import Answer
 from supervisor.core.discovery.targets import host_question, owners
 from supervisor.core.json_object import read_object
 from supervisor.discovery.local_addresses import is_local
-from supervisor.discovery.member_questions import LookUp, peer_of
+from supervisor.discovery.member_questions import AskDns, peer_of
 from supervisor.system.etcd_client import (
     MEMBER_LIST,
     STATUS,
@@ -53,7 +53,7 @@ class NoEtcdError(Exception):
 class Examiner:
     """Asks each endpoint, and the members that those name beside themselves."""
 
-    def __init__(self, config: Config, listen: Sequence[Address], look_up: LookUp) -> None:
+    def __init__(self, config: Config, listen: Sequence[Address], look_up: AskDns) -> None:
         self._config = config
         self._listen = listen
         self._look_up = look_up

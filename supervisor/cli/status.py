@@ -61,7 +61,7 @@ def render(document: Mapping[str, Any], width: int = PIPE_COLUMNS, rows: int | N
     endpoints, workers = digest.order_endpoints(document), digest.order_workers(document)
     states = (
         [digest.word_for_endpoint(each) for each in endpoints],
-        [digest.word_for(each) for each in workers],
+        [digest.word_for_worker(each) for each in workers],
     )
     shown = [len(endpoints), len(workers)]
     if rows is not None:
@@ -149,7 +149,7 @@ def _workers(shown: Sequence[Mapping[str, Any]], *, small: bool) -> Part:
             "MEMORY": size(each["rss_bytes"]),
             "LIST": f"v{each['snapshot_version']}",
         }
-        state = word(digest.word_for(each))
+        state = word(digest.word_for_worker(each))
         rows.append([f"slot {each['slot']}", state, *(figures[name] for name in columns)])
     head = ["WORKER", "STATE", *columns]
     return make_table(head, rows, left=head[:2])

@@ -22,7 +22,7 @@ from supervisor.system.tls_contexts import TlsContexts, TlsFiles
 MOST_AT_ONCE = 16
 """Members asked, or dialed, at the same time."""
 
-LookUp = Callable[[Question], Awaitable[Outcome]]
+AskDns = Callable[[Question], Awaitable[Outcome]]
 
 
 class MemberQuestions:
@@ -37,7 +37,7 @@ class MemberQuestions:
         contexts: TlsContexts,
         *,
         listen: Callable[[], Sequence[Address]],
-        look_up: LookUp,
+        look_up: AskDns,
     ) -> None:
         self.config = config
         self._contexts = contexts

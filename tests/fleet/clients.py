@@ -151,7 +151,7 @@ class Clients:
         for table in self._tables:
             table.reported()
             if self._snapshot.settings.balance == "least-sessions":
-                table.loads(Loads(whole))
+                table.take_loads(Loads(whole))
         return whole
 
     def _begin(self, name: str, slot: int, leaves_at: float) -> None:

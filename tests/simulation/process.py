@@ -185,7 +185,7 @@ class Process:
             case messages.Snapshot():
                 self._apply(message)
             case messages.Loads():
-                self.table.loads(message)
+                self.table.take_loads(message)
             case messages.GiveUp(endpoints, _, towards):
                 self.table.direct(towards)
                 for name in endpoints:

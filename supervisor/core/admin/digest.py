@@ -31,7 +31,7 @@ def sentence(document: Document) -> str:
     """The whole gateway in one sentence; its first word is the state."""
     present = [each for each in document["endpoints"] if each["state"] != "removed"]
     active = sum(each["state"] == "active" for each in present)
-    slots = {each["slot"] for each in document["workers"] if word_for(each) == "ready"}
+    slots = {each["slot"] for each in document["workers"] if word_for_worker(each) == "ready"}
     figures = (
         f"{active} of {len(present)} endpoints active, "
         f"{len(slots)} of {document['slots']} workers ready"
@@ -88,7 +88,7 @@ def inactive_addresses(endpoint: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def word_for(worker: Mapping[str, Any]) -> str:
+def word_for_worker(worker: Mapping[str, Any]) -> str:
     """The state of a worker in one word."""
     return "hangs" if worker["hangs"] else str(worker["state"])
 
@@ -119,7 +119,11 @@ def order_workers(document: Document) -> list[Mapping[str, Any]]:
     """Every worker, what is wrong first, then by slot, the newest generation first."""
     return sorted(
         document["workers"],
-        key=lambda each: (WORKER_RANKS.get(word_for(each), LAST), each["slot"], -each["gen"]),
+        key=lambda each: (
+            WORKER_RANKS.get(word_for_worker(each), LAST),
+            each["slot"],
+            -each["gen"],
+        ),
     )
 
 

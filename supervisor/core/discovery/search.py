@@ -27,7 +27,7 @@ MOST_HURRIED_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Lookup:
+class NameLookup:
     """Look up the addresses of one absolute name; ``within_s``: wait no longer for a reply."""
 
     name: str
@@ -43,7 +43,7 @@ class SearchMemory:
         self._hurried: dict[str, dict[str, float]] = {}
         """By host, and by name that got no reply: how long it is waited for the next time."""
 
-    def search(self, host: str, names: Sequence[str]) -> Generator[Lookup, Outcome, Outcome]:
+    def search(self, host: str, names: Sequence[str]) -> Generator[NameLookup, Outcome, Outcome]:
         """Look up ``names``, which ``host`` may stand for, in order.
 
         A failure of the name whose addresses are in use ends the search, and so does a no, until
@@ -59,7 +59,7 @@ class SearchMemory:
             tried.append(name)
             behind = bool(silent) and self._found.get(host) != name
             within_s = hurried.pop(name, HURRIED_S if behind else math.inf)
-            outcome = yield Lookup(name, within_s)
+            outcome = yield NameLookup(name, within_s)
             match outcome:
                 case Answer():
                     self._found[host] = name

@@ -121,7 +121,7 @@ def test_workers_that_are_wrong_come_first() -> None:
     ]
     ordered = digest.order_workers(document(workers=workers))
     assert [each["slot"] for each in ordered] == [4, 3, 2, 0, 1, 2]
-    assert digest.count_wrong(map(digest.word_for, ordered)) == 3
+    assert digest.count_wrong(map(digest.word_for_worker, ordered)) == 3
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from supervisor.core.discovery.questions import Answer, Failure, Negative, Outco
 from supervisor.core.discovery.search import (
     HURRIED_S,
     MOST_HURRIED_S,
-    Lookup,
+    NameLookup,
     SearchMemory,
 )
 
@@ -21,7 +21,7 @@ SILENT = Failure("timeout", silent=True)
 NAMES = ("web.a.test", "web.b.test", "web")
 
 
-def search(memory: SearchMemory, *outcomes: Outcome) -> tuple[Outcome, list[Lookup]]:
+def search(memory: SearchMemory, *outcomes: Outcome) -> tuple[Outcome, list[NameLookup]]:
     """Run one search; names beyond the outcomes do not exist."""
     course = memory.search("web", NAMES)
     lookups = [next(course)]
@@ -58,7 +58,7 @@ def test_a_no_names_what_was_tried() -> None:
         "NXDOMAIN, no addresses (tried web.a.test, web.b.test, web)", ttl_s=5
     )
     course = SearchMemory().search("web", ("web",))
-    assert next(course) == Lookup("web", math.inf)
+    assert next(course) == NameLookup("web", math.inf)
     with pytest.raises(StopIteration) as end:
         course.send(NO)
     assert end.value.value == NO

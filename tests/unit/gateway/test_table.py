@@ -220,7 +220,7 @@ def test_least_sessions_counts_the_burst() -> None:
 def test_least_sessions_uses_the_masters_totals() -> None:
     """Sessions of other workers count, and our own changes since are added."""
     table = table_of(*map(endpoint, "ab"), balance="least-sessions")
-    table.loads(Loads({"a": 5, "b": 1}))
+    table.take_loads(Loads({"a": 5, "b": 1}))
     assert names(table, 3) == "bbb"
     for _ in range(3):
         table.session_started("b")
@@ -244,9 +244,9 @@ def test_own_sessions_are_not_counted_twice() -> None:
         table.session_started("a")
     table.reported()
     table.session_started("a")
-    table.loads(Loads({"a": 4, "b": 5}))
+    table.take_loads(Loads({"a": 4, "b": 5}))
     assert names(table, 1) == "a"
-    table.loads(Loads({"a": 4, "b": 4}))
+    table.take_loads(Loads({"a": 4, "b": 4}))
     assert names(table, 1) == "b"
 
 
@@ -254,14 +254,14 @@ def test_totals_change_nothing_in_turn() -> None:
     """Totals on their way when the method changed are no reason to leave an endpoint out."""
     table = table_of(*map(endpoint, "ab"))
     turns = names(table, 2)
-    table.loads(Loads({"a": 4, "b": 0}))
+    table.take_loads(Loads({"a": 4, "b": 0}))
     assert names(table, 2) == turns
 
 
 def test_others_are_taken_to_do_alike() -> None:
     """With four workers one new session of ours counts as four until the totals tell."""
     table = table_of(*map(endpoint, "ab"), balance="least-sessions", slots=4)
-    table.loads(Loads({"a": 8}))
+    table.take_loads(Loads({"a": 8}))
     assert names(table, 3) == "bba"
 
 
@@ -381,7 +381,7 @@ class Tables(RuleBasedStateMachine):
 
     @rule(totals=st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 9)))
     def loads(self, totals: dict[str, int]) -> None:
-        self.table.loads(Loads(totals))
+        self.table.take_loads(Loads(totals))
 
     @rule()
     def report(self) -> None:
@@ -420,7 +420,7 @@ def test_sessions_are_counted_by_address_for_least_sessions() -> None:
     """Those of other workers and our own; without least-sessions the addresses take turns."""
     two = Endpoint("two:1", ("10.0.0.1", "10.0.0.2"), 1)
     table = table_of(two, balance="least-sessions")
-    table.loads(Loads({"two:1": 3}, {"two:1": {"10.0.0.1": 3}}))
+    table.take_loads(Loads({"two:1": 3}, {"two:1": {"10.0.0.1": 3}}))
     table.session_started("two:1", "10.0.0.2")
     assert table.address_loads(two) == {"10.0.0.1": 3, "10.0.0.2": 1}
     table.session_ended("two:1", "10.0.0.2")
