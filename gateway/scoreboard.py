@@ -49,7 +49,7 @@ class Scoreboard:
     """
 
     def __init__(self, fd: int | None = None) -> None:
-        if fd is not None and not _fits(fd, SIZE_BYTES):
+        if fd is not None and not _fits(fd):
             os.close(fd)
             fd = None
         if fd is None:
@@ -215,8 +215,8 @@ class Scoreboard:
         os.close(self.fd)
 
 
-def _fits(fd: int, size: int) -> bool:
+def _fits(fd: int) -> bool:
     """Whether this is a scoreboard of our layout."""
-    if os.fstat(fd).st_size != size:
+    if os.fstat(fd).st_size != SIZE_BYTES:
         return False
     return int.from_bytes(os.pread(fd, _CELL_BYTES, 0), sys.byteorder) == LAYOUT

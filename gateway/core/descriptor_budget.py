@@ -58,16 +58,15 @@ class DescriptorBudget:
     def give_pipe_back(self) -> None:
         self._pipes -= 1
 
-    def take(self, count: int = 1) -> bool:
-        """Whether so many are free for something that can be done without; they count then."""
-        if self.free < count:
-            return False
-        self._others += count
-        return True
-
     def take_beside_clients(self) -> bool:
-        """The same for one, which leaves the last eighth to clients."""
-        return self.free >= self._total // CLIENTS_SHARE and self.take()
+        """Whether one is free for what can be done without; it counts then.
+
+        The last eighth is left to clients.
+        """
+        if self.free < max(self._total // CLIENTS_SHARE, 1):
+            return False
+        self._others += 1
+        return True
 
     def spend(self, count: int = 1) -> None:
         """These are open whether or not they fit: a client that waits, another slot's sockets."""

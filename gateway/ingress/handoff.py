@@ -55,13 +55,11 @@ class Handoff:
         scoreboard: Scoreboard,
         *,
         row: int,
-        slot: int,
         inbox: socket.socket,
         peers: dict[int, socket.socket],
     ) -> None:
         self._scoreboard = scoreboard
         self._row = row
-        self._slot = slot
         self._inbox = inbox
         self._peers = peers
         # Measured now: when a client has come, there may be no descriptor left for that.

@@ -74,9 +74,7 @@ class Ingress:
         self._slot = spec.slot
         self._on_empty = on_empty
         self._freed = FreedPlaces(poller, log, self._give_place_away)
-        self._handoff = Handoff(
-            scoreboard, row=row, slot=spec.slot, inbox=spec.inbox, peers=spec.peers
-        )
+        self._handoff = Handoff(scoreboard, row=row, inbox=spec.inbox, peers=spec.peers)
         self._handoff.unix_clients = bool(spec.shared or spec.lent)
         self._quota = Quota(
             scoreboard,

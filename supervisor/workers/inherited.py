@@ -26,7 +26,7 @@ from supervisor.workers.shared_listeners import InheritedShared, is_listening_un
 
 @dataclass(slots=True)
 class InheritedSlot:
-    """One slot's descriptors; ``serving`` is the generation that accepted, if any."""
+    """One slot's descriptors; workers by generation, of which ``draining`` were told to leave."""
 
     listeners: dict[int, int] = field(default_factory=dict)
     inbox_r: int | None = None

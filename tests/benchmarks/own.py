@@ -133,8 +133,8 @@ def _take_handing_over(_subject: Subject, _setting: Setting) -> Mapping[str, flo
     sender_end, inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     unused_end, unused_inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     carried, kept = socket.socketpair()
-    sender = Handoff(scoreboard, row=0, slot=0, inbox=unused_inbox, peers={1: sender_end})
-    receiver = Handoff(scoreboard, row=1, slot=1, inbox=inbox, peers={})
+    sender = Handoff(scoreboard, row=0, inbox=unused_inbox, peers={1: sender_end})
+    receiver = Handoff(scoreboard, row=1, inbox=inbox, peers={})
     sent_s = received_s = 0.0
     for _ in range(_HANDED // _BATCH):
         copies = [carried.dup().detach() for _ in range(_BATCH)]

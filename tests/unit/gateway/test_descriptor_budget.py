@@ -18,17 +18,17 @@ def test_without_a_limit_everything_is_to_be_had() -> None:
     counters = WorkerCounters(sessions=1_000_000)
     budget = DescriptorBudget(counters)
     assert budget.take_pipe()
-    assert budget.take(1000)
+    assert budget.take_beside_clients()
     assert budget.free > 1_000_000
 
 
 def test_everything_comes_out_of_one_budget() -> None:
-    """Sessions, pipes, further dials, clients held back, adopted listeners."""
+    """Sessions, pipes, what lingers, clients held back, adopted listeners."""
     budget, counters = budget_of(100)
     assert budget.free == 100
     counters.sessions = 10
     assert budget.take_pipe()
-    assert budget.take()
+    assert budget.take_beside_clients()
     budget.spend(3)
     assert budget.free == 100 - 20 - 2 - 1 - 3
     budget.give_pipe_back()
@@ -49,10 +49,10 @@ def test_pipes_have_a_quarter_and_never_the_last_eighth() -> None:
 
 
 def test_what_can_be_done_without_is_refused() -> None:
-    """A further dial is not made with a descriptor that is not there."""
+    """A connection does not linger on a descriptor that is not there."""
     budget, counters = budget_of(10)
     counters.sessions = 5
-    assert not budget.take()
+    assert not budget.take_beside_clients()
     budget.spend()
     assert budget.free == -1
 

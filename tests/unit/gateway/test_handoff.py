@@ -24,7 +24,6 @@ class Pair:
             Handoff(
                 self.scoreboard,
                 row=self.scoreboard.open_row(slot, 1),
-                slot=slot,
                 inbox=self.ends[slot][0],
                 peers={1 - slot: self.ends[1 - slot][1]},
             )

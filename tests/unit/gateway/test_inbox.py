@@ -40,7 +40,7 @@ class Receiver:
             budget=DescriptorBudget(counters),
             serve=self._serve,
         )
-        handoff = Handoff(self.scoreboard, row=row, slot=0, inbox=self.sock, peers={})
+        handoff = Handoff(self.scoreboard, row=row, inbox=self.sock, peers={})
         self.inbox = Inbox(
             self.loop,
             self.sock,
