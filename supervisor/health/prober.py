@@ -273,10 +273,11 @@ class Prober:
                 self.queue.free()
                 self._lateness.end(mark)
             if self._watches.get(found.name) is watch:
-                moved = watch.plan != how or watch.found.addresses != found.addresses
-                if not moved and result.verdict is not Verdict.UNDECIDED:
-                    watch.durations.observe(self._loop.time() - began_at)
-                self._judge(watch, Result(Verdict.UNDECIDED) if moved else result, moved=moved)
+                self._note_cluster(watch)
+                if watch.plan != how or watch.found.addresses != found.addresses:
+                    self._probe_anew(watch)
+                else:
+                    self._judge(watch, result, self._loop.time() - began_at)
             self.queue.begin_due()
         finally:
             try:
@@ -303,12 +304,21 @@ class Prober:
         error = f"the gateway got no CPU for {late_s:.1f} s meanwhile ({result.error})"
         return Result(Verdict.UNDECIDED, error)
 
-    def _judge(self, watch: Watch, result: Result, *, moved: bool) -> None:
+    def _probe_anew(self, watch: Watch) -> None:
+        """The probe was of another address, or of another kind than is wanted by now."""
+        now = self._loop.time()
+        watch.health.probe_undecided(now, self._draw)
+        watch.health.follow(watch.health.rules, now)
+        watch.undecided = False
+        self._took(watch, None)
+
+    def _judge(self, watch: Watch, result: Result, took_s: float) -> None:
         now = self._loop.time()
         change = None
-        self._note_cluster(watch)
-        if not moved:
-            watch.probes[result.verdict] += 1
+        undecided = result.verdict is Verdict.UNDECIDED
+        watch.probes[result.verdict] += 1
+        if not undecided:
+            watch.durations.observe(took_s)
         match result.verdict:
             case Verdict.PASSED:
                 change = watch.health.probe_passed(now, self._draw)
@@ -320,15 +330,12 @@ class Prober:
                 change = watch.health.probe_failed(result.error, now, self._draw, keep=keep)
             case Verdict.UNDECIDED:
                 watch.health.probe_undecided(now, self._draw)
-        if moved:
-            watch.health.follow(watch.health.rules, now)
-        told = result.cut_off or result.verdict is not Verdict.UNDECIDED
+        told = result.cut_off or not undecided
         news = told and watch.note_reach(cut_off=result.cut_off)
         if result.cut_off:
             self._host_failed(watch.found.name, result.error, quiet=watch.unreached)
-        elif result.verdict is not Verdict.UNDECIDED:
+        elif not undecided:
             self._host_failures.reached(watch.found.name)
-        undecided = result.verdict is Verdict.UNDECIDED and not moved
         if undecided and not watch.undecided:
             self._log.tell_undecided(watch.found.name, result.error)
         watch.undecided = undecided
