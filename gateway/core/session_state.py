@@ -48,6 +48,12 @@ class Connection:
         """Whether the peer takes no bytes: it is paused, or nothing reaches it."""
         return self.waiting and (self.unanswered >= STALLED_TRIES or self.sent_s >= STALLED_S)
 
+    @property
+    def moved_s(self) -> float:
+        """Since the last byte came, or went to a slow peer long after it had come."""
+        goes_on = self.waiting and not self.unanswered
+        return min(self.received_s, self.sent_s) if goes_on else self.received_s
+
 
 def state_of(connections: Sequence[Connection], *, half_closed: bool) -> SessionState:
     """The state of a session that reached its endpoint."""
@@ -59,8 +65,9 @@ def state_of(connections: Sequence[Connection], *, half_closed: bool) -> Session
 def idle_s(connections: Sequence[Connection], *, age_s: float, seen_s: float) -> float:
     """How long no byte moved.
 
-    What one side sent, the gateway received. Of a session with one TCP connection, the bytes of the
-    other side are those sent there; of one with none, ``seen_s`` is as much as is known.
+    What one side sent, the gateway received; a slow peer takes it later. Of a session with one TCP
+    connection, the bytes of the other side are those sent there; of one with none, ``seen_s`` is as
+    much as is known.
 
     It may be longer where the session is older than COUNTED_S: the kernel begins again at 0 then,
     and ``seen_s`` is how long nothing moved at least.
@@ -71,7 +78,7 @@ def idle_s(connections: Sequence[Connection], *, age_s: float, seen_s: float) ->
         case [only]:
             idle = min(only.received_s, only.sent_s)
         case _:
-            idle = min(each.received_s for each in connections)
+            idle = min(each.moved_s for each in connections)
     if age_s >= COUNTED_S:
         idle = max(idle, seen_s)
     return min(idle, age_s)

@@ -58,6 +58,14 @@ def test_a_half_closed_session_may_be_stalled_too() -> None:
     ("connections", "idle"),
     [
         ([connection(received_s=3.0), connection(received_s=2.0, sent_s=0.5)], 2.0),
+        ([connection(received_s=3.0), connection(received_s=3.0, sent_s=0.5, waiting=True)], 0.5),
+        (
+            [
+                connection(received_s=3.0),
+                connection(received_s=3.0, sent_s=0.5, waiting=True, unanswered=1),
+            ],
+            3.0,
+        ),
         ([connection(received_s=300.0), connection(received_s=200.0)], 10.0),
         ([connection(received_s=3.0, sent_s=4.0)], 3.0),
         ([connection(received_s=4.0, sent_s=3.0)], 3.0),
