@@ -117,3 +117,17 @@ def test_what_a_removal_stopped_is_started(host: Path, removed: bool) -> None:
     units = ["etcd-gateway.service", "etcd-gateway@blue.service"]
     assert started == (units if removed else [])
     assert any("USR2" in call for call in calls) is not removed
+
+
+@pytest.mark.parametrize(("version", "made"), [(252, []), (254, ["50-restart-steps.conf"])])
+def test_the_generator_turns_on_what_systemd_knows(
+    tmp_path: Path, version: int, made: list[str]
+) -> None:
+    """And not notify-reload.conf, with which ``systemctl reload`` never fails."""
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(f"#!/bin/sh\necho 'systemd {version} ({version}.1-1)'\n")
+    systemctl.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    argv = ["sh", str(TEMPLATES / "generator"), str(tmp_path / "made")]
+    subprocess.run(argv, env=env, check=True, timeout=60)
+    assert [path.name for path in (tmp_path / "made").glob("etcd-gateway.service.d/*")] == made
