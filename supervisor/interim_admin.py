@@ -20,6 +20,7 @@ from gateway.process_title import set_title
 from supervisor.admin.sockets import AdminSocket
 from supervisor.core.admin.views import GatewayView
 from supervisor.system.forked_child import go_through_checklist, handlers_held, open_pidfd
+from supervisor.system.tasks import run_in_loop
 
 LONGEST_S = 15.0
 """If the next image does not serve by then, probes had better notice."""
@@ -134,7 +135,7 @@ def _run_child(answers: _Answers, alive_r: int, handled: Sequence[signal.Signals
     try:
         go_through_checklist([alive_r, *(each.sock.fileno() for each in answers.sockets)], handled)
         set_title("admin address during an upgrade", ",".join(answers.view.listen))
-        asyncio.run(_serve(answers, alive_r))
+        run_in_loop(lambda: _serve(answers, alive_r))
     finally:
         os._exit(0)
 

@@ -110,6 +110,8 @@ def _describe_shortage(error: BaseException) -> str:
         expected = "expected more memory for this host or control group"
     elif error.errno == errno.ENOSPC and error.filename == "fs.epoll.max_user_watches":
         expected = "expected a higher limit, or fewer descriptors that this user watches"
+    elif error.errno == errno.EAFNOSUPPORT and error.filename == "AF_UNIX":
+        expected = "expected it to be allowed (RestrictAddressFamilies= of the unit)"
     else:
         return ""
     where = f" ({error.filename})" if error.filename else ""

@@ -40,7 +40,7 @@ from supervisor.startup import StartError, Startup
 from supervisor.system import limits
 from supervisor.system.patience import try_until_done
 from supervisor.system.signals import STOP, SignalWatch
-from supervisor.system.tasks import Tasks, make_loop
+from supervisor.system.tasks import Tasks, run_in_loop
 from supervisor.system.unix_listener import CANNOT_REMOVE
 from supervisor.upkeep import Upkeep
 from supervisor.workers.pool import Handlers
@@ -61,8 +61,7 @@ def run(config: Config, reread: Callable[[], Config]) -> int:
     """
     if (document := preflight.handed_over(os.environ)) is not None:
         return _try_start(config, document)
-    with asyncio.Runner(loop_factory=make_loop) as runner:
-        return runner.run(Master(config, reread).main())
+    return run_in_loop(lambda: Master(config, reread).main())
 
 
 def _try_start(config: Config, document: int) -> int:

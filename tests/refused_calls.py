@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 NUMBERS = {
+    "socketpair": 53,
     "clone": 56,
     "sched_setaffinity": 203,
     "splice": 275,

@@ -38,6 +38,7 @@ from supervisor.discovery.means import Means
 from supervisor.discovery.targets import BadTargetError, Targets
 from supervisor.system import kernel_calls, limits
 from supervisor.system.connections import dial_as, find_foreign_source
+from supervisor.system.tasks import run_in_loop
 
 VALUE_CHARACTERS = 60
 """A list that is longer takes several lines in the table of the configuration."""
@@ -103,7 +104,7 @@ def run(
 ) -> int:
     """Check and print. The exit code: 0, or what ``start`` would exit with (1, 2 or 69)."""
     try:
-        found = asyncio.run(_find(config, files, explain=explain))
+        found = run_in_loop(lambda: _find(config, files, explain=explain))
     except BadTargetError as error:
         report(str(error))
         return EXIT_USAGE

@@ -18,8 +18,8 @@ from supervisor.core.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED
 NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What only a write fails with. No command writes to a file but to what it was given as output."""
 
-WATCHES = "fs.epoll.max_user_watches"
-"""The exception: what an event loop that cannot be made says in the place of a file."""
+NO_LOOP = ("fs.epoll.max_user_watches", "AF_UNIX")
+"""What an event loop that cannot be made says in the place of a file, as in ``system.tasks``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
             raise
-        if error.errno == errno.ENOSPC and error.filename == WATCHES:
+        if error.filename in NO_LOOP:
             raise
         if error.errno in NO_PLACE and error.filename is None:
             return _fail(f"the output could not be written: {error.strerror}", error, arguments)

@@ -35,6 +35,7 @@ from supervisor.demo.ports import (
     claim_usual_ports,
 )
 from supervisor.demo.tour import Tour
+from supervisor.system.tasks import run_in_loop
 
 _DOMAIN = "cluster.test"  # .test is reserved for this (RFC 6761)
 _OWNER = "_etcd-client._tcp"
@@ -66,7 +67,7 @@ def perform(*, etcd: bool, once: bool) -> int:
         try:
             check_loopback()
             stage = _Stage(Path(directory), program)
-            return asyncio.run(stage.play(once=once))
+            return run_in_loop(lambda: stage.play(once=once))
         except (DemoError, OSError) as error:
             print(f"etcd-gateway demo: {error}", file=sys.stderr)
             return 1

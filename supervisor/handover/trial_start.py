@@ -39,6 +39,7 @@ from supervisor.handover.state import read_state
 from supervisor.system import kernel_calls, limits
 from supervisor.system.connections import dial_as, find_foreign_source
 from supervisor.system.log import make_log
+from supervisor.system.tasks import run_in_loop
 from supervisor.system.unix_listener import file_id, listen_unix, remove_file, why_not_group
 from supervisor.workers.fork import Child, fork_workers
 
@@ -75,9 +76,9 @@ def run(config: Config, document: int) -> None:
     for module in LATE_MODULES:
         importlib.import_module(module)
     try:
-        listen = asyncio.run(find_listen(config, state))
+        listen = run_in_loop(lambda: find_listen(config, state))
         _bind_new(config, state, listen)
-        asyncio.run(_check_tls(config, state))
+        run_in_loop(lambda: _check_tls(config, state))
     except (AdminError, BadTargetError, OSError, ValueError) as error:
         raise TrialError(str(error)) from None
     given = limits.given_workers(config.workers)

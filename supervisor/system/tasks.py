@@ -6,14 +6,19 @@ import asyncio
 import errno
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 WATCHES = "fs.epoll.max_user_watches"
 """The limit that epoll_ctl(2) tells of by ENOSPC; it stands in the error as a file would."""
 
+UNIX_SOCKETS = "AF_UNIX"
+"""The address family that a service unit forbids by EAFNOSUPPORT; it stands there, too."""
+
 
 def make_loop() -> asyncio.AbstractEventLoop:
-    """A new event loop. OSError: the host is short of descriptors or memory.
+    """A new event loop. OSError: the host is short of descriptors or memory, or has no AF_UNIX.
 
     asyncio's destructor of a loop that was only half made fails, and the interpreter would print
     that, with a traceback, before we could say anything.
@@ -22,12 +27,21 @@ def make_loop() -> asyncio.AbstractEventLoop:
     try:
         return asyncio.new_event_loop()
     except OSError as error:
-        where = WATCHES if error.errno == errno.ENOSPC else None
+        where = {errno.ENOSPC: WATCHES, errno.EAFNOSUPPORT: UNIX_SOCKETS}.get(error.errno or 0)
         failure = OSError(error.errno, error.strerror, where)
     finally:
         # The exception, and with it the half made loop, is gone by now.
         sys.unraisablehook = hook
     raise failure
+
+
+def run_in_loop(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run ``main`` to its end; as asyncio.run, and OSError as :func:`make_loop`.
+
+    The coroutine is made when there is a loop: one that nobody runs is warned of.
+    """
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        return runner.run(main())
 
 
 class Tasks:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,11 @@ import pytest
 from tests.backends import Backend, greet
 from tests.clients import asked
 from tests.dns import NameServer
-from tests.gateway import Gateway
+from tests.gateway import COMMAND, Gateway
 from tests.support import free_port
+
+REFUSED = [sys.executable, "-m", "tests.refused_calls", str(errno.EAFNOSUPPORT), "socketpair"]
+"""As under a unit whose RestrictAddressFamilies= leaves AF_UNIX out."""
 
 BROKEN_LIBRARY = """
 class Loop: ...
@@ -102,3 +108,20 @@ def test_a_killed_worker_is_no_failed_start(tmp_path: Path) -> None:
         it.signal(signal.SIGTERM)
         assert it.process.wait(60) == 0
         assert [line for line in it.lines() if line["level"] == "error"] == []
+
+
+@pytest.mark.parametrize(
+    ("prefix", "said"),
+    [
+        (["prlimit", "--nofile=5:5"], "expected a higher limit of open files"),
+        (REFUSED, "expected it to be allowed (RestrictAddressFamilies= of the unit)"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "start"])
+def test_no_event_loop_can_be_made(command: str, prefix: list[str], said: str) -> None:
+    """One line, whatever the interpreter has to say of half a loop and of who was to run in it."""
+    words = [*prefix, *COMMAND, command, "--endpoints=127.0.0.1:1"]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert said in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr

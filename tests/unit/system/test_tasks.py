@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 
 import pytest
 
 from supervisor import launch
 from supervisor.cli import main
-from supervisor.cli.main import WATCHES
-from supervisor.system.tasks import make_loop
+from supervisor.system.tasks import UNIX_SOCKETS, WATCHES, make_loop, run_in_loop
 from tests.support import no_descriptors_left, watch_nothing
 
 
@@ -35,6 +35,36 @@ def test_a_loop_that_may_watch_nothing_is_told_with_its_limit(
         main.main(["start"])
     told = launch._describe_shortage(caught.value)
     assert told.startswith("cannot start: No space left on device (fs.epoll.max_user_watches)")
+
+
+def test_unix_sockets_that_are_forbidden_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit with RestrictAddressFamilies= that leaves them out; no loop can be made then."""
+
+    def forbid(*_: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socketpair", forbid)
+    with pytest.raises(OSError, match="Address family not supported") as caught:
+        make_loop()
+    assert caught.value.filename == UNIX_SOCKETS
+    monkeypatch.setattr(main, "_run", lambda _: make_loop())
+    with pytest.raises(OSError, match="Address family not supported") as caught:
+        main.main(["start"])
+    assert launch._describe_shortage(caught.value) == (
+        "cannot start: Address family not supported by protocol (AF_UNIX), "
+        "expected it to be allowed (RestrictAddressFamilies= of the unit)"
+    )
+
+
+def test_a_coroutine_runs_in_a_loop_or_is_not_made() -> None:
+    """One that nobody runs would be warned of, which is an error here."""
+
+    async def answer() -> int:
+        return 42
+
+    assert run_in_loop(answer) == 42
+    with no_descriptors_left(), pytest.raises(OSError, match="Too many open files"):
+        run_in_loop(answer)
 
 
 def test_a_loop_is_made() -> None:
