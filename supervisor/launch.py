@@ -126,6 +126,9 @@ def _run() -> int:
         _be_killed_first()
     if starts and next(iter(os.environ), CHANGED_BY_PYTHON) == CHANGED_BY_PYTHON:
         _execute_with_path()
+    # Every TLS context would write the secrets of its handshakes there, or fail where it cannot:
+    # those of probes, and one that a library makes for the admin address.
+    os.environ.pop("SSLKEYLOGFILE", None)
     import signal
 
     # Whoever started us may have left it ignored. Then the kernel would throw away how a child

@@ -499,3 +499,14 @@ def test_a_reload_shows(double: AdminDouble) -> None:
         lambda: json.loads(get(double.address, "/status")[2])["reload"]["last_result"] == "failed",
         what="reload in the document",
     )
+
+
+def test_secrets_of_tls_are_written_nowhere(tmp_path: Path) -> None:
+    """And the admin address is served also where they could not be: a library makes a context."""
+    admin = f"unix:{tmp_path / 'admin'}"
+    kept, lost = tmp_path / "keys", tmp_path / "gone" / "keys"
+    for path in (kept, lost):
+        prefix = ["env", f"SSLKEYLOGFILE={path}"]
+        with running(f"--admin-addr={admin}", endpoints=["127.0.0.1:1"], prefix=prefix) as gateway:
+            gateway.wait_line("admin address is open")
+    assert not kept.exists()
