@@ -227,13 +227,10 @@ class Ingress:
         try:
             if self._rate is not None:
                 self._rate.count_client(accepting=not self._leaving)
-            handed_over = (
-                handoff.pays
-                and not self._leaving  # at a stop the others leave as well
-                and (slot := handoff.receiver(self._counters.sessions, time.monotonic_ns()))
-                is not None
-                and handoff.send(fd, slot, unix=peer is UNIX_PEER)
-            )
+            slot = None
+            if handoff.pays and not self._leaving:  # at a stop the others leave as well
+                slot = handoff.receiver(self._counters.sessions, time.monotonic_ns())
+            handed_over = slot is not None and handoff.send(fd, slot, unix=peer is UNIX_PEER)
         except Exception:
             turn_away(fd)
             raise

@@ -225,10 +225,12 @@ class Session:
         """
         if self.end is None and not leg.gone and leg.has_hung_up(error):
             leg.on_event(HUP)  # a word to it was faster than the event
+        if self.end is not None:
+            return
         dead = error is None or isinstance(error, ConnectionError)
-        if self.end is None and leg.gone and dead:
+        if leg.gone and dead:
             leg.peer.discard()
-        elif self.end is None and leg.pass_rest(error):
+        elif leg.pass_rest(error):
             self.reset_by = self._side(leg)
             self.outlive(leg)
             leg.peer.discard()
