@@ -118,7 +118,7 @@ class AdminAcceptor:
             most=lambda: min(self._max_connections(), MAX_CONNECTIONS),
             on_idle=self._idle.set,
         )
-        protocol.on_request = connection.begin_answer
+        protocol.on_answer = connection.begin_answer
         return connection
 
 

@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
         self._inner.connection_made(transport)
 
     def begin_answer(self) -> None:
-        """The request is here. The answer counts until the connection is closed."""
+        """The answer is made, and counts until the connection is closed."""
         answered = self._connections.answered
         while len(answered) >= MAX_ANSWERS:
             next(iter(answered)).abort()

@@ -39,8 +39,8 @@ class Protocol(web.RequestHandler):
     others for no HTTP.
     """
 
-    on_request: Callable[[], None] = staticmethod(lambda: None)
-    """A request is here and is about to be answered."""
+    on_answer: Callable[[], None] = staticmethod(lambda: None)
+    """The answer to a request is made and is about to be written."""
 
     _begin = b""
     """What came first, to the end of the request line."""

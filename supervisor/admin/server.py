@@ -129,13 +129,13 @@ class AdminServer:
         return self._view[1]
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if isinstance(request.protocol, Protocol):
-            request.protocol.on_request()
         try:
             response = await self._answer(request)
         except Exception as error:  # noqa: BLE001 - the boundary: one request fails, nothing else
             self._log.error("admin request failed", path=request.path, error=repr(error))
             response = _text("internal error\n", 500)
+        if isinstance(request.protocol, Protocol):
+            request.protocol.on_answer()
         response.headers.update(SECURITY_HEADERS)
         response.force_close()
         return response

@@ -28,7 +28,7 @@ BUSY = "others ask for the sessions and there was no time for this question, ask
 
 
 MOST_LISTING = 48
-"""How many may wait for the sessions; the rest of ``MAX_ANSWERS`` is for other questions."""
+"""How many may wait for the sessions: fewer than ``MAX_ANSWERS``, so others are answered too."""
 
 
 class ListSessions(Protocol):
