@@ -146,7 +146,7 @@ class Publication:
     ) -> None:
         srv = config.discovery_srv
         names = [endpoint.name for endpoint in result.seeds]
-        if result.srv and not config.insecure_discovery:
+        if result.srv and names and not config.insecure_discovery:
             self._log.info("using validated discovered SRV endpoints", srv=srv, endpoints=names)
         if srv and not result.srv and names:
             self._log.warn("using --endpoints instead of SRV", srv=srv, endpoints=names)

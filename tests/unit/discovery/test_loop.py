@@ -1247,6 +1247,8 @@ class TestTlsGate:
                         with pytest.raises(ReloadFailedError, match="Hostname mismatch"):
                             await f.it.reload(secure)
                     await eventually(lambda: f.told.lists[-1] == ())
+                    (used,) = f.log.lines_of("using validated discovered SRV endpoints")
+                    assert used["endpoints"], "those that are not used any more are no line"
 
         asyncio.run(main())
 
