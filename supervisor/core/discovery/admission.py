@@ -111,10 +111,15 @@ class Admission:
 
         ``renewed``: DNS was asked for the records; so are those whose check is RECHECK_S old. A
         thousand hosts would otherwise shake hands with every member once per TTL.
-        Candidates that are not among the endpoints any more are forgotten.
+        Candidates that are not among the endpoints any more are forgotten. One that passed and is
+        found under another name now has passed, and is checked at once: it is the same check.
         """
         candidates = dict.fromkeys(c for each in endpoints for c in _candidates(each))
+        passed = {(c.address, c.port): s for c, s in self._standings.items() if s.passed}
         self._standings = {c: s for c, s in self._standings.items() if c in candidates}
+        for new in candidates.keys() - self._standings.keys():
+            if before := passed.get((new.address, new.port)):
+                self._standings[new] = dataclasses.replace(before, due_at=now)
         return tuple(c for c in candidates if everything or self._is_due(c, now, renewed=renewed))
 
     def _is_due(self, candidate: Candidate, now: float, *, renewed: bool) -> bool:

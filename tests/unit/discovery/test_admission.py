@@ -67,6 +67,26 @@ def test_who_passed_once_may_be_down() -> None:
     assert not admission.admitted([E])
 
 
+def test_who_passed_under_another_name_may_be_down() -> None:
+    """A member of the list that gets an SRV record is the same server; it is checked at once."""
+    admission = Admission()
+    admission.take(ONE, Passed(), 0)
+    admission.take(TWO, Refused("certificate: expired"), 0)
+    renamed = Discovered("b:1", "b", 1, E.addresses)
+    first, second = (Candidate("b:1", each, 1) for each in E.addresses)
+    assert admission.to_check([renamed], 1) == (first, second)
+    (used,) = admission.admitted([renamed])
+    assert used.addresses == E.addresses[:1]
+    admission.take(first, Unreachable("timeout"), 2)
+    assert admission.admitted([renamed])
+    admission.take(first, Refused("certificate: expired"), 3)
+    assert not admission.admitted([renamed])
+    other_port = Discovered("a:2", "a", 2, E.addresses)
+    admission.take(first, Passed(), 4)
+    admission.to_check([other_port], 5)
+    assert not admission.admitted([other_port])
+
+
 def test_an_address_that_this_host_has_no_way_to_is_not_missed() -> None:
     """Not while another one of the endpoint is used; an address that is merely down is told."""
     admission = Admission()
