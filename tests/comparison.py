@@ -1,31 +1,38 @@
-"""The table of the README against the peers, made from ``docs/performance.json``."""
+"""The table of the README against the peers, made from the tables of ``docs/performance.md``."""
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 
-from tests.benchmarks.results import Results
-
-FIGURES = Path(__file__).resolve().parent.parent / "docs" / "performance.json"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 SUBJECTS = ("etcd-gateway", "etcd gateway", "HAProxy", "nginx stream", "Envoy")
 
 ROWS = (
-    ("CPU per round trip, 64 sessions", "requests-64", "cpu_us", "{:.1f} µs"),
-    ("CPU per connection", "connections", "cpu_us", "{:.0f} µs"),
-    ("CPU per gigabyte, one stream", "bulk-1", "cpu_s_per_gb", "{:.2f} s"),
-    ("memory per idle session", "idle-sessions", "bytes_per_session", "{:.0f} B"),
-    ("memory of the idle proxy", "idle-gateway", "pss_mb", "{:.0f} MB"),
-    ("start, exec to first byte", "start", "ms", "{:.0f} ms"),
+    ("CPU per round trip, 64 sessions", "round trip, 64 sessions", "µs"),
+    ("CPU per connection", "connection: connect, one round trip, close", "µs"),
+    ("memory per idle session", "idle session", "B"),
+    ("memory of the idle proxy", "idle proxy", "MB"),
+    ("start, exec to first byte", "start, exec to first byte", "ms"),
 )
+"""The title of a row, the heading of the table that has its figures, and their unit."""
 
 
 def draw() -> str:
-    """The median of each measure by subject; the page of performance has the whole figures."""
-    results = Results.from_json(json.loads(FIGURES.read_text()))
+    """The median of each measure by subject."""
+    page = PAGE.read_text()
     lines = ["| | " + " | ".join(SUBJECTS) + " |", "|---|" + "---:|" * len(SUBJECTS)]
-    for title, measure, metric, form in ROWS:
-        figures = [results.figure(measure, subject, metric) for subject in SUBJECTS]
-        cells = [form.format(figure.median) if figure else "" for figure in figures]
+    for title, heading, unit in ROWS:
+        medians = read_medians(page, heading)
+        cells = [f"{medians[each]} {unit}" if each in medians else "" for each in SUBJECTS]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def read_medians(page: str, heading: str) -> dict[str, str]:
+    """By subject the first column of the table under the heading; KeyError: there is none."""
+    _, found, rest = page.partition(f"\n### {heading}\n")
+    if not found:
+        raise KeyError(heading)
+    rows = re.findall(r"^\| ([^|]+)\| ([^|]+)\|", rest.partition("\n#")[0], re.MULTILINE)
+    return {subject.strip(" *"): median.strip() for subject, median in rows[2:]}

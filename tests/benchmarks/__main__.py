@@ -170,7 +170,6 @@ def _publish(options: argparse.Namespace, results: Results) -> None:
         page.write_text(insert_figures(page.read_text(), report, _HOSTILE_MARKS))
         print(f"the figures are in {page}")
     elif options.docs:
-        (_DOCS / "performance.json").write_text(written["results.json"])
         (_DOCS / "performance.svg").write_text(written["chart.svg"])
         page = _DOCS / "performance.md"
         page.write_text(insert_figures(page.read_text(), report))
