@@ -6,6 +6,7 @@ Without a terminal, tables are plain text in whole lines, as greppable as the ou
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -115,5 +116,21 @@ class Output:
     @contextlib.contextmanager
     def in_place(self) -> Iterator[Callable[[Part], None]]:
         """A function that shows a part in place of the one before, on a screen of its own."""
-        with Live(console=self._console, screen=True, auto_refresh=False) as live:
+        live = Live(console=self._console, screen=True, auto_refresh=False)
+        try:
+            with _held_signals():
+                live.start()
             yield lambda part: live.update(part, refresh=True)
+        finally:
+            with _held_signals():
+                live.stop()
+
+
+@contextlib.contextmanager
+def _held_signals() -> Iterator[None]:
+    """Let Ctrl-C and TERM wait: halfway to another screen and back, the terminal stays there."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
