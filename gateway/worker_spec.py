@@ -18,7 +18,8 @@ class WorkerSpec:
     ``shared``: inherited sockets that all workers accept from (UNIX sockets). ``lent``: such ones
     that a service manager made, and listens on when the gateway has ended.
     ``exclusive``: the first worker of slot 0 makes sure that nobody else holds the addresses.
-    ``peers``: sending ends of the other slots' inboxes. ``title``: what the process title shows
+    ``peers``: sending ends of the other slots' inboxes. ``row``: the worker's on the scoreboard.
+    ``cpu``: the only one that it may run on, None for any. ``title``: what the process title shows
     between brackets.
     """
 

@@ -28,7 +28,7 @@ class Member:
     ``grace_s`` is how long it may stay after that; 0 is until its last session ended.
     ``draining_at``: since when it is under maintenance; its sessions have the policy's grace, too.
     ``returned_at``: when it became active again, or was under maintenance no more, while it does
-    not have its whole share.
+    not have its whole share. ``emptied``, ``ramp`` and ``tier``: as in :class:`Endpoint`.
     """
 
     found: Discovered

@@ -28,6 +28,8 @@ class Inheritance:
     """What this master starts with; empty if it is the first.
 
     ``inherited`` are the worker pool's descriptors; :meth:`take` gives out those of other parts.
+    ``document``: the handover document's descriptor, after USR2 and until :meth:`commit`.
+    ``crashed``: whether the master before us did; its record is what ``state`` is of.
     """
 
     state: HandoverState = field(default_factory=HandoverState)

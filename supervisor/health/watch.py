@@ -22,9 +22,9 @@ from supervisor.health.etcd_inquiry import EtcdMemory
 class Watch:
     """One endpoint with a single address under observation, or one address, and its timer.
 
-    ``dials`` and ``bytes_out``: what workers had counted when they last reported. ``degraded``:
-    what is wrong with it though it is healthy. ``undecided``: the last probe was, and that was
-    logged.
+    ``since``: when it came into its state, in seconds since the epoch. ``dials`` and ``bytes_out``:
+    what workers had counted when they last reported. ``degraded``: what is wrong with it though it
+    is healthy. ``undecided``: the last probe was, and that was logged.
     """
 
     found: Discovered

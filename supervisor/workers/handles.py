@@ -44,7 +44,11 @@ _SHOWN = {
 
 @dataclass(slots=True)
 class WorkerHandle:
-    """One live worker; its owner is :class:`WorkerHandles`."""
+    """One live worker; its owner is :class:`WorkerHandles`.
+
+    ``version``: of the newest snapshot that it said it has; 0 until it says so. ``heard_at``: when
+    it gave its last sign of life. ``beat_ns``: the last beat that was seen on the scoreboard.
+    """
 
     child: Child
     channel: Channel

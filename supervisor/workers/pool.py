@@ -55,6 +55,7 @@ class Handlers:
 
     ``on_message`` gets every message of every worker, after the pool has seen to it.
     ``on_workers``: workers are about to be forked or told to drain, and count as such already.
+    ``on_change``: the state of a worker may be another one.
     ``on_upgrade_failed``: none of our workers gets ready, the former master's serve.
     ``on_end`` is the last call: no worker is left (or the next master has them).
     """

@@ -39,7 +39,12 @@ class Limits:
 
 @dataclass(slots=True)
 class Worker:
-    """One process. ``stale`` says why it is to be replaced; empty if it is not."""
+    """One process; instants are of the monotonic clock.
+
+    ``since``: its fork, or when it was taken over. ``beat_at``: its last sign of life, in the
+    future while a report holds. ``due_at``: when one that drains is killed. ``stale`` says why it
+    is to be replaced; empty if it is not.
+    """
 
     who: WorkerId
     since: float
@@ -65,6 +70,9 @@ class Slot:
     ``successor`` is starting to replace ``occupant``; ``draining`` drain or die.
     ``adopter`` accepts from the slot's listeners while it has no live worker of its own, which it
     has not had since ``unserved_at``; before ``adopt_at`` nobody is asked to.
+    ``wanted``: whether there is to be a worker. ``bound``: whether the master has its listeners.
+    ``gen``: the highest generation so far. ``failures``: workers in a row that ended too soon;
+    before ``retry_at`` none is forked. ``reason``: of the next fork, see ``commands.Spawn``.
     """
 
     index: int
