@@ -138,6 +138,8 @@ async def _shake_hands(client: TlsClient) -> Verdict:
         if not (client.verified and "ALERT" in (error.reason or "")):
             return Refused(tls.words(error))
     except OSError as error:
+        if error.errno in EXHAUSTED:
+            return _unreachable(error)
         if not client.verified:
             return Refused(f"does not speak TLS ({words(error)})", hung_up=True)
     return Passed()

@@ -110,9 +110,11 @@ class Probe:
 
     def _failure(self, error: HttpError | OSError) -> Result:
         self._keep_session = None  # with TLS 1.3 it may be of a handshake that was refused after it
+        if not isinstance(error, OSError):
+            return Result(Verdict.FAILED, str(error))
         if not isinstance(error, ssl.SSLError):
-            text = words(error) if isinstance(error, OSError) else str(error)
-            return Result(Verdict.FAILED, text)
+            verdict = Verdict.UNDECIDED if error.errno in EXHAUSTED else Verdict.FAILED
+            return Result(verdict, words(error))
         reason = tls.advise(error, shown=bool(self._plan.cert_file))
         if self._resuming:  # perhaps it is only the session that is wrong: once more, in full
             self._sessions.forget(self._server)

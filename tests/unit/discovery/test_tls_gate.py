@@ -12,7 +12,7 @@ import pytest
 
 from supervisor.core.discovery.admission import Candidate, Passed, Refused, Unreachable, Verdict
 from supervisor.discovery.tls_gate import Gate
-from tests.support import eventually, free_port
+from tests.support import eventually, free_port, watch_nothing
 from tests.tls import Authority, LateHandshake, Server, Talk, hang_up, plaintext, reset, silent
 
 BOTH = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -143,6 +143,21 @@ def test_a_silent_server_is_unreachable(authority: Authority) -> None:
     with Server(silent) as server:
         verdict = verify(server, authority, timeout_s=0.1)
     assert verdict == Unreachable("timeout after 0.1 s")
+
+
+def test_an_answer_that_cannot_be_waited_for_says_nothing_either(authority: Authority) -> None:
+    """The kernel's limit of watches is reached after the connect: not the server's fault."""
+
+    async def check(port: int) -> Verdict:
+        gate = Gate("example.test", ca_file=authority.file)
+        with pytest.MonkeyPatch.context() as full:
+            full.setattr(asyncio.get_running_loop(), "_add_reader", watch_nothing)
+            return await gate.verify(Candidate("a:1", "127.0.0.1", port))
+
+    with Server(silent) as server:
+        verdict = asyncio.run(check(server.port))
+    assert isinstance(verdict, Unreachable)
+    assert "no space left on device" in verdict.error
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])

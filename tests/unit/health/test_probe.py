@@ -24,7 +24,7 @@ from supervisor.system.tls_sessions import TlsSessions
 from tests import servers
 from tests.clients import black_hole
 from tests.servers import Server, serving
-from tests.support import free_port, wait_until
+from tests.support import free_port, wait_until, watch_nothing
 
 PASSED = Result(Verdict.PASSED)
 
@@ -386,6 +386,26 @@ def test_no_descriptor_is_our_own_fault(deaf_port: int) -> None:
             one.close()
 
     assert asyncio.run(probe()).verdict is Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize("kind", [ProbeKind.TLS, ProbeKind.HTTP, ProbeKind.ETCD])
+def test_an_answer_that_cannot_be_waited_for_is_our_own_fault(kind: ProbeKind) -> None:
+    """The kernel's limit of watches is reached after the connect: no evidence either."""
+
+    async def probe(port: int) -> Result:
+        one = Probe("127.0.0.1", port, Plan(kind=kind, server_name="localhost"), TlsContexts())
+        with pytest.MonkeyPatch.context() as full:
+            full.setattr(asyncio.get_running_loop(), "_add_reader", watch_nothing)
+            try:
+                return await one.run(5)
+            finally:
+                one.close()
+
+    with serving(servers.silent) as server:
+        result = asyncio.run(probe(server.port))
+        wait_until(lambda: server.accepted == 1, what="the probe was accepted")
+    assert result.verdict is Verdict.UNDECIDED
+    assert "no space left on device" in result.error
 
 
 class Resumptions:
