@@ -56,10 +56,9 @@ def numbers(stride: int, *, lasting: bool = False) -> Iterator[int]:
 
     A shortage that lasts takes in the calls that follow, so of these some are left out.
     """
+    step = 1 if LONG else stride
     if lasting:
-        step = 4 if LONG else 2 * stride
-    else:
-        step = 1 if LONG else stride
+        step = max(2 * step, 4)
     first = random.randint(1, step)
     print("from", first)
     return itertools.count(first, step)
