@@ -49,6 +49,8 @@ class Heartbeat:
         self._lag_s = 0.0
         self._beats = 0
         self._stopped = False
+        self._awaited = False
+        """The master waits for what the next report says."""
         # Opened once: when descriptors are short, reports must go on.
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
@@ -62,8 +64,13 @@ class Heartbeat:
     def close(self) -> None:
         os.close(self._statm)
 
+    def hasten(self) -> None:
+        """Report with the next beat, and then as before."""
+        self._awaited = True
+
     def report(self) -> None:
         """Tell the master what was counted so far."""
+        self._awaited = False
         self._sessions.count_bytes()
         self._table.reported()
         self._counters.log_dropped = self._log.dropped
@@ -90,7 +97,8 @@ class Heartbeat:
         self._beats += 1
         # One that replaced a report that waits would lack what only that one says: the last
         # figures of endpoints that left.
-        if self._beats % REPORT_EVERY_BEATS == 0 and Report not in self._control.waiting():
+        due = self._awaited or self._beats % REPORT_EVERY_BEATS == 0
+        if due and Report not in self._control.waiting():
             self.report()
 
     def _rss_bytes(self) -> int:

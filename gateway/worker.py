@@ -189,13 +189,16 @@ class Worker:
                 pass  # nothing else comes with descriptors
 
     def _apply(self, snapshot: messages.Snapshot) -> None:
-        first = self._table.version == 0
+        before = self._table.snapshot
         if not self._table.apply(snapshot):
             return
         self._log.set_level(snapshot.settings.log_level)
         self._sessions.apply(snapshot)
         self._ingress.apply(snapshot.settings)
-        if first and self._drain is None:
+        if before is not None:
+            if before.without_health() != snapshot.without_health():
+                self._heartbeat.hasten()  # a reload waits for it
+        elif self._drain is None:
             self._ingress.start()
             self.ready = True
             self._control.send(messages.Ready(snapshot.version))

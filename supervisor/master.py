@@ -49,6 +49,11 @@ from supervisor.workers.shared_listeners import SharedListeners
 ACCEPT_FAILED = "socket.accept() out of system resource"
 """How asyncio's exception handler is told (``selector_events.py``)."""
 
+USED_S = 5.0
+"""How long a reload waits for the workers to say that they use it; they do with their next beat."""
+
+LOOK_AGAIN_S = 0.01
+
 FATAL_TASKS = ("begin", "leave")
 """Without these there is no gateway, or no end of it; others may fail without a session lost."""
 
@@ -194,11 +199,26 @@ class Master:
         )
 
     async def _resolve(self, config: Config, on_taken: Callable[[], None]) -> None:
-        """Resolve the targets of a new configuration; a start that is not so far yet takes it."""
+        """Resolve the targets of a new configuration; a start that is not so far yet takes it.
+
+        It is over when the workers use it: who was told that may rely on it.
+        """
         if self._startup.search.is_on:
             await self._startup.search.go_on_with(config, on_taken)
         else:
             await self._parts.discovery_loop.reload(config, on_taken)
+            await self._await_workers()
+
+    async def _await_workers(self) -> None:
+        """Wait until the workers use what is new; those that hang will when they go on."""
+        parts = self._parts
+        until = parts.loop.time() + USED_S
+        await asyncio.sleep(0)  # it is published before the loop goes on
+        version = parts.roster.version
+        while parts.pool is not None and not parts.pool.uses(version):
+            if parts.loop.time() >= until:
+                return
+            await asyncio.sleep(LOOK_AGAIN_S)
 
     def _make_handlers(self) -> Handlers:
         return Handlers(

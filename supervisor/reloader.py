@@ -23,8 +23,9 @@ class Steps:
 
     ``running()`` is the configuration in use and ``reread()`` makes the new one, of which
     ``fixed()`` names the fields that are not used.
-    ``resolve(config, on_taken)`` returns when the new targets are resolved; it calls ``on_taken()``
-    for a configuration that can be used, and for no other, before it makes new endpoints known.
+    ``resolve(config, on_taken)`` returns when the new targets are resolved and used; it calls
+    ``on_taken()`` for a configuration that can be used, and for no other, before it makes new
+    endpoints known.
     ``apply(config)`` uses the configuration. ``on_begin()`` and ``on_end(error)`` are called around
     every reload; ``error`` is None for one that worked.
     """

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import field
 
-from gateway.core.endpoint import Endpoint
+from gateway.core.endpoint import RETIRED, Endpoint
 from gateway.core.records import dataclass
 from gateway.core.session_state import SessionState
 
@@ -81,6 +81,11 @@ class Snapshot:
     version: int
     endpoints: tuple[Endpoint, ...]
     settings: Settings = field(default_factory=Settings)
+
+    def without_health(self) -> tuple[Settings, tuple[tuple[str, tuple[int, int]], ...]]:
+        """What a reload may change: the settings, and which endpoints may be used in which rank."""
+        used = ((each.name, each.rank) for each in self.endpoints if each.state not in RETIRED)
+        return self.settings, tuple(used)
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,6 +225,11 @@ class WorkerPool:
         """Whether at least one worker is alive and not late."""
         return any(slot.serving for slot in self._fleet.slots)
 
+    def uses(self, version: int) -> bool:
+        """Whether every live worker that accepts said that it has this snapshot or a newer one."""
+        ready = [view for view in self.view() if view.state is WorkerStatus.READY]
+        return all(view.snapshot_version >= version for view in ready)
+
     def pids(self) -> set[int]:
         """The processes of all live workers."""
         return self._handles.pids()

@@ -91,3 +91,30 @@ def test_no_client_is_refused_while_maintenance_moves_on(tmp_path: Path) -> None
                 while len(gateway.lines("reload complete")) < count:
                     assert asked(gateway.address) in ("a", "b")
             assert fetch_status([admin])["totals"]["refused"] == 0
+
+
+def test_a_reload_is_over_when_every_worker_uses_it(tmp_path: Path) -> None:
+    """Whoever comes after `reload complete` is served as the new configuration says."""
+    file, admin = tmp_path / "gateway.toml", f"127.0.0.1:{free_port()}"
+    with Backend(greet, name="a") as a, Backend(greet, name="b") as b:
+        endpoints = json.dumps([a.address, b.address])
+        lines = f"endpoints = {endpoints}\nhealth-check = 'off'\nremoval-grace = '1m'\n"
+        file.write_text(lines)
+        with running(f"--config-file={file}", f"--admin-addr={admin}", workers=2) as gateway:
+            gateway.wait_line("admin address is open")
+            for count, line in enumerate(
+                (
+                    "allow = '192.0.2.0/24'",
+                    "",
+                    f"drain-endpoints = '{a.address}'",
+                    "",
+                    "prefer = '127.0.0.0/8'",
+                ),
+                start=1,
+            ):
+                file.write_text(lines + line)
+                gateway.signal(signal.SIGHUP)
+                gateway.wait_line("reload complete", count=count)
+                status = fetch_status([admin])
+                versions = {each["snapshot_version"] for each in status["workers"]}
+                assert versions == {status["snapshot_version"]}, line

@@ -8,6 +8,7 @@ import typing
 import pytest
 
 from gateway.core import counters, messages, wire
+from gateway.core.endpoint import Endpoint, EndpointState
 from tests.generate import DOCS
 
 PAGE = (DOCS / "protocol.md").read_text()
@@ -64,3 +65,24 @@ def test_the_example_of_a_report_uses_known_words() -> None:
     assert {*report.ended, *report.refused} <= {end.value for end in counters.End}
     for endpoint in report.endpoints.values():
         assert endpoint.dials.keys() <= {result.value for result in counters.DialResult}
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ({}, False),
+        ({"state": EndpointState.INACTIVE}, False),
+        ({"ramp": 50}, False),
+        ({"state": EndpointState.DRAINING}, True),
+        ({"tier": 1}, True),
+    ],
+)
+def test_a_snapshot_without_its_health_is_what_a_reload_may_change(
+    change: dict[str, typing.Any], differs: bool
+) -> None:
+    """Which endpoints may be used, in which rank, and the settings."""
+    before = messages.Snapshot(1, (Endpoint("a:1", ("10.0.0.1",), 1),))
+    after = messages.Snapshot(2, (Endpoint("a:1", ("10.0.0.1",), 1, **change),))
+    assert (before.without_health() != after.without_health()) is differs
+    other = messages.Snapshot(2, before.endpoints, messages.Settings(max_sessions=1))
+    assert before.without_health() != other.without_health()
