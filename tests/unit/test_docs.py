@@ -99,6 +99,8 @@ OTHER_FLAGS = {
         "--client-cert-auth",
         "--cluster",
         "--advertise-client-urls",
+        "--enable-grpc-gateway",
+        "--listen-client-http-urls",
         "--listen-metrics-urls",
         "--logger",
         "--slurpfile",
