@@ -239,14 +239,9 @@ class Dial:
 
     def _next(self, now: float) -> None:
         """Start an attempt to the next endpoint that the table has; else wait or give up."""
-        starved = self.starved
-        while not starved:
-            endpoint = self.dialer.table.pick(self.untried)
-            if endpoint is None:
-                break
+        while not self.starved and (endpoint := self.dialer.table.pick(self.untried)):
             if self._attempt(endpoint, now):
                 return
-            starved = self.starved
         if self.attempts:
             return
         if self.local:
