@@ -757,7 +757,7 @@ def test_what_has_begun_to_connect_is_closed_if_memory_runs_out(
             raise MemoryError
 
         monkeypatch.setattr(dial_module, "Attempt", fail)
-        with plane.connect() as client, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), plane.connect() as client:
             client.recv(1)
         wait_until(lambda: plane.counters.ended == {End.ERROR: 1})
         wait_until(lambda: descriptors() == before)
