@@ -146,7 +146,8 @@ class _Child:
 
     def _reason(self) -> str:
         """What it said itself, else the last line of what it printed; "" if that is nothing."""
-        lines = [line for line in self._said.decode(errors="replace").splitlines() if line.strip()]
+        said = self._said.decode(errors="replace").splitlines()
+        lines = [line for line in said if line.strip() and line != f"{_PROGRAM}{PASSED}"]
         own = [line.removeprefix(_PROGRAM) for line in lines if line.startswith(_PROGRAM)]
         return "; ".join(own[-2:] or lines[-1:])
 

@@ -62,3 +62,10 @@ def test_what_a_child_says_is_heard_among_anything_else() -> None:
     """Its interpreter may print pages before and after (PYTHONVERBOSE)."""
     said = f"seq 9999 >&2; echo 'etcd-gateway: {PASSED}' >&2; seq 9999 >&2"
     assert asyncio.run(Preflight().run(HandoverState(command=("/bin/sh", "-c", said)))) is None
+
+
+def test_one_that_dies_when_it_has_passed_is_told_by_how_it_died() -> None:
+    """That its trial went well is no reason for an upgrade that fails."""
+    said = f"echo 'etcd-gateway: {PASSED}' >&2; kill -SEGV $$"
+    why = asyncio.run(Preflight().run(HandoverState(command=("/bin/sh", "-c", said))))
+    assert why == "signal 11"
