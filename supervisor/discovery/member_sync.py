@@ -232,6 +232,7 @@ class MemberSync:
         seeds = find_seeds(self._around.resolution(), self.adopted)
         followed = self.adopted.cluster_id if self.adopted else None
         self._votes.begin(seeds.names, seeds.members, followed, by_operator=by_operator)
+        self._outsiders &= seeds.names
 
     async def _ask(self, hearing: Hearing) -> bool:
         """Ask, and follow what may be followed.
@@ -324,7 +325,6 @@ class MemberSync:
         """Ask until an answer may be followed; each failure goes into ``errors``."""
         known = {each.name: each for each in self._around.resolution().known}
         self._questions.retain(known.values())
-        self._outsiders &= known.keys()
         # One that is active only because too few others are need not be a member that answers.
         active = [each for each in self._around.active() if each in known and self._any_active]
         order = order_to_ask(

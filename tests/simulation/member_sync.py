@@ -101,11 +101,11 @@ class MemberSync:
         self._busy = True
         by_operator, self._by_operator = self._by_operator, False
         known = {each.name: each for each in self._discovery.resolution.known}
-        self._outsiders &= known.keys()
         active = [n for n in self._master.active_names() if n in known and self._any_active]
         seeds = joining.find_seeds(self._discovery.resolution, self.adopted)
         followed = self.adopted.cluster_id if self.adopted else None
         self._votes.begin(seeds.names, seeds.members, followed, by_operator=by_operator)
+        self._outsiders &= seeds.names
         self._world.members_oracle.asks(seeds.names, by_operator=by_operator)
         hearing = Hearing(self.adopted, self._votes, by_operator=by_operator)
         order = adoption.order_to_ask(
