@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+AFTER_FAILURE_S = 1.0
+"""When a call that raised is made again."""
+
 
 class Timer:
     """Calls ``call`` once, later. Owned by whoever has to stop it.
 
     A start that comes while the timer runs changes nothing: events that follow each other closely
-    must not put the call off.
+    must not put the call off. A call that raises is made again: most of them start the timer anew
+    at their end, and what they look after would never be looked at again.
     """
 
     __slots__ = ("_call", "_handle", "_loop")
@@ -36,4 +40,8 @@ class Timer:
 
     def _fire(self) -> None:
         self._handle = None
-        self._call()
+        try:
+            self._call()
+        except Exception:
+            self.start(AFTER_FAILURE_S)
+            raise
