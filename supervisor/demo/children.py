@@ -11,15 +11,18 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """In the child, before exec: the kernel ends the child if the demo dies unexpectedly."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel was told
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Lines(asyncio.Protocol):
@@ -73,7 +76,7 @@ class Child:
                 stderr=subprocess.PIPE if log is None else output,
                 env=env,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - there are no threads here
+                preexec_fn=partial(_end_with_parent, os.getpid()),  # noqa: PLW1509 - there are no threads here
             )
         return cls(process, on_exit)
 
