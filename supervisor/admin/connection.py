@@ -72,6 +72,8 @@ class Connection(asyncio.Protocol):
 
     def begin_answer(self) -> None:
         """The answer is made, and counts until the connection is closed."""
+        if self not in self._connections.open:  # who asked did not wait for it
+            return
         answered = self._connections.answered
         while len(answered) >= MAX_ANSWERS:
             next(iter(answered)).abort()

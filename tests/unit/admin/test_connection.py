@@ -42,3 +42,22 @@ def test_who_was_accepted_in_the_last_moment_is_not_answered() -> None:
         assert not connections.open
 
     asyncio.run(run())
+
+
+def test_an_answer_to_somebody_who_has_left_is_none() -> None:
+    """It was being made when the client went away, and nothing is to be written any more."""
+
+    async def run() -> None:
+        connections = Connections()
+        gone = asyncio.Event()
+        ours, theirs = socket.socketpair()
+        _, connection = await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: Connection(connections, Answering(), most=lambda: 10, on_idle=gone.set), theirs
+        )
+        ours.close()
+        connection.abort()
+        await gone.wait()
+        connection.begin_answer()
+        assert not connections.answered
+
+    asyncio.run(run())
