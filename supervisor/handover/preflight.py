@@ -30,6 +30,10 @@ PASSED = "the trial of a start went well"
 """What a child says that would start. A script that ends with 0 and is no gateway says nothing; nor
 does an earlier build, which is asked for its version."""
 
+KILLED = f"signal {signal.SIGKILL:d}"
+OUT_OF_MEMORY = ", as the kernel does it for want of memory; expected room for a second program"
+"""A trial is the first process that the kernel kills then."""
+
 _KEPT_BYTES = 4096
 _PROGRAM = "etcd-gateway: "
 _VERSION = "etcd-gateway "
@@ -125,6 +129,8 @@ class _Child:
             if ended is not None and (ended.si_code, ended.si_status) != (os.CLD_EXITED, 0):
                 what = "exit status" if ended.si_code == os.CLD_EXITED else "signal"
                 self._status = f"{what} {ended.si_status}"
+                if self._status == KILLED:
+                    self._status += OUT_OF_MEMORY
         os.close(self._pidfd)
         self._on_gone(self.pid)
         self._over.set()

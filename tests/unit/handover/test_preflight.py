@@ -69,3 +69,11 @@ def test_one_that_dies_when_it_has_passed_is_told_by_how_it_died() -> None:
     said = f"echo 'etcd-gateway: {PASSED}' >&2; kill -SEGV $$"
     why = asyncio.run(Preflight().run(HandoverState(command=("/bin/sh", "-c", said))))
     assert why == "signal 11"
+
+
+def test_one_that_is_killed_is_told_with_the_likely_reason() -> None:
+    """The kernel kills a trial before the gateway, and says nothing to anybody."""
+    why = asyncio.run(Preflight().run(HandoverState(command=("/bin/sh", "-c", "kill -KILL $$"))))
+    assert why == (
+        "signal 9, as the kernel does it for want of memory; expected room for a second program"
+    )
