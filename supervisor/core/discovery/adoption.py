@@ -210,7 +210,8 @@ class Hearing:
         for name, cluster_id in self._clusters.items():
             members.setdefault(cluster_id, []).append(name)
         texts = [f"{', '.join(sorted(names))} of {each:x}" for each, names in members.items()]
-        return f"members of different clusters, and most are of none: {'; '.join(sorted(texts))}"
+        said = "; ".join(sorted(texts))
+        return f"members of different clusters, as many of one as of another: {said}"
 
 
 def judge(proposal: Proposal, failures: Mapping[MemberTarget, str]) -> AdoptedList | Refusal:

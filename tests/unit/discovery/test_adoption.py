@@ -203,7 +203,7 @@ def test_the_cluster_of_most_counts() -> None:
     assert not hearing.take(heard(0, 1, by="a"))
     assert hearing.outcome is None
     assert hearing.refusals == [
-        "members of different clusters, and most are of none: a of 1; x of bad"
+        "members of different clusters, as many of one as of another: a of 1; x of bad"
     ]
     assert not hearing.take(heard(0, 1, by="b", leaderless=True))
     assert hearing.outcome == (heard(0, 1, by="a"), proposal(0, 1))
@@ -257,7 +257,7 @@ def test_seeds_that_are_silent_now_keep_their_vote() -> None:
     hearing.take(heard(3, cluster_id=0xBAD, by="b"))
     assert hearing.outcome is None
     assert hearing.refusals == [
-        "members of different clusters, and most are of none: a of 1; b of bad"
+        "members of different clusters, as many of one as of another: a of 1; b of bad"
     ]
 
 
