@@ -94,6 +94,8 @@ class MemberSync:
         self._forgotten = 0
         """How often the list was forgotten: what was asked before that is of no use any more."""
         self._any_active = True
+        self._asked_everybody = False
+        """Whether the last question was for everybody, as nobody was active when it began."""
         self._due_at = -math.inf
         self._kick = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -310,7 +312,9 @@ class MemberSync:
         self._says.failed(text, reasons)
         self._last_error = text
         self._results["failure"] += 1
-        if not self._any_active:
+        # While seeds are used, one of them may be active, and say that it does not belong here.
+        seeds_used = self.adopted is not None and not self.adopted.confirmed
+        if seeds_used or (self._asked_everybody and not self._any_active):
             self._confirm(False)
 
     def _confirm(self, confirmed: bool) -> None:
@@ -326,6 +330,7 @@ class MemberSync:
         known = {each.name: each for each in self._around.resolution().known}
         self._questions.retain(known.values())
         # One that is active only because too few others are need not be a member that answers.
+        self._asked_everybody = not self._any_active
         active = [each for each in self._around.active() if each in known and self._any_active]
         order = order_to_ask(
             tuple(known),

@@ -49,6 +49,7 @@ class MemberSync:
         self._started = self._busy = self._again = False
         self._by_operator = False
         self._any_active = True
+        self._asked_everybody = False
         self._last_asked = ""
         self._due_at = 0.0
 
@@ -101,6 +102,7 @@ class MemberSync:
         self._busy = True
         by_operator, self._by_operator = self._by_operator, False
         known = {each.name: each for each in self._discovery.resolution.known}
+        self._asked_everybody = not self._any_active
         active = [n for n in self._master.active_names() if n in known and self._any_active]
         seeds = joining.find_seeds(self._discovery.resolution, self.adopted)
         followed = self.adopted.cluster_id if self.adopted else None
@@ -231,7 +233,8 @@ class MemberSync:
         self._wait()
 
     def _fail(self) -> None:
-        if not self._any_active:
+        seeds_used = self.adopted is not None and not self.adopted.confirmed
+        if seeds_used or (self._asked_everybody and not self._any_active):
             self._confirm(False)
         self._wait()
 

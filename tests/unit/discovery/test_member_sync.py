@@ -14,6 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -523,6 +524,61 @@ def test_a_seed_of_another_cluster_does_not_come_back_in_an_outage(
             await after.it.close()
 
     asyncio.run(scene())
+
+
+def test_seeds_are_asked_before_they_come_back(cluster: list[Member], files: Files) -> None:
+    """A question that began while a member was active was not for the seeds."""
+
+    async def scene() -> None:
+        async with following(static(cluster[0].name), files) as f:
+            tell(cluster, 1, 2, 3)
+            await eventually(lambda: f.names == names(cluster, 1, 2, 3))
+            await asked_again(cluster)
+            cluster[0].cluster_id, cluster[0].urls = 0xDEF, {"x": [cluster[0].url]}
+            waiting, before = [each.hold() for each in cluster[1:]], asked(cluster)
+            await eventually(lambda: asked(cluster) > before)
+            f.active = set()
+            f.it.set_any_active(False)
+            for member, go_on in zip(cluster[1:], waiting, strict=True):
+                member.refusal = b"{}"
+                go_on.set()
+            await eventually(lambda: "member of cluster def" in f.error)
+            assert all(cluster[0].name not in each["added"] for each in changes(f))
+
+    asyncio.run(scene())
+
+
+def test_a_seed_that_says_late_that_it_is_of_another_cluster_leaves(
+    cluster: list[Member], files: Files
+) -> None:
+    """It came back in the outage, and is the one that is active then."""
+
+    async def scene() -> None:
+        async with following(static(cluster[0].name), files) as f:
+            tell(cluster, 1, 2, 3)
+            await eventually(lambda: f.names == names(cluster, 1, 2, 3))
+            cluster[0].cluster_id, cluster[0].urls = 0xDEF, {"x": [cluster[0].url]}
+            for member in cluster:
+                member.refusal = b"{}"
+            f.active = set()
+            f.it.set_any_active(False)
+            await eventually(lambda: cluster[0].name in f.names)
+            f.active = {cluster[0].name}
+            f.it.set_any_active(True)
+            cluster[0].refusal = b""
+            await eventually(lambda: f.names == names(cluster, 1, 2, 3))
+
+    asyncio.run(scene())
+
+
+def asked(members: Sequence[Member]) -> int:
+    """How often they were asked."""
+    return sum(each.asked for each in members)
+
+
+def changes(synced: Synced) -> list[dict[str, Any]]:
+    """What changed of the endpoints, each time."""
+    return synced.log.said("endpoints changed")
 
 
 def test_an_old_list_is_not_believed(cluster: list[Member], files: Files) -> None:
