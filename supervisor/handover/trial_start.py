@@ -16,9 +16,9 @@ import time
 from collections.abc import Sequence
 
 from gateway.core import messages, wire
-from gateway.core.address import Address
+from gateway.core.address import Address, HostPort, tcp_only
 from gateway.core.unix_address import UnixAddress
-from gateway.ingress.listener import open_listener
+from gateway.ingress.listener import bind_socket, describe_failure, open_listener
 from gateway.scoreboard import Scoreboard
 from gateway.worker_spec import WorkerSpec
 from supervisor.admin.lifecycle import IMPORTS
@@ -75,14 +75,15 @@ def run(config: Config, document: int) -> None:
         raise TrialError(foreign)
     for module in LATE_MODULES:
         importlib.import_module(module)
+    given = limits.given_workers(config.workers)
+    workers = min(count_workers(state, given, restarted=False), messages.MAX_SLOTS)
     try:
         listen = run_in_loop(lambda: find_listen(config, state))
         _bind_new(config, state, listen)
+        _bind_more(state, tcp_only(listen), workers)
         run_in_loop(lambda: _check_tls(config, state))
     except (AdminError, BadTargetError, OSError, ValueError) as error:
         raise TrialError(str(error)) from None
-    given = limits.given_workers(config.workers)
-    workers = min(count_workers(state, given, restarted=False), messages.MAX_SLOTS)
     open_files = limits.raise_open_files()
     if obstacle := limits.find_obstacle(open_files, workers=workers, listen=len(listen)):
         raise TrialError(obstacle)
@@ -102,6 +103,24 @@ def _bind_new(config: Config, state: HandoverState, listen: Sequence[Address]) -
             open_listener(address, exclusive=True).close()
     for admin in bind_all([each for each in config.admin_addr if each not in state.admin]):
         admin.close()
+
+
+def _bind_more(state: HandoverState, listen: Sequence[HostPort], workers: int) -> None:
+    """Slots that the running gateway has no sockets of bind their own: can they? TrialError.
+
+    An address may have left this host since, or the right to bind it.
+    """
+    read = [known for name in state.descriptors if (known := read_name(name)) is not None]
+    slots = {numbers[0] for kind, numbers in read if kind is Kind.LISTENER}
+    if slots.issuperset(range(workers)):
+        return
+    for address in listen:
+        if str(address) in state.held:
+            try:
+                bind_socket(address, exclusive=False).close()
+            except OSError as error:
+                why = describe_failure(error, address.port)
+                raise TrialError(f"no more workers can listen on {address}: {why}") from None
 
 
 def _goes_on(address: UnixAddress, state: HandoverState) -> bool:
