@@ -55,6 +55,7 @@ FILES = (
     ("/etc/etcd-gateway/NAME.toml", "The config file of the unit etcd-gateway@NAME."),
     ("/etc/default/etcd-gateway-NAME", "Variables for the unit etcd-gateway@NAME."),
     ("/run/etcd-gateway/admin.sock", "The admin address of the systemd unit."),
+    ("/run/etcd-gateway@NAME/admin.sock", "The admin address of the unit etcd-gateway@NAME."),
 )
 
 OPTIONS_OF = ".PP\nThe options of the following sections are those of start and check.\n"

@@ -28,7 +28,7 @@ Each flag takes its value from the first of these sources that has one:
 5. the default
 
 A unit or an image that sets a `GATEWAY_DEFAULT_` variable leaves the last word to your config file.
-The shipped unit sets `GATEWAY_DEFAULT_ADMIN_ADDR` and nothing else in this way.
+The shipped units set `GATEWAY_DEFAULT_ADMIN_ADDR` in this way, and the one for several gateways also `GATEWAY_DEFAULT_CONFIG_FILE`.
 
 To see what is set, with its source, run `etcd-gateway check`; `check --json` and `--log-level=debug` have every value.
 When a value overrides a different one in another source than the package, the log says `configuration overridden`.
@@ -127,7 +127,9 @@ def _commands() -> str:
         ]
         text = " ".join((command.help or "").split())
         arguments = [
-            param.metavar or "" for param in command.params if isinstance(param, click.Argument)
+            (param.name or "").upper()
+            for param in command.params
+            if isinstance(param, click.Argument)
         ]
         title = " ".join([name, *arguments])
         lines.append(f"- `etcd-gateway {title}`: {_lower(text)}")

@@ -145,8 +145,8 @@ FLAGS: tuple[Flag, ...] = (
         metavar="HOST:PORT|unix:/PATH,...",
         topic=Topic.ENDPOINTS,
         help="Connect sessions to these: host:port, [v6]:port or unix:/path; http:// and https:// "
-        "in front are stripped. With --discovery-srv they are used, if set, while no endpoint of "
-        "the SRV records can be.",
+        "in front are stripped. With --discovery-srv they are the fallback, if set: used while no "
+        "endpoint of the SRV records can be used.",
     ),
     Flag(
         name="discovery-srv",

@@ -22,6 +22,11 @@ def test_every_flag_and_variable_is_on_the_page() -> None:
     assert all(f"`--{flag.name}" in page and f"`{flag.variable}`" in page for flag in FLAGS)
 
 
+def test_arguments_of_commands_are_on_the_page() -> None:
+    """``completion`` takes one; flags have rows of their own."""
+    assert "`etcd-gateway completion SHELL`" in usage.render()
+
+
 def test_the_example_is_a_config_file() -> None:
     """The example of a config file can be used as it stands."""
     example = re.search(r"```toml\n(.*?)```", usage.render(), re.DOTALL)
