@@ -1,4 +1,4 @@
-"""Rebalancing: sessions that fled to other endpoints come home, few at a time.
+"""Rebalancing: sessions return to an endpoint that has recovered, few at a time.
 
 An endpoint that holds more than its share by a margin gives sessions up until it is even: the
 oldest idle ones, which are closed, and whose clients connect again and are sent where sessions are
