@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Callable
 from typing import cast
+
+from gateway.tcp import set_user_timeout
 
 CONNECTION_LIFE_S = 10.0
 """From accept to the end of the answer. Prometheus waits ten seconds for a scrape by default."""
@@ -66,6 +70,7 @@ class Connection(asyncio.Protocol):
             next(iter(self._connections.open)).abort()
         self._connections.open[self] = None
         self._transport = cast("asyncio.Transport", transport)
+        _bound_tail(transport.get_extra_info("socket"))
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(CONNECTION_LIFE_S, self.abort)
         self._inner.connection_made(transport)
@@ -109,3 +114,14 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._inner.resume_writing()
+
+
+def _bound_tail(sock: socket.socket) -> None:
+    """Have the kernel drop what the other side takes nothing of for so long.
+
+    The connection is closed once the kernel has the whole answer, which may be megabytes. It would
+    keep them for as long as the other side stays connected and does not read.
+    """
+    if sock.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):
+            set_user_timeout(sock.fileno(), CONNECTION_LIFE_S)

@@ -436,6 +436,29 @@ def test_answers_that_nobody_reads_are_bounded(double: AdminDouble) -> None:
         assert len(list(descriptors.iterdir())) - before <= connection.MAX_ANSWERS
 
 
+def test_the_kernel_does_not_keep_an_answer_that_nobody_reads(double: AdminDouble) -> None:
+    """It has all of it, and the connection is closed on our side."""
+    double.tell("many 200")
+    double.tell("life 1")
+    with socket.socket() as lazy:
+        lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        host, _, port = double.address.rpartition(":")
+        lazy.connect((host, int(port)))
+        lazy.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        other_side = f":{int(port):04X} 0100007F:{lazy.getsockname()[1]:04X} "
+
+        def waiting_bytes() -> int:
+            for line in Path("/proc/net/tcp").read_text().splitlines():
+                if other_side in line:
+                    return int(line.split()[4].partition(":")[0], 16)
+            return 0
+
+        wait_until(waiting_bytes, what="the kernel has bytes that are not taken")
+        wait_until(lambda: not waiting_bytes(), what="they are gone")
+        with pytest.raises(ConnectionResetError):
+            read_all(lazy)
+
+
 def test_slow_headers_end_with_the_connections_life(double: AdminDouble) -> None:
     """A byte now and then does not prolong it."""
     with connect(double.address) as sock:
