@@ -19,7 +19,8 @@ INTERVAL_S = 0.1
 """How often a worker shows on the scoreboard that its loop runs; a hang is noticed after three."""
 
 REPORT_EVERY_BEATS = 10
-"""A worker reports about once a second, if the master has taken its last report."""
+"""A worker reports about once a second, if the master has taken its last report. Suspicions of
+endpoints are counted in reports, so after one that came early the next is a second later, too."""
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -48,6 +49,7 @@ class Heartbeat:
         self._due_at = 0.0
         self._lag_s = 0.0
         self._beats = 0
+        """Since the last report."""
         self._stopped = False
         self._awaited = False
         """The master waits for what the next report says."""
@@ -65,12 +67,13 @@ class Heartbeat:
         os.close(self._statm)
 
     def hasten(self) -> None:
-        """Report with the next beat, and then as before."""
+        """Report with the next beat, and then about a second later."""
         self._awaited = True
 
     def report(self) -> None:
         """Tell the master what was counted so far."""
         self._awaited = False
+        self._beats = 0
         self._sessions.count_bytes()
         self._table.reported()
         self._counters.log_dropped = self._log.dropped
@@ -97,7 +100,7 @@ class Heartbeat:
         self._beats += 1
         # One that replaced a report that waits would lack what only that one says: the last
         # figures of endpoints that left.
-        due = self._awaited or self._beats % REPORT_EVERY_BEATS == 0
+        due = self._awaited or self._beats >= REPORT_EVERY_BEATS
         if due and Report not in self._control.waiting():
             self.report()
 

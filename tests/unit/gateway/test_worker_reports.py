@@ -182,3 +182,28 @@ def test_no_figure_of_an_endpoint_that_left_is_lost(
             totals.report(WHO, report)
         counted = totals.sums().endpoints[one.endpoint.name]
         assert (counted.sessions_total, counted.bytes_in) == (1, 1000)
+
+
+def test_a_report_that_came_early_is_followed_by_none_that_is_early_too(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker suspects is forgotten after some reports, which have to be seconds apart."""
+    monkeypatch.setattr(heartbeat, "INTERVAL_S", 3600.0)
+    endpoint = Endpoint("a:1", ("127.0.0.1",), 1)
+
+    def count_reports(beats: int) -> int:
+        for _ in range(beats):
+            wired.worker._heartbeat._beat()
+            wired.listen_until(lambda: not wired.worker._control.waiting())
+        wired.listen_until(lambda: True)
+        return len(wired.heard_of(messages.Report))
+
+    wired.tell(snapshot(1, endpoint))
+    wired.listen_until(lambda: wired.heard_of(messages.Report))
+    assert count_reports(heartbeat.REPORT_EVERY_BEATS - 3) == 1
+    wired.tell(messages.Snapshot(2, (endpoint,), messages.Settings(max_sessions=1)))
+    wired.listen_until(lambda: wired.worker._table.version == 2)
+    assert count_reports(1) == 2
+    assert count_reports(heartbeat.REPORT_EVERY_BEATS - 1) == 2
+    assert count_reports(1) == 3
+    wired.end()
