@@ -247,7 +247,12 @@ class Checks:
 
     def _find_unsettled_list(self, master: Master) -> str:
         """Endpoints are the members of the cluster, whatever DNS names."""
-        adopted = master.discovery.sync.adopted
+        sync = master.discovery.sync
+        adopted = sync.adopted
+        # A seed that has left the cluster keeps the vote that it gave, as long as it is silent.
+        others = sum(each != CLUSTER for each in sync.votes.values())
+        if adopted is None and others and 2 * others >= len(sync.votes):
+            return ""
         if adopted is None or not adopted.confirmed or adopted.cluster_id != CLUSTER:
             return f"the member list is {adopted}"
         used = {a for m in master.roster.members for a in m.found.addresses}

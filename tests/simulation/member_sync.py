@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from gateway.core.address import literal_ip
@@ -59,6 +59,11 @@ class MemberSync:
             self._votes.settle()
             self._outsiders = set(self.adopted.outsiders)
         self._world.members_oracle.begins(self.adopted)
+
+    @property
+    def votes(self) -> Mapping[str, int]:
+        """The cluster of each seed that has said it."""
+        return self._votes.clusters
 
     def start(self) -> None:
         if self._world.setup.synced and not self._started:
