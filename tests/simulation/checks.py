@@ -227,6 +227,8 @@ class Checks:
     def _find_unsettled_endpoint(self, master: Master) -> str:
         there = {m.found.name for m in master.roster.members}
         if self._world.setup.synced:
+            if _votes_are_even(master):
+                return ""
             if missing := self._find_unsettled_list(master):
                 return missing
         elif there != (names := {m.name for m in self._world.network.members if m.listed}):
@@ -247,12 +249,7 @@ class Checks:
 
     def _find_unsettled_list(self, master: Master) -> str:
         """Endpoints are the members of the cluster, whatever DNS names."""
-        sync = master.discovery.sync
-        adopted = sync.adopted
-        # A seed that has left the cluster keeps the vote that it gave, as long as it is silent.
-        others = sum(each != CLUSTER for each in sync.votes.values())
-        if adopted is None and others and 2 * others >= len(sync.votes):
-            return ""
+        adopted = master.discovery.sync.adopted
         if adopted is None or not adopted.confirmed or adopted.cluster_id != CLUSTER:
             return f"the member list is {adopted}"
         used = {a for m in master.roster.members for a in m.found.addresses}
@@ -274,6 +271,16 @@ class Checks:
         shown = world.scoreboard.total_sessions()
         if shown != held:
             raise Violation("the scoreboard is right", f"{shown} sessions on it, {held} there are")
+
+
+def _votes_are_even(master: Master) -> bool:
+    """Whether nothing is adopted because seeds that left the cluster are half of those that voted.
+
+    A seed keeps the vote that it gave as long as it is silent.
+    """
+    sync = master.discovery.sync
+    others = sum(each != CLUSTER for each in sync.votes.values())
+    return sync.adopted is None and others > 0 and 2 * others >= len(sync.votes)
 
 
 def _has_just_begun(worker: Worker, now: float) -> bool:
