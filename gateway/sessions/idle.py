@@ -16,6 +16,9 @@ STEPS = 10
 
 SHORTEST_STEP_S, LONGEST_STEP_S = 0.01, 5.0
 
+AT_ONCE = 256
+"""Sessions looked at before the others have their turn: 2 ms if the kernel is asked of all."""
+
 LATE_S = 0.1
 """A look that is late by more was kept back: the worker was stopped, or got no CPU."""
 
@@ -28,6 +31,10 @@ class IdleTimeout:
         self._timeout_s = 0.0
         self._timer = Timer(loop, self._look)
         self._due_at = 0.0
+        self._unseen: list[Session] = []
+        """What is left of a look that is under way."""
+        self._idle: list[Session] = []
+        """Who was idle when this look came to it."""
         self._cuts = ScheduledCuts(loop, is_due=self._is_idle)
 
     def set(self, timeout_s: float, spread_s: float) -> None:
@@ -54,23 +61,38 @@ class IdleTimeout:
         self._timer.start(self._step_s)
 
     def _look(self) -> None:
-        """Cut who is idle: the only one at once, of several each at a moment of its own."""
-        if not self._timeout_s:
+        """Look at AT_ONCE sessions before the loop goes on, and at last cut who is idle."""
+        timeout_s = self._timeout_s
+        if not timeout_s:
+            self._unseen, self._idle = [], []
             self._cuts.clear()
             return
         now = monotonic()
-        late_s = now - self._due_at
-        if late_s > LATE_S:
-            self._forgive(late_s, now)
-        timeout_s, cuts = self._timeout_s, self._cuts
-        idle = [each for each in self._sessions if each.is_idle(now, timeout_s)]
+        if not self._unseen:
+            late_s = now - self._due_at
+            if late_s > LATE_S:
+                self._forgive(late_s, now)
+            self._unseen, self._idle = list(self._sessions), []
+        unseen = self._unseen
+        some, self._unseen = unseen[:AT_ONCE], unseen[AT_ONCE:]
+        self._idle += [each for each in some if not each.over and each.is_idle(now, timeout_s)]
+        if self._unseen:
+            self._timer.start(0.0)
+        else:
+            self._cut()
+            self._start()
+
+    def _cut(self) -> None:
+        """Cut who is idle: the only one at once, of several each at a moment of its own."""
+        idle, self._idle = [each for each in self._idle if not each.over], []
+        cuts = self._cuts
         if len(idle) == 1 and idle[0] not in cuts:
-            idle[0].cut(End.IDLE)
-            idle = []
+            if self._is_idle(idle[0]):
+                idle[0].cut(End.IDLE)
+            return
         for session in idle:
             if session not in cuts:
                 cuts.add(session, End.IDLE)
-        self._start()
 
     def _is_idle(self, session: Session) -> bool:
         """Still; or it ended meanwhile."""

@@ -24,7 +24,7 @@ from gateway.core.counters import DialResult, End
 from gateway.core.endpoint import Endpoint, EndpointState
 from gateway.core.messages import Settings
 from gateway.poller import STREAM, Watcher
-from gateway.sessions import age, cuts
+from gateway.sessions import age, cuts, idle
 from gateway.sessions import dial as dial_module
 from gateway.sessions.dial import Attempt
 from gateway.sessions.leg import Leg
@@ -857,6 +857,25 @@ def test_many_idle_sessions_are_cut_in_pieces(monkeypatch: pytest.MonkeyPatch) -
         plane.ask(be_idle_at_once)
         wait_until(lambda: not plane.ask(lambda: len(scheduled)))
         assert plane.counters.ended == {"idle": 2}
+
+
+def test_many_sessions_are_looked_at_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others have their turn while the kernel is asked of thousands; some may end meanwhile."""
+    monkeypatch.setattr(idle, "AT_ONCE", 1)
+    settings = Settings(idle_timeout_s=3600.0, close_spread_s=0.0)
+    with Backend() as backend, Plane(backend.endpoint) as plane, contextlib.ExitStack() as stack:
+        plane.apply(backend.endpoint, settings=settings)
+        open_sessions(4, plane, backend, stack)
+
+        def begin() -> None:
+            _be_idle_for(3600.0, plane)
+            sessions = list(plane.sessions.all())
+            assert [each.waiting for each in sessions].count(0) == 1
+            sessions[0].cut(End.AGE)
+            sessions[-1].cut(End.AGE)
+
+        plane.ask(begin)
+        wait_until(lambda: plane.counters.ended == {"age": 2, "idle": 2})
 
 
 def test_sessions_that_are_idle_together_are_cut_one_by_one() -> None:
