@@ -138,8 +138,8 @@ async def _shake_hands(client: TlsClient) -> Verdict:
         if not (client.verified and "ALERT" in (error.reason or "")):
             return Refused(tls.words(error))
     except OSError as error:
-        if error.errno in EXHAUSTED:
-            return _unreachable(error)
         if not client.verified:
+            if error.errno in EXHAUSTED:
+                return _unreachable(error)
             return Refused(f"does not speak TLS ({words(error)})", hung_up=True)
     return Passed()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import errno
+import os
 import ssl
 import threading
 from pathlib import Path
@@ -11,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.discovery.admission import Candidate, Passed, Refused, Unreachable, Verdict
+from supervisor.discovery import tls_gate
 from supervisor.discovery.tls_gate import Gate
+from supervisor.system.tls import TlsClient
 from tests.support import eventually, free_port, watch_nothing
 from tests.tls import Authority, LateHandshake, Server, Talk, hang_up, plaintext, reset, silent
 
@@ -158,6 +162,21 @@ def test_an_answer_that_cannot_be_waited_for_says_nothing_either(authority: Auth
         verdict = asyncio.run(check(server.port))
     assert isinstance(verdict, Unreachable)
     assert "no space left on device" in verdict.error
+
+
+class Verified(TlsClient):
+    """A client whose server has shown its certificate when our host has no room to go on."""
+
+    def __init__(self) -> None:
+        self.verified = True
+
+    async def shake_hands(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_certificate_that_verified_passes_though_no_more_can_be_waited_for() -> None:
+    """It is proof enough, whatever our host lacks behind it."""
+    assert asyncio.run(tls_gate._shake_hands(Verified())) == Passed()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
