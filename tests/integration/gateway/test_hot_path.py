@@ -36,13 +36,15 @@ MOST_PER_CONNECTION = {
     "socket": 1,
     "setsockopt": 4,  # urgent bytes in line, no delay, quick ACKs off and on
     "connect": 1,
-    "write": 2,
-    "sendto": 1,  # the last bytes, with the end of stream
+    "write": 3,  # the last one with the end of stream
     "shutdown": 1,
     "getsockname": 2,
     "epoll_ctl": 2,
     "close": 2,
 }
+
+ALIKE = {"recvfrom": "read", "sendto": "write"}
+"""The compiled relay calls recv and send; without it, only the last bytes are sent."""
 
 BEATS, BEATS_PER_S = 60, 30
 """System calls of a kind that heartbeats, reports and keepalive may make meanwhile."""
@@ -90,7 +92,8 @@ def counting_calls(pid: int, directory: Path) -> Iterator[Count]:
     for line in report.read_text().splitlines():
         fields = line.split()  # % time, seconds, usecs/call, calls, errors (if any), syscall
         if len(fields) >= 5 and fields[3].isdigit() and fields[-1] != "total":
-            count.calls[fields[-1]] = int(fields[3])
+            name = ALIKE.get(fields[-1], fields[-1])
+            count.calls[name] = count.calls.get(name, 0) + int(fields[3])
 
 
 def talk(client: socket.socket, upstream: socket.socket) -> None:
