@@ -65,8 +65,8 @@ class SnapshotPublisher:
         began_s = time.process_time()  # CPU time: waiting for a CPU is no cost
         snapshot = self._make()
         if snapshot.version != self._sent_version:
-            self._sent_version = snapshot.version
             self._send(snapshot)
+            self._sent_version = snapshot.version  # one for which there was no memory is sent again
         elif self._unrecorded:
             self._record()
         self._unrecorded = False
