@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 # What orjson looks up when it is imported. Where one of them is missing, as when descriptors are
-# short, it crashes; here that is an error. The last one is not there if datetime was imported when
-# its part in C could not be.
+# short, it crashes; here that is an error.
 import dataclasses  # noqa: F401
+import datetime
 import enum  # noqa: F401
+import importlib
 import json  # noqa: F401
 import uuid  # noqa: F401
 from collections.abc import Callable
-from datetime import datetime_CAPI  # noqa: F401
 from typing import Any
+
+if not hasattr(datetime, "datetime_CAPI"):
+    # Python goes on without the part of datetime that is in C, and does not say why.
+    importlib.import_module("_datetime")  # says why, if it still is so
+    raise ImportError("_datetime at first, for a moment: Too many open files, or no memory")
 
 import orjson
 

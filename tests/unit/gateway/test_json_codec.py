@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import importlib
 import subprocess
 import sys
 import textwrap
@@ -74,3 +76,13 @@ def test_a_datetime_without_its_part_in_c_is_an_error() -> None:
             sys.exit(3)
     """)
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 3
+
+
+def test_why_a_datetime_has_no_part_in_c_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python does not say it: the reason if it lasts, else what it probably was."""
+    monkeypatch.delattr(datetime, "datetime_CAPI")
+    with pytest.raises(ImportError, match="for a moment: Too many open files"):
+        importlib.reload(json_codec)
+    monkeypatch.setitem(sys.modules, "_datetime", None)
+    with pytest.raises(ImportError, match="import of _datetime halted"):
+        importlib.reload(json_codec)
