@@ -14,6 +14,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
 
 PATIENCE = 3.0
 """By how much deadlines are longer than a quiet machine needs: other tests run beside this one, and
@@ -111,3 +115,18 @@ def children() -> str:
 def watch_nothing(*_: object) -> None:
     """In place of a call that has no room: fs.epoll.max_user_watches is reached."""
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def note_timers(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> list[asyncio.TimerHandle]:
+    """The timers that are begun from now on; the list grows with them."""
+    begun: list[asyncio.TimerHandle] = []
+    really = loop.call_later
+
+    def call_later(delay_s: float, call: Callable[[], object]) -> asyncio.TimerHandle:
+        begun.append(really(delay_s, call))
+        return begun[-1]
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    return begun

@@ -246,7 +246,7 @@ class MemberSync:
         await self._ask_around(hearing, errors)
         if forgotten != self._forgotten:
             return False
-        self._note_outsiders(hearing)
+        self._outsiders = hearing.outsiders(self._outsiders)
         if hearing.outcome is None:
             if refusals := hearing.refusals:
                 self._fail(refusals[0], refusals)
@@ -274,14 +274,6 @@ class MemberSync:
             case other:
                 assert_never(other)
         return hearing.is_decided
-
-    def _note_outsiders(self, hearing: Hearing) -> None:
-        if self.adopted is None:
-            return
-        for heard, _ in hearing.answers:
-            self._outsiders.discard(heard.endpoint)
-            if heard.listed.cluster_id != self.adopted.cluster_id:
-                self._outsiders.add(heard.endpoint)
 
     # -- what comes of it -------------------------------------------------------------------
 

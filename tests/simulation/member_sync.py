@@ -162,7 +162,7 @@ class MemberSync:
 
     def _conclude(self, hearing: Hearing, by_operator: bool) -> None:
         """What the members said, as far as it is followed."""
-        self._note_outsiders(hearing)
+        self._outsiders = hearing.outsiders(self._outsiders)
         if hearing.outcome is None:
             self._by_operator |= by_operator and not hearing.is_decided
             self._fail()
@@ -176,14 +176,6 @@ class MemberSync:
                 self._wait()
             case Proposal():
                 self._dial_all(judged, heard, by_operator)
-
-    def _note_outsiders(self, hearing: Hearing) -> None:
-        if self.adopted is None:
-            return
-        for heard, _ in hearing.answers:
-            self._outsiders.discard(heard.endpoint)
-            if heard.listed.cluster_id != self.adopted.cluster_id:
-                self._outsiders.add(heard.endpoint)
 
     def _dial_all(self, proposal: Proposal, heard: Heard, by_operator: bool) -> None:
         """Look the names up and dial what they mean, beside each other."""

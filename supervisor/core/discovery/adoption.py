@@ -138,6 +138,17 @@ class Hearing:
         self._votes.take(heard.endpoint, heard.listed.cluster_id)
         return not (self.any_cluster or heard.leaderless or isinstance(judged, Refusal))
 
+    def outsiders(self, before: Collection[str]) -> set[str]:
+        """Who said last that it is a member of another cluster than the adopted one.
+
+        ``before``: those of what was asked earlier; it counts for whoever is silent now.
+        """
+        if self._adopted is None:
+            return set(before)
+        followed = self._adopted.cluster_id
+        outside = {heard.endpoint: heard.listed.cluster_id != followed for heard, _ in self.answers}
+        return {name for name in {*before, *outside} if outside.get(name, True)}
+
     def put_in_order(self, names: Sequence[str]) -> None:
         """Prefer the answers of those who come first: who answered first is chance.
 

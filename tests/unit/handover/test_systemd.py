@@ -7,7 +7,7 @@ import contextlib
 import fcntl
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,9 +22,7 @@ from supervisor.handover.systemd import (
     take_stored,
     watchdog_interval_s,
 )
-from tests.support import no_descriptors_left, watch_nothing
-
-CallLater = Callable[[float, Callable[[], object]], asyncio.TimerHandle]
+from tests.support import no_descriptors_left, note_timers, watch_nothing
 
 
 @pytest.fixture
@@ -301,15 +299,7 @@ def test_one_timer_tries_again_what_could_not_be_kept(
 
     async def play() -> None:
         loop = asyncio.get_running_loop()
-        begun: list[asyncio.TimerHandle] = []
-
-        def call_later(
-            delay_s: float, call: Callable[[], object], really: CallLater = loop.call_later
-        ) -> asyncio.TimerHandle:
-            begun.append(really(delay_s, call))
-            return begun[-1]
-
-        monkeypatch.setattr(loop, "call_later", call_later)
+        begun = note_timers(loop, monkeypatch)
         notify = Notify(systemd.getsockname())
         with no_descriptors_left():
             for number in range(10):

@@ -17,9 +17,7 @@ from gateway.descriptors import receive
 from supervisor.workers import reading_time
 from supervisor.workers.channel import Channel
 from supervisor.workers.reading_time import ReadingTime
-from tests.support import eventually, no_descriptors_left, watch_nothing
-
-CallLater = Callable[[float, Callable[[], object]], asyncio.TimerHandle]
+from tests.support import eventually, no_descriptors_left, note_timers, watch_nothing
 
 
 class Ends:
@@ -155,16 +153,8 @@ def test_one_timer_writes_to_a_slow_pipe_that_cannot_be_watched(
 
     async def play() -> None:
         loop = asyncio.get_running_loop()
-        begun: list[asyncio.TimerHandle] = []
-
-        def call_later(
-            delay_s: float, call: Callable[[], object], really: CallLater = loop.call_later
-        ) -> asyncio.TimerHandle:
-            begun.append(really(delay_s, call))
-            return begun[-1]
-
         async with ends() as both:
-            monkeypatch.setattr(loop, "call_later", call_later)
+            begun = note_timers(loop, monkeypatch)
             monkeypatch.setattr(loop, "add_writer", watch_nothing)
             both.channel.send(b"x" * (1 << 20) + b"\n", messages.Snapshot)
             for _ in range(9):
