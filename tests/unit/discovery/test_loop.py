@@ -341,8 +341,8 @@ def test_after_an_upgrade_a_failing_dns_brings_no_other_endpoints(
     async def main() -> None:
         before = Fixture(config, files)
         await before.start()
+        await eventually(lambda: before.told.names == names)  # one may come late on a busy machine
         await before.it.close()
-        assert before.told.names == names
         for faulty in ("", "n2.test"):
             ns.faults.clear()
             ns.faults[faulty] = fault
